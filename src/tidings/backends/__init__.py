@@ -1,0 +1,1 @@
+"""Adapters of the ports. Known to wiring alone."""

@@ -1,0 +1,1 @@
+"""Kafka: the queue, scaled out."""

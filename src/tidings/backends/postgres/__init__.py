@@ -1,0 +1,1 @@
+"""PostgreSQL: the queue, the store, and the supervisor of a bundled server."""

@@ -1,0 +1,47 @@
+"""A delivery: one notification on one channel to one address, as it travels in `deliveries.<channel>.<lane>`."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.model.notification import Content, TemplateRef
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, Priority
+
+
+class Delivery(Struct, frozen=True, array_like=True):
+    """What `deliver` needs to send once.
+
+    Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so
+    that two facts of one attempt differ. `repeated` says that an earlier copy of this very attempt may be on its way or done:
+    the recorded attempts are asked before it is sent. `alternatives` are the addresses to try, in order, when this one
+    fails (strategy `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it.
+    """
+
+    id: UUID
+    tenant: str
+    user_id: str | None
+    key: str
+    address: Address
+    category: str
+    priority: Priority
+    template: TemplateRef | None = None
+    content: Content | None = None
+    data: bytes = b"{}"
+    locale: str | None = None
+    timezone: str | None = None
+    name: str | None = None
+    attempt: int = 1
+    step: int = 0
+    expires_at: int | None = None
+    alternatives: tuple[tuple[int, Address], ...] = ()
+    tried: tuple[str, ...] = ()
+    repeated: bool = False
+    trace: str = ""
+
+    @property
+    def channel(self) -> Channel:
+        """The channel of the address."""
+        return self.address.channel

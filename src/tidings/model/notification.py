@@ -1,0 +1,101 @@
+"""A notification: one accepted request for one user, as it travels in the queue `requests`."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.model.vocabulary import Channel, Priority, Strategy
+
+
+class EmailContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An email. At least one of `text` and `html`."""
+
+    subject: str
+    text: str | None = None
+    html: str | None = None
+
+
+class SmsContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A text message."""
+
+    text: str
+
+
+class PushContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A push notification; `link` is opened when it is tapped."""
+
+    title: str
+    body: str
+    link: str | None = None
+
+
+class InappContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An item of the user's inbox; `link` is opened when it is clicked."""
+
+    title: str
+    body: str
+    link: str | None = None
+
+
+class Content(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Content per channel: literal, or (in a template) source text."""
+
+    email: EmailContent | None = None
+    sms: SmsContent | None = None
+    push: PushContent | None = None
+    inapp: InappContent | None = None
+
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels that have content, in the order of `Channel`."""
+        return tuple(channel for channel in Channel if getattr(self, channel.value) is not None)
+
+
+class TemplateRef(Struct, frozen=True, array_like=True):
+    """A template at the version that was published when the request was accepted."""
+
+    name: str
+    version: int
+
+
+class Recipient(Struct, frozen=True, omit_defaults=True):
+    """To whom: a known user, or addresses given inline (then `user_id` is None)."""
+
+    user_id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    devices: tuple[str, ...] = ()
+    locale: str | None = None
+    timezone: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies the person: orders their notifications in a queue and picks their bucket."""
+        return self.user_id or self.email or self.phone or (self.devices[0] if self.devices else "")
+
+
+class Notification(Struct, frozen=True, array_like=True):
+    """One accepted request.
+
+    Instants are milliseconds since the epoch, UTC. Exactly one of `template` and `content` is set. `data` and
+    `metadata` are JSON objects as UTF-8 text: they pass through most stages unread. `channels` is
+    empty for "all that the content has". New fields go to the end, with a default, so that readers of the previous
+    version go on (see `wire.py`).
+    """
+
+    id: UUID
+    tenant: str
+    to: Recipient
+    accepted_at: int
+    template: TemplateRef | None = None
+    content: Content | None = None
+    data: bytes = b"{}"
+    channels: tuple[Channel, ...] = ()
+    strategy: Strategy = Strategy.ALL
+    category: str = "transactional"
+    priority: Priority = Priority.NORMAL
+    send_at: int | None = None
+    expires_at: int | None = None
+    metadata: bytes = b"{}"
+    trace: str = ""

@@ -1,0 +1,121 @@
+"""What passes between `deliver` and a provider: rendered deliveries out, results back, receipts later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
+from tidings.model.vocabulary import State
+
+RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappContent
+
+
+class Outbound(Struct, frozen=True):
+    """A delivery, rendered, on its way to a provider.
+
+    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt.
+    """
+
+    id: UUID
+    tenant: str
+    to: str
+    idempotency_key: str
+    attempt: int = 1
+    user_id: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    category: str = ""
+
+
+class EmailDelivery(Outbound, frozen=True, kw_only=True):
+    """An email to send."""
+
+    content: EmailContent
+
+
+class SmsDelivery(Outbound, frozen=True, kw_only=True):
+    """A text message to send."""
+
+    content: SmsContent
+
+
+class PushDelivery(Outbound, frozen=True, kw_only=True):
+    """A push notification to send."""
+
+    content: PushContent
+
+
+class InappDelivery(Outbound, frozen=True, kw_only=True):
+    """An item to put into an inbox."""
+
+    content: InappContent
+
+
+AnyDelivery: TypeAlias = EmailDelivery | SmsDelivery | PushDelivery | InappDelivery
+
+
+class Sent(Struct, frozen=True):
+    """The provider took it. `delivered` where taking it is delivering it (the inbox)."""
+
+    reference: str = ""
+    delivered: bool = False
+
+
+class Retry(Struct, frozen=True):
+    """Not taken; the same may succeed later. `after` is what the provider asked for, in seconds, unclamped."""
+
+    reason: str
+    after: float | None = None
+    detail: str = ""
+
+
+class Rejected(Struct, frozen=True):
+    """Refused for good. `suppress`: never use this address again. `fallback`: another provider may take it."""
+
+    reason: str
+    suppress: bool = False
+    fallback: bool = False
+    detail: str = ""
+
+
+class Uncertain(Struct, frozen=True):
+    """The provider may or may not have taken it: the answer never came after the body went out."""
+
+    reason: str
+    detail: str = ""
+
+
+SendResult: TypeAlias = Sent | Retry | Rejected | Uncertain
+
+
+class InboundRequest(Struct, frozen=True):
+    """A vendor's HTTP request to us, verbatim. `url` is the public one, with its query; header names in lower case."""
+
+    url: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+
+
+class Receipt(Struct, frozen=True):
+    """What a provider says later about a delivery.
+
+    `state` is one of sent, delivered, failed. `kind` is the vendor-neutral event (`delivered`, `opened`, `clicked`,
+    `bounced`, …); `at` is in milliseconds since the epoch, 0 where the vendor does not say.
+    """
+
+    delivery_id: UUID
+    tenant: str
+    state: State
+    kind: str
+    attempt: int = 1
+    at: int = 0
+    reason: str = ""
+    detail: str = ""
+    reference: str = ""
+    address: str | None = None
+    suppress: bool = False

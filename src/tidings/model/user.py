@@ -1,0 +1,79 @@
+"""A user: the person who is notified, how they are reached and what they want."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from tidings.model.vocabulary import Channel
+
+
+class Address(Struct, frozen=True, array_like=True):
+    """One way to reach a user. `value` is an email address, an E.164 number, a device token, or the user id (inbox)."""
+
+    channel: Channel
+    value: str
+
+
+class Profile(Struct, frozen=True, omit_defaults=True):
+    """What Tidings knows about a user. `phone` is E.164, `locale` a BCP 47 tag, `timezone` an IANA name."""
+
+    email: str | None = None
+    phone: str | None = None
+    devices: tuple[str, ...] = ()
+    locale: str | None = None
+    timezone: str | None = None
+    name: str | None = None
+    attributes: dict[str, object] = {}
+
+
+class QuietHours(Struct, frozen=True):
+    """A daily span, in the user's timezone, in which only critical categories are sent.
+
+    `start` and `end` are minutes after midnight, 0..1439; `start > end` spans midnight; equal means none.
+    """
+
+    start: int
+    end: int
+
+
+class Preferences(Struct, frozen=True, omit_defaults=True):
+    """What a user wants.
+
+    `opted_out` maps a category (or `*`) to the channels refused in it; an empty tuple refuses all channels of it.
+    `muted` refuses everything that is not critical.
+    """
+
+    opted_out: dict[str, tuple[Channel, ...]] = {}
+    quiet_hours: QuietHours | None = None
+    muted: bool = False
+
+
+class User(Struct, frozen=True):
+    """A stored user. `updated_at` is in milliseconds since the epoch."""
+
+    user_id: str
+    profile: Profile
+    preferences: Preferences = Preferences()
+    updated_at: int = 0
+
+
+class Category(Struct, frozen=True, omit_defaults=True):
+    """What a person opts out of.
+
+    `critical` passes opt-outs, mute and quiet hours. `allow_doubles` permits a second provider, or a second try without
+    an idempotency key, when an earlier attempt may have been taken.
+    """
+
+    name: str
+    critical: bool = False
+    allow_doubles: bool = False
+    description: str = ""
+
+
+class Suppression(Struct, frozen=True, array_like=True):
+    """An address that must not be used any more: bounced, unregistered, opted out at the vendor."""
+
+    tenant: str
+    address: Address
+    reason: str
+    at: int = 0

@@ -1,0 +1,65 @@
+"""The closed sets of words: channels, priorities, delivery states, reasons."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """A medium through which a person is reached."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+    INAPP = "inapp"
+
+
+class Priority(StrEnum):
+    """The lane that a notification travels in; lanes never wait for each other."""
+
+    CRITICAL = "critical"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
+class Strategy(StrEnum):
+    """How the channels of one notification are used."""
+
+    ALL = "all"
+    FIRST_REACHABLE = "first_reachable"
+
+
+class State(StrEnum):
+    """The state of a delivery, and of a notification as the sum of its deliveries (see policy/transitions.py)."""
+
+    PENDING = "pending"
+    DEFERRED = "deferred"
+    SENDING = "sending"
+    UNCERTAIN = "uncertain"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    SUPPRESSED = "suppressed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+class Reason(StrEnum):
+    """Why a delivery was deferred, suppressed or ended. A provider's own reasons may stand beside these, as text."""
+
+    OPTED_OUT = "opted_out"
+    MUTED = "muted"
+    QUIET_HOURS = "quiet_hours"
+    SEND_AT = "send_at"
+    NO_ADDRESS = "no_address"
+    UNKNOWN_USER = "unknown_user"
+    ADDRESS_SUPPRESSED = "address_suppressed"
+    NO_CONTENT = "no_content"
+    TEMPLATE_ERROR = "template_error"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    RETRY = "retry"
+    FALLBACK = "fallback"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    MAY_HAVE_BEEN_SENT = "may_have_been_sent"

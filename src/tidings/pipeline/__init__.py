@@ -1,0 +1,1 @@
+"""The flow: accept, route, deliver, record, schedule. Stages know queues and ports, and not each other."""

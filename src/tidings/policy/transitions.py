@@ -1,0 +1,78 @@
+"""The one transition table: which of two facts about a delivery is further, and what a notification's state is.
+
+A delivery's state is the furthest of its facts. Facts arrive in any order, so "further" must not depend on the order:
+each fact has a rank, and the largest rank wins. Later attempts outrank earlier ones; `delivered` outranks everything,
+because a receipt that proves arrival is true whatever else was believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tidings.model.vocabulary import State
+
+_ORDER = (
+    State.PENDING,
+    State.DEFERRED,
+    State.SENDING,
+    State.UNCERTAIN,
+    State.SENT,
+    State.SUPPRESSED,
+    State.EXPIRED,
+    State.CANCELLED,
+    State.DEAD,
+    State.FAILED,
+    State.DELIVERED,
+)
+_CODE = {state: code for code, state in enumerate(_ORDER)}
+_STATES_PER_ATTEMPT = 16
+_DELIVERED_RANK = 1 << 20
+MAX_ATTEMPT = _DELIVERED_RANK // _STATES_PER_ATTEMPT - 1
+
+IN_FLIGHT = frozenset({State.PENDING, State.DEFERRED, State.SENDING})
+"""States that something will still move on by itself."""
+
+RESTING = frozenset(State) - IN_FLIGHT
+"""States that a delivery stays in unless a receipt or a person moves it. `sent` and `uncertain` are among them."""
+
+ATTEMPTED = frozenset({State.UNCERTAIN, State.SENT, State.FAILED, State.DEAD, State.DELIVERED})
+"""Facts that a provider call of the attempt has (or may have) caused; with `deferred` for the reason `retry`."""
+
+_ROLLUP = (
+    State.DELIVERED,
+    State.SENT,
+    State.UNCERTAIN,
+    State.DEAD,
+    State.FAILED,
+    State.EXPIRED,
+    State.CANCELLED,
+    State.SUPPRESSED,
+)
+
+
+def rank(state: State, attempt: int) -> int:
+    """How far a fact is: the larger, the further. Fits a 32-bit integer."""
+    code = _CODE[state]
+    if state is State.DELIVERED:
+        return _DELIVERED_RANK + code
+    return min(attempt, MAX_ATTEMPT) * _STATES_PER_ATTEMPT + code
+
+
+def state_of(rank: int) -> State:
+    """The state that a rank stands for."""
+    return _ORDER[rank % _STATES_PER_ATTEMPT]
+
+
+def notification_state(deliveries: Iterable[State], own: State) -> State:
+    """The state of a notification: the best that came of its deliveries once all of them rest.
+
+    While one is in flight it is that one's state; without deliveries it is `own`, the furthest fact about the
+    notification itself.
+    """
+    states = set(deliveries)
+    if not states:
+        return own
+    for state in (State.SENDING, State.PENDING, State.DEFERRED):
+        if state in states:
+            return state
+    return next(state for state in _ROLLUP if state in states)

@@ -1,0 +1,91 @@
+"""A provider: a vendor or protocol that serves a channel. One file in channels/<channel>/ is one provider.
+
+Promises, checked over every file by tests/conformance/test_providers.py: `send` answers each delivery in order and
+never raises for a vendor's or the network's fault; a timeout after the body went out is `Uncertain`; `receipts` raises
+BadReceipt for a request that the vendor did not sign.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from tidings.model.errors import BadReceipt
+from tidings.model.sending import (
+    AnyDelivery,
+    EmailDelivery,
+    InappDelivery,
+    InboundRequest,
+    PushDelivery,
+    Receipt,
+    Rejected,
+    Retry,
+    SendResult,
+    SmsDelivery,
+)
+from tidings.model.vocabulary import Channel
+
+D = TypeVar("D", bound=AnyDelivery)
+
+
+class Provider(ABC, Generic[D]):
+    """One way to send on one channel.
+
+    `name` is unique. `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at
+    once; `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds) bounds one `send`.
+    `ERRORS` is the vendor's error table: its own code to what follows from it.
+    """
+
+    name: ClassVar[str]
+    channel: ClassVar[Channel]
+    delivery: ClassVar[type[AnyDelivery]]
+    ERRORS: ClassVar[Mapping[int | str, Retry | Rejected]] = {}
+    batch_size: int = 1
+    concurrency: int = 64
+    idempotent: bool = False
+    timeout: float = 10.0
+
+    @abstractmethod
+    async def send(self, batch: Sequence[D]) -> Sequence[SendResult]:
+        """Try to send each once; a result for each, in order."""
+
+    def receipts(self, request: InboundRequest) -> list[Receipt]:
+        """What the vendor's request says about deliveries. Raises BadReceipt when it is not signed by the vendor."""
+        raise BadReceipt(f"{self.name} sends no receipts")
+
+    async def check(self) -> str:
+        """Whether the credentials work, as a sentence. Raises SettingsError saying what is wrong with them."""
+        return "nothing to check"
+
+    async def close(self) -> None:
+        """Free connections."""
+        return
+
+
+class EmailProvider(Provider[EmailDelivery]):
+    """A provider of the channel email."""
+
+    channel = Channel.EMAIL
+    delivery = EmailDelivery
+
+
+class SmsProvider(Provider[SmsDelivery]):
+    """A provider of the channel sms."""
+
+    channel = Channel.SMS
+    delivery = SmsDelivery
+
+
+class PushProvider(Provider[PushDelivery]):
+    """A provider of the channel push."""
+
+    channel = Channel.PUSH
+    delivery = PushDelivery
+
+
+class InappProvider(Provider[InappDelivery]):
+    """A provider of the channel inapp."""
+
+    channel = Channel.INAPP
+    delivery = InappDelivery

@@ -1,0 +1,100 @@
+"""The queue between two stages.
+
+Promises, checked on every adapter by tests/conformance/test_queue.py:
+
+- `put` returns when the items are durable. Each group of a topic gets every item.
+- An item that was claimed and neither done nor released comes back: at once when its claimer's process died with an
+  unleased claim, when the lease ran out otherwise. After a *leased* claim it comes back with `redelivered` set.
+- No two live claims of a group hold the same item.
+- The items of one key of one topic are handed out in the order in which they were put; a released or returned item
+  comes later than that.
+- `done` makes the outputs durable before the inputs are gone. Where queue and outputs are one database both happen in
+  one transaction (`atomic` is True); elsewhere a crash in between puts the outputs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Item(Struct, frozen=True):
+    """One item on its way into `topic`. `key` (tenant and user) orders; `headers` are for tracing and people."""
+
+    topic: str
+    key: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Received(Struct, frozen=True):
+    """One item out of a queue. `redelivered`: an earlier leased claim may have begun it."""
+
+    key: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+    redelivered: bool = False
+
+
+class Claim(Protocol):
+    """A batch that belongs to one claimer until `done`, `release`, or (leased) until the lease runs out."""
+
+    @property
+    def items(self) -> Sequence[Received]:
+        """The batch, in claiming order."""
+        ...
+
+    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
+        """Make `outputs` durable, then end the claim. Items at the indices `released` go back to the queue.
+
+        Raises:
+            LeaseLost: the lease ran out before; neither the outputs nor the ending were written.
+            Unavailable: nothing was written; the items come back.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Give every item back, unbegun."""
+        ...
+
+
+class Queue(Protocol):
+    """See the module's promises."""
+
+    @property
+    def atomic(self) -> bool:
+        """Whether `Claim.done` writes outputs and ends the claim in one transaction."""
+        ...
+
+    async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
+        """Make sure that these topics exist, each read by these groups. Idempotent; adds, never removes."""
+        ...
+
+    async def put(self, items: Sequence[Item]) -> None:
+        """Make `items` durable, all or none where the adapter is atomic.
+
+        Raises:
+            Unavailable: not known to be durable; putting them again may double them.
+        """
+        ...
+
+    async def claim(
+        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+    ) -> Claim | None:
+        """A batch of 1 to `max_items`, or None when nothing came within `max_wait` seconds.
+
+        With `lease` (seconds) the claim is durable before this returns, survives its claimer for that long, and marks
+        the items `redelivered` for the next claimer: for work with effects outside. Without, the claim dies with the
+        process: for work whose only effect is its outputs.
+        """
+        ...
+
+    async def depth(self, topic: str, group: str) -> int:
+        """How many items wait (claimed ones included)."""
+        ...
+
+    async def close(self) -> None:
+        """End the claims of this process and free what it holds."""
+        ...

@@ -1,0 +1,46 @@
+"""What the stages need of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tidings.model.delivery import Delivery
+from tidings.model.errors import TemplateError
+from tidings.model.notification import TemplateRef
+from tidings.model.sending import RenderedContent
+from tidings.model.vocabulary import Channel
+
+
+class Published(Protocol):
+    """The published version of a template."""
+
+    @property
+    def ref(self) -> TemplateRef:
+        """Its name and number."""
+        ...
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels that it has content for, in any locale."""
+        ...
+
+    def missing(self, data: object) -> list[str]:
+        """The required variables that `data` (a decoded JSON object) lacks."""
+        ...
+
+
+class Renderer(Protocol):
+    """Finds and renders templates."""
+
+    async def published(self, tenant: str, name: str) -> Published | None:
+        """The published version; None when there is no such template or nothing of it is published."""
+        ...
+
+    async def channels(self, tenant: str, ref: TemplateRef) -> tuple[Channel, ...]:
+        """The channels that this version has content for. Raises NotFound."""
+        ...
+
+    async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
+        """The content of each delivery on its channel, in the best locale, in order."""
+        ...

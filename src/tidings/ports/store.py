@@ -1,0 +1,264 @@
+"""The store: history, which only `record` writes, the schedule, and the resources.
+
+Every method that takes a `tenant` sees that tenant's rows alone. Adapters raise `Unavailable` when the database does
+not answer; nothing was written then unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
+from tidings.model.outcome import Outcome
+from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.tenant import ApiKey, Tenant
+from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
+from tidings.ports.queue import Item
+
+UserKey = tuple[str, str]
+"""(tenant, user_id)"""
+
+
+class Page(Struct, frozen=True):
+    """A page of notifications, newest first. `cursor` is the id to go on from, None at the end."""
+
+    records: tuple[NotificationRecord, ...]
+    cursor: UUID | None
+
+
+class History(Protocol):
+    """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
+
+    async def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact."""
+        ...
+
+    async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
+        """One notification with its events."""
+        ...
+
+    async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
+        """Notifications that match, newest first, from `before` (exclusive) on."""
+        ...
+
+    async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        """Those of `(delivery id, attempt)` that have a recorded result."""
+        ...
+
+    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
+        """Where the tenant's deliveries and notifications rest, from `since` (milliseconds since the epoch) on."""
+        ...
+
+
+class Scheduled(Struct, frozen=True):
+    """A row of the schedule that is due. `again`: it was handed out before and may have been put already."""
+
+    id: UUID
+    item: Item
+    again: bool = False
+
+
+class Schedule(Protocol):
+    """All waiting: rows with a due time, written by `History.append`."""
+
+    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+        """Up to `limit` rows that are due, earliest first, leased to the caller for `lease` seconds."""
+        ...
+
+    async def settle(self, ids: Sequence[UUID]) -> None:
+        """These rows were put into their queues: delete them."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """When the earliest unleased row is due, or the earliest lease ends; None when nothing waits."""
+        ...
+
+
+class Person(Struct, frozen=True):
+    """What the decisions about one recipient need."""
+
+    profile: Profile | None = None
+    preferences: Preferences = Preferences()
+
+
+class Users(Protocol):
+    """Users, their preferences, and addresses that must not be used."""
+
+    async def upsert(self, tenant: str, users: Sequence[tuple[str, Profile, Preferences | None]], now: int) -> None:
+        """Create or replace profiles; preferences too, where given."""
+        ...
+
+    async def get(self, tenant: str, user_id: str) -> User | None:
+        """One user."""
+        ...
+
+    async def set_preferences(self, tenant: str, user_id: str, preferences: Preferences, now: int) -> bool:
+        """Replace the preferences; False when there is no such user."""
+        ...
+
+    async def delete(self, tenant: str, user_id: str) -> bool:
+        """Delete the user with inbox; False when there is none."""
+        ...
+
+    async def people(self, keys: Collection[UserKey]) -> Mapping[UserKey, Person]:
+        """Profiles and preferences of many users; unknown ones are absent."""
+        ...
+
+    async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
+        """Those of `(tenant, address)` on the suppression list, with the reason."""
+        ...
+
+    async def suppress(self, suppressions: Sequence[Suppression]) -> None:
+        """Put addresses on the suppression list; one that is there keeps its first reason."""
+        ...
+
+    async def unsuppress(self, tenant: str, address: Address) -> bool:
+        """Take an address off the list; False when it was not on it."""
+        ...
+
+    async def suppressions(self, tenant: str, after: Address | None, limit: int) -> Sequence[Suppression]:
+        """The list, by channel and value."""
+        ...
+
+
+class Cancellations(Protocol):
+    """Notifications that must not be sent any more."""
+
+    async def cancel(self, tenant: str, notification_id: UUID, now: int) -> None:
+        """Mark it, and make what waits in the schedule for it due now, so that it ends soon. Idempotent."""
+        ...
+
+    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
+        """Those that are marked."""
+        ...
+
+
+class TemplateStore(Protocol):
+    """Templates and their immutable versions."""
+
+    async def add_version(self, tenant: str, version: TemplateVersion) -> TemplateVersion:
+        """Store as the next version of `version.name` (its number is assigned here); creates the template."""
+        ...
+
+    async def version(self, tenant: str, name: str, version: int) -> TemplateVersion | None:
+        """One version."""
+        ...
+
+    async def published(self, tenant: str, name: str) -> TemplateVersion | None:
+        """The published version."""
+        ...
+
+    async def publish(self, tenant: str, name: str, version: int) -> bool:
+        """Make `version` the published one (rolling back is publishing an older one); False when there is none."""
+        ...
+
+    async def summary(self, tenant: str, name: str) -> TemplateSummary | None:
+        """One template."""
+        ...
+
+    async def list(self, tenant: str, after: str | None, limit: int) -> Sequence[TemplateSummary]:
+        """Templates by name, from `after` (exclusive) on."""
+        ...
+
+    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
+        """All versions, newest first."""
+        ...
+
+
+class Inbox(Protocol):
+    """The users' inboxes."""
+
+    async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
+        """Put items into inboxes; one that is there already (same id) stays as it is."""
+        ...
+
+    async def list(
+        self, tenant: str, user_id: str, before: UUID | None, limit: int, *, archived: bool, unread_only: bool
+    ) -> Sequence[InboxItem]:
+        """Items newest first, from `before` (exclusive) on. `archived` False leaves archived ones out."""
+        ...
+
+    async def unread(self, tenant: str, user_id: str) -> int:
+        """How many items are neither read nor archived."""
+        ...
+
+    async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
+        """Set `field` (`seen_at`, `read_at`, `archived_at`) of these items (None: all); the number that changed."""
+        ...
+
+
+class Tenants(Protocol):
+    """Tenants, API keys, categories."""
+
+    async def add(self, tenant: Tenant) -> bool:
+        """False when the id is taken."""
+        ...
+
+    async def list(self) -> Sequence[Tenant]:
+        """All tenants, by id."""
+        ...
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store a key. Raises NotFound when there is no such tenant."""
+        ...
+
+    async def key(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256, revoked or not."""
+        ...
+
+    async def keys(self, tenant: str) -> Sequence[ApiKey]:
+        """A tenant's keys, newest first."""
+        ...
+
+    async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
+        """False when there is no such key."""
+        ...
+
+    async def put_category(self, tenant: str, category: Category) -> None:
+        """Create or replace."""
+        ...
+
+    async def categories(self, tenant: str) -> Sequence[Category]:
+        """All declared categories of the tenant, by name."""
+        ...
+
+
+class Reservation(Struct, frozen=True):
+    """What is known of an idempotency key.
+
+    `fresh`: the caller owns it now and must `complete` it; `ids` are then the ones to use (kept from an abandoned
+    earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None: in flight) and
+    `fingerprint` the digest of the body that it was for.
+    """
+
+    fresh: bool
+    fingerprint: bytes
+    ids: tuple[UUID, ...] = ()
+    answer: bytes | None = None
+    retaken: bool = False
+
+
+class Idempotency(Protocol):
+    """Idempotency keys, kept for 24 hours."""
+
+    async def reserve(
+        self, tenant: str, key: str, fingerprint: bytes, ids: Sequence[UUID], now: int, lease: float
+    ) -> Reservation:
+        """Take the key, or say who has it. An unanswered reservation older than `lease` seconds is retaken."""
+        ...
+
+    async def complete(self, tenant: str, key: str, answer: bytes) -> None:
+        """Keep the answer for replays."""
+        ...
+
+    async def forget(self, tenant: str, key: str) -> None:
+        """Free a key whose request was refused."""
+        ...
+
+    async def sweep(self, before: int) -> int:
+        """Delete keys reserved before this instant (milliseconds); how many."""
+        ...

@@ -1,0 +1,1 @@
+"""Reading back: notifications, timelines, tallies."""

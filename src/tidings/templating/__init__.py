@@ -1,0 +1,1 @@
+"""Templates: compile, render, choose the locale, preview."""
