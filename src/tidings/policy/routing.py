@@ -1,0 +1,253 @@
+"""Where a notification goes: one plan per notification when it is routed, one look again before each send.
+
+Both ask the same questions in the same order: is it too late, does the person want it, may the address be used, is it
+the hour. `route` asks `choose`; `deliver` asks `gate`, because an opt-out, a bounce or a cancellation may have come in
+between.
+
+Slots. A delivery's id is the notification's id with a slot (model/ids.py). The slot follows from the channel and, for
+push, from the place of the device in the profile, so that routing again after a crash gives the same ids: email 1,
+sms 2, in-app 3; 4 to 15 are kept for channels to come; push 16 to 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.model.delivery import Delivery
+from tidings.model.ids import SLOTS, notification_of
+from tidings.model.notification import Notification, Recipient
+from tidings.model.user import Address, Category, Preferences, Profile
+from tidings.model.vocabulary import Channel, Reason, State, Strategy
+from tidings.policy.preferences import refusal
+from tidings.policy.quiet_hours import wake_up
+
+Slotted: TypeAlias = tuple[int, Address]
+"""A slot and the address whose delivery it numbers."""
+
+SuppressionList: TypeAlias = Mapping[tuple[str, Address], str]
+"""The reasons of those `(tenant, address)` that must not be used."""
+
+FIRST_SLOT = {Channel.EMAIL: 1, Channel.SMS: 2, Channel.INAPP: 3, Channel.PUSH: 16}
+MAX_DEVICES = SLOTS - FIRST_SLOT[Channel.PUSH]
+"""How many devices of a person can be numbered; profiles with more are refused when they are stored."""
+
+NOBODY = Profile()
+
+
+class Planned(Struct, frozen=True):
+    """What becomes of one address, or of a channel that has none (`address` is None).
+
+    `state` is `pending` (send now), `deferred` (until `due`, in milliseconds since the epoch), `suppressed` or
+    `expired`, with the reason; `detail` is the suppression list's own reason. `alternatives` are to be tried in order
+    when this one fails.
+    """
+
+    slot: int
+    channel: Channel
+    address: Address | None
+    state: State
+    reason: str = ""
+    due: int | None = None
+    detail: str = ""
+    alternatives: tuple[Slotted, ...] = ()
+
+
+class Go(Struct, frozen=True):
+    """Send it now."""
+
+
+class Hold(Struct, frozen=True):
+    """Not before `due` (milliseconds since the epoch), for `reason`."""
+
+    due: int
+    reason: str
+
+
+class Stop(Struct, frozen=True):
+    """Never: the delivery rests in `state` for `reason`; `detail` is the suppression list's own reason."""
+
+    state: State
+    reason: str
+    detail: str = ""
+
+
+Verdict: TypeAlias = Go | Hold | Stop
+
+GO = Go()
+
+
+def wanted(notification: Notification, content: Sequence[Channel]) -> Sequence[Channel]:
+    """The channels that the notification is for, in the sender's order: those it names, else all that have content."""
+    return tuple(dict.fromkeys(notification.channels)) or content
+
+
+def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel]) -> list[Slotted]:
+    """The person's addresses on `channels`, in that order, each with its slot and each once.
+
+    A known user (`to.user_id`) is reached at the addresses of the `profile`, and in their inbox; without a profile,
+    nowhere. Anybody else is reached at the addresses given inline.
+    """
+    source: Profile | Recipient = to
+    if to.user_id is not None:
+        if profile is None:
+            return []
+        source = profile
+    found: list[Slotted] = []
+    for channel in channels:
+        if channel is Channel.EMAIL:
+            value = source.email
+        elif channel is Channel.SMS:
+            value = source.phone
+        elif channel is Channel.INAPP:
+            value = to.user_id
+        else:
+            first = FIRST_SLOT[Channel.PUSH]
+            for place, device in enumerate(dict.fromkeys(source.devices[:MAX_DEVICES])):
+                found.append((first + place, Address(Channel.PUSH, device)))
+            continue
+        if value:
+            found.append((FIRST_SLOT[channel], Address(channel, value)))
+    return found
+
+
+def choose(
+    notification: Notification,
+    *,
+    found: Sequence[Slotted],
+    profile: Profile | None,
+    preferences: Preferences,
+    category: Category,
+    content: Sequence[Channel],
+    suppressed: SuppressionList,
+    now: int,
+) -> list[Planned]:
+    """The plan for one notification: an entry for every address, and for every wanted channel that has none.
+
+    `found` is what `addresses` gave for `wanted(notification, content)`; `content` are the channels that have content;
+    `suppressed` covers (at least) the addresses in `found`.
+
+    Strategy `all` sends to every address that may be used. `first_reachable` sends to the first one; the others that
+    may be used become its alternatives, in order, and get entries of their own only when their turn comes.
+
+    The plan is empty only when neither the notification nor its content names a channel.
+    """
+    channels = wanted(notification, content)
+    plan = [
+        Planned(FIRST_SLOT[channel], channel, None, State.SUPPRESSED, reason)
+        for channel, reason in _unreachable(notification, profile, found, channels, content)
+    ]
+    sendable: list[Slotted] = []
+    for slotted in found:
+        slot, address = slotted
+        if address.channel not in content:
+            continue
+        stop = _stop(notification.tenant, address, category, preferences, suppressed, notification.expires_at, now)
+        if stop is None:
+            sendable.append(slotted)
+        else:
+            plan.append(Planned(slot, address.channel, address, stop.state, stop.reason, None, stop.detail))
+    if sendable:
+        timezone = profile.timezone if profile is not None else notification.to.timezone
+        verdict = _hour(category, preferences, timezone, notification.expires_at, now)
+        _take(plan, sendable, notification.strategy, verdict)
+    return plan
+
+
+def gate(
+    delivery: Delivery,
+    *,
+    profile: Profile | None,
+    preferences: Preferences,
+    category: Category,
+    suppressed: SuppressionList,
+    cancelled: Collection[UUID],
+    now: int,
+) -> Verdict:
+    """Whether the delivery may be sent at this moment.
+
+    `profile` and `preferences` are the person's present ones (`profile` None: no such user, or an inline recipient);
+    `cancelled` holds notification ids; `suppressed` covers (at least) the delivery's address.
+    """
+    if cancelled and notification_of(delivery.id) in cancelled:
+        return Stop(State.CANCELLED, Reason.CANCELLED)
+    if delivery.user_id is not None and profile is None:
+        return Stop(State.SUPPRESSED, Reason.UNKNOWN_USER)
+    stop = _stop(delivery.tenant, delivery.address, category, preferences, suppressed, delivery.expires_at, now)
+    if stop is not None:
+        return stop
+    timezone = profile.timezone if profile is not None else delivery.timezone
+    return _hour(category, preferences, timezone, delivery.expires_at, now)
+
+
+def _stop(
+    tenant: str,
+    address: Address,
+    category: Category,
+    preferences: Preferences,
+    suppressed: SuppressionList,
+    expires_at: int | None,
+    now: int,
+) -> Stop | None:
+    """Why this address is never to be used for this; None when it may be."""
+    if expires_at is not None and expires_at <= now:
+        return Stop(State.EXPIRED, Reason.EXPIRED)
+    refused = refusal(preferences, category, address.channel)
+    if refused is not None:
+        return Stop(State.SUPPRESSED, refused)
+    if suppressed:
+        why = suppressed.get((tenant, address))
+        if why is not None:
+            return Stop(State.SUPPRESSED, Reason.ADDRESS_SUPPRESSED, why)
+    return None
+
+
+def _hour(
+    category: Category, preferences: Preferences, timezone: str | None, expires_at: int | None, now: int
+) -> Verdict:
+    """Whether this is the hour. What would expire before the quiet hours end is given up at once."""
+    if preferences.quiet_hours is None or category.critical:
+        return GO
+    due = wake_up(preferences.quiet_hours, timezone, now)
+    if due is None:
+        return GO
+    if expires_at is not None and expires_at <= due:
+        return Stop(State.EXPIRED, Reason.QUIET_HOURS)
+    return Hold(due, Reason.QUIET_HOURS)
+
+
+def _unreachable(
+    notification: Notification,
+    profile: Profile | None,
+    found: Sequence[Slotted],
+    channels: Sequence[Channel],
+    content: Sequence[Channel],
+) -> list[tuple[Channel, Reason]]:
+    """The wanted channels on which there is nothing to do, with the reason."""
+    if notification.to.user_id is not None and profile is None:
+        return [(channel, Reason.UNKNOWN_USER) for channel in channels]
+    reached = {address.channel for _, address in found}
+    return [
+        (channel, Reason.NO_CONTENT if channel not in content else Reason.NO_ADDRESS)
+        for channel in channels
+        if channel not in content or channel not in reached
+    ]
+
+
+def _take(plan: list[Planned], sendable: Sequence[Slotted], strategy: Strategy, verdict: Verdict) -> None:
+    """Add the entries of the addresses that may be used."""
+    state, reason, due = State.PENDING, "", None
+    if isinstance(verdict, Hold):
+        state, reason, due = State.DEFERRED, verdict.reason, verdict.due
+    elif isinstance(verdict, Stop):
+        state, reason = verdict.state, verdict.reason
+    alternatives: tuple[Slotted, ...] = ()
+    if strategy is Strategy.FIRST_REACHABLE:
+        if not isinstance(verdict, Stop):
+            alternatives = tuple(sendable[1:])
+        sendable = sendable[:1]
+    for slot, address in sendable:
+        plan.append(Planned(slot, address.channel, address, state, reason, due, "", alternatives))
