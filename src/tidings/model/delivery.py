@@ -15,9 +15,8 @@ class Delivery(Struct, frozen=True, array_like=True):
     """What `deliver` needs to send once.
 
     Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so
-    that two facts of one attempt differ. `repeated` says that an earlier copy of this very attempt may be on its way or done:
-    the recorded attempts are asked before it is sent. `alternatives` are the addresses to try, in order, when this one
-    fails (strategy `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it.
+    that two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails
+    (strategy `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it.
     """
 
     id: UUID
@@ -38,7 +37,6 @@ class Delivery(Struct, frozen=True, array_like=True):
     expires_at: int | None = None
     alternatives: tuple[tuple[int, Address], ...] = ()
     tried: tuple[str, ...] = ()
-    repeated: bool = False
     trace: str = ""
 
     @property

@@ -1,0 +1,29 @@
+"""Outcomes travel in packs: one queue item for many facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tidings.model.outcome import Outcome
+from tidings.model.topics import OUTCOMES
+from tidings.model.wire import encode_outcomes
+from tidings.ports.queue import Item
+
+PACK = 200
+LARGEST_PACK = 512 * 1024
+"""Bytes; a pack of large notifications is split, so that it stays below what a broker takes."""
+
+
+def pack(outcomes: Sequence[Outcome]) -> list[Item]:
+    """The facts as items for `outcomes`."""
+    return [item for start in range(0, len(outcomes), PACK) for item in _items(outcomes[start : start + PACK])]
+
+
+def _items(outcomes: Sequence[Outcome]) -> Iterator[Item]:
+    body = encode_outcomes(outcomes)
+    if len(body) <= LARGEST_PACK or len(outcomes) == 1:
+        yield Item(OUTCOMES, outcomes[0].tenant, body)
+        return
+    half = len(outcomes) // 2
+    yield from _items(outcomes[:half])
+    yield from _items(outcomes[half:])

@@ -1,0 +1,211 @@
+"""The request for a notification as it comes in, and the checks that need nothing but the request itself."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.errors import Invalid
+from tidings.model.notification import Content, Recipient
+from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.policy import addresses
+
+MOST_ITEMS = 1_000
+MOST_DEVICES = 50
+DEEPEST = 32
+LARGEST = 256 * 1024
+FARTHEST = 366 * 24 * 3600 * 1000
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_FIELD = re.compile(r"(?:unknown field|missing required field) `(?P<name>[^`]*)`")
+
+
+class RecipientRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """To whom: `user_id` of a stored user, or at least one inline address."""
+
+    user_id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    devices: list[str] = []
+    locale: str | None = None
+    timezone: str | None = None
+
+
+class NotificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/notifications`, and an item of the batch."""
+
+    to: RecipientRequest
+    template: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+    content: Content | None = None
+    channels: list[Channel] = []
+    strategy: Strategy = Strategy.ALL
+    category: str = "transactional"
+    priority: Priority = Priority.NORMAL
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/notifications/batch`."""
+
+    notifications: list[msgspec.Raw]
+
+
+_one = msgspec.json.Decoder(NotificationRequest)
+_batch = msgspec.json.Decoder(BatchRequest)
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+def decode_one(body: bytes | msgspec.Raw) -> NotificationRequest:
+    """The request in a body. Raises Invalid."""
+    try:
+        return _one.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(error) from error
+
+
+def decode_batch(body: bytes) -> list[msgspec.Raw]:
+    """The items of a batch, each still undecoded. Raises Invalid."""
+    try:
+        items = _batch.decode(body).notifications
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise explain(error) from error
+    if not 1 <= len(items) <= MOST_ITEMS:
+        raise Invalid(
+            "batch_size", f"a batch has 1 to {MOST_ITEMS} items; this one has {len(items)}", "$.notifications"
+        )
+    return items
+
+
+def explain(error: Exception) -> Invalid:
+    """A decoding error in our words, with the JSON path of the culprit."""
+    if isinstance(error, RecursionError):
+        return Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels")
+    if not isinstance(error, msgspec.ValidationError):
+        return Invalid("malformed_json", f"the body is not valid JSON in UTF-8: {error}")
+    match = _PROBLEM.match(str(error))
+    what, path = (match["what"], match["path"] or "$") if match else (str(error), "$")
+    field = _FIELD.search(what)
+    if field and "unknown" in what:
+        return Invalid("unknown_field", f"there is no field {field['name']!r} here", f"{path}.{field['name']}")
+    if field:
+        return Invalid("missing_field", f"the field {field['name']!r} is required", f"{path}.{field['name']}")
+    if path.startswith("$.channels["):
+        return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
+    return Invalid("wrong_type", what, path)
+
+
+def recipient(to: RecipientRequest) -> Recipient:
+    """The checked and normalised recipient. Raises Invalid."""
+    if to.user_id is not None:
+        if to.email is not None or to.phone is not None or to.devices:
+            raise Invalid("ambiguous_recipient", "give either user_id or inline addresses, not both", "$.to")
+        _plain(to.user_id, "$.to.user_id")
+    elif to.email is None and to.phone is None and not to.devices:
+        raise Invalid("no_recipient", "give a user_id, or at least one of email, phone and devices", "$.to")
+    if len(to.devices) > MOST_DEVICES:
+        raise Invalid("too_many", f"at most {MOST_DEVICES} devices", "$.to.devices")
+    return Recipient(
+        user_id=to.user_id,
+        email=None if to.email is None else addresses.email(to.email, "$.to.email"),
+        phone=None if to.phone is None else addresses.phone(to.phone, "$.to.phone"),
+        devices=tuple(addresses.device(token, f"$.to.devices[{i}]") for i, token in enumerate(to.devices)),
+        locale=None if to.locale is None else addresses.locale(to.locale, "$.to.locale"),
+        timezone=None if to.timezone is None else addresses.timezone(to.timezone, "$.to.timezone"),
+    )
+
+
+def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
+    """The decoded object. Raises Invalid when it is none, is too deep, or holds a NUL character."""
+    text = bytes(raw)
+    if text.count(b"{") + text.count(b"[") > DEEPEST and depth(text) > DEEPEST:
+        raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
+    try:
+        value = _object.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Invalid("wrong_type", f"this must be a JSON object: {error}", path) from error
+    if b"\\u0000" in text and has_nul(value):
+        raise Invalid("nul_character", "NUL characters cannot be sent", path)
+    return value
+
+
+def depth(text: bytes) -> int:
+    """How deeply the JSON text is nested; brackets in strings do not count."""
+    deepest = level = 0
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+        first = token[0][:1]
+        if first in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif first in b"]}":
+            level -= 1
+    return deepest
+
+
+def has_nul(value: object) -> bool:
+    """Whether any text in the value holds U+0000."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(has_nul(key) or has_nul(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return any(has_nul(inner) for inner in value)
+    return False
+
+
+def literal(content: Content) -> Content:
+    """The checked literal content. Raises Invalid."""
+    for channel in content.channels():
+        part = getattr(content, channel.value)
+        for name in part.__struct_fields__:
+            text = getattr(part, name)
+            path = f"$.content.{channel.value}.{name}"
+            if text is None:
+                continue
+            if "\0" in text:
+                raise Invalid("nul_character", "NUL characters cannot be sent", path)
+            if name in {"subject", "title", "link"} and any(ord(character) < 32 for character in text):
+                raise Invalid("control_character", "this is one line: no line breaks or control characters", path)
+            if not text.strip() and name != "subject":
+                raise Invalid("empty", "this must not be empty", path)
+    if content.email is not None and content.email.text is None and content.email.html is None:
+        raise Invalid("missing_field", "an email needs text, html or both", "$.content.email")
+    return content
+
+
+def instants(request: NotificationRequest, now: int) -> tuple[int | None, int | None]:
+    """`send_at` and `expires_at` in milliseconds since the epoch. Raises Invalid."""
+    send_at = _instant(request.send_at, "$.send_at")
+    expires_at = _instant(request.expires_at, "$.expires_at")
+    if send_at is not None and send_at > now + FARTHEST:
+        raise Invalid("too_far", "send_at is more than a year ahead", "$.send_at")
+    if expires_at is not None and expires_at <= max(now, send_at or 0):
+        raise Invalid("already_expired", "expires_at must lie in the future, and after send_at", "$.expires_at")
+    return send_at, expires_at
+
+
+def category(name: str) -> str:
+    """The checked name of a category. Raises Invalid."""
+    if not _CATEGORY.fullmatch(name):
+        raise Invalid("bad_name", "a category is 1 to 64 letters, digits, '.', '_' or '-'", "$.category")
+    return name
+
+
+def _instant(moment: datetime | None, path: str) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise Invalid("no_timezone", "give the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
+    return int(moment.astimezone(UTC).timestamp() * 1000)
+
+
+def _plain(text: str, path: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise Invalid("bad_name", "1 to 200 characters, none of them a control character", path)

@@ -1,0 +1,65 @@
+"""schedule: what was told to wait goes back into its queue when it is due."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+
+from tidings.model.errors import Unavailable
+from tidings.pipeline.stage import REPEATED
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+from tidings.ports.queue import Queue
+from tidings.ports.store import Schedule as ScheduleStore
+
+BATCH = 1_000
+LEASE = 30.0
+LONGEST_SLEEP = 0.5
+"""Seconds. A row that another process writes is noticed this late at most."""
+
+_log = structlog.get_logger("tidings.schedule")
+
+
+class Schedule:
+    """Moves due rows. A crash between put and settle puts a row again, marked as repeated."""
+
+    def __init__(self, store: ScheduleStore, queue: Queue, clock: Clock, meter: Meter) -> None:
+        self._store = store
+        self._queue = queue
+        self._clock = clock
+        self._meter = meter
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                moved = await self.once()
+            except Unavailable as error:
+                self._meter.failure("schedule", "", "unavailable")
+                _log.warning("waiting for a part", why=str(error))
+                moved = 0
+            except Exception:
+                self._meter.failure("schedule", "", "error")
+                _log.exception("the schedule failed")
+                moved = 0
+            if moved < BATCH:
+                await self._clock.sleep(LONGEST_SLEEP)
+
+    async def once(self) -> int:
+        """Move what is due now; the number of rows."""
+        due = await self._store.due(self._clock.now(), BATCH, LEASE)
+        if not due:
+            return 0
+        await self._queue.put(
+            [
+                msgspec.structs.replace(row.item, headers={**row.item.headers, REPEATED: "1"})
+                if row.again
+                else row.item
+                for row in due
+            ]
+        )
+        await self._store.settle([row.id for row in due])
+        self._meter.batch("schedule", "", len(due), 0.0)
+        return len(due)

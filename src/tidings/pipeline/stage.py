@@ -1,0 +1,164 @@
+"""What every reading stage has around it: claim, decode, work, done; and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+from uuid import uuid4
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from tidings.model.errors import LeaseLost, Unavailable, Unreadable
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+from tidings.ports.objects import Objects
+from tidings.ports.queue import Claim, Item, Queue, Received
+
+T = TypeVar("T")
+
+REPEATED = "repeated"
+"""The header of an item that may be a second copy: what put it could have put it before a crash."""
+
+PAUSE_AFTER_FAILURE = 0.5
+LONGEST_PAUSE = 10.0
+_log = structlog.get_logger("tidings.stage")
+
+
+class Taken(Struct, Generic[T], frozen=True):
+    """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy."""
+
+    value: T
+    begun: bool = False
+    repeated: bool = False
+
+
+class Reading(Struct, Generic[T], frozen=True, kw_only=True):
+    """How a stage reads one topic.
+
+    `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.
+    `lease` (seconds) is for work with effects outside the queue. `in_flight` batches are worked on at once.
+    """
+
+    stage: str
+    topic: str
+    decode: Callable[[bytes], T]
+    work: Callable[[Sequence[Taken[T]]], Awaitable[Sequence[Item]]]
+    max_items: int = 500
+    lease: float | None = None
+    in_flight: int = 1
+    max_wait: float = 2.0
+
+
+class Reader(Generic[T]):
+    """Reads one topic until it is told to stop."""
+
+    def __init__(self, reading: Reading[T], queue: Queue, aside: Objects, clock: Clock, meter: Meter) -> None:
+        self._reading = reading
+        self._queue = queue
+        self._aside = aside
+        self._clock = clock
+        self._meter = meter
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set, then finish what is under way."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._reading.in_flight):
+                group.create_task(self._loop(stopping))
+
+    async def _loop(self, stopping: asyncio.Event) -> None:
+        reading, pause = self._reading, PAUSE_AFTER_FAILURE
+        while not stopping.is_set():
+            try:
+                await self.once()
+                pause = PAUSE_AFTER_FAILURE
+            except Unavailable as error:
+                self._meter.failure(reading.stage, reading.topic, "unavailable")
+                _log.warning("waiting for a part", stage=reading.stage, topic=reading.topic, why=str(error))
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except Exception:
+                self._meter.failure(reading.stage, reading.topic, "error")
+                _log.exception("a batch failed", stage=reading.stage, topic=reading.topic)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def once(self) -> int:
+        """Claim and finish one batch; the number of its items, 0 when nothing came."""
+        reading = self._reading
+        claim = await self._queue.claim(
+            reading.topic, reading.stage, reading.max_items, reading.max_wait, reading.lease
+        )
+        if claim is None:
+            return 0
+        started = time.perf_counter()
+        try:
+            batch = await self._decode(claim.items)
+            outputs = await self._work(batch)
+            await self._finish(claim, outputs)
+        except Unavailable:
+            await self._give_back(claim)
+            raise
+        self._meter.batch(reading.stage, reading.topic, len(claim.items), time.perf_counter() - started)
+        return len(claim.items)
+
+    async def _decode(self, items: Sequence[Received]) -> list[Taken[T]]:
+        """The readable items; the others go aside."""
+        batch: list[Taken[T]] = []
+        decode = self._reading.decode
+        for item in items:
+            try:
+                batch.append(Taken(decode(item.body), item.redelivered, REPEATED in item.headers))
+            except Unreadable as error:
+                await self._set_aside(item.key, item.body, str(error))
+        return batch
+
+    async def _work(self, batch: Sequence[Taken[T]]) -> Sequence[Item]:
+        if not batch:
+            return ()
+        try:
+            return await self._reading.work(batch)
+        except (Unavailable, asyncio.CancelledError):
+            raise
+        except Exception:
+            if self._reading.lease is not None:
+                raise  # it may have had effects: the lease brings it back, marked
+            _log.exception("a batch failed; going on one by one", stage=self._reading.stage, topic=self._reading.topic)
+        return await self._one_by_one(batch)
+
+    async def _one_by_one(self, batch: Sequence[Taken[T]]) -> Sequence[Item]:
+        """Work without effects outside can be repeated: find the culprits and put them aside."""
+        outputs: list[Item] = []
+        for taken in batch:
+            try:
+                outputs.extend(await self._reading.work([taken]))
+            except (Unavailable, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await self._set_aside("", msgspec.msgpack.encode(taken.value), repr(error))
+        return outputs
+
+    async def _finish(self, claim: Claim, outputs: Sequence[Item]) -> None:
+        try:
+            await claim.done(outputs)
+        except LeaseLost:
+            self._meter.failure(self._reading.stage, self._reading.topic, "lease_lost")
+            _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
+            # What happened has happened: facts are true whoever owns the items now.
+            await self._queue.put(outputs)
+
+    async def _give_back(self, claim: Claim) -> None:
+        try:
+            await claim.release()
+        except Unavailable as error:
+            _log.warning("could not give a batch back; it returns by itself", why=str(error))
+
+    async def _set_aside(self, key: str, body: bytes, why: str) -> None:
+        name = f"aside/{self._reading.topic}/{self._clock.now()}-{uuid4().hex}"
+        await self._aside.put(name + ".bin", body)
+        await self._aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode())
+        self._meter.failure(self._reading.stage, self._reading.topic, "aside")
+        _log.error("an item was put aside", topic=self._reading.topic, object=name, why=why)
