@@ -18,7 +18,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
-from tidings.model.ids import SLOTS, notification_of
+from tidings.model.ids import SLOTS, notification_of, slot_of
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile
 from tidings.model.vocabulary import Channel, Reason, State, Strategy
@@ -78,6 +78,21 @@ class Stop(Struct, frozen=True):
 Verdict: TypeAlias = Go | Hold | Stop
 
 GO = Go()
+
+
+def channel_of(id: UUID) -> Channel:
+    """The channel of a delivery, which its slot tells.
+
+    Raises:
+        ValueError: the id is a notification's, or its slot belongs to no channel.
+    """
+    slot = slot_of(id)
+    if slot >= FIRST_SLOT[Channel.PUSH]:
+        return Channel.PUSH
+    for channel, first in FIRST_SLOT.items():
+        if slot == first:
+            return channel
+    raise ValueError(f"slot {slot} belongs to no channel")
 
 
 def wanted(notification: Notification, content: Sequence[Channel]) -> Sequence[Channel]:

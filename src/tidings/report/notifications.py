@@ -1,0 +1,224 @@
+"""Notifications as people read them: state, deliveries, attempts, timeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.errors import NotFound
+from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
+from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, instant_of, slot_of, to_text
+from tidings.model.vocabulary import Channel, Reason, State
+from tidings.policy.routing import channel_of
+from tidings.policy.transitions import ATTEMPTED, notification_state, rank
+from tidings.ports.clock import Clock
+from tidings.ports.store import History
+
+PATIENCE = 3.0
+"""Seconds that a read waits for an id younger than the recorder's usual lag."""
+YOUNG = 10_000
+"""Milliseconds for which an id counts as young."""
+LOOK_AGAIN = 0.03
+
+
+class AttemptView(Struct, frozen=True):
+    """One try at one provider, and what came of it at last."""
+
+    number: int
+    at: str
+    state: State
+    provider: str
+    reason: str
+    detail: str
+
+
+class DeliveryView(Struct, frozen=True):
+    """One notification on one channel to one address. `next_at`: when what waits is due."""
+
+    id: str
+    channel: Channel
+    address: str
+    state: State
+    provider: str
+    reason: str
+    attempts: list[AttemptView]
+
+
+class TimelineEntry(Struct, frozen=True):
+    """One recorded fact; `delivery` and `channel` are None for a fact about the whole notification."""
+
+    at: str
+    delivery: str | None
+    channel: Channel | None
+    state: State
+    attempt: int
+    provider: str
+    reason: str
+    detail: str
+
+
+class NotificationView(Struct, frozen=True):
+    """A notification with everything that is known about it; times are RFC 3339, UTC."""
+
+    id: str
+    state: State
+    reason: str
+    user_id: str | None
+    category: str
+    priority: str
+    template: str | None
+    template_version: int | None
+    channels: tuple[Channel, ...]
+    created_at: str
+    send_at: str | None
+    expires_at: str | None
+    metadata: msgspec.Raw
+    deliveries: list[DeliveryView]
+    timeline: list[TimelineEntry]
+
+
+class TallyView(Struct, frozen=True):
+    """How many deliveries of a channel (None: notifications) rest in a state for a reason."""
+
+    channel: str | None
+    state: State
+    reason: str
+    count: int
+
+
+class Reports:
+    """Reads history back."""
+
+    def __init__(self, history: History, clock: Clock) -> None:
+        self._history = history
+        self._clock = clock
+
+    async def get(self, tenant: str, id: UUID) -> NotificationView:
+        """One notification. An id that was given out a moment ago is waited for. Raises NotFound."""
+        deadline = self._clock.now() + int(PATIENCE * 1000)
+        while True:
+            record = await self._history.get(tenant, id)
+            if record is not None:
+                return view(record)
+            now = self._clock.now()
+            if now >= deadline or not -YOUNG < now - instant_of(id) < YOUNG:
+                raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def list(
+        self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int
+    ) -> tuple[list[NotificationView], str | None]:
+        """A page, newest first, and the cursor of the next one (None: no more). Raises BadId for a bad cursor."""
+        before = None if cursor is None else from_text(NOTIFICATION_PREFIX, cursor)
+        page = await self._history.find(tenant, filter, before, limit)
+        following = None if page.cursor is None else to_text(NOTIFICATION_PREFIX, page.cursor)
+        return [view(record) for record in page.records], following
+
+    async def tally(self, tenant: str, since: int | None = None) -> list[TallyView]:
+        """Where the tenant's notifications and deliveries rest, counted."""
+        counted: Sequence[Tally] = await self._history.tally(tenant, since)
+        return [TallyView(tally.channel, tally.state, tally.reason, tally.count) for tally in counted]
+
+
+def view(record: NotificationRecord) -> NotificationView:
+    """The record as people read it."""
+    notification = record.notification
+    by_delivery: dict[UUID, list[Event]] = {}
+    own: list[Event] = []
+    for event in record.events:
+        if slot_of(event.id):
+            by_delivery.setdefault(event.id, []).append(event)
+        else:
+            own.append(event)
+    deliveries = [_delivery(id, events) for id, events in sorted(by_delivery.items())]
+    furthest_own = _furthest(own)
+    state = notification_state(
+        [delivery.state for delivery in deliveries], State.PENDING if furthest_own is None else furthest_own.state
+    )
+    reason = next((delivery.reason for delivery in deliveries if delivery.state is state), None)
+    if reason is None:
+        reason = "" if furthest_own is None else furthest_own.reason
+    return NotificationView(
+        id=to_text(NOTIFICATION_PREFIX, notification.id),
+        state=state,
+        reason=reason,
+        user_id=notification.to.user_id,
+        category=notification.category,
+        priority=notification.priority.value,
+        template=None if notification.template is None else notification.template.name,
+        template_version=None if notification.template is None else notification.template.version,
+        channels=notification.channels,
+        created_at=rfc3339(notification.accepted_at),
+        send_at=None if notification.send_at is None else rfc3339(notification.send_at),
+        expires_at=None if notification.expires_at is None else rfc3339(notification.expires_at),
+        metadata=msgspec.Raw(notification.metadata),
+        deliveries=deliveries,
+        timeline=_timeline(record),
+    )
+
+
+def rfc3339(instant: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 text in UTC."""
+    moment = datetime.fromtimestamp(instant / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _furthest(events: Sequence[Event]) -> Event | None:
+    return max(events, key=lambda event: (rank(event.state, event.attempt), event.step), default=None)
+
+
+def _delivery(id: UUID, events: Sequence[Event]) -> DeliveryView:
+    furthest = max(events, key=lambda event: (rank(event.state, event.attempt), event.step))
+    return DeliveryView(
+        id=to_text(DELIVERY_PREFIX, id),
+        channel=channel_of(id),
+        address=next((event.address for event in events if event.address), ""),
+        state=furthest.state,
+        provider=furthest.provider or next((event.provider for event in reversed(events) if event.provider), ""),
+        reason=furthest.reason,
+        attempts=_attempts(events),
+    )
+
+
+def _attempts(events: Sequence[Event]) -> list[AttemptView]:
+    """The last word on each attempt that was made at a provider."""
+    made: dict[int, Event] = {}
+    for event in events:
+        if not _made(event):
+            continue
+        known = made.get(event.attempt)
+        if known is None or rank(event.state, event.attempt) >= rank(known.state, known.attempt):
+            made[event.attempt] = event
+    return [
+        AttemptView(number, rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
+        for number, event in sorted(made.items())
+    ]
+
+
+def _made(event: Event) -> bool:
+    if event.state in ATTEMPTED:
+        return bool(event.provider) or event.state is State.UNCERTAIN
+    return event.state is State.DEFERRED and event.reason in {Reason.RETRY, Reason.FALLBACK}
+
+
+def _timeline(record: NotificationRecord) -> list[TimelineEntry]:
+    accepted = TimelineEntry(rfc3339(record.notification.accepted_at), None, None, State.PENDING, 0, "", "accepted", "")
+    entries = [
+        TimelineEntry(
+            at=rfc3339(event.at),
+            delivery=to_text(DELIVERY_PREFIX, event.id) if slot_of(event.id) else None,
+            channel=channel_of(event.id) if slot_of(event.id) else None,
+            state=event.state,
+            attempt=event.attempt,
+            provider=event.provider,
+            reason=event.reason,
+            detail=event.detail,
+        )
+        for event in sorted(record.events, key=lambda event: (event.at, rank(event.state, event.attempt)))
+    ]
+    return [accepted, *entries]
