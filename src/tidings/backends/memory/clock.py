@@ -1,0 +1,74 @@
+"""Clocks: the machine's, and one that a simulation turns by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+
+_TURNS = 50
+"""How many turns of the event loop `advance` gives to what it woke, before the time goes on."""
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        return time.time_ns() // 1_000_000
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+class VirtualClock:
+    """Time that stands still until `advance`. The same calls give the same order of wakings in every run.
+
+    `start` is in milliseconds since the epoch.
+    """
+
+    def __init__(self, start: int = 1_700_000_000_000) -> None:
+        self._now = start
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when the time has been advanced by `seconds`."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + max(1, round(seconds * 1000)), next(self._order), awake))
+        await awake
+
+    @property
+    def next_waking(self) -> int | None:
+        """When the next sleeper wakes (milliseconds since the epoch); None when nobody sleeps."""
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return self._sleepers[0][0] if self._sleepers else None
+
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass: sleepers wake one instant after the other, and what they do happens in between."""
+        end = self._now + round(seconds * 1000)
+        await self.settle()
+        while (waking := self.next_waking) is not None and waking <= end:
+            self._now = max(self._now, waking)
+            while self._sleepers and self._sleepers[0][0] <= self._now:
+                _, _, awake = heapq.heappop(self._sleepers)
+                if not awake.done():
+                    awake.set_result(None)
+            await self.settle()
+        self._now = end
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything that can go on without time passing go on."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)

@@ -1,0 +1,52 @@
+"""What tests share: waiting for something to become true, and naming the parts that a test needs."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+
+T = TypeVar("T")
+
+needs = pytest.mark.needs
+"""`@needs("chromium")`: the test needs a part that a machine may lack (see support_parts.PARTS)."""
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = 10.0, every: float = 0.02) -> T:
+    """What `check` gives as soon as that is true; it is asked each `every` seconds until `timeout` seconds are over.
+
+    An AssertionError of `check` counts as "not yet"; the last one is what a failure shows.
+    """
+    loop = asyncio.get_running_loop()
+    last: object = None
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    found = check()
+                    value = await found if inspect.isawaitable(found) else found
+                except AssertionError as error:
+                    last = error
+                else:
+                    if value:
+                        return value
+                    last = value
+                again = loop.create_future()
+                handle = loop.call_later(every, again.set_result, None)
+                try:
+                    await again
+                finally:
+                    handle.cancel()
+    except TimeoutError:
+        if isinstance(last, AssertionError):
+            raise last from None
+        raise AssertionError(f"not within {timeout} s: {check!r}, the last answer was {last!r}") from None
+
+
+def unique(stem: str) -> str:
+    """A name that no other test uses."""
+    return f"{stem}-{uuid4().hex[:12]}"

@@ -1,0 +1,215 @@
+"""A real Kafka broker (KRaft, one node) for tests and benchmarks: downloaded once with Maven, started in about 3 s."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from support import unique
+from support_parts import CACHE, KAFKA_JARS, require
+
+POM = Path(__file__).resolve().parent / "kafka" / "pom.xml"
+
+SETTINGS: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # A broker that was killed is let in again only when its old session has run out.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "300",
+    # Short, so that a test sees within seconds what happens to the partitions of a consumer that was killed.
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "250",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "3000",
+    "log.retention.check.interval.ms": "300000",
+    "num.network.threads": "2",
+    "num.io.threads": "2",
+    "background.threads": "2",
+    "log.cleaner.enable": "false",
+}
+
+
+def download() -> Path:
+    """The folder with the broker's jars, filled with Maven when it is empty. Safe among concurrent test runs."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(KAFKA_JARS.glob("kafka_2.13-*.jar")):
+            return KAFKA_JARS
+        folder = KAFKA_JARS.parent
+        folder.mkdir(exist_ok=True)
+        shutil.copy(POM, folder / "pom.xml")
+        fresh = folder / "fresh"
+        subprocess.run(
+            [
+                "mvn", "-q", "-B", "-f", str(folder / "pom.xml"), "dependency:copy-dependencies",
+                f"-DoutputDirectory={fresh}", "-DincludeScope=runtime",
+            ],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        shutil.rmtree(KAFKA_JARS, ignore_errors=True)
+        fresh.rename(KAFKA_JARS)
+    return KAFKA_JARS
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class KafkaBroker:
+    """One broker with its data in `folder`. `settings` override SETTINGS (server.properties)."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._controller_port = free_port()
+        self._settings = dict(SETTINGS) | dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """What clients connect to."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The broker's process, for those who count its CPU time."""
+        if self._process is None:
+            raise RuntimeError("the broker does not run")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What the broker printed."""
+        return self.folder / "broker.log"
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start, and return when it answers. Data of an earlier run is kept."""
+        jars = download()
+        file = self.folder / "server.properties"
+        if not file.exists():
+            self._format(jars, file)
+        command = ["java", "-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.Kafka", str(file)]
+        if setpriv := shutil.which("setpriv"):
+            command = [setpriv, "--pdeathsig", "KILL", *command]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
+            )
+        self._wait(timeout)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """End it in order."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same port with the same data."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a pause."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _format(self, jars: Path, file: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = self._settings | {
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "log.dirs": str(self.folder / "data"),
+        }
+        file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        subprocess.run(
+            ["java", "-Xmx128m", "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(file)],
+            check=True,
+            capture_output=True,
+        )
+
+    def _wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        # Quiet: connections are refused until the broker listens, and librdkafka would print each refusal.
+        probe = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"the broker ended while starting; its last words:\n{self._last_words()}")
+            try:
+                probe.list_topics(timeout=1)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise RuntimeError(f"no answer in {timeout} s; its last words:\n{self._last_words()}") from None
+            else:
+                return
+
+    def _last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A broker for the whole run. A test that harms it starts its own."""
+    require("kafka")
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def kafka_broker(kafka_server: KafkaBroker) -> str:
+    """The bootstrap string of a running broker."""
+    return kafka_server.bootstrap
+
+
+@pytest.fixture
+def kafka_prefix() -> str:
+    """A prefix for topics and groups that no other test uses."""
+    return unique("t") + "."

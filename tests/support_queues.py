@@ -1,0 +1,129 @@
+"""Every adapter of the port Queue behind one fixture: `queues`. Also run as a program: a claimer that will be killed.
+
+    python support_queues.py KIND LOCATION PREFIX TOPIC GROUP MAX_ITEMS LEASE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.ports.queue import Claim, Queue, Received
+
+PATIENCE = 20.0
+"""Seconds within which what must come comes: a killed Kafka consumer is missed after its session timeout."""
+
+
+async def open_queue(kind: str, location: str, prefix: str) -> Queue:
+    """A client of the queue at `location` (a DSN, a bootstrap string)."""
+    if kind == "postgres":
+        return await PostgresQueue.open(location)
+    return await KafkaQueue.open(location, partitions=4, prefix=prefix)
+
+
+@dataclass
+class Queues:
+    """Opens clients of one queue and lets one of them die."""
+
+    kind: str
+    location: str
+    prefix: str
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    opened: list[Queue] = field(default_factory=list)
+
+    async def open(self) -> Queue:
+        """A new client, closed when the test ends."""
+        if self.kind == "memory":
+            queue: Queue = MemoryQueue(self.broker)
+        else:
+            queue = await open_queue(self.kind, self.location, self.prefix)
+        self.opened.append(queue)
+        return queue
+
+    async def die_holding(self, topic: str, group: str, max_items: int, lease: float | None) -> int:
+        """A client claims and its process is killed at once; how many items it held."""
+        if self.kind == "memory":
+            queue = MemoryQueue(self.broker)
+            claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
+            assert claim is not None
+            queue.crash()
+            return len(claim.items)
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__)), self.kind, self.location, self.prefix,
+            topic, group, str(max_items), str(lease),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert program.stdout is not None
+        try:
+            async with asyncio.timeout(3 * PATIENCE):
+                held = await program.stdout.readline()
+        finally:
+            program.kill()
+            await program.communicate()
+        return int(held)
+
+    async def close(self) -> None:
+        """Close every client."""
+        for queue in self.opened:
+            await queue.close()
+
+
+@pytest.fixture(params=["memory", "postgres", "kafka"])
+async def queues(request: pytest.FixtureRequest, queue_location: str) -> AsyncIterator[Queues]:
+    """Every adapter in turn."""
+    queues = Queues(request.param, queue_location, request.getfixturevalue("kafka_prefix"))
+    yield queues
+    await queues.close()
+
+
+@pytest.fixture
+def queue_location(request: pytest.FixtureRequest) -> str:
+    """Where the queue of the running parameter lives."""
+    kind = request.node.callspec.params["queues"]
+    fixtures = {"postgres": "postgres_dsn", "kafka": "kafka_broker"}
+    return str(request.getfixturevalue(fixtures[kind])) if kind in fixtures else ""
+
+
+@pytest.fixture
+async def queue(queues: Queues) -> Queue:
+    """One client."""
+    return await queues.open()
+
+
+async def take(
+    queue: Queue, topic: str, group: str, count: int, *, max_items: int = 1000, lease: float | None = None
+) -> list[Claim]:
+    """Claims that together hold `count` items or more."""
+    claims: list[Claim] = []
+    while sum(len(claim.items) for claim in claims) < count:
+        claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
+        assert claim is not None, f"only {items_of(claims)} of {count} items came"
+        claims.append(claim)
+    return claims
+
+
+def items_of(claims: list[Claim]) -> list[Received]:
+    """What they hold, in claiming order."""
+    return [item for claim in claims for item in claim.items]
+
+
+async def _claim_until_killed(arguments: list[str]) -> None:
+    kind, location, prefix, topic, group, max_items, lease = arguments
+    queue = await open_queue(kind, location, prefix)
+    claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
+    assert claim is not None
+    sys.stdout.write(f"{len(claim.items)}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_claim_until_killed(sys.argv[1:]))
