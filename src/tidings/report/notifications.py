@@ -110,6 +110,11 @@ class Reports:
                 raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
             await asyncio.sleep(LOOK_AGAIN)
 
+    async def tally(self, tenant: str, since: int | None = None) -> list[TallyView]:
+        """Where the tenant's notifications and deliveries rest, counted."""
+        counted: Sequence[Tally] = await self._history.tally(tenant, since)
+        return [TallyView(tally.channel, tally.state, tally.reason, tally.count) for tally in counted]
+
     async def list(
         self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int
     ) -> tuple[list[NotificationView], str | None]:
@@ -118,11 +123,6 @@ class Reports:
         page = await self._history.find(tenant, filter, before, limit)
         following = None if page.cursor is None else to_text(NOTIFICATION_PREFIX, page.cursor)
         return [view(record) for record in page.records], following
-
-    async def tally(self, tenant: str, since: int | None = None) -> list[TallyView]:
-        """Where the tenant's notifications and deliveries rest, counted."""
-        counted: Sequence[Tally] = await self._history.tally(tenant, since)
-        return [TallyView(tally.channel, tally.state, tally.reason, tally.count) for tally in counted]
 
 
 def view(record: NotificationRecord) -> NotificationView:
