@@ -72,5 +72,5 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()
-    X
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # no hints in the library
         return generate_latest(together)
