@@ -1,0 +1,163 @@
+"""What people and programs write for an address, a timezone or a language, checked and brought into one form.
+
+Each function takes the text and its JSON path, and gives the form that is stored; it raises Invalid saying what would
+be right.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import NoReturn
+from zoneinfo import available_timezones
+
+import idna
+import phonenumbers
+
+from tidings.model.errors import Invalid
+from tidings.policy import locale as locales
+
+MAX_EMAIL = 254
+MAX_LOCAL_PART = 64
+MAX_DOMAIN = 253
+MAX_DEVICE_TOKEN = 4096
+MAX_NAME = 200
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_TOP_LABEL = r"(?:[a-z]|[a-z](?:[a-z0-9-]{0,61}[a-z0-9]))"
+_LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_TOP_LABEL}")
+_USUAL_EMAIL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?!xn--)(?:{_LABEL}\.(?!xn--))+{_TOP_LABEL}")
+_PHONE = re.compile(r"\+[0-9][0-9 ().\-\u00a0]{4,40}")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_DEVICE = re.compile(rf"[!-~]{{1,{MAX_DEVICE_TOKEN}}}")
+_NOT_PLACES = frozenset({"Factory", "localtime", "posixrules"})
+
+
+def email(text: str, path: str = "$.email") -> str:
+    """An email address: RFC 5321 with the dot-atom local part of RFC 5322 or RFC 6531, at a domain of several labels.
+
+    The domain becomes lower-case and, if international, its IDNA 2008 A-labels; the local part is the receiver's own
+    business and stays as it is. Quoted local parts, comments and address literals are refused.
+    """
+    if len(text) <= MAX_EMAIL and _USUAL_EMAIL.fullmatch(text) and text.index("@") <= MAX_LOCAL_PART:
+        return text
+    local, separator, domain = text.rpartition("@")
+    if not separator or not local or not domain:
+        _refuse("invalid_email", "an email address has the form name@example.com", path)
+    if len(text) > MAX_EMAIL:
+        _refuse("invalid_email", f"an email address has at most {MAX_EMAIL} characters", path)
+    domain = _domain(domain, path)
+    if len(local.encode("utf-8", "replace")) > MAX_LOCAL_PART:
+        _refuse("invalid_email", f"the part before the @ has at most {MAX_LOCAL_PART} bytes", path)
+    if not local.isascii():
+        local = unicodedata.normalize("NFC", local)
+    if not _LOCAL_PART.fullmatch("".join("x" if _is_letter(character) else character for character in local)):
+        _refuse(
+            "invalid_email",
+            "the part before the @ may hold letters, digits and !#$%&'*+/=?^_`{|}~-, and single dots between them",
+            path,
+        )
+    if len(local.encode()) + 1 + len(domain) > MAX_EMAIL:
+        _refuse("invalid_email", f"an email address has at most {MAX_EMAIL} bytes", path)
+    return f"{local}@{domain}"
+
+
+def phone(text: str, path: str = "$.phone") -> str:
+    """A phone number in E.164 (`+4930123456`).
+
+    Spaces, dots, hyphens and brackets are taken out. The number must exist in its country's numbering plan.
+    """
+    number = _phone(text)
+    if number is None:
+        if not text.startswith("+"):
+            _refuse("invalid_phone", "write the number in international form, with + and country: +4930123456", path)
+        _refuse("invalid_phone", "there is no such number in any country's numbering plan; check its digits", path)
+    return number
+
+
+def device(text: str, path: str = "$.devices[0]") -> str:
+    """A device token: opaque, but visible ASCII without spaces."""
+    if not _DEVICE.fullmatch(text):
+        _refuse("invalid_device", f"a device token is 1 to {MAX_DEVICE_TOKEN} visible ASCII characters", path)
+    return text
+
+
+def timezone(text: str, path: str = "$.timezone") -> str:
+    """An IANA timezone name, in any case, as the database writes it."""
+    name = _timezones().get(text.lower())
+    if name is None:
+        _refuse("invalid_timezone", "write an IANA timezone name such as Europe/Berlin or America/New_York", path)
+    return name
+
+
+def locale(text: str, path: str = "$.locale") -> str:
+    """A BCP 47 language tag in its canonical case (`pt-BR`); an underscore is taken for a hyphen."""
+    tag = locales.canonical(text)
+    if tag is None:
+        _refuse("invalid_locale", "write a BCP 47 language tag such as en, pt-BR or zh-Hant", path)
+    return tag
+
+
+def name(text: str, path: str = "$.name") -> str:
+    """A person's name: one line, without the characters that could forge a header or reorder the text around it."""
+    stripped = text.strip(" ")
+    if not stripped or len(stripped) > MAX_NAME:
+        _refuse("invalid_name", f"a name has 1 to {MAX_NAME} characters", path)
+    if not is_plain(stripped):
+        _refuse("invalid_name", "a name is one line without control characters", path)
+    return stripped
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is one line without control characters, line separators, unpaired surrogates or bidi overrides."""
+    return text.isprintable() or all(
+        character == " "
+        or (unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} and character not in _OVERRIDES)
+        for character in text
+    )
+
+
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _domain(text: str, path: str) -> str:
+    domain = text.lower()
+    if not domain.isascii() or "xn--" in domain:
+        try:
+            domain = idna.encode(text, uts46=True).decode()
+        except (idna.IDNAError, UnicodeError):
+            _refuse("invalid_email", "the domain after the @ is not a valid international domain name", path)
+    if len(domain) > MAX_DOMAIN or not _DOMAIN.fullmatch(domain):
+        _refuse("invalid_email", "after the @ comes a domain name such as example.com", path)
+    return domain
+
+
+def _is_letter(character: str) -> bool:
+    """Whether a character beyond ASCII may stand in a local part: letters, marks and digits of any script."""
+    return character > "\x7f" and unicodedata.category(character)[0] in "LMN"
+
+
+@lru_cache(maxsize=16_384)
+def _phone(text: str) -> str | None:
+    if not _PHONE.fullmatch(text):
+        return None
+    try:
+        number = phonenumbers.parse(text, None)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(number):
+        return None
+    written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return written if _E164.fullmatch(written) else None
+
+
+@lru_cache(maxsize=1)
+def _timezones() -> dict[str, str]:
+    return {name.lower(): name for name in available_timezones() - _NOT_PLACES}
+
+
+def _refuse(code: str, detail: str, path: str) -> NoReturn:
+    raise Invalid(code, detail, path)

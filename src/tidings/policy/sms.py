@@ -1,0 +1,59 @@
+"""The size of a text message: its alphabet and the segments that it is sent and charged in.
+
+3GPP TS 23.038: the GSM 7-bit default alphabet and its extension table (section 6.2.1), else UCS-2, which carriers and
+phones treat as UTF-16. 3GPP TS 23.040: a message of several segments gives six octets of each to the header that joins
+them, which leaves 153 septets or 67 code units. Neither an escaped character nor a surrogate pair is cut in two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+_DEFAULT = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_EXTENSION = "\f^{}\\[~]|€"
+_ONLY_DEFAULT = re.compile(f"[{re.escape(_DEFAULT)}]*")
+_ONLY_GSM = re.compile(f"[{re.escape(_DEFAULT + _EXTENSION)}]*")
+_ESCAPED = frozenset(_EXTENSION)
+
+_GSM_SINGLE, _GSM_JOINED = 160, 153
+_UCS2_SINGLE, _UCS2_JOINED = 70, 67
+
+Encoding = Literal["gsm-7", "ucs-2"]
+
+
+class SmsSize(Struct, frozen=True):
+    """How large a text message is: `units` are septets in GSM-7 and 16-bit code units in UCS-2."""
+
+    encoding: Encoding
+    units: int
+    segments: int
+
+
+def segments(text: str) -> SmsSize:
+    """The size of `text` as one message. An empty text has no segment."""
+    if _ONLY_DEFAULT.fullmatch(text):
+        units = len(text)
+        count = min(units, 1) if units <= _GSM_SINGLE else -(-units // _GSM_JOINED)
+        return SmsSize("gsm-7", units, count)
+    if _ONLY_GSM.fullmatch(text):
+        return _packed("gsm-7", (2 if character in _ESCAPED else 1 for character in text), _GSM_SINGLE, _GSM_JOINED)
+    return _packed("ucs-2", (2 if character > "\uffff" else 1 for character in text), _UCS2_SINGLE, _UCS2_JOINED)
+
+
+def _packed(encoding: Encoding, widths: Iterable[int], single: int, joined: int) -> SmsSize:
+    """Fill segments one character after the other; a character that does not fit starts the next one."""
+    units, count, room = 0, 0, 0
+    for width in widths:
+        units += width
+        if width > room:
+            count += 1
+            room = joined
+        room -= width
+    return SmsSize(encoding, units, 1 if units <= single else count)
