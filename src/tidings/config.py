@@ -2,23 +2,29 @@
 
 Order, later wins: the defaults, the settings file (TOML), environment variables `TIDINGS_<SECTION>__<NAME>`, the
 command line. A provider's own section is checked by the provider's `Config`.
+
+`TIDINGS_API_URL` and `TIDINGS_API_KEY` are not settings: they tell the client commands whom to talk to, and as whom.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 
 ENVIRONMENT_PREFIX = "TIDINGS_"
 DEFAULT_FILE = "tidings.toml"
+API_URL = "TIDINGS_API_URL"
+API_KEY = "TIDINGS_API_KEY"
+_COMMAND_LINE = "the command line"
 
 
 class _Section(BaseModel):
@@ -95,6 +101,19 @@ class Settings(_Section):
     )
     providers: dict[str, dict[str, Any]] = Field(default={}, description="each provider's own settings, by its name")
 
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """A text, as the environment has it, is a list with commas."""
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            channel: tuple(name.strip() for name in names.split(",") if name.strip())
+            if isinstance(names, str)
+            else names
+            for channel, names in value.items()
+        }
+
     @property
     def public_url(self) -> str:
         """The base URL of the API as others reach it, without a trailing slash."""
@@ -107,48 +126,89 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     `overrides` are nested like the file (`http={"port": 0}`).
 
     Raises:
-        SettingsError: the file is missing or not TOML, or a value cannot be used; the text names the setting.
+        SettingsError: the file is missing or not TOML, or a value cannot be used; the text names the setting, where its
+            value came from, and what is wrong with it.
     """
-    tree: dict[str, Any] = _from_file(file)
-    for path, value in _from_environment(os.environ if environment is None else environment):
-        _merge(tree, path, value)
+    tree: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], str] = {}
+    path = file or Path(DEFAULT_FILE)
+    for section, value in _from_file(path, required=file is not None).items():
+        _merge(tree, origins, (section,), value, str(path))
+    for variable, value in sorted((os.environ if environment is None else environment).items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in {API_URL, API_KEY}:
+            parts = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+            _merge(tree, origins, parts, value, variable)
     for section, value in overrides.items():
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                _merge(tree, [section, name], inner)
-        else:
-            _merge(tree, [section], value)
+        _merge(tree, origins, (section,), value, _COMMAND_LINE)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        lines = [_sentence(problem["loc"], problem["type"], problem["msg"], origins) for problem in error.errors()]
         raise SettingsError("these settings cannot be used:\n" + "\n".join(lines)) from error
 
 
-def _from_file(file: Path | None) -> dict[str, Any]:
-    path = file or Path(DEFAULT_FILE)
-    if not path.exists():
-        if file is None:
-            return {}
-        raise SettingsError(f"there is no settings file {path}")
+def api_access(environment: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
+    """The API's URL and key that the environment names for client commands; None where it names none."""
+    variables = os.environ if environment is None else environment
+    return variables.get(API_URL) or None, variables.get(API_KEY) or None
+
+
+def without_settings(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a child that is given its settings whole: the same, without any setting in it."""
+    variables = os.environ if environment is None else environment
+    return {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise SettingsError(f"there is no settings file {path}; `tidings settings --example` prints one") from error
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], str]]:
-    return [
-        (name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value)
-        for name, value in sorted(environment.items())
-        if name.startswith(ENVIRONMENT_PREFIX)
-    ]
-
-
-def _merge(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
+def _merge(
+    tree: dict[str, Any], origins: dict[tuple[str, ...], str], path: tuple[str, ...], value: Any, origin: str
+) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _merge(tree, origins, (*path, str(name)), inner, origin)
+        if value:
+            return
+    for depth, part in enumerate(path[:-1], 1):
         inner = tree.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise SettingsError(f"{'.'.join(path)}: {part} is a value, not a section")
+            raise SettingsError(
+                f"{origin} sets {'.'.join(path)}, but {'.'.join(path[:depth])} is a value, not a section"
+            )
         tree = inner
-    tree[path[-1]] = value
+    if not isinstance(value, Mapping):
+        tree[path[-1]] = value
+        origins[path] = origin
+    else:
+        tree.setdefault(path[-1], {})
+
+
+def _sentence(location: Sequence[int | str], kind: str, problem: str, origins: Mapping[tuple[str, ...], str]) -> str:
+    parts = tuple(str(part) for part in location if part != "[key]")
+    origin = next((origins[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in origins), None)
+    if origin is None:
+        origin = next((source for path, source in origins.items() if path[: len(parts)] == parts), None)
+    if kind == "extra_forbidden":
+        problem = "there is no such setting"
+        near = difflib.get_close_matches(parts[-1], _names_in(parts[:-1]), n=1)
+        if near:
+            problem += f"; did you mean {near[0]}?"
+    return f"  {'.'.join(parts)}{f' (from {origin})' if origin else ''}: {problem}"
+
+
+def _names_in(section: Sequence[str]) -> list[str]:
+    model: Any = Settings
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
