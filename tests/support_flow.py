@@ -1,0 +1,164 @@
+"""The whole flow over the memory adapters with a clock turned by hand: what the unit tests of the stages stand on."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidings.backends.objects.folder import Folder
+from tidings.templating.renderer import TemplateRenderer
+
+from tidings.backends.memory.clock import VirtualClock
+from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
+from tidings.backends.memory.store import MemoryStore
+from tidings.config import Settings
+from tidings.model import topics
+from tidings.model.history import NotificationRecord
+from tidings.model.notification import Content
+from tidings.model.sending import AnyDelivery, Outbound, SendResult, Sent
+from tidings.model.template import TemplateVersion, Variable
+from tidings.model.user import Preferences, Profile
+from tidings.model.vocabulary import Channel
+from tidings.pipeline.accept import Accept
+from tidings.pipeline.schedule import Schedule
+from tidings.pipeline.stage import Reader, Reading
+from tidings.ports.provider import Provider
+from tidings.report.notifications import NotificationView, view
+from tidings.telemetry.metrics import Metrics
+from tidings.wiring import Parts, readings
+
+TENANT = "shop"
+Answers = Callable[[AnyDelivery], SendResult]
+
+
+def takes_it(outbound: AnyDelivery) -> SendResult:
+    """The answer of a provider that works."""
+    return Sent(reference=f"ref-{outbound.id.hex[:8]}")
+
+
+class Recorder(Provider[Any]):
+    """A provider that keeps what it was given and answers as it is told."""
+
+    delivery = Outbound  # type: ignore[assignment]
+
+    def __init__(self, name: str, channel: Channel, *, idempotent: bool = False) -> None:
+        self.name = name  # type: ignore[misc]
+        self.channel = channel  # type: ignore[misc]
+        self.delivery = _KINDS[channel]  # type: ignore[misc]
+        self.idempotent = idempotent
+        self.batch_size = 100
+        self.answers: Answers = takes_it
+        self.sent: list[AnyDelivery] = []
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        """Keep and answer."""
+        self.sent.extend(batch)
+        return [self.answers(outbound) for outbound in batch]
+
+
+def _kinds() -> dict[Channel, type[AnyDelivery]]:
+    return {provider.channel: provider.delivery for provider in _channel_roots()}
+
+
+def _channel_roots() -> list[type[Provider[Any]]]:
+    return [kind for kind in Provider.__subclasses__() if "channel" in vars(kind)]
+
+
+_KINDS = _kinds()
+
+
+class Flow:
+    """Every stage, one after the other, until nothing moves."""
+
+    def __init__(self, folder: Path, seed: int = 1) -> None:
+        self.clock = VirtualClock()
+        self.broker = MemoryBroker(self.clock)
+        self.queue = MemoryQueue(self.broker)
+        self.store = MemoryStore()
+        self.objects = Folder(folder)
+        self.providers: dict[Channel, list[Provider[Any]]] = {
+            channel: [Recorder(f"{channel.value}-one", channel)] for channel in Channel
+        }
+        self.renderer = TemplateRenderer(self.store.templates, self.clock)
+        random_bits = random.Random(seed).getrandbits
+        self.accept_stage = Accept(
+            self.queue, self.renderer, self.store.idempotency, self.store.history, self.clock, random_bits, {}
+        )
+
+    async def start(self) -> Flow:
+        """Declare the queues."""
+        await self.queue.declare(topics.subscriptions())
+        return self
+
+    def parts(self) -> Parts:
+        """What wiring would have made."""
+        return Parts(
+            settings=Settings(),
+            clock=self.clock,
+            queue=self.queue,
+            store=self.store,
+            objects=self.objects,
+            providers=self.providers,
+            renderer=self.renderer,
+            metrics=Metrics(),
+        )
+
+    def provider(self, channel: Channel, place: int = 0) -> Recorder:
+        """The recording provider of a channel."""
+        found = self.providers[channel][place]
+        assert isinstance(found, Recorder)
+        return found
+
+    async def user(self, user_id: str = "ada", preferences: Preferences | None = None, **profile: Any) -> None:
+        """Store a user."""
+        known: dict[str, Any] = {"email": f"{user_id}@example.com", "phone": "+4915123456789", "devices": ("token-1",)}
+        await self.store.users.upsert(TENANT, [(user_id, Profile(**(known | profile)), preferences)], self.clock.now())
+
+    async def template(self, name: str, contents: dict[str, Content], **variables: Variable) -> None:
+        """Store and publish a template."""
+        version = TemplateVersion(name=name, version=0, contents=contents, variables=variables)
+        stored = await self.store.templates.add_version(TENANT, version)
+        await self.store.templates.publish(TENANT, name, stored.version)
+
+    async def accept(self, key: str | None = None, **body: Any) -> Any:
+        """Accept one request; its id."""
+        answer = await self.accept_stage.accept(TENANT, json.dumps(body).encode(), key)
+        return answer.results[0]
+
+    async def settle(self, only: str | None = None) -> None:
+        """Let every stage (or `only` one) work until nothing moves any more at this instant."""
+        parts = self.parts()
+        stages = [self._reader(reading, parts) for reading in readings(parts) if only in {None, reading.stage}]
+        schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
+        while True:
+            moved = await schedule.once()
+            for reader in stages:
+                moved += await reader.once()
+            if not moved:
+                return
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, then settle."""
+        await self.clock.advance(seconds)
+        await self.settle()
+
+    async def view(self, id: Any) -> NotificationView:
+        """The notification as people read it."""
+        record: NotificationRecord | None = await self.store.history.get(TENANT, id)
+        assert record is not None
+        return view(record)
+
+    def _reader(self, reading: Reading[Any], parts: Parts) -> Reader[Any]:
+        at_once = Reading(
+            stage=reading.stage,
+            topic=reading.topic,
+            decode=reading.decode,
+            work=reading.work,
+            max_items=reading.max_items,
+            lease=reading.lease,
+            max_wait=0.0,
+        )
+        return Reader(at_once, parts.queue, parts.objects, parts.clock, parts.metrics)

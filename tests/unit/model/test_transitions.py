@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidings.model.vocabulary import State
+from tidings.policy.transitions import IN_FLIGHT, RESTING, notification_state, rank, state_of
+
+facts = st.tuples(st.sampled_from(State), st.integers(0, 40))
+
+
+@given(st.lists(facts, min_size=1, max_size=5))
+def test_the_state_does_not_depend_on_the_order(history: list[tuple[State, int]]) -> None:
+    states = {state_of(max(rank(state, attempt) for state, attempt in order)) for order in permutations(history)}
+    assert len(states) == 1
+
+
+@given(st.sampled_from(State), st.integers(0, 10_000_000))
+def test_a_rank_fits_and_tells_its_state(state: State, attempt: int) -> None:
+    assert 0 <= rank(state, attempt) < 2**31
+    assert state_of(rank(state, attempt)) is state
+
+
+@given(st.lists(facts, min_size=1))
+def test_arrival_outranks_everything(history: list[tuple[State, int]]) -> None:
+    assert rank(State.DELIVERED, 1) >= max(rank(state, attempt) for state, attempt in history)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ([(State.SENT, 1), (State.FAILED, 1)], State.FAILED),
+        ([(State.UNCERTAIN, 1), (State.SENT, 1)], State.SENT),
+        ([(State.DEAD, 3), (State.SENT, 4)], State.SENT),
+        ([(State.DEFERRED, 1), (State.PENDING, 1)], State.DEFERRED),
+        ([(State.FAILED, 2), (State.DELIVERED, 1)], State.DELIVERED),
+    ],
+)
+def test_the_furthest_fact_wins(facts: list[tuple[State, int]], state: State) -> None:
+    assert state_of(max(rank(*fact) for fact in facts)) is state
+
+
+@given(st.lists(st.sampled_from(State)))
+def test_a_notification_rests_only_when_all_its_deliveries_do(deliveries: list[State]) -> None:
+    whole = notification_state(deliveries, State.PENDING)
+    if deliveries:
+        assert whole in deliveries
+        assert (whole in RESTING) == (not IN_FLIGHT & set(deliveries))
+    else:
+        assert whole is State.PENDING

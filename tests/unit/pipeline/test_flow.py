@@ -1,0 +1,328 @@
+"""Every stage over the memory adapters: what a person gets, and what is recorded about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow, Recorder
+from tidings.model import topics
+from tidings.model.errors import Conflict
+from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
+from tidings.model.sending import Rejected, Retry, Sent, Uncertain
+from tidings.model.template import Variable
+from tidings.model.user import Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.ports.queue import Item
+
+EVERYWHERE = {
+    "email": {"subject": "Hi", "text": "Hello"},
+    "sms": {"text": "Hello"},
+    "push": {"title": "Hi", "body": "Hello"},
+    "inapp": {"title": "Hi", "body": "Hello"},
+}
+MAIL = {"email": EVERYWHERE["email"]}
+
+
+def instant(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+async def test_one_request_reaches_every_channel(flow: Flow) -> None:
+    await flow.user("ada", devices=("phone", "tablet"))
+    id = await flow.accept(to={"user_id": "ada"}, content=EVERYWHERE)
+    await flow.settle()
+    seen = await flow.view(id)
+    assert seen.state is State.SENT
+    assert [(d.channel, d.state) for d in seen.deliveries] == [
+        (Channel.EMAIL, State.SENT),
+        (Channel.SMS, State.SENT),
+        (Channel.INAPP, State.SENT),
+        (Channel.PUSH, State.SENT),
+        (Channel.PUSH, State.SENT),
+    ]
+    assert {sent.to for sent in flow.provider(Channel.PUSH).sent} == {"phone", "tablet"}
+    assert next(entry.state for entry in seen.timeline) is State.PENDING
+    assert all(len(delivery.attempts) == 1 for delivery in seen.deliveries)
+
+
+async def test_a_template_is_rendered_in_the_users_language(flow: Flow) -> None:
+    await flow.user("ada", locale="pt-BR")
+    await flow.template(
+        "welcome",
+        {
+            "en": Content(email=EmailContent("Hello {{ name }}", text="Hello {{ name }}")),
+            "pt": Content(email=EmailContent("Olá {{ name }}", text="Olá {{ name }}")),
+        },
+        name=Variable(),
+    )
+    await flow.accept(to={"user_id": "ada"}, template="welcome", data={"name": "Ada"})
+    await flow.settle()
+    [sent] = flow.provider(Channel.EMAIL).sent
+    assert isinstance(sent.content, EmailContent)
+    assert sent.content.subject == "Olá Ada"
+
+
+async def test_an_unknown_user_is_accounted_for(flow: Flow) -> None:
+    id = await flow.accept(to={"user_id": "nobody"}, content=MAIL)
+    await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.SUPPRESSED, "unknown_user")
+
+
+async def test_inline_addresses_need_no_user(flow: Flow) -> None:
+    id = await flow.accept(to={"email": "Bob@Example.com", "phone": "+44 7400 123456"}, content=EVERYWHERE)
+    await flow.settle()
+    states = {delivery.channel: (delivery.state, delivery.reason) for delivery in (await flow.view(id)).deliveries}
+    assert states[Channel.EMAIL] == (State.SENT, "")
+    assert states[Channel.SMS] == (State.SENT, "")
+    assert states[Channel.PUSH] == (State.SUPPRESSED, "no_address")
+    assert flow.provider(Channel.SMS).sent[0].to == "+447400123456"
+
+
+async def test_send_at_waits_and_sends_once(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL, send_at=instant(flow.clock.now() + 60_000))
+    await flow.settle()
+    assert (await flow.view(id)).state is State.DEFERRED
+    await flow.advance(59)
+    assert not flow.provider(Channel.EMAIL).sent
+    await flow.advance(1)
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+    await flow.advance(3600)
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+
+async def test_quiet_hours_hold_until_they_end_and_critical_passes(flow: Flow) -> None:
+    # 22:13 UTC on 2023-11-14
+    quiet = Preferences(quiet_hours=QuietHours(22 * 60, 7 * 60))
+    await flow.user("ada", quiet, timezone="UTC")
+    await flow.store.tenants.put_category(TENANT, Category("code", critical=True))
+    held = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    urgent = await flow.accept(to={"user_id": "ada"}, content=MAIL, category="code")
+    await flow.settle()
+    assert (await flow.view(held)).deliveries[0].reason == "quiet_hours"
+    assert (await flow.view(urgent)).state is State.SENT
+    await flow.advance(9 * 3600)
+    assert (await flow.view(held)).state is State.SENT
+    assert len(flow.provider(Channel.EMAIL).sent) == 2
+
+
+async def test_an_opt_out_between_accept_and_send_wins(flow: Flow) -> None:
+    await flow.user(preferences=Preferences(quiet_hours=QuietHours(22 * 60, 7 * 60)), timezone="UTC")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL, category="marketing")
+    await flow.settle()
+    await flow.store.users.set_preferences(TENANT, "ada", Preferences(opted_out={"marketing": ()}), flow.clock.now())
+    await flow.advance(10 * 3600)
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.SUPPRESSED, "opted_out")
+    assert not flow.provider(Channel.EMAIL).sent
+
+
+async def test_a_cancelled_notification_ends_at_once(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL, send_at=instant(flow.clock.now() + 3_600_000))
+    await flow.settle()
+    await flow.store.cancellations.cancel(TENANT, id, flow.clock.now())
+    await flow.settle()
+    assert (await flow.view(id)).state is State.CANCELLED
+    await flow.advance(7200)
+    assert not flow.provider(Channel.EMAIL).sent
+
+
+async def test_a_failed_try_is_made_again_and_the_timeline_tells(flow: Flow) -> None:
+    await flow.user()
+    answers = iter([Retry("unavailable"), Sent("second")])
+    flow.provider(Channel.EMAIL).answers = lambda _: next(answers)
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    assert (await flow.view(id)).state is State.DEFERRED
+    await flow.advance(5)
+    seen = await flow.view(id)
+    assert seen.state is State.SENT
+    assert [(attempt.number, attempt.state) for attempt in seen.deliveries[0].attempts] == [
+        (1, State.DEFERRED),
+        (2, State.SENT),
+    ]
+
+
+async def test_after_the_last_try_it_is_a_dead_letter(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    for _ in range(5):
+        await flow.advance(1000)
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.DEAD, "attempts_exhausted")
+    assert len(flow.provider(Channel.EMAIL).sent) == 3
+
+
+async def test_no_try_is_made_after_expiry(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled", after=120)
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL, expires_at=instant(flow.clock.now() + 60_000))
+    await flow.advance(600)
+    assert (await flow.view(id)).state is State.EXPIRED
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+
+async def test_a_hard_bounce_suppresses_the_address(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.EMAIL).answers = lambda _: Rejected("no_such_mailbox", suppress=True)
+    first = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    second = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    assert (await flow.view(first)).state is State.FAILED
+    seen = await flow.view(second)
+    assert (seen.state, seen.reason) == (State.SUPPRESSED, "address_suppressed")
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+
+async def test_the_next_provider_takes_what_the_first_may_not(flow: Flow) -> None:
+    await flow.user()
+    second = Recorder("email-two", Channel.EMAIL)
+    flow.providers[Channel.EMAIL].append(second)
+    flow.provider(Channel.EMAIL).answers = lambda _: Rejected("account_suspended", fallback=True)
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.deliveries[0].provider) == (State.SENT, "email-two")
+    assert len(second.sent) == 1
+
+
+async def test_first_reachable_goes_on_to_the_next_channel_when_one_fails(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.PUSH).answers = lambda _: Rejected("unregistered", suppress=True)
+    id = await flow.accept(
+        to={"user_id": "ada"}, content=EVERYWHERE, channels=["push", "sms", "email"], strategy="first_reachable"
+    )
+    await flow.settle()
+    seen = await flow.view(id)
+    assert seen.state is State.SENT
+    assert [(d.channel, d.state) for d in seen.deliveries] == [(Channel.SMS, State.SENT), (Channel.PUSH, State.FAILED)]
+    assert not flow.provider(Channel.EMAIL).sent
+
+
+@pytest.mark.parametrize(("idempotent", "state", "calls"), [(False, State.UNCERTAIN, 1), (True, State.SENT, 2)])
+async def test_an_uncertain_answer(flow: Flow, idempotent: bool, state: State, calls: int) -> None:
+    await flow.user()
+    answers = iter([Uncertain("timeout"), Sent()])
+    provider = Recorder("email-one", Channel.EMAIL, idempotent=idempotent)
+    provider.answers = lambda _: next(answers)
+    flow.providers[Channel.EMAIL] = [provider]
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.advance(10)
+    assert (await flow.view(id)).state is state
+    assert len(provider.sent) == calls
+    assert len({sent.idempotency_key for sent in provider.sent}) == 1
+
+
+async def test_a_killed_workers_batch_is_uncertain_and_never_doubled(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    parts = flow.parts()
+    topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
+    claim = await parts.queue.claim(topic, topics.DELIVER, 10, 0, lease=60)
+    assert claim is not None
+    await flow.advance(61)
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.UNCERTAIN, "may_have_been_sent")
+    assert not flow.provider(Channel.EMAIL).sent
+
+
+async def test_a_second_copy_of_an_attempt_is_dropped(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    priority = await _settle_up_to_deliver(flow)
+    topic = topics.deliveries(Channel.EMAIL, priority)
+    claim = await flow.queue.claim(topic, topics.DELIVER, 10, 0)
+    assert claim is not None
+    body = claim.items[0].body
+    await claim.release()
+    await flow.queue.put([Item(topic, "shop/ada", body, {"repeated": "1"})])
+    await flow.settle()
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_what_cannot_be_read_goes_aside_and_the_rest_goes_on(flow: Flow) -> None:
+    await flow.user()
+    await flow.queue.put([Item("requests.normal", "x", b"\x00garbage")])
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    assert (await flow.view(id)).state is State.SENT
+    names = [name async for name in flow.objects.list("aside/")]
+    assert len(names) == 2
+    assert await flow.objects.get(next(name for name in names if name.endswith(".bin"))) == b"\x00garbage"
+
+
+async def test_an_idempotency_key_answers_the_same(flow: Flow) -> None:
+    await flow.user()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": MAIL}
+    first = await flow.accept("key-1", **body)
+    again = await flow.accept("key-1", **body)
+    await flow.settle()
+    assert first == again
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+    with pytest.raises(Conflict, match="another body"):
+        await flow.accept("key-1", to={"user_id": "eve"}, content=MAIL)
+
+
+async def test_an_abandoned_idempotency_key_is_taken_over_with_the_same_id(flow: Flow) -> None:
+    await flow.user()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": MAIL}
+    healthy = flow.queue.put
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow.store.idempotency, "complete", _dies)
+        with pytest.raises(ConnectionError):
+            await flow.accept("key-1", **body)
+    assert flow.queue.put == healthy
+    await flow.settle()
+    with pytest.raises(Conflict, match="under way"):
+        await flow.accept("key-1", **body)
+    await flow.advance(31)
+    id = await flow.accept("key-1", **body)
+    await flow.settle()
+    assert (await flow.view(id)).state is State.SENT
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+
+async def test_a_template_that_fails_at_send_time_is_a_failure_with_its_reason(flow: Flow) -> None:
+    await flow.user()
+    await flow.template("odd", {"en": Content(sms=SmsContent("{{ 1 // n }}"))}, n=Variable())
+    id = await flow.accept(to={"user_id": "ada"}, template="odd", data={"n": 0})
+    await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.FAILED, "template_error")
+    assert seen.deliveries[0].attempts == []
+
+
+async def test_the_tally_sums_up(flow: Flow) -> None:
+    await flow.user("ada")
+    await flow.user("eve", Preferences(muted=True))
+    for user in ("ada", "eve", "nobody"):
+        await flow.accept(to={"user_id": user}, content={"inapp": EVERYWHERE["inapp"]})
+    await flow.settle()
+    tally = await flow.store.history.tally(TENANT)
+    whole = {(line.state, line.reason): line.count for line in tally if line.channel is None}
+    assert sum(whole.values()) == 3
+    assert {state for state, _ in whole} == {State.SENT, State.SUPPRESSED}
+
+
+def test_contents_name_their_channels() -> None:
+    content = Content(push=PushContent("a", "b"), inapp=InappContent("a", "b"))
+    assert content.channels() == (Channel.PUSH, Channel.INAPP)
+
+
+async def _dies(*_: object) -> None:
+    raise ConnectionError("killed here")
+
+
+async def _settle_up_to_deliver(flow: Flow) -> Priority:
+    """Route only; the lane in which the delivery waits now."""
+    await flow.settle(only=topics.ROUTE)
+    return Priority.NORMAL
