@@ -53,6 +53,10 @@ class History(Protocol):
         """Where the tenant's deliveries and notifications rest, from `since` (milliseconds since the epoch) on."""
         ...
 
+    async def maintain(self, now: int) -> None:
+        """Prepare for the days to come. To be called at the start and at least once a day."""
+        ...
+
 
 class Scheduled(Struct, frozen=True):
     """A row of the schedule that is due. `again`: it was handed out before and may have been put already."""
@@ -261,4 +265,56 @@ class Idempotency(Protocol):
 
     async def sweep(self, before: int) -> int:
         """Delete keys reserved before this instant (milliseconds); how many."""
+        ...
+
+
+class Store(Protocol):
+    """All of the above behind one connection."""
+
+    @property
+    def history(self) -> History:
+        """What happened."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """What waits."""
+        ...
+
+    @property
+    def users(self) -> Users:
+        """Who is notified."""
+        ...
+
+    @property
+    def cancellations(self) -> Cancellations:
+        """What is called back."""
+        ...
+
+    @property
+    def templates(self) -> TemplateStore:
+        """What is said."""
+        ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """What was put into inboxes."""
+        ...
+
+    @property
+    def tenants(self) -> Tenants:
+        """Who sends."""
+        ...
+
+    @property
+    def idempotency(self) -> Idempotency:
+        """What was asked before."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds."""
         ...
