@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
-
-T = TypeVar("T")
 
 needs = pytest.mark.needs
 """`@needs("chromium")`: the test needs a part that a machine may lack (see support_parts.PARTS)."""
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = 10.0, every: float = 0.02) -> T:
-    """What `check` gives as soon as that is true; it is asked each `every` seconds until `timeout` seconds are over.
+async def eventually(
+    check: Callable[[], Any],
+    timeout: float = 10.0,  # noqa: ASYNC109 - the deadline is what this function is about
+    every: float = 0.02,
+) -> Any:
+    """What `check` gives (or, awaited, gives) as soon as that is true.
+
+    It is asked each `every` seconds until `timeout` seconds are over.
 
     An AssertionError of `check` counts as "not yet"; the last one is what a failure shows.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
 from support import unique
 from support_parts import CACHE, KAFKA_JARS, require
 
@@ -168,7 +169,18 @@ class KafkaBroker:
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         subprocess.run(
-            ["java", "-Xmx128m", "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(file)],
+            [
+                "java",
+                "-Xmx128m",
+                "-cp",
+                f"{jars}/*",
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(file),
+            ],
             check=True,
             capture_output=True,
         )

@@ -1,6 +1,6 @@
 """Every adapter of the port Queue behind one fixture: `queues`. Also run as a program: a claimer that will be killed.
 
-    python support_queues.py KIND LOCATION PREFIX TOPIC GROUP MAX_ITEMS LEASE
+python support_queues.py KIND LOCATION PREFIX TOPIC GROUP MAX_ITEMS LEASE
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from tidings.backends.kafka.queue import KafkaQueue
-from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.postgres.queue import PostgresQueue
+
+from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.ports.queue import Claim, Queue, Received
 
 PATIENCE = 20.0

@@ -106,6 +106,11 @@ class MemoryClaim:
         """The batch, in claiming order."""
         return self._items
 
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.number in self._lane.open
+
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim; both halves happen in one step."""
         self._end()
@@ -119,13 +124,15 @@ class MemoryClaim:
 
     def abandon(self) -> None:
         """What is left of a claim whose client ended: the items, at once unless a lease runs."""
-        if self.leased_until is None and self._lane.open.pop(self.number, None):
+        if self.live and self.leased_until is None:
+            del self._lane.open[self.number]
             self._lane.give_back(self._items)
 
     def _end(self) -> None:
         self._broker.expire(self._lane)
-        if self._lane.open.pop(self.number, None) is None:
+        if not self.live:
             raise LeaseLost(f"the claim over {len(self._items)} items had ended before")
+        del self._lane.open[self.number]
 
 
 class MemoryQueue:
@@ -166,7 +173,7 @@ class MemoryQueue:
                 items = [lane.waiting.popleft() for _ in range(min(max_items, len(lane.waiting)))]
                 until = None if lease is None else clock.now() + round(lease * 1000)
                 claim = MemoryClaim(self.broker, lane, items, until)
-                self._claims = [known for known in self._claims if known.number in known._lane.open]
+                self._claims = [known for known in self._claims if known.live]
                 self._claims.append(claim)
                 return claim
             now = clock.now()

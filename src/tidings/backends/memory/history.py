@@ -1,0 +1,163 @@
+"""History and cancellations in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from tidings.backends.memory.schedule import MemorySchedule
+from tidings.backends.memory.users import MemoryUsers
+from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
+from tidings.model.ids import notification_of, slot_of
+from tidings.model.notification import Notification
+from tidings.model.outcome import Outcome
+from tidings.model.user import Suppression
+from tidings.model.vocabulary import Reason, State
+from tidings.policy.routing import channel_of
+from tidings.policy.transitions import ATTEMPTED, notification_state, rank
+from tidings.ports.store import Page
+
+_Fact = tuple[int, State, int]
+"""(attempt, state, step): what tells two facts of one id apart."""
+
+
+class MemoryHistory:
+    """See History."""
+
+    def __init__(self, schedule: MemorySchedule, users: MemoryUsers) -> None:
+        self._schedule = schedule
+        self._users = users
+        self._notifications: dict[UUID, Notification] = {}
+        self._events: dict[UUID, dict[UUID, dict[_Fact, Event]]] = {}
+
+    async def append(self, outcomes: Sequence[Outcome]) -> None:
+        """See History."""
+        suppressions: list[Suppression] = []
+        for outcome in outcomes:
+            notification_id = notification_of(outcome.id)
+            if outcome.notification is not None:
+                self._notifications.setdefault(notification_id, outcome.notification)
+            facts = self._events.setdefault(notification_id, {}).setdefault(outcome.id, {})
+            fact = (outcome.attempt, outcome.state, outcome.step)
+            if fact in facts:
+                continue
+            facts[fact] = _event(outcome)
+            if outcome.wait is not None:
+                self._schedule.add(notification_id, outcome.wait)
+            if outcome.suppress and outcome.address is not None:
+                suppressions.append(Suppression(outcome.tenant, outcome.address, outcome.reason, outcome.at))
+        await self._users.suppress(suppressions)
+
+    async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
+        """See History."""
+        notification = self._notifications.get(notification_id)
+        if notification is None or notification.tenant != tenant:
+            return None
+        return self._record(notification)
+
+    async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
+        """See History."""
+        found: list[NotificationRecord] = []
+        for id in sorted(self._notifications, reverse=True):
+            notification = self._notifications[id]
+            if notification.tenant != tenant or (before is not None and id >= before):
+                continue
+            if not self._matches(notification, filter):
+                continue
+            if len(found) == limit:
+                return Page(tuple(found), found[-1].notification.id)
+            found.append(self._record(notification))
+        return Page(tuple(found), None)
+
+    async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        """See History."""
+        return {
+            (id, attempt)
+            for id, attempt in attempts
+            for event in self._events.get(notification_of(id), {}).get(id, {}).values()
+            if event.attempt == attempt and _ends_an_attempt(event)
+        }
+
+    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
+        """See History."""
+        counts: Counter[tuple[str | None, State, str]] = Counter()
+        for notification in self._notifications.values():
+            if notification.tenant != tenant or (since is not None and notification.accepted_at < since):
+                continue
+            deliveries = [
+                (id, _furthest(facts.values())) for id, facts in self._facts(notification.id).items() if slot_of(id)
+            ]
+            for id, event in deliveries:
+                counts[channel_of(id).value, event.state, event.reason] += 1
+            own = self._facts(notification.id).get(notification.id)
+            reason = _furthest(own.values()).reason if own and not deliveries else ""
+            counts[None, self._state(notification), reason] += 1
+        ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
+        return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
+
+    async def maintain(self, now: int) -> None:
+        """Nothing is to be prepared."""
+
+    def _facts(self, notification_id: UUID) -> dict[UUID, dict[_Fact, Event]]:
+        return self._events.get(notification_id, {})
+
+    def _record(self, notification: Notification) -> NotificationRecord:
+        events = [event for facts in self._facts(notification.id).values() for event in facts.values()]
+        events.sort(key=lambda event: (event.at, event.attempt, event.step, rank(event.state, event.attempt), event.id))
+        return NotificationRecord(notification, tuple(events))
+
+    def _state(self, notification: Notification) -> State:
+        facts = self._facts(notification.id)
+        own = facts.get(notification.id)
+        return notification_state(
+            [_furthest(known.values()).state for id, known in facts.items() if slot_of(id)],
+            _furthest(own.values()).state if own else State.PENDING,
+        )
+
+    def _matches(self, notification: Notification, filter: HistoryFilter) -> bool:
+        return (
+            (filter.user_id is None or notification.to.user_id == filter.user_id)
+            and (filter.category is None or notification.category == filter.category)
+            and (filter.since is None or notification.accepted_at >= filter.since)
+            and (filter.until is None or notification.accepted_at < filter.until)
+            and (filter.state is None or self._state(notification) is filter.state)
+        )
+
+
+class MemoryCancellations:
+    """See Cancellations."""
+
+    def __init__(self, schedule: MemorySchedule) -> None:
+        self._schedule = schedule
+
+    async def cancel(self, tenant: str, notification_id: UUID, now: int) -> None:
+        """See Cancellations."""
+        self._schedule.hurry(notification_id, now)
+
+    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
+        """See Cancellations."""
+        return {id for id in notification_ids if id in self._schedule.hurried}
+
+
+def _event(outcome: Outcome) -> Event:
+    return Event(
+        id=outcome.id,
+        at=outcome.at,
+        state=outcome.state,
+        attempt=outcome.attempt,
+        step=outcome.step,
+        reason=outcome.reason,
+        provider=outcome.provider,
+        reference=outcome.reference,
+        detail=outcome.detail,
+        address="" if outcome.address is None else outcome.address.value,
+    )
+
+
+def _furthest(events: Collection[Event]) -> Event:
+    return max(events, key=lambda event: (rank(event.state, event.attempt), event.step))
+
+
+def _ends_an_attempt(event: Event) -> bool:
+    return event.state in ATTEMPTED or (event.state is State.DEFERRED and event.reason == Reason.RETRY)

@@ -1,0 +1,67 @@
+"""The schedule in memory."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tidings.model.outcome import Wait
+from tidings.ports.queue import Item
+from tidings.ports.store import Scheduled
+
+
+class _Row(Struct, frozen=True):
+    id: UUID
+    notification_id: UUID
+    due: int
+    item: Item
+    leased_until: int | None = None
+
+
+class MemorySchedule:
+    """See Schedule. `hurried` are the cancelled notifications, with the instant of the cancellation."""
+
+    def __init__(self) -> None:
+        self._rows: dict[UUID, _Row] = {}
+        self._number = 0
+        self.hurried: dict[UUID, int] = {}
+
+    def add(self, notification_id: UUID, wait: Wait) -> None:
+        """Write a row; what a cancelled notification waits for is due at once."""
+        self._number += 1
+        hurried = self.hurried.get(notification_id)
+        due = wait.due if hurried is None else min(wait.due, hurried)
+        row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
+        self._rows[row.id] = row
+
+    def hurry(self, notification_id: UUID, now: int) -> None:
+        """Make what waits, and will wait, for the notification due now."""
+        self.hurried.setdefault(notification_id, now)
+        for row in list(self._rows.values()):
+            if row.notification_id == notification_id and row.due > now:
+                self._rows[row.id] = replace(row, due=now)
+
+    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+        """See Schedule."""
+        ready = (
+            row
+            for row in self._rows.values()
+            if row.due <= now and (row.leased_until is None or row.leased_until <= now)
+        )
+        taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
+        for row in taken:
+            self._rows[row.id] = replace(row, leased_until=now + round(lease * 1000))
+        return [Scheduled(row.id, row.item, again=row.leased_until is not None) for row in taken]
+
+    async def settle(self, ids: Sequence[UUID]) -> None:
+        """See Schedule."""
+        for id in ids:
+            self._rows.pop(id, None)
+
+    async def next_due(self) -> int | None:
+        """See Schedule."""
+        return min((row.leased_until or row.due for row in self._rows.values()), default=None)

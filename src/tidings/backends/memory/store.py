@@ -1,0 +1,30 @@
+"""The store in memory: for tests and simulation."""
+
+from __future__ import annotations
+
+from tidings.backends.memory.history import MemoryCancellations, MemoryHistory
+from tidings.backends.memory.inbox import MemoryInbox
+from tidings.backends.memory.schedule import MemorySchedule
+from tidings.backends.memory.templates import MemoryTemplates
+from tidings.backends.memory.tenants import MemoryIdempotency, MemoryTenants
+from tidings.backends.memory.users import MemoryUsers
+
+
+class MemoryStore:
+    """Everything that ports/store.py names, in one process. Nothing outlives it."""
+
+    def __init__(self) -> None:
+        self.inbox = MemoryInbox()
+        self.users = MemoryUsers(self.inbox)
+        self.schedule = MemorySchedule()
+        self.history = MemoryHistory(self.schedule, self.users)
+        self.cancellations = MemoryCancellations(self.schedule)
+        self.templates = MemoryTemplates()
+        self.tenants = MemoryTenants()
+        self.idempotency = MemoryIdempotency()
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def close(self) -> None:
+        """Nothing is held outside."""

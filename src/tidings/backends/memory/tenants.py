@@ -1,0 +1,110 @@
+"""Tenants, API keys, categories and idempotency keys in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tidings.model.errors import NotFound
+from tidings.model.tenant import ApiKey, Tenant
+from tidings.model.user import Category
+from tidings.ports.store import Reservation
+
+
+class MemoryTenants:
+    """See Tenants."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, Tenant] = {}
+        self._keys: dict[bytes, ApiKey] = {}
+        self._categories: dict[tuple[str, str], Category] = {}
+
+    async def add(self, tenant: Tenant) -> bool:
+        """See Tenants."""
+        if tenant.id in self._tenants:
+            return False
+        self._tenants[tenant.id] = tenant
+        return True
+
+    async def list(self) -> Sequence[Tenant]:
+        """See Tenants."""
+        return sorted(self._tenants.values(), key=lambda tenant: tenant.id)
+
+    async def add_key(self, key: ApiKey) -> None:
+        """See Tenants."""
+        if key.tenant not in self._tenants:
+            raise NotFound("tenant", key.tenant)
+        self._keys[key.digest] = key
+
+    async def key(self, digest: bytes) -> ApiKey | None:
+        """See Tenants."""
+        return self._keys.get(digest)
+
+    async def keys(self, tenant: str) -> Sequence[ApiKey]:
+        """See Tenants."""
+        mine = [key for key in self._keys.values() if key.tenant == tenant]
+        return sorted(mine, key=lambda key: (key.created_at, key.id), reverse=True)
+
+    async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
+        """See Tenants; a key that is revoked keeps the first instant."""
+        for key in await self.keys(tenant):
+            if key.id == key_id:
+                self._keys[key.digest] = replace(key, revoked_at=key.revoked_at or now)
+                return True
+        return False
+
+    async def put_category(self, tenant: str, category: Category) -> None:
+        """See Tenants."""
+        self._categories[tenant, category.name] = category
+
+    async def categories(self, tenant: str) -> Sequence[Category]:
+        """See Tenants."""
+        mine = [category for (owner, _), category in self._categories.items() if owner == tenant]
+        return sorted(mine, key=lambda category: category.name)
+
+
+class _Reserved(Struct):
+    fingerprint: bytes
+    ids: tuple[UUID, ...]
+    reserved_at: int
+    answer: bytes | None = None
+
+
+class MemoryIdempotency:
+    """See Idempotency."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[tuple[str, str], _Reserved] = {}
+
+    async def reserve(
+        self, tenant: str, key: str, fingerprint: bytes, ids: Sequence[UUID], now: int, lease: float
+    ) -> Reservation:
+        """See Idempotency; only a request with the same fingerprint retakes an abandoned key."""
+        known = self._reserved.get((tenant, key))
+        if known is None:
+            self._reserved[tenant, key] = _Reserved(fingerprint, tuple(ids), now)
+            return Reservation(fresh=True, fingerprint=fingerprint, ids=tuple(ids))
+        abandoned = known.answer is None and now - known.reserved_at >= round(lease * 1000)
+        if abandoned and known.fingerprint == fingerprint:
+            known.reserved_at = now
+            return Reservation(fresh=True, fingerprint=fingerprint, ids=known.ids, retaken=True)
+        return Reservation(fresh=False, fingerprint=known.fingerprint, ids=known.ids, answer=known.answer)
+
+    async def complete(self, tenant: str, key: str, answer: bytes) -> None:
+        """See Idempotency."""
+        if known := self._reserved.get((tenant, key)):
+            known.answer = answer
+
+    async def forget(self, tenant: str, key: str) -> None:
+        """See Idempotency."""
+        self._reserved.pop((tenant, key), None)
+
+    async def sweep(self, before: int) -> int:
+        """See Idempotency."""
+        old = [key for key, known in self._reserved.items() if known.reserved_at < before]
+        for key in old:
+            del self._reserved[key]
+        return len(old)

@@ -1,0 +1,74 @@
+"""Every adapter of the ports in ports/store.py behind one fixture: `store`; and short ways to make the nouns."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tidings.backends.postgres.store import PostgresStore
+
+from support import unique
+from tidings.backends.memory.store import MemoryStore
+from tidings.model.ids import delivery_id, new_id, stable_bucket
+from tidings.model.notification import Content, Notification, Recipient, SmsContent
+from tidings.model.outcome import Outcome
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, State
+from tidings.policy.routing import FIRST_SLOT
+from tidings.ports.store import Store
+
+NOW = time.time_ns() // 1_000_000
+"""The instant around which tests play (milliseconds since the epoch)."""
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest, store_location: str) -> AsyncIterator[Store]:
+    """Every adapter in turn, empty."""
+    opened: Store = MemoryStore() if request.param == "memory" else await PostgresStore.open(store_location)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store_location(request: pytest.FixtureRequest) -> str:
+    """Where the store of the running parameter lives."""
+    kind = request.node.callspec.params["store"]
+    return str(request.getfixturevalue("postgres_dsn")) if kind == "postgres" else ""
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that no other test uses."""
+    return unique("tenant")
+
+
+_randomness = random.Random()
+
+
+def notification(tenant: str, at: int = NOW, user_id: str | None = "ann", **fields: Any) -> Notification:
+    """An accepted notification for `user_id`."""
+    id = new_id(at, stable_bucket(tenant, user_id or ""), _randomness.getrandbits(54))
+    content = Content(sms=SmsContent("Your parcel has arrived."))
+    return Notification(
+        id=id, tenant=tenant, to=Recipient(user_id=user_id), accepted_at=at, **({"content": content} | fields)
+    )
+
+
+def delivery(of: Notification, channel: Channel = Channel.SMS) -> UUID:
+    """The id of the notification's (first) delivery on `channel`."""
+    return delivery_id(of.id, FIRST_SLOT[channel])
+
+
+def accepted(of: Notification) -> Outcome:
+    """The first fact about a notification."""
+    return Outcome(of.id, of.tenant, of.accepted_at, State.PENDING, notification=of)
+
+
+def fact(of: Notification, state: State, channel: Channel = Channel.SMS, **fields: Any) -> Outcome:
+    """A fact about its delivery on `channel`."""
+    known: dict[str, Any] = {"at": of.accepted_at + 1000, "attempt": 1, "address": Address(channel, "+4930123456")}
+    return Outcome(id=delivery(of, channel), tenant=of.tenant, state=state, **(known | fields))
