@@ -41,6 +41,11 @@ class Http(_Section):
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
 
+    @property
+    def local_url(self) -> str:
+        """The base URL of the API from this machine."""
+        return url_of(self.host, self.port)
+
 
 class Database(_Section):
     """PostgreSQL."""
@@ -56,6 +61,7 @@ class QueueSettings(_Section):
     brokers: str = Field(default="", description="Kafka bootstrap servers: host:port,host:port")
     partitions: int = Field(default=8, ge=1)
     replication: int = Field(default=1, ge=1, description="3 for production, with min.insync.replicas=2")
+    prefix: str = Field(default="", description="before the name of every topic, when several systems share a cluster")
 
 
 class Sandbox(_Section):
@@ -65,6 +71,11 @@ class Sandbox(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8401, ge=0, le=65535)
     smtp_port: int = Field(default=8425, ge=0, le=65535)
+
+    @property
+    def local_url(self) -> str:
+        """The base URL of the sandbox from this machine."""
+        return url_of(self.host, self.port)
 
 
 class Delivering(_Section):
@@ -117,7 +128,14 @@ class Settings(_Section):
     @property
     def public_url(self) -> str:
         """The base URL of the API as others reach it, without a trailing slash."""
-        return (self.http.public_url or f"http://{self.http.host}:{self.http.port}").rstrip("/")
+        return (self.http.public_url or self.http.local_url).rstrip("/")
+
+
+def url_of(host: str, port: int) -> str:
+    """The HTTP URL of what listens on `host` and `port`, from this machine."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - a name to replace
+    name = everywhere.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -1,0 +1,347 @@
+"""The composition root: settings become adapters, adapters become stages, stages become the roles of a process.
+
+Roles: `api` answers HTTP, `worker` runs route, deliver, record and schedule, `sandbox` stands in for the vendors. One
+process may have any of them; which adapters serve the ports follows from the settings alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from tidings.api.app import create_app
+from tidings.api.services import Limits, Services
+from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.memory.clock import SystemClock
+from tidings.backends.objects.folder import Folder
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.store import PostgresStore
+from tidings.channels.registry import build
+from tidings.channels.tools import Tools
+from tidings.config import Settings
+from tidings.model import topics
+from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.vocabulary import Channel, Priority
+from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
+from tidings.pipeline.accept import Accept
+from tidings.pipeline.attempts import RetryPolicy
+from tidings.pipeline.categories import Categories
+from tidings.pipeline.deliver import Deliver, Needs
+from tidings.pipeline.record import Record
+from tidings.pipeline.route import Route
+from tidings.pipeline.schedule import Schedule
+from tidings.pipeline.stage import Reader, Reading
+from tidings.ports.clock import Clock
+from tidings.ports.objects import Objects
+from tidings.ports.provider import Provider
+from tidings.ports.queue import Queue
+from tidings.ports.renderer import Renderer
+from tidings.ports.store import Store
+from tidings.report.notifications import Reports
+from tidings.sandbox import credentials as sandbox_credentials
+from tidings.sandbox.mirror import MirroredInbox
+from tidings.sandbox.server import serve as serve_sandbox
+from tidings.telemetry import logs, metrics
+from tidings.templating.renderer import TemplateRenderer
+from tidings.templating.templates import Templates
+
+ROLES = frozenset({"api", "worker", "sandbox"})
+Ready = Callable[[Mapping[str, str]], None]
+"""Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""
+
+ROUTE_BATCH = 500
+DELIVER_BATCH = 500
+RECORD_BATCH = 20
+"""Packs, each of up to 200 outcomes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The adapters behind the ports."""
+
+    settings: Settings
+    clock: Clock
+    queue: Queue
+    store: Store
+    objects: Objects
+    providers: dict[Channel, list[Provider[Any]]]
+    renderer: Renderer
+    metrics: metrics.Metrics
+
+
+async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
+    """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
+
+    Raises:
+        SettingsError: the settings cannot work.
+        Unavailable: a part did not answer at the start.
+    """
+    unknown = roles - ROLES
+    if unknown or not roles:
+        raise SettingsError(
+            f"no such role: {', '.join(sorted(unknown)) or '(none)'}; choose from {', '.join(sorted(ROLES))}"
+        )
+    logs.configure(settings.telemetry.log_level, settings.telemetry.log_format, "+".join(sorted(roles)))
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with AsyncExitStack() as stack:
+        if "sandbox" in roles:
+            ready({"sandbox": await stack.enter_async_context(sandbox(settings))})
+        if roles & {"api", "worker"}:
+            parts = await stack.enter_async_context(open_parts(settings))
+            async with asyncio.TaskGroup() as group:
+                if "worker" in roles:
+                    group.create_task(work(parts, stopping))
+                    ready({"worker": ""})
+                if "api" in roles:
+                    group.create_task(serve_api(parts, stopping, ready))
+        await stopping.wait()
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Every adapter that the settings ask for, connected; closed at the end."""
+    if settings.database.dsn is None:
+        raise SettingsError("there is no database.dsn; `tidings up` starts the bundled PostgreSQL and sets it")
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        store = await PostgresStore.open(settings.database.dsn, settings.database.pool_size)
+        stack.push_async_callback(store.close)
+        queue = await _queue(settings)
+        stack.push_async_callback(queue.close)
+        await queue.declare(topics.subscriptions())
+        known: dict[Channel, list[Provider[Any]]] = {}
+        for channel, provider in _providers(settings, store, clock):
+            stack.push_async_callback(provider.close)
+            known.setdefault(channel, []).append(provider)
+        yield Parts(
+            settings=settings,
+            clock=clock,
+            queue=queue,
+            store=store,
+            objects=Folder(settings.data_dir / "objects"),
+            providers=known,
+            renderer=TemplateRenderer(store.templates, clock),
+            metrics=metrics.Metrics(),
+        )
+
+
+async def work(parts: Parts, stopping: asyncio.Event) -> None:
+    """The reading stages, each topic with its own loop, until `stopping` is set."""
+    schedule = Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics)
+    async with asyncio.TaskGroup() as group:
+        for reading in readings(parts):
+            reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
+            group.create_task(reader.run(stopping))
+        group.create_task(schedule.run(stopping))
+        group.create_task(_keep_house(parts, stopping))
+
+
+def readings(parts: Parts) -> list[Reading[Any]]:
+    """Which stage reads which topic, and how."""
+    store, settings = parts.store, parts.settings.deliver
+    categories = Categories(store.tenants, parts.clock)
+    route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock)
+    # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: then it must come back marked.
+    marked = None if parts.queue.atomic else settings.lease
+    found: list[Reading[Any]] = [
+        Reading(
+            stage=topics.ROUTE,
+            topic=topics.requests(priority),
+            decode=decode_notification,
+            work=route,
+            max_items=ROUTE_BATCH,
+            lease=marked,
+        )
+        for priority in Priority
+    ]
+    needs = Needs(
+        users=store.users,
+        cancellations=store.cancellations,
+        history=store.history,
+        categories=categories,
+        renderer=parts.renderer,
+        clock=parts.clock,
+        meter=parts.metrics,
+        randomness=random.SystemRandom().random,
+    )
+    policy = RetryPolicy(settings.attempts, settings.backoff_base, settings.backoff_cap)
+    found += [
+        Reading(
+            stage=topics.DELIVER,
+            topic=topics.deliveries(channel, priority),
+            decode=decode_delivery,
+            work=Deliver(parts.providers[channel], needs, policy),
+            max_items=DELIVER_BATCH,
+            lease=settings.lease,
+            in_flight=2,
+        )
+        for channel in Channel
+        for priority in Priority
+    ]
+    found.append(
+        Reading(
+            stage=topics.RECORD,
+            topic=topics.OUTCOMES,
+            decode=decode_outcomes,
+            work=Record(store.history),
+            max_items=RECORD_BATCH,
+        )
+    )
+    return found
+
+
+async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
+    """The HTTP API until `stopping` is set; requests under way are answered first."""
+    http = parts.settings.http
+    app = create_app(services(parts))
+    config = uvicorn.Config(
+        app,
+        host=http.host,
+        port=http.port,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if serving.done():
+        await serving
+        raise SettingsError(f"the API cannot listen on {http.host}:{http.port}; choose another port with --port")
+    ready({"api": f"http://{http.host}:{server.servers[0].sockets[0].getsockname()[1]}"})
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.set()
+    server.should_exit = True
+    await serving
+
+
+def services(parts: Parts) -> Services:
+    """What the API calls."""
+    store = parts.store
+    accept = Accept(
+        queue=parts.queue,
+        renderer=parts.renderer,
+        idempotency=store.idempotency,
+        history=store.history,
+        clock=parts.clock,
+        randomness=secrets.randbits,
+        receipt_readers={
+            provider.name: (channel, provider.receipts)
+            for channel, serving in parts.providers.items()
+            for provider in serving
+        },
+    )
+    return Services(
+        accept=accept,
+        reports=Reports(store.history, parts.clock),
+        users=store.users,
+        templates=Templates(store.templates, parts.clock),
+        inbox=store.inbox,
+        tenants=store.tenants,
+        cancellations=store.cancellations,
+        clock=parts.clock,
+        readiness=lambda: _readiness(parts),
+        metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
+        public_url=parts.settings.public_url,
+        limits=Limits(max_body_bytes=parts.settings.http.max_body_bytes),
+    )
+
+
+@asynccontextmanager
+async def sandbox(settings: Settings) -> AsyncIterator[str]:
+    """The vendors' stand-in; its address."""
+    place = settings.sandbox
+    handle = await serve_sandbox(
+        place.host,
+        place.port,
+        place.smtp_port,
+        sandbox_credentials.load_or_create(settings.data_dir / "sandbox"),
+        receipts_url=f"{settings.public_url}/v1/receipts",
+        log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
+    )
+    try:
+        yield handle.url
+    finally:
+        await handle.stop()
+
+
+async def _queue(settings: Settings) -> Queue:
+    if settings.queue.kind == "kafka":
+        return await KafkaQueue.open(
+            settings.queue.brokers,
+            partitions=settings.queue.partitions,
+            replication=settings.queue.replication,
+            prefix=settings.queue.prefix,
+        )
+    return await PostgresQueue.open(str(settings.database.dsn))
+
+
+def _providers(settings: Settings, store: PostgresStore, clock: SystemClock) -> Iterator[tuple[Channel, Provider[Any]]]:
+    """The providers of every channel, best first: those in the settings, else the sandbox."""
+    place = settings.sandbox
+    url = f"http://{place.host}:{place.port}"
+    stand_ins: dict[str, dict[str, Any]] = {}
+    if place.enabled:
+        credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
+        stand_ins = sandbox_credentials.provider_settings(credentials, url, place.host, place.smtp_port)
+    inbox = MirroredInbox(store.inbox, url) if place.enabled else store.inbox
+    for channel in Channel:
+        for name in settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]:
+            own = settings.providers.get(name, stand_ins.get(name, {}))
+            tools = Tools(receipts_url=f"{settings.public_url}/v1/receipts/{name}", clock=clock, inbox=inbox)
+            provider = build(name, own, tools)
+            if provider.channel is not channel:
+                raise SettingsError(f"channels.{channel.value}: {name} serves {provider.channel.value}")
+            yield channel, provider
+
+
+async def _readiness(parts: Parts) -> dict[str, str]:
+    found = {}
+    for name, ask in (
+        ("store", parts.store.ping),
+        ("queue", lambda: parts.queue.depth(topics.OUTCOMES, topics.RECORD)),
+    ):
+        try:
+            async with asyncio.timeout(2):
+                await ask()
+            found[name] = "ok"
+        except (TidingsError, TimeoutError) as error:
+            found[name] = str(error) or "no answer within 2 s"
+    return found
+
+
+async def _keep_house(parts: Parts, stopping: asyncio.Event) -> None:
+    """Once an hour: partitions for the days to come, and idempotency keys that are over a day old."""
+    while not stopping.is_set():
+        with contextlib.suppress(TidingsError):
+            now = parts.clock.now()
+            await parts.store.history.maintain(now)
+            await parts.store.idempotency.sweep(now - 24 * 3600 * 1000)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3600):
+                await stopping.wait()
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `run`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

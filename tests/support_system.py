@@ -1,0 +1,229 @@
+"""The whole system as its users have it: real PostgreSQL, real HTTP, the sandbox, and Kafka where it is the queue.
+
+`system` runs every role in the test's own process, on free ports; `Processes` runs them as processes to be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+from pyreqwest.client import Client, ClientBuilder
+
+from support import eventually, unique
+from tidings.api.keys import mint
+from tidings.backends.memory.clock import SystemClock
+from tidings.backends.postgres.store import PostgresStore
+from tidings.config import Settings
+from tidings.model.tenant import Scope, Tenant
+from tidings.wiring import open_parts, sandbox, serve_api, work
+
+RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}
+
+
+class Reply(Struct, frozen=True):
+    """An HTTP answer. `json` is None when the body is not JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+class System:
+    """A running system seen from outside: its API, one tenant with a key, and the sandbox."""
+
+    def __init__(self, settings: Settings, key: str, client: Client) -> None:
+        self.settings = settings
+        self.api = settings.public_url
+        self.sandbox = f"http://{settings.sandbox.host}:{settings.sandbox.port}"
+        self.key = key
+        self._client = client
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Call the API (or, for an absolute URL, anything). `body` is JSON, or bytes as they are."""
+        url = path if path.startswith("http") else self.api + path
+        request = self._client.request(method, url).header("authorization", f"Bearer {self.key}")
+        if body is not None:
+            request = request.header("content-type", "application/json")
+            request = request.body_bytes(body if isinstance(body, bytes) else json.dumps(body).encode())
+        for name, value in (headers or {}).items():
+            request = request.header(name, value)
+        response = await request.build().send()
+        return Reply(response.status, dict(response.headers), bytes(await response.bytes()))
+
+    async def send(self, **body: Any) -> str:
+        """Accept one notification; its id."""
+        reply = await self.call("POST", "/v1/notifications", body)
+        assert reply.status == 202, reply.body
+        id = reply.json["id"]
+        assert isinstance(id, str)
+        return id
+
+    async def rested(self, id: str, timeout: float = 30) -> Any:
+        """The notification once it rests."""
+
+        async def look() -> Any:
+            seen = (await self.call("GET", f"/v1/notifications/{id}")).json
+            assert seen["state"] in RESTING, seen
+            return seen
+
+        return await eventually(look, timeout)
+
+    async def in_state(self, id: str, state: str, timeout: float = 30) -> Any:
+        """The notification once it is in `state`."""
+
+        async def look() -> Any:
+            seen = (await self.call("GET", f"/v1/notifications/{id}")).json
+            assert seen["state"] == state, seen
+            return seen
+
+        return await eventually(look, timeout)
+
+    async def arrivals(self, **query: Any) -> list[dict[str, Any]]:
+        """What the sandbox took."""
+        words = "&".join(f"{name}={value}" for name, value in query.items())
+        reply = await self.call("GET", f"{self.sandbox}/_sandbox/arrivals?limit=100000&{words}")
+        found: list[dict[str, Any]] = reply.json["arrivals"]
+        return found
+
+    async def other_tenant(self) -> System:
+        """The same system with another tenant's key."""
+        key = await tenant_with_key(str(self.settings.database.dsn), "other")
+        return System(self.settings, key, self._client)
+
+    async def user(self, user_id: str, **profile: Any) -> None:
+        """Store a user."""
+        reply = await self.call("PUT", f"/v1/users/{user_id}", profile)
+        assert reply.status in {200, 201}, reply.body
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Settings:
+    """Settings of a system of its own. `brokers`: Kafka is the queue."""
+    queue = {"kind": "kafka", "brokers": brokers, "partitions": 4, "prefix": unique("t") + "."} if brokers else {}
+    tree: dict[str, Any] = {
+        "data_dir": folder,
+        "http": {"port": free_port()},
+        "database": {"dsn": dsn},
+        "queue": queue,
+        "sandbox": {"port": free_port(), "smtp_port": free_port()},
+        "deliver": {"backoff_base": 0.2},
+        "telemetry": {"log_level": "warning"},
+    }
+    return Settings.model_validate(tree | more)
+
+
+async def tenant_with_key(dsn: str, tenant: str = "shop") -> str:
+    """Make a tenant; the secret of a key that may do everything."""
+    store = await PostgresStore.open(dsn, 2)
+    try:
+        now = SystemClock().now()
+        await store.tenants.add(Tenant(tenant, tenant, now))
+        secret, key = mint(tenant, tuple(Scope), "tests", now, os.urandom)
+        await store.tenants.add_key(key)
+        return secret
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[System]:
+    """All roles in this process."""
+    key = await tenant_with_key(str(settings.database.dsn))
+    stopping = asyncio.Event()
+    serving = asyncio.Event()
+    async with (
+        ClientBuilder().no_proxy().build() as client,
+        sandbox(settings),
+        open_parts(settings) as parts,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(work(parts, stopping))
+        group.create_task(serve_api(parts, stopping, lambda _: serving.set()))
+        try:
+            async with asyncio.timeout(30):
+                await serving.wait()
+            yield System(settings, key, client)
+        finally:
+            stopping.set()
+
+
+class Processes:
+    """The roles as processes, each of which can be killed and started again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._file = settings.data_dir / "settings.json"
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    async def start(self, role: str) -> None:
+        """Start a role and wait until it is ready."""
+        self._file.write_text(self.settings.model_dump_json())
+        code = (
+            "import asyncio,sys,pathlib; from tidings.config import Settings; from tidings.wiring import run;"
+            "s=Settings.model_validate_json(pathlib.Path(sys.argv[1]).read_text());"
+            "asyncio.run(run(s, frozenset([sys.argv[2]]), lambda a: print('ready', flush=True)))"
+        )
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(self._file), role, stdout=asyncio.subprocess.PIPE
+        )
+        self._running[role] = program
+        assert program.stdout is not None
+        async with asyncio.timeout(60):
+            assert await program.stdout.readline() == b"ready\n"
+
+    async def kill(self, role: str, number: int = signal.SIGKILL) -> int:
+        """Signal a role and wait for its end; the exit code."""
+        program = self._running.pop(role)
+        with contextlib.suppress(ProcessLookupError):
+            program.send_signal(number)
+        async with asyncio.timeout(60):
+            await program.communicate()
+        assert program.returncode is not None
+        return program.returncode
+
+    async def stop(self) -> None:
+        """End everything."""
+        for role in list(self._running):
+            await self.kill(role)
+
+
+@pytest.fixture(params=["postgres", "kafka"])
+def brokers(request: pytest.FixtureRequest) -> str | None:
+    """Which queue: None for PostgreSQL, or Kafka's bootstrap servers."""
+    if request.param == "postgres":
+        return None
+    found: str = request.getfixturevalue("kafka_broker")
+    return found
+
+
+@pytest.fixture
+async def system(tmp_path: Path, postgres_dsn: str, brokers: str | None) -> AsyncIterator[System]:
+    """A running system; each test has its own."""
+    async with running(settings_for(tmp_path, postgres_dsn, brokers)) as started:
+        yield started
