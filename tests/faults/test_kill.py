@@ -1,4 +1,4 @@
-"""`kill -9` of any process while 20,000 notifications are under way: nothing accepted is lost, nothing silently doubled.
+"""`kill -9` of any process under 20,000 notifications: nothing accepted is lost, nothing silently doubled.
 
 Three ledgers are compared: what the client was told (202 with an id), what the vendors' stand-in took (its own file,
 written before it answers), and what the system says of each notification.
@@ -141,7 +141,7 @@ async def _all_rest(system: System, accepted: int) -> bool:
 
 async def _compare(system: System, ledger: dict[str, str], log: Path) -> None:
     taken: Counter[str] = Counter()
-    for line in log.read_text().splitlines():
+    for line in (await asyncio.to_thread(log.read_text)).splitlines():
         arrival = json.loads(line)
         if arrival["status"] != "refused":
             taken[arrival["delivery"]] += 1
