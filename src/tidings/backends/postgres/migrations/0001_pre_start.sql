@@ -1,0 +1,235 @@
+-- Everything that the first version stores. Instants are bigint milliseconds since the epoch; text that is sorted has
+-- collation "C", so that order and paging do not depend on the server's locale.
+
+-- History: append-only, partitioned by the day that a UUIDv7 begins with, so that retention drops whole days and a read
+-- by id looks into one. The default partition takes what no day was made for; ensure_partitions empties it again.
+
+CREATE TABLE notification (
+    id uuid NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    user_id text COLLATE "C",
+    category text COLLATE "C" NOT NULL,
+    -- When it was routed: the fact `pending` about the notification itself, which every one has and none needs a row for.
+    pending_at bigint,
+    body bytea NOT NULL,
+    PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+
+CREATE INDEX notification_tenant ON notification (tenant, id);
+CREATE INDEX notification_user ON notification (tenant, user_id, id) WHERE user_id IS NOT NULL;
+CREATE TABLE notification_default PARTITION OF notification DEFAULT;
+
+-- The key is the fact: rank stands for attempt and state (policy/transitions.py), except that `delivered` outranks every
+-- attempt, therefore the attempt beside it. Its order makes the furthest fact of a delivery the last one of the index.
+CREATE TABLE event (
+    id uuid NOT NULL,
+    rank integer NOT NULL,
+    step integer NOT NULL,
+    attempt integer NOT NULL,
+    at bigint NOT NULL,
+    reason text NOT NULL,
+    provider text NOT NULL,
+    reference text NOT NULL,
+    detail text NOT NULL,
+    address text NOT NULL,
+    PRIMARY KEY (id, rank, step, attempt)
+) PARTITION BY RANGE (id);
+
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+
+-- The largest id that belongs to a notification: its last slot.
+CREATE FUNCTION last_slot(id uuid) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT encode(set_byte(uuid_send(id), 15, 255), 'hex')::uuid $$;
+
+-- The smallest UUIDv7 of an instant.
+CREATE FUNCTION first_id(at bigint) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT (lpad(to_hex(at), 12, '0') || '00000000000000000000')::uuid $$;
+
+-- Makes the partitions of `days` days from `first_day` (days since the epoch) on; returns how many were missing.
+CREATE FUNCTION ensure_partitions(first_day bigint, days integer) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    parent text;
+    part text;
+    low uuid;
+    high uuid;
+    made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7166200103);
+    FOREACH parent IN ARRAY ARRAY['notification', 'event'] LOOP
+        FOR day IN first_day::integer .. first_day::integer + days - 1 LOOP
+            part := parent || '_' || to_char(to_timestamp(day::bigint * 86400) AT TIME ZONE 'UTC', 'YYYYMMDD');
+            CONTINUE WHEN to_regclass(part) IS NOT NULL;
+            low := first_id(day::bigint * 86400000);
+            high := first_id((day + 1)::bigint * 86400000);
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
+            -- What came before its day was made waits in the default partition, and would forbid the new one.
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM %I WHERE id >= %L AND id < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+                parent || '_default', low, high, part
+            );
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, part, low, high);
+            made := made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+-- All waiting. `ready` is when a row may be handed out: its due time or, while it is leased, the end of the lease.
+CREATE TABLE schedule (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    notification uuid NOT NULL,
+    ready bigint NOT NULL,
+    handed boolean NOT NULL DEFAULT false,
+    topic text NOT NULL,
+    key bytea NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX schedule_ready ON schedule (ready);
+CREATE INDEX schedule_notification ON schedule (notification);
+
+CREATE TABLE cancellation (
+    id uuid NOT NULL,
+    at bigint NOT NULL,
+    PRIMARY KEY (id)
+);
+
+-- The people, and the addresses that must not be used.
+
+CREATE TABLE users (
+    tenant text COLLATE "C" NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    bucket smallint NOT NULL,
+    profile bytea NOT NULL,
+    preferences bytea,
+    updated_at bigint NOT NULL,
+    PRIMARY KEY (tenant, user_id)
+);
+
+CREATE TABLE suppression (
+    tenant text COLLATE "C" NOT NULL,
+    channel text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    reason text NOT NULL,
+    at bigint NOT NULL,
+    PRIMARY KEY (tenant, channel, address)
+);
+
+CREATE TABLE inbox_item (
+    tenant text COLLATE "C" NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    id uuid NOT NULL,
+    title text NOT NULL,
+    body text NOT NULL,
+    link text,
+    category text NOT NULL,
+    created_at bigint NOT NULL,
+    seen_at bigint,
+    read_at bigint,
+    archived_at bigint,
+    PRIMARY KEY (tenant, user_id, id)
+);
+
+CREATE INDEX inbox_item_unread ON inbox_item (tenant, user_id) WHERE read_at IS NULL AND archived_at IS NULL;
+
+-- What tenants set up.
+
+CREATE TABLE tenant (
+    id text COLLATE "C" NOT NULL,
+    name text NOT NULL,
+    created_at bigint NOT NULL,
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE api_key (
+    id text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL REFERENCES tenant (id),
+    prefix text NOT NULL,
+    digest bytea NOT NULL UNIQUE,
+    scopes text[] NOT NULL,
+    name text NOT NULL,
+    created_at bigint NOT NULL,
+    revoked_at bigint,
+    PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE category (
+    tenant text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    critical boolean NOT NULL,
+    allow_doubles boolean NOT NULL,
+    description text NOT NULL,
+    PRIMARY KEY (tenant, name)
+);
+
+CREATE TABLE template (
+    tenant text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    latest integer NOT NULL,
+    published integer,
+    PRIMARY KEY (tenant, name)
+);
+
+CREATE TABLE template_version (
+    tenant text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    version integer NOT NULL,
+    description text NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (tenant, name, version)
+);
+
+CREATE TABLE idempotency_key (
+    tenant text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    fingerprint bytea NOT NULL,
+    ids uuid[] NOT NULL,
+    reserved_at bigint NOT NULL,
+    answer bytea,
+    PRIMARY KEY (tenant, key)
+);
+
+CREATE INDEX idempotency_key_reserved ON idempotency_key (reserved_at);
+
+-- Queues: a table per topic and group, made by PostgresQueue.declare in the schema `queue`.
+
+CREATE SCHEMA queue;
+
+CREATE TABLE queue.subscription (
+    topic text COLLATE "C" NOT NULL,
+    grp text COLLATE "C" NOT NULL,
+    relation text COLLATE "C" NOT NULL UNIQUE,
+    PRIMARY KEY (topic, grp)
+);
+
+-- A leased claim: its items left their queue and are here, all in one row, until `done` or until another takes over.
+CREATE TABLE queue.claim (
+    token uuid NOT NULL,
+    relation text COLLATE "C" NOT NULL,
+    until timestamptz NOT NULL,
+    ids bigint[] NOT NULL,
+    keys bytea[] NOT NULL,
+    headers bytea[] NOT NULL,
+    bodies bytea[] NOT NULL,
+    marks boolean[] NOT NULL,
+    PRIMARY KEY (token)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0,
+    toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000
+);
+
+CREATE INDEX claim_until ON queue.claim (until);
+
+-- Bodies are read once: compressing them costs more than it saves.
+ALTER TABLE queue.claim
+    ALTER COLUMN ids SET STORAGE EXTERNAL,
+    ALTER COLUMN keys SET STORAGE EXTERNAL,
+    ALTER COLUMN headers SET STORAGE EXTERNAL,
+    ALTER COLUMN bodies SET STORAGE EXTERNAL,
+    ALTER COLUMN marks SET STORAGE EXTERNAL;

@@ -1,0 +1,15 @@
+-- name: subscriptions
+-- Which groups read which topic, and in which table each finds its items.
+SELECT topic, grp, relation FROM queue.subscription;
+
+-- name: subscribe
+INSERT INTO queue.subscription (topic, grp, relation) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: leases
+-- How many seconds the first lease of each queue still has. The clock is the database's: every claimer has the same.
+SELECT relation, extract(epoch FROM min(until) - clock_timestamp())::float8 FROM queue.claim GROUP BY relation;
+
+-- name: notify
+-- In a transaction of its own that waits for no disk: a wake-up that is lost costs a second, a commit that waits for the
+-- lock of all notifiers costs every one of them.
+SELECT pg_notify('tidings_queue', relation) FROM unnest($1::text[]) AS relation;
