@@ -37,7 +37,7 @@ class Http(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535, description="0 takes any free port")
     public_url: str | None = Field(
-        default=None, description="the base URL that vendors and browsers reach; None: host and port"
+        default=None, description="the base URL that vendors and browsers reach; without it, host and port"
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
 
@@ -50,7 +50,7 @@ class Http(_Section):
 class Database(_Section):
     """PostgreSQL."""
 
-    dsn: str | None = Field(default=None, description="None: a system PostgreSQL's binaries, else the bundled ones")
+    dsn: str | None = Field(default=None, description="where it runs; without it, `tidings up` starts its own")
     pool_size: int = Field(default=10, ge=2)
 
 
@@ -94,7 +94,9 @@ class Telemetry(_Section):
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
-    otlp_endpoint: str | None = Field(default=None, description="OTLP/HTTP base URL; None: no traces are exported")
+    otlp_endpoint: str | None = Field(
+        default=None, description="OTLP/HTTP base URL; without it, no traces are exported"
+    )
 
 
 class Settings(_Section):

@@ -113,3 +113,10 @@ def test_the_clients_variables_are_no_settings() -> None:
 def test_settings_survive_the_way_to_a_child() -> None:
     settings = load(environment={"TIDINGS_CHANNELS__SMS": "three"}, http={"port": 9}, data_dir="/somewhere")
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_urls_lead_to_this_machine() -> None:
+    everywhere = load(environment={}, http={"host": "0.0.0.0", "port": 1}, sandbox={"host": "::1", "port": 2})
+    assert everywhere.http.local_url == "http://127.0.0.1:1"
+    assert everywhere.sandbox.local_url == "http://[::1]:2"
+    assert load(environment={}, http={"public_url": "https://api.example/"}).public_url == "https://api.example"

@@ -1,0 +1,103 @@
+"""The command `tidings`: finds the command's module, runs it, and turns every error into a plain sentence."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tidings.cli.plain import CannotGoOn, say_error
+from tidings.model.errors import SettingsError, TidingsError
+
+COMMANDS = {
+    "up": "tidings.cli.up",
+    "run": "tidings.cli.run",
+    "send": "tidings.cli.send",
+    "status": "tidings.cli.status",
+    "check": "tidings.cli.check",
+    "settings": "tidings.cli.settings",
+    "migrate": "tidings.cli.migrate",
+    "tenant": "tidings.cli.tenant",
+    "key": "tidings.cli.key",
+    "demo": "tidings.cli.demo",
+    "bench": "tidings.cli.bench",
+}
+"""Each command's module, in the order of the help; the module's `app` is the command."""
+
+
+class Commands(TyperGroup):
+    """Imports a command's module when the command is asked for: no command pays for what the others need."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called `cmd_name`; None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.main.get_command(import_module(COMMANDS[cmd_name]).app)
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tidings {metadata.version('tidings')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tidings(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False,
+) -> None:
+    """One API call, every channel, every notification accounted for."""
+
+
+def main() -> None:
+    """Run what the command line asks for, and exit with 0, or with 2 for what the user can mend, or with 1."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(arguments, prog_name="tidings")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, BaseExceptionGroup):
+        inner: BaseException = error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        if isinstance(inner, Exception):
+            error = inner
+    if isinstance(error, CannotGoOn):
+        say_error(str(error))
+        return error.code
+    if isinstance(error, TidingsError):
+        say_error(str(error))
+        return 2 if isinstance(error, SettingsError) else 1
+    say_error(
+        f"something went wrong that should not have: {type(error).__name__}: {error}\n"
+        "Run the same with --debug to see where, and report it with that."
+    )
+    return 1

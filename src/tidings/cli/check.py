@@ -1,0 +1,160 @@
+"""`tidings check`: are the settings right, and does everything that they name answer?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import typer
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from msgspec import Struct
+
+from tidings.backends.memory.clock import SystemClock
+from tidings.backends.postgres.binaries import available, choose
+from tidings.channels.registry import build, providers
+from tidings.channels.tools import Tools
+from tidings.cli.folder import DataFolder
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.config import DEFAULT_FILE, Settings
+from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.vocabulary import Channel
+from tidings.sandbox import credentials as sandbox_credentials
+
+app = typer.Typer()
+
+_PATIENCE = 15.0
+_WIDTH = 80
+
+
+class Finding(Struct, frozen=True):
+    """What was found out about one part."""
+
+    part: str
+    fine: bool
+    text: str
+
+
+@app.command()
+def check(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+    """Check the settings, and ask everything that they name: each provider, PostgreSQL, Kafka.
+
+    The exit code is 1 when something is wrong.
+    """
+    settings = settings_from(settings_file, data_dir)
+    path = settings_file or Path(DEFAULT_FILE)
+    source = f"{path} is valid" if path.exists() else "there is no settings file; the defaults are used"
+    findings = [Finding("settings", True, source), *asyncio.run(_ask_all(settings))]
+    for finding in findings:
+        _print(finding)
+    if not all(finding.fine for finding in findings):
+        sys.exit(1)
+
+
+async def _ask_all(settings: Settings) -> list[Finding]:
+    asked = [_ask("PostgreSQL", partial(_postgres, settings))]
+    if settings.queue.kind == "kafka":
+        asked.append(_ask("Kafka", partial(asyncio.to_thread, _kafka, settings)))
+    asked += [
+        _ask(f"{channel.value}: {name}", partial(_provider, settings, channel, name))
+        for channel in Channel
+        for name in settings.channels.get(channel, ())
+    ]
+    findings = list(await asyncio.gather(*asked))
+    findings += [_sandboxed(settings, channel) for channel in Channel if not settings.channels.get(channel)]
+    return findings + list(_unused(settings))
+
+
+async def _ask(part: str, ask: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return Finding(part, True, await ask())
+    except TimeoutError:
+        return Finding(part, False, f"no answer within {_PATIENCE:.0f} s; is the address right, and open from here?")
+    except TidingsError as error:
+        return Finding(part, False, str(error))
+
+
+async def _postgres(settings: Settings) -> str:
+    dsn = settings.database.dsn
+    if dsn is None:
+        running = DataFolder(settings.data_dir).running()
+        if running is None:
+            return f"`tidings up` starts its own: {choose(None, available()).origin}"
+        dsn = running.dsn
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise SettingsError(
+            f"cannot connect: {str(error) or type(error).__name__}. Check database.dsn: "
+            "postgresql://user:password@host:5432/name"
+        ) from error
+    try:
+        return str(await connection.fetchval("SELECT version()")).partition(" on ")[0]
+    finally:
+        await connection.close()
+
+
+def _kafka(settings: Settings) -> str:
+    brokers = settings.queue.brokers
+    if not brokers:
+        raise SettingsError('queue.brokers is empty: list the bootstrap servers, such as "host:9092,host2:9092"')
+    try:
+        known = AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
+    except KafkaException as error:
+        raise SettingsError(f"no broker of {brokers} answers: {error.args[0].str()}. Check queue.brokers") from error
+    if len(known.brokers) < settings.queue.replication:
+        raise SettingsError(
+            f"there are {len(known.brokers)} brokers, too few for queue.replication = {settings.queue.replication}"
+        )
+    return f"{len(known.brokers)} brokers answer"
+
+
+async def _provider(settings: Settings, channel: Channel, name: str) -> str:
+    if name not in settings.providers and name in providers() and settings.sandbox.enabled:
+        return f"has no section [providers.{name}], so the sandbox stands in for it"
+    receipts = f"{settings.public_url}/v1/receipts/{name}"
+    provider = build(name, settings.providers.get(name, {}), Tools(receipts, SystemClock(), None))
+    try:
+        if provider.channel is not channel:
+            raise SettingsError(f"it serves {provider.channel.value}; name it under channels.{provider.channel.value}")
+        return await provider.check()
+    finally:
+        await provider.close()
+
+
+def _sandboxed(settings: Settings, channel: Channel) -> Finding:
+    names = ", ".join(sandbox_credentials.CHANNELS[channel])
+    if settings.sandbox.enabled or channel is Channel.INAPP:
+        return Finding(channel.value, True, "the inbox" if channel is Channel.INAPP else "the sandbox: nothing is sent")
+    return Finding(
+        channel.value, False, f"no provider: the sandbox is off, so name one, as in {channel.value} = [{names!r}]"
+    )
+
+
+def _unused(settings: Settings) -> Iterator[Finding]:
+    """Provider sections that no channel names: written, checked by nobody, and never used."""
+    known = providers()
+    named = {name for names in settings.channels.values() for name in names}
+    for name in settings.providers:
+        part = f"providers.{name}"
+        if name not in known:
+            yield Finding(part, False, f"there is no such provider; there are {', '.join(known)}")
+        elif name not in named:
+            channel = known[name].channel.value
+            yield Finding(part, False, f'is not used: write {channel} = ["{name}"] under [channels]')
+
+
+def _print(finding: Finding) -> None:
+    mark = typer.style("ok   ", fg="green") if finding.fine else typer.style("wrong", fg="red", bold=True)
+    start = f"{finding.part:<18} "
+    indent = " " * (6 + len(start))
+    lines = [piece for line in finding.text.splitlines() for piece in textwrap.wrap(line, _WIDTH - len(indent))] or [""]
+    typer.echo(f"{mark} {start}{lines[0]}")
+    for line in lines[1:]:
+        typer.echo(indent + line)

@@ -1,0 +1,71 @@
+"""What the first start makes so that there is something to try, and what every start prints."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
+from tidings.cli.client import Api, Refused
+from tidings.cli.folder import DataFolder
+from tidings.cli.plain import command_name, say
+from tidings.cli.shop.publish import declare_categories, publish
+from tidings.cli.shop.templates import TEMPLATES
+from tidings.cli.tenants import DEMO_TENANT
+from tidings.config import Settings
+
+DEMO_PROFILE: dict[str, Any] = {
+    "name": "Ada",
+    "email": "demo@example.com",
+    "phone": "+5511961234567",
+    "devices": ["demo-phone"],
+    "locale": "pt-BR",
+    "timezone": "America/Sao_Paulo",
+}
+
+
+def prepare(url: str, key: str) -> None:
+    """Make the demo tenant's categories, template and user where they are missing; what is there stays as it is."""
+    with Api(url, key) as api:
+        declare_categories(api)
+        publish(api, [template for template in TEMPLATES if template.name == DEMO_TEMPLATE])
+        try:
+            api.call("GET", f"/v1/users/{DEMO_USER}")
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            api.call("PUT", f"/v1/users/{DEMO_USER}", DEMO_PROFILE)
+
+
+def curl(url: str, key: str) -> str:
+    """One line that sends an order confirmation to the demo user on every channel."""
+    body = shlex.quote(json.dumps(ORDER, ensure_ascii=False, separators=(",", ":")))
+    return (
+        f"curl -sS {url}/v1/notifications -H 'Authorization: Bearer {key}' "
+        f"-H 'Content-Type: application/json' -d {body}"
+    )
+
+
+def greet(settings: Settings, folder: DataFolder, key: str, took: float) -> None:
+    """Say where everything is and what to try. `took` is in seconds."""
+    url = settings.http.local_url
+    me = command_name()
+    own_folder = "" if folder.path == Path.cwd() / "tidings-data" else f" --data-dir {shlex.quote(str(folder.path))}"
+    say(f"\nTidings is up, after {took:.1f} s.\n")
+    say(f"  API            {url}")
+    say(f"  API reference  {url}/docs")
+    if settings.sandbox.enabled:
+        say(f"  Sandbox viewer {settings.sandbox.local_url}")
+    say(f"  API key        {key}")
+    say(f"                 (tenant {DEMO_TENANT}, may do everything; kept in {folder.path / 'demo.key'})")
+    say("\nPaste this line into another terminal. The sandbox viewer then shows an order confirmation as an email,")
+    say("a text message, a push notification and an item of the inbox, in the language of the user `demo`:\n")
+    say(curl(url, key))
+    say("\nThen try:\n")
+    say(f"  {me} send{own_folder} --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'")
+    say(f"  {me} status{own_folder} <the id that it prints>")
+    say(f"  {me} demo{own_folder}      a shop with 50,000 people and a day of orders")
+    say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
+    say(f"\nCtrl-C stops everything; the data stays in {folder.path}")

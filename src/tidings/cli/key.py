@@ -1,0 +1,72 @@
+"""`tidings key`: the API keys of a tenant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tidings.cli.options import DataDir, SettingsFile
+from tidings.cli.plain import CannotGoOn, say
+from tidings.cli.tenants import DEMO_TENANT, dsn_from, new_key, now, opened
+from tidings.cli.times import local
+from tidings.model.tenant import ApiKey, Scope
+
+app = typer.Typer(help="Create, list and revoke a tenant's API keys.", no_args_is_help=True)
+
+OfTenant = Annotated[str, typer.Option("--tenant", help="The tenant's id.")]
+
+
+@app.command()
+def create(
+    tenant: OfTenant = DEMO_TENANT,
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; without it, everything.")] = None,
+    name: Annotated[str, typer.Option(help="What it is for, to know it in the list.")] = "",
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key and print it."""
+    scopes = tuple(scope or Scope)
+    secret = asyncio.run(_create(dsn_from(settings_file, data_dir), tenant, scopes, name))
+    say(f"API key  {secret}\nmay      {', '.join(scopes)}\nThe key is shown only now: keep it.")
+
+
+@app.command(name="list")
+def list_(tenant: OfTenant = DEMO_TENANT, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+    """List a tenant's keys: the id, the start of the secret, and what each may do."""
+    for key in asyncio.run(_list(dsn_from(settings_file, data_dir), tenant)):
+        state = "works" if key.revoked_at is None else f"revoked {local(key.revoked_at)}"
+        say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  since {local(key.created_at)}  {key.name}")
+
+
+@app.command()
+def revoke(
+    id: Annotated[str, typer.Argument(help="The key's id, or the start of its secret, as `key list` shows them.")],
+    tenant: OfTenant = DEMO_TENANT,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Revoke a key; every process of the API refuses it within a second."""
+    key = asyncio.run(_revoke(dsn_from(settings_file, data_dir), tenant, id))
+    say(f"{key.id} ({key.prefix}…) is revoked")
+
+
+async def _create(dsn: str, tenant: str, scopes: tuple[Scope, ...], name: str) -> str:
+    async with opened(dsn) as tenants:
+        return await new_key(tenants, tenant, scopes, name)
+
+
+async def _list(dsn: str, tenant: str) -> Sequence[ApiKey]:
+    async with opened(dsn) as tenants:
+        return await tenants.keys(tenant)
+
+
+async def _revoke(dsn: str, tenant: str, id: str) -> ApiKey:
+    async with opened(dsn) as tenants:
+        found = [key for key in await tenants.keys(tenant) if id in {key.id, key.prefix} or id.startswith(key.prefix)]
+        if len(found) != 1:
+            raise CannotGoOn(f"the tenant {tenant!r} has no key {id[:24]!r}; `tidings key list` shows what it has")
+        await tenants.revoke(tenant, found[0].id, now())
+        return found[0]

@@ -1,0 +1,59 @@
+"""Plain sentences for people: steps, warnings and the errors that end a command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidings.model.errors import TidingsError
+
+
+class CannotGoOn(TidingsError):
+    """The command ends here; the text says why and what to do next. `code` is the exit code."""
+
+    def __init__(self, text: str, code: int = 2) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def say(text: str = "") -> None:
+    """A line on standard output, at once. Never wrapped: what is printed can be copied."""
+    print(text, flush=True)
+
+
+def say_error(text: str) -> None:
+    """A sentence on standard error."""
+    print(f"tidings: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """A step that takes a while: its name while it runs, then how long it took (on one line in a terminal)."""
+    began = time.monotonic()
+    live = sys.stdout.isatty()
+    if live:
+        print(f"  {what} …", end="", flush=True)
+    try:
+        yield
+    except BaseException:
+        if live:
+            print(flush=True)
+        raise
+    took = f"{time.monotonic() - began:5.1f} s"
+    print(f"\r  {what:<44} {took}" if live else f"  {what:<44} {took}", flush=True)
+
+
+def command_name() -> str:
+    """How the reader can call this program: by its name where it is on the PATH, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "tidings":
+        return f"{sys.executable} -m tidings.cli"
+    found = shutil.which("tidings")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "tidings"
+    return os.path.relpath(called)

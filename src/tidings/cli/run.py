@@ -1,0 +1,75 @@
+"""`tidings run`: one process, by role. `up` starts its children with it; larger installations start them themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from io import BufferedReader
+from typing import Annotated
+
+import msgspec
+import typer
+import uvloop
+
+from tidings import wiring
+from tidings.cli.child import GRACE, READY
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import CannotGoOn, say
+from tidings.config import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    role: Annotated[list[str], typer.Option("--role", help="api, worker, sandbox or all; may be given several times.")],
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run one process with the given roles until SIGTERM, on a PostgreSQL that runs already.
+
+    It prints a line `ready {"<role>": "<address>"}` for each role that is ready.
+    """
+    roles = wiring.ROLES if "all" in role else frozenset(role)
+    if supervised:
+        line = socket.socket(fileno=os.dup(0))
+        reader = line.makefile("rb")
+        settings = Settings.model_validate_json(reader.readline())
+        threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
+
+        def ready(addresses: Mapping[str, str]) -> None:
+            with contextlib.suppress(OSError):  # the parent is gone, and this process ends for that
+                line.sendall(_ready_line(addresses) + b"\n")
+    else:
+        settings = settings_from(settings_file, data_dir)
+        if settings.database.dsn is None:
+            raise CannotGoOn(
+                "`tidings run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
+                "TIDINGS_DATABASE__DSN. `tidings up` brings its own."
+            )
+
+        def ready(addresses: Mapping[str, str]) -> None:
+            say(_ready_line(addresses).decode())
+
+    uvloop.run(wiring.run(settings, roles, ready))
+
+
+def _ready_line(addresses: Mapping[str, str]) -> bytes:
+    return READY + msgspec.json.encode(addresses)
+
+
+def _end_with_parent(reader: BufferedReader) -> None:
+    """Wait until the parent's end of the line closes, then end this process: in good order, or else at once."""
+    with contextlib.suppress(OSError):
+        while reader.readline():
+            continue
+    # A process that stops in time is gone before the timer fires.
+    timer = threading.Timer(GRACE, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+    os.kill(os.getpid(), signal.SIGTERM)

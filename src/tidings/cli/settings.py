@@ -1,0 +1,110 @@
+"""`tidings settings`: what applies now, and an example to start from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from tidings.channels.registry import config_of, providers
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.config import Settings
+from tidings.model.vocabulary import Channel
+
+app = typer.Typer()
+
+_HIDDEN = "(set, not shown)"
+_WIDTH = 100
+
+
+@app.command()
+def settings(
+    example: Annotated[bool, typer.Option("--example", help="Print a settings file with every setting in it.")] = False,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the settings that apply (secrets hidden), or with --example a settings file to start from."""
+    if example:
+        typer.echo(example_file(), nl=False)
+    else:
+        shown = msgspec.json.encode(public_view(settings_from(settings_file, data_dir)))
+        typer.echo(msgspec.json.format(shown).decode())
+
+
+def public_view(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON values, with whatever is secret hidden."""
+    tree = settings.model_dump(mode="json")
+    if tree["database"]["dsn"]:
+        tree["database"]["dsn"] = _HIDDEN
+    known = providers()
+    for name, section in tree["providers"].items():
+        fields = config_of(known[name]).model_fields if name in known else {}
+        for key in section:
+            if key not in fields or _secret(fields[key]):
+                section[key] = _HIDDEN
+    return tree
+
+
+def example_file() -> str:
+    """A TOML file: every setting with what it means, commented out where it has a default."""
+    lines = ["# Settings of Tidings. What is commented out shows its default. `tidings check` says what is wrong.", ""]
+    plain = {name: field for name, field in Settings.model_fields.items() if not _model(field)}
+    sections = {name: model for name, field in Settings.model_fields.items() if (model := _model(field))}
+    lines += _field("data_dir", plain["data_dir"])
+    for name, model in sections.items():
+        lines += ["", *_comment(model.__doc__ or ""), f"[{name}]"]
+        for key, field in model.model_fields.items():
+            lines += _field(key, field)
+    lines += ["", *_comment(f"Which providers serve a channel: {plain['channels'].description}."), "[channels]"]
+    for channel in Channel:
+        names = [name for name, provider in providers().items() if provider.channel is channel]
+        lines.append(f"# {channel.value} = {_toml(names)}")
+    for name, provider in providers().items():
+        doc = (provider.__doc__ or "").strip().split("\n\n")[0]
+        lines += ["", *_comment(f"{provider.channel.value}: {doc}"), f"# [providers.{name}]"]
+        fields = config_of(provider).model_fields
+        for key in sorted(fields, key=lambda key: not fields[key].is_required()):
+            lines += _field(key, fields[key])
+    return "\n".join(lines) + "\n"
+
+
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _field(name: str, field: FieldInfo) -> list[str]:
+    needed = field.is_required()
+    meaning = (field.description or "") + (" (required)" if needed else "")
+    value = (field.examples or [""])[0] if needed else field.get_default(call_default_factory=True)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if value is None:
+        value = (field.examples or [""])[0]
+    return [*_comment(meaning.strip()), f"# {name} = {_toml(value)}"]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), _WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }" if value else "{}"
+    # JSON's escapes are a subset of those of TOML's basic strings.
+    return msgspec.json.encode(str(value)).decode()
+
+
+def _secret(field: FieldInfo) -> bool:
+    return "SecretStr" in repr(field.annotation)

@@ -1,0 +1,59 @@
+"""`tidings status`: what became of a notification."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from tidings.cli.client import Api, connect
+from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
+from tidings.cli.timeline import entries, render
+from tidings.model.vocabulary import State
+from tidings.policy.transitions import RESTING
+
+app = typer.Typer()
+
+_LOOK_AGAIN = 0.25
+
+
+@app.command()
+def status(
+    id: Annotated[str, typer.Argument(help="The notification's id, ntf_….")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until nothing more will happen.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the timeline of a notification: each delivery with its times, attempts, providers and reasons."""
+    with connect(url, key, settings_file, data_dir) as api:
+        show(api, id, follow=follow, as_json=as_json)
+
+
+def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
+    """Print a notification. With `follow` first its facts as they come, until its state rests."""
+    view = _read(api, id)
+    shown = 0
+    while follow and State(view["state"]) not in RESTING:
+        if not as_json:
+            for line in entries(view["timeline"][shown:], view["created_at"]):
+                typer.echo(line)
+            shown = len(view["timeline"])
+        time.sleep(_LOOK_AGAIN)
+        view = _read(api, id)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(view)).decode())
+        return
+    if shown:
+        typer.echo()
+    for line in render(view):
+        typer.echo(line)
+
+
+def _read(api: Api, id: str) -> dict[str, Any]:
+    view: dict[str, Any] = api.call("GET", f"/v1/notifications/{id}")
+    return view

@@ -1,0 +1,49 @@
+"""`tidings tenant`: the products and teams that send."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from tidings.cli.options import DataDir, SettingsFile
+from tidings.cli.plain import CannotGoOn, say
+from tidings.cli.tenants import dsn_from, new_key, now, opened
+from tidings.cli.times import local
+from tidings.model.tenant import Scope, Tenant
+
+app = typer.Typer(help="Create and list tenants: the products and teams that send.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    id: Annotated[str, typer.Argument(help="A short name: letters, digits and dashes.")],
+    name: Annotated[str | None, typer.Option(help="The name for people.")] = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create a tenant with a first API key that may do everything, and print that key."""
+    if not (id.replace("-", "").isalnum() and id.isascii() and id == id.lower() and len(id) <= 63):
+        raise CannotGoOn(f"{id!r} cannot be a tenant's id: use lower-case letters, digits and dashes, at most 63")
+    secret = asyncio.run(_create(dsn_from(settings_file, data_dir), Tenant(id, name or id, now())))
+    say(f"tenant   {id}\nAPI key  {secret}\nThe key is shown only now: keep it.")
+
+
+@app.command(name="list")
+def list_(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+    """List the tenants."""
+    for tenant in asyncio.run(_list(dsn_from(settings_file, data_dir))):
+        say(f"{tenant.id:<24} {tenant.name:<32} since {local(tenant.created_at)}")
+
+
+async def _create(dsn: str, tenant: Tenant) -> str:
+    async with opened(dsn) as tenants:
+        if not await tenants.add(tenant):
+            raise CannotGoOn(f"there is a tenant {tenant.id!r} already; `tidings key create` makes more keys for it")
+        return await new_key(tenants, tenant.id, tuple(Scope), "first key")
+
+
+async def _list(dsn: str) -> list[Tenant]:
+    async with opened(dsn) as tenants:
+        return list(await tenants.list())

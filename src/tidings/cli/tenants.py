@@ -1,0 +1,75 @@
+"""Tenants and keys straight in the store: whoever can read the DSN may make them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tidings.api.keys import SECRET_BYTES, digest_of, mint
+from tidings.backends.postgres.store import PostgresStore
+from tidings.cli.folder import DataFolder
+from tidings.cli.options import settings_from
+from tidings.cli.plain import CannotGoOn
+from tidings.model.tenant import Scope, Tenant
+from tidings.ports.store import Tenants
+
+DEMO_TENANT = "demo"
+_CONNECTIONS = 2
+
+
+def now() -> int:
+    """Milliseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def dsn_from(settings_file: Path | None, data_dir: Path | None) -> str:
+    """The DSN in the settings, or else of what runs on the data folder.
+
+    Raises:
+        CannotGoOn: there is neither.
+    """
+    settings = settings_from(settings_file, data_dir)
+    if settings.database.dsn is not None:
+        return settings.database.dsn
+    folder = DataFolder(settings.data_dir)
+    running = folder.running()
+    if running is None:
+        raise CannotGoOn(
+            f"no database: nothing runs on the data folder {folder.path}, and the settings have no database.dsn. Start "
+            "`tidings up` in another terminal, name its folder with --data-dir, or set TIDINGS_DATABASE__DSN."
+        )
+    return running.dsn
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[Tenants]:
+    """The tenants in the database at `dsn`."""
+    store = await PostgresStore.open(dsn, _CONNECTIONS)
+    try:
+        yield store.tenants
+    finally:
+        await store.close()
+
+
+async def new_key(tenants: Tenants, tenant: str, scopes: tuple[Scope, ...], name: str) -> str:
+    """Make and store a key; its secret. Raises NotFound when there is no such tenant."""
+    secret, key = mint(tenant, scopes, name, now(), secrets.token_bytes(SECRET_BYTES))
+    await tenants.add_key(key)
+    return secret
+
+
+async def demo_key(dsn: str, folder: DataFolder) -> str:
+    """The secret of the demo tenant's key: the kept one where it still works, else a new one. Makes the tenant, too."""
+    async with opened(dsn) as tenants:
+        await tenants.add(Tenant(DEMO_TENANT, "Demo", now()))
+        kept = folder.demo_key
+        if kept is not None:
+            known = await tenants.key(digest_of(kept.encode()))
+            if known is not None and known.tenant == DEMO_TENANT and known.revoked_at is None:
+                return kept
+        secret = await new_key(tenants, DEMO_TENANT, tuple(Scope), "made by tidings up")
+    folder.keep_demo_key(secret)
+    return secret

@@ -1,0 +1,112 @@
+"""A notification's timeline in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+
+from tidings.cli.times import duration, moment
+
+WIDTH = 80
+_INDENT = " " * 4
+_COLOURS = {
+    "delivered": "green",
+    "sent": "green",
+    "failed": "red",
+    "dead": "red",
+    "expired": "yellow",
+    "cancelled": "yellow",
+    "suppressed": "yellow",
+    "uncertain": "magenta",
+}
+_MEANINGS = {
+    "opted_out": "the user does not want this category here",
+    "muted": "the user has muted everything",
+    "quiet_hours": "waits until the user's quiet hours are over",
+    "send_at": "waits for its time",
+    "no_address": "the user has no address on this channel",
+    "unknown_user": "there is no such user",
+    "address_suppressed": "the address is on the suppression list",
+    "no_content": "the template has no content for this channel",
+    "template_error": "the template could not be rendered",
+    "retry": "is tried again",
+    "fallback": "is tried at another provider",
+    "attempts_exhausted": "every attempt failed",
+    "may_have_been_sent": "the provider may or may not have taken it",
+}
+
+
+def render(view: Mapping[str, Any]) -> list[str]:
+    """The lines: the notification, then each delivery with what happened to it, with the time since it was accepted."""
+    created = moment(view["created_at"])
+    lines = [f"{view['id']}  {_state(view['state'])}"]
+    what = view["template"] or "its own content"
+    if view["template_version"]:
+        what += f" (version {view['template_version']})"
+    to = view["user_id"] or "inline addresses"
+    about = f"{what}, to {to}, category {view['category']}, priority {view['priority']}"
+    lines += textwrap.wrap(about, WIDTH)
+    lines.append(f"accepted {created:%Y-%m-%d %H:%M:%S %Z}")
+    for name in ("send_at", "expires_at"):
+        if view[name]:
+            lines.append(f"{name.replace('_', ' ')} {moment(view[name]):%Y-%m-%d %H:%M:%S %Z}")
+    general = [entry for entry in view["timeline"] if entry["delivery"] is None]
+    if general:
+        lines += ["", *entries(general, view["created_at"])]
+    for delivery in view["deliveries"]:
+        lines += ["", *_heading(delivery)]
+        lines += entries([e for e in view["timeline"] if e["delivery"] == delivery["id"]], view["created_at"])
+    return lines
+
+
+def entries(timeline: Iterable[Mapping[str, Any]], created_at: str) -> list[str]:
+    """A line, or a few, for each entry of a timeline; `created_at` is when the notification was accepted."""
+    created = moment(created_at)
+    lines = []
+    for entry in timeline:
+        at = moment(entry["at"])
+        since = duration(max(0.0, (at - created).total_seconds()))
+        start = f"{_INDENT}{at:%H:%M:%S}.{at.microsecond // 1000:03}  {'+' + since:>12}  "
+        lines += _wrapped(start, f"{entry['state']:<10}", _told(entry), entry["state"])
+    return lines
+
+
+def _heading(delivery: Mapping[str, Any]) -> list[str]:
+    by = f" by {delivery['provider']}" if delivery["provider"] else ""
+    tries = len(delivery["attempts"])
+    count = f" after {tries} attempts" if tries > 1 else ""
+    line = f"{delivery['channel']:<6} {delivery['address'] or '(no address)'}: "
+    tail = f"{delivery['state']}{by}{count}"
+    if len(line) + len(tail) > WIDTH:
+        room = WIDTH - len(tail) - 3
+        line = line[: max(8, room)] + "…: "
+    return [line + _state(delivery["state"]) + tail.removeprefix(delivery["state"])]
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    parts = []
+    if entry["attempt"] and entry["provider"]:
+        parts.append(f"attempt {entry['attempt']} at {entry['provider']}")
+    elif entry["provider"]:
+        parts.append(entry["provider"])
+    reason = entry["reason"]
+    if reason:
+        meaning = _MEANINGS.get(reason)
+        parts.append(f"{reason} ({meaning})" if meaning else reason)
+    if entry["detail"]:
+        parts.append(entry["detail"])
+    return ", ".join(parts)
+
+
+def _wrapped(start: str, head: str, text: str, state: str) -> list[str]:
+    indent = " " * (len(start) + len(head) + 1)
+    pieces = textwrap.wrap(text, WIDTH - len(indent)) or [""]
+    first = start + typer.style(head, fg=_COLOURS.get(state)) + " " + pieces[0]
+    return [first.rstrip(), *(indent + piece for piece in pieces[1:])]
+
+
+def _state(state: str) -> str:
+    return typer.style(state, fg=_COLOURS.get(state), bold=True)

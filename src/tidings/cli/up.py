@@ -1,0 +1,192 @@
+"""`tidings up`: everything on one machine, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import webbrowser
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Annotated
+
+import structlog
+import typer
+
+from tidings.backends.postgres.migrate import migrate
+from tidings.backends.postgres.server import Server
+from tidings.cli import first_start
+from tidings.cli.child import Child
+from tidings.cli.folder import DataFolder, Running
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import CannotGoOn, say, step
+from tidings.cli.ports import Wish, choose
+from tidings.cli.tenants import demo_key
+from tidings.config import Settings
+
+app = typer.Typer()
+
+ROLES = ("sandbox", "api", "worker")
+_READY_WITHIN = 60.0
+_LOOK_AT_LOGS_EVERY = 60.0
+
+
+@app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="The API's port [8400]; 0 takes any free one.")] = None,
+    sandbox_port: Annotated[int | None, typer.Option(help="The sandbox's port [8401]; 0: any free one.")] = None,
+    smtp_port: Annotated[int | None, typer.Option(help="The sandbox's SMTP port [8425]; 0: any free one.")] = None,
+    data_dir: DataDir = None,
+    settings_file: SettingsFile = None,
+    open_viewer: Annotated[bool, typer.Option("--open", help="Open the sandbox's viewer in the browser.")] = False,
+) -> None:
+    """Start everything on this machine and keep it running until Ctrl-C.
+
+    PostgreSQL (unless database.dsn is set), the API, the worker, and the sandbox that stands in for the vendors.
+    """
+    if port == 0:
+        # Who asks for any free port is not bound to the sandbox's either.
+        sandbox_port = 0 if sandbox_port is None else sandbox_port
+        smtp_port = 0 if smtp_port is None else smtp_port
+    chosen = {"port": sandbox_port, "smtp_port": smtp_port}
+    settings = settings_from(
+        settings_file,
+        data_dir,
+        http={} if port is None else {"port": port},
+        sandbox={name: value for name, value in chosen.items() if value is not None},
+    )
+    structlog.configure(processors=[_plain_event], logger_factory=structlog.PrintLoggerFactory())
+    with suppress(asyncio.CancelledError):
+        asyncio.run(_up(settings, open_viewer))
+
+
+async def _up(settings: Settings, open_viewer: bool) -> None:
+    began = time.monotonic()
+    folder = DataFolder(settings.data_dir)
+    folder.prepare()
+    settings = settings.model_copy(update={"data_dir": folder.path})
+    children: list[Child] = []
+    _stop_on_signals(children)
+    with folder.mine():
+        settings = _with_ports(settings)
+        say(f"Tidings starts; its data is in {folder.path}")
+        async with AsyncExitStack() as stack:
+            dsn = settings.database.dsn
+            if dsn is None:
+                dsn = await stack.enter_async_context(_postgres(folder))
+            settings = settings.model_copy(update={"database": settings.database.model_copy(update={"dsn": dsn})})
+            with step("Schema"):
+                await migrate(dsn)
+            roles = [role for role in ROLES if role != "sandbox" or settings.sandbox.enabled]
+
+            def announce() -> None:
+                folder.announce(_running(settings, children, dsn))
+
+            children += [Child(role, settings, folder.logs / f"{role}.log", announce) for role in roles]
+            await stack.enter_async_context(_kept(children))
+            with step("Processes: " + ", ".join(roles)):
+                await _all_ready(children)
+            key = await demo_key(dsn, folder)
+            with step("Demo: tenant, user, template"):
+                await asyncio.to_thread(first_start.prepare, settings.http.local_url, key)
+            first_start.greet(settings, folder, key, time.monotonic() - began)
+            if open_viewer and settings.sandbox.enabled:
+                webbrowser.open(settings.sandbox.local_url)
+            await asyncio.get_running_loop().create_future()
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """The same with real ports. Raises CannotGoOn when one is in use."""
+    http, sandbox = settings.http, settings.sandbox
+    wishes = [Wish(http.host, http.port, "the API", "--port")]
+    if sandbox.enabled:
+        wishes.append(Wish(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port"))
+        wishes.append(Wish(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port"))
+    ports = choose(wishes)
+    update: dict[str, object] = {"http": http.model_copy(update={"port": ports[0]})}
+    if sandbox.enabled:
+        update["sandbox"] = sandbox.model_copy(update={"port": ports[1], "smtp_port": ports[2]})
+    return settings.model_copy(update=update)
+
+
+@asynccontextmanager
+async def _postgres(folder: DataFolder) -> AsyncIterator[str]:
+    """The bundled PostgreSQL for as long as the context lasts; its DSN."""
+    server = Server(folder.path)
+    starting = asyncio.create_task(asyncio.to_thread(server.start))
+    try:
+        with step("PostgreSQL"):
+            dsn = await asyncio.shield(starting)
+        yield dsn
+    finally:
+        # A start that was interrupted runs on in its thread: nothing can be stopped before it ends.
+        await asyncio.wait({starting})
+        await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def _kept(children: Sequence[Child]) -> AsyncIterator[None]:
+    """Keep the children running for as long as the context lasts, then stop them."""
+    async with asyncio.TaskGroup() as group:
+        for child in children:
+            group.create_task(child.keep())
+        logs = group.create_task(_trim_logs(children))
+        try:
+            yield
+        finally:
+            logs.cancel()
+            await asyncio.gather(*(child.stop() for child in children))
+
+
+async def _trim_logs(children: Sequence[Child]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_AT_LOGS_EVERY)
+        for child in children:
+            await asyncio.to_thread(child.trim_log)
+
+
+async def _all_ready(children: Sequence[Child]) -> None:
+    try:
+        async with asyncio.timeout(_READY_WITHIN):
+            await asyncio.gather(*(child.ready.wait() for child in children))
+    except TimeoutError as error:
+        late = next(child for child in children if not child.ready.is_set())
+        raise CannotGoOn(f"the {late.role} is not ready after {_READY_WITHIN:.0f} s. Its log: {late.log}", 1) from error
+
+
+def _running(settings: Settings, children: Sequence[Child], dsn: str) -> Running:
+    return Running(
+        pid=os.getpid(),
+        api_url=settings.http.local_url,
+        sandbox_url=settings.sandbox.local_url if settings.sandbox.enabled else None,
+        dsn=dsn,
+        children={child.role: child.pid for child in children},
+    )
+
+
+def _stop_on_signals(children: Sequence[Child]) -> None:
+    """The first signal ends this coroutine, and everything it started in order; a second one kills the children."""
+    loop = asyncio.get_running_loop()
+    this = asyncio.current_task(loop)
+    asked = False
+
+    def stop() -> None:
+        nonlocal asked
+        if asked:
+            for child in children:
+                child.kill()
+            return
+        asked = True
+        say("\nStopping …")
+        if this is not None:
+            this.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+
+
+def _plain_event(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
+    """What the server's keeper logs, as a line for people."""
+    what = str(event.pop("event", "")).replace("_", " ")
+    return f"{what}: " + ", ".join(f"{name} {value}" for name, value in event.items() if value)
