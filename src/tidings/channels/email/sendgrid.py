@@ -1,0 +1,315 @@
+"""SendGrid: email by the v3 Mail Send API. Deliveries with equal content go out in one request.
+
+Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid):
+
+- The request and its answer 202 with `X-Message-Id`: `api-reference/mail-send/mail-send`.
+- At most 1,000 personalizations in a request; errors are status 400 with `errors[].field` and `errors[].message`:
+  `api-reference/mail-send/errors`.
+- One person of a personalization does not see the others, and each may have custom arguments:
+  `for-developers/sending-email/personalizations`.
+- 429 with `X-RateLimit-Reset` in seconds since the epoch: `api-reference/how-to-use-the-sendgrid-v3-api/rate-limits`.
+- Events: see `sendgrid_events.py`.
+- The key's scopes, which `check` asks for: `api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-
+  user-has-access`.
+
+Mail Send knows no idempotency key, so a request without an answer stays uncertain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from pydantic import Field, field_validator
+
+from tidings.channels.email import sendgrid_events as events
+from tidings.channels.email.headers import one_line, split_address
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.parallel import NOT_BEGUN, in_parallel
+from tidings.channels.settings import HttpProviderConfig, HttpUrl, Mailbox, OneLine, Token
+from tidings.channels.tools import Tools
+from tidings.model.errors import SettingsError
+from tidings.model.notification import EmailContent
+from tidings.model.sending import EmailDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
+from tidings.ports.provider import EmailProvider
+
+MOST_PERSONALIZATIONS = 1000
+_AT_ONCE_PER_SEND = 64
+_MOST_ROUNDS = 3
+_PERSONALIZATION = re.compile(r"personalizations\.(\d{1,4})(?:\.|$)")
+_SCOPE = "mail.send"
+
+
+class SendgridConfig(HttpProviderConfig):
+    """`providers.sendgrid`."""
+
+    api_key: Token = Field(description='an API key with the permission "Mail Send"; it starts with SG.')
+    from_address: Mailbox = Field(description="the sender's address; SendGrid must have verified it or its domain")
+    from_name: OneLine | None = Field(default=None, description="the sender's name, as people see it")
+    webhook_public_key: str | None = Field(
+        default=None,
+        description="the Verification Key of the Signed Event Webhook; without it receipts are refused",
+    )
+    base_url: HttpUrl = Field(
+        default="https://api.sendgrid.com",
+        description="the API's address; https://api.eu.sendgrid.com for subusers in the EU",
+    )
+
+    @field_validator("webhook_public_key")
+    @classmethod
+    def _is_a_key(cls, value: str | None) -> str | None:
+        if value is not None:
+            events.load_key(value)
+        return value
+
+
+class _Mailbox(Struct, omit_defaults=True):
+    email: str
+    name: str | UnsetType = UNSET
+
+
+class _Personalization(Struct):
+    to: tuple[_Mailbox]
+    custom_args: dict[str, str]
+
+
+class _Part(Struct):
+    type: str
+    value: str
+
+
+class _Mail(Struct):
+    personalizations: list[_Personalization]
+    sender: _Mailbox = msgspec.field(name="from")
+    subject: str = ""
+    content: list[_Part] = []
+
+
+class _Problem(Struct):
+    message: str = ""
+    field: str | None = None
+
+
+class _Problems(Struct):
+    errors: list[_Problem] = []
+
+
+class _Scopes(Struct):
+    scopes: list[str]
+
+
+_encode = msgspec.json.Encoder().encode
+_problems = msgspec.json.Decoder(_Problems)
+_scopes = msgspec.json.Decoder(_Scopes)
+
+
+class Sendgrid(EmailProvider):
+    """Sends through SendGrid."""
+
+    name = "sendgrid"
+    Config: ClassVar[type[SendgridConfig]] = SendgridConfig
+    ERRORS: ClassVar = {
+        400: Rejected("refused"),
+        401: Retry("unauthorized"),
+        403: Rejected("forbidden", fallback=True),
+        404: Rejected("wrong_api_address", fallback=True),
+        405: Rejected("wrong_api_address", fallback=True),
+        413: Rejected("too_large", fallback=True),
+        415: Rejected("wrong_api_address", fallback=True),
+        429: Retry("throttled"),
+        500: Retry("provider_error"),
+        503: Retry("unavailable"),
+    }
+    batch_size = MOST_PERSONALIZATIONS
+
+    def __init__(self, config: SendgridConfig, tools: Tools) -> None:
+        """Send with `config`."""
+        self._at_once = min(_AT_ONCE_PER_SEND, config.concurrency)
+        self.concurrency = config.concurrency // self._at_once
+        # A batch may begin its last request when its time is nearly over, and repeat it without refused addresses.
+        self.timeout = (1 + _MOST_ROUNDS) * config.timeout
+        self._request_timeout = config.timeout
+        self._config = config
+        self._clock = tools.clock
+        self._sender = _Mailbox(config.from_address, config.from_name or UNSET)
+        self._key = None if config.webhook_public_key is None else events.load_key(config.webhook_public_key)
+        headers = {
+            "authorization": f"Bearer {config.api_key.get_secret_value()}",
+            "content-type": "application/json",
+            "accept": "application/json",
+        }
+        self._http = HttpClient(config.base_url, config, headers)
+
+    async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
+        """One request for each different content, with all its recipients."""
+        if len(batch) == 1:
+            return await self._send_group(batch, [0])
+        groups = _groups(batch)
+        answers = await in_parallel(
+            groups,
+            lambda places: self._send_group(batch, places),
+            None,
+            limit=self._at_once,
+            within=self._request_timeout,
+        )
+        results: list[SendResult] = [NOT_BEGUN] * len(batch)
+        for places, answer in zip(groups, answers, strict=True):
+            if answer is not None:
+                for place, result in zip(places, answer, strict=True):
+                    results[place] = result
+        return results
+
+    async def _send_group(self, batch: Sequence[EmailDelivery], places: Sequence[int]) -> list[SendResult]:
+        """Send equal content to the deliveries at `places`; their results, in that order.
+
+        SendGrid takes a request whole or not at all. When it names recipients that it refuses, those are out and the
+        others are sent again without them.
+        """
+        results: dict[int, SendResult] = {}
+        rest: list[tuple[int, _Personalization]] = []
+        for place in places:
+            one = _personalization(batch[place])
+            if isinstance(one, Rejected):
+                results[place] = one
+            else:
+                rest.append((place, one))
+        parts = _parts(batch[places[0]].content)
+        if not parts:
+            return [Rejected("no_content", detail="the email has neither text nor HTML")] * len(places)
+        subject = one_line(batch[places[0]].content.subject)
+        for _ in range(_MOST_ROUNDS):
+            if not rest:
+                break
+            mail = _Mail([one for _, one in rest], self._sender, subject, parts)
+            outcome, refused = await self._request(mail)
+            if not 0 < len(refused) < len(rest):
+                results |= {place: refused.get(at, outcome) for at, (place, _) in enumerate(rest)}
+                rest = []
+            else:
+                results |= {rest[at][0]: result for at, result in refused.items()}
+                rest = [pair for at, pair in enumerate(rest) if at not in refused]
+        again = Retry("refused_with_others", detail="SendGrid kept refusing other recipients of the same request")
+        results |= {place: again for place, _ in rest}
+        return [results[place] for place in places]
+
+    async def _request(self, mail: _Mail) -> tuple[SendResult, dict[int, Rejected]]:
+        """The result of the request, and of those personalizations that SendGrid refuses by their number."""
+        try:
+            body = _encode(mail)
+        except UnicodeEncodeError:
+            return Rejected("invalid_text", detail="the content is not valid Unicode"), {}
+        reply = await self._http.post("/v3/mail/send", body)
+        if not isinstance(reply, Answer):
+            return reply, {}
+        if reply.status == 202:
+            return Sent(reply.headers.get("x-message-id") or ""), {}
+        try:
+            problems = _problems.decode(reply.body).errors
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            problems = []
+        detail = brief("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
+        refused: dict[int, Rejected] = {}
+        if reply.status == 400:
+            refused = _refused(problems, len(mail.personalizations))
+        known = self.ERRORS.get(reply.status)
+        if known is None:
+            return by_status(reply, self._clock, detail), refused
+        detail = detail or f"HTTP status {reply.status}"
+        if isinstance(known, Retry):
+            return Retry(known.reason, self._reset(reply), detail), refused
+        return msgspec.structs.replace(known, detail=detail), refused
+
+    def _reset(self, answer: Answer) -> float | None:
+        """The seconds until SendGrid takes requests again."""
+        asked = retry_after(answer.headers, self._clock)
+        reset = answer.headers.get("x-ratelimit-reset") or ""
+        if asked is None and answer.status == 429 and reset.isascii() and reset.isdigit() and len(reset) < 15:
+            return max(0.0, int(reset) - self._clock.now() / 1000)
+        return asked
+
+    def receipts(self, request: InboundRequest) -> list[Receipt]:
+        """What the events say about deliveries of ours; others are left out. Raises BadReceipt when not SendGrid's."""
+        return events.read(request, self._key)
+
+    async def check(self) -> str:
+        """Ask what the key may do. Raises SettingsError saying what is wrong with it."""
+        reply = await self._http.get("/v3/scopes")
+        url = self._config.base_url
+        if not isinstance(reply, Answer):
+            raise SettingsError(
+                f"SendGrid does not answer at {url}: {reply.detail}. Look at providers.sendgrid.base_url."
+            )
+        if reply.status in (401, 403):
+            raise SettingsError(
+                f"SendGrid refuses providers.sendgrid.api_key (HTTP status {reply.status}). Make a new API key with "
+                'the permission "Mail Send" and copy it whole; it starts with SG.'
+            )
+        if reply.status != 200:
+            raise SettingsError(f"SendGrid could not be asked about the key now: HTTP status {reply.status}.")
+        try:
+            scopes = _scopes.decode(reply.body).scopes
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"what answers at {url} is not SendGrid. Look at providers.sendgrid.base_url."
+            ) from error
+        if _SCOPE not in scopes:
+            raise SettingsError(
+                'providers.sendgrid.api_key may not send: give the key the permission "Mail Send" in SendGrid.'
+            )
+        if self._key is None:
+            return (
+                "SendGrid takes the key. Its receipts are refused until providers.sendgrid.webhook_public_key is set."
+            )
+        return "SendGrid takes the key, and it may send."
+
+    async def close(self) -> None:
+        """Free the connections."""
+        await self._http.close()
+
+
+def _groups(batch: Sequence[EmailDelivery]) -> list[list[int]]:
+    """The places of deliveries that can share a request: equal content, each address once."""
+    open_groups: dict[EmailContent, tuple[list[int], set[str]]] = {}
+    groups: list[list[int]] = []
+    for place, delivery in enumerate(batch):
+        address = delivery.to.lower()
+        found = open_groups.get(delivery.content)
+        if found is None or address in found[1] or len(found[0]) == MOST_PERSONALIZATIONS:
+            found = ([], set())
+            open_groups[delivery.content] = found
+            groups.append(found[0])
+        found[0].append(place)
+        found[1].add(address)
+    return groups
+
+
+def _personalization(delivery: EmailDelivery) -> _Personalization | Rejected:
+    if split_address(delivery.to) is None:
+        return Rejected("invalid_address", detail="this is not one plain email address")
+    name = one_line(delivery.name) if delivery.name else ""
+    return _Personalization(
+        (_Mailbox(delivery.to, name or UNSET),),
+        events.marks(delivery),
+    )
+
+
+def _parts(content: EmailContent) -> list[_Part]:
+    """The plain part first, as SendGrid demands; it refuses empty ones."""
+    parts = []
+    if content.text:
+        parts.append(_Part("text/plain", content.text))
+    if content.html:
+        parts.append(_Part("text/html", content.html))
+    return parts
+
+
+def _refused(problems: Sequence[_Problem], count: int) -> dict[int, Rejected]:
+    refused: dict[int, Rejected] = {}
+    for problem in problems:
+        found = _PERSONALIZATION.match(problem.field or "")
+        if found is not None and int(found[1]) < count:
+            refused[int(found[1])] = Rejected("invalid_address", detail=brief(problem.message))
+    return refused

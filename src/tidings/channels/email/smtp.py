@@ -1,0 +1,347 @@
+"""SMTP: email through any server that speaks it, over connections that are used again.
+
+Facts: RFC 5321 (the commands, and section 4.2 for their replies), RFC 3207 (STARTTLS), RFC 8314 (TLS from the first
+byte on port 465), RFC 4954 (AUTH), RFC 2034 and RFC 3463 (enhanced status codes; their registry is
+https://www.iana.org/assignments/smtp-enhanced-status-codes), RFC 6531 (SMTPUTF8), RFC 7505 (a domain without mail).
+
+A reply that begins with 4 means later, one with 5 means never. A connection that breaks before the mail went out means
+later too; one that breaks after it leaves open whether the server took it (RFC 5321 section 4.2.5), so that is
+uncertain. SMTP has no receipts: bounces come back as mail to the sender's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Sequence
+from email.headerregistry import Address
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPTimeoutError
+from pydantic import Field, SecretStr, model_validator
+
+from tidings.channels.email.headers import split_address
+from tidings.channels.email.mime import ascii_domain, build, message_id
+from tidings.channels.http import brief
+from tidings.channels.parallel import NOT_BEGUN, in_parallel
+from tidings.channels.settings import Mailbox, OneLine, ProviderConfig, is_loopback
+from tidings.channels.tools import Tools
+from tidings.model.errors import SettingsError
+from tidings.model.sending import EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.ports.provider import EmailProvider
+
+_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
+_UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
+_PORTS = {"tls": 465, "starttls": 587, "none": 25}
+
+
+class SmtpConfig(ProviderConfig):
+    """`providers.smtp`."""
+
+    host: str = Field(pattern=r"^[A-Za-z0-9._:-]+$", description="the mail server")
+    port: int | None = Field(default=None, ge=1, le=65535, description="its port: 465, 587 or 25, as security demands")
+    security: Literal["tls", "starttls", "none"] | None = Field(
+        default=None,
+        description="tls (from the first byte), starttls or none; unset: tls on port 465, none for a server on this "
+        "machine, else starttls",
+    )
+    validate_certificates: bool = Field(
+        default=True, description="whether the server must prove its name; false only for a server of your own"
+    )
+    username: str | None = Field(default=None, description="the name to log in with, if the server wants one")
+    password: SecretStr | None = Field(default=None, description="the password that belongs to username")
+    from_address: Mailbox = Field(description="the sender's address; bounces come back to it")
+    from_name: OneLine | None = Field(default=None, description="the sender's name, as people see it")
+    helo_name: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+$", description="the name to greet with; unset: this machine's own"
+    )
+    connections: int = Field(default=10, ge=1, le=1000, description="connections at once, at most")
+    timeout: float = Field(default=10.0, gt=0, le=300, description="seconds to wait for the server at each step")
+
+    @model_validator(mode="after")
+    def _login_is_whole_and_safe(self) -> SmtpConfig:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together; set both or none")
+        if self.username is not None and self.transport == "none" and not self.is_here:
+            raise ValueError("security = none would send the password readable over the network; use starttls or tls")
+        return self
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the server is on this machine."""
+        return is_loopback(f"smtp://[{self.host}]" if ":" in self.host else f"smtp://{self.host}")
+
+    @property
+    def transport(self) -> Literal["tls", "starttls", "none"]:
+        """`security`, settled."""
+        if self.security is not None:
+            return self.security
+        if self.port == _PORTS["tls"]:
+            return "tls"
+        return "none" if self.is_here else "starttls"
+
+
+class _Envelope:
+    """Who it is for, as the server is told, and the mail itself."""
+
+    __slots__ = ("domain", "local", "mail", "reference")
+
+    def __init__(self, local: str, domain: str, mail: bytes, reference: str) -> None:
+        self.local = local
+        self.domain = domain
+        self.mail = mail
+        self.reference = reference
+
+
+class Smtp(EmailProvider):
+    """Sends over SMTP, one transaction for each delivery."""
+
+    name = "smtp"
+    Config: ClassVar[type[SmtpConfig]] = SmtpConfig
+    ERRORS: ClassVar = {
+        421: Retry("service_unavailable"),
+        450: Retry("mailbox_busy"),
+        451: Retry("local_error"),
+        452: Retry("insufficient_storage"),
+        530: Retry("unauthorized"),
+        534: Retry("unauthorized"),
+        535: Retry("unauthorized"),
+        550: Rejected("mailbox_unavailable"),
+        551: Rejected("user_not_local"),
+        552: Rejected("storage_exceeded"),
+        553: Rejected("mailbox_name_not_allowed"),
+        554: Rejected("refused", fallback=True),
+        "4.2.2": Retry("mailbox_full"),
+        "4.7.0": Retry("deferred_by_policy"),
+        "4.7.1": Retry("deferred_by_policy"),
+        "5.1.1": Rejected("no_such_mailbox", suppress=True),
+        "5.1.2": Rejected("no_such_domain", suppress=True),
+        "5.1.3": Rejected("invalid_address", suppress=True),
+        "5.1.6": Rejected("mailbox_moved", suppress=True),
+        "5.1.7": Rejected("sender_refused", fallback=True),
+        "5.1.8": Rejected("sender_refused", fallback=True),
+        "5.1.10": Rejected("domain_takes_no_mail", suppress=True),
+        "5.2.1": Rejected("mailbox_disabled", suppress=True),
+        "5.2.2": Rejected("mailbox_full"),
+        "5.2.3": Rejected("too_large"),
+        "5.3.4": Rejected("too_large"),
+        "5.4.4": Rejected("unroutable"),
+        "5.7.1": Rejected("refused_by_policy", fallback=True),
+        "5.7.8": Retry("unauthorized"),
+        "5.7.26": Rejected("sender_not_authenticated", fallback=True),
+    }
+
+    def __init__(self, config: SmtpConfig, tools: Tools) -> None:
+        """Send with `config`."""
+        self.concurrency = config.connections
+        # Connecting up to the recipient has one timeout, then the server answers DATA and the mail.
+        self.timeout = 4 * config.timeout
+        self._config = config
+        self._clock = tools.clock
+        local, _, domain = config.from_address.rpartition("@")
+        self._sender = Address(display_name=config.from_name or "", username=local, domain=domain)
+        self._port = config.port or _PORTS[config.transport]
+        self._slots = asyncio.Semaphore(config.connections)
+        self._idle: list[SMTP] = []
+
+    async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
+        """One transaction for each, over up to `connections` connections."""
+        return await in_parallel(
+            batch, self._send, NOT_BEGUN, limit=self._config.connections, within=self._config.timeout
+        )
+
+    async def _send(self, delivery: EmailDelivery) -> SendResult:
+        envelope = self._envelope(delivery)
+        if isinstance(envelope, Rejected):
+            return envelope
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._config.timeout):
+                    connection = await self._announce(envelope)
+            except TimeoutError:
+                return Retry("no_answer", detail="the server did not answer before the mail was sent")
+            if not isinstance(connection, SMTP):
+                return connection
+            return await self._hand_over(connection, envelope)
+
+    def _envelope(self, delivery: EmailDelivery) -> _Envelope | Rejected:
+        parts = split_address(delivery.to)
+        domain = None if parts is None else ascii_domain(parts[1])
+        if parts is None or domain is None:
+            return Rejected("invalid_address", detail="this is not one plain email address")
+        if delivery.content.text is None and delivery.content.html is None:
+            return Rejected("no_content", detail="the email has neither text nor HTML")
+        local = parts[0]
+        try:
+            mail = build(delivery, self._sender, (local, domain), self._clock.now())
+        except ValueError as error:
+            return Rejected("invalid_text", detail=brief(f"the content cannot be written as an email: {error}"))
+        return _Envelope(local, domain, mail, message_id(delivery.idempotency_key, self._sender.domain))
+
+    async def _announce(self, envelope: _Envelope) -> SMTP | SendResult:
+        """A connection whose server has agreed to take a mail for the recipient, or why there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_connected:
+                agreed = await self._ask(connection, envelope)
+                if agreed is not None:
+                    return agreed
+        try:
+            connection = await self._connect()
+        except SMTPAuthenticationError as error:
+            return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"))
+        except (SMTPException, OSError) as error:
+            return Retry("unreachable", detail=brief(f"no session with {self._where}: {error}"))
+        agreed = await self._ask(connection, envelope)
+        return agreed or Retry(
+            "connection_lost", detail=f"{self._where} closed the connection before the mail was sent"
+        )
+
+    async def _ask(self, connection: SMTP, envelope: _Envelope) -> SMTP | SendResult | None:
+        """MAIL and RCPT; None when the connection turned out to be closed, and nothing was sent."""
+        options: tuple[bytes, ...] = ()
+        if not envelope.local.isascii():
+            if not connection.supports_extension("smtputf8"):
+                self._idle.append(connection)
+                return Rejected(
+                    "address_not_supported", fallback=True, detail=f"{self._where} takes only ASCII addresses"
+                )
+            options = _UTF8_OPTIONS
+        recipient = f"TO:<{envelope.local}@{envelope.domain}>".encode()
+        try:
+            reply = await connection.execute_command(b"MAIL", f"FROM:<{self._config.from_address}>".encode(), *options)
+            to_sender = reply.code != 250
+            if not to_sender:
+                reply = await connection.execute_command(b"RCPT", recipient)
+                if reply.code in (250, 251):
+                    return connection
+            if reply.code == 421:
+                connection.close()
+                return None
+            if connection.is_connected:
+                await connection.rset()
+                self._idle.append(connection)
+        except SMTPServerDisconnected:
+            connection.close()
+            return None
+        except (SMTPException, OSError) as error:
+            connection.close()
+            return Retry("provider_error", detail=brief(f"{self._where} broke the protocol: {error}"))
+        except BaseException:
+            connection.close()
+            raise
+        return self._judge(reply.code, reply.message, to_sender=to_sender)
+
+    async def _hand_over(self, connection: SMTP, envelope: _Envelope) -> SendResult:
+        """DATA and the mail itself."""
+        try:
+            await connection.data(envelope.mail)
+        except SMTPResponseException as error:
+            if not 400 <= error.code < 600:
+                connection.close()
+                return Uncertain("unreadable_answer", brief(f"{error.code} {error.message}"))
+            self._keep(connection)
+            return self._judge(error.code, error.message)
+        except (SMTPException, OSError) as error:
+            connection.close()
+            return Uncertain("no_answer", brief(f"the mail went out and {self._where} did not answer: {error}"))
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+        return Sent(envelope.reference)
+
+    def _keep(self, connection: SMTP) -> None:
+        if connection.is_connected:
+            self._idle.append(connection)
+
+    def _judge(self, code: int, text: str, *, to_sender: bool = False) -> SendResult:
+        """What follows from a refusal; `to_sender`: of the sender, so it says nothing about the recipient."""
+        detail = brief(f"{code} {text}")
+        found = _ENHANCED.match(text)
+        enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
+        known = self.ERRORS.get(enhanced) or self.ERRORS.get(code)
+        if known is None:
+            known = Retry("temporary") if 400 <= code < 500 else Rejected("refused", fallback=True)
+        if isinstance(known, Retry):
+            return Retry(known.reason, detail=detail)
+        if to_sender:
+            return Rejected("sender_refused", fallback=True, detail=detail)
+        return Rejected(known.reason, known.suppress, known.fallback, detail)
+
+    async def _connect(self) -> SMTP:
+        config = self._config
+        connection = SMTP(
+            hostname=config.host,
+            port=self._port,
+            username=config.username,
+            password=None if config.password is None else config.password.get_secret_value(),
+            local_hostname=config.helo_name,
+            timeout=config.timeout,
+            use_tls=config.transport == "tls",
+            start_tls=config.transport == "starttls",
+            tls_context=None if config.transport == "none" else self._tls,
+        )
+        try:
+            await connection.connect()
+            if connection.is_ehlo_or_helo_needed:
+                await connection.ehlo()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if not self._config.validate_certificates:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    @property
+    def _where(self) -> str:
+        return f"{self._config.host}:{self._port}"
+
+    async def check(self) -> str:
+        """Connect and log in. Raises SettingsError saying what is wrong with the settings."""
+        config, where = self._config, self._where
+        try:
+            async with asyncio.timeout(2 * config.timeout):
+                connection = await self._connect()
+                reply = await connection.noop()
+                await connection.quit()
+        except SMTPAuthenticationError as error:
+            raise SettingsError(
+                f"{where} refuses providers.smtp.username and providers.smtp.password: {error.code} {error.message}. "
+                "Many services want a password made for apps instead of the one for their website."
+            ) from error
+        except (SMTPTimeoutError, TimeoutError) as error:
+            raise SettingsError(
+                f"{where} does not answer. Look at providers.smtp.host and port, and at providers.smtp.security: a "
+                "server that wants tls says nothing to who begins without."
+            ) from error
+        except (SMTPConnectError, OSError) as error:
+            raise SettingsError(
+                f"there is no connection to {where}: {brief(str(error))}. Look at providers.smtp.host and port."
+            ) from error
+        except SMTPException as error:
+            raise SettingsError(
+                f"{where} does not speak as providers.smtp.security = {config.transport} demands: {brief(str(error))}."
+            ) from error
+        login = f"the login of {config.username}" if config.username is not None else "a session without login"
+        way = "without encryption" if config.transport == "none" else f"over {config.transport}"
+        return f"{where} accepted {login} {way} ({reply.code})."
+
+    async def close(self) -> None:
+        """Say goodbye on the idle connections and close them."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            try:
+                async with asyncio.timeout(1.0):
+                    await connection.quit()
+            except (SMTPException, OSError):
+                connection.close()

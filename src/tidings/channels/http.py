@@ -1,0 +1,180 @@
+"""Calling a vendor over HTTP: connections that are used again, and what follows from each way in which a call ends.
+
+The one question is whether the vendor can have taken what was sent. A connection that never came about means no
+(`Retry`); everything after that, and no answer, means perhaps (`Uncertain`). An answer is the vendor's own word.
+
+Facts: RFC 9110 sections 10.2.3 (Retry-After), 15.5.9 (408: the request did not arrive whole) and 15.6.5 (504: the
+gateway does not know what became of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import TypeAlias
+
+from msgspec import Struct
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.http import HeaderMap
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from tidings.channels.settings import HttpProviderConfig, is_loopback
+from tidings.model.sending import Rejected, Retry, SendResult, Uncertain
+from tidings.ports.clock import Clock
+
+USER_AGENT = f"tidings/{version('tidings')}"
+
+# The longest answer of the vendors here is a few kilobytes.
+MOST_READ = 64 * 1024
+_LONGEST_DETAIL = 300
+
+# reqwest's own name for a failure before there was a connection. pyreqwest's exception classes do not tell: it raises
+# ConnectError and ConnectTimeoutError also when the answer is what was missing.
+_NEVER_CONNECTED = "client error (Connect)"
+
+
+class Answer(Struct, frozen=True):
+    """What the vendor said. `body` is empty when it could not be read whole: too long, cut off or too slow."""
+
+    status: int
+    headers: HeaderMap
+    body: bytes
+
+
+Reply: TypeAlias = Answer | Retry | Uncertain
+
+
+class HttpClient:
+    """One vendor's API. Made without a running loop; `close` frees the connections."""
+
+    def __init__(
+        self,
+        url: str,
+        config: HttpProviderConfig,
+        headers: Mapping[str, str],
+        *,
+        http2: bool = False,
+        prior_knowledge: bool = False,
+    ) -> None:
+        """Call paths below `url`, with `headers` on every request.
+
+        `http2` offers HTTP/2 in the TLS handshake; `prior_knowledge` speaks it from the first byte, also without TLS.
+        """
+        builder = (
+            ClientBuilder()
+            .user_agent(USER_AGENT)
+            .default_headers(dict(headers))
+            .connect_timeout(timedelta(seconds=config.connect_timeout))
+            .timeout(timedelta(seconds=config.timeout))
+            .pool_max_idle_per_host(config.concurrency)
+            .follow_redirects(False)
+            .gzip(False)
+            .brotli(False)
+            .zstd(False)
+            .deflate(False)
+        )
+        if is_loopback(url):
+            builder = builder.no_proxy()
+        if prior_knowledge:
+            builder = builder.http2_prior_knowledge()
+        elif http2:
+            builder = builder.http2(True)
+        self._url = url
+        self._client: Client = builder.build()
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """POST `body`; never raises for what the network or the vendor does."""
+        request = self._client.post(self._url + path).body_bytes(body)
+        if headers is not None:
+            request = request.headers(dict(headers))
+        return await _exchange(request.build_streamed())
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """GET; never raises for what the network or the vendor does."""
+        request = self._client.get(self._url + path)
+        if headers is not None:
+            request = request.headers(dict(headers))
+        return await _exchange(request.build_streamed())
+
+    async def close(self) -> None:
+        """Free the connections."""
+        await self._client.close()
+
+
+async def _exchange(request: StreamRequest) -> Reply:
+    answered: Response | None = None
+    try:
+        async with request as response:
+            answered = response
+            return Answer(response.status, response.headers, await _read(response))
+    except PyreqwestError as error:
+        if answered is not None:
+            return Answer(answered.status, answered.headers, b"")
+        return _unanswered(error)
+
+
+async def _read(response: Response) -> bytes:
+    length = response.get_header("content-length")
+    if length is not None and len(length) < len(str(MOST_READ)) and length.isdigit():
+        return bytes(await response.bytes())
+    chunks: list[bytes] = []
+    room = MOST_READ
+    reader = response.body_reader
+    while (chunk := await reader.read_chunk()) is not None:
+        room -= len(chunk)
+        if room < 0:
+            return b""
+        chunks.append(bytes(chunk))
+    return b"".join(chunks)
+
+
+def _unanswered(error: PyreqwestError) -> Retry | Uncertain:
+    details = getattr(error, "details", None) or {}
+    messages = [cause["message"] for cause in details.get("causes") or ()]
+    said = messages[-1] if messages else error.message
+    if _NEVER_CONNECTED in messages:
+        return Retry("unreachable", detail=brief(f"no connection: {said}"))
+    return Uncertain("no_answer", detail=brief(f"the request went out and no answer came: {said}"))
+
+
+def brief(text: str) -> str:
+    """The vendor's words on one line, short enough for a timeline."""
+    return " ".join(text.split())[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
+
+
+def retry_after(headers: HeaderMap, clock: Clock) -> float | None:
+    """The seconds that `Retry-After` asks for, never below 0; None when it is absent or cannot be read.
+
+    The vendor's wish as it is: how much of it is granted is for policy to say.
+    """
+    text = (headers.get("retry-after") or "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text[:18])
+    try:
+        then = parsedate_to_datetime(text)
+        return max(0.0, then.timestamp() - clock.now() / 1000)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def by_status(answer: Answer, clock: Clock, detail: str = "") -> SendResult:
+    """What follows from the HTTP status of an answer that is not the vendor's own yes or a known error of its table."""
+    status = answer.status
+    detail = brief(detail) or f"HTTP status {status}"
+    if status == 429:
+        return Retry("throttled", retry_after(answer.headers, clock), detail)
+    if status == 401:
+        return Retry("unauthorized", None, detail)
+    if status == 504:
+        return Uncertain("gateway_timeout", detail)
+    if status == 408 or status >= 500:
+        return Retry("provider_error", retry_after(answer.headers, clock), detail)
+    if status >= 300:
+        return Rejected(f"http_{status}", fallback=True, detail=detail)
+    return Uncertain("unreadable_answer", detail)

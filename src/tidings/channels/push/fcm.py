@@ -1,0 +1,367 @@
+"""Firebase Cloud Messaging: push by its HTTP v1 API, one request for each device, over HTTP/2.
+
+Facts, and Google's page for each:
+
+- The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send, and what it carries:
+  https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages.
+- `error.details[].errorCode` and what each means: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and
+  https://firebase.google.com/docs/cloud-messaging/error-codes. INVALID_ARGUMENT is said of a bad token and of a bad
+  payload; the field that is named, or the sentence about the registration token, tells which.
+- Without `Retry-After`, wait 60 seconds after 429: https://firebase.google.com/docs/cloud-messaging/scale-fcm.
+- The access token, from a JWT that the service account signs:
+  https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests.
+
+FCM sends no receipts, and knows no idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.parallel import NOT_BEGUN, in_parallel
+from tidings.channels.settings import HttpProviderConfig, HttpUrl
+from tidings.channels.tools import Tools
+from tidings.model.errors import SettingsError
+from tidings.model.ids import DELIVERY_PREFIX, to_text
+from tidings.model.sending import PushDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.ports.clock import Clock
+from tidings.ports.provider import PushProvider
+
+_SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_ASSERTION_SECONDS = 3600
+_RENEW_BEFORE_MS = 300_000
+_WAIT_AFTER_429 = 60.0
+_INVALID_TOKEN = Rejected("invalid_token", suppress=True)
+
+
+class ServiceAccount(BaseModel):
+    """The parts of a service account's JSON file that are needed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    project_id: str = Field(min_length=1, description="the Firebase project")
+    private_key_id: str | None = Field(default=None, description="the id of the private key")
+    private_key: SecretStr = Field(description="the private key, PEM")
+    client_email: str = Field(min_length=3, description="the service account's name")
+    token_uri: HttpUrl = Field(
+        default="https://oauth2.googleapis.com/token", description="where access tokens come from"
+    )
+
+    @field_validator("private_key")
+    @classmethod
+    def _is_rsa(cls, value: SecretStr) -> SecretStr:
+        _load_key(value)
+        return value
+
+
+class FcmConfig(HttpProviderConfig):
+    """`providers.fcm`."""
+
+    service_account_file: Path | None = Field(
+        default=None, description="the service account's JSON file, from the Firebase console (Service accounts)"
+    )
+    service_account: ServiceAccount | None = Field(
+        default=None, description="the contents of that file instead, as a table or as JSON text"
+    )
+    base_url: HttpUrl = Field(
+        default="https://fcm.googleapis.com", description="the API's address; change it for tests"
+    )
+    http2_prior_knowledge: bool = Field(
+        default=False, description="speak HTTP/2 from the first byte, for a stand-in without TLS"
+    )
+
+    @field_validator("service_account", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return msgspec.json.decode(value)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"it is text, but not JSON: {error}") from error
+
+    @model_validator(mode="after")
+    def _one_account(self) -> FcmConfig:
+        if (self.service_account_file is None) == (self.service_account is None):
+            raise ValueError("exactly one of service_account_file and service_account must be set")
+        return self
+
+
+class _Notification(Struct):
+    title: str
+    body: str
+
+
+class _Message(Struct, omit_defaults=True):
+    token: str
+    notification: _Notification
+    data: dict[str, str]
+    webpush: dict[str, dict[str, str]] | None = None
+
+
+class _Request(Struct):
+    message: _Message
+
+
+class _Taken(Struct):
+    name: str
+
+
+class _Violation(Struct):
+    field: str = ""
+
+
+class _Detail(Struct):
+    errorCode: str = ""  # noqa: N815 - the vendor's field
+    fieldViolations: list[_Violation] = []  # noqa: N815 - the vendor's field
+
+
+class _Error(Struct):
+    status: str = ""
+    message: str = ""
+    details: list[_Detail] = []
+
+
+class _Refusal(Struct):
+    error: _Error
+
+
+class _Token(Struct):
+    access_token: str
+    expires_in: float = 3600
+
+
+_encode = msgspec.json.Encoder().encode
+_taken = msgspec.json.Decoder(_Taken)
+_refusal = msgspec.json.Decoder(_Refusal)
+_token = msgspec.json.Decoder(_Token)
+
+
+class Fcm(PushProvider):
+    """Sends through Firebase Cloud Messaging."""
+
+    name = "fcm"
+    Config: ClassVar[type[FcmConfig]] = FcmConfig
+    ERRORS: ClassVar = {
+        "INVALID_ARGUMENT": Rejected("invalid_payload"),
+        "UNREGISTERED": Rejected("unregistered", suppress=True),
+        "SENDER_ID_MISMATCH": Rejected("sender_id_mismatch", fallback=True),
+        "QUOTA_EXCEEDED": Retry("throttled", _WAIT_AFTER_429),
+        "UNAVAILABLE": Retry("unavailable"),
+        "INTERNAL": Retry("provider_error"),
+        "THIRD_PARTY_AUTH_ERROR": Retry("third_party_auth"),
+        "UNAUTHENTICATED": Retry("unauthorized"),
+        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429),
+        "PERMISSION_DENIED": Rejected("forbidden", fallback=True),
+        "NOT_FOUND": Rejected("no_such_project", fallback=True),
+    }
+
+    def __init__(self, config: FcmConfig, tools: Tools) -> None:
+        """Send with `config`. Raises SettingsError when the service account cannot be read."""
+        self.batch_size = min(64, config.concurrency)
+        self.concurrency = config.concurrency // self.batch_size
+        self.timeout = 3 * config.timeout
+        self._request_timeout = config.timeout
+        self._config = config
+        self._clock = tools.clock
+        account = config.service_account or _from_file(config.service_account_file or Path())
+        self._http = HttpClient(
+            config.base_url,
+            config,
+            {"content-type": "application/json"},
+            http2=True,
+            prior_knowledge=config.http2_prior_knowledge,
+        )
+        self._project = account.project_id
+        self._path = f"/v1/projects/{quote(account.project_id, safe='')}/messages:send"
+        self._access = _Access(account, config, tools.clock)
+
+    async def send(self, batch: Sequence[PushDelivery]) -> Sequence[SendResult]:
+        """One request for each device, up to `batch_size` at once."""
+        access = await self._access.get()
+        if isinstance(access, Retry):
+            return [access] * len(batch)
+        headers = {"authorization": f"Bearer {access}"}
+        return await in_parallel(
+            batch,
+            lambda delivery: self._send(delivery, headers),
+            NOT_BEGUN,
+            limit=self.batch_size * self.concurrency,
+            within=self._request_timeout,
+        )
+
+    async def _send(self, delivery: PushDelivery, headers: dict[str, str]) -> SendResult:
+        try:
+            body = _encode(_request(delivery))
+        except UnicodeEncodeError:
+            return Rejected("invalid_text", detail="the text or the token is not valid Unicode")
+        reply = await self._http.post(self._path, body, headers)
+        if not isinstance(reply, Answer):
+            return reply
+        if reply.status == 200:
+            try:
+                return Sent(_taken.decode(reply.body).name)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return Uncertain("unreadable_answer", "HTTP status 200, but not FCM's JSON")
+        if reply.status == 401:
+            self._access.forget(headers["authorization"].removeprefix("Bearer "))
+        return self._refused(reply)
+
+    def _refused(self, answer: Answer) -> SendResult:
+        try:
+            error = _refusal.decode(answer.body).error
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return by_status(answer, self._clock)
+        code = next((detail.errorCode for detail in error.details if detail.errorCode), error.status)
+        said = brief(f"{code}: {error.message}")
+        known = self.ERRORS.get(code)
+        if known is None:
+            return by_status(answer, self._clock, said)
+        if isinstance(known, Retry):
+            asked = retry_after(answer.headers, self._clock)
+            return Retry(known.reason, known.after if asked is None else asked, said)
+        if code == "INVALID_ARGUMENT" and _is_about_the_token(error):
+            known = _INVALID_TOKEN
+        return msgspec.structs.replace(known, detail=said)
+
+    async def check(self) -> str:
+        """Fetch an access token. Raises SettingsError saying what is wrong with the service account."""
+        self._access.forget()
+        access = await self._access.get()
+        if isinstance(access, Retry):
+            raise SettingsError(
+                f"Google gives no access token for the service account of project {self._project}: {access.detail}. "
+                "Make a new private key in the Firebase console (Project settings, Service accounts) and set "
+                "providers.fcm.service_account_file to its file."
+            )
+        return f"Google gave an access token for the Firebase project {self._project}."
+
+    async def close(self) -> None:
+        """Free the connections."""
+        await self._access.close()
+        await self._http.close()
+
+
+class _Access:
+    """The access token: fetched when it is first needed, renewed before it ends, and never twice at once."""
+
+    def __init__(self, account: ServiceAccount, config: FcmConfig, clock: Clock) -> None:
+        self._account = account
+        self._key = _load_key(account.private_key)
+        self._clock = clock
+        self._fetching: asyncio.Task[str | Retry] | None = None
+        self._value: str | None = None
+        self._renew_at = 0
+        self._http = HttpClient(
+            account.token_uri, config, {"content-type": "application/x-www-form-urlencoded"}, http2=True
+        )
+
+    async def get(self) -> str | Retry:
+        """The token; Retry when none can be had now, in which case nothing was sent."""
+        if self._value is not None and self._clock.now() < self._renew_at:
+            return self._value
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+        # Shielded: who asked first may be cancelled while others wait for the same answer.
+        return await asyncio.shield(self._fetching)
+
+    def forget(self, value: str | None = None) -> None:
+        """Drop the token, if it is still `value` (None: whatever it is)."""
+        if value is None or value == self._value:
+            self._value = None
+
+    async def close(self) -> None:
+        """Give up a fetch that is under way, and free the connections."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+        await self._http.close()
+
+    async def _fetch(self) -> str | Retry:
+        now = self._clock.now()
+        body = urlencode({"grant_type": _GRANT, "assertion": self._assertion(now // 1000)}).encode()
+        reply = await self._http.post("", body)
+        if not isinstance(reply, Answer):
+            return Retry("no_access_token", detail=reply.detail)
+        if reply.status != 200:
+            said = brief(reply.body.decode(errors="replace"))
+            return Retry(
+                "unauthorized" if reply.status in (400, 401, 403) else "no_access_token",
+                retry_after(reply.headers, self._clock),
+                f"HTTP status {reply.status}: {said}",
+            )
+        try:
+            token = _token.decode(reply.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Retry("no_access_token", detail=f"what answers at {self._account.token_uri} gives no access token")
+        if not token.access_token.isascii() or not token.access_token.isprintable():
+            return Retry("no_access_token", detail="the access token has characters that no header can carry")
+        lifetime = min(max(token.expires_in, 0), _ASSERTION_SECONDS)
+        self._value = token.access_token
+        self._renew_at = now + max(int(lifetime * 1000) - _RENEW_BEFORE_MS, int(lifetime * 500))
+        return self._value
+
+    def _assertion(self, now: int) -> str:
+        claims = {
+            "iss": self._account.client_email,
+            "scope": _SCOPE,
+            "aud": self._account.token_uri,
+            "iat": now,
+            "exp": now + _ASSERTION_SECONDS,
+        }
+        headers = {} if self._account.private_key_id is None else {"kid": self._account.private_key_id}
+        return jwt.encode(claims, self._key, algorithm="RS256", headers=headers)
+
+
+def _load_key(secret: SecretStr) -> RSAPrivateKey:
+    try:
+        key = load_pem_private_key(secret.get_secret_value().encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise ValueError("it is not a private key in PEM form; copy it with its line ends") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError("it is not an RSA key")  # noqa: TRY004 - pydantic turns only a ValueError into a sentence
+    return key
+
+
+def _from_file(path: Path) -> ServiceAccount:
+    where = "providers.fcm.service_account_file"
+    try:
+        return ServiceAccount.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{where}: {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{where}: {path} is not the JSON file of a service account. Download it in the Firebase console (Project "
+            "settings, Service accounts, Generate new private key)."
+        ) from error
+
+
+def _request(delivery: PushDelivery) -> _Request:
+    content = delivery.content
+    data = {"delivery_id": to_text(DELIVERY_PREFIX, delivery.id)}
+    webpush = None
+    if content.link is not None:
+        data["link"] = content.link
+        # FCM refuses the whole message when a web push link is not https.
+        if content.link.startswith("https://"):
+            webpush = {"fcm_options": {"link": content.link}}
+    return _Request(_Message(delivery.to, _Notification(content.title, content.body), data, webpush))
+
+
+def _is_about_the_token(error: _Error) -> bool:
+    fields = [violation.field for detail in error.details for violation in detail.fieldViolations]
+    if fields:
+        return "message.token" in fields
+    return "registration token" in error.message.lower()

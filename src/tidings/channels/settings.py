@@ -1,0 +1,137 @@
+"""The settings of providers: what they have in common, and how a wrong one is told in plain words."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from tidings.model.errors import SettingsError
+
+_HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
+_MAILBOX = re.compile(r"[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+@[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise ValueError(f"it is not a URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_fine:
+        raise ValueError("it must start with http:// or https:// and name a host")
+    if not _HOST.fullmatch(parts.netloc.rpartition(":")[0] if parts.port else parts.netloc):
+        raise ValueError("its host must be a plain host name or address, without a user or password")
+    if parts.query or parts.fragment or not parts.path.isascii() or _CONTROLS.search(value) or " " in value:
+        raise ValueError("it must end with the path, without a query, a fragment or spaces")
+    return value.rstrip("/")
+
+
+def _visible(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it must be visible ASCII characters without spaces; copy it again, without line ends")
+    return value
+
+
+def _mailbox(value: str) -> str:
+    if not value.isascii() or not _MAILBOX.fullmatch(value):
+        raise ValueError("it must be one plain email address such as hello@shop.example")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if _CONTROLS.search(value):
+        raise ValueError("it must be one line without control characters")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""An absolute http(s) URL, kept without its trailing slash."""
+
+Token = Annotated[SecretStr, AfterValidator(_visible)]
+"""A secret that fits into an HTTP header."""
+
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+"""The sender's email address."""
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+"""Text for people that may stand in a header."""
+
+
+class ProviderConfig(BaseModel):
+    """The settings of one provider: the section `providers.<name>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class HttpProviderConfig(ProviderConfig):
+    """What every provider has that is called over HTTP."""
+
+    connect_timeout: float = Field(
+        default=3.0, gt=0, le=60, description="seconds in which a connection must be there; nothing was sent if not"
+    )
+    timeout: float = Field(
+        default=10.0, gt=0, le=300, description="seconds for one request, connection and answer included"
+    )
+    concurrency: int = Field(default=256, ge=1, le=10_000, description="requests under way at once, at most")
+
+    @model_validator(mode="after")
+    def _connecting_ends_first(self) -> HttpProviderConfig:
+        # Only then does a timeout tell whether the request can have gone out.
+        if self.connect_timeout >= self.timeout:
+            raise ValueError("connect_timeout must be smaller than timeout")
+        return self
+
+
+C = TypeVar("C", bound=ProviderConfig)
+
+
+def read(name: str, config: type[C], settings: Mapping[str, Any]) -> C:
+    """The settings of provider `name`, checked.
+
+    Raises:
+        SettingsError: names each wrong setting as `providers.<name>.<field>` and says what to write.
+    """
+    try:
+        return config.model_validate(dict(settings))
+    except ValidationError as error:
+        sentences = [_sentence(name, config, problem) for problem in error.errors(include_url=False)]
+        raise SettingsError("\n".join(sentences)) from None
+
+
+def _sentence(name: str, config: type[ProviderConfig], problem: ErrorDetails) -> str:
+    path = [str(part) for part in problem["loc"]]
+    where = ".".join(["providers", name, *path])
+    if problem["type"] == "extra_forbidden":
+        return f"{where} is not a setting of {name}; it has {', '.join(config.model_fields)}."
+    field = config.model_fields.get(path[0]) if path else None
+    meaning = f" It is {field.description}." if field is not None and field.description and len(path) == 1 else ""
+    if problem["type"] == "missing":
+        return f"{where} is missing.{meaning}"
+    fault = problem["msg"].removeprefix("Value error, ")
+    return f"{where} cannot be used: {fault[:1].lower()}{fault[1:]}.{meaning}"
+
+
+def is_private(url: str) -> bool:
+    """Whether the URL's host can be reached from this machine or network alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,17 @@
+"""What a provider is given besides its own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidings.ports.clock import Clock
+from tidings.ports.store import Inbox
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`receipts_url` is the public URL of `POST /v1/receipts/<name>`; `inbox` is None where no store is at hand."""
+
+    receipts_url: str
+    clock: Clock
+    inbox: Inbox | None
