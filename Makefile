@@ -1,0 +1,78 @@
+# Everything that people and CI run. It needs Python 3.11 or newer and nothing else; uv is installed into .venv.
+#
+#   make run ARGS="--port 0"      options of the command behind a target go into ARGS
+#   make run PYTHON=python3.12    another Python
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) VIRTUAL_ENV= $(BIN)/uv sync --quiet --frozen --inexact
+LOCKED := pyproject.toml uv.lock
+ARGS ?=
+
+.PHONY: help run demo test check bench faults clean parts dev
+
+help:
+	@echo 'make run     start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
+	@echo 'make demo    a shop with 50,000 people and a day of orders, against what runs'
+	@echo 'make test    all tests'
+	@echo 'make check   formatting, lint, types, imports, dependencies'
+	@echo 'make bench   the figures that the README claims'
+	@echo 'make faults  the tests that kill and cut things'
+	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
+	@echo
+	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
+
+run: $(VENV)/installed-run
+	@$(BIN)/tidings up $(ARGS) || { code=$$?; \
+	  if [ $$code = 2 ]; then echo 'Options go into ARGS, as in: make run ARGS="--port 0"' >&2; fi; exit $$code; }
+
+demo: $(VENV)/installed-demo
+	@$(BIN)/tidings demo $(ARGS)
+
+test: dev parts
+	@$(BIN)/pytest $(ARGS)
+
+check: dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+bench: $(VENV)/installed-bench
+	@$(BIN)/python -m bench $(ARGS)
+
+faults: dev parts
+	@$(BIN)/pytest tests/faults $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+dev: $(VENV)/installed-dev
+
+# What the tests need besides Python: brought where that is possible, named where it is not. Those that need a part
+# that is missing are skipped and listed at the end (in CI they fail).
+parts:
+	@sh .ci/parts
+
+$(VENV)/installed-run: $(BIN)/uv $(LOCKED)
+	@$(UV) --no-dev
+	@touch $@
+
+$(VENV)/installed-demo: $(BIN)/uv $(LOCKED)
+	@$(UV) --no-dev --extra demo
+	@touch $@
+
+$(VENV)/installed-dev: $(BIN)/uv $(LOCKED)
+	@$(UV) --extra demo
+	@touch $@
+
+$(VENV)/installed-bench: $(BIN)/uv $(LOCKED)
+	@$(UV) --no-dev --group bench
+	@touch $@
+
+$(BIN)/uv:
+	@PYTHON="$(PYTHON)" sh .ci/python $(VENV)
