@@ -25,9 +25,10 @@ _ORDER = (
     State.DELIVERED,
 )
 _CODE = {state: code for code, state in enumerate(_ORDER)}
-_STATES_PER_ATTEMPT = 16
+STATES_PER_ATTEMPT = 16
+"""How many ranks one attempt spans; a rank modulo this is its state's code."""
 _DELIVERED_RANK = 1 << 20
-MAX_ATTEMPT = _DELIVERED_RANK // _STATES_PER_ATTEMPT - 1
+MAX_ATTEMPT = _DELIVERED_RANK // STATES_PER_ATTEMPT - 1
 
 IN_FLIGHT = frozenset({State.PENDING, State.DEFERRED, State.SENDING})
 """States that something will still move on by itself."""
@@ -49,18 +50,26 @@ _ROLLUP = (
     State.SUPPRESSED,
 )
 
+PRECEDENCE = (State.SENDING, State.PENDING, State.DEFERRED, *_ROLLUP)
+"""Every state; the first of these that one of a notification's deliveries is in is the notification's own."""
+
+
+def code(state: State) -> int:
+    """The number that stands for a state in every rank: `rank % STATES_PER_ATTEMPT`."""
+    return _CODE[state]
+
 
 def rank(state: State, attempt: int) -> int:
     """How far a fact is: the larger, the further. Fits a 32-bit integer."""
     code = _CODE[state]
     if state is State.DELIVERED:
         return _DELIVERED_RANK + code
-    return min(attempt, MAX_ATTEMPT) * _STATES_PER_ATTEMPT + code
+    return min(attempt, MAX_ATTEMPT) * STATES_PER_ATTEMPT + code
 
 
 def state_of(rank: int) -> State:
     """The state that a rank stands for."""
-    return _ORDER[rank % _STATES_PER_ATTEMPT]
+    return _ORDER[rank % STATES_PER_ATTEMPT]
 
 
 def notification_state(deliveries: Iterable[State], own: State) -> State:
@@ -72,7 +81,4 @@ def notification_state(deliveries: Iterable[State], own: State) -> State:
     states = set(deliveries)
     if not states:
         return own
-    for state in (State.SENDING, State.PENDING, State.DEFERRED):
-        if state in states:
-            return state
-    return next(state for state in _ROLLUP if state in states)
+    return next(state for state in PRECEDENCE if state in states)

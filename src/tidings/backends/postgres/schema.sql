@@ -80,11 +80,13 @@ END
 $$;
 
 -- All waiting. `ready` is when a row may be handed out: its due time or, while it is leased, the end of the lease.
+-- `handed` counts how often it was.
 CREATE TABLE schedule (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     notification uuid NOT NULL,
+    due bigint NOT NULL,
     ready bigint NOT NULL,
-    handed boolean NOT NULL DEFAULT false,
+    handed integer NOT NULL DEFAULT 0,
     topic text NOT NULL,
     key bytea NOT NULL,
     body bytea NOT NULL,

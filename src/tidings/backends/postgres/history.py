@@ -1,0 +1,255 @@
+"""History in PostgreSQL: append-only facts, partitioned by day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+from msgspec import Struct
+
+from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres.statements import load
+from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
+from tidings.model.ids import notification_of, slot_of
+from tidings.model.notification import Notification
+from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import Reason, State
+from tidings.model.wire import decode_notification, encode
+from tidings.policy.routing import channel_of
+from tidings.policy.transitions import ATTEMPTED, PRECEDENCE, STATES_PER_ATTEMPT, code, rank, state_of
+from tidings.ports.store import Page
+
+DAYS_AHEAD = 7
+"""For how many days partitions are made in advance."""
+
+_SQL = load("history")
+_DAY = 86_400_000
+_SLOTS = 0xFF
+_FIRST_ID = UUID(int=0)
+_LAST_ID = UUID(int=(1 << 128) - 1)
+_STRETCH = 500
+"""Notifications that one query of `find` looks at when it filters by state or category."""
+_MOST_STRETCHES = 20
+_TALLY_WITHIN = 300.0
+
+_ATTEMPTED_CODES = [code(state) for state in ATTEMPTED]
+_PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
+_PENDING_PLACE = PRECEDENCE.index(State.PENDING)
+
+Row = TypeVar("Row", bound=tuple[object, ...])
+_Event = tuple[UUID, int, int, int, int, str, str, str, str, str]
+"""id, rank, step, attempt, at, reason, provider, reference, detail, address."""
+
+
+class PostgresHistory:
+    """See History."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    async def maintain(self, now: int) -> int:
+        """Make the partitions from yesterday to a week after `now`; how many were missing. To be called daily."""
+        with translated():
+            made: int = await self._pool.fetchval(_SQL["ensure_partitions"], now // _DAY - 1, DAYS_AHEAD + 2)
+        return made
+
+    async def append(self, outcomes: Sequence[Outcome]) -> None:
+        """See History."""
+        if not outcomes:
+            return
+        batch = _Batch.of(outcomes)
+        try:
+            await self._write(batch)
+        except (asyncpg.DataError, ValueError):
+            # A vendor's text may hold what PostgreSQL's text cannot: NUL or half a surrogate pair.
+            await self._write(batch.cleaned())
+
+    async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
+        """See History."""
+        last = UUID(int=notification_id.int | _SLOTS)
+        with translated():
+            rows = await self._pool.fetch(_SQL["get"], tenant, notification_id, last)
+        if not rows:
+            return None
+        events = [_event(row[2:]) for row in map(tuple, rows) if row[2] is not None]
+        return _record(rows[0]["body"], notification_id, rows[0]["pending_at"], events)
+
+    async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
+        """See History. Bounded: a page that has looked at some thousand notifications ends, with a cursor."""
+        narrow = filter.state is not None or filter.category is not None
+        stretch = _STRETCH if narrow else limit + 1
+        low = _FIRST_ID if filter.since is None else UUID(int=filter.since << 80)
+        high = _LAST_ID if filter.until is None else UUID(int=filter.until << 80)
+        if before is not None:
+            high = min(high, before)
+        found: list[tuple[UUID, int | None, bytes]] = []
+        for _ in range(_MOST_STRETCHES):
+            rows = await self._stretch(tenant, filter, low, high, stretch)
+            found += [(id, pending_at, body) for id, pending_at, body in rows if body is not None]
+            if len(found) > limit:
+                return await self._page(found[:limit], found[limit - 1][0])
+            if len(rows) < stretch:
+                return await self._page(found, None)
+            high = rows[-1]["id"]
+        return await self._page(found, high)
+
+    async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        """See History."""
+        if not attempts:
+            return set()
+        ids, numbers = zip(*attempts, strict=True)
+        with translated():
+            rows = await self._pool.fetch(
+                _SQL["attempted"],
+                ids,
+                numbers,
+                STATES_PER_ATTEMPT,
+                _ATTEMPTED_CODES,
+                code(State.DEFERRED),
+                Reason.RETRY.value,
+            )
+        return {(id, attempt) for id, attempt in rows}
+
+    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
+        """See History. Reads all that the tenant has from `since` on: some microseconds a notification."""
+        low = _FIRST_ID if since is None else UUID(int=since << 80)
+        with translated():
+            rows = await self._pool.fetch(
+                _SQL["tally"], tenant, low, _PLACES, STATES_PER_ATTEMPT, _PENDING_PLACE, timeout=_TALLY_WITHIN
+            )
+        counts: Counter[tuple[str | None, State, str]] = Counter()
+        for slot, number, reason, count in rows:
+            if slot:
+                counts[channel_of(UUID(int=slot)).value, state_of(number), reason] += count
+            else:
+                counts[None, PRECEDENCE[number], reason] += count
+        ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
+        return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
+
+    async def _write(self, batch: _Batch) -> None:
+        notifications = _columns(batch.notifications, 6)
+        events = _columns(batch.events, 10)
+        with translated():
+            if not (batch.waits or batch.suppressions):
+                await self._pool.execute(_SQL["append"], *notifications, *events)
+                return
+            waits, suppressions = _columns(batch.waits, 9), _columns(batch.suppressions, 7)
+            async with self._pool.acquire() as connection, connection.transaction():
+                if batch.notifications:
+                    await connection.execute(_SQL["append"], *notifications, *_columns([], 10))
+                await connection.execute(_SQL["append_with_effects"], *events, *waits, *suppressions)
+
+    async def _stretch(
+        self, tenant: str, filter: HistoryFilter, low: UUID, high: UUID, stretch: int
+    ) -> list[asyncpg.Record]:
+        place = None if filter.state is None else PRECEDENCE.index(filter.state)
+        arguments = [
+            tenant, low, high, stretch, filter.category, place, _PLACES, STATES_PER_ATTEMPT, _PENDING_PLACE,
+        ]  # fmt: skip
+        with translated():
+            if filter.user_id is None:
+                return await self._pool.fetch(_SQL["find"], *arguments)
+            return await self._pool.fetch(_SQL["find_of_user"], *arguments, filter.user_id)
+
+    async def _page(self, found: Sequence[tuple[UUID, int | None, bytes]], cursor: UUID | None) -> Page:
+        if not found:
+            return Page((), cursor)
+        with translated():
+            rows = await self._pool.fetch(_SQL["events_of"], [id for id, _, _ in found])
+        events: dict[UUID, list[Event]] = {id: [] for id, _, _ in found}
+        for row in rows:
+            event = _event(tuple(row))
+            events[notification_of(event.id)].append(event)
+        return Page(tuple(_record(body, id, pending_at, events[id]) for id, pending_at, body in found), cursor)
+
+
+class _Batch(Struct, frozen=True):
+    """Outcomes as rows, sorted by key."""
+
+    notifications: list[tuple[UUID, str, str | None, str, int | None, bytes]]
+    events: list[_Event]
+    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes]]
+    suppressions: list[tuple[UUID, int, int, int, str, str, str]]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
+        notifications: dict[UUID, tuple[Notification, int | None]] = {}
+        events: list[_Event] = []
+        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes]] = {}
+        suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
+        for outcome in outcomes:
+            id = outcome.id
+            if outcome.notification is not None:
+                mere = _is_merely_pending(outcome)
+                first, pending_at = notifications.get(id, (outcome.notification, None))
+                notifications[id] = (first, outcome.at if mere and pending_at is None else pending_at)
+                if mere:
+                    continue
+            address = outcome.address
+            fact = (id, rank(outcome.state, outcome.attempt), outcome.step, outcome.attempt)
+            events.append(
+                (
+                    *fact, outcome.at, outcome.reason, outcome.provider, outcome.reference, outcome.detail,
+                    "" if address is None else address.value,
+                )
+            )  # fmt: skip
+            if (wait := outcome.wait) is not None:
+                key = wait.key.encode("utf-8", "surrogatepass")
+                waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body))
+            if outcome.suppress and address is not None:
+                suppressions.setdefault(fact, (outcome.tenant, address.channel.value, address.value))
+        events.sort()
+        return cls(
+            [
+                (notification_of(id), one.tenant, one.to.user_id, one.category, pending_at, encode(one))
+                for id, (one, pending_at) in sorted(notifications.items())
+            ],
+            events,
+            [(*fact, *wait) for fact, wait in waits.items()],
+            [(*fact, *suppression) for fact, suppression in suppressions.items()],
+        )
+
+    def cleaned(self) -> _Batch:
+        """The same with texts that PostgreSQL can hold."""
+        return _Batch(
+            [_clean(row) for row in self.notifications],
+            [_clean(row) for row in self.events],
+            [_clean(row) for row in self.waits],
+            [_clean(row) for row in self.suppressions],
+        )
+
+
+def _is_merely_pending(outcome: Outcome) -> bool:
+    """Whether the notification's row says all of it."""
+    return (
+        outcome.state is State.PENDING
+        and slot_of(outcome.id) == 0
+        and not (outcome.attempt or outcome.step or outcome.wait or outcome.address or outcome.suppress)
+        and not (outcome.reason or outcome.provider or outcome.reference or outcome.detail)
+    )
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> Sequence[Sequence[object]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _event(row: Sequence[object]) -> Event:
+    id, rank, step, attempt, at, reason, provider, reference, detail, address = row
+    return Event(id, at, state_of(rank), attempt, step, reason, provider, reference, detail, address)  # type: ignore[arg-type]  # the columns' types are the schema's
+
+
+def _record(body: bytes, id: UUID, pending_at: int | None, events: list[Event]) -> NotificationRecord:
+    if pending_at is not None:
+        events.append(Event(id, pending_at, State.PENDING))
+    events.sort(key=lambda event: (event.at, event.attempt, event.step, rank(event.state, event.attempt), event.id))
+    return NotificationRecord(decode_notification(body), tuple(events))
+
+
+def _clean(row: Row) -> Row:
+    return tuple(  # type: ignore[return-value]  # each text stays a text
+        value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else value
+        for value in row
+    )

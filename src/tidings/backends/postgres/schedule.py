@@ -1,0 +1,61 @@
+"""The schedule and the cancellations in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+from uuid import UUID
+
+from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres.statements import load
+from tidings.backends.postgres.writing import key_text
+from tidings.ports.queue import Item
+from tidings.ports.store import Scheduled
+
+_SQL = load("schedule")
+_by_due = itemgetter(1, 0)
+
+
+class PostgresSchedule:
+    """See Schedule."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+        """See Schedule."""
+        with translated():
+            rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease * 1000))
+        rows.sort(key=_by_due)
+        return [Scheduled(id, Item(topic, key_text(key), body), again) for id, _, topic, key, body, again in rows]
+
+    async def settle(self, ids: Sequence[UUID]) -> None:
+        """See Schedule."""
+        with translated():
+            await self._pool.execute(_SQL["settle"], ids)
+
+    async def next_due(self) -> int | None:
+        """See Schedule."""
+        with translated():
+            first: int | None = await self._pool.fetchval(_SQL["next_due"])
+        return first
+
+
+class PostgresCancellations:
+    """See Cancellations."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    async def cancel(self, tenant: str, notification_id: UUID, now: int) -> None:
+        """See Cancellations."""
+        with translated():
+            await self._pool.execute(_SQL["cancel"], tenant, notification_id, now)
+
+    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
+        """See Cancellations."""
+        if not notification_ids:
+            return set()
+        with translated():
+            rows = await self._pool.fetch(_SQL["cancelled"], list(notification_ids))
+        return {row["id"] for row in rows}

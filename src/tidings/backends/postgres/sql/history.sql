@@ -1,0 +1,150 @@
+-- name: append
+-- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same facts
+-- wait for each other in the same order instead of deadlocking. A notification that was recorded without the fact
+-- `pending` (it had to wait first) gets it later.
+WITH notifications AS (
+    INSERT INTO notification (id, tenant, user_id, category, pending_at, body)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
+    ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at
+        WHERE notification.pending_at IS NULL AND excluded.pending_at IS NOT NULL
+), events AS (
+    INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT * FROM unnest(
+        $7::uuid[], $8::integer[], $9::integer[], $10::integer[], $11::bigint[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+    )
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+)
+SELECT 1;
+
+-- name: append_with_effects
+-- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
+-- cancelled notification would wait for is due at once. The notifications went before, in the same transaction.
+WITH events AS (
+    INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT * FROM unnest(
+        $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[],
+        $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]
+    )
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+    RETURNING id, rank, step, attempt, at, reason
+), waits AS (
+    INSERT INTO schedule (notification, due, ready, topic, key, body)
+    SELECT wait.notification, wait.due, least(wait.due, cancellation.at), wait.topic, wait.key, wait.body
+    FROM unnest(
+            $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
+            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[]
+        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body)
+    JOIN events USING (id, rank, step, attempt)
+    LEFT JOIN cancellation ON cancellation.id = wait.notification
+), suppressions AS (
+    INSERT INTO suppression (tenant, channel, address, reason, at)
+    SELECT gone.tenant, gone.channel, gone.address, events.reason, events.at
+    FROM unnest(
+            $20::uuid[], $21::integer[], $22::integer[], $23::integer[], $24::text[], $25::text[], $26::text[]
+        ) AS gone (id, rank, step, attempt, tenant, channel, address)
+    JOIN events USING (id, rank, step, attempt)
+    ORDER BY gone.tenant, gone.channel, gone.address, events.at
+    ON CONFLICT (tenant, channel, address) DO NOTHING
+)
+SELECT 1;
+
+-- name: get
+-- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one partition.
+SELECT notification.body, notification.pending_at, event.id, event.rank, event.step, event.attempt, event.at,
+    event.reason, event.provider, event.reference, event.detail, event.address
+FROM notification
+LEFT JOIN event ON event.id >= $2 AND event.id <= $3
+WHERE notification.id = $2 AND notification.tenant = $1;
+
+-- name: events_of
+SELECT event.id, event.rank, event.step, event.attempt, event.at,
+    event.reason, event.provider, event.reference, event.detail, event.address
+FROM unnest($1::uuid[]) AS wanted (id)
+JOIN event ON event.id >= wanted.id AND event.id <= last_slot(wanted.id);
+
+-- name: find
+-- A stretch of at most $4 notifications of the tenant $1 between the ids $2 (inclusive) and $3 (exclusive); those that
+-- match have a body. The stretch bounds the work, however rare a match is. $5 category; $6 the wanted state's place in
+-- the precedence of states, $7 the place of each state's code, $8 how many codes an attempt has, $9 the place of pending.
+SELECT page.id, page.pending_at, CASE WHEN
+        ($5::text IS NULL OR page.category = $5)
+        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
+            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
+            FROM (
+                SELECT DISTINCT ON (event.id)
+                    get_byte(uuid_send(event.id), 15) AS slot, ($7::integer[])[event.rank % $8::integer + 1] AS place
+                FROM event
+                WHERE event.id >= page.id AND event.id <= last_slot(page.id)
+                ORDER BY event.id DESC, event.rank DESC, event.step DESC
+            ) AS furthest
+        ) END
+    THEN page.body END AS body
+FROM (
+    SELECT id, category, pending_at, body FROM notification
+    WHERE tenant = $1 AND id >= $2 AND id < $3
+    ORDER BY id DESC LIMIT $4
+) AS page
+ORDER BY page.id DESC;
+
+-- name: find_of_user
+-- As `find`, of the user $10: another index.
+SELECT page.id, page.pending_at, CASE WHEN
+        ($5::text IS NULL OR page.category = $5)
+        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
+            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
+            FROM (
+                SELECT DISTINCT ON (event.id)
+                    get_byte(uuid_send(event.id), 15) AS slot, ($7::integer[])[event.rank % $8::integer + 1] AS place
+                FROM event
+                WHERE event.id >= page.id AND event.id <= last_slot(page.id)
+                ORDER BY event.id DESC, event.rank DESC, event.step DESC
+            ) AS furthest
+        ) END
+    THEN page.body END AS body
+FROM (
+    SELECT id, category, pending_at, body FROM notification
+    WHERE tenant = $1 AND user_id = $10 AND id >= $2 AND id < $3
+    ORDER BY id DESC LIMIT $4
+) AS page
+ORDER BY page.id DESC;
+
+-- name: attempted
+-- $4: codes of states that a provider call causes; $5 with the reason $6 is one as well.
+SELECT DISTINCT asked.id, asked.attempt
+FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
+JOIN event ON event.id = asked.id AND event.attempt = asked.attempt
+WHERE event.rank % $3::integer = ANY ($4::integer[])
+    OR (event.rank % $3::integer = $5::integer AND event.reason = $6);
+
+-- name: tally
+-- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
+-- the precedence $3 (of the codes), without deliveries its own. Notifications are slot 0, with the place for the code.
+WITH furthest AS MATERIALIZED (
+    SELECT notification.id AS notification, fact.slot, fact.code, fact.reason
+    FROM notification
+    LEFT JOIN LATERAL (
+        SELECT DISTINCT ON (event.id)
+            get_byte(uuid_send(event.id), 15) AS slot, event.rank % $4::integer AS code, event.reason
+        FROM event
+        WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
+        ORDER BY event.id DESC, event.rank DESC, event.step DESC
+    ) AS fact ON true
+    WHERE notification.tenant = $1 AND notification.id >= $2
+), whole AS (
+    SELECT
+        coalesce(
+            min(($3::integer[])[code + 1]) FILTER (WHERE slot > 0),
+            min(($3::integer[])[code + 1]) FILTER (WHERE slot = 0),
+            $5::integer
+        ) AS place,
+        CASE WHEN count(*) FILTER (WHERE slot > 0) = 0 THEN coalesce(min(reason) FILTER (WHERE slot = 0), '') ELSE ''
+        END AS reason
+    FROM furthest GROUP BY notification
+)
+SELECT slot, code, reason, count(*) FROM furthest WHERE slot > 0 GROUP BY slot, code, reason
+UNION ALL
+SELECT 0, place, reason, count(*) FROM whole GROUP BY place, reason;
+
+-- name: ensure_partitions
+SELECT ensure_partitions($1, $2);

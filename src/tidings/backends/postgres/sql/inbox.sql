@@ -1,0 +1,29 @@
+-- name: add
+INSERT INTO inbox_item
+    (tenant, user_id, id, title, body, link, category, created_at, seen_at, read_at, archived_at)
+SELECT $1, * FROM unnest(
+    $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
+)
+ON CONFLICT (tenant, user_id, id) DO NOTHING;
+
+-- name: list
+SELECT id, title, body, link, category, created_at, seen_at, read_at, archived_at
+FROM inbox_item
+WHERE tenant = $1 AND user_id = $2 AND id < $3
+    AND ($5::boolean OR archived_at IS NULL) AND NOT ($6::boolean AND read_at IS NOT NULL)
+ORDER BY id DESC LIMIT $4;
+
+-- name: unread
+SELECT count(*) FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL AND archived_at IS NULL;
+
+-- name: mark
+-- An item that is marked keeps its first instant. Without ids ($3) all of the user's.
+UPDATE inbox_item SET
+    seen_at = CASE WHEN $4::text = 'seen_at' THEN $5 ELSE seen_at END,
+    read_at = CASE WHEN $4::text = 'read_at' THEN $5 ELSE read_at END,
+    archived_at = CASE WHEN $4::text = 'archived_at' THEN $5 ELSE archived_at END
+WHERE tenant = $1 AND user_id = $2 AND ($3::uuid[] IS NULL OR id = ANY ($3::uuid[]))
+    AND (CASE $4::text WHEN 'seen_at' THEN seen_at WHEN 'read_at' THEN read_at ELSE archived_at END IS NULL)
+        <> ($5::bigint IS NULL)
+RETURNING 1;

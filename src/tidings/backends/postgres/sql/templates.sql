@@ -1,0 +1,42 @@
+-- name: next_version
+-- The row is locked until the version is stored: two authors get two numbers.
+INSERT INTO template (tenant, name, latest) VALUES ($1, $2, 1)
+ON CONFLICT (tenant, name) DO UPDATE SET latest = template.latest + 1
+RETURNING latest;
+
+-- name: add_version
+INSERT INTO template_version (tenant, name, version, description, body) VALUES ($1, $2, $3, $4, $5);
+
+-- name: version
+SELECT body FROM template_version WHERE tenant = $1 AND name = $2 AND version = $3;
+
+-- name: published
+SELECT template_version.body
+FROM template
+JOIN template_version ON template_version.tenant = template.tenant AND template_version.name = template.name
+    AND template_version.version = template.published
+WHERE template.tenant = $1 AND template.name = $2;
+
+-- name: publish
+UPDATE template SET published = $3
+WHERE tenant = $1 AND name = $2
+    AND EXISTS (SELECT FROM template_version WHERE tenant = $1 AND name = $2 AND version = $3)
+RETURNING 1;
+
+-- name: summary
+SELECT template.name, template.latest, template.published, template_version.description
+FROM template
+JOIN template_version ON template_version.tenant = template.tenant AND template_version.name = template.name
+    AND template_version.version = template.latest
+WHERE template.tenant = $1 AND template.name = $2;
+
+-- name: list
+SELECT template.name, template.latest, template.published, template_version.description
+FROM template
+JOIN template_version ON template_version.tenant = template.tenant AND template_version.name = template.name
+    AND template_version.version = template.latest
+WHERE template.tenant = $1 AND template.name > $2
+ORDER BY template.name LIMIT $3;
+
+-- name: versions
+SELECT body FROM template_version WHERE tenant = $1 AND name = $2 ORDER BY version DESC;

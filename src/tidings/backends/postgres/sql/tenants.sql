@@ -1,0 +1,28 @@
+-- name: add
+INSERT INTO tenant (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING 1;
+
+-- name: list
+SELECT id, name, created_at FROM tenant ORDER BY id;
+
+-- name: add_key
+INSERT INTO api_key (id, tenant, prefix, digest, scopes, name, created_at, revoked_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: key
+SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at FROM api_key WHERE digest = $1;
+
+-- name: keys
+SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at FROM api_key
+WHERE tenant = $1 ORDER BY created_at DESC, id DESC;
+
+-- name: revoke
+-- A key that is revoked keeps the first instant.
+UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2 RETURNING 1;
+
+-- name: put_category
+INSERT INTO category (tenant, name, critical, allow_doubles, description) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant, name) DO UPDATE SET
+    critical = excluded.critical, allow_doubles = excluded.allow_doubles, description = excluded.description;
+
+-- name: categories
+SELECT name, critical, allow_doubles, description FROM category WHERE tenant = $1 ORDER BY name;

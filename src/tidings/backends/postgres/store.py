@@ -1,0 +1,60 @@
+"""The store in PostgreSQL, behind one pool of connections."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from tidings.backends.postgres.connection import ConnectionPool, close_pool, open_pool, translated
+from tidings.backends.postgres.history import PostgresHistory
+from tidings.backends.postgres.idempotency import PostgresIdempotency
+from tidings.backends.postgres.inbox import PostgresInbox
+from tidings.backends.postgres.schedule import PostgresCancellations, PostgresSchedule
+from tidings.backends.postgres.statements import check_queries
+from tidings.backends.postgres.templates import PostgresTemplates
+from tidings.backends.postgres.tenants import PostgresTenants
+from tidings.backends.postgres.users import PostgresUsers
+
+
+class PostgresStore:
+    """Everything that ports/store.py names. Made with `open`, on a database that was migrated."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self.history = PostgresHistory(pool)
+        self.schedule = PostgresSchedule(pool)
+        self.users = PostgresUsers(pool)
+        self.cancellations = PostgresCancellations(pool)
+        self.templates = PostgresTemplates(pool)
+        self.inbox = PostgresInbox(pool)
+        self.tenants = PostgresTenants(pool)
+        self.idempotency = PostgresIdempotency(pool)
+
+    @classmethod
+    async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:
+        """Connect, check every statement against the schema, and make the partitions around `now` (milliseconds).
+
+        Raises:
+            Unavailable: the server does not answer.
+            SettingsError: it refuses the DSN.
+        """
+        pool = await open_pool(dsn, pool_size, "tidings-store")
+        try:
+            store = cls(pool)
+            with translated():
+                async with pool.acquire() as connection:
+                    await check_queries(connection)
+            await store.history.maintain(time.time_ns() // 1_000_000 if now is None else now)
+        except BaseException:
+            await close_pool(pool)
+            raise
+        return store
+
+    async def ping(self) -> None:
+        """Raises Unavailable when the database does not answer."""
+        with translated():
+            await self._pool.execute("SELECT 1")
+
+    async def close(self) -> None:
+        """Free the connections."""
+        await close_pool(self._pool)

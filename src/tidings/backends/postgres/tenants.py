@@ -1,0 +1,80 @@
+"""Tenants, API keys and categories in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres.statements import load
+from tidings.model.errors import NotFound
+from tidings.model.tenant import ApiKey, Scope, Tenant
+from tidings.model.user import Category
+
+_SQL = load("tenants")
+
+
+class PostgresTenants:
+    """See Tenants."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    async def add(self, tenant: Tenant) -> bool:
+        """See Tenants."""
+        with translated():
+            added = await self._pool.fetchval(_SQL["add"], tenant.id, tenant.name, tenant.created_at)
+        return added is not None
+
+    async def list(self) -> Sequence[Tenant]:
+        """See Tenants."""
+        with translated():
+            return [Tenant(*row) for row in await self._pool.fetch(_SQL["list"])]
+
+    async def add_key(self, key: ApiKey) -> None:
+        """See Tenants."""
+        scopes = [scope.value for scope in key.scopes]
+        try:
+            with translated():
+                await self._pool.execute(
+                    _SQL["add_key"], key.id, key.tenant, key.prefix, key.digest, scopes, key.name,
+                    key.created_at, key.revoked_at,
+                )  # fmt: skip
+        except asyncpg.ForeignKeyViolationError:
+            raise NotFound("tenant", key.tenant) from None
+
+    async def key(self, digest: bytes) -> ApiKey | None:
+        """See Tenants."""
+        with translated():
+            row = await self._pool.fetchrow(_SQL["key"], digest)
+        return None if row is None else _key(row)
+
+    async def keys(self, tenant: str) -> Sequence[ApiKey]:
+        """See Tenants."""
+        with translated():
+            return [_key(row) for row in await self._pool.fetch(_SQL["keys"], tenant)]
+
+    async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
+        """See Tenants; a key that is revoked keeps the first instant."""
+        with translated():
+            revoked = await self._pool.fetchval(_SQL["revoke"], tenant, key_id, now)
+        return revoked is not None
+
+    async def put_category(self, tenant: str, category: Category) -> None:
+        """See Tenants."""
+        with translated():
+            await self._pool.execute(
+                _SQL["put_category"], tenant, category.name, category.critical, category.allow_doubles,
+                category.description,
+            )  # fmt: skip
+
+    async def categories(self, tenant: str) -> Sequence[Category]:
+        """See Tenants."""
+        with translated():
+            return [Category(*row) for row in await self._pool.fetch(_SQL["categories"], tenant)]
+
+
+def _key(row: asyncpg.Record) -> ApiKey:
+    id, tenant, prefix, digest, scopes, name, created_at, revoked_at = row
+    return ApiKey(id, tenant, prefix, digest, tuple(map(Scope, scopes)), name, created_at, revoked_at)
