@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-pytest_plugins = ["support_parts", "support_kafka"]
+pytest_plugins = ["support_parts", "support_kafka", "support_sandbox"]
 if (
     find_spec("support_postgres")
     and find_spec("tidings.backends.postgres.queue")

@@ -1,0 +1,124 @@
+"""The sandbox as one ASGI app: the vendors' routes at the paths where the vendors have them, its own beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tidings.sandbox import fcm, sendgrid, twilio
+from tidings.sandbox.arrivals import ArrivalLog
+from tidings.sandbox.control import MAX_BODY as MAX_CONTROL_BODY
+from tidings.sandbox.control import Control, serve_control
+from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.faults import Fault, Faults
+from tidings.sandbox.receipts import Receipts
+from tidings.sandbox.smtp import SmtpSink
+from tidings.sandbox.wire import (
+    Answer,
+    ClosedEarly,
+    Receive,
+    Request,
+    Scope,
+    Send,
+    TooLarge,
+    json_answer,
+    play,
+    read_body,
+    send_answer,
+)
+
+
+class Options(Struct, frozen=True):
+    """How a sandbox behaves.
+
+    `receipts_url` is where receipts go, without the provider's name (`http://127.0.0.1:8400/v1/receipts`); None: the
+    email events go nowhere. `log_path` is an append-only file of what arrived. `capacity` and `max_bytes` bound what is
+    kept in memory. `hint` is a command that the empty page shows. `seed` makes the chance in faults repeatable.
+    """
+
+    receipts_url: str | None = None
+    log_path: Path | None = None
+    capacity: int = 10_000
+    max_bytes: int = 64_000_000
+    hint: str = ""
+    seed: int | None = None
+
+
+class Sandbox:
+    """The ASGI app. `start` and `stop` run in the loop that serves it; `smtp` is the hooks of the SMTP server.
+
+    Faults that cut a connection need a server that offers the extension wire.RESET, as server.serve does.
+    """
+
+    def __init__(self, credentials: Credentials, options: Options) -> None:
+        self.log = ArrivalLog(options.capacity, options.max_bytes, options.log_path)
+        self.faults = Faults(options.seed)
+        events = f"{options.receipts_url.rstrip('/')}/sendgrid" if options.receipts_url else None
+        self.receipts = Receipts(credentials, events, self.log)
+        self._oauth = fcm.Oauth(credentials, self.faults)
+        self._sendgrid = sendgrid.SendGrid(credentials, self.log, self.faults, self.receipts)
+        self._twilio = twilio.Twilio(credentials, self.log, self.faults, self.receipts)
+        self._fcm = fcm.Fcm(credentials, self._oauth, self.log, self.faults)
+        self._control = Control(self.log, self.faults, self.receipts, options.hint)
+        self.smtp = SmtpSink(credentials, self.log, self.faults)
+
+    def start(self) -> None:
+        """Begin to send receipts."""
+        self.receipts.start()
+
+    def close_streams(self) -> None:
+        """Let the viewers go, so that the server can end."""
+        self._control.closing = True
+        self.log.wake()
+
+    async def stop(self) -> None:
+        """End receipts and close the file."""
+        await self.receipts.stop()
+        self.log.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request (ASGI 3)."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the sandbox speaks HTTP, not {scope['type']}")
+        path: str = scope["path"]
+        try:
+            await self._serve(path, scope, receive, send)
+        except TooLarge:
+            too_large = json_answer(413, {"code": 413, "message": "Request Entity Too Large", "status": 413})
+            await send_answer(send, self._sendgrid.too_large() if path.startswith("/v3/") else too_large)
+        except ClosedEarly:
+            return
+
+    async def _serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        fault: Fault | None = None
+        answer: Answer
+        method = scope["method"]
+        if path == "/v3/mail/send" and method == "POST":
+            answer, fault = self._sendgrid.send(await _request(scope, receive, sendgrid.MAX_BODY))
+        elif path.startswith(f"/{twilio.VERSION}/"):
+            answer, fault = self._twilio.answer(await _request(scope, receive, twilio.MAX_BODY))
+        elif path.startswith("/v1/projects/") and path.endswith("/messages:send") and method == "POST":
+            answer, fault = self._fcm.send(await _request(scope, receive, fcm.MAX_BODY))
+        elif path == fcm.TOKEN_PATH and method == "POST":
+            answer, fault = self._oauth.grant(await _request(scope, receive, fcm.MAX_BODY))
+        elif path == "/v3/scopes" and method == "GET":
+            answer = self._sendgrid.scopes(await _request(scope, receive, sendgrid.MAX_BODY))
+        else:
+            request = await _request(scope, receive, MAX_CONTROL_BODY)
+            await serve_control(self._control, request, receive, send)
+            return
+        if fault is None:
+            await send_answer(send, answer)
+        else:
+            await play(fault, answer, scope, receive, send)
+
+
+def create_app(credentials: Credentials, options: Options) -> Sandbox:
+    """A sandbox with these credentials, to be served by an ASGI server."""
+    return Sandbox(credentials, options)
+
+
+async def _request(scope: Scope, receive: Receive, limit: int) -> Request:
+    body = await read_body(receive, limit)
+    return Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), scope["headers"], body)

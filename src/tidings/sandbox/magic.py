@@ -1,0 +1,183 @@
+"""Magic addresses: what the sandbox does for a recipient because of how the address is written.
+
+They work everywhere and without any switch, so that a failure can be shown by sending to it. The page of the sandbox
+and `GET /_sandbox/magic` list them from these tables.
+
+- Email: the part before the `@`, alone or followed by `+`, `-`, `.`, `_` or a digit (`bounce+42@example.com`).
+- Phone numbers: the vendor's own test numbers (https://www.twilio.com/docs/iam/test-credentials), and more of the
+  same unassigned block for failures that come later, in a receipt.
+- Device tokens: by prefix (`unregistered-42`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+
+class Step(Struct, frozen=True):
+    """One thing that a vendor reports about something it took, `after` seconds after the step before."""
+
+    after: float
+    event: str
+    detail: dict[str, str] = {}
+
+
+class Magic(Struct, frozen=True):
+    """A magic address for people to read. `value` is one that works as it stands."""
+
+    channel: str
+    value: str
+    effect: str
+
+
+PROCESSED = Step(0.05, "processed")
+DELIVERED = Step(0.15, "delivered", {"response": "250 2.0.0 OK"})
+EMAIL_PLAN = (PROCESSED, DELIVERED)
+
+BOUNCED = Step(
+    0.15,
+    "bounce",
+    {
+        "type": "bounce",
+        "status": "5.1.1",
+        "reason": "550 5.1.1 The email account that you tried to reach does not exist.",
+        "bounce_classification": "Invalid Address",
+    },
+)
+
+EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
+    "bounce": ("taken, then bounces: no such mailbox", (PROCESSED, BOUNCED)),
+    "blocked": (
+        "taken, then blocked by the receiving server (the address itself is good)",
+        (
+            PROCESSED,
+            Step(
+                0.15,
+                "bounce",
+                {
+                    "type": "blocked",
+                    "status": "5.7.1",
+                    "reason": "550 5.7.1 Mail from this server is not accepted at the moment.",
+                    "bounce_classification": "Reputation",
+                },
+            ),
+        ),
+    ),
+    "defer": (
+        "deferred once by the receiving server, then delivered",
+        (
+            PROCESSED,
+            Step(0.1, "deferred", {"response": "451 4.7.1 Greylisted, please try again", "attempt": "1"}),
+            Step(0.5, "delivered", {"response": "250 2.0.0 OK"}),
+        ),
+    ),
+    "dropped": (
+        "taken, then dropped by the vendor: it bounced before",
+        (Step(0.1, "dropped", {"reason": "Bounced Address", "status": "5.0.0"}),),
+    ),
+    "spam": ("delivered, then reported as spam", (PROCESSED, DELIVERED, Step(0.3, "spamreport"))),
+    "unsubscribe": ("delivered, then unsubscribes", (PROCESSED, DELIVERED, Step(0.3, "unsubscribe"))),
+    "open": ("delivered, then opened", (PROCESSED, DELIVERED, Step(0.3, "open"))),
+    "click": (
+        "delivered, opened, and a link is clicked",
+        (PROCESSED, DELIVERED, Step(0.2, "open"), Step(0.2, "click", {"url": "https://example.com/"})),
+    ),
+    "silent": ("taken, and nothing is ever heard of it again", (PROCESSED,)),
+}
+"""Word to what the email API does afterwards."""
+
+EMAIL_REFUSALS: dict[str, tuple[str, int]] = {
+    "throttled": ("refused with 429 and Retry-After: 1", 429),
+    "error": ("refused with 500", 500),
+}
+"""Word to what the email API answers at once."""
+
+SMTP_ANSWERS: dict[str, tuple[str, str]] = {
+    "bounce": (
+        "refused by SMTP: no such mailbox",
+        "550 5.1.1 The email account that you tried to reach does not exist",
+    ),
+    "blocked": ("refused by SMTP: policy", "554 5.7.1 Mail from this server is not accepted"),
+    "defer": ("put off by SMTP each time", "451 4.7.1 Greylisted, please try again in a minute"),
+    "full": ("put off by SMTP: the mailbox is full", "452 4.2.2 The mailbox is over its quota"),
+    "throttled": ("put off by SMTP: too fast", "450 4.7.0 Too many messages, slow down"),
+    "error": ("refused by SMTP: local error", "451 4.3.0 Local error in processing"),
+}
+"""Word to the answer to RCPT."""
+
+SMS_PLAN = (Step(0.1, "sent"), Step(0.15, "delivered"))
+
+SMS_REFUSALS: dict[str, tuple[str, int]] = {
+    "+15005550001": ("refused: not a valid number (21211)", 21211),
+    "+15005550002": ("refused: cannot be routed (21612)", 21612),
+    "+15005550003": ("refused: no permission for that country (21408)", 21408),
+    "+15005550004": ("refused: the person replied STOP (21610)", 21610),
+    "+15005550009": ("refused: cannot receive text messages (21614)", 21614),
+    "+15005550429": ("refused with 429 and Retry-After: 1 (20429)", 20429),
+    "+15005550500": ("refused with 500 (20500)", 20500),
+}
+"""Recipient to the error code of the refusal."""
+
+SMS_SENDERS: dict[str, int] = {"+15005550001": 21212, "+15005550007": 21606, "+15005550008": 21611}
+"""Sender to the error code of the refusal."""
+
+
+def _undelivered(code: str) -> tuple[Step, ...]:
+    return (Step(0.1, "sent"), Step(0.15, "undelivered", {"ErrorCode": code}))
+
+
+SMS_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
+    "+15005553000": ("taken and sent, and nothing is ever heard of it again", (Step(0.1, "sent"),)),
+    "+15005553001": ("taken, then failed: the queue was full (30001)", (Step(0.1, "failed", {"ErrorCode": "30001"}),)),
+    "+15005553003": ("taken, then undelivered: the phone is off or away (30003)", _undelivered("30003")),
+    "+15005553004": ("taken, then undelivered: blocked (30004)", _undelivered("30004")),
+    "+15005553005": ("taken, then undelivered: no such subscriber (30005)", _undelivered("30005")),
+    "+15005553006": ("taken, then undelivered: a landline (30006)", _undelivered("30006")),
+    "+15005553007": ("taken, then undelivered: filtered by the carrier (30007)", _undelivered("30007")),
+    "+15005553008": ("taken, then undelivered: reason unknown (30008)", _undelivered("30008")),
+}
+"""Recipient to what happens afterwards."""
+
+PUSH_REFUSALS: dict[str, tuple[str, str]] = {
+    "unregistered": ("refused with 404 UNREGISTERED: the app was removed", "UNREGISTERED"),
+    "invalid": ("refused with 400 INVALID_ARGUMENT: not a token", "INVALID_ARGUMENT"),
+    "mismatch": ("refused with 403 SENDER_ID_MISMATCH: another sender's token", "SENDER_ID_MISMATCH"),
+    "quota": ("refused with 429 QUOTA_EXCEEDED and Retry-After: 1", "QUOTA_EXCEEDED"),
+    "unavailable": ("refused with 503 UNAVAILABLE and Retry-After: 1", "UNAVAILABLE"),
+    "internal": ("refused with 500 INTERNAL", "INTERNAL"),
+    "thirdparty": (
+        "refused with 401 THIRD_PARTY_AUTH_ERROR: the certificate for Apple is bad",
+        "THIRD_PARTY_AUTH_ERROR",
+    ),
+}
+"""Token prefix (before a `-`) to the error code of the refusal."""
+
+
+_EMAIL_WORD = re.compile(rf"({'|'.join({*EMAIL_PLANS, *EMAIL_REFUSALS, *SMTP_ANSWERS})})(?=[-+._\d@])", re.IGNORECASE)
+_TOKEN_WORD = re.compile(rf"({'|'.join(PUSH_REFUSALS)})-")
+
+
+def email_word(address: str) -> str:
+    """The magic word that an email address begins with, in lower case; empty when there is none."""
+    found = _EMAIL_WORD.match(address)
+    return found[1].lower() if found else ""
+
+
+def token_word(token: str) -> str:
+    """The magic word that a device token begins with; empty when there is none."""
+    found = _TOKEN_WORD.match(token)
+    return found[1] if found else ""
+
+
+def table() -> list[Magic]:
+    """Every magic address, for people."""
+    return [
+        *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in EMAIL_PLANS.items()),
+        *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in EMAIL_REFUSALS.items()),
+        *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in SMTP_ANSWERS.items()),
+        *(Magic("sms", number, effect) for number, (effect, _) in SMS_REFUSALS.items()),
+        *(Magic("sms", number, effect) for number, (effect, _) in SMS_PLANS.items()),
+        *(Magic("push", f"{word}-1", effect) for word, (effect, _) in PUSH_REFUSALS.items()),
+    ]

@@ -1,0 +1,345 @@
+"""SendGrid, Web API v3: `POST /v3/mail/send` and the little that a check of credentials asks.
+
+Wire format and errors: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send and
+https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors. Text of errors is as the service words it, so that
+code which reads it can be tried here.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Parts
+from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
+from tidings.sandbox.magic import BOUNCED, EMAIL_PLAN, EMAIL_PLANS, EMAIL_REFUSALS, PROCESSED, Step, email_word
+from tidings.sandbox.receipts import Receipts
+from tidings.sandbox.wire import Answer, Headers, Request, json_answer, retry_after, tags_of
+
+MAX_BODY = 30 * 1024 * 1024
+_MAX_PERSONALIZATIONS = 1000
+_MAX_RECIPIENTS = 1000
+_MAX_TAGS = 10_000
+_HELP = "http://sendgrid.com/docs/API_Reference/Web_API_v3/Mail/errors.html#message."
+_ADDRESS = re.compile(r"[^@\s<>\",;:\\()\[\]\x00-\x1f]{1,64}@(?:[^@\s.<>\",;\x00-\x1f]+\.)+[^@\s.<>\",;\x00-\x1f]{2,}")
+_WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `([^`]+)`)?")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`(?: - at `([^`]+)`)?")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`(?: - at `([^`]+)`)?")
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+_RESERVED = frozenset(
+    {"x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding"}
+    | {"to", "from", "subject", "reply-to", "cc", "bcc"}
+)
+
+
+class Address(Struct, gc=False, forbid_unknown_fields=True):
+    """An address with a name."""
+
+    email: str
+    name: str | None = None
+
+
+class Content(Struct, gc=False, forbid_unknown_fields=True):
+    """One form of the text."""
+
+    type: str
+    value: str
+
+
+class Personalization(Struct, forbid_unknown_fields=True):
+    """To whom one copy goes, and what differs in it."""
+
+    to: list[Address] = []
+    cc: list[Address] = []
+    bcc: list[Address] = []
+    sender: Address | None = field(name="from", default=None)
+    subject: str | None = None
+    headers: dict[str, str] | None = None
+    substitutions: dict[str, str] | None = None
+    dynamic_template_data: dict[str, Any] | None = None
+    custom_args: dict[str, Any] | None = None
+    send_at: int | None = None
+
+
+class MailSend(Struct, forbid_unknown_fields=True):
+    """The body of the request."""
+
+    personalizations: list[Personalization] = []
+    sender: Address | None = field(name="from", default=None)
+    reply_to: Address | None = None
+    reply_to_list: list[Address] | None = None
+    subject: str | None = None
+    content: list[Content] | None = None
+    attachments: list[dict[str, Any]] | None = None
+    template_id: str | None = None
+    sections: dict[str, str] | None = None
+    headers: dict[str, str] | None = None
+    categories: list[str] | None = None
+    custom_args: dict[str, Any] | None = None
+    send_at: int | None = None
+    batch_id: str | None = None
+    asm: dict[str, Any] | None = None
+    ip_pool_name: str | None = None
+    mail_settings: dict[str, Any] | None = None
+    tracking_settings: dict[str, Any] | None = None
+
+
+class SendGrid:
+    """The imaginary account."""
+
+    def __init__(self, credentials: Credentials, log: ArrivalLog, faults: Faults, receipts: Receipts) -> None:
+        self._authorization = f"Bearer {credentials.sendgrid_api_key}".encode()
+        self._log = log
+        self._faults = faults
+        self._receipts = receipts
+        self._decoder = msgspec.json.Decoder(MailSend)
+
+    def scopes(self, request: Request) -> Answer:
+        """`GET /v3/scopes`: what the key may do."""
+        if request.header(b"authorization") != self._authorization:
+            return _unauthorized()
+        return json_answer(200, {"scopes": ["mail.send", "sender_verification_eligible"]})
+
+    def send(self, request: Request) -> tuple[Answer, Fault | None]:
+        """`POST /v3/mail/send`."""
+        if request.header(b"authorization") != self._authorization:
+            return _unauthorized(), None
+        try:
+            mail = self._decoder.decode(request.body)
+        except msgspec.ValidationError as error:
+            return _errors(400, [_type_error(str(error))]), None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _errors(400, [("Bad Request", None, None)]), None
+        problems = list(_problems(mail))
+        if problems:
+            return _errors(400, problems), None
+        recipients = [to.email for one in mail.personalizations for to in _all(one)]
+        if _sandbox_mode(mail):
+            return Answer(200, b""), None
+        return self._take(request, mail, recipients)
+
+    def too_large(self) -> Answer:
+        """The answer to a body over 30 MB."""
+        return _errors(413, [("Payload Too Large", None, None)])
+
+    def _take(self, request: Request, mail: MailSend, recipients: list[str]) -> tuple[Answer, Fault | None]:
+        fault = self._faults.of_request(Vendor.SENDGRID, recipients)
+        reference = secrets.token_urlsafe(16)
+        arrivals = _arrivals(request, mail, reference)
+        refusal = self._refusal(fault, recipients)
+        if refusal is not None:
+            for arrival in arrivals:
+                arrival.status, arrival.error = REFUSED, str(refusal.status)
+            self._log.add(arrivals)
+            return refusal, None
+        if fault is None or fault.takes:
+            self._log.add(arrivals)
+            for arrival in arrivals:
+                self._decide(arrival)
+        return Answer(202, b"", ((b"x-message-id", reference.encode()),)), fault
+
+    def _refusal(self, fault: Fault | None, recipients: list[str]) -> Answer | None:
+        if fault is not None and fault.kind is Kind.STATUS:
+            return failure(fault.status or 503, retry_after(fault.retry_after))
+        for recipient in recipients:
+            refused = EMAIL_REFUSALS.get(email_word(recipient))
+            if refused is not None:
+                return failure(refused[1], retry_after(1) if refused[1] == 429 else ())
+        return None
+
+    def _decide(self, arrival: Arrival) -> None:
+        fault = self._faults.of_fate(Vendor.SENDGRID, arrival.to)
+        steps: tuple[Step, ...] = EMAIL_PLAN
+        if fault is not None and fault.kind is Kind.BOUNCE:
+            steps = (PROCESSED, BOUNCED)
+        else:
+            magic = EMAIL_PLANS.get(email_word(arrival.to))
+            if magic is not None:
+                steps = magic[1]
+        self._receipts.plan(arrival, steps, fault)
+
+
+def failure(status: int, headers: Headers = ()) -> Answer:
+    """A failure as the service words it."""
+    text = {
+        403: "access forbidden",
+        429: "too many requests",
+        500: "Internal Server Error",
+        503: "Service Unavailable",
+    }.get(status, "the request could not be served")
+    if status == 429:
+        headers = (*headers, (b"x-ratelimit-limit", b"600"), (b"x-ratelimit-remaining", b"0"))
+    return _errors(status, [(text, None, None)], headers)
+
+
+_Problem = tuple[str, str | None, str | None]
+
+
+def _errors(status: int, problems: list[_Problem], headers: Headers = ()) -> Answer:
+    errors = [
+        {"message": text, "field": name, "help": f"{_HELP}{anchor}" if anchor else None}
+        for text, name, anchor in problems
+    ]
+    return json_answer(status, {"errors": errors}, headers)
+
+
+def _unauthorized() -> Answer:
+    return _errors(401, [("The provided authorization grant is invalid, expired, or revoked", None, None)])
+
+
+def _all(one: Personalization) -> Iterator[Address]:
+    yield from one.to
+    yield from one.cc
+    yield from one.bcc
+
+
+def _sandbox_mode(mail: MailSend) -> bool:
+    mode = (mail.mail_settings or {}).get("sandbox_mode")
+    return isinstance(mode, dict) and mode.get("enable") is True
+
+
+def _arrivals(request: Request, mail: MailSend, reference: str) -> list[Arrival]:
+    texts = {one.type: one.value for one in mail.content or ()}
+    text, html = texts.get("text/plain", ""), texts.get("text/html", "")
+    headers = {name.lower(): value for name, value in (mail.headers or {}).items()}
+    key = request.header(b"idempotency-key").decode("latin-1")
+    common = tags_of(mail.custom_args)
+    weight = len(request.body) // max(1, len(mail.personalizations))
+    found = []
+    for one in mail.personalizations:
+        sender = one.sender or mail.sender
+        own = {name.lower(): value for name, value in (one.headers or {}).items()}
+        tags = {**common, **tags_of(one.custom_args)} if one.custom_args else common
+        for to in _all(one):
+            parts = Parts(
+                title=one.subject or mail.subject or "",
+                text=text,
+                html=html,
+                to_name=to.name or "",
+                from_name=(sender.name if sender else None) or "",
+                substitutions=one.substitutions or {},
+            )
+            found.append(
+                Arrival(
+                    seq=0,
+                    at=0,
+                    channel="email",
+                    vendor="sendgrid",
+                    to=to.email,
+                    sender=sender.email if sender else "",
+                    body=parts,
+                    reference=reference,
+                    key=key or own.get("idempotency-key") or headers.get("idempotency-key", ""),
+                    tags=tags,
+                    bytes=weight,
+                )
+            )
+    return found
+
+
+def _problems(mail: MailSend) -> Iterator[_Problem]:
+    """What is wrong with a body of the right types."""
+    if mail.sender is None or not mail.sender.email:
+        text = (
+            "The from object must be provided for every email send. It is an object that requires the email "
+            'parameter, but may also contain a name parameter.  e.g. {"email" : "example@example.com"}  or '
+            '{"email" : "example@example.com", "name" : "Example Recipient"}.'
+        )
+        yield text, "from.email", "from"
+    elif not _ADDRESS.fullmatch(mail.sender.email):
+        yield "The from email does not contain a valid address.", "from.email", "from"
+    yield from _content_problems(mail)
+    many = len(mail.personalizations)
+    if not many:
+        text = "The personalizations field is required and must have at least one personalization."
+        yield text, "personalizations", "personalizations"
+    elif many > _MAX_PERSONALIZATIONS:
+        text = f"There are too many personalizations, the maximum is {_MAX_PERSONALIZATIONS}."
+        yield text, "personalizations", "personalizations"
+    total = 0
+    for position, one in enumerate(mail.personalizations):
+        total += len(one.to) + len(one.cc) + len(one.bcc)
+        yield from _personalization_problems(mail, one, f"personalizations.{position}")
+    if total > _MAX_RECIPIENTS:
+        yield f"The total number of recipients must be no more than {_MAX_RECIPIENTS}.", "personalizations", None
+
+
+def _content_problems(mail: MailSend) -> Iterator[_Problem]:
+    if not mail.content and not mail.template_id:
+        text = (
+            "Unless a valid template_id is provided, the content parameter is required. There must be at least one "
+            "defined content block. We typically suggest both text/plain and text/html blocks are included, but only "
+            "one block is required."
+        )
+        yield text, "content", "content"
+    for position, one in enumerate(mail.content or ()):
+        if not one.value:
+            text = "The content value must be a string at least one character in length."
+            yield text, f"content.{position}.value", "content.value"
+        if "/" not in one.type:
+            yield "The content type must be a valid MIME type.", f"content.{position}.type", "content.type"
+    kinds = [one.type for one in mail.content or ()]
+    if "text/plain" in kinds and "text/html" in kinds and kinds.index("text/html") < kinds.index("text/plain"):
+        text = "If present, text/plain must be first, followed by text/html, followed by any other content."
+        yield text, "content", "content"
+    for name in mail.headers or ():
+        if name.lower() in _RESERVED:
+            yield f"The header {name} is reserved and cannot be set.", f"headers.{name}", "headers"
+
+
+def _personalization_problems(mail: MailSend, one: Personalization, path: str) -> Iterator[_Problem]:
+    if not one.to:
+        text = "The to array is required for all personalization objects, and must have at least one email object."
+        yield text, f"{path}.to", "personalizations.to"
+    seen: set[str] = set()
+    for kind, addresses in (("to", one.to), ("cc", one.cc), ("bcc", one.bcc)):
+        for position, address in enumerate(addresses):
+            place = f"{path}.{kind}.{position}.email"
+            if not _ADDRESS.fullmatch(address.email):
+                yield "Does not contain a valid address.", place, f"personalizations.{kind}"
+            folded = address.email.lower()
+            if folded in seen:
+                text = (
+                    "Each email address in the personalization block should be unique between to, cc, and bcc. We "
+                    f"found the first duplicate instance of [{folded}] in the {path}.{kind} field."
+                )
+                yield text, path, "personalizations"
+            seen.add(folded)
+    if not (one.subject or mail.subject or mail.template_id):
+        text = (
+            "The subject is required. You can get around this requirement if you use a template with a subject "
+            "defined or if every personalization has a subject defined."
+        )
+        yield text, "subject", "subject"
+    tags = one.custom_args
+    if tags and len(tags) > 1 and len(msgspec.json.encode(tags)) > _MAX_TAGS:
+        text = "The total size of the custom arguments must be less than 10,000 bytes."
+        yield text, f"{path}.custom_args", "personalizations.custom_args"
+
+
+def _type_error(text: str) -> _Problem:
+    """What msgspec says of a wrong type, as the service words it."""
+    if found := _WRONG_TYPE.search(text):
+        expected, given, path = found.groups()
+        wanted = _TYPES.get(expected.split(" | ")[0], expected.split(" | ")[0])
+        return f"Invalid type. Expected: {wanted}, given: {_TYPES.get(given, given)}.", _dotted(path), None
+    if found := _UNKNOWN.search(text):
+        place = f"{_dotted(found[2]) or ''}.{found[1]}".lstrip(".")
+        return f"Additional property {found[1]} is not allowed", place, None
+    if found := _MISSING.search(text):
+        place = f"{_dotted(found[2]) or ''}.{found[1]}".lstrip(".")
+        return f"The {found[1]} field is required.", place, None
+    return "Bad Request", None, None
+
+
+def _dotted(path: str | None) -> str | None:
+    """`$.to[0].email` as `to.0.email`."""
+    if path is None:
+        return None
+    return path.removeprefix("$").replace("[", ".").replace("]", "").lstrip(".") or None

@@ -1,0 +1,146 @@
+"""An SMTP server that takes mail for everybody (RFC 5321), with AUTH for who wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Mime
+from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
+from tidings.sandbox.magic import SMTP_ANSWERS, email_word
+
+MAX_BODY = 30 * 1024 * 1024
+_NOT_FOUND = "550 5.1.1 The email account that you tried to reach does not exist"
+_GARBAGE = "2\x7f5 \x01 ok?"
+_HEADER = re.compile(
+    rb"^(message-id|idempotency-key|x-[a-z0-9-]*delivery[a-z0-9-]*|x-[a-z0-9-]*idempotency[a-z0-9-]*):[ \t]*(.*?)\r?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class SmtpSink:
+    """The hooks of the server: answers, faults and the log."""
+
+    def __init__(self, credentials: Credentials, log: ArrivalLog, faults: Faults) -> None:
+        self._username = credentials.smtp_username.encode()
+        self._password = credentials.smtp_password.encode()
+        self._log = log
+        self._faults = faults
+
+    def protocol(self) -> SMTP:
+        """A server for one connection, in the running loop."""
+        return SMTP(
+            self,
+            data_size_limit=MAX_BODY,
+            enable_SMTPUTF8=True,
+            hostname="sandbox.tidings.example",
+            ident="Tidings sandbox",
+            auth_require_tls=False,
+            authenticator=self._authenticate,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def handle_RCPT(  # noqa: N802 - the name of aiosmtpd's hook
+        self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Take the recipient, unless the address is magic or a bounce was asked for."""
+        fate = self._faults.of_fate(Vendor.SMTP, address)
+        word = email_word(address)
+        answer = _NOT_FOUND if fate is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
+        if answer:
+            self._log.add((_refused(envelope, address, answer),))
+            return answer
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(  # noqa: N802 - the name of aiosmtpd's hook
+        self, server: Any, session: Session, envelope: Envelope
+    ) -> str:
+        """Take the mail for all its recipients, unless a fault was asked for."""
+        fault = self._faults.of_request(Vendor.SMTP, envelope.rcpt_tos)
+        if fault is not None and fault.kind is Kind.STATUS:
+            return _answer(fault)
+        reference = secrets.token_hex(8)
+        if fault is None or fault.takes:
+            self._log.add(_arrivals(envelope, reference))
+        match fault.kind if fault else None:
+            case Kind.HANG:
+                await asyncio.sleep(fault.duration if fault else 0)
+                server.transport.abort()
+            case Kind.LATENCY:
+                await asyncio.sleep(fault.duration if fault else 0)
+            case Kind.RESET:
+                server.transport.abort()
+            case Kind.GARBAGE:
+                return _GARBAGE
+        return f"250 2.0.0 OK: queued as {reference}"
+
+    def _authenticate(
+        self, server: Any, session: Session, envelope: Envelope, mechanism: str, data: object
+    ) -> AuthResult:
+        good = (
+            isinstance(data, LoginPassword)
+            and hmac.compare_digest(data.login, self._username)
+            and hmac.compare_digest(data.password, self._password)
+        )
+        return AuthResult(success=good, handled=False)
+
+
+def _answer(fault: Fault) -> str:
+    status = fault.status or 451
+    kind = "5" if status >= 500 else "4"
+    return f"{status} {kind}.3.0 Asked to fail"
+
+
+def _refused(envelope: Envelope, address: str, answer: str) -> Arrival:
+    return Arrival(
+        seq=0,
+        at=0,
+        channel="email",
+        vendor="smtp",
+        to=address,
+        sender=envelope.mail_from or "",
+        body=Mime(b""),
+        status=REFUSED,
+        error=answer,
+    )
+
+
+def _arrivals(envelope: Envelope, reference: str) -> list[Arrival]:
+    raw = envelope.original_content or b""
+    tags = _tags(raw)
+    key = next((value for name, value in tags.items() if "idempotency" in name), "")
+    delivery = next((value for name, value in tags.items() if "delivery" in name), "")
+    weight = len(raw) // max(1, len(envelope.rcpt_tos))
+    return [
+        Arrival(
+            seq=0,
+            at=0,
+            channel="email",
+            vendor="smtp",
+            to=to,
+            sender=envelope.mail_from or "",
+            body=Mime(raw),
+            status="delivered",
+            reference=reference,
+            delivery=delivery,
+            key=key or tags.get("message-id", ""),
+            tags=tags,
+            bytes=weight,
+        )
+        for to in envelope.rcpt_tos
+    ]
+
+
+def _tags(raw: bytes) -> dict[str, str]:
+    """The sender's own marks among the headers, by lower-case name."""
+    end = raw.find(b"\r\n\r\n")
+    head = raw if end < 0 else raw[:end]
+    return {name.decode().lower(): value.decode("latin-1").strip() for name, value in _HEADER.findall(head)}
