@@ -1,0 +1,153 @@
+"""`python -m bench`: measure the product and the peer in turns, print a table, keep everything as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from bench import kafka, report, rows
+from bench.measure import Bench, System, Vendor
+from bench.peer.system import Peer
+from bench.postgres import Postgres
+from bench.queue_alone import Errand
+from bench.servers import ROOT
+from bench.system import Tidings
+
+RESULTS = ROOT / "bench" / "results"
+SYSTEMS = ("tidings", "tidings+kafka", "peer")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="CPU, rates and latencies, with a peer.")
+    parser.add_argument("--quick", action="store_true", help="one short round (2 minutes; the figures are rough)")
+    parser.add_argument("--rounds", type=int, help="how many rounds")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {', '.join(SYSTEMS)}")
+    parser.add_argument("--vendor-delay", type=float, default=0.0, metavar="MS", help="the vendors answer after MS")
+    parser.add_argument("--keep", action="store_true", help="keep the run's folder, with the logs")
+    chosen = parser.parse_args(arguments)
+    systems = [name.strip() for name in chosen.systems.split(",")]
+    if unknown := set(systems) - set(SYSTEMS):
+        parser.error(f"no such system: {', '.join(sorted(unknown))}")
+    if missing := _missing(systems):
+        parser.error(f"{', '.join(missing)} not found on the PATH; install it, or leave its system out with --systems")
+    sizes = rows.QUICK if chosen.quick else rows.FULL
+    if chosen.rounds:
+        sizes = msgspec.structs.replace(sizes, rounds=chosen.rounds)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
+    folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
+    try:
+        run(folder, systems, sizes, chosen.vendor_delay)
+    finally:
+        if chosen.keep:
+            print(f"the logs are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: float) -> None:
+    """Measure in `folder`, print the table and write the JSON file."""
+    table, started = rows.Table(), time.time()
+    with ExitStack() as stack:
+        vendor = Vendor(folder, vendor_delay)
+        stack.callback(vendor.stop)
+        bench = Bench(folder, vendor)
+        running: dict[str, System] = {name: _start(name, folder, vendor.port, stack) for name in systems}
+        errands = _errands(running, sizes.queue)
+        facts = _facts(running, sizes, vendor_delay)
+        for name, system in running.items():
+            _say(f"warming up {name}")
+            rows.warm_up(bench, system)
+        for number in range(sizes.rounds):
+            # Each round begins with another system, so that none is always the one after a rest.
+            order = list(running)[number % len(running) :] + list(running)[: number % len(running)]
+            for name in order:
+                _say(f"round {number + 1} of {sizes.rounds}: {name}")
+                for row, figure in rows.measure(bench, running[name], sizes, peer=name == "peer"):
+                    table.add(row, name, figure)
+                if name in errands:
+                    errand, servers = errands[name]
+                    for row, figure in rows.queue_alone(errand, servers):
+                        table.add(row, name, figure)
+    medians = table.medians()
+    print(report.table(medians, facts))
+    print(f"written to {report.write(RESULTS, facts, medians, table.figures, time.time() - started)}")
+
+
+def _start(name: str, folder: Path, vendor_port: int, stack: ExitStack) -> System:
+    _say(f"starting {name}")
+    own = folder / name
+    own.mkdir()
+    postgres = Postgres(own / "postgres")
+    stack.callback(postgres.stop)
+    system: Peer | Tidings
+    if name == "peer":
+        system = Peer(own / "system", postgres, vendor_port)
+    elif name == "tidings+kafka":
+        broker = kafka.broker(own / "kafka")
+        stack.callback(broker.stop)
+        system = Tidings(name, own / "system", postgres, vendor_port, broker)
+    else:
+        system = Tidings(name, own / "system", postgres, vendor_port)
+    stack.callback(system.close)
+    return system
+
+
+def _errands(running: dict[str, System], count: int) -> dict[str, tuple[Errand, dict[str, int]]]:
+    """What the queue alone is measured with, by system, and the servers that are counted."""
+    found: dict[str, tuple[Errand, dict[str, int]]] = {}
+    for name, system in running.items():
+        if isinstance(system, Tidings):
+            if system.kafka is not None:
+                found[name] = Errand("kafka", system.kafka.bootstrap, count), {"kafka": system.kafka.pid}
+            else:
+                found[name] = Errand("postgres", system.dsn, count), {"postgres": system.postgres.pid}
+    return found
+
+
+def _facts(running: dict[str, System], sizes: rows.Sizes, vendor_delay: float) -> dict[str, str]:
+    postgres = next((system.postgres for system in running.values() if isinstance(system, Tidings | Peer)), None)
+    libraries = ("fastapi", "celery", "sqlalchemy", "psycopg", "redis", "requests", "uvicorn", "asyncpg")
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "postgres": postgres.version() if postgres else "",
+        "rounds": str(sizes.rounds),
+        "vendor delay ms": f"{vendor_delay:g}",
+        "rate of the paced row": f"{sizes.rate:g}/s",
+        "libraries": ", ".join(f"{name} {metadata.version(name)}" for name in libraries),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _missing(systems: Sequence[str]) -> list[str]:
+    needed = {"peer": ["redis-server"], "tidings+kafka": ["java"]}
+    return [program for name in systems for program in needed.get(name, []) if shutil.which(program) is None]
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,95 @@
+"""Starting and ending the processes that a measurement needs, each with its output in a file of the run's folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.processes import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on the port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Process:
+    """A child process, in a process group of its own."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def check(self) -> bool:
+        """True while it runs.
+
+        Raises:
+            RuntimeError: it ended; the text is the end of its output.
+        """
+        if self._process.poll() is not None:
+            tail = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"{self.log.stem} ended with {self._process.returncode}:\n{tail}")
+        return True
+
+    def await_port(self, port: int, deadline: float = 30.0) -> None:
+        """Return when it listens on the port."""
+        eventually(lambda: self.check() and listens(port), deadline, f"{self.log.stem} on port {port}")
+
+    def stop(self, deadline: float = 15.0) -> None:
+        """End it: first politely, then its whole group by force."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(deadline)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.pid, signal.SIGKILL)
+                self._process.wait()
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+class Redis(Process):
+    """A Redis that survives a crash: append-only file, written through on every command."""
+
+    def __init__(self, folder: Path, fsync: str = "always") -> None:
+        self.port = free_port()
+        folder.mkdir(parents=True)
+        arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder), "--save", ""]
+        super().__init__(
+            ["redis-server", *arguments, "--appendonly", "yes", "--appendfsync", fsync], folder / "redis.log"
+        )
+        self.await_port(self.port)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"redis://127.0.0.1:{self.port}/0"

@@ -1,0 +1,92 @@
+"""What is sent: the same users, texts and requests for the product and for the peer."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+USERS = 10_000
+BATCH = 500
+"""Notifications in one batch request."""
+CATEGORY = "orders"
+REFUSED_CATEGORY = "marketing"
+"""What every third user has opted out of. The load does not use it: each notification arrives, and can be counted."""
+
+LOCALES = ("en", "de", "fr", "pt-BR")
+Texts = dict[str, tuple[str, str]]
+"""Locale to subject and body."""
+
+ORDER: Texts = {
+    "en": ("Order {{ order }}", "Hello {{ name }}, your order {{ order }} of {{ items }} items ({{ total }}) is sent."),
+    "de": (
+        "Bestellung {{ order }}",
+        "Hallo {{ name }}, Ihre Bestellung {{ order }} ({{ items }} Artikel, {{ total }}).",
+    ),
+    "fr": (
+        "Commande {{ order }}",
+        "Bonjour {{ name }}, votre commande {{ order }} ({{ items }} articles, {{ total }}).",
+    ),
+    "pt-BR": ("Pedido {{ order }}", "Olá {{ name }}, o seu pedido {{ order }} ({{ items }} itens, {{ total }})."),
+}
+NEWS: Texts = {
+    "en": ("New: {{ product }}", "From {{ day }} on you find {{ product }} in our shop, from {{ price }}."),
+    "de": ("Neu: {{ product }}", "Ab {{ day }} finden Sie {{ product }} in unserem Laden, ab {{ price }}."),
+    "fr": ("Nouveau : {{ product }}", "À partir du {{ day }}, vous trouverez {{ product }} dès {{ price }}."),
+    "pt-BR": ("Novo: {{ product }}", "A partir de {{ day }}, você encontra {{ product }} por {{ price }}."),
+}
+
+
+class Person(Struct, frozen=True):
+    """A user; `opted_out` of REFUSED_CATEGORY."""
+
+    user_id: str
+    name: str
+    email: str
+    phone: str
+    locale: str
+    opted_out: bool
+
+
+def people() -> list[Person]:
+    """The users that are loaded before the measurement."""
+    return [
+        Person(
+            user_id=f"user-{number}",
+            name=f"Person {number}",
+            email=f"person{number}@example.com",
+            phone=f"+1415555{number:04d}",
+            locale=LOCALES[number % len(LOCALES)],
+            opted_out=number % 3 == 0,
+        )
+        for number in range(USERS)
+    ]
+
+
+class Mode(Struct, frozen=True):
+    """How notifications go in and out.
+
+    `batch` is the number in one request (0: one alone, on the route for one). `data` is JSON with the load generator's
+    placeholders. With `personal` content every notification is a vendor request of its own.
+    """
+
+    name: str
+    template: str
+    channel: str
+    batch: int
+    personal: bool
+    texts: Texts
+    data: str
+
+    @property
+    def item(self) -> str:
+        """The JSON of one notification, with the load generator's placeholders."""
+        to = '{"user_id":"@user@"}'
+        return f'{{"to":{to},"template":"{self.template}","data":{self.data},"category":"{CATEGORY}"}}'
+
+
+_ORDER_DATA = '{"order":"ref-@index@","items":3,"total":"49.90 EUR"}'
+_NEWS_DATA = '{"product":"Linen shirts","day":"12.5.","price":"29.90 EUR"}'
+
+SINGLE = Mode("single", "order", "sms", 0, True, ORDER, _ORDER_DATA)
+BATCHED = Mode("batched", "news", "email", BATCH, False, NEWS, _NEWS_DATA)
+PERSONAL = Mode("personal", "order-mail", "email", BATCH, True, ORDER, _ORDER_DATA)
+MODES = (SINGLE, BATCHED, PERSONAL)
