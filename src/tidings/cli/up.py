@@ -40,6 +40,7 @@ def up(
     data_dir: DataDir = None,
     settings_file: SettingsFile = None,
     open_viewer: Annotated[bool, typer.Option("--open", help="Open the sandbox's viewer in the browser.")] = False,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C.
 
@@ -58,16 +59,16 @@ def up(
     )
     structlog.configure(processors=[_plain_event], logger_factory=structlog.PrintLoggerFactory())
     with suppress(asyncio.CancelledError):
-        asyncio.run(_up(settings, open_viewer))
+        asyncio.run(_up(settings, open_viewer, supervised))
 
 
-async def _up(settings: Settings, open_viewer: bool) -> None:
+async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
     began = time.monotonic()
     folder = DataFolder(settings.data_dir)
     folder.prepare()
     settings = settings.model_copy(update={"data_dir": folder.path})
     children: list[Child] = []
-    _stop_on_signals(children)
+    _stop_on_signals(children, supervised)
     with folder.mine():
         settings = _with_ports(settings)
         say(f"Tidings starts; its data is in {folder.path}")
@@ -165,8 +166,11 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str) -> Running
     )
 
 
-def _stop_on_signals(children: Sequence[Child]) -> None:
-    """The first signal ends this coroutine, and everything it started in order; a second one kills the children."""
+def _stop_on_signals(children: Sequence[Child], supervised: bool) -> None:
+    """The first signal ends this coroutine, and everything it started in order; a second one kills the children.
+
+    `supervised`: the end of standard input is such a signal, because it means that the parent is gone.
+    """
     loop = asyncio.get_running_loop()
     this = asyncio.current_task(loop)
     asked = False
@@ -184,6 +188,14 @@ def _stop_on_signals(children: Sequence[Child]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
+
+    def parent_spoke() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop()
+
+    if supervised:
+        loop.add_reader(0, parent_spoke)
 
 
 def _plain_event(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:

@@ -1,0 +1,162 @@
+"""`tidings demo`: a shop with 50,000 people in twenty countries, and a day of its orders."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tidings.cli.client import Api
+from tidings.cli.folder import DataFolder, Running
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import CannotGoOn, say, step
+from tidings.cli.shop.account import account, show
+from tidings.cli.shop.day import MINUTES, plan
+from tidings.cli.shop.people import Person, people
+from tidings.cli.shop.play import Shop, shop
+from tidings.cli.shop.publish import declare_categories, publish
+from tidings.cli.shop.templates import TEMPLATES
+from tidings.cli.tenants import new_key, now, opened
+from tidings.model.tenant import Scope, Tenant
+
+app = typer.Typer()
+
+_PEOPLE_AT_ONCE = 1_000
+_START_WITHIN = 120.0
+_REST_WITHIN = 900.0
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option(min=10, help="How many people the shop has.")] = 50_000,
+    orders: Annotated[int, typer.Option(min=1, help="How many orders are placed in the day.")] = 12_000,
+    seconds: Annotated[float, typer.Option(min=0, help="How long the day takes, at least.")] = 150.0,
+    seed: Annotated[int, typer.Option(help="The same number gives the same people and orders.")] = 1,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Load a shop's people and templates, play a day of its orders through the API, and print the account of it.
+
+    It uses what `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not
+    close.
+    """
+    folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
+    with _running(folder, settings_file) as running:
+        faults = asyncio.run(_demo(running, users, orders, seconds, seed))
+    if faults:
+        sys.exit(1)
+
+
+async def _demo(running: Running, users: int, orders: int, seconds: float, seed: int) -> list[str]:
+    console = Console()
+    run = f"shop-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    async with opened(running.dsn) as tenants:
+        await tenants.add(Tenant(run, "The demo's shop", now()))
+        key = await new_key(tenants, run, tuple(Scope), "made by tidings demo")
+    say(f"The shop is the tenant {run}; its API key is {key}")
+    with step(f"Templates: {len(TEMPLATES)} in {len(TEMPLATES[0].contents())} languages"):
+        await asyncio.to_thread(_prepare, running.api_url, key)
+    async with shop(running.api_url, key, run) as client:
+        with _progress(console) as progress:
+            known = await _welcome(client, users, seed, progress)
+            events = await asyncio.to_thread(plan, known, orders, seed, datetime.now(UTC).date())
+            bar = progress.add_task("the day, 00:00", total=len(events))
+
+            def passed(minute: int, sent: int) -> None:
+                shown = f"the day, {minute // 60 % 24:02}:{minute % 60:02}" if minute < MINUTES else "the day is over"
+                progress.update(bar, advance=sent, description=shown)
+
+            began = time.monotonic()
+            await client.play(events, seconds, passed)
+            took = time.monotonic() - began
+            rest = progress.add_task("until all rest", total=len(events))
+            tally = await client.rest(
+                lambda moving: progress.update(rest, completed=max(0, len(events) - moving)), _REST_WITHIN
+            )
+            sample = await client.sample(seed)
+        books = client.books
+    rate = books.accepted.total() / max(took, 0.001)
+    say(f"The day took {took:.0f} s: {rate:,.0f} notifications a second on average.\n")
+    result = account(books, tally)
+    show(console, result, books, sample)
+    if running.sandbox_url:
+        say(f"\nWhat arrived last: {running.sandbox_url}")
+    return result.faults
+
+
+async def _welcome(client: Shop, count: int, seed: int, progress: Progress) -> Sequence[Person]:
+    bar = progress.add_task("people", total=count)
+    known: list[Person] = []
+    generated = people(count, seed)
+    while len(known) < count:
+        some = await asyncio.to_thread(_take, generated, min(_PEOPLE_AT_ONCE, count - len(known)))
+        await client.welcome(some)
+        known += some
+        progress.update(bar, advance=len(some))
+    return known
+
+
+def _take(generated: Iterator[Person], count: int) -> list[Person]:
+    return [next(generated) for _ in range(count)]
+
+
+def _prepare(url: str, key: str) -> None:
+    with Api(url, key) as api:
+        declare_categories(api)
+        publish(api, TEMPLATES)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console,
+    )  # fmt: skip
+
+
+@contextmanager
+def _running(folder: DataFolder, settings_file: Path | None) -> Iterator[Running]:
+    """What runs on the folder; where nothing does, it runs for as long as the context lasts."""
+    found = folder.running()
+    if found is not None:
+        yield found
+        return
+    folder.prepare()
+    log = folder.logs / "up.log"
+    command = [sys.executable, "-m", "tidings.cli", "up", "--port", "0", "--data-dir", str(folder.path), "--supervised"]
+    command += ["--settings", str(settings_file)] if settings_file else []
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        with step("Nothing runs yet: tidings up"):
+            running = _wait(folder, process, log)
+        yield running
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(folder: DataFolder, process: subprocess.Popen[bytes], log: Path) -> Running:
+    deadline = time.monotonic() + _START_WITHIN
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CannotGoOn(f"`tidings up` did not start:\n{log.read_text(errors='replace')}")
+        # The greeting comes last.
+        if "Tidings is up" in log.read_text(errors="replace"):
+            running = folder.running()
+            if running is not None:
+                return running
+        time.sleep(0.1)
+    raise CannotGoOn(f"`tidings up` was not ready after {_START_WITHIN:.0f} s; its output: {log}", 1)

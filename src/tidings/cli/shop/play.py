@@ -1,0 +1,196 @@
+"""Plays a day of the shop through the HTTP API, and keeps its own books on it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from tidings.cli.plain import CannotGoOn
+from tidings.cli.shop.day import MINUTES, Event
+from tidings.cli.shop.people import Person
+from tidings.model.vocabulary import Reason, State
+from tidings.policy.transitions import IN_FLIGHT
+
+_AT_ONCE = 32
+_BATCH = 1_000
+_TICK = 10
+_TRY_FOR = 60.0
+_BUSY = frozenset({409, 429, 502, 503})
+_TIMEOUT = timedelta(seconds=30)
+_SAMPLE = 1_500
+_LOOK_AGAIN = 1.0
+_UNROUTED = frozenset({State.PENDING, State.SENDING})
+
+
+@dataclass
+class Books:
+    """What the shop knows by itself: what was accepted and refused, and how long the API took, in seconds."""
+
+    accepted: Counter[str] = field(default_factory=Counter)
+    refused: list[str] = field(default_factory=list)
+    retried: int = 0
+    single: list[float] = field(default_factory=list)
+    batch: list[float] = field(default_factory=list)
+    ids: list[tuple[str, str]] = field(default_factory=list)
+    """Id and priority of each notification that was accepted."""
+
+
+class Shop:
+    """The shop as a client of the API at `url`; `run` names this run in its idempotency keys."""
+
+    def __init__(self, client: Client, url: str, run: str) -> None:
+        self._client = client
+        self._url = url
+        self._run = run
+        self.books = Books()
+
+    async def welcome(self, people: Sequence[Person]) -> None:
+        """Store people. Raises CannotGoOn when one of them is refused."""
+        body = {"users": [person.body for person in people]}
+        answer = await self._call("POST", "/v1/users/batch", body)
+        refused = [item["error"] for item in answer["results"] if "error" in item]
+        if refused:
+            raise CannotGoOn(f"the API refused {len(refused)} people; the first: {refused[0]['detail']}", 1)
+
+    async def play(self, events: Sequence[Event], seconds: float, passed: Callable[[int, int], None]) -> None:
+        """Send the events of a day within about `seconds`; longer when the API is slower.
+
+        `passed` is told the minute of the day and how many notifications went out since it was told last.
+        """
+        began = time.monotonic()
+        position = 0
+        for minute in range(0, MINUTES, _TICK):
+            ahead = began + seconds * minute / MINUTES - time.monotonic()
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+            first = position
+            while position < len(events) and events[position].minute < minute + _TICK:
+                position += 1
+            await self._send(events[first:position], first)
+            passed(minute + _TICK, position - first)
+
+    async def rest(self, waiting: Callable[[int], None], within: float) -> list[dict[str, Any]]:
+        """Wait until nothing moves any more but what quiet hours hold back; where everything rests then.
+
+        `waiting` is told how many deliveries and notifications are still under way. Raises CannotGoOn after `within`
+        seconds without an end.
+        """
+        deadline = time.monotonic() + within
+        before: list[dict[str, Any]] | None = None
+        while True:
+            tally: list[dict[str, Any]] = (await self._call("GET", "/v1/tally"))["tally"]
+            moving = _moving(tally, self.books.accepted.total())
+            waiting(moving)
+            # Receipts still turn `sent` into `delivered` when nothing else moves: two equal looks are the end.
+            if not moving and tally == before:
+                return tally
+            if time.monotonic() > deadline:
+                raise CannotGoOn(f"{moving} are still under way after {within:.0f} s; is the worker running?", 1)
+            before = tally
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def sample(self, seed: int) -> list[tuple[str, dict[str, Any]]]:
+        """Some of the accepted notifications, each as its priority and its record."""
+        chosen = random.Random(seed).sample(self.books.ids, min(_SAMPLE, len(self.books.ids)))  # noqa: S311
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def read(id: str, priority: str) -> tuple[str, dict[str, Any]]:
+            async with gate:
+                return priority, await self._call("GET", f"/v1/notifications/{id}")
+
+        return await asyncio.gather(*(read(id, priority) for id, priority in chosen))
+
+    async def _send(self, events: Sequence[Event], first: int) -> None:
+        gate = asyncio.Semaphore(_AT_ONCE)
+        singles = [(number, event) for number, event in enumerate(events, first) if not event.batched]
+        together = [event for event in events if event.batched]
+
+        async def single(number: int, event: Event) -> None:
+            async with gate:
+                await self._single(number, event)
+
+        async with asyncio.TaskGroup() as group:
+            for number, event in singles:
+                group.create_task(single(number, event))
+            for start in range(0, len(together), _BATCH):
+                group.create_task(self._batch(f"{first}-{start}", together[start : start + _BATCH]))
+
+    async def _single(self, number: int, event: Event) -> None:
+        began = time.perf_counter()
+        answer = await self._call("POST", "/v1/notifications", event.body, f"{self._run}-{number}")
+        self.books.single.append(time.perf_counter() - began)
+        self._accepted(event, answer["id"])
+
+    async def _batch(self, name: str, events: Sequence[Event]) -> None:
+        began = time.perf_counter()
+        body = {"notifications": [event.body for event in events]}
+        answer = await self._call("POST", "/v1/notifications/batch", body, f"{self._run}-batch-{name}")
+        self.books.batch.append(time.perf_counter() - began)
+        for event, result in zip(events, answer["results"], strict=True):
+            if "error" in result:
+                self.books.refused.append(result["error"]["detail"])
+            else:
+                self._accepted(event, result["id"])
+
+    def _accepted(self, event: Event, id: str) -> None:
+        self.books.accepted[event.body["template"]] += 1
+        self.books.ids.append((id, event.body["priority"]))
+
+    async def _call(self, method: str, path: str, body: Any = None, key: str | None = None) -> Any:
+        """The decoded answer. Each call may be repeated without harm, and is for a while when it does not work."""
+        deadline = time.monotonic() + _TRY_FOR
+        wait = 0.1
+        while True:
+            request = self._client.request(method, self._url + path)
+            if body is not None:
+                request = request.header("content-type", "application/json").body_bytes(msgspec.json.encode(body))
+            if key is not None:
+                request = request.header("idempotency-key", key)
+            try:
+                response = await request.build().send()
+                content = bytes(await response.bytes())
+            except PyreqwestError as error:
+                status, trouble = 0, str(error)
+            else:
+                status, trouble = response.status, content[:300].decode(errors="replace")
+                if status < 400:
+                    return msgspec.json.decode(content)
+            if (status and status not in _BUSY) or time.monotonic() > deadline:
+                raise CannotGoOn(f"{method} {path} did not work ({status or 'no answer'}): {trouble}", 1)
+            self.books.retried += 1
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 2.0)
+
+
+def is_held(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the tally counts deliveries that wait for the end of somebody's quiet hours."""
+    return row["channel"] is not None and bool(row["state"] == State.DEFERRED and row["reason"] == Reason.QUIET_HOURS)
+
+
+def _moving(tally: Sequence[dict[str, Any]], accepted: int) -> int:
+    """How many deliveries and unrouted notifications are still under way; quiet hours wait for a clock instead."""
+    deliveries: int = sum(
+        row["count"] for row in tally if row["channel"] is not None and row["state"] in IN_FLIGHT and not is_held(row)
+    )
+    known: int = sum(row["count"] for row in tally if row["channel"] is None)
+    unrouted: int = sum(row["count"] for row in tally if row["channel"] is None and row["state"] in _UNROUTED)
+    return max(deliveries, unrouted) + max(0, accepted - known)
+
+
+@asynccontextmanager
+async def shop(url: str, key: str, run: str) -> AsyncIterator[Shop]:
+    """The shop, connected."""
+    builder = ClientBuilder().timeout(_TIMEOUT).no_proxy().default_headers({"authorization": f"Bearer {key}"})
+    async with builder.build() as client:
+        yield Shop(client, url, run)
