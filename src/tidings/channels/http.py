@@ -38,7 +38,7 @@ _NEVER_CONNECTED = "client error (Connect)"
 
 
 class Answer(Struct, frozen=True):
-    """What the vendor said. `body` is empty when it could not be read whole: too long, cut off or too slow."""
+    """What the vendor said. `body` is empty when it is too long to be an answer of a vendor."""
 
     status: int
     headers: HeaderMap

@@ -197,7 +197,7 @@ class Smtp(EmailProvider):
             return Retry("unreachable", detail=brief(f"no session with {self._where}: {error}"))
         agreed = await self._ask(connection, envelope)
         return agreed or Retry(
-            "connection_lost", detail=f"{self._where} closed the connection before the mail was sent"
+            "service_unavailable", detail=f"{self._where} ended the session before the mail was sent"
         )
 
     async def _ask(self, connection: SMTP, envelope: _Envelope) -> SMTP | SendResult | None:
@@ -345,3 +345,5 @@ class Smtp(EmailProvider):
                     await connection.quit()
             except (SMTPException, OSError):
                 connection.close()
+        # A transport frees its socket in the loop's next round.
+        await asyncio.sleep(0)

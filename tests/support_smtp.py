@@ -1,0 +1,236 @@
+"""A stand-in for a mail server: scripted replies, TLS and login where asked, and every way of breaking off."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import re
+import ssl
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any
+
+from support_vendors import Vendor, email_delivery
+from tidings.model.sending import EmailDelivery
+
+
+@dataclass
+class Mail:
+    """What was taken: envelope and bytes."""
+
+    sender: str
+    recipients: list[str]
+    data: bytes
+    connection: int
+    options: str = ""
+
+    @property
+    def parsed(self) -> EmailMessage:
+        parsed = email.message_from_bytes(self.data, policy=email.policy.default)
+        assert isinstance(parsed, EmailMessage)
+        return parsed
+
+
+@dataclass
+class SmtpStandIn:
+    """`replies` maps a command (`GREETING`, `MAIL`, `RCPT`, `DATA`, `.` …) to what is said instead of yes; `hang`,
+    `cut` and `garbage` instead of a reply are what they say. `refused` maps a recipient to the reply to its RCPT.
+    """
+
+    replies: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+    login: tuple[str, str] | None = None
+    tls: ssl.SSLContext | None = None
+    implicit_tls: bool = False
+    mails: list[Mail] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+    faults: list[Exception] = field(default_factory=list)
+    _open: set[asyncio.Task[None]] = field(default_factory=set)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        context = self.tls if self.implicit_tls else None
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            for connection in self._open:
+                connection.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            await server.wait_closed()
+        assert not self.faults, self.faults
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server does with idle ones."""
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        self._open.add(this)
+        self._writers.add(writer)
+        self.connections += 1
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError, asyncio.CancelledError):
+                await _Session(self, reader, writer, self.connections).run()
+        except Exception as error:
+            self.faults.append(error)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._open.discard(this)
+            self._writers.discard(writer)
+
+
+class _Session:
+    def __init__(
+        self, server: SmtpStandIn, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    ) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+        self.number = number
+        self.secure = server.implicit_tls
+        self.mail: Mail | None = None
+
+    async def say(self, command: str, usual: str) -> bool:
+        """Reply; False when the script breaks off here. True also for a refusal: look at `replies` for that."""
+        reply = self.server.replies.get(command, usual)
+        if reply == "hang":
+            await asyncio.Event().wait()
+        if reply == "cut":
+            return False
+        self.writer.write(b"\x00\xff nonsense\r\n" if reply == "garbage" else f"{reply}\r\n".encode())
+        await self.writer.drain()
+        return not reply.startswith("421")
+
+    async def run(self) -> None:
+        if not await self.say("GREETING", "220 mail.example ESMTP"):
+            return
+        while True:
+            line = (await self.reader.readuntil(b"\r\n"))[:-2].decode()
+            self.server.commands.append(line)
+            verb = line.split(" ")[0].upper()
+            if not await self.obey(verb, line):
+                return
+
+    async def obey(self, verb: str, line: str) -> bool:
+        server = self.server
+        if verb == "EHLO":
+            lines = [*server.extensions]
+            if server.login is not None:
+                lines.append("AUTH PLAIN")
+            if server.tls is not None and not self.secure:
+                lines.append("STARTTLS")
+            said = "\r\n".join([f"250-{text}" for text in ["mail.example", *lines]] + ["250 HELP"])
+            return await self.say("EHLO", said)
+        if verb == "STARTTLS":
+            assert server.tls is not None
+            await self.say("STARTTLS", "220 2.0.0 go ahead")
+            await self.writer.start_tls(server.tls)
+            self.secure = True
+            return True
+        if verb == "AUTH":
+            return await self.log_in(line)
+        if verb == "MAIL":
+            found = re.fullmatch(r"MAIL FROM:<([^<>\s]*)>(.*)", line)
+            assert found is not None, line
+            self.mail = Mail(found[1], [], b"", self.number, found[2].strip())
+            return await self.say("MAIL", "250 2.1.0 ok")
+        if verb == "RCPT":
+            found = re.fullmatch(r"RCPT TO:<([^<>\s]*)>", line)
+            assert found is not None, line
+            assert self.mail is not None
+            if found[1] in server.refused:
+                self.writer.write(f"{server.refused[found[1]]}\r\n".encode())
+                return True
+            self.mail.recipients.append(found[1])
+            return await self.say("RCPT", "250 2.1.5 ok")
+        if verb == "DATA":
+            return await self.take()
+        if verb == "QUIT":
+            await self.say("QUIT", "221 2.0.0 bye")
+            return False
+        return await self.say(verb, "250 2.0.0 ok")
+
+    async def log_in(self, line: str) -> bool:
+        _, method, text = line.split(" ")
+        assert method == "PLAIN"
+        _, username, password = b64decode(text).decode().split("\0")
+        assert self.secure or self.server.tls is None, "the password came before TLS"
+        fine = (username, password) == self.server.login
+        return await self.say("AUTH", "235 2.7.0 welcome" if fine else "535 5.7.8 wrong password")
+
+    async def take(self) -> bool:
+        assert self.mail is not None
+        assert self.mail.recipients
+        if not await self.say("DATA", "354 go ahead"):
+            return False
+        if "DATA" in self.server.replies:
+            return True
+        data = await self.reader.readuntil(b"\r\n.\r\n")
+        assert b"\n" not in data.replace(b"\r\n", b"")
+        assert b"\r" not in data.replace(b"\r\n", b"")
+        self.mail.data = re.sub(rb"(?m)^\.", b"", data[:-3])
+        if not self.server.replies.get(".", "2").startswith(("4", "5")):
+            self.server.mails.append(self.mail)
+        return await self.say(".", "250 2.0.0 queued as 4F9D195432C")
+
+
+class SmtpVendor(Vendor):
+    name = "smtp"
+    ways = frozenset({"hang", "cut", "garbage"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = SmtpStandIn()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.server.running():
+            yield
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        more.pop("connect_timeout", None)
+        return {
+            "host": "127.0.0.1",
+            "port": self.server.port,
+            "from_address": "hello@shop.example",
+            "from_name": "The Shop",
+            "helo_name": "tidings.example",
+            **more,
+        }
+
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> EmailDelivery:
+        return email_delivery(number, to, text, more)
+
+    def arrived(self) -> list[tuple[str, str]]:
+        found = []
+        for mail in self.server.mails:
+            assert len(mail.recipients) == 1
+            part = mail.parsed.get_body(("plain",))
+            assert isinstance(part, EmailMessage)
+            found.append((mail.recipients[0], part.get_content().replace("\r\n", "\n").removesuffix("\n")))
+        return found
+
+    def refuse_everything_with(self, code: int | str) -> None:
+        reply = f"{code} no" if isinstance(code, int) else f"{ {'4': 450, '5': 550}[code[0]] } {code} no"
+        self.server.replies["RCPT"] = reply
+
+    def misbehave(self, way: str) -> None:
+        self.server.replies["."] = way
+
+    def take_no_credentials(self) -> None:
+        self.server.login = ("somebody", "else")

@@ -1,0 +1,478 @@
+"""Stand-ins for the vendors on this machine: scripted servers that speak their wire formats and misbehave as told.
+
+`Vendor` is what tests/conformance/test_providers.py needs of each provider: how to make it, what to give it, how its
+vendor says yes, no and nothing. A provider without one here fails the suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+from uuid import UUID
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tidings.channels.tools import Tools
+from tidings.model.errors import Unavailable
+from tidings.model.history import InboxItem
+from tidings.model.ids import delivery_id, new_id
+from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
+from tidings.model.sending import AnyDelivery, EmailDelivery, InappDelivery, PushDelivery, SmsDelivery
+
+NOW = 1_790_000_000_000
+RECEIPTS = "https://notify.example.com/v1/receipts/"
+
+
+class StillClock:
+    """Always the same moment."""
+
+    def now(self) -> int:
+        return NOW
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class MemoryInbox:
+    """Keeps items; `broken` makes it fail as a store does."""
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, UUID], InboxItem] = {}
+        self.broken = False
+
+    async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
+        if self.broken:
+            raise Unavailable("the database does not answer", retry_after=2.0)
+        for item in items:
+            self.items.setdefault((tenant, item.id), item)
+
+    async def list(
+        self, tenant: str, user_id: str, before: UUID | None, limit: int, *, archived: bool, unread_only: bool
+    ) -> Sequence[InboxItem]:
+        return [item for (owner, _), item in self.items.items() if (owner, item.user_id) == (tenant, user_id)]
+
+    async def unread(self, tenant: str, user_id: str) -> int:
+        return len(self.items)
+
+    async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
+        return 0
+
+
+def tools_for(name: str, inbox: MemoryInbox | None = None) -> Tools:
+    return Tools(receipts_url=f"{RECEIPTS}{name}", clock=StillClock(), inbox=inbox)
+
+
+def id_of(number: int) -> UUID:
+    return delivery_id(new_id(NOW, 7, number), 1)
+
+
+@dataclass
+class Said:
+    """One answer over HTTP."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Misbehave:
+    """How a connection goes wrong after the request came in."""
+
+    how: str  # hang, cut, not_http, cut_body, slow_body, endless_body
+    status: int = 200
+
+
+@dataclass
+class Came:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+class HttpStandIn:
+    """An HTTP/1.1 server that answers with `usual(request)`, or with what `script` holds, first come first served."""
+
+    def __init__(self, usual: Callable[[Came], Said]) -> None:
+        self.usual = usual
+        self.script: list[Said | Misbehave] = []
+        self.always: Said | Misbehave | None = None
+        self.came: list[Came] = []
+        self.connections = 0
+        self.port = 0
+        self.faults: list[Exception] = []
+        self._open: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            for connection in self._open:
+                connection.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+            await server.wait_closed()
+        assert not self.faults, self.faults
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        self._open.add(this)
+        self.connections += 1
+        number = self.connections
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while await self._one(reader, writer, number):
+                    pass
+        except Exception as error:
+            self.faults.append(error)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._open.discard(this)
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        came = Came(method, path, headers, body, number)
+        self.came.append(came)
+        said = self.script.pop(0) if self.script else self.always or self.usual(came)
+        if isinstance(said, Said):
+            lines = [f"HTTP/1.1 {said.status} Said", f"content-length: {len(said.body)}"]
+            lines += [f"{name}: {value}" for name, value in said.headers.items()]
+            writer.write("\r\n".join([*lines, "", ""]).encode() + said.body)
+            await writer.drain()
+            return True
+        await self._misbehave(said, writer)
+        return False
+
+    async def _misbehave(self, said: Misbehave, writer: asyncio.StreamWriter) -> None:
+        start = f"HTTP/1.1 {said.status} Said\r\n".encode()
+        if said.how == "hang":
+            await asyncio.Event().wait()
+        elif said.how == "not_http":
+            writer.write(b"\x00\xfe\x00nonsense\r\n\r\n" * 3)
+        elif said.how == "cut_body":
+            writer.write(start + b'content-length: 500\r\n\r\n{"sid": "SM')
+        elif said.how == "slow_body":
+            writer.write(start + b"content-length: 500\r\n\r\n{")
+            await writer.drain()
+            await asyncio.Event().wait()
+        elif said.how == "endless_body":
+            writer.write(start + b"transfer-encoding: chunked\r\n\r\n")
+            while True:
+                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                await writer.drain()
+        else:
+            assert said.how == "cut"
+        await writer.drain()
+
+
+class Vendor(ABC):
+    """One provider's stand-in. `ways` are the faults of a transport that it can show."""
+
+    name: ClassVar[str]
+    ways: ClassVar[frozenset[str]] = frozenset()
+    receipts: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.inbox = MemoryInbox()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """The provider's section. `timeout` may be among `more`."""
+        return dict(more)
+
+    @abstractmethod
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> AnyDelivery: ...
+
+    @abstractmethod
+    def arrived(self) -> list[tuple[str, str]]:
+        """Who got what text, in the order in which it came."""
+
+    def refuse_everything_with(self, code: int | str) -> None:
+        """From now on answer with this error of the provider's table."""
+        raise AssertionError(f"{self.name} has no error {code}")
+
+    def misbehave(self, way: str) -> None:
+        """From now on go wrong in this way."""
+        raise AssertionError(f"{self.name} cannot {way}")
+
+    def throttle(self, headers: Mapping[str, str]) -> None:
+        raise AssertionError(f"{self.name} cannot throttle")
+
+    def fail_with(self, status: int) -> None:
+        raise AssertionError(f"{self.name} has no statuses")
+
+    def take_no_credentials(self) -> None:
+        raise AssertionError(f"{self.name} has no credentials")
+
+
+HTTP_WAYS = frozenset({"hang", "cut", "not_http", "cut_body", "slow_body", "endless_body", "garbage_body"})
+
+
+class HttpVendor(Vendor):
+    """What the vendors over HTTP share."""
+
+    ways = HTTP_WAYS
+    success: ClassVar[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = HttpStandIn(self.usual)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.server.running():
+            yield
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    @abstractmethod
+    def usual(self, came: Came) -> Said: ...
+
+    def misbehave(self, way: str) -> None:
+        if way == "garbage_body":
+            self.server.always = Said(200, b"<html>Welcome to the hotel's wireless network</html>")
+        else:
+            self.server.always = Misbehave(way, self.success)
+
+    def throttle(self, headers: Mapping[str, str]) -> None:
+        self.server.always = Said(429, b"{}", headers)
+
+    def fail_with(self, status: int) -> None:
+        self.server.always = Said(status, b"<html>went wrong</html>")
+
+    def take_no_credentials(self) -> None:
+        self.server.always = Said(401, b"{}")
+
+    def sent(self) -> list[Came]:
+        return [came for came in self.server.came if came.method == "POST"]
+
+
+class TwilioVendor(HttpVendor):
+    name = "twilio"
+    receipts = True
+    success = 201
+    token = "0123456789abcdef0123456789abcdef"
+    sid = "AC" + "0" * 32
+
+    def usual(self, came: Came) -> Said:
+        login = "Basic " + b64encode(f"{self.sid}:{self.token}".encode()).decode()
+        if came.headers.get("authorization") != login:
+            return Said(401, b'{"code": 20003, "message": "Authenticate", "status": 401}')
+        if came.method == "GET":
+            return Said(200, msgspec.json.encode({"sid": self.sid, "status": "active"}))
+        number = parse_qs(came.body.decode())["To"][0]
+        return Said(201, msgspec.json.encode({"sid": f"SM{number[1:]:0>32}", "status": "queued", "error_code": None}))
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {
+            "account_sid": self.sid,
+            "auth_token": self.token,
+            "from_number": "+15005550006",
+            "base_url": self.url,
+            **more,
+        }
+
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> SmsDelivery:
+        return SmsDelivery(
+            id=id_of(number),
+            tenant=more.pop("tenant", "shop"),
+            to=to or f"+1415555{number:04}",
+            idempotency_key=f"dlv-{number}.1",
+            content=SmsContent(text),
+            **more,
+        )
+
+    def arrived(self) -> list[tuple[str, str]]:
+        forms = [parse_qs(came.body.decode(), keep_blank_values=True, strict_parsing=True) for came in self.sent()]
+        assert all(set(form) <= {"To", "From", "Body", "StatusCallback"} for form in forms)
+        assert all(len(values) == 1 for form in forms for values in form.values())
+        return [(form["To"][0], form["Body"][0]) for form in forms]
+
+    def refuse_everything_with(self, code: int | str) -> None:
+        status = {20003: 401, 20429: 429}.get(int(code), 400)
+        body = {"code": code, "message": "No.", "more_info": "https://www.twilio.com/docs/errors", "status": status}
+        self.server.always = Said(status, msgspec.json.encode(body))
+
+
+class SendgridVendor(HttpVendor):
+    name = "sendgrid"
+    receipts = True
+    success = 202
+    api_key = "SG.abcdefghijkl.mnopqrstuvwxyz"
+    event_key = ec.generate_private_key(ec.SECP256R1())
+    event_public_key = b64encode(
+        event_key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ).decode()
+
+    def usual(self, came: Came) -> Said:
+        if came.headers.get("authorization") != f"Bearer {self.api_key}":
+            return Said(401, b'{"errors": [{"message": "The provided authorization grant is invalid", "field": null}]}')
+        if came.method == "GET":
+            return Said(200, b'{"scopes": ["mail.send", "alerts.read"]}')
+        return Said(202, b"", {"X-Message-Id": f"message-{len(self.server.came)}"})
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {
+            "api_key": self.api_key,
+            "from_address": "hello@shop.example",
+            "from_name": "The Shop",
+            "webhook_public_key": self.event_public_key,
+            "base_url": self.url,
+            **more,
+        }
+
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> EmailDelivery:
+        return email_delivery(number, to, text, more)
+
+    def mails(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(came.body) for came in self.sent()]
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return [
+            (one["to"][0]["email"], mail["content"][0]["value"])
+            for mail in self.mails()
+            for one in mail["personalizations"]
+        ]
+
+    def refuse_everything_with(self, code: int | str) -> None:
+        self.server.always = Said(
+            int(code), b'{"errors": [{"message": "No.", "field": "subject", "help": "http://sendgrid.com/docs"}]}'
+        )
+
+
+def email_delivery(number: int, to: str | None, text: str, more: dict[str, Any]) -> EmailDelivery:
+    content = EmailContent(subject=more.pop("subject", "Your order"), text=text, html=more.pop("html", "<p>Hello</p>"))
+    return EmailDelivery(
+        id=id_of(number),
+        tenant=more.pop("tenant", "shop"),
+        to=to or f"ada{number}@example.com",
+        idempotency_key=f"dlv-{number}.1",
+        content=content,
+        **more,
+    )
+
+
+class FcmVendor(HttpVendor):
+    name = "fcm"
+    success = 200
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accounts = HttpStandIn(lambda _: Said(200, b'{"access_token": "ya29.token", "expires_in": 3599}'))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.server.running(), self.accounts.running():
+            yield
+
+    def usual(self, came: Came) -> Said:
+        if came.headers.get("authorization") != "Bearer ya29.token":
+            return Said(401, b'{"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "No."}}')
+        number = len(self.server.came)
+        return Said(200, msgspec.json.encode({"name": f"projects/shop-1/messages/{number}"}))
+
+    def account(self) -> dict[str, str]:
+        return {
+            "type": "service_account",
+            "project_id": "shop-1",
+            "private_key_id": "abc123",
+            "private_key": self.pem,
+            "client_email": "tidings@shop-1.iam.gserviceaccount.com",
+            "client_id": "1234567890",
+            "token_uri": f"http://127.0.0.1:{self.accounts.port}/token",
+        }
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {"service_account": self.account(), "base_url": self.url, **more}
+
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> PushDelivery:
+        return PushDelivery(
+            id=id_of(number),
+            tenant=more.pop("tenant", "shop"),
+            to=to or f"device-{number}",
+            idempotency_key=f"dlv-{number}.1",
+            content=PushContent(title=more.pop("subject", "Your order"), body=text, link=more.pop("link", None)),
+            **more,
+        )
+
+    def arrived(self) -> list[tuple[str, str]]:
+        messages = [msgspec.json.decode(came.body)["message"] for came in self.sent()]
+        return [(message["token"], message["notification"]["body"]) for message in messages]
+
+    def refuse_everything_with(self, code: int | str) -> None:
+        self.server.always = Said(*refusal(str(code)))
+
+    def take_no_credentials(self) -> None:
+        self.accounts.always = Said(400, b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}')
+
+
+def refusal(code: str, violations: Sequence[str] = (), text: str = "No.") -> tuple[int, bytes]:
+    """An error as FCM words it."""
+    status, canonical = {
+        "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
+        "UNREGISTERED": (404, "NOT_FOUND"),
+        "SENDER_ID_MISMATCH": (403, "PERMISSION_DENIED"),
+        "QUOTA_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
+        "UNAVAILABLE": (503, "UNAVAILABLE"),
+        "INTERNAL": (500, "INTERNAL"),
+        "THIRD_PARTY_AUTH_ERROR": (401, "UNAUTHENTICATED"),
+        "UNAUTHENTICATED": (401, ""),
+        "RESOURCE_EXHAUSTED": (429, ""),
+        "PERMISSION_DENIED": (403, ""),
+        "NOT_FOUND": (404, ""),
+    }[code]
+    details: list[dict[str, Any]] = []
+    if canonical:
+        details.append({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code})
+    if violations:
+        fields = [{"field": name, "description": "No."} for name in violations]
+        details.insert(0, {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": fields})
+    error = {"code": status, "message": text, "status": canonical or code, "details": details}
+    return status, msgspec.json.encode({"error": error})
+
+
+class InboxVendor(Vendor):
+    name = "inbox"
+
+    def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> InappDelivery:
+        return InappDelivery(
+            id=id_of(number),
+            tenant=more.pop("tenant", "shop"),
+            to=to or f"user-{number}",
+            idempotency_key=f"dlv-{number}.1",
+            content=InappContent(title=more.pop("subject", "Your order"), body=text, link=more.pop("link", None)),
+            **more,
+        )
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return [(item.user_id, item.body) for item in self.inbox.items.values()]
