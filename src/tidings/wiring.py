@@ -11,6 +11,7 @@ import contextlib
 import random
 import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Store
+from tidings.ports.store import Inbox, Store
 from tidings.report.notifications import Reports
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.mirror import MirroredInbox
@@ -120,8 +121,13 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         queue = await _queue(settings)
         stack.push_async_callback(queue.close)
         await queue.declare(topics.subscriptions())
+        inbox: Inbox = store.inbox
+        if settings.sandbox.enabled:
+            mirrored = MirroredInbox(inbox, _sandbox_url(settings))
+            stack.push_async_callback(mirrored.close)
+            inbox = mirrored
         known: dict[Channel, list[Provider[Any]]] = {}
-        for channel, provider in _providers(settings, store, clock):
+        for channel, provider in build_providers(settings, inbox, clock):
             stack.push_async_callback(provider.close)
             known.setdefault(channel, []).append(provider)
         yield Parts(
@@ -152,7 +158,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
     store, settings = parts.store, parts.settings.deliver
     categories = Categories(store.tenants, parts.clock)
     route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock)
-    # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: then it must come back marked.
+    # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
     marked = None if parts.queue.atomic else settings.lease
     found: list[Reading[Any]] = [
         Reading(
@@ -218,18 +224,27 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None
         timeout_graceful_shutdown=20,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
-    if serving.done():
-        await serving
-        raise SettingsError(f"the API cannot listen on {http.host}:{http.port}; choose another port with --port")
-    ready({"api": f"http://{http.host}:{server.servers[0].sockets[0].getsockname()[1]}"})
+    listening = _listen(http.host, http.port)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    ready({"api": f"http://{http.host}:{listening.getsockname()[1]}"})
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
+    stop.cancel()
     server.should_exit = True
     await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket: requests wait in its backlog until the server takes them."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048, reuse_port=False
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"the API cannot listen on {host}:{port} ({error.strerror}); choose another port with --port (0: any)"
+        ) from error
 
 
 def services(parts: Parts) -> Services:
@@ -293,15 +308,14 @@ async def _queue(settings: Settings) -> Queue:
     return await PostgresQueue.open(str(settings.database.dsn))
 
 
-def _providers(settings: Settings, store: PostgresStore, clock: SystemClock) -> Iterator[tuple[Channel, Provider[Any]]]:
-    """The providers of every channel, best first: those in the settings, else the sandbox."""
-    place = settings.sandbox
-    url = f"http://{place.host}:{place.port}"
+def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
+    """The providers of every channel, best first: those in the settings, else the sandbox's. Raises SettingsError."""
     stand_ins: dict[str, dict[str, Any]] = {}
-    if place.enabled:
+    if settings.sandbox.enabled:
         credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
-        stand_ins = sandbox_credentials.provider_settings(credentials, url, place.host, place.smtp_port)
-    inbox = MirroredInbox(store.inbox, url) if place.enabled else store.inbox
+        stand_ins = sandbox_credentials.provider_settings(
+            credentials, _sandbox_url(settings), settings.sandbox.host, settings.sandbox.smtp_port
+        )
     for channel in Channel:
         for name in settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]:
             own = settings.providers.get(name, stand_ins.get(name, {}))
@@ -310,6 +324,10 @@ def _providers(settings: Settings, store: PostgresStore, clock: SystemClock) -> 
             if provider.channel is not channel:
                 raise SettingsError(f"channels.{channel.value}: {name} serves {provider.channel.value}")
             yield channel, provider
+
+
+def _sandbox_url(settings: Settings) -> str:
+    return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
 
 
 async def _readiness(parts: Parts) -> dict[str, str]:

@@ -53,8 +53,8 @@ class History(Protocol):
         """Where the tenant's deliveries and notifications rest, from `since` (milliseconds since the epoch) on."""
         ...
 
-    async def maintain(self, now: int) -> None:
-        """Prepare for the days to come. To be called at the start and at least once a day."""
+    async def maintain(self, now: int) -> int:
+        """Prepare for the days to come; how much was missing. To be called at the start and at least once a day."""
         ...
 
 

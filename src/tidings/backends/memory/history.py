@@ -96,8 +96,9 @@ class MemoryHistory:
         ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
         return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
 
-    async def maintain(self, now: int) -> None:
+    async def maintain(self, now: int) -> int:
         """Nothing is to be prepared."""
+        return 0
 
     def _facts(self, notification_id: UUID) -> dict[UUID, dict[_Fact, Event]]:
         return self._events.get(notification_id, {})
