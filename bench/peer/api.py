@@ -57,7 +57,7 @@ def session() -> Iterator[Session]:
         yield opened
 
 
-def authorized(authorization: Annotated[str, Header()] = "") -> None:
+async def authorized(authorization: Annotated[str, Header()] = "") -> None:
     """Refuse a request without the API key."""
     if not secrets.compare_digest(authorization, f"Bearer {settings.API_KEY}"):
         raise HTTPException(401, "unknown API key")
