@@ -43,7 +43,8 @@ async def _execute(dsn: str, statement: str) -> None:
 def postgres_server() -> Iterator[Server]:
     """A server for the whole run, with a migrated database to copy. A test that harms it starts its own."""
     folder = open_folder()
-    server = Server(folder)
+    # A test run needs no protection from power cuts; a killed process loses nothing without fsync either.
+    server = Server(folder, settings={"fsync": "off", "full_page_writes": "off"})
     try:
         with server:
             template = on_database(server.dsn, TEMPLATE)

@@ -46,6 +46,7 @@ _TRANSIENT = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
 )
+_REFUSED = (ValueError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
 class Connection(asyncpg.Connection):
@@ -84,7 +85,7 @@ async def open_pool(dsn: str, size: int, name: str, **settings: str) -> Connecti
         with translated():
             return await asyncpg.create_pool(
                 dsn,
-                min_size=0,
+                min_size=1,  # so that a wrong DSN is told now
                 max_size=size,
                 timeout=CONNECT_WITHIN,
                 command_timeout=ANSWER_WITHIN,
@@ -95,7 +96,7 @@ async def open_pool(dsn: str, size: int, name: str, **settings: str) -> Connecti
                 # Nothing here changes a session's state, so the round trip that resets it is saved.
                 reset=_unchanged,
             )
-    except ValueError as error:
+    except _REFUSED as error:
         raise SettingsError(f"database.dsn cannot be used: {error}") from error
 
 
@@ -110,7 +111,7 @@ async def connect(dsn: str, name: str, **settings: str) -> asyncpg.Connection[as
                 connection_class=Connection,
                 server_settings=_SETTINGS | {"application_name": name} | settings,
             )
-    except (ValueError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+    except _REFUSED as error:
         raise SettingsError(f"database.dsn cannot be used: {error}") from error
 
 

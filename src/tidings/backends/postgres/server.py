@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Self
@@ -76,13 +76,21 @@ class _Ended(Exception):
 class Server:
     """One PostgreSQL on `data_dir`, listening on 127.0.0.1 and, where its path is short enough, on a socket.
 
-    `port` None takes a free one. `found` replaces the search for binaries. Leaving the context, `stop`, or the death of
+    `port` None takes a free one. `found` replaces the search for binaries,
+    `settings` override PostgreSQL's (postgresql.conf). Leaving the context, `stop`, or the death of
     this process in any way ends the server; a server that dies by itself is started again.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None, found: Sequence[Binaries] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        found: Sequence[Binaries] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = data_dir.resolve()
         self._found = found
+        self._settings = _SETTINGS | dict(settings or {})
         self._wanted_port = port
         self.port = port or 0
         self.log_path = self._folder / "postgres.log"
@@ -340,7 +348,7 @@ class Server:
 
     def _launch(self) -> None:
         self.port = self.port or _free_port()
-        settings = _SETTINGS | {
+        settings = self._settings | {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.home) if self._socket_fits else "",

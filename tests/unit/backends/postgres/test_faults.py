@@ -1,0 +1,224 @@
+"""A PostgreSQL that goes away and comes back, under queue and store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from support import eventually, unique
+from tidings.backends.postgres.claims import LeasedClaim
+from tidings.backends.postgres.migrate import migrate
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.server import Server
+from tidings.backends.postgres.store import PostgresStore
+from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.user import Profile
+from tidings.ports.queue import Claim, Item
+
+TOPIC, GROUP = "requests.normal", "route"
+
+
+@pytest.fixture
+async def own_server(open_data_dir: Path) -> AsyncIterator[Server]:
+    """A server that the test may harm."""
+    async with Server(open_data_dir) as server:
+        await migrate(server.dsn)
+        yield server
+
+
+@pytest.fixture
+async def own_queue(own_server: Server) -> AsyncIterator[PostgresQueue]:
+    queue = await PostgresQueue.open(own_server.dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+    yield queue
+    await queue.close()
+
+
+async def kill(server: Server) -> None:
+    """End the server as a crash does, and wait until its supervisor has brought it back."""
+    first = server.pid
+    os.kill(first, signal.SIGKILL)
+
+    async def back() -> bool:
+        if server.pid == first:
+            return False
+        try:
+            await (await asyncpg.connect(server.dsn)).close()
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return True
+
+    await eventually(back, timeout=30)
+
+
+async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim | None:
+    """A claim as soon as the queue answers."""
+    while True:
+        try:
+            return await queue.claim(TOPIC, GROUP, 10, 5.0, lease)
+        except Unavailable:
+            await asyncio.sleep(0.02)
+
+
+async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue: PostgresQueue) -> None:
+    await own_queue.put([Item(TOPIC, "k", b"1")])
+    held = await own_queue.claim(TOPIC, GROUP, 10, 5.0)
+    assert held is not None
+    await kill(own_server)
+    with pytest.raises(Unavailable):
+        await held.done([Item(TOPIC, "k", b"never")])
+    await held.release()
+    again = await claim_again(own_queue)
+    assert again is not None
+    assert [item.body for item in again.items] == [b"1"]
+    assert not again.items[0].redelivered
+    await again.done()
+    # The listener is back as well: a put of another client arrives without a look.
+    other = await PostgresQueue.open(own_server.dsn)
+    waiting = asyncio.create_task(own_queue.claim(TOPIC, GROUP, 10, 10.0))
+    await other.put([Item(TOPIC, "k", b"2")])
+    claim = await waiting
+    assert claim is not None
+    await claim.done()
+    await other.close()
+
+
+async def test_a_leased_claim_survives_a_crash(own_server: Server, own_queue: PostgresQueue) -> None:
+    await own_queue.put([Item(TOPIC, "k", b"1")])
+    held = await own_queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    assert held is not None
+    await kill(own_server)
+
+    async def done() -> bool:
+        try:
+            await held.done()
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(done)
+    assert await own_queue.depth(TOPIC, GROUP) == 0
+
+
+async def test_a_waiting_claim_is_told_when_the_server_goes(own_server: Server, own_queue: PostgresQueue) -> None:
+    waiting = asyncio.create_task(own_queue.claim(TOPIC, GROUP, 10, 60.0))
+    await eventually(lambda: own_queue._waker.lane(f"{TOPIC}/{GROUP}").idle == 1)
+    await asyncio.to_thread(own_server.stop)
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable):
+            await waiting
+        with pytest.raises(Unavailable):
+            await own_queue.put([Item(TOPIC, "k", b"1")])
+        with pytest.raises(Unavailable):
+            await own_queue.claim(TOPIC, GROUP, 10, 60.0)
+
+
+async def test_the_store_works_again_after_a_crash(own_server: Server) -> None:
+    store = await PostgresStore.open(own_server.dsn)
+    await store.users.upsert("t", [("ann", Profile(name="Ann"), None)], 1)
+    await kill(own_server)
+
+    async def read() -> bool:
+        try:
+            user = await store.users.get("t", "ann")
+        except Unavailable:
+            return False
+        return user is not None and user.profile.name == "Ann"
+
+    await eventually(read)
+    await asyncio.to_thread(own_server.stop)
+    with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
+        await store.ping()
+    await store.close()
+
+
+async def test_a_begun_batch_is_left_to_its_lease(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+    await queue.put([Item(TOPIC, "k", b"1")])
+    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=0.5)
+    assert isinstance(held, LeasedClaim)
+    writers = held._home.pool
+    writers.terminate()
+    with pytest.raises(Unavailable):
+        await held.done()
+    with pytest.raises(Unavailable, match="was begun"):
+        await held.release()
+    await queue.close()
+    queue = await PostgresQueue.open(postgres_dsn)
+    again = await queue.claim(TOPIC, GROUP, 10, 10.0)
+    assert again is not None
+    assert again.items[0].redelivered
+    await again.done()
+    await queue.close()
+
+
+async def test_claims_that_are_over_stay_over(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+    for lease in (None, 30.0):
+        await queue.put([Item(TOPIC, "k", b"1")])
+        claim = await queue.claim(TOPIC, GROUP, 10, 5.0, lease)
+        assert claim is not None
+        await claim.done()
+        with pytest.raises(LeaseLost):
+            await claim.done([Item(TOPIC, "k", b"twice")])
+    assert await queue.depth(TOPIC, GROUP) == 0
+    await queue.close()
+
+
+async def test_a_process_holds_no_more_claims_than_it_has_room_for(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn, claims=2)
+    await queue.declare({TOPIC: (GROUP,)})
+    await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(4)])
+    held = [await queue.claim(TOPIC, GROUP, 1, 5.0) for _ in range(2)]
+    assert await queue.claim(TOPIC, GROUP, 1, 0.05) is None
+    await queue.put([Item(TOPIC, "k", b"puts do not wait for claims")])
+    waiting = asyncio.create_task(queue.claim(TOPIC, GROUP, 1, 10.0))
+    assert held[0] is not None
+    await held[0].done([Item(TOPIC, "k", b"output")])
+    claim = await waiting
+    assert claim is not None
+    await claim.done()
+    await queue.close()
+    other = await PostgresQueue.open(postgres_dsn)
+    assert await other.depth(TOPIC, GROUP) == 4
+    await other.close()
+
+
+async def test_topics_that_nobody_declared(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    with pytest.raises(ValueError, match="nobody declared the topic 'nothing'"):
+        await queue.put([Item("nothing", "k", b"")])
+    with pytest.raises(ValueError, match="nobody declared that the group 'g' reads the topic 'nothing'"):
+        await queue.claim("nothing", "g", 1, 0)
+    await queue.close()
+
+
+async def test_names_of_any_length_and_kind(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    topics = [unique("x" * 80) for _ in range(2)] + ['quo"ted.$tört', "ä" * 40]
+    await queue.declare(dict.fromkeys(topics, (GROUP, GROUP * 20)))
+    await queue.declare(dict.fromkeys(topics, (GROUP, GROUP * 20)))
+    await queue.put([Item(topic, "k", topic.encode()) for topic in topics])
+    for topic in topics:
+        for group in (GROUP, GROUP * 20):
+            claim = await queue.claim(topic, group, 10, 5.0)
+            assert claim is not None
+            assert [item.body for item in claim.items] == [topic.encode()]
+            await claim.done()
+    await queue.close()
+
+
+async def test_many_processes_may_declare_at_once(postgres_dsn: str) -> None:
+    queues = [await PostgresQueue.open(postgres_dsn) for _ in range(4)]
+    await asyncio.gather(*(queue.declare({f"t{number}": (GROUP,) for number in range(5)}) for queue in queues))
+    for queue in queues:
+        assert await queue.depth("t4", GROUP) == 0
+        await queue.close()

@@ -1,0 +1,172 @@
+"""Migrations: what they add up to, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.resources import files
+
+import asyncpg
+import pytest
+
+from support import unique
+from support_postgres import on_database
+from tidings.backends.postgres.migrate import Migration, migrate, migrations
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.server import Server
+from tidings.backends.postgres.statements import check_queries, load
+from tidings.backends.postgres.store import PostgresStore
+from tidings.model.errors import SettingsError
+
+DAY = 86_400_000
+OURS = "namespace.nspname IN ('public', 'queue')"
+CATALOGUES = {
+    "relations": f"""
+        SELECT namespace.nspname, relname, relkind, relpersistence, reloptions, pg_get_partkeydef(class.oid),
+            pg_get_expr(relpartbound, class.oid),
+            (SELECT reloptions FROM pg_class toast WHERE toast.oid = class.reltoastrelid)
+        FROM pg_class class JOIN pg_namespace namespace ON namespace.oid = relnamespace WHERE {OURS}""",
+    "columns": f"""
+        SELECT namespace.nspname, relname, attname, attnum, format_type(atttypid, atttypmod), attnotnull, attidentity,
+            attstorage, collname, pg_get_expr(adbin, adrelid)
+        FROM pg_attribute JOIN pg_class class ON class.oid = attrelid
+        JOIN pg_namespace namespace ON namespace.oid = relnamespace
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+        WHERE {OURS} AND attnum > 0 AND NOT attisdropped""",
+    "indexes": f"""
+        SELECT pg_get_indexdef(indexrelid), indisunique, indisvalid
+        FROM pg_index JOIN pg_class class ON class.oid = indexrelid
+        JOIN pg_namespace namespace ON namespace.oid = relnamespace WHERE {OURS}""",
+    "constraints": f"""
+        SELECT conname, conrelid::regclass::text, pg_get_constraintdef(pg_constraint.oid)
+        FROM pg_constraint JOIN pg_namespace namespace ON namespace.oid = connamespace WHERE {OURS}""",
+    "functions": f"""
+        SELECT pg_get_functiondef(pg_proc.oid)
+        FROM pg_proc JOIN pg_namespace namespace ON namespace.oid = pronamespace WHERE {OURS}""",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def empty_dsn(postgres_server: Server) -> AsyncIterator[str]:
+    name = unique("empty").replace("-", "_")
+    connection = await asyncpg.connect(postgres_server.dsn)
+    await connection.execute(f"CREATE DATABASE {name}")
+    yield on_database(postgres_server.dsn, name)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+async def catalogue(dsn: str) -> dict[str, list[str]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return {
+            kind: sorted(str(tuple(row)) for row in await connection.fetch(question))
+            for kind, question in CATALOGUES.items()
+        }
+    finally:
+        await connection.close()
+
+
+async def run(dsn: str, statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+async def test_the_migrations_add_up_to_the_schema(empty_dsn: str, postgres_server: Server) -> None:
+    for migration in migrations():
+        await run(empty_dsn, migration.text)
+    migrated = await catalogue(empty_dsn)
+    await run(empty_dsn, "DROP SCHEMA public CASCADE; DROP SCHEMA queue CASCADE; CREATE SCHEMA public")
+    schema = (files("tidings.backends.postgres") / "schema.sql").read_text(encoding="utf-8")
+    await run(empty_dsn, schema)
+    assert await catalogue(empty_dsn) == migrated
+    assert len(migrated["relations"]) > 20
+
+
+async def test_each_file_is_applied_once_whoever_is_first(empty_dsn: str) -> None:
+    done = await asyncio.gather(*(migrate(empty_dsn) for _ in range(4)))
+    assert sorted(done) == [[], [], [], [migration.name for migration in migrations()]]
+    assert await migrate(empty_dsn) == []
+
+
+async def test_a_file_that_was_changed_is_refused(empty_dsn: str) -> None:
+    await migrate(empty_dsn)
+    first, *rest = migrations()
+    changed = Migration(first.name, first.phase, first.text + "-- more\n")
+    with pytest.raises(SettingsError, match=f"{first.name} was changed after it was applied"):
+        await migrate(empty_dsn, known=[changed, *rest])
+
+
+async def test_a_newer_database_is_refused_unless_only_its_first_half_is_there(empty_dsn: str) -> None:
+    await migrate(empty_dsn, known=[*migrations(), Migration("9998_pre_x.sql", "pre", "CREATE TABLE x (y int)")])
+    assert await migrate(empty_dsn) == []
+    await migrate(empty_dsn, known=[*migrations(), Migration("9998_pre_x.sql", "pre", "CREATE TABLE x (y int)"),
+                                    Migration("9999_post_x.sql", "post", "DROP TABLE x")])  # fmt: skip
+    with pytest.raises(SettingsError, match=r"9999_post_x.sql, which this version of Tidings does not know"):
+        await migrate(empty_dsn)
+
+
+async def test_a_phase_at_a_time(empty_dsn: str) -> None:
+    late = Migration("9999_post_x.sql", "post", "CREATE TABLE x (y int)")
+    assert "9999_post_x.sql" not in await migrate(empty_dsn, ["pre"], known=[*migrations(), late])
+    assert await migrate(empty_dsn, known=[*migrations(), late]) == ["9999_post_x.sql"]
+
+
+async def test_a_file_that_fails_leaves_nothing(empty_dsn: str) -> None:
+    broken = Migration("9999_pre_x.sql", "pre", "CREATE TABLE half (y int); SELECT 1 / 0")
+    with pytest.raises(asyncpg.DivisionByZeroError) as failed:
+        await migrate(empty_dsn, known=[*migrations(), broken])
+    assert failed.value.__notes__ == ["in migration 9999_pre_x.sql"]
+    assert await migrate(empty_dsn) == []
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await run(empty_dsn, "SELECT FROM half")
+
+
+async def test_partitions_are_made_once_and_take_what_came_before_them(postgres_dsn: str) -> None:
+    day = 25_000  # in the year 2038
+    store = await PostgresStore.open(postgres_dsn)
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO notification (id, tenant, category, body) SELECT first_id($1::bigint + n), 't', 'c', '' "
+            "FROM unnest(ARRAY[-1, 0, 86399999, 86400000]) AS n",
+            day * DAY,
+        )
+        await store.history.maintain(day * DAY)
+        assert await store.history.maintain(day * DAY) == 0
+        rows = await connection.fetch(
+            "SELECT tableoid::regclass::text, count(*) FROM notification GROUP BY 1 ORDER BY 1"
+        )
+        assert [tuple(row) for row in rows] == [
+            ("notification_20380612", 1), ("notification_20380613", 2), ("notification_20380614", 1),
+        ]  # fmt: skip
+    finally:
+        await connection.close()
+        await store.close()
+
+
+async def test_every_statement_is_checked_against_the_schema(postgres_dsn: str) -> None:
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        assert await check_queries(connection) > 40
+        await connection.execute("ALTER TABLE users DROP COLUMN profile")
+        with pytest.raises(asyncpg.UndefinedColumnError) as failed:
+            await check_queries(connection)
+        assert "in users.sql, statement" in failed.value.__notes__[0]
+    finally:
+        await connection.close()
+
+
+async def test_a_database_that_does_not_exist(postgres_server: Server) -> None:
+    dsn = on_database(postgres_server.dsn, "nowhere")
+    for opening in (migrate(dsn), PostgresStore.open(dsn), PostgresQueue.open(dsn)):
+        with pytest.raises(SettingsError, match=r"database.dsn cannot be used.*nowhere"):
+            await opening
+
+
+def test_statements_carry_no_comments() -> None:
+    assert all("--" not in text and text for text in load("history").values())
