@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,10 +35,22 @@ _LINES_SHOWN = 12
 
 
 class Child:
-    """`tidings run --role <role>`, started again whenever it ends. `changed` is called when it starts or is ready."""
+    """`tidings run --role <role>` (or `command`), started again whenever it ends.
 
-    def __init__(self, role: str, settings: Settings, log: Path, changed: Callable[[], None]) -> None:
+    `changed` is called when it starts and when it is ready.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        settings: Settings,
+        log: Path,
+        changed: Callable[[], None],
+        command: Sequence[str] = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--role"),
+    ) -> None:
         self.role = role
+        self._command = (*command, role)
+        self._log_from = 0
         self.log = log
         self.addresses: dict[str, str] = {}
         self.ready = asyncio.Event()
@@ -111,15 +123,16 @@ class Child:
         ours, theirs = socket.socketpair()
         try:
             with theirs, self.log.open("ab") as log:
+                self._log_from = log.tell()
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tidings.cli", "run", "--role", self.role, "--supervised",
+                    *self._command,
                     stdin=theirs.fileno(),
                     stdout=log,
                     stderr=log,
                     env=without_settings(),
                     # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends things in order.
                     start_new_session=True,
-                )  # fmt: skip
+                )
             self._changed()
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
@@ -145,7 +158,9 @@ class Child:
                         self._changed()
 
     def _tail(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
+        with self.log.open("rb") as log:
+            log.seek(self._log_from)
+            lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LINES_SHOWN:]) or f"  (nothing in {self.log})"
 
 

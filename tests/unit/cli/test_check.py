@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tidings.cli.application import run
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, with the wrapping taken out."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check"]) == 0
+    said = told(capsys)
+    assert "ok settings there is no settings file; the defaults are used" in said
+    assert "ok email the sandbox: nothing is sent" in said
+    assert "wrong" not in said
+
+
+def test_everything_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    port = closed_port()
+    Path("tidings.toml").write_text(
+        f"[database]\ndsn = 'postgresql://u:p@127.0.0.1:{port}/d'\n"
+        f"[queue]\nkind = 'kafka'\n"
+        "[channels]\nemail = ['smtp']\nsms = ['smtp', 'pigeon']\n"
+        f"[providers.smtp]\nhost = '127.0.0.1'\nport = {port}\nfrom_address = 'hello@shop.example'\nsecurity = 'none'\n"
+        "[providers.twilio]\naccount_sid = 'x'\n[providers.telegraph]\n"
+    )
+    assert run(["check"]) == 1
+    said = told(capsys)
+    assert "wrong PostgreSQL cannot connect" in said
+    assert "wrong Kafka queue.brokers is empty" in said
+    assert "wrong email: smtp" in said
+    assert "wrong sms: smtp it serves email; name it under channels.email" in said
+    assert "wrong sms: pigeon there is no provider 'pigeon'; there are" in said
+    assert 'wrong providers.twilio is not used: write sms = ["twilio"] under [channels]' in said
+    assert "wrong providers.telegraph there is no such provider" in said
+
+
+def test_a_channel_without_a_section_uses_the_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text("[channels]\nemail = ['smtp']\n")
+    assert run(["check"]) == 0
+    assert "email: smtp has no section [providers.smtp], so the sandbox stands in for it" in told(capsys)
+
+
+def test_without_the_sandbox_each_channel_needs_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text("[sandbox]\nenabled = false\n")
+    assert run(["check"]) == 1
+    said = told(capsys)
+    assert "wrong email no provider: the sandbox is off, so name one" in said
+    assert "ok inapp the inbox" in said
+
+
+def test_brokers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text(f"[queue]\nkind = 'kafka'\nbrokers = '127.0.0.1:{closed_port()}'\n")
+    assert run(["check"]) == 1
+    assert "wrong Kafka no broker of 127.0.0.1" in told(capsys)
+
+
+def test_a_running_database_is_asked(postgres_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text(f"[database]\ndsn = '{postgres_dsn}'\n")
+    assert run(["check"]) == 0
+    assert "ok PostgreSQL PostgreSQL 1" in told(capsys)

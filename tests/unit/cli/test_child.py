@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support import eventually
+from tidings.cli.child import Child
+from tidings.cli.plain import CannotGoOn
+from tidings.config import Settings
+
+LISTENS = """
+import json, os, signal, socket, sys
+line = socket.socket(fileno=os.dup(0))
+reader = line.makefile("rb")
+settings = json.loads(reader.readline())
+print("settings for", sys.argv[1], settings["data_dir"], flush=True)
+line.sendall(b'ready {"other": ""}\\n')
+line.sendall(('ready {"%s": "http://here"}\\n' % sys.argv[1]).encode())
+"""
+OBEDIENT = LISTENS + "reader.read()\nprint('the parent is gone', flush=True)\n"
+STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LISTENS + "while True: signal.pause()\n"
+
+
+def child(tmp_path: Path, program: str, changed: Callable[[], None] = lambda: None) -> Child:
+    command = (sys.executable, "-c", program)
+    return Child("api", Settings(data_dir=tmp_path), tmp_path / "api.log", changed, command)
+
+
+@asynccontextmanager
+async def kept(one: Child) -> AsyncIterator[asyncio.Task[None]]:
+    keeping = asyncio.create_task(one.keep())
+    try:
+        yield keeping
+    finally:
+        one.kill()
+        await asyncio.wait({keeping})
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_it_gets_the_settings_and_says_when_it_is_ready(tmp_path: Path) -> None:
+    changes: list[int] = []
+    one = child(tmp_path, OBEDIENT, lambda: changes.append(1))
+    async with kept(one):
+        await asyncio.wait_for(one.ready.wait(), 10)
+        assert one.addresses == {"other": "", "api": "http://here"}
+        assert len(changes) == 2
+        assert f"settings for api {tmp_path}" in one.log.read_text()
+        pid = one.pid
+        await one.stop()
+        assert not alive(pid)
+        assert one.pid == 0
+
+
+async def test_it_is_started_again_when_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = child(tmp_path, OBEDIENT)
+    async with kept(one):
+        await asyncio.wait_for(one.ready.wait(), 10)
+        first = one.pid
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: one.pid not in {0, first})
+        await eventually(lambda: one.log.read_text().count("settings for") == 2)
+        await one.stop()
+    said = capsys.readouterr().out
+    assert f"The api was ended by SIGKILL; it is started again in 0.5 s. Its log: {one.log}" in said
+    assert "The api is ready again." in said
+
+
+async def test_it_gives_up_when_it_never_starts(tmp_path: Path) -> None:
+    one = child(tmp_path, "print('an early line'); raise SystemExit(1)")
+    async with kept(one) as keeping:
+        with pytest.raises(CannotGoOn) as caught:
+            await asyncio.wait_for(keeping, 20)
+    text = str(caught.value)
+    assert text == "the api does not start (ended with exit code 1). Its last words:\n  an early line"
+
+
+async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
+    one = child(tmp_path, "raise SystemExit(2)")
+    async with kept(one) as keeping:
+        with pytest.raises(CannotGoOn, match=r"does not start \(ended with exit code 2\)"):
+            await asyncio.wait_for(keeping, 10)
+
+
+async def test_one_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tidings.cli.child.GRACE", 0.2)
+    one = child(tmp_path, STUBBORN)
+    async with kept(one):
+        await asyncio.wait_for(one.ready.wait(), 10)
+        pid = one.pid
+        await one.stop()
+        assert not alive(pid)
+    assert "The api does not end; it is killed." in capsys.readouterr().out
+
+
+async def test_stopping_interrupts_the_wait_before_the_next_start(tmp_path: Path) -> None:
+    one = child(tmp_path, "raise SystemExit(1)")
+    async with kept(one) as keeping:
+        await eventually(lambda: one.log.exists() and one.pid == 0)
+        await one.stop()
+        await asyncio.wait_for(keeping, 5)
+
+
+def test_a_log_that_grew_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.cli.child._LARGEST_LOG", 10)
+    one = child(tmp_path, OBEDIENT)
+    one.trim_log()
+    one.log.write_text("short")
+    one.trim_log()
+    assert one.log.read_text() == "short"
+    one.log.write_text("a longer text")
+    one.trim_log()
+    assert (one.log.read_text(), (tmp_path / "api.log.1").read_text()) == ("", "a longer text")

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tidings.api.samples import ORDER
+from tidings.cli.first_start import curl, greet
+from tidings.cli.folder import DataFolder
+from tidings.cli.shop import templates
+from tidings.cli.shop.templates import TEMPLATES
+from tidings.config import Settings
+
+
+def test_the_command_to_paste_is_one_line_that_a_shell_understands() -> None:
+    line = curl("http://127.0.0.1:8400", "tk_secret")
+    assert "\n" not in line
+    words = shlex.split(line)
+    assert words[:3] == ["curl", "-sS", "http://127.0.0.1:8400/v1/notifications"]
+    assert "Authorization: Bearer tk_secret" in words
+    assert json.loads(words[-1]) == ORDER
+
+
+def test_what_it_sends_suits_the_template_of_the_first_start() -> None:
+    template = next(template for template in TEMPLATES if template.name == ORDER["template"])
+    assert template.name == templates.ORDER_CONFIRMATION
+    assert set(template.channels) == {"email", "sms", "push", "inapp"}
+    assert set(ORDER["data"]) == set(template.variables)
+    assert ORDER["category"] == template.category
+
+
+def test_the_greeting_has_the_command_on_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    greet(Settings(), DataFolder(tmp_path), "tk_secret", 3.21)
+    lines = capsys.readouterr().out.splitlines()
+    assert curl("http://127.0.0.1:8400", "tk_secret") in lines
+    assert "  API            http://127.0.0.1:8400" in lines
+    assert "  API reference  http://127.0.0.1:8400/docs" in lines
+    assert "  Sandbox viewer http://127.0.0.1:8401" in lines
+    assert "  API key        tk_secret" in lines
+    assert any("send" in line and f"--data-dir {tmp_path}" in line for line in lines)

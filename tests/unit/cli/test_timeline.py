@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tidings.cli import timeline
+from tidings.cli.timeline import WIDTH
+from tidings.cli.times import duration
+
+
+def render(view: dict[str, Any]) -> list[str]:
+    """The lines without their colours."""
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in timeline.render(view)]
+
+
+def entry(at: str, state: str, **rest: Any) -> dict[str, Any]:
+    blank = {"delivery": None, "channel": None, "attempt": 0, "provider": "", "reason": "", "detail": ""}
+    return {"at": f"2026-03-01T12:00:{at}Z", "state": state, **blank, **rest}
+
+
+def notification(**changes: Any) -> dict[str, Any]:
+    email = {"delivery": "dlv_1", "channel": "email"}
+    sms = {"delivery": "dlv_2", "channel": "sms"}
+    view = {
+        "id": "ntf_01h455vb4pex5vsknk084sn02q",
+        "state": "delivered",
+        "reason": "",
+        "user_id": "demo",
+        "category": "orders",
+        "priority": "normal",
+        "template": "order-confirmation",
+        "template_version": 3,
+        "channels": ["email", "sms"],
+        "created_at": "2026-03-01T12:00:00.000Z",
+        "send_at": None,
+        "expires_at": None,
+        "metadata": {},
+        "deliveries": [
+            {
+                "id": "dlv_1",
+                "channel": "email",
+                "address": "demo@example.com",
+                "state": "delivered",
+                "provider": "sendgrid",
+                "reason": "",
+                "attempts": [{"number": 1}, {"number": 2}],
+            },
+            {
+                "id": "dlv_2",
+                "channel": "sms",
+                "address": "",
+                "state": "suppressed",
+                "provider": "",
+                "reason": "no_address",
+                "attempts": [],
+            },
+        ],
+        "timeline": [
+            entry("00.010", "pending"),
+            entry("00.010", "pending", **email),
+            entry("00.050", "deferred", attempt=1, provider="sendgrid", reason="retry", detail="429 " * 40, **email),
+            entry("02.300", "sent", attempt=2, provider="sendgrid", **email),
+            entry("00.010", "suppressed", reason="no_address", **sms),
+        ],
+    }
+    return view | changes
+
+
+def test_it_tells_everything_in_80_columns() -> None:
+    lines = render(notification())
+    text = "\n".join(lines)
+    assert max(len(line) for line in lines) <= WIDTH
+    assert lines[0] == "ntf_01h455vb4pex5vsknk084sn02q  delivered"
+    assert "order-confirmation (version 3), to demo, category orders" in text
+    assert "email  demo@example.com: delivered by sendgrid after 2 attempts" in text
+    assert "sms    (no address): suppressed" in text
+    flat = " ".join(text.split())
+    assert "00.050 +50 ms deferred attempt 1 at sendgrid, retry (is tried again), 429 429" in flat
+    assert "02.300 +2.3 s sent attempt 2 at sendgrid" in flat
+    assert "suppressed no_address (the user has no address on this channel)" in flat
+
+
+def test_each_fact_stands_under_its_delivery() -> None:
+    lines = render(notification())
+    email = next(index for index, line in enumerate(lines) if line.startswith("email"))
+    sms = next(index for index, line in enumerate(lines) if line.startswith("sms"))
+    assert sum(" sent " in line for line in lines[email:sms]) == 1
+    assert not any(" sent " in line for line in lines[sms:])
+
+
+def test_long_addresses_are_shortened() -> None:
+    view = notification()
+    view["deliveries"][0]["address"] = "x" * 300
+    lines = render(view)
+    assert max(len(line) for line in lines) <= WIDTH
+    assert any("…: delivered by sendgrid" in line for line in lines)
+
+
+def test_waiting_is_said() -> None:
+    text = "\n".join(render(notification(send_at="2026-03-02T09:00:00Z", template=None, user_id=None)))
+    assert "send at 2026-03-" in text
+    assert "to inline addresses" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0004, "0 ms"), (0.85, "850 ms"), (12.34, "12.3 s"), (245, "4 min 05 s"), (12_000, "3 h 20 min")],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
