@@ -44,6 +44,10 @@ class Answer(Struct, frozen=True):
     headers: HeaderMap
     body: bytes
 
+    def header(self, name: str) -> str:
+        """The header's first value; empty when it is absent or not ASCII."""
+        return _header(self.headers, name)
+
 
 Reply: TypeAlias = Answer | Retry | Uncertain
 
@@ -105,6 +109,13 @@ class HttpClient:
         await self._client.close()
 
 
+def _header(headers: HeaderMap, name: str) -> str:
+    try:
+        return (headers.get(name) or "").strip()
+    except ValueError:
+        return ""
+
+
 async def _exchange(request: StreamRequest) -> Reply:
     answered: Response | None = None
     try:
@@ -118,8 +129,8 @@ async def _exchange(request: StreamRequest) -> Reply:
 
 
 async def _read(response: Response) -> bytes:
-    length = response.get_header("content-length")
-    if length is not None and len(length) < len(str(MOST_READ)) and length.isdigit():
+    length = _header(response.headers, "content-length")
+    if length.isdigit() and len(length) < len(str(MOST_READ)):
         return bytes(await response.bytes())
     chunks: list[bytes] = []
     room = MOST_READ
@@ -146,12 +157,12 @@ def brief(text: str) -> str:
     return " ".join(text.split())[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
 
 
-def retry_after(headers: HeaderMap, clock: Clock) -> float | None:
+def retry_after(answer: Answer, clock: Clock) -> float | None:
     """The seconds that `Retry-After` asks for, never below 0; None when it is absent or cannot be read.
 
     The vendor's wish as it is: how much of it is granted is for policy to say.
     """
-    text = (headers.get("retry-after") or "").strip()
+    text = answer.header("retry-after")
     if not text:
         return None
     if text.isascii() and text.isdigit():
@@ -168,13 +179,13 @@ def by_status(answer: Answer, clock: Clock, detail: str = "") -> SendResult:
     status = answer.status
     detail = brief(detail) or f"HTTP status {status}"
     if status == 429:
-        return Retry("throttled", retry_after(answer.headers, clock), detail)
+        return Retry("throttled", retry_after(answer, clock), detail)
     if status == 401:
         return Retry("unauthorized", None, detail)
     if status == 504:
         return Uncertain("gateway_timeout", detail)
     if status == 408 or status >= 500:
-        return Retry("provider_error", retry_after(answer.headers, clock), detail)
+        return Retry("provider_error", retry_after(answer, clock), detail)
     if status >= 300:
         return Rejected(f"http_{status}", fallback=True, detail=detail)
     return Uncertain("unreadable_answer", detail)

@@ -205,7 +205,7 @@ class Sendgrid(EmailProvider):
         if not isinstance(reply, Answer):
             return reply, {}
         if reply.status == 202:
-            return Sent(reply.headers.get("x-message-id") or ""), {}
+            return Sent(reply.header("x-message-id")), {}
         try:
             problems = _problems.decode(reply.body).errors
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -224,8 +224,8 @@ class Sendgrid(EmailProvider):
 
     def _reset(self, answer: Answer) -> float | None:
         """The seconds until SendGrid takes requests again."""
-        asked = retry_after(answer.headers, self._clock)
-        reset = answer.headers.get("x-ratelimit-reset") or ""
+        asked = retry_after(answer, self._clock)
+        reset = answer.header("x-ratelimit-reset")
         if asked is None and answer.status == 429 and reset.isascii() and reset.isdigit() and len(reset) < 15:
             return max(0.0, int(reset) - self._clock.now() / 1000)
         return asked

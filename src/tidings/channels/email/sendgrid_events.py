@@ -93,7 +93,7 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None) -> list[Re
         raise BadReceipt("the signature is not SendGrid's: look at providers.sendgrid.webhook_public_key") from error
     try:
         events = _decoder.decode(request.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadReceipt("SendGrid signed this, but it is not a list of events") from error
     return [receipt for event in events if (receipt := _receipt(event)) is not None]
 

@@ -231,7 +231,7 @@ class Fcm(PushProvider):
         if known is None:
             return by_status(answer, self._clock, said)
         if isinstance(known, Retry):
-            asked = retry_after(answer.headers, self._clock)
+            asked = retry_after(answer, self._clock)
             return Retry(known.reason, known.after if asked is None else asked, said)
         if code == "INVALID_ARGUMENT" and _is_about_the_token(error):
             known = _INVALID_TOKEN
@@ -299,7 +299,7 @@ class _Access:
             said = brief(reply.body.decode(errors="replace"))
             return Retry(
                 "unauthorized" if reply.status in (400, 401, 403) else "no_access_token",
-                retry_after(reply.headers, self._clock),
+                retry_after(reply, self._clock),
                 f"HTTP status {reply.status}: {said}",
             )
         try:

@@ -188,7 +188,7 @@ class Twilio(SmsProvider):
             return by_status(answer, self._clock, said)
         detail = brief(f"{error.code}: {error.message}")
         if isinstance(known, Retry):
-            return Retry(known.reason, retry_after(answer.headers, self._clock), detail)
+            return Retry(known.reason, retry_after(answer, self._clock), detail)
         return msgspec.structs.replace(known, detail=detail)
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:

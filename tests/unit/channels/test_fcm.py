@@ -1,0 +1,194 @@
+"""FCM: what is sent, the access token's life, and which INVALID_ARGUMENT is about the token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jwt
+import msgspec
+import pytest
+
+from support_vendors import NOW, Came, FcmVendor, Misbehave, Said, StillClock, id_of, refusal, tools_for
+from tidings.channels.push.fcm import Fcm
+from tidings.channels.registry import build
+from tidings.channels.tools import Tools
+from tidings.model.errors import SettingsError
+from tidings.model.ids import DELIVERY_PREFIX, to_text
+from tidings.model.sending import Rejected, Retry, Sent
+
+
+class MovingClock(StillClock):
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def now(self) -> int:
+        return self.time
+
+
+@pytest.fixture
+async def vendor() -> AsyncIterator[FcmVendor]:
+    stand_in = FcmVendor()
+    async with stand_in.running():
+        yield stand_in
+
+
+@pytest.fixture
+def clock() -> MovingClock:
+    return MovingClock()
+
+
+@pytest.fixture
+async def provider(vendor: FcmVendor, clock: MovingClock) -> AsyncIterator[Fcm]:
+    made = build("fcm", vendor.settings(), Tools("", clock, None))
+    assert isinstance(made, Fcm)
+    yield made
+    await made.close()
+
+
+def body_of(came: Came) -> Any:
+    return msgspec.json.decode(came.body)
+
+
+async def test_what_is_sent(vendor: FcmVendor, provider: Fcm) -> None:
+    [result] = await provider.send([vendor.delivery(1, link="https://shop.example/1")])
+    assert result == Sent("projects/shop-1/messages/1")
+    [came] = vendor.server.came
+    assert came.path == "/v1/projects/shop-1/messages:send"
+    assert body_of(came) == {
+        "message": {
+            "token": "device-1",
+            "notification": {"title": "Your order", "body": "Hello"},
+            "data": {"delivery_id": to_text(DELIVERY_PREFIX, id_of(1)), "link": "https://shop.example/1"},
+            "webpush": {"fcm_options": {"link": "https://shop.example/1"}},
+        }
+    }
+
+
+async def test_a_link_that_is_not_https_is_data_alone(vendor: FcmVendor, provider: Fcm) -> None:
+    await provider.send([vendor.delivery(1, link="shop://orders/1")])
+    assert "webpush" not in body_of(vendor.server.came[0])["message"]
+
+
+async def test_the_assertion_is_what_google_asks_for(vendor: FcmVendor, provider: Fcm) -> None:
+    await provider.check()
+    [came] = vendor.accounts.came
+    form = parse_qs(came.body.decode(), strict_parsing=True)
+    assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+    audience = vendor.account()["token_uri"]
+    claims = jwt.decode(
+        form["assertion"][0],
+        vendor.key.public_key(),
+        algorithms=["RS256"],
+        audience=audience,
+        options={"verify_exp": False, "verify_iat": False},
+    )
+    assert claims == {
+        "iss": "tidings@shop-1.iam.gserviceaccount.com",
+        "scope": "https://www.googleapis.com/auth/firebase.messaging",
+        "aud": audience,
+        "iat": NOW // 1000,
+        "exp": NOW // 1000 + 3600,
+    }
+    assert jwt.get_unverified_header(form["assertion"][0])["kid"] == "abc123"
+
+
+async def test_one_token_for_all_until_it_is_old(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
+    await asyncio.gather(*[provider.send([vendor.delivery(number)]) for number in range(20)])
+    assert len(vendor.accounts.came) == 1
+    clock.time += 3_200_000
+    await provider.send([vendor.delivery(1)])
+    assert len(vendor.accounts.came) == 1
+    clock.time += 200_000
+    await provider.send([vendor.delivery(1)])
+    assert len(vendor.accounts.came) == 2
+
+
+async def test_a_token_that_is_refused_is_fetched_anew(vendor: FcmVendor, provider: Fcm) -> None:
+    await provider.send([vendor.delivery(1)])
+    vendor.server.script.append(Said(*refusal("UNAUTHENTICATED")))
+    [refused] = await provider.send([vendor.delivery(1)])
+    assert isinstance(refused, Retry)
+    [again] = await provider.send([vendor.delivery(1)])
+    assert isinstance(again, Sent)
+    assert len(vendor.accounts.came) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(500, b"oops"),
+        Said(200, b"<html>"),
+        Said(200, b'{"access_token": "new\\nline", "expires_in": 1}'),
+        Said(200, b'{"access_token": "\xc3\xa9"}'),
+        Misbehave("cut"),
+        Misbehave("not_http"),
+    ],
+)
+async def test_without_a_token_nothing_was_sent(vendor: FcmVendor, provider: Fcm, said: Said | Misbehave) -> None:
+    vendor.accounts.always = said
+    results = await provider.send([vendor.delivery(1), vendor.delivery(2)])
+    for result in results:
+        assert isinstance(result, Retry)
+        assert result.reason == "no_access_token"
+    assert vendor.server.came == []
+
+
+@pytest.mark.parametrize(
+    ("violations", "text", "expected"),
+    [
+        (["message.token"], "Request contains an invalid argument.", Rejected("invalid_token", suppress=True)),
+        (["message.data[0].value"], "Invalid value at 'message.data[0].value'", Rejected("invalid_payload")),
+        (
+            [],
+            "The registration token is not a valid FCM registration token",
+            Rejected("invalid_token", suppress=True),
+        ),
+        ([], "Message too big", Rejected("invalid_payload")),
+    ],
+)
+async def test_which_argument_was_invalid(
+    vendor: FcmVendor, provider: Fcm, violations: list[str], text: str, expected: Rejected
+) -> None:
+    vendor.server.always = Said(*refusal("INVALID_ARGUMENT", violations, text))
+    [result] = await provider.send([vendor.delivery(1)])
+    assert isinstance(result, Rejected)
+    assert (result.reason, result.suppress) == (expected.reason, expected.suppress)
+    assert text in result.detail
+
+
+async def test_quota_without_retry_after_waits_a_minute(vendor: FcmVendor, provider: Fcm) -> None:
+    vendor.server.always = Said(*refusal("QUOTA_EXCEEDED"))
+    [result] = await provider.send([vendor.delivery(1)])
+    assert isinstance(result, Retry)
+    assert result.after == 60.0
+
+
+async def test_the_account_may_come_as_a_file_or_as_text(vendor: FcmVendor, tmp_path: Path) -> None:
+    text = msgspec.json.encode(vendor.account()).decode()
+    file = tmp_path / "account.json"
+    file.write_text(text)
+    for account in ({"service_account_file": str(file)}, {"service_account": text}):
+        made = build("fcm", {"base_url": vendor.url, **account}, tools_for("fcm"))
+        assert "shop-1" in await made.check()
+        await made.close()
+
+
+def test_a_bad_account_is_told_in_plain_words(tmp_path: Path) -> None:
+    file = tmp_path / "account.json"
+    file.write_text('{"type": "authorized_user"}')
+    account = FcmVendor().account() | {"private_key": "secret stuff"}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "exactly one of service_account_file and service_account"),
+        ({"service_account_file": str(tmp_path / "none.json")}, "cannot be read: No such file"),
+        ({"service_account_file": str(file)}, "is not the JSON file of a service account"),
+        ({"service_account": "{"}, r"providers\.fcm\.service_account cannot be used: it is text, but not JSON"),
+        ({"service_account": account}, r"providers\.fcm\.service_account\.private_key cannot be used: it is not a pri"),
+    ]
+    for section, words in cases:
+        with pytest.raises(SettingsError, match=words) as caught:
+            build("fcm", section, tools_for("fcm"))
+        assert "secret stuff" not in str(caught.value)

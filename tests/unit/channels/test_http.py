@@ -1,0 +1,181 @@
+"""The HTTP client: Retry-After, bounds, HTTP/2, and what each ending of a call means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded
+from hypothesis import given
+from hypothesis import strategies as st
+from pyreqwest.http import HeaderMap
+
+from support_vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
+from tidings.channels.http import MOST_READ, Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.registry import build
+from tidings.channels.settings import HttpProviderConfig
+from tidings.model.sending import Rejected, Retry, Sent, Uncertain
+
+CLOCK = StillClock()
+
+
+def after(value: str) -> float | None:
+    return retry_after(Answer(429, HeaderMap({"retry-after": value}), b""), CLOCK)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("9" * 40, 1e18)])
+def test_retry_after_in_seconds(value: str, seconds: float) -> None:
+    assert after(value) == pytest.approx(seconds)
+
+
+def test_retry_after_as_a_date_is_never_in_the_past() -> None:
+    moment = datetime.fromtimestamp(NOW / 1000, UTC)
+    assert after(format_datetime(moment.replace(year=moment.year + 1), usegmt=True)) == pytest.approx(365 * 86400)
+    assert after(format_datetime(moment.replace(year=2001), usegmt=True)) == 0.0
+    assert after("Sunday, 06-Nov-94 08:49:37 GMT") == 0.0
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5e3", "٣", "Mon, 99 Foo 2026 25:61:00 GMT"])
+def test_retry_after_that_cannot_be_read_counts_as_none(value: str) -> None:
+    assert after(value) is None
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40))
+def test_no_retry_after_raises(value: str) -> None:
+    seconds = after(value)
+    assert seconds is None or seconds >= 0
+
+
+@given(st.text())
+def test_brief_is_one_short_line(text: str) -> None:
+    line = brief(text)
+    assert len(line) <= 300
+    assert len(line.splitlines()) <= 1
+    line.encode()
+
+
+@given(st.integers(min_value=200, max_value=599))
+def test_every_status_means_something(status: int) -> None:
+    result = by_status(Answer(status, HeaderMap(), b""), CLOCK)
+    assert not isinstance(result, Sent)
+    assert isinstance(result, Uncertain) == (status < 300 or status == 504)
+    assert isinstance(result, Retry) == (status in (401, 408, 429) or (status >= 500 and status != 504))
+
+
+@asynccontextmanager
+async def calling(said: Said) -> AsyncIterator[tuple[HttpClient, HttpStandIn]]:
+    server = HttpStandIn(lambda _: said)
+    async with server.running():
+        client = HttpClient(f"http://127.0.0.1:{server.port}", HttpProviderConfig(), {"x-ours": "yes"})
+        try:
+            yield client, server
+        finally:
+            await client.close()
+
+
+async def test_headers_body_and_name_go_out() -> None:
+    async with calling(Said(200, b"fine")) as (client, server):
+        answer = await client.post("/here", b"body", {"x-once": "1"})
+        assert isinstance(answer, Answer)
+        assert (answer.status, answer.body) == (200, b"fine")
+        [came] = server.came
+        assert (came.method, came.path, came.body) == ("POST", "/here", b"body")
+        assert (came.headers["x-ours"], came.headers["x-once"]) == ("yes", "1")
+        assert came.headers["user-agent"].startswith("tidings/")
+        assert "accept-encoding" not in came.headers
+
+
+@pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ])
+async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
+    async with calling(Said(200, b"x" * size)) as (client, _):
+        answer = await client.get("/")
+        assert isinstance(answer, Answer)
+        assert len(answer.body) == size
+
+
+async def test_a_body_over_the_bound_is_not_kept() -> None:
+    async with calling(Said(200, b"x" * (MOST_READ + 1))) as (client, _):
+        answer = await client.get("/")
+        assert isinstance(answer, Answer)
+        assert answer.body == b""
+
+
+async def test_redirects_are_not_followed() -> None:
+    async with calling(Said(307, b"", {"location": "http://127.0.0.1:1/"})) as (client, server):
+        answer = await client.post("/", b"secret")
+        assert isinstance(answer, Answer)
+        assert isinstance(by_status(answer, CLOCK), Rejected)
+        assert len(server.came) == 1
+
+
+async def test_a_proxy_for_the_world_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with calling(Said(200, b"direct")) as (client, _):
+        assert isinstance(await client.get("/"), Answer)
+
+
+@asynccontextmanager
+async def http2_server(streams: list[int]) -> AsyncIterator[int]:
+    """FCM's answer over HTTP/2 without TLS; `streams` collects the connection's number for each request."""
+    connections = 0
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        this = asyncio.current_task()
+        assert this is not None
+        serving.add(this)
+        connections += 1
+        number = connections
+        http2 = H2Connection(H2Configuration(client_side=False))
+        http2.initiate_connection()
+        writer.write(http2.data_to_send())
+        with suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(65536):
+                for event in http2.receive_data(data):
+                    answer(http2, event, number)
+                writer.write(http2.data_to_send())
+        writer.close()
+
+    def answer(http2: H2Connection, event: Event, number: int) -> None:
+        if isinstance(event, RequestReceived):
+            streams.append(number)
+        elif isinstance(event, DataReceived):
+            assert event.stream_id is not None
+            http2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+        elif isinstance(event, StreamEnded):
+            assert event.stream_id is not None
+            http2.send_headers(event.stream_id, [(":status", "200")])
+            http2.send_data(event.stream_id, b'{"name": "projects/shop-1/messages/1"}', end_stream=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for one in serving:
+            one.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def test_many_devices_share_one_http2_connection() -> None:
+    vendor = FcmVendor()
+    streams: list[int] = []
+    async with vendor.running(), http2_server(streams) as port:
+        section = vendor.settings(base_url=f"http://127.0.0.1:{port}", http2_prior_knowledge=True)
+        provider = build("fcm", section, tools_for("fcm"))
+        results = await provider.send([vendor.delivery(number) for number in range(64)])
+        assert all(isinstance(result, Sent) for result in results)
+        results = await provider.send([vendor.delivery(number) for number in range(64)])
+        assert all(isinstance(result, Sent) for result in results)
+        await provider.close()
+    assert len(streams) == 128
+    assert len(set(streams)) == 1

@@ -1,0 +1,109 @@
+"""Settings of providers: what is wrong is named in a plain sentence, and no secret is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support_vendors import TwilioVendor, tools_for
+from tidings.channels.registry import build, config_of, providers
+from tidings.channels.settings import is_loopback, is_private
+from tidings.model.errors import SettingsError
+
+GOOD = {"account_sid": TwilioVendor.sid, "auth_token": TwilioVendor.token, "from_number": "+15005550006"}
+
+
+def fault(**more: Any) -> str:
+    section = {name: value for name, value in (GOOD | more).items() if value is not ...}
+    with pytest.raises(SettingsError) as caught:
+        build("twilio", section, tools_for("twilio"))
+    return str(caught.value)
+
+
+def test_the_registry_knows_every_file() -> None:
+    assert list(providers()) == ["fcm", "inbox", "sendgrid", "smtp", "twilio"]
+    for provider in providers().values():
+        assert config_of(provider).__doc__
+
+
+def test_an_unknown_provider_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(
+        SettingsError, match="there is no provider 'pigeon'; there are fcm, inbox, sendgrid, smtp, twilio"
+    ):
+        build("pigeon", {}, tools_for("pigeon"))
+
+
+def test_a_missing_setting_is_explained() -> None:
+    assert fault(auth_token=...) == (
+        "providers.twilio.auth_token is missing. It is the account's Auth Token; it also checks the signatures of "
+        "receipts."
+    )
+
+
+def test_every_fault_is_named_at_once() -> None:
+    text = fault(account_sid="SK1", timeout="long", colour="red")
+    assert "providers.twilio.account_sid cannot be used" in text
+    assert "providers.twilio.timeout cannot be used" in text
+    assert "providers.twilio.colour is not a setting of twilio" in text
+
+
+@pytest.mark.parametrize("token", ["", "has space", "has\nline", "ünïcode", "tab\t"])
+def test_a_secret_that_no_header_can_carry(token: str) -> None:
+    text = fault(auth_token=token)
+    assert "providers.twilio.auth_token cannot be used: it must be visible ASCII" in text
+    assert not token or token not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.twilio.com",
+        "ftp://api.twilio.com",
+        "http://",
+        "http://user:pass@host/",
+        "http://host/?a=1",
+        "http://host/#x",
+        "http://ho st/",
+        "http://host:99999/",
+        "http://[::1/",
+        "http://host/\r\nX: 1",
+        "http://host\t/",
+    ],
+)
+def test_a_url_that_cannot_be_called(url: str) -> None:
+    assert "providers.twilio.base_url cannot be used" in fault(base_url=url)
+
+
+def test_text_from_the_environment_is_read() -> None:
+    provider: Any = build("twilio", GOOD | {"timeout": "2.5", "connect_timeout": "1"}, tools_for("twilio"))
+    assert provider._config.timeout == 2.5
+
+
+def test_connecting_must_end_before_the_request_does() -> None:
+    assert "connect_timeout must be smaller than timeout" in fault(timeout=2, connect_timeout=2)
+
+
+def test_settings_do_not_tell_secrets() -> None:
+    provider: Any = build("twilio", GOOD, tools_for("twilio"))
+    assert TwilioVendor.token not in repr(provider._config)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8400/x", "http://localhost/", "http://[::1]:80/", "http://a.localhost"]
+)
+def test_what_is_this_machine(url: str) -> None:
+    assert is_loopback(url)
+    assert is_private(url)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "http://api/", "http://a.internal", "http://192.168.1.5:8400"])
+def test_what_is_a_private_network(url: str) -> None:
+    assert is_private(url)
+    assert not is_loopback(url)
+
+
+@pytest.mark.parametrize("url", ["https://api.twilio.com", "http://8.8.8.8/", "https://notify.example.com/v1"])
+def test_what_is_public(url: str) -> None:
+    assert not is_private(url)

@@ -1,0 +1,243 @@
+"""SMTP: TLS and login, connections that were closed meanwhile, and who is to blame for a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from support import eventually
+from support_smtp import SmtpStandIn, SmtpVendor
+from support_vendors import tools_for
+from tidings.channels.email.smtp import Smtp
+from tidings.channels.registry import build
+from tidings.model.errors import SettingsError
+from tidings.model.sending import Rejected, Retry, Sent, Uncertain
+
+
+@asynccontextmanager
+async def sending(server: SmtpStandIn | None = None, **more: Any) -> AsyncIterator[tuple[Smtp, SmtpVendor]]:
+    vendor = SmtpVendor()
+    if server is not None:
+        vendor.server = server
+    async with vendor.running():
+        provider = build("smtp", vendor.settings(**more), tools_for("smtp"))
+        assert isinstance(provider, Smtp)
+        try:
+            yield provider, vendor
+        finally:
+            await provider.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file: Path = tmp_path_factory.mktemp("tls") / "both.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+async def test_over_tls_with_a_login(certificate: ssl.SSLContext, security: str) -> None:
+    server = SmtpStandIn(tls=certificate, implicit_tls=security == "tls", login=("ada", "s3cret"))
+    login = {"username": "ada", "password": "s3cret", "validate_certificates": False, "security": security}
+    async with sending(server, **login) as (provider, vendor):
+        assert f"accepted the login of ada over {security}" in await provider.check()
+        assert [type(result) for result in await provider.send([vendor.delivery(1)])] == [Sent]
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+async def test_a_certificate_that_proves_nothing_is_refused(certificate: ssl.SSLContext, security: str) -> None:
+    server = SmtpStandIn(tls=certificate, implicit_tls=security == "tls")
+    async with sending(server, security=security) as (provider, vendor):
+        with pytest.raises(SettingsError, match="certificate verify failed"):
+            await provider.check()
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert vendor.server.mails == []
+
+
+async def test_starttls_is_never_skipped() -> None:
+    async with sending(security="starttls") as (provider, vendor):
+        with pytest.raises(SettingsError, match=r"providers\.smtp\.security = starttls"):
+            await provider.check()
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert vendor.server.mails == []
+
+
+async def test_each_recipient_has_an_answer_of_its_own() -> None:
+    async with sending(connections=1) as (provider, vendor):
+        vendor.server.refused = {
+            "ada1@example.com": "550 5.1.1 no such user",
+            "ada2@example.com": "450 4.2.0 later",
+            "ada3@example.com": "550 5.7.1 spam",
+            "ada4@example.com": "550-5.1.1 The account does not exist.\r\n550 5.1.1 Look at the address.",
+            "ada5@example.com": "550 4.1.1 the digits contradict each other",
+        }
+        results = await provider.send([vendor.delivery(number) for number in range(7)])
+        assert [type(result) for result in results] == [Sent, Rejected, Retry, Rejected, Rejected, Rejected, Sent]
+        assert [result.suppress for result in results if isinstance(result, Rejected)] == [True, False, True, False]
+        assert vendor.server.connections == 1
+        assert [mail.recipients for mail in vendor.server.mails] == [["ada0@example.com"], ["ada6@example.com"]]
+
+
+async def test_a_refused_sender_is_not_the_recipients_fault() -> None:
+    async with sending() as (provider, vendor):
+        vendor.server.replies["MAIL"] = "550 5.1.1 who are you"
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Rejected)
+        assert (result.reason, result.suppress, result.fallback) == ("sender_refused", False, True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "expected"),
+    [
+        (".", "554 5.7.1 looks like spam", Rejected),
+        (".", "451 4.3.0 try later", Retry),
+        (".", "299 what", Uncertain),
+        (".", "cut", Uncertain),
+        ("DATA", "451 4.3.0 try later", Retry),
+        ("DATA", "cut", Uncertain),
+        ("RCPT", "cut", Retry),
+        ("RCPT", "garbage", Retry),
+        ("RCPT", "hang", Retry),
+        ("MAIL", "cut", Retry),
+        ("EHLO", "cut", Retry),
+        ("GREETING", "hang", Retry),
+        ("GREETING", "garbage", Retry),
+        ("GREETING", "554 go away", Retry),
+        ("GREETING", "421 busy", Retry),
+    ],
+)
+async def test_where_it_ends_tells_what_follows(stage: str, reply: str, expected: type) -> None:
+    async with sending(timeout=0.5) as (provider, vendor):
+        vendor.server.replies[stage] = reply
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, expected), result
+        vendor.server.replies.clear()
+        [result] = await provider.send([vendor.delivery(2)])
+        assert isinstance(result, Sent)
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_nothing() -> None:
+    async with sending() as (provider, vendor):
+        await provider.send([vendor.delivery(1)])
+        vendor.server.hang_up()
+        [result] = await provider.send([vendor.delivery(2)])
+        assert isinstance(result, Sent)
+        assert vendor.server.connections == 2
+
+
+async def test_no_more_connections_than_allowed() -> None:
+    async with sending(connections=3) as (provider, vendor):
+        batches = [[vendor.delivery(10 * start + n) for n in range(4)] for start in range(8)]
+        answers = await asyncio.gather(*[provider.send(batch) for batch in batches])
+        assert all(isinstance(result, Sent) for answer in answers for result in answer)
+        assert vendor.server.connections <= 3
+
+
+async def test_a_cancelled_send_leaves_no_half_used_connection() -> None:
+    async with sending() as (provider, vendor):
+        await provider.send([vendor.delivery(1)])
+        vendor.server.replies["RCPT"] = "hang"
+        sending_it = asyncio.create_task(provider.send([vendor.delivery(2)]))
+        await eventually(lambda: any("ada2@" in command for command in vendor.server.commands))
+        sending_it.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending_it
+        vendor.server.replies.clear()
+        [result] = await provider.send([vendor.delivery(3)])
+        assert isinstance(result, Sent)
+        assert vendor.server.connections == 2
+
+
+async def test_addresses_in_other_scripts() -> None:
+    async with sending() as (provider, vendor):
+        results = await provider.send(
+            [vendor.delivery(1, to="ada@bücher.example"), vendor.delivery(2, to="用户@例え.example")]
+        )
+        assert [type(result) for result in results] == [Sent, Sent]
+        found = {mail.recipients[0]: mail for mail in vendor.server.mails}
+        assert set(found) == {"ada@xn--bcher-kva.example", "用户@xn--r8jz45g.example"}
+        assert found["ada@xn--bcher-kva.example"].options == ""
+        assert found["用户@xn--r8jz45g.example"].options == "SMTPUTF8 BODY=8BITMIME"
+
+
+async def test_a_server_of_ascii_alone_says_so() -> None:
+    async with sending(SmtpStandIn(extensions=("8BITMIME",))) as (provider, vendor):
+        [result] = await provider.send([vendor.delivery(1, to="用户@example.com")])
+        assert isinstance(result, Rejected)
+        assert (result.reason, result.suppress, result.fallback) == ("address_not_supported", False, True)
+
+
+@pytest.mark.parametrize(
+    ("section", "transport", "port"),
+    [
+        ({"host": "mail.example"}, "starttls", 587),
+        ({"host": "mail.example", "port": 465}, "tls", 465),
+        ({"host": "mail.example", "port": 2525}, "starttls", 2525),
+        ({"host": "mail.example", "security": "none"}, "none", 25),
+        ({"host": "localhost"}, "none", 25),
+        ({"host": "::1", "port": 1025}, "none", 1025),
+        ({"host": "127.0.0.1", "security": "tls"}, "tls", 465),
+    ],
+)
+def test_security_is_the_default(section: dict[str, Any], transport: str, port: int) -> None:
+    provider = build("smtp", {"from_address": "a@b.example", **section}, tools_for("smtp"))
+    assert isinstance(provider, Smtp)
+    assert (provider._config.transport, provider._port) == (transport, port)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"username": "ada"}, "username and password go together"),
+        ({"username": "ada", "password": "x", "security": "none"}, "password readable over the network"),
+        ({"from_address": "The Shop <a@b.example>"}, "one plain email address"),
+        ({"from_name": "The\r\nBcc: x@y.example"}, "one line"),
+        ({"host": "mail.example\r\n"}, r"providers\.smtp\.host"),
+        ({"port": 0}, r"providers\.smtp\.port"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        build("smtp", {"host": "mail.example", "from_address": "a@b.example"} | more, tools_for("smtp"))
+
+
+async def test_check_tells_that_nobody_listens() -> None:
+    async with sending() as (_, vendor):
+        port = vendor.server.port
+    provider = build("smtp", {"host": "127.0.0.1", "port": port, "from_address": "a@b.example"}, tools_for("smtp"))
+    with pytest.raises(SettingsError, match="there is no connection to"):
+        await provider.check()
+    await provider.close()
