@@ -1,0 +1,129 @@
+"""Request bodies: read within a limit, and decoded strictly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.types import Message, Receive
+
+from tidings.api.problems import Refused
+from tidings.model.errors import Invalid
+from tidings.pipeline import requests
+
+DISCARDED = 64 * 1024 * 1024
+"""How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
+
+_JSON = b"application/json"
+
+
+class Left(Exception):
+    """The client went away before its request was complete: nobody is there to be answered."""
+
+
+async def read(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """The whole body, of at most `limit` bytes.
+
+    Raises:
+        Refused: 413, after the rest was read and discarded (or with `Connection: close` where that is too much).
+        Left: the connection ended first.
+    """
+    announced = headers.get(b"content-length")
+    # A length of more than 18 digits is refused by the server before it comes here, or is too large in any case.
+    if announced is not None and (len(announced) > 18 or (announced.isdigit() and int(announced) > limit)):
+        # Whoever asks first (RFC 9110 section 10.1.1) is refused before sending anything.
+        waits = headers.get(b"expect", b"").lower() == b"100-continue"
+        raise _too_large(limit, closing=waits or not await _discard(receive, 0))
+    message = await receive()
+    body = _part(message)
+    if not message.get("more_body", False) and len(body) <= limit:
+        return body
+    parts = [body]
+    size = len(body)
+    while message.get("more_body", False) and size <= limit:
+        message = await receive()
+        parts.append(_part(message))
+        size += len(parts[-1])
+    if size > limit:
+        parts.clear()
+        finished = not message.get("more_body", False) or await _discard(receive, size)
+        raise _too_large(limit, closing=not finished)
+    return b"".join(parts)
+
+
+def check_type(headers: dict[bytes, bytes]) -> None:
+    """Raises Refused (415) unless the body is, or may be, plain JSON."""
+    media_type = headers.get(b"content-type")
+    if media_type is not None and media_type != _JSON:
+        name = media_type.partition(b";")[0].strip().lower()
+        if name != _JSON and not (name.startswith(b"application/") and name.endswith(b"+json")):
+            shown = name[:80].decode("latin-1")
+            raise Refused(
+                415,
+                "unsupported_media_type",
+                f"the body must be JSON; send it with Content-Type: application/json instead of {shown!r}",
+                headers=[(b"accept", _JSON)],
+            )
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
+        raise Refused(
+            415,
+            "unsupported_content_encoding",
+            "send the body uncompressed, without Content-Encoding",
+            headers=[(b"accept-encoding", b"identity")],
+        )
+
+
+def check_encoding(body: bytes) -> None:
+    """Raises Invalid unless the body is UTF-8 (RFC 8259 section 8.1), also where it is decoded later or never."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise Invalid("malformed_json", f"the body is not UTF-8 at byte {error.start}") from error
+
+
+def decode(body: bytes) -> Any:
+    """The JSON value in the body.
+
+    Raises:
+        Invalid: not JSON in UTF-8, nested too deeply, or with a NUL character (which PostgreSQL's text cannot hold).
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Invalid("malformed_json", f"the body is not valid JSON in UTF-8: {error}") from error
+    # Only now: on text that is no JSON the search for strings would be quadratic.
+    if body.count(b"{") + body.count(b"[") > requests.DEEPEST and requests.depth(body) > requests.DEEPEST:
+        raise _too_deep()
+    if b"\\u0000" in body and requests.has_nul(value):
+        raise Invalid("nul_character", "NUL characters (\\u0000) cannot be stored; leave them out")
+    return value
+
+
+def _too_deep() -> Invalid:
+    return Invalid("too_deep", f"the JSON is nested deeper than {requests.DEEPEST} levels")
+
+
+async def _discard(receive: Receive, size: int) -> bool:
+    """Read on and keep nothing; False when it is too much to go on."""
+    more = True
+    while more and size <= DISCARDED:
+        message = await receive()
+        size += len(_part(message))
+        more = message.get("more_body", False)
+    return not more
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise Left
+    part: bytes = message.get("body", b"")
+    return part
+
+
+def _too_large(limit: int, *, closing: bool) -> Refused:
+    headers = [(b"connection", b"close")] if closing else []
+    return Refused(413, "too_large", f"the body may have at most {limit} bytes; send less at once", headers=headers)

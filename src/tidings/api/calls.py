@@ -1,0 +1,148 @@
+"""What the resource routes share: who calls, the parameters that many take, and how an operation is described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, Path, Query, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+
+from tidings.api import cursors
+from tidings.api.auth import require
+from tidings.api.front import BODY, CALLER
+from tidings.api.services import Services
+from tidings.model.tenant import ApiKey, Scope
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
+"""What categories and templates may be called."""
+
+PREPARATION = "x-preparation"
+"""Where an operation names what its example needs first (see openapi.py); it is not published."""
+
+
+class Shape(BaseModel):
+    """The root of every request and answer of the resource API: strict, and closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authenticated request."""
+
+    services: Services
+    tenant: str
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.services.clock.now()
+
+    def page(self, limit: int | None) -> int:
+        """How many items the listing gives."""
+        limits = self.services.limits
+        return min(limits.page if limit is None else limit, limits.max_page)
+
+    def position(self, listing: str, cursor: str | None) -> str | None:
+        """Where `listing` goes on. Raises Invalid for a cursor that is not its own."""
+        return cursors.unseal(self.tenant, listing, cursor)
+
+    def cursor(self, listing: str, position: str | None) -> str | None:
+        """The cursor that a caller gets for a position."""
+        return None if position is None else cursors.seal(self.tenant, listing, position)
+
+
+class StrictRequest(Request):
+    """A request whose JSON the front has decoded already."""
+
+    async def json(self) -> Any:
+        """The decoded body."""
+        return self.scope[BODY]
+
+
+class StrictRoute(APIRoute):
+    """A route of the resource API."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """FastAPI's handler, fed with what the front decoded."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            response: Response = await handler(StrictRequest(request.scope, request.receive))
+            return response
+
+        return strict
+
+
+def services_of(request: Request) -> Services:
+    """The services that the app was made with."""
+    services: Services = request.app.state.services
+    return services
+
+
+async def _call(request: Request) -> Call:
+    key: ApiKey = request.scope[CALLER]
+    return Call(services_of(request), key.tenant)
+
+
+Caller = Annotated[Call, Depends(_call)]
+UserId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="the user's id, of your own choosing",
+        examples=["demo"],
+    ),
+]
+NotificationId = Annotated[
+    str, Path(description="a notification's id", examples=["ntf_01k00000000000000000000000"], max_length=64)
+]
+Limit = Annotated[int | None, Query(ge=1, le=200, description="how many items at most", examples=[20])]
+Cursor = Annotated[str | None, Query(description="`next` of the page before; leave it out for the first page")]
+
+
+def operation(
+    scope: Scope,
+    summary: str,
+    *,
+    body: Any = None,
+    answers: Any = None,
+    before: Sequence[str] = (),
+    status: int = 200,
+    **path: str,
+) -> dict[str, Any]:
+    """The arguments of a route's decorator.
+
+    `scope` is what the API key must have. `body` is the example of the request, `answers` that of the answer; `before`
+    names what must be sent first for the example to work, `path` the values that its path parameters have.
+    """
+
+    async def permitted(request: Request) -> None:
+        require(request.scope[CALLER], scope)
+
+    extra: dict[str, Any] = {"security": [{"ApiKey": []}], "x-scope": scope.value}
+    if body is not None:
+        extra["requestBody"] = {"content": {"application/json": {"example": body}}}
+    if answers is not None:
+        extra["responses"] = {str(status): {"content": {"application/json": {"example": answers}}}}
+    extra[PREPARATION] = {"before": list(before), "path": path}
+    return {
+        "summary": summary,
+        "status_code": status,
+        "dependencies": [Depends(permitted)],
+        "openapi_extra": extra,
+    }
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A response from msgspec structs, without a detour over another library's models."""
+    return Response(_encoder.encode(value), status, media_type="application/json")

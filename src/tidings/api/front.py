@@ -1,0 +1,155 @@
+"""The front of the app, on bare ASGI: request ids, keys, body limits, hot routes, and the last word on every error.
+
+FastAPI stands behind it and sees only requests whose key is valid and whose body is complete, small and sound JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tidings.api import bodies, hot, problems
+from tidings.api.auth import Keyring
+from tidings.api.problems import Refused
+from tidings.api.services import Limits
+from tidings.model.errors import TidingsError
+
+REQUEST_ID = "tidings.request_id"
+CALLER = "tidings.caller"
+BODY = "tidings.body"
+
+OPEN = "/v1/receipts/"
+"""Below here vendors call, who have no key of ours: their signature is checked instead."""
+
+_RESOURCES = "/v1/"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~\-]{1,128}")
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_PROBLEM = (b"content-type", problems.MEDIA_TYPE.encode())
+_log = structlog.get_logger("tidings.api")
+
+
+class Front:
+    """The ASGI app that the server runs. `resources` is the FastAPI app."""
+
+    def __init__(self, resources: ASGIApp, hot_routes: hot.Hot, keyring: Keyring, limits: Limits) -> None:
+        self._resources = resources
+        self._count = hot_routes.count
+        self._hot = {hot.SINGLE: hot_routes.single, hot.BATCH: hot_routes.batch}
+        self._keyring = keyring
+        self._limits = limits
+        self._prefix = b"req_" + secrets.token_hex(6).encode()
+        self._number = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request (or the server's start and end)."""
+        if scope["type"] != "http":
+            await self._resources(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = b"%b%08x" % (self._prefix, next(self._number))
+        handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        try:
+            if handler is None:
+                await self._resource(scope, headers, request_id, receive, send)
+            else:
+                body, answer = await handler(headers, receive)
+                await _send(send, 202, body, answer, request_id)
+        except bodies.Left:
+            return
+        except TidingsError as error:
+            refused = problems.refusal(error)
+            if handler is not None:
+                self._count("unavailable" if refused.status >= 500 else "refused", 1)
+            await self._refuse(send, refused, request_id, error, scope)
+        except Exception as error:
+            await self._refuse(send, problems.internal(), request_id, error, scope)
+
+    async def _resource(
+        self, scope: Scope, headers: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
+    ) -> None:
+        path: str = scope["path"]
+        scope[REQUEST_ID] = request_id.decode()
+        body = b""
+        if path.startswith(_RESOURCES):
+            for_vendors = path.startswith(OPEN)
+            if not for_vendors:
+                scope[CALLER] = await self._keyring.key(headers.get(b"authorization"))
+            if "\0" in path or b"%00" in scope["query_string"]:
+                raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
+            body = await bodies.read(receive, headers, self._limits.max_body_bytes)
+            if body and not for_vendors and scope["method"] not in _WITHOUT_BODY:
+                bodies.check_type(headers)
+                scope[BODY] = bodies.decode(body)
+                # The framework decides by this header whether to ask for JSON; a body without one has passed above.
+                scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+                scope["headers"].append((b"content-type", b"application/json"))
+        answer = _Answer(send, request_id)
+        try:
+            await self._resources(scope, _replay(body, receive), answer.send)
+        except Exception as error:
+            # FastAPI has answered already where it could (see app.py) and raises again for whoever logs.
+            if not answer.started:
+                raise
+            log_refusal(scope, problems.internal(), error)
+
+    async def _refuse(self, send: Send, refused: Refused, request_id: bytes, error: Exception, scope: Scope) -> None:
+        scope[REQUEST_ID] = request_id.decode()
+        log_refusal(scope, refused, error)
+        body = problems.encode(refused, scope[REQUEST_ID])
+        await _send(send, refused.status, body, [_PROBLEM, *refused.headers], request_id)
+
+
+def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
+    """Log what is our fault; what is the caller's stands in the answer."""
+    if refused.status == 503:
+        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=scope["path"], error=str(error))
+    elif refused.status >= 500:
+        _log.error(
+            "unforeseen error",
+            request_id=scope[REQUEST_ID],
+            method=scope["method"],
+            path=scope["path"],
+            exc_info=error,
+        )
+
+
+class _Answer:
+    """Sends an answer on, with the request id."""
+
+    def __init__(self, send: Send, request_id: bytes) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+        await self._send(message)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: hot.Headers, request_id: bytes) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, then what the connection says."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed

@@ -1,0 +1,47 @@
+"""API keys: how they are made and what is kept of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+
+from tidings.model.tenant import ApiKey, Scope
+
+PREFIX = "tk_"
+SECRET_BYTES = 32
+_SHOWN = 11
+
+
+def mint(
+    tenant: str, scopes: Iterable[Scope], name: str, now: int, randomness: bytes, id: str | None = None
+) -> tuple[str, ApiKey]:
+    """A new key: the secret, to be shown once, and what is stored.
+
+    `now` is in milliseconds since the epoch; `randomness` is 32 bytes or more from `secrets.token_bytes`. `id` is
+    derived from the secret's digest where none is given.
+
+    Raises:
+        ValueError: too little randomness, or no scope.
+    """
+    chosen = set(scopes)
+    if not chosen:
+        raise ValueError("a key needs at least one of the scopes send, read, manage")
+    if len(randomness) < SECRET_BYTES:
+        raise ValueError(f"a key needs {SECRET_BYTES} random bytes, not {len(randomness)}")
+    secret = PREFIX + base64.urlsafe_b64encode(randomness).rstrip(b"=").decode()
+    digest = digest_of(secret.encode())
+    return secret, ApiKey(
+        id=id or f"key_{digest.hex()[:16]}",
+        tenant=tenant,
+        prefix=secret[:_SHOWN],
+        digest=digest,
+        scopes=tuple(scope for scope in Scope if scope in chosen),
+        name=name,
+        created_at=now,
+    )
+
+
+def digest_of(secret: bytes) -> bytes:
+    """The SHA-256 under which a key is stored. The secret has 256 random bits, so no slow hash is needed."""
+    return hashlib.sha256(secret).digest()

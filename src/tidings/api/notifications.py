@@ -1,0 +1,107 @@
+"""Notifications: one, a list, and stopping one. Sending is in hot.py."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from msgspec import Struct
+from pydantic import AwareDatetime
+
+from tidings.api.calls import Caller, Cursor, Limit, NotificationId, StrictRoute, answer, operation
+from tidings.api.problems import Refused
+from tidings.model.history import HistoryFilter
+from tidings.model.ids import NOTIFICATION_PREFIX, from_text
+from tidings.model.tenant import Scope
+from tidings.model.vocabulary import State
+from tidings.policy.transitions import RESTING
+from tidings.report.notifications import NotificationView
+
+router = APIRouter(prefix="/v1/notifications", tags=["Notifications"], route_class=StrictRoute)
+
+_LISTING = "notifications"
+
+
+class NotificationPage(Struct, frozen=True):
+    """Notifications, newest first. `next` is the cursor of the following page, null at the end."""
+
+    notifications: list[NotificationView]
+    next: str | None
+
+
+class Cancelling(Struct, frozen=True):
+    """What is still waiting of this notification will not be sent; `state` is what it was when this was asked."""
+
+    id: str
+    state: State
+
+
+def _answered(schema: type[Struct], description: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """The answer's schema, which openapi.py brings from msgspec."""
+    return {
+        status: {
+            "description": description,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
+        }
+    }
+
+
+@router.get(
+    "",
+    response_class=Response,
+    responses=_answered(NotificationPage, "A page"),
+    **operation(Scope.READ, "List notifications"),
+)
+async def list_notifications(
+    call: Caller,
+    user_id: Annotated[str | None, Query(max_length=200, description="of this user", examples=["demo"])] = None,
+    state: Annotated[State | None, Query(description="in this state")] = None,
+    category: Annotated[str | None, Query(max_length=64, description="of this category")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="accepted before this time (RFC 3339)")] = None,
+    cursor: Cursor = None,
+    limit: Limit = None,
+) -> Response:
+    """Notifications of the tenant, newest first, each with its deliveries and timeline."""
+    wanted = HistoryFilter(user_id, state, category, _instant(since), _instant(until))
+    found, position = await call.services.reports.list(
+        call.tenant, wanted, call.position(_LISTING, cursor), call.page(limit)
+    )
+    return answer(NotificationPage(list(found), call.cursor(_LISTING, position)))
+
+
+@router.get(
+    "/{notification_id}",
+    response_class=Response,
+    responses=_answered(NotificationView, "The notification"),
+    **operation(Scope.READ, "Read a notification", before=["notification"]),
+)
+async def get_notification(call: Caller, notification_id: NotificationId) -> Response:
+    """Its state, deliveries, attempts and timeline. An id that was given out a moment ago is waited for."""
+    return answer(await call.services.reports.get(call.tenant, from_text(NOTIFICATION_PREFIX, notification_id)))
+
+
+@router.post(
+    "/{notification_id}/cancel",
+    response_class=Response,
+    responses=_answered(Cancelling, "It will be stopped", 202),
+    **operation(Scope.SEND, "Cancel a notification", before=["later"], status=202),
+)
+async def cancel_notification(call: Caller, notification_id: NotificationId) -> Response:
+    """Stop what has not been sent yet. 409 when nothing of it is on its way any more."""
+    id = from_text(NOTIFICATION_PREFIX, notification_id)
+    known = await call.services.reports.get(call.tenant, id)
+    if known.state in RESTING:
+        raise Refused(
+            409,
+            "already_ended",
+            f"this notification is {known.state.value}; nothing is left to stop",
+            state=known.state,
+        )
+    await call.services.cancellations.cancel(call.tenant, id, call.now)
+    return answer(Cancelling(known.id, known.state), 202)
+
+
+def _instant(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)

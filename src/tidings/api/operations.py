@@ -1,0 +1,63 @@
+"""What those who run Tidings ask: is it alive, is it ready, what has it done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from tidings.api.calls import Shape, services_of
+from tidings.api.services import Services
+
+router = APIRouter(tags=["Operations"])
+
+OK = "ok"
+_Services = Annotated[Services, Depends(services_of)]
+_OPEN: dict[str, list[str]] = {"security": []}
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: str
+
+
+class Readiness(Shape):
+    """Whether each part that is needed answers: `ok`, or what is wrong with it."""
+
+    status: str
+    parts: dict[str, str]
+
+
+@router.get("/healthz", summary="Is the process alive?", openapi_extra=_OPEN)
+async def healthz() -> Health:
+    """200 as long as the process answers. It asks no other part: restart the process when this fails."""
+    return Health(status=OK)
+
+
+@router.get(
+    "/readyz",
+    summary="Can it take requests?",
+    responses={503: {"model": Readiness, "description": "A part does not answer"}},
+    openapi_extra=_OPEN,
+)
+async def readyz(services: _Services, response: Response) -> Readiness:
+    """200 when every part that is needed answers, 503 otherwise: send no requests here then."""
+    parts = dict(await services.readiness())
+    ready = all(state == OK for state in parts.values())
+    if not ready:
+        response.status_code = 503
+    return Readiness(status=OK if ready else "not ready", parts=parts)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    openapi_extra=_OPEN,
+)
+async def metrics(services: _Services) -> Response:
+    """Counters and histograms in Prometheus' text format."""
+    page, content_type = services.metrics()
+    return Response(page, headers={"content-type": content_type})

@@ -1,0 +1,114 @@
+"""Preferences: what a user wants to hear, where and when."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body
+from pydantic import Field
+
+from tidings.api.calls import NAME, Caller, Shape, StrictRoute, UserId, operation
+from tidings.model.errors import Invalid, NotFound
+from tidings.model.tenant import Scope
+from tidings.model.user import Preferences, QuietHours
+from tidings.model.vocabulary import Channel
+from tidings.policy.preferences import EVERY_CATEGORY
+
+router = APIRouter(prefix="/v1/users/{user_id}/preferences", tags=["Preferences"], route_class=StrictRoute)
+
+MOST_CATEGORIES = 500
+_CATEGORY = re.compile(NAME)
+_TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+_EVERY_CHANNEL = "all"
+
+ChannelName = Annotated[Channel, Field(strict=False)]
+
+
+class QuietHoursShape(Shape):
+    """A daily span in the user's timezone in which only critical categories are sent; it may span midnight."""
+
+    start: str = Field(pattern=_TIME, description="HH:MM", examples=["22:00"])
+    end: str = Field(pattern=_TIME, description="HH:MM", examples=["07:00"])
+
+
+class PreferencesShape(Shape):
+    """What a user wants. Critical categories pass all of it."""
+
+    opted_out: dict[str, Literal["all"] | list[ChannelName]] = Field(
+        default={},
+        description="for a category (or * for every one) the channels that are refused, or all",
+        examples=[{"marketing": "all", "social": ["email", "sms"]}],
+    )
+    quiet_hours: QuietHoursShape | None = None
+    muted: bool = Field(default=False, description="refuse everything that is not critical")
+
+
+_EXAMPLE = {
+    "opted_out": {"marketing": "all", "social": ["email", "sms"]},
+    "quiet_hours": {"start": "22:00", "end": "07:00"},
+    "muted": False,
+}
+
+
+@router.get("", **operation(Scope.READ, "Read a user's preferences", answers=_EXAMPLE))
+async def get_preferences(call: Caller, user_id: UserId) -> PreferencesShape:
+    """What the user has refused, the quiet hours and the mute."""
+    user = await call.services.users.get(call.tenant, user_id)
+    if user is None:
+        raise NotFound("user", user_id)
+    return preferences_shape(user.preferences)
+
+
+@router.put(
+    "", **operation(Scope.MANAGE, "Replace a user's preferences", body=_EXAMPLE, before=["user"], user_id="ada")
+)
+async def put_preferences(
+    call: Caller, user_id: UserId, preferences: Annotated[PreferencesShape, Body()]
+) -> PreferencesShape:
+    """Store them. They count at once, also for what has been accepted and not sent yet."""
+    checked = preferences_of(preferences, "$")
+    if not await call.services.users.set_preferences(call.tenant, user_id, checked, call.now):
+        raise NotFound("user", user_id)
+    return preferences_shape(checked)
+
+
+def preferences_of(shape: PreferencesShape, path: str) -> Preferences:
+    """The checked preferences. Raises Invalid."""
+    if len(shape.opted_out) > MOST_CATEGORIES:
+        raise Invalid("too_many", f"at most {MOST_CATEGORIES} categories", f"{path}.opted_out")
+    opted_out: dict[str, tuple[Channel, ...]] = {}
+    for category, refused in shape.opted_out.items():
+        if category != EVERY_CATEGORY and not _CATEGORY.fullmatch(category):
+            raise Invalid(
+                "bad_name",
+                "a category is * or 1 to 64 letters, digits, '.', '_' or '-', and starts with a letter or digit",
+                f"{path}.opted_out",
+            )
+        if refused == _EVERY_CHANNEL:
+            opted_out[category] = ()
+        elif refused:
+            # Inside, an empty tuple refuses every channel; outside, an empty list refuses none.
+            opted_out[category] = tuple(channel for channel in Channel if channel in refused)
+    quiet = shape.quiet_hours
+    hours = None if quiet is None else QuietHours(_minutes(quiet.start), _minutes(quiet.end))
+    return Preferences(opted_out=opted_out, quiet_hours=hours, muted=shape.muted)
+
+
+def preferences_shape(preferences: Preferences) -> PreferencesShape:
+    """The preferences as the API shows them."""
+    quiet = preferences.quiet_hours
+    return PreferencesShape(
+        opted_out={category: list(refused) or "all" for category, refused in preferences.opted_out.items()},
+        quiet_hours=None if quiet is None else QuietHoursShape(start=_clock(quiet.start), end=_clock(quiet.end)),
+        muted=preferences.muted,
+    )
+
+
+def _minutes(text: str) -> int:
+    hours, minutes = text.split(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"

@@ -1,0 +1,178 @@
+"""Problem details (RFC 9457): the one shape in which every refusal of the API is told.
+
+`code` is stable and meant for programs; `detail` is a sentence for the person who reads the log. `path` is the JSON
+path of the culprit in the body, `parameter` its name when it stands in the URL or a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.errors import (
+    BadId,
+    BadReceipt,
+    Conflict,
+    Invalid,
+    NotFound,
+    TemplateError,
+    TidingsError,
+    Unavailable,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_BAD_REQUEST = frozenset({"malformed_json", "bad_cursor", "invalid_idempotency_key"})
+_UNPROCESSABLE_CONFLICTS = frozenset({"idempotency_key_reused"})
+_encoder = msgspec.json.Encoder()
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """One refusal, as the API writes it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    path: str | None = None
+    parameter: str | None = None
+    state: str | None = None
+    request_id: str | None = None
+
+
+class Refused(TidingsError):
+    """A request that is answered with a problem: `status` and `code` decide, `headers` go with the answer."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        path: str | None = None,
+        parameter: str | None = None,
+        state: str | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.path = path
+        self.parameter = parameter
+        self.state = state
+        self.headers = tuple(headers)
+
+    def problem(self, request_id: str | None = None) -> Problem:
+        """The body of the answer."""
+        return Problem(
+            type=f"urn:problem-type:tidings:{self.code}",
+            title=self.code.replace("_", " ").capitalize(),
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+            path=self.path,
+            parameter=self.parameter,
+            state=self.state,
+            request_id=request_id,
+        )
+
+
+def refusal(error: TidingsError) -> Refused:
+    """What HTTP says about an error of the rooms below."""
+    match error:
+        case Refused():
+            return error
+        case Invalid():
+            status = 400 if error.code in _BAD_REQUEST else 422
+            if error.code == "too_large" and error.path == "$":
+                status = 413
+            if error.path.startswith("$"):
+                return Refused(status, error.code, error.detail, path=error.path)
+            return Refused(status, error.code, error.detail, parameter=error.path)
+        case BadId():
+            return Refused(404, "not_found", f"{error}; so there is nothing under it")
+        case NotFound():
+            return Refused(404, "not_found", str(error))
+        case Conflict():
+            return Refused(422 if error.code in _UNPROCESSABLE_CONFLICTS else 409, error.code, error.detail)
+        case BadReceipt():
+            return Refused(403, "bad_receipt", str(error))
+        case TemplateError():
+            return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
+        case Unavailable():
+            wait = str(max(1, round(error.retry_after))).encode()
+            return Refused(503, "unavailable", str(error), headers=[(b"retry-after", wait)])
+        case _:
+            return internal()
+
+
+def internal() -> Refused:
+    """The answer to an error that nobody foresaw; it says nothing about our inside."""
+    return Refused(500, "internal_error", "something went wrong on our side; the log has it under this request id")
+
+
+def of_status(status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Refused:
+    """A refusal that the web framework made by itself (no such route, method not allowed)."""
+    phrase = HTTPStatus(status).phrase
+    return Refused(status, phrase.lower().replace(" ", "_").replace("-", "_"), detail, headers=headers)
+
+
+def of_item(error: TidingsError) -> Problem:
+    """The problem of one item of a batch (the request id stands in the answer's header)."""
+    return refusal(error).problem()
+
+
+def encode(refused: Refused, request_id: str | None) -> bytes:
+    """The bytes of the body."""
+    return _encoder.encode(refused.problem(request_id))
+
+
+_CODES_OF_TYPES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "malformed_json"}
+
+
+def of_validation(errors: Sequence[Any]) -> Refused:
+    """The first of pydantic's errors, with its place as a JSON path or a parameter's name.
+
+    `errors` are as from `ValidationError.errors()` with locations that start with `body`, `query`, `path` or `header`.
+    """
+    first = errors[0]
+    place, *inner = first["loc"]
+    code, detail = code_and_detail(first)
+    rest = f" ({len(errors) - 1} more like this)" if len(errors) > 1 else ""
+    if place == "body":
+        return Refused(422, code, detail + rest, path=json_path(inner))
+    name = str(inner[0]) if inner else str(place)
+    return Refused(400, "bad_parameter", f"{name}: {detail}{rest}", parameter=name)
+
+
+def code_and_detail(error: Any) -> tuple[str, str]:
+    """Our code and sentence for one of pydantic's errors."""
+    kind = str(error["type"])
+    if kind == "missing":
+        return "missing_field", "this field is required"
+    if kind == "extra_forbidden":
+        return "unknown_field", "there is no such field here; remove it or mend its name"
+    text = str(error["msg"])
+    detail = text[:1].lower() + text[1:]
+    if kind.endswith(("_type", "_parsing")) or kind in {"dict_type", "list_type", "none_required"}:
+        return "wrong_type", detail
+    return _CODES_OF_TYPES.get(kind, "invalid_value"), detail
+
+
+def json_path(parts: Sequence[int | str]) -> str:
+    """`$.users[0].email` for `("users", 0, "email")`; names that are no identifiers are quoted."""
+    path = "$"
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier():
+            path += f".{part}"
+        else:
+            path += f"[{_encoder.encode(part).decode()}]"
+    return path

@@ -1,0 +1,96 @@
+"""The commands that the documentation shows: each can be pasted against the demo tenant of `make run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from tidings.report.notifications import rfc3339
+
+DEMO_USER = "demo"
+DEMO_TEMPLATE = "order-confirmation"
+_LATER = 300 * 24 * 3600 * 1000
+
+ORDER: dict[str, Any] = {
+    "to": {"user_id": DEMO_USER},
+    "template": DEMO_TEMPLATE,
+    "data": {
+        "name": "Ada",
+        "order": {
+            "number": "A-1001",
+            "items": [{"name": "Espresso cup", "quantity": 2, "price": "9.90"}],
+            "total": "19.80",
+            "currency": "EUR",
+        },
+    },
+    "category": "orders",
+}
+BATCH: dict[str, Any] = {
+    "notifications": [
+        ORDER,
+        {
+            "to": {"email": "ada@example.com", "locale": "de"},
+            "content": {"email": {"subject": "Hello", "text": "Taken literally, for one address."}},
+            "priority": "bulk",
+        },
+    ]
+}
+_USER = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
+_SUPPRESSION = {"channel": "email", "address": "gone@example.com", "reason": "bounced"}
+
+
+def commands(
+    url: str, now: int, path: str, method: str, operation: Mapping[str, Any], preparation: Mapping[str, Any]
+) -> str:
+    """The lines to paste: what must be there first, then the operation itself."""
+    known = _preparations(url, now)
+    lines = [known[name] for name in preparation.get("before", ())]
+    values = {
+        parameter["name"]: _example(parameter)
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "path"
+    }
+    values |= preparation.get("path", {})
+    if "notification_id" in values:
+        values["notification_id"] = "$ID"
+    for name, value in values.items():
+        path = path.replace(f"{{{name}}}", str(value))
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    authenticated = operation.get("security") != []
+    lines.append(_curl(method, url + path, content.get("example"), authenticated=authenticated))
+    return "\n".join(lines)
+
+
+def _curl(method: str, url: str, body: Any = None, *, authenticated: bool = True) -> str:
+    parts = ["curl -sS"]
+    if method != "get" and not (method == "post" and body is not None):
+        parts.append(f"-X {method.upper()}")
+    parts.append(f'"{url}"' if "$" in url else url)
+    if authenticated:
+        parts.append('-H "Authorization: Bearer $TIDINGS_API_KEY"')
+    if body is not None:
+        parts.append("-H 'Content-Type: application/json'")
+        parts.append(f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}")
+    return " ".join(parts)
+
+
+def _capture(command: str) -> str:
+    return f'ID=$({command} | sed \'s/.*"id":"\\([^"]*\\)".*/\\1/\')'
+
+
+def _preparations(url: str, now: int) -> dict[str, str]:
+    """What an example may need first; those that make a notification keep its id in `$ID`."""
+    send = f"{url}/v1/notifications"
+    return {
+        "notification": _capture(_curl("post", send, ORDER)),
+        "later": _capture(_curl("post", send, {**ORDER, "send_at": rfc3339(now + _LATER)})),
+        "user": _curl("put", f"{url}/v1/users/ada", _USER),
+        "suppression": _curl("post", f"{url}/v1/suppressions", _SUPPRESSION),
+    }
+
+
+def _example(parameter: Mapping[str, Any]) -> str:
+    examples = parameter.get("examples") or parameter.get("schema", {}).get("examples") or ["example"]
+    return str(next(iter(examples)))

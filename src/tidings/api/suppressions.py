@@ -1,0 +1,130 @@
+"""The suppression list: addresses that must not be used any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Body, Path, Response
+from pydantic import Field
+
+from tidings.api.calls import Call, Caller, Cursor, Limit, Shape, StrictRoute, operation
+from tidings.api.preferences import ChannelName
+from tidings.model.errors import Invalid, NotFound
+from tidings.model.tenant import Scope
+from tidings.model.user import Address, Suppression
+from tidings.model.vocabulary import Channel
+from tidings.policy import addresses
+from tidings.report.notifications import rfc3339
+
+router = APIRouter(prefix="/v1/suppressions", tags=["Suppressions"], route_class=StrictRoute)
+
+_LISTING = "suppressions"
+_REASON = r"^[a-z][a-z0-9_]{0,63}$"
+_EXAMPLE = {"channel": "email", "address": "gone@example.com", "reason": "bounced"}
+
+
+class SuppressionRequest(Shape):
+    """An address to be left alone."""
+
+    channel: ChannelName
+    address: str = Field(description="an email address, a phone number in E.164 or a device token")
+    reason: str = Field(default="by_hand", pattern=_REASON, description="why, in one word", examples=["bounced"])
+
+
+class SuppressionAnswer(Shape):
+    """An address on the list."""
+
+    channel: Channel
+    address: str
+    reason: str
+    at: str = Field(description="since when: RFC 3339, UTC")
+
+
+class SuppressionPage(Shape):
+    """Addresses by channel and value. `next` is the cursor of the following page, null at the end."""
+
+    suppressions: list[SuppressionAnswer]
+    next: str | None
+
+
+@router.get("", **operation(Scope.READ, "List the suppressed addresses"))
+async def list_suppressions(call: Caller, cursor: Cursor = None, limit: Limit = None) -> SuppressionPage:
+    """Addresses that bounced, are unregistered, or whose owner opted out at the vendor."""
+    position = call.position(_LISTING, cursor)
+    after = None if position is None else msgspec.json.decode(position, type=Address)
+    size = call.page(limit)
+    found = await call.services.users.suppressions(call.tenant, after, size + 1)
+    more = len(found) > size
+    last = msgspec.json.encode(found[size - 1].address).decode() if more else None
+    return SuppressionPage(
+        suppressions=[_answer(suppression) for suppression in found[:size]], next=call.cursor(_LISTING, last)
+    )
+
+
+@router.post("", **operation(Scope.MANAGE, "Suppress an address", body=_EXAMPLE, status=201))
+async def add_suppression(call: Caller, suppression: Annotated[SuppressionRequest, Body()]) -> SuppressionAnswer:
+    """Never use it again. An address that is on the list already keeps its first reason."""
+    address = _address(suppression.channel, suppression.address, "$.address")
+    stored = Suppression(call.tenant, address, suppression.reason, call.now)
+    await call.services.users.suppress([stored])
+    return _answer(stored)
+
+
+@router.delete(
+    "/{channel}/{address:path}",
+    response_class=Response,
+    **operation(
+        Scope.MANAGE,
+        "Use an address again",
+        before=["suppression"],
+        status=204,
+        channel="email",
+        address="gone@example.com",
+    ),
+)
+async def remove_suppression(
+    call: Caller,
+    channel: Annotated[Channel, Path(examples=["email"])],
+    address: Annotated[str, Path(max_length=4096, description="percent-encoded", examples=["gone@example.com"])],
+) -> None:
+    """Take it off the list: the person came back, or the bounce was a mistake."""
+    if not await _remove(call, channel, address):
+        raise NotFound(f"suppressed {channel.value} address", address)
+
+
+async def _remove(call: Call, channel: Channel, text: str) -> bool:
+    """An address is found as it was stored, or as the checks would store it today."""
+    if await call.services.users.unsuppress(call.tenant, Address(channel, text)):
+        return True
+    try:
+        checked = _address(channel, text, "$")
+    except Invalid:
+        return False
+    return checked.value != text and await call.services.users.unsuppress(call.tenant, checked)
+
+
+_CHECKS: dict[Channel, Callable[[str, str], str]] = {
+    Channel.EMAIL: addresses.email,
+    Channel.SMS: addresses.phone,
+    Channel.PUSH: addresses.device,
+}
+
+
+def _address(channel: Channel, text: str, path: str) -> Address:
+    check = _CHECKS.get(channel)
+    if check is None:
+        raise Invalid(
+            "no_such_channel", f"an address is one of {', '.join(_CHECKS)}; opt out of the others", "$.channel"
+        )
+    return Address(channel, check(text, path))
+
+
+def _answer(suppression: Suppression) -> SuppressionAnswer:
+    return SuppressionAnswer(
+        channel=suppression.address.channel,
+        address=suppression.address.value,
+        reason=suppression.reason,
+        at=rfc3339(suppression.at),
+    )
