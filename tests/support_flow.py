@@ -117,11 +117,11 @@ class Flow:
         known: dict[str, Any] = {"email": f"{user_id}@example.com", "phone": "+4915123456789", "devices": ("token-1",)}
         await self.store.users.upsert(TENANT, [(user_id, Profile(**(known | profile)), preferences)], self.clock.now())
 
-    async def template(self, name: str, contents: dict[str, Content], **variables: Variable) -> None:
+    async def template(self, template: str, contents: dict[str, Content], **variables: Variable) -> None:
         """Store and publish a template."""
-        version = TemplateVersion(name=name, version=0, contents=contents, variables=variables)
+        version = TemplateVersion(name=template, version=0, contents=contents, variables=variables)
         stored = await self.store.templates.add_version(TENANT, version)
-        await self.store.templates.publish(TENANT, name, stored.version)
+        await self.store.templates.publish(TENANT, template, stored.version)
 
     async def accept(self, key: str | None = None, **body: Any) -> Any:
         """Accept one request; its id."""

@@ -194,7 +194,7 @@ def instants(request: NotificationRequest, now: int) -> tuple[int | None, int | 
 def category(name: str) -> str:
     """The checked name of a category. Raises Invalid."""
     if not _CATEGORY.fullmatch(name):
-        raise Invalid("bad_name", "a category is 1 to 64 letters, digits, '.', '_' or '-'", "$.category")
+        raise Invalid("invalid_name", "a category is 1 to 64 letters, digits, '.', '_' or '-'", "$.category")
     return name
 
 
@@ -208,4 +208,4 @@ def _instant(moment: datetime | None, path: str) -> int | None:
 
 def _plain(text: str, path: str) -> None:
     if not _NAME.fullmatch(text):
-        raise Invalid("bad_name", "1 to 200 characters, none of them a control character", path)
+        raise Invalid("invalid_name", "1 to 200 characters, none of them a control character", path)

@@ -164,6 +164,7 @@ async def test_no_try_is_made_after_expiry(flow: Flow) -> None:
     await flow.user()
     flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled", after=120)
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL, expires_at=instant(flow.clock.now() + 60_000))
+    await flow.settle()
     await flow.advance(600)
     assert (await flow.view(id)).state is State.EXPIRED
     assert len(flow.provider(Channel.EMAIL).sent) == 1
@@ -215,6 +216,7 @@ async def test_an_uncertain_answer(flow: Flow, idempotent: bool, state: State, c
     provider.answers = lambda _: next(answers)
     flow.providers[Channel.EMAIL] = [provider]
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
     await flow.advance(10)
     assert (await flow.view(id)).state is state
     assert len(provider.sent) == calls
