@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
 import uvicorn
 from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.response import Response
 
-from tidings.sandbox.credentials import Credentials, load_or_create
+from tidings.sandbox.credentials import Credentials, load_or_create, service_account
 from tidings.sandbox.server import Handle, serve
 from tidings.sandbox.wire import Receive, Scope, Send
 
@@ -67,6 +71,79 @@ async def listening() -> AsyncIterator[Listener]:
         await server.shutdown()
 
 
+class Caller:
+    """A sender that speaks to every vendor of a sandbox, with the right credentials. Methods give the status."""
+
+    def __init__(self, sandbox: Handle, credentials: Credentials, http: Client) -> None:
+        self.url = sandbox.url
+        self.credentials = credentials
+        self._http = http
+        self._token = ""
+
+    async def email(
+        self, to: str, subject: str, text: str, html: str, name: str = "", marks: dict[str, str] | None = None
+    ) -> int:
+        parts = (("text/plain", text), ("text/html", html))
+        person = {"to": [{"email": to, "name": name}], "custom_args": marks or {}}
+        body = {
+            "personalizations": [person],
+            "from": {"email": "shop@example.com", "name": "Corner Shop"},
+            "subject": subject,
+            "content": [{"type": kind, "value": value} for kind, value in parts if value],
+        }
+        return (await self.mail_send(body)).status
+
+    async def mail_send(self, body: object) -> Response:
+        request = self._http.post(f"{self.url}/v3/mail/send").bearer_auth(self.credentials.sendgrid_api_key)
+        return await request.body_json(body).build().send()
+
+    async def sms(self, to: str, text: str, status_url: str = "", sender: str = "") -> int:
+        fields = {"To": to, "From": sender or self.credentials.twilio_from_number, "Body": text}
+        return (await self.messages(fields | ({"StatusCallback": status_url} if status_url else {}))).status
+
+    async def messages(self, fields: dict[str, str]) -> Response:
+        sid = self.credentials.twilio_account_sid
+        request = self._http.post(f"{self.url}/2010-04-01/Accounts/{sid}/Messages.json")
+        request = request.basic_auth(sid, self.credentials.twilio_auth_token)
+        return await request.form(list(fields.items())).build().send()
+
+    async def push(self, token: str, title: str, body: str, link: str = "") -> int:
+        content: dict[str, object] = {"token": token, "notification": {"title": title, "body": body}}
+        if link:
+            content["data"] = {"link": link}
+        return (await self.fcm_send({"message": content})).status
+
+    async def fcm_send(self, body: object) -> Response:
+        path = f"/v1/projects/{self.credentials.fcm_project_id}/messages:send"
+        request = self._http.post(f"{self.url}{path}").bearer_auth(await self.access_token())
+        return await request.body_json(body).build().send()
+
+    async def access_token(self) -> str:
+        if not self._token:
+            granted = await (await self.grant()).json()
+            self._token = granted["access_token"]
+        return self._token
+
+    async def grant(self, **changed: object) -> Response:
+        account = service_account(self.credentials, self.url)
+        now = int(time.time())
+        scope = "https://www.googleapis.com/auth/firebase.messaging"
+        claims = {"iss": account["client_email"], "aud": account["token_uri"], "scope": scope, "iat": now}
+        assertion = jwt.encode(claims | {"exp": now + 3600} | changed, account["private_key"], algorithm="RS256")
+        fields = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)]
+        return await self._http.post(account["token_uri"]).form(fields).build().send()
+
+    async def inapp(self, id: str, user_id: str, title: str, body: str, link: str | None = None) -> int:
+        item = {"id": id, "user_id": user_id, "title": title, "body": body, "link": link}
+        return (await self._http.post(f"{self.url}/_sandbox/inapp").body_json([item]).build().send()).status
+
+    async def fault(self, **fault: object) -> Response:
+        return await self._http.post(f"{self.url}/_sandbox/faults").body_json(fault).build().send()
+
+    async def get(self, path: str) -> Any:
+        return await (await self._http.get(f"{self.url}{path}").build().send()).json()
+
+
 @pytest.fixture(scope="session")
 def credentials(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
     return load_or_create(tmp_path_factory.mktemp("credentials"))
@@ -94,3 +171,8 @@ async def http() -> AsyncIterator[Client]:
         yield client
     finally:
         await client.close()
+
+
+@pytest.fixture
+def caller(sandbox: Handle, credentials: Credentials, http: Client) -> Caller:
+    return Caller(sandbox, credentials, http)

@@ -88,10 +88,10 @@ class Watcher:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
-        self.changed: dict[int, str] = {}
+        self.changed: dict[int, tuple[str, str]] = {}
 
-    def take_changes(self) -> dict[int, str]:
-        """The changes since the last call."""
+    def take_changes(self) -> dict[int, tuple[str, str]]:
+        """The changes since the last call: number to status and error."""
         changed, self.changed = self.changed, {}
         return changed
 
@@ -152,7 +152,7 @@ class ArrivalLog:
         arrival.status = status
         arrival.error = error or arrival.error
         for watcher in self._watchers:
-            watcher.changed[arrival.seq] = status
+            watcher.changed[arrival.seq] = (status, arrival.error)
             watcher.event.set()
 
     def by_reference(self, reference: str) -> Arrival | None:

@@ -217,7 +217,7 @@ class Control:
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
 
-    def _news(self, last: int, limit: int, changed: dict[int, str], frames: list[bytes]) -> int:
+    def _news(self, last: int, limit: int, changed: dict[int, tuple[str, str]], frames: list[bytes]) -> int:
         """Put what came after `last` into `frames`; the number of the latest."""
         latest = self._log.latest
         fresh = self._log.newest(min(limit, latest - last)) if latest > last else []

@@ -25,7 +25,7 @@ class Step(Struct, frozen=True):
 
 
 class Magic(Struct, frozen=True):
-    """A magic address for people to read. `value` is one that works as it stands."""
+    """A magic address for people to read. `channel` is where it works, `value` one that works as it stands."""
 
     channel: str
     value: str
@@ -96,14 +96,14 @@ EMAIL_REFUSALS: dict[str, tuple[str, int]] = {
 
 SMTP_ANSWERS: dict[str, tuple[str, str]] = {
     "bounce": (
-        "refused by SMTP: no such mailbox",
+        "refused: no such mailbox",
         "550 5.1.1 The email account that you tried to reach does not exist",
     ),
-    "blocked": ("refused by SMTP: policy", "554 5.7.1 Mail from this server is not accepted"),
-    "defer": ("put off by SMTP each time", "451 4.7.1 Greylisted, please try again in a minute"),
-    "full": ("put off by SMTP: the mailbox is full", "452 4.2.2 The mailbox is over its quota"),
-    "throttled": ("put off by SMTP: too fast", "450 4.7.0 Too many messages, slow down"),
-    "error": ("refused by SMTP: local error", "451 4.3.0 Local error in processing"),
+    "blocked": ("refused: policy", "554 5.7.1 Mail from this server is not accepted"),
+    "defer": ("put off each time", "451 4.7.1 Greylisted, please try again in a minute"),
+    "full": ("put off: the mailbox is full", "452 4.2.2 The mailbox is over its quota"),
+    "throttled": ("put off: too fast", "450 4.7.0 Too many messages, slow down"),
+    "error": ("refused: local error", "451 4.3.0 Local error in processing"),
 }
 """Word to the answer to RCPT."""
 
@@ -176,7 +176,7 @@ def table() -> list[Magic]:
     return [
         *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in EMAIL_PLANS.items()),
         *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in EMAIL_REFUSALS.items()),
-        *(Magic("email", f"{word}@example.com", effect) for word, (effect, _) in SMTP_ANSWERS.items()),
+        *(Magic("smtp", f"{word}@example.com", effect) for word, (effect, _) in SMTP_ANSWERS.items()),
         *(Magic("sms", number, effect) for number, (effect, _) in SMS_REFUSALS.items()),
         *(Magic("sms", number, effect) for number, (effect, _) in SMS_PLANS.items()),
         *(Magic("push", f"{word}-1", effect) for word, (effect, _) in PUSH_REFUSALS.items()),

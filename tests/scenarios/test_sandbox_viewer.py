@@ -1,0 +1,156 @@
+"""The sandbox's page in a real browser: what arrives shows by itself, and hostile content does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email.message import EmailMessage
+
+import aiosmtplib
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from pyreqwest.client import Client
+
+from support import needs
+from support_parts import chromium_executable
+from support_sandbox import Caller
+from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.server import Handle, serve
+
+pytestmark = needs("chromium")
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EVIL = (
+    "<h1 id=greeting>Hello</h1><script>parent.document.title='owned'</script>"
+    "<img src=x onerror=\"parent.document.title='owned'\"><a id=out href='https://example.com/'>out</a>"
+    "<form action=/_sandbox/faults method=post><input name=a></form><meta http-equiv=refresh content='0;url=/healthz'>"
+)
+
+
+@pytest.fixture
+async def page(sandbox: Handle) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_executable(), args=FLAGS)
+        one = await browser.new_page(viewport={"width": 1400, "height": 900})
+        await one.goto(sandbox.url)
+        await expect(one.locator("#live")).to_have_text("live")
+        yield one
+        await browser.close()
+
+
+async def test_the_four_channels_appear_by_themselves(page: Page, caller: Caller) -> None:
+    await expect(page.get_by_role("heading", name="Nothing has arrived yet")).to_be_visible()
+    await expect(page.locator("#hint")).to_contain_text("/v1/notifications")
+
+    await caller.email(
+        "ana@example.com", "Your order is confirmed", "Plain thanks", "<h1 id=greeting>Thank you, Ana</h1>"
+    )
+    await caller.sms("+34600000001", "Your order is confirmed 🚚")
+    await caller.push("token-1", "Order confirmed", "It arrives on Thursday")
+    await caller.inapp("dlv_1", "ana", "Order confirmed", "In your inbox")
+
+    mail = page.locator(".mail")
+    await expect(mail.locator(".mail-subject")).to_have_text("Your order is confirmed")
+    await expect(page.frame_locator(".mail-frame").locator("#greeting")).to_have_text("Thank you, Ana")
+    await expect(mail.locator(".chip")).to_have_text("delivered")
+    await mail.get_by_role("tab", name="Text").click()
+    await expect(mail.locator(".mail-text")).to_have_text("Plain thanks")
+    await expect(page.locator(".bubble")).to_have_text("Your order is confirmed 🚚")
+    await expect(page.locator(".size")).to_have_text("1 segment · UCS-2")
+    await expect(page.locator(".push h3")).to_have_text("Order confirmed")
+    await expect(page.locator(".item h3")).to_have_text("Order confirmed")
+    await expect(page.locator("#count-all")).to_have_text("4")
+    await expect(page.get_by_role("heading", name="Nothing has arrived yet")).to_be_hidden()
+
+
+async def test_mail_over_smtp_is_rendered(page: Page, sandbox: Handle) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "متجر <shop@example.com>", "ahmed@example.com", "تم شحن طلبك"
+    mail.set_content("طلبك في الطريق.")
+    mail.add_alternative("<p id=greeting>طلبك في الطريق.</p>", subtype="html")
+    await aiosmtplib.send(mail, hostname="127.0.0.1", port=sandbox.smtp_port)
+    subject = page.locator(".mail-subject")
+    await expect(subject).to_have_text("تم شحن طلبك")
+    assert await subject.evaluate("node => getComputedStyle(node).direction") == "rtl"
+    await expect(page.frame_locator(".mail-frame").locator("#greeting")).to_have_text("طلبك في الطريق.")
+
+
+async def test_hostile_content_is_inert(page: Page, caller: Caller) -> None:
+    answered: list[str] = []
+    page.on("response", lambda response: answered.append(response.url))
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
+    script = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    await caller.email("eve@example.com", script, script, EVIL, name=script)
+    await caller.sms("+34600000001", script)
+    await caller.push("token-1", script, script, link="javascript:alert(3)")
+    await caller.inapp("dlv_1", script, script, script, link="javascript:alert(4)")
+
+    frame = page.frame_locator(".mail-frame")
+    await expect(frame.locator("#greeting")).to_have_text("Hello")
+    for place in (".mail-subject", ".bubble", ".push h3", ".item h3"):
+        await expect(page.locator(place)).to_have_text(script)
+    assert await page.title() == "Tidings sandbox"
+    assert await page.locator("main img, main script").count() == 0
+    assert await page.locator("a[href^='javascript']").count() == 0
+    assert await frame.locator("#out").evaluate("node => node.ownerDocument.defaultView.length") == 0
+    assert [url for url in answered if url.endswith(("/x", "/healthz"))] == []
+
+
+async def test_filters_by_channel_and_recipient(page: Page, caller: Caller) -> None:
+    for to in ("ana@example.com", "bo@example.com"):
+        await caller.email(to, f"For {to}", "text", "")
+    await caller.sms("+34600000001", "hello")
+    await expect(page.locator(".mail")).to_have_count(2)
+    await page.get_by_label("Recipient").fill("BO@")
+    await expect(page.locator(".mail:visible .mail-subject")).to_have_text("For bo@example.com")
+    await expect(page.locator(".thread:visible")).to_have_count(0)
+    await page.get_by_label("Recipient").fill("")
+    await page.locator("#channels").get_by_role("button", name="SMS").click()
+    await expect(page.locator(".mail:visible")).to_have_count(0)
+    await expect(page.locator(".thread:visible")).to_have_count(1)
+
+
+async def test_faults_are_switched_on_the_page(page: Page, caller: Caller, sandbox: Handle) -> None:
+    await page.locator("#open-faults").click()
+    throttled = page.locator("fieldset", has_text="Twilio").get_by_role("button", name="Throttled")
+    await throttled.click()
+    await expect(throttled).to_have_attribute("aria-pressed", "true")
+    assert await caller.sms("+34600000001", "hello") == 429
+    await expect(page.locator("#fault-list")).to_contain_text("Twilio: status (429, 1 hit)")
+    await throttled.click()
+    await expect(throttled).to_have_attribute("aria-pressed", "false")
+    assert await caller.sms("+34600000001", "hello") == 201
+    assert sandbox.sandbox.faults.all() == []
+
+
+async def test_clearing_empties_the_page(page: Page, caller: Caller) -> None:
+    await caller.sms("+34600000001", "first")
+    await expect(page.locator(".bubble")).to_have_text("first")
+    await page.get_by_role("button", name="Clear").click()
+    await expect(page.locator(".bubble")).to_have_count(0)
+    await caller.sms("+34600000001", "second")
+    await expect(page.locator(".bubble")).to_have_text("second")
+
+
+async def test_the_page_comes_back_after_a_restart(
+    page: Page, sandbox: Handle, credentials: Credentials, http: Client
+) -> None:
+    await Caller(sandbox, credentials, http).sms("+34600000001", "first")
+    await expect(page.locator(".bubble")).to_have_text("first")
+    await sandbox.stop()
+    await expect(page.locator("#live")).to_have_text("reconnecting")
+    again = await serve("127.0.0.1", sandbox.port, 0, credentials)
+    try:
+        await Caller(again, credentials, http).sms("+34600000001", "second")
+        await expect(page.locator(".bubble")).to_have_text("second", timeout=20_000)
+        await expect(page.locator("#live")).to_have_text("live")
+    finally:
+        await again.stop()
