@@ -11,7 +11,8 @@ import typer
 from tidings.cli.times import duration, moment
 
 WIDTH = 80
-_INDENT = " " * 4
+_INDENT = " " * 2
+_STATE_WIDTH = 10
 _COLOURS = {
     "delivered": "green",
     "sent": "green",
@@ -69,8 +70,8 @@ def entries(timeline: Iterable[Mapping[str, Any]], created_at: str) -> list[str]
     for entry in timeline:
         at = moment(entry["at"])
         since = duration(max(0.0, (at - created).total_seconds()))
-        start = f"{_INDENT}{at:%H:%M:%S}.{at.microsecond // 1000:03}  {'+' + since:>12}  "
-        lines += _wrapped(start, f"{entry['state']:<10}", _told(entry), entry["state"])
+        start = f"{_INDENT}{at:%H:%M:%S}.{at.microsecond // 1000:03} {'+' + since:>11}  "
+        lines += _wrapped(start, entry["state"], _told(entry))
     return lines
 
 
@@ -101,11 +102,11 @@ def _told(entry: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _wrapped(start: str, head: str, text: str, state: str) -> list[str]:
-    indent = " " * (len(start) + len(head) + 1)
-    pieces = textwrap.wrap(text, WIDTH - len(indent)) or [""]
-    first = start + typer.style(head, fg=_COLOURS.get(state)) + " " + pieces[0]
-    return [first.rstrip(), *(indent + piece for piece in pieces[1:])]
+def _wrapped(start: str, state: str, text: str) -> list[str]:
+    indent = " " * (len(start) + _STATE_WIDTH + 1)
+    first, *rest = textwrap.wrap(text, WIDTH - len(indent)) or [""]
+    padding = " " * (_STATE_WIDTH - len(state) + 1) if first else ""
+    return [start + typer.style(state, fg=_COLOURS.get(state)) + padding + first, *(indent + line for line in rest)]
 
 
 def _state(state: str) -> str:
