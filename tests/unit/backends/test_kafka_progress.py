@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_runs_are_a_set_of_offsets(steps: list[tuple[str, tuple[int, int]]]) -> 
         assert offsets(runs) == model
         assert len(runs) == len(model)
         kept = list(runs)
-        assert all(left[1] < right[0] for left, right in zip(kept, kept[1:], strict=False))
+        assert all(left[1] < right[0] for left, right in pairwise(kept))
         assert all((offset in runs) == (offset in model) for offset in range(-1, 75))
 
 
@@ -61,6 +63,20 @@ def test_offsets_that_hold_nothing_do_not_hold_up_the_prefix() -> None:
     assert progress.base == 5
     progress.finish([(5, 6)])
     assert progress.base == 6
+
+
+def test_a_log_that_was_made_anew_is_read_from_its_start() -> None:
+    progress = Progress(1000, "n=1;b=0+5;d=10+5")
+    assert progress.arrives(0)
+    assert progress.base == 0
+    assert not progress.marked(0)
+    assert [offset for offset in range(1, 1020) if not progress.arrives(offset)] == []
+
+
+def test_an_offset_that_arrives_twice_is_handed_out_once() -> None:
+    progress = arrived(10, 5)
+    assert not progress.arrives(12)
+    assert progress.arrives(15)
 
 
 def test_what_was_begun_comes_back_marked_and_what_was_done_does_not_come_back() -> None:

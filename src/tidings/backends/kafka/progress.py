@@ -1,9 +1,9 @@
 """How far a group has come in one partition: what is done, and what a leased claim has begun.
 
-Kafka keeps one offset per partition and group, and a short text beside it. The offset is the end of the contiguous done
-prefix. The text says what lies behind it: the runs of offsets that are begun, and those that are done already. So
-after a crash an item that was begun comes back marked, one that was done does not come back, and all others come back as
-they were. When the text would grow too long it says less, always on the safe side: more begun, less done.
+Kafka keeps one offset per partition and group, and a short text beside it. The offset is the end of the contiguous
+done prefix. The text says what lies behind it: the runs of offsets that are begun, and those that are done already. So
+after a crash an item that was begun comes back marked, one that was done does not come back, and all others come back
+as they were. When the text would grow too long it says less, always on the safe side: more begun, less done.
 """
 
 from __future__ import annotations
@@ -92,12 +92,15 @@ class Progress:
 
     def arrives(self, offset: int) -> bool:
         """Whether the item at `offset`, which comes after all that came before, is still to be handed out."""
-        if self._base is None or self._next is None:
-            self._base = self._next = offset
-        if offset > self._next:
+        if self._base is None or self._next is None or offset < self._base:
+            # A fresh group; or the log was cut or made anew, and what was known of it is worth nothing.
+            self._base, self._begun, self._done, self._marked = offset, Runs(), Runs(), Runs()
+        elif offset < self._next:
+            return False
+        elif offset > self._next:
             self._finished(self._next, offset)  # such offsets hold nothing: expired, or a transaction's own
-        self._next = max(self._next, offset + 1)
-        return offset >= self._base and offset not in self._done
+        self._next = offset + 1
+        return offset not in self._done
 
     def marked(self, offset: int) -> bool:
         """Whether an earlier leased claim may have begun the item at `offset`."""
@@ -130,6 +133,10 @@ class Progress:
     def base(self) -> int | None:
         """The end of the done prefix: the offset to commit. None before anything arrived."""
         return self._base
+
+    def left(self, end: int) -> int:
+        """How many items before the offset `end` are not done."""
+        return max(0, end - (self._base or 0) - len(self._done))
 
     def metadata(self, serial: int) -> str:
         """The text to commit beside `base`; `serial` tells commits apart."""

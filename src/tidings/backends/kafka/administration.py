@@ -1,0 +1,93 @@
+"""Topics and depths: what goes through Kafka's administration, in a thread beside the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from tidings.backends.kafka.progress import Progress
+from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.model.errors import Unavailable
+
+_CALL = 15.0
+"""Seconds that one request may take."""
+_LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class Administration:
+    """Blocking calls."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._admin = AdminClient(settings.client(_ignored))
+
+    def declare(self, topics: Iterable[str]) -> None:
+        """Create the topics that are missing. Items stay until they are a week old, whoever has read them."""
+        settings = self._settings
+        config = {"max.message.bytes": str(LARGEST_ITEM), "min.insync.replicas": str(max(1, settings.replication - 1))}
+        wanted = [
+            NewTopic(
+                settings.topic(topic),
+                num_partitions=settings.partitions,
+                replication_factor=settings.replication,
+                config=config,
+            )
+            for topic in topics
+        ]
+        if not wanted:
+            return
+        try:
+            for topic, created in self._admin.create_topics(wanted, request_timeout=_CALL).items():
+                _created(topic, created.exception(_CALL))
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"Kafka did not create the topics: {error}") from error
+
+    def depth(self, topic: str, group: str) -> int:
+        """How many items of the topic the group has not done, by what it has committed."""
+        name = self._settings.topic(topic)
+        try:
+            partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
+            places = [TopicPartition(name, number) for number in partitions]
+            latest = self._offsets(places, _LATEST)
+            committed = self._committed(self._settings.group_id(topic, group), places)
+            unread = [place for place in places if place.partition not in committed]
+            earliest = self._offsets(unread, _EARLIEST) if unread else {}
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"Kafka did not tell the depth of {topic}: {error}") from error
+        return sum(
+            end - earliest[number] if number in earliest else committed[number].left(end)
+            for number, end in latest.items()
+        )
+
+    def close(self) -> None:
+        """End the client's threads."""
+        self._admin.__exit__(None, None, None)
+
+    def _offsets(self, places: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
+        answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_CALL)
+        return {place.partition: answer.result(_CALL).offset for place, answer in answers.items()}
+
+    def _committed(self, group_id: str, places: list[TopicPartition]) -> dict[int, Progress]:
+        asked = [ConsumerGroupTopicPartitions(group_id, places)]
+        (answer,) = self._admin.list_consumer_group_offsets(asked, request_timeout=_CALL).values()
+        try:
+            known = answer.result(_CALL).topic_partitions
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise
+        return {place.partition: Progress(place.offset, place.metadata or "") for place in known if place.offset >= 0}
+
+
+def _created(topic: str, error: BaseException | None) -> None:
+    if error is None:
+        return
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        return
+    raise Unavailable(f"Kafka did not create the topic {topic}: {error}") from error
+
+
+def _ignored(error: KafkaError) -> None:
+    """Every call says itself what went wrong."""

@@ -1,0 +1,351 @@
+"""One group's reading of one topic: a Kafka consumer in a thread of its own, and the claims over what it fetched.
+
+The thread alone talks to the consumer. The event loop and the thread meet in the ledger, under one lock. A leased batch
+is handed over when the commit that says "begun" has been confirmed. Offsets of done items are committed together
+with the next such commit, or after `commit_interval`; a crash in between repeats those items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tidings.backends.kafka.ledger import Batch, Ledger
+from tidings.backends.kafka.progress import serial_of
+from tidings.backends.kafka.settings import KafkaSettings
+from tidings.model.errors import Unavailable
+
+_TICK = 0.1
+"""Seconds between two looks at the clock while nothing comes."""
+_SHORTEST_WAIT = 0.05
+_HANDOVER = 10.0
+"""Seconds that a claim waits for the confirmation of a commit after its own waiting time is over."""
+_IDLE_AHEAD = 50
+"""How many items an idle lane holds before it tells the broker to pause."""
+_REVIVAL = 1.0
+_CALL = 5.0
+_log = structlog.get_logger("tidings.kafka")
+
+
+class Request:
+    """A claimer that waits for items. `batch` is set when they are on their way to it."""
+
+    def __init__(self, max_items: int, lease: float | None) -> None:
+        self.max_items = max_items
+        self.lease = lease
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Batch] = self.loop.create_future()
+        self.abandoned = False
+        self.taken = False
+
+
+class Lane:
+    """Reads `topic` for `group`."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+        self._settings = settings
+        self._topic = settings.topic(topic)
+        self._name = f"{group}.{topic}"
+        self._config = settings.consumer(topic, group, self._told, self._on_commit)
+        self._changed = threading.Condition()
+        self._ledger = Ledger()
+        self._requests: deque[Request] = deque()
+        self._serials = itertools.count(1)
+        self._beginning: dict[int, list[tuple[Request, Batch]]] = {}
+        self._failure: str | None = None
+        self._probed = self._committed_at = self._held_until = 0.0
+        self._paused = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"tidings-kafka-{self._name}", daemon=True)
+        self._thread.start()
+
+    # --- the event loop's side ---
+
+    async def claim(self, max_items: int, max_wait: float, lease: float | None) -> Batch | None:
+        """A batch, or None when nothing came within `max_wait` seconds. Raises Unavailable when Kafka is away."""
+        request = Request(max_items, lease)
+        with self._changed:
+            if self._stopping:
+                raise Unavailable("this client of the queue is closed")
+            self._requests.append(request)
+            self._changed.notify()
+        try:
+            await asyncio.wait([request.answer], timeout=max(max_wait, _SHORTEST_WAIT))
+            if not request.answer.done() and self._withdraw(request):
+                if self._failure is not None:
+                    raise Unavailable(f"Kafka does not serve {self._name}: {self._failure}")
+                return None
+            await asyncio.wait([request.answer], timeout=_HANDOVER)
+        except asyncio.CancelledError:
+            self._abandon(request)
+            raise
+        if not request.answer.done():
+            self._abandon(request)
+            raise Unavailable(f"Kafka did not confirm the beginning of a batch of {self._name} in {_HANDOVER:.0f} s")
+        return request.answer.result()
+
+    def end(self, batch: Batch) -> None:
+        """Before the outputs of a batch are put. Raises LeaseLost."""
+        with self._changed:
+            try:
+                self._ledger.end(batch, time.monotonic())
+            finally:
+                self._changed.notify()
+
+    def reopen(self, batch: Batch) -> None:
+        """The outputs could not be put."""
+        with self._changed:
+            self._ledger.reopen(batch)
+
+    def finish(self, batch: Batch, released: Collection[int]) -> None:
+        """The outputs of the batch are durable; what is done will be committed."""
+        with self._changed:
+            self._ledger.finish(batch, released)
+            self._changed.notify()
+
+    def give_back(self, batch: Batch) -> None:
+        """The batch was not begun."""
+        with self._changed:
+            self._ledger.give_back(batch)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Tell the thread to end: commit what is done, leave the group. Claims that are open are lost."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread (blocks); whether it ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _withdraw(self, request: Request) -> bool:
+        """Stop waiting; False when items are on their way already."""
+        with self._changed:
+            if request.taken:
+                return False
+            self._requests.remove(request)
+            return True
+
+    def _abandon(self, request: Request) -> None:
+        """Nobody waits for the answer any more: what is in it, or on its way, goes back."""
+        with self._changed:
+            request.abandoned = True
+            if not request.taken:
+                if request in self._requests:
+                    self._requests.remove(request)
+            elif request.answer.done() and request.answer.exception() is None:
+                self._ledger.give_back(request.answer.result())
+                self._changed.notify()
+
+    # --- the thread's side ---
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                consumer = Consumer(self._config)
+                try:
+                    self._read(consumer)
+                finally:
+                    consumer.close()
+            except KafkaException as error:
+                self._fail(str(error.args[0]))
+                with self._changed:
+                    self._ledger.revoke_all()
+                    for begun in list(self._beginning.values()):
+                        self._take_back(begun)
+                    self._beginning.clear()
+                    self._changed.wait_for(lambda: self._stopping, _REVIVAL)
+        with self._changed:
+            left = [*self._requests, *(request for begun in self._beginning.values() for request, _ in begun)]
+            self._requests.clear()
+        for request in left:
+            self._answer(request, Unavailable("this client of the queue is closed"))
+
+    def _read(self, consumer: Consumer) -> None:
+        consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        while not self._stopping:
+            messages = self._fetch(consumer)
+            with self._changed:
+                if messages:
+                    self._ledger.arrive(messages)
+                now = time.monotonic()
+                self._ledger.expire(now)
+            if now >= self._held_until:
+                self._serve(consumer)
+            if now - self._committed_at >= self._settings.commit_interval:
+                self._commit(consumer)
+            if self._failure is not None and now - self._probed >= _REVIVAL:
+                self._probe(consumer)
+        self._commit(consumer)
+
+    def _fetch(self, consumer: Consumer) -> list[Message]:
+        """New messages; waits for the first one, or for whatever else may happen, for a tick."""
+        with self._changed:
+            wanted = sum(request.max_items for request in self._requests)
+            waiting = len(self._ledger.waiting)
+            if not wanted and waiting:
+                self._changed.wait(_TICK)
+                wanted = sum(request.max_items for request in self._requests)
+        self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
+        if not wanted:
+            return self._readable(consumer.consume(1, 0 if waiting else _TICK))
+        messages = consumer.consume(min(max(wanted - waiting, 1), 100_000), 0)
+        if not messages and not waiting:
+            messages = consumer.consume(1, _TICK)
+        return self._readable(messages)
+
+    def _readable(self, messages: Sequence[Message]) -> list[Message]:
+        readable = [message for message in messages if message.error() is None]
+        if len(readable) < len(messages):
+            error = next(error for message in messages if (error := message.error()) is not None)
+            if error.fatal():
+                raise KafkaException(error)
+            self._fail(error.str())
+        elif readable:
+            self._failure = None
+        return readable
+
+    def _serve(self, consumer: Consumer) -> None:
+        """Hand out what waits. Unleased batches go at once, leased ones when their beginning is committed."""
+        at_once: list[tuple[Request, Batch]] = []
+        begun: list[tuple[Request, Batch]] = []
+        with self._changed:
+            while self._requests and self._ledger.waiting:
+                request = self._requests.popleft()
+                request.taken = True
+                batch = self._ledger.take(request.max_items, request.lease)
+                (at_once if request.lease is None else begun).append((request, batch))
+        for request, batch in at_once:
+            self._answer(request, batch)
+        if begun:
+            self._commit(consumer, begun)
+
+    def _commit(self, consumer: Consumer, begun: list[tuple[Request, Batch]] | None = None) -> None:
+        """Commit what is dirty, and with it the beginning of these batches."""
+        with self._changed:
+            serial = next(self._serials)
+            offsets = self._ledger.snapshot(serial)
+            if begun:
+                self._beginning[serial] = begun
+        self._committed_at = time.monotonic()
+        if not offsets:
+            return
+        places = [TopicPartition(self._topic, number, base, metadata=text) for number, base, text in offsets]
+        try:
+            consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], places)
+
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """A commit was confirmed, or failed. Called by the consumer inside `consume`."""
+        error = error or next((place.error for place in places if place.error is not None), None)
+        serial = next((serial for place in places if (serial := serial_of(place.metadata)) is not None), None)
+        with self._changed:
+            begun = [] if serial is None else self._beginning.pop(serial, [])
+            if error is not None:
+                self._ledger.soil([place.partition for place in places])
+                self._take_back(begun)
+        if error is not None:
+            self._held_until = time.monotonic() + _TICK
+            self._fail(f"a commit failed: {error.str()}")
+            return
+        self._failure = None
+        for request, batch in begun:
+            self._answer(request, batch)
+
+    def _take_back(self, begun: list[tuple[Request, Batch]]) -> None:
+        """These batches could not be begun: their claimers wait on. Called under the lock."""
+        for request, batch in reversed(begun):
+            self._ledger.give_back(batch)
+            if not request.abandoned:
+                request.taken = False
+                self._requests.appendleft(request)
+
+    def _answer(self, request: Request, answer: Batch | Unavailable) -> None:
+        """Tell the claimer, in its loop."""
+        if isinstance(answer, Batch) and answer.lease is not None:
+            answer.deadline = time.monotonic() + answer.lease
+        if not request.loop.is_closed():
+            request.loop.call_soon_threadsafe(self._resolve, request, answer)
+        elif isinstance(answer, Batch):
+            self.give_back(answer)
+
+    def _resolve(self, request: Request, answer: Batch | Unavailable) -> None:
+        if isinstance(answer, Unavailable):
+            if not request.answer.done() and not request.abandoned:
+                request.answer.set_exception(answer)
+        elif request.abandoned:
+            self.give_back(answer)
+        else:
+            request.answer.set_result(answer)
+
+    # --- partitions come and go; called by the consumer inside `consume` and `close` ---
+
+    def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        known: list[TopicPartition] | None = None
+        while known is None and not self._stopping:
+            try:
+                known = consumer.committed(places, timeout=_CALL)
+            except KafkaException as error:
+                self._fail(f"the offsets of the group are not to be had: {error.args[0]}")
+        for place in known or []:
+            base = place.offset if place.offset >= 0 else None
+            with self._changed:
+                self._ledger.assign(place.partition, base, place.metadata or "")
+        self._paused = False
+        # Without the metadata in the list: that is for commits.
+        consumer.incremental_assign([TopicPartition(self._topic, p.partition, p.offset) for p in known or places])
+
+    def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        """Let the claims over these partitions end first, for a while."""
+        numbers = {place.partition for place in places}
+        deadline = time.monotonic() + self._settings.drain
+        with self._changed:
+            for begun in list(self._beginning.values()):
+                self._take_back(begun)
+            self._beginning.clear()
+            while self._ledger.busy(numbers) and not self._stopping and time.monotonic() < deadline:
+                self._changed.wait(_TICK)
+                self._ledger.expire(time.monotonic())
+        self._commit(consumer)
+        self._on_lost(consumer, places)
+
+    def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        with self._changed:
+            self._ledger.revoke([place.partition for place in places])
+        consumer.incremental_unassign(places)
+
+    def _set_paused(self, consumer: Consumer, *, paused: bool) -> None:
+        if paused != self._paused:
+            (consumer.pause if paused else consumer.resume)(consumer.assignment())
+            self._paused = paused
+
+    # --- trouble ---
+
+    def _told(self, error: KafkaError) -> None:
+        if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION} or error.fatal():  # noqa: SLF001
+            self._fail(error.str())
+
+    def _fail(self, why: str) -> None:
+        if self._failure != why:
+            _log.warning("kafka consumer", lane=self._name, why=why)
+        self._failure = why
+
+    def _probe(self, consumer: Consumer) -> None:
+        """Whether the broker is back: nothing else would tell an idle lane."""
+        self._probed = time.monotonic()
+        try:
+            known = consumer.list_topics(self._topic, timeout=_REVIVAL / 2).topics[self._topic]
+        except KafkaException as error:
+            self._fail(str(error.args[0]))
+        else:
+            self._failure = None if known.error is None else f"{known.error.str()}: declare the topic"

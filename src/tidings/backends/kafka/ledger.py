@@ -1,0 +1,207 @@
+"""Which items of a topic are waiting, claimed or done in this client. No thread and no Kafka: the lane guards it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum, auto
+
+from confluent_kafka import Message
+
+from tidings.backends.kafka.progress import Progress, Run, runs_of
+from tidings.model.errors import LeaseLost
+from tidings.ports.queue import Received
+
+
+class Partition:
+    """A partition that belongs to this client, until `alive` is False. `dirty`: there is something to commit."""
+
+    def __init__(self, number: int, progress: Progress) -> None:
+        self.number = number
+        self.progress = progress
+        self.alive = True
+        self.dirty = False
+
+
+Entry = tuple[Partition, int, Received]
+"""An item with its partition and offset."""
+
+
+class Stand(Enum):
+    """Where a batch stands."""
+
+    OPEN = auto()
+    ENDING = auto()
+    ENDED = auto()
+
+
+class Batch:
+    """Entries that belong to one claim. `deadline` is on the clock of `time.monotonic`."""
+
+    def __init__(self, entries: list[Entry], lease: float | None) -> None:
+        self.entries = entries
+        self.items: Sequence[Received] = [item for _, _, item in entries]
+        self.partitions = {entry[0] for entry in entries}
+        self.lease = lease
+        self.deadline: float | None = None
+        self.stand = Stand.OPEN
+
+
+class Ledger:
+    """The state of one lane."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Entry] = deque()
+        self._partitions: dict[int, Partition] = {}
+        self._open: set[Batch] = set()
+
+    def assign(self, number: int, base: int | None, text: str) -> None:
+        """The partition belongs to this client from now on."""
+        self._partitions[number] = Partition(number, Progress(base, text))
+
+    def revoke_all(self) -> None:
+        """The consumer is no more."""
+        self.revoke(list(self._partitions))
+
+    def revoke(self, numbers: Collection[int]) -> None:
+        """These partitions belong to others from now on: what waits of them is theirs, claims over them are lost."""
+        for number in numbers:
+            if (gone := self._partitions.pop(number, None)) is not None:
+                gone.alive = False
+        self.waiting = deque(entry for entry in self.waiting if entry[0].alive)
+
+    def arrive(self, messages: Iterable[Message]) -> None:
+        """These were fetched, in the order of each partition."""
+        append = self.waiting.append
+        for message in messages:
+            partition = self._partitions.get(_known(message.partition()))
+            offset = _known(message.offset())
+            if partition is None or not partition.progress.arrives(offset):
+                continue
+            received = Received(
+                key=(message.key() or b"").decode("utf-8", "replace"),
+                body=message.value() or b"",
+                headers=_headers(message),
+                redelivered=partition.progress.marked(offset),
+            )
+            append((partition, offset, received))
+
+    def take(self, max_items: int, lease: float | None) -> Batch:
+        """Up to `max_items` of what waits; at least one must wait. A leased batch is begun."""
+        take = self.waiting.popleft
+        batch = Batch([take() for _ in range(min(max_items, len(self.waiting)))], lease)
+        self._open.add(batch)
+        if lease is not None:
+            for partition, runs in _by_partition(batch.entries):
+                partition.progress.begin(runs)
+                partition.dirty = True
+        return batch
+
+    def end(self, batch: Batch, now: float) -> None:
+        """The claimer wants to end the batch. Raises LeaseLost when it has no right to any more."""
+        overdue = batch.deadline is not None and batch.deadline <= now
+        if batch.stand is Stand.OPEN and (overdue or not all(partition.alive for partition in batch.partitions)):
+            self._return(batch)
+        if batch.stand is not Stand.OPEN:
+            raise LeaseLost(f"the claim over {len(batch.entries)} items had ended before")
+        batch.stand = Stand.ENDING
+
+    def reopen(self, batch: Batch) -> None:
+        """Ending it failed; it may be tried again."""
+        batch.stand = Stand.OPEN
+
+    def finish(self, batch: Batch, released: Collection[int] = ()) -> None:
+        """Its items are done, except for those at the indices `released`, which wait again, unbegun."""
+        back = set(released)
+        done = [entry for index, entry in enumerate(batch.entries) if index not in back] if back else batch.entries
+        for partition, runs in _by_partition(done):
+            partition.progress.finish(runs)
+            partition.dirty = True
+        self._wait_again([batch.entries[index] for index in sorted(back)], begun=batch.lease is not None)
+        self._close(batch)
+
+    def give_back(self, batch: Batch) -> None:
+        """Nobody began its items: they wait again as they were."""
+        self._wait_again(batch.entries, begun=batch.lease is not None)
+        self._close(batch)
+
+    def expire(self, now: float) -> None:
+        """Take back what was leased for too long."""
+        for batch in [open for open in self._open if open.deadline is not None and open.deadline <= now]:
+            if batch.stand is Stand.OPEN:
+                self._return(batch)
+
+    def busy(self, numbers: Collection[int]) -> bool:
+        """Whether a claim holds items of these partitions."""
+        return any(partition.number in numbers for batch in self._open for partition in batch.partitions)
+
+    def snapshot(self, serial: int, numbers: Collection[int] | None = None) -> list[tuple[int, int, str]]:
+        """What is to be committed (of these partitions), as (partition, offset, text), and from now on counts as so."""
+        offsets = []
+        for number, partition in self._partitions.items():
+            base = partition.progress.base
+            if partition.dirty and base is not None and (numbers is None or number in numbers):
+                offsets.append((number, base, partition.progress.metadata(serial)))
+                partition.dirty = False
+        return offsets
+
+    def soil(self, numbers: Collection[int]) -> None:
+        """A commit of these partitions failed."""
+        for number in numbers:
+            if (partition := self._partitions.get(number)) is not None:
+                partition.dirty = True
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something to commit."""
+        return any(partition.dirty for partition in self._partitions.values())
+
+    def _return(self, batch: Batch) -> None:
+        """Its claimer lost it, perhaps half way through."""
+        entries = [entry for entry in batch.entries if entry[0].alive]
+        if batch.lease is not None:
+            for partition, runs in _by_partition(entries):
+                partition.progress.mark(runs)
+            entries = [
+                (partition, offset, Received(item.key, item.body, item.headers, redelivered=True))
+                for partition, offset, item in entries
+            ]
+        self.waiting.extendleft(reversed(entries))
+        self._close(batch)
+
+    def _wait_again(self, entries: list[Entry], *, begun: bool) -> None:
+        entries = [entry for entry in entries if entry[0].alive]
+        if begun:
+            for partition, runs in _by_partition(entries):
+                partition.progress.forget(runs)
+                partition.dirty = True
+        self.waiting.extendleft(reversed(entries))
+
+    def _close(self, batch: Batch) -> None:
+        batch.stand = Stand.ENDED
+        self._open.discard(batch)
+
+
+def _by_partition(entries: Iterable[Entry]) -> list[tuple[Partition, list[Run]]]:
+    """The live partitions of the entries with the runs of their offsets."""
+    offsets: dict[Partition, list[int]] = {}
+    for partition, offset, _ in entries:
+        offsets.setdefault(partition, []).append(offset)
+    return [(partition, runs_of(sorted(known))) for partition, known in offsets.items() if partition.alive]
+
+
+def _known(number: int | None) -> int:
+    """A fetched message has a partition and an offset; the type says that it may not."""
+    if number is None:
+        raise ValueError("a message without its place")
+    return number
+
+
+def _headers(message: Message) -> dict[str, str]:
+    headers = message.headers()
+    if not headers:
+        return {}
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value or "" for name, value in pairs
+    }

@@ -1,0 +1,150 @@
+"""The queue on Kafka.
+
+A topic is a Kafka topic, partitioned by key; a group of a topic is a consumer group of its own, with the `consumer`
+protocol (KIP-848). Order by key therefore holds as long as the number of partitions stays. Putting is acknowledged by
+all in-sync replicas. `done` returns when its outputs are; the offsets follow within `commit_interval`, so a crash in
+between puts the outputs again (`atomic` is False). A client that dies is missed after the broker's session timeout
+(`group.consumer.session.timeout.ms`), whatever its leases said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import structlog
+
+from tidings.backends.kafka.administration import Administration
+from tidings.backends.kafka.lane import Lane
+from tidings.backends.kafka.ledger import Batch
+from tidings.backends.kafka.producing import BatchProducer
+from tidings.backends.kafka.settings import KafkaSettings
+from tidings.model.errors import Unavailable
+from tidings.ports.queue import Claim, Item, Received
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OPENING = 10.0
+_LEAVING = 15.0
+_log = structlog.get_logger("tidings.kafka")
+
+
+class KafkaClaim:
+    """See Claim."""
+
+    def __init__(self, lane: Lane, producer: BatchProducer, batch: Batch) -> None:
+        self._lane = lane
+        self._producer = producer
+        self._batch = batch
+
+    @property
+    def items(self) -> Sequence[Received]:
+        """The batch, in claiming order."""
+        return self._batch.items
+
+    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
+        """See Claim. When a partition is lost while the outputs are put, they stay, and the items come again."""
+        self._lane.end(self._batch)
+        try:
+            await self._producer.put(outputs)
+        except BaseException:
+            self._lane.reopen(self._batch)
+            raise
+        self._lane.finish(self._batch, released)
+
+    async def release(self) -> None:
+        """Give every item back, unbegun."""
+        self._lane.end(self._batch)
+        self._lane.give_back(self._batch)
+
+
+class KafkaQueue:
+    """See Queue. Made with `open`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer = BatchProducer(settings)
+        self._administration = Administration(settings)
+        self._beside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tidings-kafka-beside")
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._closed = False
+
+    @classmethod
+    async def open(cls, brokers: str, *, partitions: int = 8, replication: int = 1, prefix: str = "") -> KafkaQueue:
+        """A client of the cluster at `brokers` (`host:port,host:port`).
+
+        New topics get `partitions` and `replication`; `prefix` stands before all names of topics and groups.
+
+        Raises:
+            Unavailable: no broker answered within 10 seconds.
+        """
+        queue = cls(KafkaSettings(brokers, partitions, replication, prefix))
+        try:
+            # It also fetches the producer's number, which would otherwise delay the first put by half a second.
+            await queue._in_thread(queue._producer.connect, _OPENING)
+        except BaseException:
+            await queue.close()
+            raise
+        return queue
+
+    @property
+    def atomic(self) -> bool:
+        """False: outputs are durable before the inputs are gone, not together with it."""
+        return False
+
+    async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
+        """See Queue. A group needs no declaration: a new one starts with the oldest item that is kept."""
+        await self._in_thread(self._administration.declare, list(subscriptions))
+
+    async def put(self, items: Sequence[Item]) -> None:
+        """See Queue. Raises ValueError when an item is larger than 4 MiB."""
+        await self._producer.put(items)
+
+    async def claim(
+        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+    ) -> Claim | None:
+        """See Queue. The first claim of a topic joins the group, which takes about a second."""
+        lane = self._lane(topic, group)
+        batch = await lane.claim(max_items, max_wait, lease)
+        return None if batch is None else KafkaClaim(lane, self._producer, batch)
+
+    async def depth(self, topic: str, group: str) -> int:
+        """See Queue. By what is committed: items that were done a moment ago may still count."""
+        return await self._in_thread(self._administration.depth, topic, group)
+
+    async def close(self) -> None:
+        """Commit, leave the groups, end all threads."""
+        if self._closed:
+            return
+        self._closed = True
+        for lane in self._lanes.values():
+            lane.stop()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._beside, self._end)
+        finally:
+            self._beside.shutdown(wait=False)
+
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `call`, which blocks, gives."""
+        if self._closed:
+            raise Unavailable("this client of the queue is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._beside, partial(call, *args, **kwargs))
+
+    def _end(self) -> None:
+        for (topic, group), lane in self._lanes.items():
+            if not lane.join(_LEAVING):
+                _log.warning("a consumer did not end in time", topic=topic, group=group)
+        self._producer.close()
+        self._administration.close()
+
+    def _lane(self, topic: str, group: str) -> Lane:
+        lane = self._lanes.get((topic, group))
+        if lane is None:
+            if self._closed:
+                raise Unavailable("this client of the queue is closed")
+            lane = self._lanes[topic, group] = Lane(self._settings, topic, group)
+        return lane

@@ -1,0 +1,92 @@
+"""How the clients of Kafka are set up. Names of client settings are librdkafka's (its CONFIGURATION.md)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError
+from msgspec import Struct
+
+LARGEST_ITEM = 8 * 1024 * 1024
+"""Bytes that an item may have, with key and headers."""
+
+_logger = logging.getLogger("tidings.kafka")
+
+
+class KafkaSettings(Struct, frozen=True):
+    """`brokers` is `host:port,host:port`; times are seconds.
+
+    `prefix` stands before every topic and group, so that several installations may share a cluster. `linger` is how
+    long the producer waits for company before it sends; `delivery_timeout` bounds a put. Done items are committed after
+    `commit_interval` at the latest. A partition that moves to another client is held back for up to `drain`, for the
+    claims over it to end.
+    """
+
+    brokers: str
+    partitions: int = 8
+    replication: int = 1
+    prefix: str = ""
+    linger: float = 0.002
+    delivery_timeout: float = 10.0
+    commit_interval: float = 0.1
+    drain: float = 5.0
+
+    def group_id(self, topic: str, group: str) -> str:
+        """Kafka's name of the group: one for each topic, so that a rebalance of one topic leaves the others alone."""
+        return f"{self.prefix}{group}.{topic}"
+
+    def topic(self, topic: str) -> str:
+        """Kafka's name of the topic."""
+        return self.prefix + topic
+
+    def client(self, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+        """What every client has."""
+        return {
+            "bootstrap.servers": self.brokers,
+            "client.id": "tidings",
+            "error_cb": on_error,
+            "logger": _logger,
+            "reconnect.backoff.max.ms": 1000,
+            "socket.connection.setup.timeout.ms": 5000,
+            "socket.keepalive.enable": True,
+        }
+
+    def producer(self, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+        """Durable and in order: acknowledged by all in-sync replicas, numbered so that a retry never doubles."""
+        return self.client(on_error) | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "compression.type": "lz4",
+            "partitioner": "murmur2_random",
+            "linger.ms": self.linger * 1000,
+            "message.timeout.ms": round(self.delivery_timeout * 1000),
+            "request.timeout.ms": min(5000, round(self.delivery_timeout * 1000)),
+            "message.max.bytes": LARGEST_ITEM,
+            "queue.buffering.max.messages": 500_000,
+        }
+
+    def consumer(
+        self,
+        topic: str,
+        group: str,
+        on_error: Callable[[KafkaError], None],
+        on_commit: Callable[[KafkaError | None, list[Any]], None],
+    ) -> dict[str, Any]:
+        """By hand: nothing is committed but what the ledger says. Memory for what is fetched ahead is bounded."""
+        return self.client(on_error) | {
+            "group.id": self.group_id(topic, group),
+            "group.protocol": "consumer",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "on_commit": on_commit,
+            # A consumer that reads in batches would otherwise pause for a second each time its queue is full.
+            "fetch.queue.backoff.ms": 5,
+            "queued.min.messages": 10_000,
+            "queued.max.messages.kbytes": 16_384,
+            "fetch.message.max.bytes": LARGEST_ITEM,
+            "fetch.max.bytes": 2 * LARGEST_ITEM,
+            "receive.message.max.bytes": 4 * LARGEST_ITEM,
+        }

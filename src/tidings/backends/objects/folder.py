@@ -1,0 +1,132 @@
+"""Objects as files in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tidings.model.errors import Unavailable
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_LONGEST_SEGMENT = 200
+_UNFINISHED = ".unfinished-"
+_ABANDONED = 3600
+"""Seconds after which a file that is still unfinished belongs to nobody: other processes may share the folder."""
+_numbers = itertools.count()
+
+
+class Folder:
+    """See Objects. `root` is made when it is missing.
+
+    An object is written beside its place, synced, renamed, and the folder synced: after a power cut it is whole or not
+    there. What a crash left unfinished is removed when the folder is opened an hour later or more.
+
+    Raises:
+        Unavailable: from every method, when the disk is full or refuses.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for unfinished in root.rglob(f"{_UNFINISHED}*"):
+                if time.time() - unfinished.stat().st_mtime > _ABANDONED:
+                    unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(root, error) from error
+
+    async def put(self, name: str, body: bytes) -> None:
+        """Store durably, whole or not at all; replaces. Raises ValueError for a bad name."""
+        await asyncio.to_thread(self._write, self._path(name), body)
+
+    async def get(self, name: str) -> bytes | None:
+        """The bytes, or None. Raises ValueError for a bad name."""
+        return await asyncio.to_thread(_read, self._path(name))
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        """Names that start with `prefix`, sorted."""
+        for name in await asyncio.to_thread(_names, self._root, prefix):
+            yield name
+
+    async def delete(self, name: str) -> None:
+        """Delete; nothing happens when there is none. Raises ValueError for a bad name."""
+        await asyncio.to_thread(_delete, self._path(name))
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name) or any(len(segment) > _LONGEST_SEGMENT for segment in name.split("/")):
+            raise ValueError(
+                f"{name[:100]!r} is no name of an object: use segments of letters, digits, '.', '_' and '-' that do not"
+                f" start with a dot and have {_LONGEST_SEGMENT} characters at most, separated by '/'"
+            )
+        return self._root / name
+
+    def _write(self, path: Path, body: bytes) -> None:
+        unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}")
+        try:
+            _make(path.parent)
+            try:
+                with unfinished.open("xb") as file:
+                    file.write(body)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+            except OSError:
+                unfinished.unlink(missing_ok=True)
+                raise
+            _sync(path.parent)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+
+def _names(root: Path, prefix: str) -> list[str]:
+    # Only the folder that the prefix points into is walked, not the whole tree.
+    start = root / prefix.rpartition("/")[0] if _NAME.fullmatch(prefix.strip("/")) else root
+    names = []
+    for folder, _, files in os.walk(start):
+        inside = Path(folder).relative_to(root).as_posix()
+        names += [file if inside == "." else f"{inside}/{file}" for file in files if not file.startswith(".")]
+    return sorted(name for name in names if name.startswith(prefix))
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink()
+        _sync(path.parent)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, and each new one durable in the one that it is in."""
+    missing = list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refused(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{path} cannot be used ({error.strerror or error}): check the disk's free space and its rights")
