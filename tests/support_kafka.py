@@ -167,7 +167,8 @@ class KafkaBroker:
             "log.dirs": str(self.folder / "data"),
         }
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # An id that begins with a hyphen would read as an option.
+        cluster = base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
         subprocess.run(
             [
                 "java",
