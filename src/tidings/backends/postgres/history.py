@@ -182,10 +182,10 @@ class _Batch(Struct, frozen=True):
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
         for outcome in outcomes:
             id = outcome.id
-            if outcome.notification is not None:
+            if (one := outcome.notification) is not None:
                 mere = _is_merely_pending(outcome)
-                first, pending_at = notifications.get(id, (outcome.notification, None))
-                notifications[id] = (first, outcome.at if mere and pending_at is None else pending_at)
+                first, pending_at = notifications.get(one.id, (one, None))
+                notifications[one.id] = (first, outcome.at if mere and pending_at is None else pending_at)
                 if mere:
                     continue
             address = outcome.address
@@ -201,11 +201,11 @@ class _Batch(Struct, frozen=True):
                 waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body))
             if outcome.suppress and address is not None:
                 suppressions.setdefault(fact, (outcome.tenant, address.channel.value, address.value))
-        events.sort()
+        events.sort(key=_event_order)
         return cls(
             [
-                (notification_of(id), one.tenant, one.to.user_id, one.category, pending_at, encode(one))
-                for id, (one, pending_at) in sorted(notifications.items())
+                (id, one.tenant, one.to.user_id, one.category, pending_at, encode(one))
+                for id, (one, pending_at) in sorted(notifications.items(), key=_notification_order)
             ],
             events,
             [(*fact, *wait) for fact, wait in waits.items()],
@@ -232,8 +232,17 @@ def _is_merely_pending(outcome: Outcome) -> bool:
     )
 
 
-def _columns(rows: Sequence[tuple[object, ...]], width: int) -> Sequence[Sequence[object]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _event_order(row: _Event) -> int:
+    return (row[0].int << 32 | row[1]) << 32 | row[2]
+
+
+def _notification_order(entry: tuple[UUID, object]) -> int:
+    return entry[0].int
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[Sequence[object]]:
+    """Rows as columns. One that says nothing (all empty, all zero) stays empty: the statements fill it in."""
+    return [column if any(column) else () for column in zip(*rows, strict=True)] if rows else [()] * width
 
 
 def _event(row: Sequence[object]) -> Event:

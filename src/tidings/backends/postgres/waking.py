@@ -138,7 +138,7 @@ class Waker:
         await self._send()
 
     async def _connect(self) -> None:
-        connection = await connect(self._dsn, "tidings-queue-listen", synchronous_commit="off")
+        connection = await connect(self._dsn, "tidings-queue-listen", synchronous_commit="off", enable_seqscan="off")
         self._lost.clear()
         try:
             with translated():

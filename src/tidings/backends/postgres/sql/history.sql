@@ -1,18 +1,23 @@
 -- name: append
 -- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same facts
 -- wait for each other in the same order instead of deadlocking. A notification that was recorded without the fact
--- `pending` (it had to wait first) gets it later.
+-- `pending` (it had to wait first) gets it later. A column of nothing but zeros or empty texts is sent as an empty array:
+-- unnest fills it with NULL, coalesce makes it what it was.
 WITH notifications AS (
     INSERT INTO notification (id, tenant, user_id, category, pending_at, body)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
+    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, body
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
+        AS accepted (id, tenant, user_id, category, pending_at, body)
     ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at
         WHERE notification.pending_at IS NULL AND excluded.pending_at IS NOT NULL
 ), events AS (
     INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    SELECT * FROM unnest(
-        $7::uuid[], $8::integer[], $9::integer[], $10::integer[], $11::bigint[],
-        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
-    )
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $7::uuid[], $8::integer[], $9::integer[], $10::integer[], $11::bigint[],
+            $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
 )
 SELECT 1;
@@ -22,28 +27,33 @@ SELECT 1;
 -- cancelled notification would wait for is due at once. The notifications went before, in the same transaction.
 WITH events AS (
     INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    SELECT * FROM unnest(
-        $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[],
-        $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]
-    )
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[],
+            $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
     RETURNING id, rank, step, attempt, at, reason
 ), waits AS (
     INSERT INTO schedule (notification, due, ready, topic, key, body)
-    SELECT wait.notification, wait.due, least(wait.due, cancellation.at), wait.topic, wait.key, wait.body
+    SELECT wait.notification, coalesce(wait.due, 0), least(coalesce(wait.due, 0), cancellation.at),
+        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, '')
     FROM unnest(
             $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
             $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[]
         ) AS wait (id, rank, step, attempt, notification, due, topic, key, body)
-    JOIN events USING (id, rank, step, attempt)
+    JOIN events ON events.id = wait.id AND events.rank = coalesce(wait.rank, 0)
+        AND events.step = coalesce(wait.step, 0) AND events.attempt = coalesce(wait.attempt, 0)
     LEFT JOIN cancellation ON cancellation.id = wait.notification
 ), suppressions AS (
     INSERT INTO suppression (tenant, channel, address, reason, at)
-    SELECT gone.tenant, gone.channel, gone.address, events.reason, events.at
+    SELECT gone.tenant, gone.channel, coalesce(gone.address, ''), events.reason, events.at
     FROM unnest(
             $20::uuid[], $21::integer[], $22::integer[], $23::integer[], $24::text[], $25::text[], $26::text[]
         ) AS gone (id, rank, step, attempt, tenant, channel, address)
-    JOIN events USING (id, rank, step, attempt)
+    JOIN events ON events.id = gone.id AND events.rank = coalesce(gone.rank, 0)
+        AND events.step = coalesce(gone.step, 0) AND events.attempt = coalesce(gone.attempt, 0)
     ORDER BY gone.tenant, gone.channel, gone.address, events.at
     ON CONFLICT (tenant, channel, address) DO NOTHING
 )
