@@ -1,0 +1,170 @@
+"""The providers against the sandbox: both follow the vendors' pages, and must agree without knowing another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from support import eventually
+from support_sandbox import Caller, Listener
+from support_smtp import SmtpVendor
+from support_vendors import FcmVendor, SendgridVendor, StillClock, TwilioVendor, id_of
+from tidings.channels.registry import build
+from tidings.channels.tools import Tools
+from tidings.model.errors import BadReceipt
+from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.vocabulary import State
+from tidings.ports.provider import Provider
+from tidings.sandbox.credentials import Credentials, provider_settings
+from tidings.sandbox.server import Handle
+
+NAMES = ["fcm", "sendgrid", "smtp", "twilio"]
+VENDORS: dict[str, Any] = {"fcm": FcmVendor, "sendgrid": SendgridVendor, "smtp": SmtpVendor, "twilio": TwilioVendor}
+
+
+class WallClock(StillClock):
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class Made:
+    """The providers of one sandbox, made when they are asked for."""
+
+    def __init__(self, sandbox: Handle, credentials: Credentials, listener: Listener) -> None:
+        self.sections = provider_settings(credentials, sandbox.url, "127.0.0.1", sandbox.smtp_port)
+        self.listener = listener
+        self.made: list[Provider[Any]] = []
+
+    def __call__(self, name: str, **more: Any) -> Provider[Any]:
+        tools = Tools(f"{self.listener.url}/v1/receipts/{name}", WallClock(), None)
+        provider = build(name, self.sections[name] | more, tools)
+        self.made.append(provider)
+        return provider
+
+    async def send(self, name: str, *to: str) -> Sequence[SendResult]:
+        vendor = VENDORS[name]()
+        return await self(name).send([vendor.delivery(n + 1, to=one) for n, one in enumerate(to)])
+
+
+@pytest.fixture
+async def made(sandbox: Handle, credentials: Credentials, listener: Listener) -> AsyncIterator[Made]:
+    making = Made(sandbox, credentials, listener)
+    yield making
+    for provider in making.made:
+        await provider.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_sandboxs_credentials_are_good(made: Made, name: str) -> None:
+    assert await made(name).check()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_is_sent_arrives(made: Made, caller: Caller, name: str) -> None:
+    vendor = VENDORS[name]()
+    batch = [vendor.delivery(n, text=f"Grüße {n} ご注文 & +1%") for n in range(40)]
+    results = await made(name).send(batch)
+    assert all(isinstance(result, Sent) for result in results)
+    found = (await caller.get("/_sandbox/arrivals?limit=100"))["arrivals"]
+    assert sorted((one["to"], one["text"].strip()) for one in found) == sorted(
+        (one.to, f"Grüße {n} ご注文 & +1%") for n, one in enumerate(batch)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "kind", "reason", "suppress"),
+    [
+        ("twilio", "+15005550001", Rejected, "invalid_number", True),
+        ("twilio", "+15005550002", Rejected, "no_route", False),
+        ("twilio", "+15005550003", Rejected, "country_not_enabled", False),
+        ("twilio", "+15005550004", Rejected, "opted_out", True),
+        ("twilio", "+15005550009", Rejected, "not_a_mobile_number", True),
+        ("twilio", "+15005550429", Retry, "throttled", False),
+        ("twilio", "+15005550500", Retry, "provider_error", False),
+        ("sendgrid", "throttled@example.com", Retry, "throttled", False),
+        ("sendgrid", "error@example.com", Retry, "provider_error", False),
+        ("smtp", "bounce@example.com", Rejected, "no_such_mailbox", True),
+        ("smtp", "blocked@example.com", Rejected, "refused_by_policy", False),
+        ("smtp", "defer@example.com", Retry, "deferred_by_policy", False),
+        ("smtp", "full@example.com", Retry, "mailbox_full", False),
+        ("fcm", "unregistered-1", Rejected, "unregistered", True),
+        ("fcm", "invalid-1", Rejected, "invalid_token", True),
+        ("fcm", "mismatch-1", Rejected, "sender_id_mismatch", False),
+        ("fcm", "quota-1", Retry, "throttled", False),
+        ("fcm", "unavailable-1", Retry, "unavailable", False),
+        ("fcm", "internal-1", Retry, "provider_error", False),
+        ("fcm", "thirdparty-1", Retry, "third_party_auth", False),
+    ],
+)
+async def test_a_magic_address_is_understood(
+    made: Made, name: str, to: str, kind: type, reason: str, suppress: bool
+) -> None:
+    [result] = await made.send(name, to)
+    assert isinstance(result, Rejected | Retry)
+    assert (type(result), result.reason) == (kind, reason)
+    assert isinstance(result, Retry) or result.suppress == suppress
+
+
+@pytest.mark.parametrize("name", ["fcm", "sendgrid", "twilio"])
+@pytest.mark.parametrize("kind", ["hang", "reset", "garbage"])
+async def test_a_fault_of_the_sandbox_is_never_a_retry(made: Made, caller: Caller, name: str, kind: str) -> None:
+    await caller.fault(vendor=name, kind=kind)
+    provider = made(name, timeout=0.8, connect_timeout=0.7)
+    [result] = await provider.send([VENDORS[name]().delivery(1)])
+    assert isinstance(result, Uncertain | Sent)
+    assert isinstance(result, Uncertain) or kind == "garbage"
+
+
+async def receipts_of(made: Made, name: str, count: int) -> list[Receipt]:
+    provider = made(name)
+    found: list[Receipt] = []
+
+    def all_are_here() -> bool:
+        found.clear()
+        for posted in made.listener.posted:
+            found.extend(provider.receipts(InboundRequest(posted.url, posted.headers, {}, posted.body)))
+        return len(found) >= count
+
+    await eventually(all_are_here)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "told"),
+    [
+        ("twilio", "+14155550100", [(State.SENT, "", False), (State.DELIVERED, "", False)]),
+        ("twilio", "+15005553005", [(State.SENT, "", False), (State.FAILED, "unknown_number", True)]),
+        ("twilio", "+15005553001", [(State.FAILED, "queue_full", False)]),
+        ("sendgrid", "ada@example.com", [(State.DELIVERED, "", False)]),
+        ("sendgrid", "bounce@example.com", [(State.FAILED, "bounced", True)]),
+        ("sendgrid", "blocked@example.com", [(State.FAILED, "blocked", False)]),
+        ("sendgrid", "dropped@example.com", [(State.FAILED, "bounced_address", True)]),
+        ("sendgrid", "spam@example.com", [(State.DELIVERED, "", False), (State.DELIVERED, "complained", True)]),
+        ("sendgrid", "defer@example.com", [(State.SENT, "deferred", False), (State.DELIVERED, "", False)]),
+    ],
+)
+async def test_the_sandboxs_receipts_are_believed(
+    made: Made, name: str, to: str, told: list[tuple[State, str, bool]]
+) -> None:
+    [result] = await made.send(name, to)
+    assert isinstance(result, Sent)
+    found = await receipts_of(made, name, len(told))
+    assert [(one.state, one.reason, one.suppress) for one in found] == told
+    for one in found:
+        assert (one.delivery_id, one.tenant, one.attempt, one.address) == (id_of(1), "shop", 1, to)
+        assert one.reference == result.reference
+
+
+async def test_a_receipt_that_was_changed_on_the_way_is_not_believed(made: Made) -> None:
+    await asyncio.gather(made.send("twilio", "+14155550100"), made.send("sendgrid", "ada@example.com"))
+    posted = await eventually(lambda: made.listener.posted if len(made.listener.posted) >= 3 else None)
+    for one in posted:
+        name = "sendgrid" if "x-twilio-signature" not in one.headers else "twilio"
+        with pytest.raises(BadReceipt):
+            made(name).receipts(
+                InboundRequest(one.url, one.headers, {}, one.body.replace(b"delivered", b"failed") + b" ")
+            )
