@@ -121,8 +121,8 @@ async def _postgres(folder: DataFolder) -> AsyncIterator[str]:
             dsn = await asyncio.shield(starting)
         yield dsn
     finally:
-        # A start that was interrupted runs on in its thread: nothing can be stopped before it ends.
-        await asyncio.wait({starting})
+        # A start that was interrupted runs on in its thread: nothing can be stopped before it ends, however it does.
+        await asyncio.gather(starting, return_exceptions=True)
         await asyncio.to_thread(server.stop)
 
 
