@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-pytest_plugins = ["support_parts", "support_postgres", "support_kafka", "support_stores", "support_sandbox"]
-if find_spec("tidings.backends.kafka.queue"):
-    pytest_plugins += ["support_queues"]
+pytest_plugins = [
+    "support_parts",
+    "support_postgres",
+    "support_kafka",
+    "support_queues",
+    "support_stores",
+    "support_sandbox",
+    "support_system",
+]

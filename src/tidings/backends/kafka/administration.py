@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -13,6 +14,17 @@ from tidings.model.errors import Unavailable
 
 _CALL = 15.0
 """Seconds that one request may take."""
+_SETTLING = 5.0
+"""Seconds that a new topic, or a new leader, may take until every broker knows of it."""
+_PAUSE = 0.05
+_PASSING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
@@ -46,16 +58,23 @@ class Administration:
 
     def depth(self, topic: str, group: str) -> int:
         """How many items of the topic the group has not done, by what it has committed."""
-        name = self._settings.topic(topic)
-        try:
-            partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
-            places = [TopicPartition(name, number) for number in partitions]
-            latest = self._offsets(places, _LATEST)
-            committed = self._committed(self._settings.group_id(topic, group), places)
-            unread = [place for place in places if place.partition not in committed]
-            earliest = self._offsets(unread, _EARLIEST) if unread else {}
-        except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"Kafka did not tell the depth of {topic}: {error}") from error
+        deadline = time.monotonic() + _SETTLING
+        while True:
+            try:
+                return self._depth(self._settings.topic(topic), self._settings.group_id(topic, group))
+            except (KafkaException, TimeoutError) as error:
+                passing = isinstance(error, KafkaException) and error.args[0].code() in _PASSING
+                if not passing or time.monotonic() > deadline:
+                    raise Unavailable(f"Kafka did not tell the depth of {topic}: {error}") from error
+            time.sleep(_PAUSE)
+
+    def _depth(self, name: str, group_id: str) -> int:
+        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
+        places = [TopicPartition(name, number) for number in partitions]
+        latest = self._offsets(places, _LATEST)
+        committed = self._committed(group_id, places)
+        unread = [place for place in places if place.partition not in committed]
+        earliest = self._offsets(unread, _EARLIEST) if unread else {}
         return sum(
             end - earliest[number] if number in earliest else committed[number].left(end)
             for number, end in latest.items()

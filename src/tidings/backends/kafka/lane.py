@@ -29,6 +29,7 @@ _HANDOVER = 10.0
 """Seconds that a claim waits for the confirmation of a commit after its own waiting time is over."""
 _IDLE_AHEAD = 50
 """How many items an idle lane holds before it tells the broker to pause."""
+_MOST_AT_ONCE = 20_000
 _REVIVAL = 1.0
 _CALL = 5.0
 _log = structlog.get_logger("tidings.kafka")
@@ -198,9 +199,13 @@ class Lane:
         self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
         if not wanted:
             return self._readable(consumer.consume(1, 0 if waiting else _TICK))
-        messages = consumer.consume(min(max(wanted - waiting, 1), 100_000), 0)
+        missing = min(max(wanted - waiting, 1), _MOST_AT_ONCE)
+        messages = consumer.consume(missing, 0)
         if not messages and not waiting:
+            # `consume` of many would wait for all of them.
             messages = consumer.consume(1, _TICK)
+            if messages:
+                messages += consumer.consume(missing, 0)
         return self._readable(messages)
 
     def _readable(self, messages: Sequence[Message]) -> list[Message]:
