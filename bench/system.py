@@ -16,7 +16,7 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.notification import Content, EmailContent, SmsContent
-from tidings.model.template import TemplateVersion
+from tidings.model.template import TemplateVersion, Variable
 from tidings.model.tenant import Scope, Tenant
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, State
@@ -127,6 +127,7 @@ async def _prepare(dsn: str) -> str:
                 name=mode.template,
                 version=0,
                 contents={locale: _content(mode, locale) for locale in workload.LOCALES},
+                variables={name: Variable() for name in mode.variables},
                 created_at=now,
             )
             made = await store.templates.add_version(TENANT, version)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from msgspec import Struct
 
 USERS = 10_000
@@ -16,16 +18,16 @@ Texts = dict[str, tuple[str, str]]
 """Locale to subject and body."""
 
 ORDER: Texts = {
-    "en": ("Order {{ order }}", "Hello {{ name }}, your order {{ order }} of {{ items }} items ({{ total }}) is sent."),
+    "en": ("Order {{ order }}", "Hello {{ name }}, your order {{ order }} of {{ count }} items ({{ total }}) is sent."),
     "de": (
         "Bestellung {{ order }}",
-        "Hallo {{ name }}, Ihre Bestellung {{ order }} ({{ items }} Artikel, {{ total }}).",
+        "Hallo {{ name }}, Ihre Bestellung {{ order }} ({{ count }} Artikel, {{ total }}).",
     ),
     "fr": (
         "Commande {{ order }}",
-        "Bonjour {{ name }}, votre commande {{ order }} ({{ items }} articles, {{ total }}).",
+        "Bonjour {{ name }}, votre commande {{ order }} ({{ count }} articles, {{ total }}).",
     ),
-    "pt-BR": ("Pedido {{ order }}", "Olá {{ name }}, o seu pedido {{ order }} ({{ items }} itens, {{ total }})."),
+    "pt-BR": ("Pedido {{ order }}", "Olá {{ name }}, o seu pedido {{ order }} ({{ count }} itens, {{ total }})."),
 }
 NEWS: Texts = {
     "en": ("New: {{ product }}", "From {{ day }} on you find {{ product }} in our shop, from {{ price }}."),
@@ -77,13 +79,18 @@ class Mode(Struct, frozen=True):
     data: str
 
     @property
+    def variables(self) -> list[str]:
+        """The names in `data`."""
+        return list(json.loads(self.data))
+
+    @property
     def item(self) -> str:
         """The JSON of one notification, with the load generator's placeholders."""
         to = '{"user_id":"@user@"}'
         return f'{{"to":{to},"template":"{self.template}","data":{self.data},"category":"{CATEGORY}"}}'
 
 
-_ORDER_DATA = '{"order":"ref-@index@","items":3,"total":"49.90 EUR"}'
+_ORDER_DATA = '{"name":"Person @index@","order":"ref-@index@","count":3,"total":"49.90 EUR"}'
 _NEWS_DATA = '{"product":"Linen shirts","day":"12.5.","price":"29.90 EUR"}'
 
 SINGLE = Mode("single", "order", "sms", 0, True, ORDER, _ORDER_DATA)

@@ -51,11 +51,10 @@ def template(name: str, locale: str) -> Template:
     return found
 
 
-def rendered(found: Template, user: User, data: dict[str, object]) -> tuple[str, str]:
+def rendered(found: Template, data: dict[str, object]) -> tuple[str, str]:
     """Subject and body."""
-    values = {**data, "name": user.name}
     start = f"{found.name}.{found.locale}"
-    return _texts.render_template(f"{start}.subject", **values), _texts.render_template(f"{start}.body", **values)
+    return _texts.render_template(f"{start}.subject", **data), _texts.render_template(f"{start}.body", **data)
 
 
 def _record(db: Session, notification: Notification, status: str, provider_id: str = "") -> None:
@@ -107,7 +106,7 @@ def deliver(notification_id: str) -> None:
         if db.get(OptOut, (user.id, notification.category, found.channel)) is not None:
             _record(db, notification, "suppressed")
             return
-        subject, body = rendered(found, user, notification.data)
+        subject, body = rendered(found, notification.data)
         provider_id = _text(user, body) if found.channel == "sms" else _mail(subject, body, [user])
         _record(db, notification, "sent", provider_id)
 
@@ -132,7 +131,7 @@ def deliver_many(notification_ids: list[str]) -> None:
             if choice in refused:
                 events.append({"notification_id": one.id, "status": "suppressed", "provider_id": ""})
             else:
-                content = rendered(template(one.template, user.locale), user, one.data)
+                content = rendered(template(one.template, user.locale), one.data)
                 mails.setdefault(content, []).append((one.id, user))
         for (subject, body), recipients in mails.items():
             provider_id = _mail(subject, body, [user for _, user in recipients])
