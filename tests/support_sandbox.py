@@ -14,6 +14,8 @@ import pytest
 import uvicorn
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.response import Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from tidings.sandbox.credentials import Credentials, load_or_create, service_account
 from tidings.sandbox.server import Handle, serve
@@ -56,19 +58,19 @@ class Listener:
 async def listening() -> AsyncIterator[Listener]:
     """A Listener, served."""
     listener = Listener()
-    config = uvicorn.Config(listener, host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(listener, lifespan="off", log_config=None, access_log=False)
     config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    listener.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    serving = asyncio.create_task(server.main_loop())
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpToolsProtocol(config, state, {}, loop), "127.0.0.1", 0)
+    listener.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield listener
     finally:
-        server.should_exit = True
-        await serving
-        await server.shutdown()
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
 
 
 class Caller:

@@ -26,7 +26,7 @@ from tidings.sandbox.faults import KINDS, Fault, Faults, Vendor
 from tidings.sandbox.looks import html_page, look
 from tidings.sandbox.magic import table
 from tidings.sandbox.receipts import Receipts
-from tidings.sandbox.wire import Answer, Headers, Receive, Request, Send, json_answer, send_answer
+from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Receive, Request, Send, json_answer, send_answer
 
 MAX_BODY = 4 * 1024 * 1024
 PREFIX = "/_sandbox/"
@@ -152,7 +152,7 @@ class Control:
                     delivery=item.id,
                     bytes=len(item.title) + len(item.body),
                 )
-                for item in items
+                for item in {item.id: item for item in items}.values()
                 if self._log.by_reference(item.id) is None
             ]
         )
@@ -263,7 +263,7 @@ def _problem(status: int, detail: str, path: str = "") -> Answer:
 def _decode(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Invalid("body_invalid", f"this body cannot be read: {error}") from error
 
 

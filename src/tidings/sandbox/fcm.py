@@ -23,7 +23,7 @@ from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Parts
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
 from tidings.sandbox.magic import PUSH_REFUSALS, token_word
-from tidings.sandbox.wire import JSON, Answer, Headers, Request, json_answer, retry_after, tags_of
+from tidings.sandbox.wire import JSON, UNREADABLE, Answer, Headers, Request, json_answer, retry_after, tags_of
 
 MAX_BODY = 1024 * 1024
 MAX_PAYLOAD = 4096
@@ -156,7 +156,7 @@ class Fcm:
             return error_answer(403, "Permission 'cloudmessaging.messages.create' denied on resource"), None
         try:
             body = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return error_answer(400, "Invalid JSON payload received. Unexpected token."), None
         problem = _problem(body)
         if problem is not None:

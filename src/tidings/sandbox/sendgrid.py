@@ -20,7 +20,7 @@ from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
 from tidings.sandbox.magic import BOUNCED, EMAIL_PLAN, EMAIL_PLANS, EMAIL_REFUSALS, PROCESSED, Step, email_word
 from tidings.sandbox.receipts import Receipts
-from tidings.sandbox.wire import Answer, Headers, Request, json_answer, retry_after, tags_of
+from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Request, json_answer, retry_after, tags_of
 
 MAX_BODY = 30 * 1024 * 1024
 _MAX_PERSONALIZATIONS = 1000
@@ -114,7 +114,7 @@ class SendGrid:
             mail = self._decoder.decode(request.body)
         except msgspec.ValidationError as error:
             return _errors(400, [_type_error(str(error))]), None
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return _errors(400, [("Bad Request", None, None)]), None
         problems = list(_problems(mail))
         if problems:

@@ -99,6 +99,7 @@ async def serve(
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_FAREWELL,
         timeout_keep_alive=75,
         backlog=_BACKLOG,

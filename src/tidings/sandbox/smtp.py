@@ -50,6 +50,8 @@ class SmtpSink:
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Take the recipient, unless the address is magic or a bounce was asked for."""
+        if not _is_text(address) or not _is_text(envelope.mail_from or ""):
+            return "553 5.6.7 Addresses are UTF-8"
         fate = self._faults.of_fate(Vendor.SMTP, address)
         word = email_word(address)
         answer = _NOT_FOUND if fate is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
@@ -91,6 +93,11 @@ class SmtpSink:
             and hmac.compare_digest(data.password, self._password)
         )
         return AuthResult(success=good, handled=False)
+
+
+def _is_text(address: str) -> bool:
+    """Whether it was UTF-8: aiosmtpd hides other bytes in lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in address)
 
 
 def _answer(fault: Fault) -> str:

@@ -23,6 +23,9 @@ RESET = "tidings.reset"
 """The ASGI extension that resets the connection of a request: `scope["extensions"][RESET]()`."""
 
 JSON: Headers = ((b"content-type", b"application/json"),)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises when it is malformed, not UTF-8, or nested too deeply."""
+
 _GARBAGE = b'{"ok": tru\xff\x00<html>\r\n'
 _DRIPS = 10
 
