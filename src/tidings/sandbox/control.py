@@ -30,7 +30,7 @@ from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Receive, Request, 
 
 MAX_BODY = 4 * 1024 * 1024
 PREFIX = "/_sandbox/"
-_MAX_PAGE = 1000
+_MAX_PAGE = 100_000
 _BACKLOG = 120
 _BURST = 40
 _PACE = 0.15
