@@ -144,7 +144,7 @@ async def tenant_with_key(dsn: str, tenant: str = "shop") -> str:
     try:
         now = SystemClock().now()
         await store.tenants.add(Tenant(tenant, tenant, now))
-        secret, key = mint(tenant, tuple(Scope), "tests", now, os.urandom)
+        secret, key = mint(tenant, tuple(Scope), "tests", now, os.urandom(32))
         await store.tenants.add_key(key)
         return secret
     finally:

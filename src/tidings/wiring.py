@@ -12,7 +12,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,7 @@ Ready = Callable[[Mapping[str, str]], None]
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
+SHARE_OF_LEASE = 0.8
 RECORD_BATCH = 20
 """Packs, each of up to 200 outcomes."""
 
@@ -188,7 +189,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
             topic=topics.deliveries(channel, priority),
             decode=decode_delivery,
             work=Deliver(parts.providers[channel], needs, policy),
-            max_items=DELIVER_BATCH,
+            max_items=_fits_the_lease(parts.providers[channel], settings.lease),
             lease=settings.lease,
             in_flight=2,
         )
@@ -205,6 +206,17 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         )
     )
     return found
+
+
+def _fits_the_lease(providers: Sequence[Provider[Any]], lease: float) -> int:
+    """How many deliveries one claim may hold so that, even if every call takes its longest, the lease outlasts them."""
+    return min(
+        DELIVER_BATCH,
+        *(
+            provider.batch_size * provider.concurrency * max(1, int(SHARE_OF_LEASE * lease / provider.timeout))
+            for provider in providers
+        ),
+    )
 
 
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
@@ -276,6 +288,7 @@ def services(parts: Parts) -> Services:
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         public_url=parts.settings.public_url,
         limits=Limits(max_body_bytes=parts.settings.http.max_body_bytes),
+        accepted=parts.metrics.accepted,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from tidings.model.notification import Content
@@ -12,7 +14,7 @@ class Variable(Struct, frozen=True, omit_defaults=True):
 
     required: bool = True
     description: str = ""
-    example: object = None
+    example: Any = None
 
 
 class TemplateVersion(Struct, frozen=True, omit_defaults=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from tidings.model.vocabulary import Channel
@@ -23,7 +25,7 @@ class Profile(Struct, frozen=True, omit_defaults=True):
     locale: str | None = None
     timezone: str | None = None
     name: str | None = None
-    attributes: dict[str, object] = {}
+    attributes: dict[str, Any] = {}
 
 
 class QuietHours(Struct, frozen=True):
