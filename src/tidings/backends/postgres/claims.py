@@ -57,6 +57,7 @@ class OpenClaim:
         connection = self._take_connection()
         if connection is None:
             raise LeaseLost("the claim is over already")
+        changed: Iterable[str] = (self._relation,)
         try:
             with translated():
                 if outputs or released:
@@ -65,9 +66,10 @@ class OpenClaim:
                     statement = done_statement(writing.relations, self._relation)
                     await connection.execute(statement, *columns, *writing.arguments)
                 await connection.execute("COMMIT")
+            changed = (*writing.touched, self._relation) if released else writing.touched
         finally:
             await self._home.give_back(connection)
-            self._home.ended(self, (*writing.touched, self._relation) if released else writing.touched)
+            self._home.ended(self, changed)
 
     async def release(self) -> None:
         """See Claim."""

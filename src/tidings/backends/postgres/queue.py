@@ -23,7 +23,7 @@ from tidings.backends.postgres.connection import (
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.waking import Lane, Waker
 from tidings.backends.postgres.writing import Writing, prepare, put_statement, quoted
-from tidings.model.errors import Unavailable
+from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Claim, Item
 
 CLAIMS = 32
@@ -157,7 +157,8 @@ class PostgresQueue:
     async def give_back(self, connection: PooledConnection) -> None:
         """Return a claim's connection."""
         self._room.release()
-        with translated():
+        # A connection that cannot be returned is dropped by its pool; what happened on it has happened.
+        with contextlib.suppress(Unavailable), translated():
             await self._claims.release(connection)
 
     def ended(self, claim: OpenClaim, changed: Iterable[str]) -> None:
@@ -234,7 +235,7 @@ class PostgresQueue:
 
 async def _return(taking: asyncio.Task[LeasedClaim | None]) -> None:
     """Give back what an abandoned claim took. When the database is gone, the lease does it."""
-    with contextlib.suppress(Unavailable):
+    with contextlib.suppress(Unavailable, LeaseLost):
         claim = await taking
         if claim is not None:
             await claim.release()

@@ -47,9 +47,11 @@ CREATE FUNCTION first_id(at bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT (lpad(to_hex(at), 12, '0') || '00000000000000000000')::uuid $$;
 
--- Makes the partitions of `days` days from `first_day` (days since the epoch) on; returns how many were missing.
+-- Makes the partitions of `days` days from `first_day` (days since the epoch) on; returns how many were missing. Made days
+-- ahead, so it can give up and come again: waiting for a long read's lock would make every other read wait behind it.
 CREATE FUNCTION ensure_partitions(first_day bigint, days integer) RETURNS integer
     LANGUAGE plpgsql
+    SET lock_timeout = '5s'
     AS $$
 DECLARE
     parent text;

@@ -189,7 +189,16 @@ class Waker:
                 pause = min(LOOK_EVERY * random.uniform(0.8, 1.2), max(_SOONEST_LOOK, first_end))  # noqa: S311 - jitter
             except (Unavailable, SettingsError) as error:
                 _log.debug("the queue's listener has no connection", why=str(error))
+                self._drop()
                 pause = _RECONNECT_EVERY * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            except Exception:
+                _log.exception("the look into the queues failed")
+                pause = LOOK_EVERY
+
+    def _drop(self) -> None:
+        """Give up a connection that does not answer; the next look makes another."""
+        if self._connection is not None and not self._connection.is_closed():
+            self._connection.terminate()
 
     async def _take_over(self) -> float:
         """Return items of leases that ran out to their queues; the seconds until the next one does."""
@@ -218,9 +227,13 @@ class Waker:
         while True:
             await self._notify_now.wait()
             self._notify_now.clear()
-            # Until there is a connection again, nobody else has one either; they look when they do.
-            with contextlib.suppress(Unavailable):
+            try:
                 await self._send()
+            except Unavailable as error:
+                # Whoever missed it looks by himself, within a second.
+                _log.debug("the other claimers could not be notified", why=str(error))
+            except Exception:
+                _log.exception("the other claimers could not be notified")
             await asyncio.sleep(_NOTIFY_EVERY)
 
     async def _send(self) -> None:

@@ -18,8 +18,8 @@ import pytest
 
 from support import eventually
 from tidings.backends.postgres import binaries
-from tidings.backends.postgres import server as server_module
 from tidings.backends.postgres.binaries import Account, Binaries
+from tidings.backends.postgres.folder import is_ready
 from tidings.backends.postgres.server import Server
 from tidings.model.errors import SettingsError
 
@@ -68,10 +68,10 @@ def supervise(folder: Path) -> tuple[subprocess.Popen[str], int, str]:
 
 def leave_over(server: Server) -> subprocess.Popen[bytes]:
     """A server on this (stopped) server's data that nobody supervises."""
-    who = server._account
+    who = server._place.account
     return subprocess.Popen(
         [
-            server._program("postgres"), "-D", server.data, "-c", "listen_addresses=",
+            server._place.program("postgres"), "-D", server.data, "-c", "listen_addresses=",
             "-c", f"unix_socket_directories={server.home}",
         ],
         user=who.uid, group=who.gid, extra_groups=[] if who.switches else None, cwd=server.home,
@@ -156,7 +156,7 @@ async def test_a_server_that_was_left_over_is_ended_first(open_data_dir: Path) -
         pass
     left = await asyncio.to_thread(leave_over, server)
     try:
-        await eventually(lambda: server_module._is_ready(server.data, left.pid))
+        await eventually(lambda: is_ready(server.data, left.pid))
         reaping = asyncio.create_task(asyncio.to_thread(left.wait))
         async with Server(open_data_dir) as second:
             assert await ask(second.dsn, "SELECT 1") == 1

@@ -1,0 +1,255 @@
+"""The folder that the bundled PostgreSQL lives in: locked by one supervisor, made when it is not there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from tidings.backends.postgres import binaries
+from tidings.backends.postgres.binaries import Account, Binaries
+from tidings.model.errors import SettingsError
+
+NAME = "tidings"
+"""The role and the database that Tidings uses."""
+
+FAST_WITHIN = 20.0
+"""Seconds that a fast shutdown may take."""
+
+_LEAST_FREE = 200 * 1024 * 1024
+_LARGEST_LOG = 16 * 1024 * 1024
+_TICK = 0.02
+
+_log = structlog.get_logger(__name__)
+
+
+class Folder:
+    """Where one server's files are.
+
+    In `path` it keeps `postgres/` (the server's own: `data/`, the socket, copied binaries), and beside it the password,
+    the log and the lock. As root, where the unprivileged user cannot reach `path`, `postgres` is a link to a folder
+    that it can. `found` replaces the search for binaries. `account` and `password` are known once it is open.
+    """
+
+    def __init__(self, path: Path, found: Sequence[Binaries] | None = None) -> None:
+        self.path = path.resolve()
+        self.log_path = self.path / "postgres.log"
+        self.account = Account()
+        self.password = ""
+        self._found = found
+        self._binaries: Binaries | None = None
+        self._lock: IO[str] | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder that belongs to the server's own user."""
+        return (self.path / "postgres").resolve()
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data folder."""
+        return self.home / "data"
+
+    def open(self) -> None:
+        """Lock it, end what an earlier supervisor left running on it, and make what is missing.
+
+        Raises:
+            SettingsError: it cannot be used; the text says why and what to do.
+        """
+        try:
+            self._prepare()
+        except OSError as error:
+            self.close()
+            raise SettingsError(
+                f"PostgreSQL's files in {self.path} cannot be written ({error.strerror or error}). Give this user "
+                "access to the folder, free space on its disk, or choose another with --data-dir."
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another supervisor have it."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def program(self, name: str) -> Path:
+        """The path of one of PostgreSQL's programs, of the version that the data belong to."""
+        if self._binaries is None:
+            raise SettingsError("PostgreSQL was not looked for yet")
+        return self._binaries.folder / name
+
+    def _prepare(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        free = shutil.disk_usage(self.path).free
+        if free < _LEAST_FREE:
+            raise SettingsError(
+                f"only {free // 2**20} MB are free on the disk of {self.path}; PostgreSQL needs at least "
+                f"{_LEAST_FREE // 2**20} MB. Free some, or choose another folder with --data-dir."
+            )
+        self.account = binaries.account(self.data)
+        self._make_home()
+        made_by = self.data / "PG_VERSION"
+        major = int(made_by.read_text().split(".")[0]) if made_by.exists() else None
+        found = binaries.choose(major, binaries.available() if self._found is None else self._found)
+        self._binaries = binaries.within_reach(found, self.account, self.home)
+        self._stop_leftover()
+        self._make_data()
+        if self.log_path.exists() and self.log_path.stat().st_size > _LARGEST_LOG:
+            self.log_path.replace(self.log_path.with_suffix(".log.1"))
+
+    def _take_lock(self) -> None:
+        self._lock = (self.path / "postgres.lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            self._lock = None
+            raise SettingsError(
+                f"another Tidings (process {owner}) runs on the data folder {self.path}. Stop it first, or choose "
+                "another folder with --data-dir."
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _make_home(self) -> None:
+        link = self.path / "postgres"
+        if link.exists():
+            if not self.account.reaches(link.resolve()):
+                raise SettingsError(
+                    f"PostgreSQL cannot run as root, and its user cannot enter {link.resolve()}. Make the folders "
+                    "above it passable (chmod o+x), or choose another folder with --data-dir."
+                )
+            return
+        if self.account.reaches(self.path):
+            link.mkdir(mode=0o700)
+            self.account.owns(link)
+            return
+        # Root's own folders are closed to others: the data goes where its user can reach it, and the link finds it.
+        temporary = Path(tempfile.gettempdir()).resolve()
+        parent = temporary if self.path.is_relative_to(temporary) else Path("/var/lib/tidings")
+        parent.mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(prefix="tidings-postgres-", dir=parent))
+        self.account.owns(home)
+        link.unlink(missing_ok=True)
+        link.symlink_to(home)
+        _log.info("postgres_folder", folder=str(home), why=f"{self.path} is closed to PostgreSQL's user")
+
+    def _make_data(self) -> None:
+        secret = self.path / "postgres.password"
+        known = secret.read_text().strip() if secret.exists() else ""
+        self.password = known or secrets.token_urlsafe(24)
+        if not self.data.exists():
+            self._initialise()
+        elif not known:
+            self._single(self.data, f"ALTER ROLE {NAME} PASSWORD '{self.password}'")
+        if not known:
+            with open(os.open(secret, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123 - born private
+                file.write(self.password)
+
+    def _initialise(self) -> None:
+        # Made beside its place and then renamed, so that a half-made folder is never taken for data.
+        fresh = self.home / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        password = self.home / "password"
+        password.touch(0o600)
+        password.write_text(self.password)
+        self.account.owns(password)
+        try:
+            self._run(
+                "initdb", "-D", fresh, "--username", NAME, "--pwfile", password, "--auth=scram-sha-256",
+                "--encoding=UTF8", "--locale=C", "--data-checksums",
+            )  # fmt: skip
+        finally:
+            password.unlink()
+        self._single(fresh, f"CREATE DATABASE {NAME}")
+        fresh.rename(self.data)
+
+    def _single(self, data: Path, statement: str) -> None:
+        self._run("postgres", "--single", "-j", "-D", data, "postgres", text=statement + ";\n\n")
+
+    def _run(self, program: str, *arguments: str | Path, text: str = "") -> None:
+        result = self.account.run([self.program(program), *arguments], self.home, text)
+        said = result.stdout + result.stderr
+        # In single-user mode a failed statement is printed, and the exit code is still 0.
+        if result.returncode == 0 and "ERROR:" not in said:
+            return
+        raise explain(said, self.log_path)
+
+    def _stop_leftover(self) -> None:
+        """End a server that an earlier supervisor left on this data folder. We hold the lock, so it is nobody's."""
+        pid = owner_of(self.data)
+        for wait, how in ((FAST_WITHIN, signal.SIGINT), (5.0, signal.SIGQUIT), (5.0, signal.SIGKILL)):
+            if not pid or owner_of(self.data) != pid:
+                return
+            os.kill(pid, how)
+            deadline = time.monotonic() + wait
+            while owner_of(self.data) == pid and time.monotonic() < deadline:
+                time.sleep(_TICK)
+
+
+def _pid_file(data: Path) -> list[str]:
+    try:
+        return (data / "postmaster.pid").read_text().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def is_ready(data: Path, pid: int) -> bool:
+    """Whether the server `pid` on this data folder takes connections."""
+    lines = _pid_file(data)
+    # The eighth line is the server's own word for its state.
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def owner_of(data: Path) -> int:
+    """The process id of a server that is alive on this data folder; 0 when there is none.
+
+    The number in `postmaster.pid` may long belong to another program, so its working folder (Linux) or name is asked.
+    """
+    lines = _pid_file(data)
+    if not lines or not lines[0].isdecimal():
+        return 0
+    pid = int(lines[0])
+    proc = Path("/proc") / str(pid)
+    if Path("/proc/self").exists():
+        try:
+            return pid if (proc / "cwd").resolve(strict=True) == data.resolve() else 0
+        except OSError:
+            return 0
+    answer = subprocess.run(["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603
+    return pid if "postgres" in answer.stdout else 0
+
+
+def port_is_taken(said: str) -> bool:
+    """Whether PostgreSQL complains about its port."""
+    return "could not bind" in said or "Address already in use" in said
+
+
+def explain(said: str, log: Path, port: int = 0) -> SettingsError:
+    """What PostgreSQL said, as a sentence that tells what to do."""
+    if "No space left on device" in said:
+        return SettingsError(
+            "PostgreSQL found no space left on the disk. Free some, or choose another folder with --data-dir."
+        )
+    if port_is_taken(said):
+        return SettingsError(
+            f"PostgreSQL could not listen on 127.0.0.1:{port}, something else does. Stop that, or use another port."
+        )
+    lines = [line for line in said.splitlines() if line.strip()]
+    return SettingsError("PostgreSQL does not start. It said:\n" + "\n".join(lines[-8:]) + f"\nThe whole log: {log}")
