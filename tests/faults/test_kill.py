@@ -168,6 +168,6 @@ async def _everything(system: System) -> AsyncIterator[Any]:
         page = (await system.call("GET", f"/v1/notifications?limit=200{cursor}")).json
         for seen in page["notifications"]:
             yield seen
-        if page["next_cursor"] is None:
+        if page["next"] is None:
             return
-        cursor = f"&cursor={page['next_cursor']}"
+        cursor = f"&cursor={page['next']}"

@@ -222,6 +222,9 @@ def _read_answer(stored: bytes) -> tuple[UUID | Invalid, ...]:
     )
 
 
+PROMPT = 5_000
+"""Milliseconds. Vendors date their receipts in whole seconds; one that comes at once is dated by our own clock."""
+
 _RECEIPT_STEPS = {"opened": 1, "clicked": 2, "replied": 3}
 
 
@@ -230,7 +233,7 @@ def _outcome(receipt: Receipt, provider: str, channel: Channel, now: int) -> Out
     return Outcome(
         id=receipt.delivery_id,
         tenant=receipt.tenant,
-        at=receipt.at or now,
+        at=receipt.at if 0 < receipt.at < now - PROMPT else now,
         state=state,
         attempt=receipt.attempt,
         step=_RECEIPT_STEPS.get(receipt.kind, 0),

@@ -70,21 +70,22 @@ class Reader(Generic[T]):
                 group.create_task(self._loop(stopping))
 
     async def _loop(self, stopping: asyncio.Event) -> None:
-        reading, pause = self._reading, PAUSE_AFTER_FAILURE
+        reading, pause = self._reading, 0.0
         while not stopping.is_set():
             try:
                 await self.once()
-                pause = PAUSE_AFTER_FAILURE
             except Unavailable as error:
                 self._meter.failure(reading.stage, reading.topic, "unavailable")
-                _log.warning("waiting for a part", stage=reading.stage, topic=reading.topic, why=str(error))
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                if not pause:  # once for an outage, not once a second
+                    _log.warning("waiting for a part", stage=reading.stage, topic=reading.topic, why=str(error))
             except Exception:
                 self._meter.failure(reading.stage, reading.topic, "error")
                 _log.exception("a batch failed", stage=reading.stage, topic=reading.topic)
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                pause = 0.0
+                continue
+            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_PAUSE)
+            await self._clock.sleep(pause)
 
     async def once(self) -> int:
         """Claim and finish one batch; the number of its items, 0 when nothing came."""

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 def configure(level: str, style: str, role: str) -> None:
@@ -19,7 +20,9 @@ def configure(level: str, style: str, role: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if style == "json":
-        renderers: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without local variables: they hold passwords, addresses and what people are told.
+        tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=20))
+        renderers: list[Any] = [tracebacks, structlog.processors.JSONRenderer()]
     else:
         renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     structlog.configure(
