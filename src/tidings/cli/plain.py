@@ -56,4 +56,5 @@ def command_name() -> str:
     found = shutil.which("tidings")
     if found is not None and Path(found).resolve() == called.resolve():
         return "tidings"
-    return os.path.relpath(called)
+    near = os.path.relpath(called)
+    return str(called.absolute()) if near.startswith("..") else near

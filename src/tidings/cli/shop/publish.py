@@ -17,17 +17,19 @@ def declare_categories(api: Api) -> None:
 
 
 def publish(api: Api, templates: Iterable[ShopTemplate]) -> None:
-    """Create and publish the templates that the tenant does not have."""
+    """Create and publish the templates that the tenant does not have; one that is published stays as it is."""
     for template in templates:
         try:
-            api.call("GET", f"/v1/templates/{template.name}")
+            known = api.call("GET", f"/v1/templates/{template.name}")
         except Refused as refused:
             if refused.status != 404:
                 raise
-            _create(api, template)
+            known = {"published": None, "latest": _create(api, template)}
+        if known["published"] is None:
+            api.call("POST", f"/v1/templates/{template.name}/publish", {"version": known["latest"]})
 
 
-def _create(api: Api, template: ShopTemplate) -> None:
+def _create(api: Api, template: ShopTemplate) -> int:
     body = {
         "name": template.name,
         "description": template.description,
@@ -35,5 +37,5 @@ def _create(api: Api, template: ShopTemplate) -> None:
         "variables": template.variables,
         "contents": template.contents(),
     }
-    version = api.call("POST", "/v1/templates", body)["version"]
-    api.call("POST", f"/v1/templates/{template.name}/publish", {"version": version})
+    version: int = api.call("POST", "/v1/templates", body)["version"]
+    return version
