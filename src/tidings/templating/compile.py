@@ -1,0 +1,323 @@
+"""Templates made ready: every channel and locale of a version compiled once, rendered many times.
+
+The engine is minijinja: strict about what is undefined, limited in fuel, escaping in email HTML alone, without access
+to files or other templates. It sees plain values only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import minijinja
+from msgspec import Struct, structs
+
+from tidings.model.errors import TemplateError
+from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
+from tidings.model.sending import RenderedContent
+from tidings.model.template import TemplateVersion
+from tidings.model.vocabulary import Channel
+from tidings.policy.addresses import is_plain
+from tidings.policy.locale import Direction, best, canonical, direction
+from tidings.templating.formats import FILTERS, FOR_THE_READER
+from tidings.templating.guard import METHOD_NAMES, Piece, check, method_paths
+
+FUEL = 100_000
+"""What one part may spend: one for each instruction and for every 64 bytes that it makes or reads."""
+
+MAX_OUTPUT = 1_000_000
+"""How many characters one part may give."""
+
+IMPLICIT = frozenset({"locale", "direction", "timezone"})
+"""The variables that every template has: the reader's locale and timezone, and `rtl` or `ltr`."""
+
+_FUNCTIONS = frozenset({"range", "loop"})
+_ONE_LINE = frozenset({"email.subject", "push.title", "inapp.title", "push.link", "inapp.link"})
+_SPACES = {0x202F: " ", 0x00A0: " "}
+_MAX_CHOICES = 1000
+_EXPLANATIONS = {
+    "OutOfFuel": "it does not end, or expands too far; make its loops shorter",
+    "UndefinedError": "something that it uses has no value",
+}
+
+_WHERE = re.compile(r" \(in [^)]*\)$")
+_HOPELESS = frozenset({"OutOfFuel", "UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownMethod"})
+
+
+class Hopeless(TemplateError):
+    """A template that cannot be rendered with any data."""
+
+
+class Missing(Exception):
+    """Data lacks what a template asks for under a name that Python's own types answer too."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"`{name}` is undefined")
+
+
+class Part(Struct, frozen=True):
+    """One text of a content.
+
+    `literal` is the text itself where it has no code. `one_line`: line ends become spaces. `spaces`: so do the special
+    spaces of formatted numbers and times, which would force a text message out of its cheap alphabet. `careful`: the
+    data must be shielded (guard.py), and so it must when a path of `present` is not in it. `reader`: it asks for the
+    implicit variables. `variables` are the names that it uses; the `shadowed` ones among them must be in the data.
+    """
+
+    path: str
+    template: str
+    literal: str | None = None
+    one_line: bool = False
+    spaces: bool = False
+    careful: bool = False
+    present: tuple[tuple[str, ...], ...] = ()
+    reader: bool = False
+    variables: frozenset[str] = frozenset()
+    shadowed: tuple[str, ...] = ()
+
+
+class Localized(Struct, frozen=True):
+    """A channel's content in one locale: its parts by field, and what they make up."""
+
+    locale: str
+    direction: Direction
+    kind: type[RenderedContent]
+    parts: tuple[tuple[str, Part], ...]
+
+
+class Chosen(Struct, frozen=True):
+    """The content for a reader, and the locale in which numbers and dates are written for them."""
+
+    content: Localized
+    reader: str
+
+
+class Compiled:
+    """A version, ready to render. Make it with `compile_version`."""
+
+    def __init__(
+        self, version: TemplateVersion, environment: minijinja.Environment, contents: Mapping[Channel, list[Localized]]
+    ) -> None:
+        self.name = version.name
+        self.number = version.version
+        self.default_locale = version.default_locale
+        self.channels = tuple(channel for channel in Channel if channel in contents)
+        self.required = tuple(name for name, variable in version.variables.items() if variable.required)
+        self._environment = environment
+        self._contents = {channel: {each.locale: each for each in localized} for channel, localized in contents.items()}
+        self._choices: dict[tuple[Channel, str | None], Chosen] = {}
+
+    def parts(self) -> Iterable[Part]:
+        """Every part of every channel and locale."""
+        for localized in self._contents.values():
+            for each in localized.values():
+                for _, part in each.parts:
+                    yield part
+
+    def choose(self, channel: Channel, locale: str | None) -> Chosen:
+        """The content of `channel` in the best locale for a reader of `locale`. Raises TemplateError."""
+        key = (channel, locale)
+        chosen = self._choices.get(key)
+        if chosen is None:
+            available = self._contents.get(channel, {})
+            tag = best(locale, self.default_locale, available)
+            if tag is None:
+                raise TemplateError(f"version {self.number} of {self.name} has no content for {channel}", channel.value)
+            own = canonical(locale) if locale else None
+            same_language = own is not None and own.split("-")[0] == tag.split("-")[0].lower()
+            chosen = Chosen(available[tag], own if own is not None and same_language else tag)
+            if len(self._choices) >= _MAX_CHOICES:
+                self._choices.clear()
+            self._choices[key] = chosen
+        return chosen
+
+    def render(
+        self, channel: Channel, locale: str | None, timezone: str | None, data: Mapping[str, Any]
+    ) -> RenderedContent:
+        """The content of `channel` for a reader. `data` are plain values. Raises TemplateError."""
+        chosen = self.choose(channel, locale)
+        content = chosen.content
+        values: dict[str, str] = {}
+        shielded: Mapping[str, Any] | None = None
+        for field, part in content.parts:
+            if part.literal is not None:
+                values[field] = part.literal
+                continue
+            context = data
+            if part.careful or (part.present and not all(_has(data, path) for path in part.present)):
+                shielded = shielded if shielded is not None else _shield(data, part)
+                context = shielded
+            if part.reader:
+                reader = {"locale": chosen.reader, "direction": content.direction, "timezone": timezone or "UTC"}
+                context = {**context, **reader}
+            values[field] = self._render(part, context)
+        return content.kind(**values)
+
+    def _render(self, part: Part, context: Mapping[str, Any]) -> str:
+        for name in part.shadowed:
+            if name not in context:
+                raise TemplateError(f"`{name}` is undefined", part.path)
+        text = _run(self._environment, part, context)
+        if len(text) > MAX_OUTPUT:
+            raise Hopeless(f"it gives more than {MAX_OUTPUT} characters", part.path)
+        if "\0" in text:
+            raise TemplateError("it gives a NUL character, which no channel can carry", part.path)
+        if part.spaces and not text.isascii():
+            text = text.translate(_SPACES)
+        if part.one_line and not text.isprintable():
+            text = _folded(text)
+        return text
+
+
+def compile_version(version: TemplateVersion, *, undefined: str = "strict") -> Compiled:
+    """Compile every part of a version. `undefined` is the engine's behaviour for what has no value.
+
+    Raises:
+        TemplateError: a part breaks the rules of guard.py or the syntax; `path` says which (`en.email.subject`).
+    """
+    environment = _environment(undefined)
+    contents: dict[Channel, list[Localized]] = {}
+    for locale, content in version.contents.items():
+        for channel, source in _sources(content):
+            parts = tuple(
+                (field, _part(environment, locale, channel, field, text))
+                for field, text in structs.asdict(source).items()
+                if text is not None
+            )
+            localized = Localized(locale, direction(locale), type(source), parts)
+            contents.setdefault(channel, []).append(localized)
+    return Compiled(version, environment, contents)
+
+
+def _sources(content: Content) -> Iterable[tuple[Channel, EmailContent | SmsContent | PushContent | InappContent]]:
+    for channel in Channel:
+        source = getattr(content, channel.value)
+        if source is not None:
+            yield channel, source
+
+
+def _environment(undefined: str) -> minijinja.Environment:
+    environment = minijinja.Environment(fuel=FUEL, pycompat=False)
+    # A line that holds nothing but a tag leaves nothing behind, which is what a plain text needs.
+    environment.trim_blocks = environment.lstrip_blocks = environment.keep_trailing_newline = True
+    environment.undefined_behavior = undefined  # type: ignore[assignment]  # a Literal in its stubs
+    for name in _UNBOUNDED_GLOBALS:
+        environment.remove_global(name)
+    for name in _UNBOUNDED_FILTERS:
+        environment.remove_filter(name)
+    for name, filter in FILTERS.items():
+        environment.add_filter(name, filter)
+    return environment
+
+
+# guard.py refuses these by name; here they go for good, so that no other way leads to them.
+_UNBOUNDED_GLOBALS = ("debug", "dict", "namespace", "cycler", "joiner", "now", "lipsum", "randrange")
+_UNBOUNDED_FILTERS = (
+    "attr",
+    "batch",
+    "chain",
+    "format",
+    "groupby",
+    "indent",
+    "pprint",
+    "slice",
+    "tojson",
+    "wordwrap",
+    "zip",
+)
+
+
+def _part(environment: minijinja.Environment, locale: str, channel: Channel, field: str, source: str) -> Part:
+    path = f"{locale}.{channel.value}.{field}"
+    # The engine escapes what templates of this ending print.
+    name = f"{path}.html" if (channel, field) == (Channel.EMAIL, "html") else f"{path}.txt"
+    one_line = f"{channel.value}.{field}" in _ONE_LINE
+    try:
+        found = check(source)
+        if all(piece.kind == "text" for piece in found):
+            return Part(path, name, literal=_folded(source) if one_line else source)
+        environment.add_template(name, source)
+        free = environment.undeclared_variables_in_template(name)
+    except TemplateError as error:
+        raise TemplateError(error.detail, path) from None
+    except minijinja.TemplateError as error:
+        raise TemplateError(_explained(error), path) from None
+    paths = method_paths(found)
+    return Part(
+        path,
+        name,
+        one_line=one_line,
+        spaces=channel is Channel.SMS,
+        careful=paths is None,
+        present=tuple(sorted(paths or ())),
+        reader=_asks_for_reader(found),
+        variables=frozenset(free) - IMPLICIT - _FUNCTIONS,
+        shadowed=tuple(sorted(free & METHOD_NAMES)),
+    )
+
+
+def _asks_for_reader(found: Iterable[Piece]) -> bool:
+    return any(token.text in IMPLICIT or token.text in FOR_THE_READER for piece in found for token in piece.tokens)
+
+
+def _run(environment: minijinja.Environment, part: Part, context: Mapping[str, Any]) -> str:
+    try:
+        return environment.render_template(part.template, **context)
+    except minijinja.TemplateError as error:
+        kind = Hopeless if error.kind in _HOPELESS else TemplateError
+        raise kind(_explained(error), part.path) from None
+    except (Missing, TypeError, ValueError) as error:
+        raise TemplateError(str(error), part.path) from None
+    except BaseException as error:
+        # The engine's own bugs arrive as an exception that is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TemplateError(f"the template engine failed: {error}", part.path) from None
+
+
+def _explained(error: minijinja.TemplateError) -> str:
+    """What the engine found, as a sentence with the line."""
+    text = error.detail if error.kind != "OutOfFuel" else None
+    text = text or _EXPLANATIONS.get(error.kind) or _WHERE.sub("", error.message)
+    return f"line {error.line}: {text}" if error.line else text
+
+
+def _folded(text: str) -> str:
+    """The text on one line: what would end a line or hide becomes a space, so that no header can be forged."""
+    if is_plain(text):
+        return text.strip(" ")
+    return " ".join("".join(character if is_plain(character) else " " for character in text).split(" ")).strip(" ")
+
+
+def _has(data: Any, path: tuple[str, ...]) -> bool:
+    for name in path:
+        if not isinstance(data, dict) or name not in data:
+            return False
+        data = data[name]
+    return True
+
+
+def _shield(data: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
+    try:
+        return {name: _shielded(value) for name, value in data.items()}
+    except RecursionError:
+        raise TemplateError("the data are nested too deep", part.path) from None
+
+
+def _shielded(value: Any) -> Any:
+    """The same value in types that answer to no name of their own."""
+    if isinstance(value, dict):
+        return _Fields((name, _shielded(each)) for name, each in value.items())
+    if isinstance(value, list):
+        return tuple(_shielded(each) for each in value)
+    return value
+
+
+class _Fields(dict[str, Any]):
+    """A JSON object whose absent fields are absent, also those that are called like a method of dict."""
+
+    def __missing__(self, name: object) -> Any:
+        if name in METHOD_NAMES:
+            raise Missing(name)
+        raise KeyError(name)

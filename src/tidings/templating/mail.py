@@ -1,0 +1,309 @@
+"""What is done to an email's HTML once, when a template version is made: MJML, CSS, and a text for those who want none.
+
+The template's own code must come through all of it unread, so it is taken out first and put back at the end. A comment
+stands in for it between tags, where the HTML parser would carry text away (out of a table, say), and a word inside
+tags, attributes and styles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import mrml
+from css_inline import CSSInliner, InlineError
+
+from tidings.model.errors import TemplateError
+from tidings.policy.locale import Direction
+from tidings.templating.guard import pieces
+
+_RAW_ELEMENTS = frozenset(
+    {"style", "script", "title", "textarea", "mj-title", "mj-preview", "mj-style", "mj-accordion-title"}
+)
+_TAG = re.compile(r"</?([a-zA-Z][^\s/>]*)")
+_IN_TAG = re.compile(r"[\"'>]")
+_STYLE = re.compile(r"<style[\s>]", re.IGNORECASE)
+_MJML_ROOT = re.compile(r"<mjml[\s>]")
+_MJML_TAG = re.compile(r"<(?P<close>/?)(?P<name>mj[a-z0-9-]*)(?P<rest>(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*)>")
+_MJML_TAGS = frozenset(
+    """mjml mj-accordion mj-accordion-element mj-accordion-text mj-accordion-title mj-all mj-attributes mj-body
+    mj-breakpoint mj-button mj-carousel mj-carousel-image mj-class mj-column mj-divider mj-font mj-group mj-head
+    mj-hero mj-image mj-navbar mj-navbar-link mj-preview mj-raw mj-section mj-social mj-social-element mj-spacer
+    mj-style mj-table mj-text mj-title mj-wrapper""".split()  # noqa: SIM905 (a list of this length reads best as words)
+)
+MAX_TAGS = 4000
+"""How many tags an author may write: the parsers recurse once for each level, and this many fit on any stack."""
+
+_MAX_MJML_DEPTH = 20
+_MARK = "tdg"
+_LANGUAGE = 'lang="und" dir="auto"'
+_HEAD = re.compile(r"<mj-head\b[^<>]*>")
+_ROOT = re.compile(r"<mjml\b[^<>]*>")
+_RIGHT_TO_LEFT = (
+    '<mj-attributes><mj-section direction="rtl"/><mj-column direction="rtl"/><mj-group direction="rtl"/>'
+    '<mj-text align="right"/><mj-table align="right"/></mj-attributes>'
+)
+_TABLE_OF_CODE = re.compile(
+    rf"(<table\b(?:\"[^\"]*\"|'[^']*'|[^\"'<>])*>)((?:\s*<!--{_MARK}\w+-->)+\s*<tr\b)", re.IGNORECASE
+)
+# Python's own HTML parser takes quadratic time over broken HTML, so it gets what a browser's parser has made of it.
+_tidier = CSSInliner(inline_style_tags=False, keep_style_tags=True, keep_link_tags=True, load_remote_stylesheets=False)
+_inliner = CSSInliner(keep_style_tags=True, keep_link_tags=True, load_remote_stylesheets=False)
+
+
+def is_mjml(source: str) -> bool:
+    """Whether the source is MJML rather than HTML."""
+    at = _after_space(source, 0)
+    while source.startswith("<!--", at):
+        end = source.find("-->", at)
+        at = _after_space(source, end + 3) if end >= 0 else len(source)
+    return _MJML_ROOT.match(source, at) is not None
+
+
+def compile_html(source: str, direction: Direction = "ltr") -> str:
+    """The HTML to send for what an author wrote: MJML compiled, style sheets inlined, code untouched.
+
+    Where the locale runs from right to left, MJML's sections, columns and texts do so by default.
+
+    Raises:
+        TemplateError: the MJML is not well-formed, or a style sheet cannot be inlined.
+    """
+    if source.count("<") > MAX_TAGS:
+        raise TemplateError(f"the HTML of an email has at most {MAX_TAGS} tags")
+    if is_mjml(source):
+        source = _around_code(source, _mjml_to_right if direction == "rtl" else _mjml)
+        source = source.replace(_LANGUAGE, 'lang="{{ locale }}" dir="{{ direction }}"')
+    if _STYLE.search(source):
+        source = _around_code(source, _inline)
+    return source
+
+
+def plain_text(source: str) -> str:
+    """A text for the mail's other part, from its HTML: the code stays, links show where they lead."""
+    return _around_code(source, lambda html: _to_text(_tidier.inline(html)), may_vanish=True).strip() + "\n"
+
+
+def _mjml(source: str) -> str:
+    _check_mjml(source)
+    try:
+        return mrml.to_html(source).content
+    except OSError as error:
+        raise TemplateError(
+            f"this MJML cannot be read ({error}); check that attributes are quoted and that & and < are written "
+            "&amp; and &lt;"
+        ) from None
+
+
+def _mjml_to_right(source: str) -> str:
+    _check_mjml(source)
+    head = _HEAD.search(source)
+    if head is not None and not head.group().endswith("/>"):
+        return _mjml(source[: head.end()] + _RIGHT_TO_LEFT + source[head.end() :])
+    source = source.replace(head.group(), "") if head is not None else source
+    root = _ROOT.search(source)
+    at = root.end() if root is not None else 0
+    return _mjml(source[:at] + f"<mj-head>{_RIGHT_TO_LEFT}</mj-head>" + source[at:])
+
+
+def _check_mjml(source: str) -> None:
+    """Find the mistakes that authors make most, with the line and the tag."""
+    opened: list[tuple[str, int]] = []
+    source = _without_comments(source)
+    line, at = 1, 0
+    for tag in _MJML_TAG.finditer(source):
+        name = tag["name"]
+        line += source.count("\n", at, tag.start())
+        at = tag.start()
+        if name == "mj-include":
+            raise TemplateError(f"line {line}: mj-include is not available; put everything into one template")
+        if name not in _MJML_TAGS:
+            raise TemplateError(f"line {line}: there is no MJML tag <{name}>")
+        if tag["close"]:
+            if not opened or opened[-1][0] != name:
+                expected = f"; <{opened[-1][0]}> of line {opened[-1][1]} is still open" if opened else ""
+                raise TemplateError(f"line {line}: </{name}> closes nothing{expected}")
+            opened.pop()
+        elif not tag["rest"].endswith("/"):
+            opened.append((name, line))
+            if len(opened) > _MAX_MJML_DEPTH:
+                raise TemplateError(f"line {line}: MJML tags are nested more than {_MAX_MJML_DEPTH} deep")
+    if opened:
+        name, line = opened[-1]
+        raise TemplateError(f"line {line}: <{name}> is not closed")
+
+
+def _without_comments(source: str) -> str:
+    """The source with its comments blanked out; lines stay lines."""
+    parts: list[str] = []
+    at = 0
+    while (start := source.find("<!--", at)) >= 0:
+        end = source.find("-->", start)
+        end = len(source) if end < 0 else end + 3
+        parts += [source[at:start], "\n" * source.count("\n", start, end)]
+        at = end
+    return "".join([*parts, source[at:]])
+
+
+def _after_space(source: str, at: int) -> int:
+    while at < len(source) and source[at].isspace():
+        at += 1
+    return at
+
+
+def _inline(source: str) -> str:
+    # Rows that begin with code have no tbody for the parser, which would then open one inside of the loop.
+    source = _TABLE_OF_CODE.sub(r"\1<tbody>\2", source)
+    try:
+        return _inliner.inline(source)
+    except InlineError as error:
+        raise TemplateError(f"the styles of this HTML cannot be inlined: {error}") from None
+
+
+def _around_code(source: str, change: Callable[[str], str], *, may_vanish: bool = False) -> str:
+    """`change(source)`, with the template's code kept from it."""
+    salt = _MARK + hashlib.blake2b(source.encode("utf-8", "replace"), digest_size=6).hexdigest() + "n"
+    place = _Place()
+    codes: list[str] = []
+    parts: list[str] = []
+    for piece in pieces(source):
+        if piece.kind == "text":
+            place.pass_over(piece.source)
+            parts.append(piece.source)
+            continue
+        word = f"{salt}{len(codes)}x"
+        codes.append(piece.source)
+        parts.append(f"<!--{word}-->" if place.is_between_tags else word)
+    changed = change("".join(parts))
+    seen: set[int] = set()
+
+    def restore(match: re.Match[str]) -> str:
+        number = int(match[1])
+        seen.add(number)
+        return codes[number]
+
+    changed = re.sub(rf"(?:<!--)?{salt}([0-9]+)x(?:-->)?", restore, changed)
+    lost = [code for number, code in enumerate(codes) if number not in seen and not code.startswith("{#")]
+    if lost and not may_vanish:
+        raise TemplateError(f"{lost[0][:60]} stands where the compiled mail has no place for it; move it into a text")
+    return changed
+
+
+class _Place:
+    """Where in an HTML document one is: between tags, or somewhere else."""
+
+    def __init__(self) -> None:
+        self._until: str | None = None  # what ends the attribute value, comment or raw element that one is in
+        self._tag: str | None = None  # the tag that one is inside of
+
+    @property
+    def is_between_tags(self) -> bool:
+        """Whether a comment may stand here."""
+        return self._until is None and self._tag is None
+
+    def pass_over(self, text: str) -> None:
+        """Go on by a stretch of the document."""
+        at = 0
+        while at < len(text):
+            if self._until is not None:
+                at = self._leave(text, at)
+            elif self._tag is not None:
+                at = self._inside_tag(text, at)
+            else:
+                at = self._between_tags(text, at)
+
+    def _leave(self, text: str, at: int) -> int:
+        until = str(self._until)
+        end = text.lower().find(until, at)
+        if end < 0:
+            return len(text)
+        self._until = None
+        return end if until.startswith("</") else end + len(until)
+
+    def _inside_tag(self, text: str, at: int) -> int:
+        match = _IN_TAG.search(text, at)
+        if match is None:
+            return len(text)
+        if match.group() == ">":
+            name, self._tag = str(self._tag), None
+            if name in _RAW_ELEMENTS and text[match.start() - 1 : match.start()] != "/":
+                self._until = "</" + name
+        else:
+            self._until = match.group()
+        return match.end()
+
+    def _between_tags(self, text: str, at: int) -> int:
+        start = text.find("<", at)
+        if start < 0:
+            return len(text)
+        if text.startswith("<!--", start):
+            self._until = "-->"
+            return start + 4
+        match = _TAG.match(text, start)
+        if match is None:
+            return start + 1
+        self._tag = match.group(1).lower() if match.group()[1] != "/" else "/"
+        return match.end()
+
+
+def _to_text(source: str) -> str:
+    reader = _TextReader()
+    reader.feed(source)
+    reader.close()
+    text = "".join(reader.parts)
+    text = re.sub(r"[ \t\r\f]+", " ", text)
+    text = re.sub(r" ?\n ?", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+class _TextReader(HTMLParser):
+    """Collects the text of a document as a person would read it aloud."""
+
+    _SILENT = frozenset({"head", "style", "script", "title"})
+    _BLOCKS = frozenset({"address", "blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "table", "ul"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._silence = 0
+        self._links: list[tuple[str, int]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin blocks on lines of their own."""
+        if tag in self._SILENT:
+            self._silence += 1
+        elif tag in self._BLOCKS:
+            self.parts.append("\n\n")
+        elif tag in {"br", "tr"}:
+            self.parts.append("\n")
+        elif tag == "li":
+            self.parts.append("\n- ")
+        elif tag == "a":
+            self._links.append((dict(attrs).get("href") or "", len(self.parts)))
+        elif tag == "img":
+            self.parts.append(dict(attrs).get("alt") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """End blocks, and say where links lead."""
+        if tag in self._SILENT:
+            self._silence = max(0, self._silence - 1)
+        elif tag in self._BLOCKS:
+            self.parts.append("\n\n")
+        elif tag in {"td", "th"}:
+            self.parts.append(" ")
+        elif tag == "a" and self._links:
+            href, start = self._links.pop()
+            shown = "".join(self.parts[start:]).strip()
+            if href and not href.startswith("#") and href.removeprefix("mailto:") != shown:
+                self.parts.append(f" ({href})")
+
+    def handle_data(self, data: str) -> None:
+        """Collect what is seen."""
+        if not self._silence:
+            self.parts.append(re.sub(r"\s+", " ", data))
+
+    def handle_comment(self, data: str) -> None:
+        """Collect the stand-ins of the template's code; other comments are not seen."""
+        if not self._silence and data.startswith(_MARK):
+            self.parts.append(data)

@@ -1,0 +1,165 @@
+"""What the API does with templates: make versions, publish and roll back, list, preview."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+
+from tidings.model.errors import Conflict, NotFound, TemplateError
+from tidings.model.notification import EmailContent, SmsContent
+from tidings.model.sending import RenderedContent
+from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.vocabulary import Channel
+from tidings.policy import addresses
+from tidings.policy.locale import Direction, direction
+from tidings.policy.sms import SmsSize, segments
+from tidings.ports.clock import Clock
+from tidings.ports.store import TemplateStore
+from tidings.templating.check import checked, examples, path_of
+from tidings.templating.compile import Compiled, compile_version
+from tidings.templating.renderer import TemplateRenderer
+
+
+class ChannelPreview(Struct, frozen=True):
+    """What a reader would get on one channel, or why it cannot be rendered.
+
+    `locale` is the one whose content was used. `sms` is the size of a text message, `characters` the number of
+    characters of the text that a reader sees first. `path` is the JSON path of the text that `error` is about.
+    """
+
+    channel: Channel
+    locale: str
+    direction: Direction
+    content: RenderedContent | None = None
+    characters: int = 0
+    sms: SmsSize | None = None
+    error: str = ""
+    path: str = ""
+
+
+class Preview(Struct, frozen=True):
+    """A version as a reader of `locale` would get it. `missing` are the required variables that the data lacks."""
+
+    name: str
+    version: int
+    locale: str
+    direction: Direction
+    missing: tuple[str, ...]
+    channels: tuple[ChannelPreview, ...]
+
+
+class Templates:
+    """Templates of a tenant. `renderer`, where given, learns at once of what is published."""
+
+    def __init__(self, store: TemplateStore, clock: Clock, renderer: TemplateRenderer | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._renderer = renderer
+
+    async def create_version(self, tenant: str, draft: TemplateVersion) -> TemplateVersion:
+        """Check and compile a draft, and store it as the next version of its template (its number is ignored).
+
+        Raises:
+            Invalid: what is wrong with it, with the JSON path.
+        """
+        version = checked(draft)
+        return await self._store.add_version(tenant, structs.replace(version, version=0, created_at=self._clock.now()))
+
+    async def publish(self, tenant: str, name: str, version: int) -> TemplateSummary:
+        """Make a version the one that is sent from now on. Raises NotFound."""
+        if not await self._store.publish(tenant, name, version):
+            raise NotFound("template version", f"{name}@{version}")
+        if self._renderer is not None:
+            self._renderer.forget(tenant, name)
+        return await self.summary(tenant, name)
+
+    async def rollback(self, tenant: str, name: str) -> TemplateSummary:
+        """Publish the version before the published one. Raises NotFound, or Conflict when there is none before it."""
+        published = (await self.summary(tenant, name)).published
+        if published is None:
+            raise Conflict("not_published", f"nothing of {name} is published, so there is nothing to roll back")
+        older = [version.version for version in await self._store.versions(tenant, name) if version.version < published]
+        if not older:
+            raise Conflict("nothing_before", f"version {published} of {name} is the first one; publish another instead")
+        return await self.publish(tenant, name, max(older))
+
+    async def preview(
+        self, tenant: str, name: str, version: int | None, locale: str | None, data: Mapping[str, Any] | None
+    ) -> Preview:
+        """Every channel as a reader of `locale` (None: the default one) would get it.
+
+        `version` None is the newest one; `data` None stands for the variables' examples. A channel that cannot be
+        rendered says why, and the others are there.
+
+        Raises:
+            NotFound: no such template or version.
+            Invalid: `locale` is no language tag.
+        """
+        return _whole(await self._shown(tenant, name, version), locale, data)
+
+    async def summary(self, tenant: str, name: str) -> TemplateSummary:
+        """One template. Raises NotFound."""
+        summary = await self._store.summary(tenant, name)
+        if summary is None:
+            raise NotFound("template", name)
+        return summary
+
+    async def list(self, tenant: str, after: str | None, limit: int) -> Sequence[TemplateSummary]:
+        """Templates by name, from `after` (exclusive) on."""
+        return await self._store.list(tenant, after, limit)
+
+    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
+        """All versions, newest first. Raises NotFound."""
+        versions = await self._store.versions(tenant, name)
+        if not versions:
+            raise NotFound("template", name)
+        return versions
+
+    async def version(self, tenant: str, name: str, version: int) -> TemplateVersion:
+        """One version. Raises NotFound."""
+        found = await self._store.version(tenant, name, version)
+        if found is None:
+            raise NotFound("template version", f"{name}@{version}")
+        return found
+
+    async def _shown(self, tenant: str, name: str, version: int | None) -> TemplateVersion:
+        number = version if version is not None else (await self.summary(tenant, name)).latest
+        return await self.version(tenant, name, number)
+
+
+def _whole(version: TemplateVersion, locale: str | None, data: Mapping[str, Any] | None) -> Preview:
+    reader = addresses.locale(locale) if locale is not None else version.default_locale
+    values = examples(version) if data is None else data
+    compiled = compile_version(version)
+    return Preview(
+        name=version.name,
+        version=version.version,
+        locale=reader,
+        direction=direction(reader),
+        missing=tuple(name for name in compiled.required if name not in values),
+        channels=tuple(_preview(compiled, channel, reader, values) for channel in compiled.channels),
+    )
+
+
+def _preview(compiled: Compiled, channel: Channel, locale: str, values: Mapping[str, Any]) -> ChannelPreview:
+    content = compiled.choose(channel, locale).content
+    try:
+        rendered = compiled.render(channel, locale, None, values)
+    except TemplateError as error:
+        return ChannelPreview(channel, content.locale, content.direction, error=error.detail, path=path_of(error.path))
+    return ChannelPreview(
+        channel,
+        content.locale,
+        content.direction,
+        rendered,
+        characters=len(_seen_first(rendered)),
+        sms=segments(rendered.text) if isinstance(rendered, SmsContent) else None,
+    )
+
+
+def _seen_first(rendered: RenderedContent) -> str:
+    if isinstance(rendered, SmsContent):
+        return rendered.text
+    return rendered.subject if isinstance(rendered, EmailContent) else rendered.body

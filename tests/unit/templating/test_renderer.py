@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from tidings.backends.memory.clock import VirtualClock
+from tidings.backends.memory.templates import MemoryTemplates
+from tidings.model.delivery import Delivery
+from tidings.model.errors import NotFound, TemplateError
+from tidings.model.notification import Content, EmailContent, PushContent, SmsContent, TemplateRef
+from tidings.model.template import TemplateVersion, Variable
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, Priority
+from tidings.ports.renderer import Renderer
+from tidings.templating.renderer import TemplateRenderer
+
+TENANT = "shop"
+
+
+class CountingTemplates(MemoryTemplates):
+    """Templates in memory that count how often they are asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def version(self, tenant: str, name: str, version: int) -> TemplateVersion | None:
+        self.asked += 1
+        return await super().version(tenant, name, version)
+
+    async def published(self, tenant: str, name: str) -> TemplateVersion | None:
+        self.asked += 1
+        number = self._published.get((tenant, name))
+        return None if number is None else self._versions[tenant, name][number - 1]
+
+
+def delivery(
+    channel: Channel = Channel.SMS,
+    template: TemplateRef | None = TemplateRef("order", 1),  # noqa: B008 (frozen)
+    content: Content | None = None,
+    data: bytes = b'{"n": "A1"}',
+    locale: str | None = "en",
+    tenant: str = TENANT,
+) -> Delivery:
+    return Delivery(
+        id=UUID(int=1),
+        tenant=tenant,
+        user_id="ada",
+        key="ada",
+        address=Address(channel, "x"),
+        category="orders",
+        priority=Priority.NORMAL,
+        template=template,
+        content=content,
+        data=data,
+        locale=locale,
+    )
+
+
+async def world(*contents: dict[str, Content]) -> tuple[CountingTemplates, VirtualClock, TemplateRenderer]:
+    store, clock = CountingTemplates(), VirtualClock()
+    for content in contents:
+        await store.add_version(TENANT, TemplateVersion("order", 0, content, variables={"n": Variable()}))
+    await store.publish(TENANT, "order", 1)
+    store.asked = 0
+    return store, clock, TemplateRenderer(store, clock)
+
+
+EN = {"en": Content(sms=SmsContent("Order {{ n }}")), "de": Content(sms=SmsContent("Bestellung {{ n }}"))}
+
+
+async def test_a_batch_is_answered_in_order_each_by_its_own() -> None:
+    _, _, renderer = await world(EN)
+    literal = Content(push=PushContent("{{ n }}", "as\nis"))
+    answers = await renderer.render(
+        [
+            delivery(),
+            delivery(locale="de-AT"),
+            delivery(Channel.PUSH, None, literal),
+            delivery(Channel.EMAIL, None, literal),
+            delivery(Channel.PUSH),
+            delivery(data=b"{}"),
+            delivery(data=b'{"n": '),
+            delivery(data=b"[1]"),
+            delivery(data=b'{"n": "\xff"}'),
+            delivery(template=TemplateRef("order", 9)),
+            delivery(template=TemplateRef("nothing", 1)),
+            delivery(tenant="other"),
+            delivery(data=b'{"n": "B2"}'),
+        ]
+    )
+    assert answers[0] == SmsContent("Order A1")
+    assert answers[1] == SmsContent("Bestellung A1")
+    assert answers[2] is literal.push
+    assert answers[12] == SmsContent("Order B2")
+    details = [answer.detail for answer in answers[3:12] if isinstance(answer, TemplateError)]
+    assert len(details) == 9
+    assert "no content for email" in details[0]
+    assert "no content for push" in details[1]
+    assert "`n` is undefined" in details[2]
+    assert all("data cannot be read" in detail for detail in details[3:6])
+    assert all("there is no version" in detail for detail in details[6:])
+
+
+async def test_versions_are_loaded_and_compiled_once() -> None:
+    store, _, renderer = await world(EN)
+    await renderer.render([delivery()] * 10)
+    await renderer.render([delivery()] * 10)
+    assert await renderer.channels(TENANT, TemplateRef("order", 1)) == (Channel.SMS,)
+    assert store.asked == 1
+
+
+async def test_few_versions_are_kept() -> None:
+    store, clock, _ = await world(EN, EN, EN)
+    renderer = TemplateRenderer(store, clock, capacity=2)
+    for number in (1, 2, 3, 3, 2):
+        assert await renderer.render([delivery(template=TemplateRef("order", number))]) == [SmsContent("Order A1")]
+    assert store.asked == 3
+    await renderer.render([delivery(template=TemplateRef("order", 1))])
+    assert store.asked == 4
+    assert len(renderer._compiled) == 2
+
+
+async def test_what_is_published_is_asked_once_a_second() -> None:
+    store, clock, renderer = await world(EN, EN)
+    for _ in range(5):
+        published = await renderer.published(TENANT, "order")
+        assert published is not None
+        assert published.ref == TemplateRef("order", 1)
+    assert store.asked == 1
+    await store.publish(TENANT, "order", 2)
+    await clock.advance(1.0)
+    published = await renderer.published(TENANT, "order")
+    assert published is not None
+    assert published.ref == TemplateRef("order", 2)
+    await store.publish(TENANT, "order", 1)
+    renderer.forget(TENANT, "order")
+    published = await renderer.published(TENANT, "order")
+    assert published is not None
+    assert published.ref.version == 1
+
+
+async def test_what_is_not_published_is_asked_each_time() -> None:
+    store, _, renderer = await world(EN)
+    assert await renderer.published(TENANT, "later") is None
+    await store.add_version(TENANT, TemplateVersion("later", 0, EN))
+    await store.publish(TENANT, "later", 1)
+    assert await renderer.published(TENANT, "later") is not None
+    assert await renderer.published("other", "order") is None
+
+
+async def test_published_says_what_is_missing() -> None:
+    _, _, renderer = await world(EN)
+    published = await renderer.published(TENANT, "order")
+    assert published is not None
+    assert published.channels == (Channel.SMS,)
+    assert published.missing({"n": None, "m": 1}) == []
+    incomplete: list[object] = [{"m": 1}, {}, [], None, "n", 5]
+    for data in incomplete:
+        assert published.missing(data) == ["n"]
+
+
+async def test_an_unknown_version_has_no_channels() -> None:
+    _, _, renderer = await world(EN)
+    with pytest.raises(NotFound):
+        await renderer.channels(TENANT, TemplateRef("order", 7))
+
+
+async def test_a_stored_version_that_no_longer_compiles_fails_its_deliveries_alone() -> None:
+    _, _, renderer = await world({"en": Content(email=EmailContent("{% include 'x' %}", text="x"))})
+    answers = await renderer.render(
+        [delivery(Channel.EMAIL), delivery(Channel.SMS, None, Content(sms=SmsContent("x")))]
+    )
+    assert isinstance(answers[0], TemplateError)
+    assert answers[0].path == "en.email.subject"
+    assert answers[1] == SmsContent("x")
+
+
+async def test_it_is_the_port() -> None:
+    _, _, renderer = await world(EN)
+    port: Renderer = renderer
+    assert await port.render([]) == []
