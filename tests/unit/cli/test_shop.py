@@ -126,7 +126,7 @@ def test_an_account_that_closes_has_no_faults() -> None:
     ]
     closed = account(books, tally)
     assert closed.faults == []
-    assert closed.rows[Channel.EMAIL] == {"delivered": 6, "suppressed": 2, "held": 1}
+    assert closed.rows[Channel.EMAIL] == {"delivered": 6, "suppressed": 2, "deferred": 1}
     assert closed.reasons == {("email", "suppressed", "opted_out"): 2, ("email", "deferred", "quiet_hours"): 1}
 
 

@@ -7,17 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tidings.cli.shop.play import Books, is_held
 from tidings.cli.times import moment
 from tidings.model.vocabulary import Channel, Priority, State
+from tidings.policy.transitions import IN_FLIGHT
 
-_HELD = "held"
+_HELD = "deferred"
 _MOVING = "moving"
 _COLUMNS = ("delivered", "sent", "suppressed", "failed", "dead", "expired", "cancelled", "uncertain", _HELD, _MOVING)
 _NOTIFICATIONS = "notifications"
+_LOOKS: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE}
 _ARRIVED = (State.SENT, State.DELIVERED)
 
 
@@ -53,7 +56,7 @@ def account(books: Books, tally: Iterable[Mapping[str, Any]]) -> Account:
         if row["channel"] is None:
             recorded += row["count"]
             continue
-        column = _HELD if is_held(row) else row["state"] if row["state"] in _COLUMNS else _MOVING
+        column = _MOVING if row["state"] in IN_FLIGHT and not is_held(row) else row["state"]
         rows[row["channel"]][column] += row["count"]
         if column not in {*_ARRIVED, _MOVING}:
             reasons[row["channel"], row["state"], row["reason"]] = row["count"]
@@ -85,7 +88,7 @@ def show(console: Console, account: Account, books: Books, sample: Sequence[tupl
 
 def _deliveries(account: Account) -> Table:
     shown = [name for name in _COLUMNS if any(counts[name] for counts in account.rows.values())]
-    table = Table("channel", title="Deliveries", title_justify="left", pad_edge=False)
+    table = Table("channel", title="Deliveries", **_LOOKS)
     for name in (*shown, "all"):
         table.add_column(name, justify="right")
     for channel, counts in account.rows.items():
@@ -97,7 +100,7 @@ def _deliveries(account: Account) -> Table:
 
 
 def _reasons(account: Account) -> Table:
-    table = Table("state", "reason", title="Not delivered, and why", title_justify="left", pad_edge=False)
+    table = Table("state", "reason", title="Not delivered, and why", **_LOOKS)
     for channel in Channel:
         table.add_column(channel.value, justify="right")
     lines: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -109,7 +112,7 @@ def _reasons(account: Account) -> Table:
 
 
 def _latencies(books: Books, sample: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    table = Table("latency", title="How long it took", title_justify="left", pad_edge=False)
+    table = Table("latency", title="How long it took", **_LOOKS)
     for name in ("measured", "p50", "p99"):
         table.add_column(name, justify="right")
     _line(table, "accept, a request with one", books.single)

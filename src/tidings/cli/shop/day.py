@@ -46,13 +46,11 @@ def plan(people: Sequence[Person], orders: int, seed: int, today: date) -> list[
         order = _order(f"A-{90_000 + number}", person, chance)
         parcel = _parcel(today, chance)
         data = {"order": order, "parcel": parcel}
-        events.append(Event(chance.randrange(7 * 60, 20 * 60), True, _told(person, templates.ORDER_SHIPPED, data)))
+        events.append(Event(_scan(chance, 7, 20), True, _told(person, templates.ORDER_SHIPPED, data)))
     for number in range(round(orders * 0.85)):
         person = chance.choice(people)
         order = _order(f"A-{80_000 + number}", person, chance)
-        events.append(
-            Event(chance.randrange(8 * 60, 21 * 60), True, _told(person, templates.ORDER_DELIVERED, {"order": order}))
-        )
+        events.append(Event(_scan(chance, 8, 21), True, _told(person, templates.ORDER_DELIVERED, {"order": order})))
     for _ in range(round(orders * 0.25)):
         code = {"code": f"{chance.randrange(10**6):06}", "minutes": 10}
         events.append(Event(_minute(chance), False, _told(chance.choice(people), templates.PASSWORD_CODE, code)))
@@ -110,6 +108,11 @@ def _written(person: Person, amount: float) -> str:
 def _parcel(today: date, chance: random.Random) -> dict[str, str]:
     day = (today + timedelta(days=chance.randrange(1, 4))).isoformat()
     return {"carrier": chance.choice(_CARRIERS), "tracking": f"{chance.getrandbits(48):012X}", "day": day}
+
+
+def _scan(chance: random.Random, first: int, last: int) -> int:
+    """The warehouse hands in its scans every ten minutes, from the hour `first` to the hour `last`."""
+    return chance.randrange(first * 60, last * 60, 10)
 
 
 def _minute(chance: random.Random) -> int:

@@ -24,7 +24,6 @@ from tidings.policy.transitions import IN_FLIGHT
 
 _AT_ONCE = 32
 _BATCH = 1_000
-_TICK = 10
 _TRY_FOR = 60.0
 _BUSY = frozenset({409, 429, 502, 503})
 _TIMEOUT = timedelta(seconds=30)
@@ -70,15 +69,15 @@ class Shop:
         """
         began = time.monotonic()
         position = 0
-        for minute in range(0, MINUTES, _TICK):
+        for minute in range(MINUTES):
             ahead = began + seconds * minute / MINUTES - time.monotonic()
             if ahead > 0:
                 await asyncio.sleep(ahead)
             first = position
-            while position < len(events) and events[position].minute < minute + _TICK:
+            while position < len(events) and events[position].minute <= minute:
                 position += 1
             await self._send(events[first:position], first)
-            passed(minute + _TICK, position - first)
+            passed(minute + 1, position - first)
 
     async def rest(self, waiting: Callable[[int], None], within: float) -> list[dict[str, Any]]:
         """Wait until nothing moves any more but what quiet hours hold back; where everything rests then.
