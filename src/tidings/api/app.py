@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from tidings.api import (
+    accounting,
     categories,
     docs,
     inbox,
@@ -21,6 +23,7 @@ from tidings.api import (
     problems,
     receipts,
     suppressions,
+    templates,
     users,
 )
 from tidings.api.auth import Keyring
@@ -30,7 +33,19 @@ from tidings.api.problems import Refused
 from tidings.api.services import Services
 from tidings.model.errors import TidingsError
 
-_ROUTERS = (notifications, users, preferences, categories, suppressions, inbox, receipts, operations, docs)
+_ROUTERS = (
+    notifications,
+    users,
+    preferences,
+    categories,
+    suppressions,
+    templates,
+    inbox,
+    accounting,
+    receipts,
+    operations,
+    docs,
+)
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -53,14 +68,41 @@ def create_app(services: Services) -> ASGIApp:
     return Front(resources, hot, keyring, services.limits)
 
 
-def _publish_document(resources: FastAPI, services: Services) -> None:
-    """Written once, when the app is made, so that a document that cannot be written is noticed at start."""
-    document = openapi.document(resources, services.public_url, services.limits, services.clock.now())
-    resources.state.allowed = openapi.allowed_methods(document)
-    body = msgspec.json.encode(document)
+class _Published:
+    """The document, written when it is first asked for: most processes are never asked."""
 
-    async def published(_: Request) -> Response:
-        return Response(body, media_type="application/json")
+    def __init__(self, resources: FastAPI, services: Services) -> None:
+        self._resources = resources
+        self._services = services
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """As Python values."""
+        services = self._services
+        return openapi.document(self._resources, services.public_url, services.limits, services.clock.now())
+
+    @cached_property
+    def body(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self.document)
+
+    def allowed(self, path: str) -> str | None:
+        """The methods of the path, those of the hot routes included; None for a path outside the document."""
+        given = path.split("/")
+        for template, methods in self.document["paths"].items():
+            segments = template.split("/")
+            if len(segments) == len(given) and all(
+                expected == part or expected.startswith("{") for expected, part in zip(segments, given, strict=True)
+            ):
+                return ", ".join(sorted(method.upper() for method in openapi.METHODS if method in methods))
+        return None
+
+
+def _publish_document(resources: FastAPI, services: Services) -> None:
+    resources.state.published = _Published(resources, services)
+
+    async def published(request: Request) -> Response:
+        return Response(request.app.state.published.body, media_type="application/json")
 
     resources.add_route(docs.DOCUMENT, published, include_in_schema=False)
 
@@ -88,24 +130,13 @@ def _refused(request: Request, error: Exception) -> Refused:
         case RequestValidationError():
             return problems.of_validation(error.errors())
         case HTTPException(status_code=404):
-            return Refused(404, "not_found", f"there is nothing at {request.url.path[:200]}; see /docs")
+            return Refused(404, "not_found", f"there is nothing at {request.scope['path'][:200]}; see /docs")
         case HTTPException(status_code=405):
-            allowed = _allowed(request) or (error.headers or {}).get("Allow", "GET")
+            published: _Published = request.app.state.published
+            allowed = published.allowed(request.scope["path"]) or (error.headers or {}).get("Allow", "GET")
             detail = f"{request.method} is not possible here; possible: {allowed}"
             return problems.of_status(405, detail, [(b"allow", allowed.encode())])
         case HTTPException():
             return problems.of_status(error.status_code, str(error.detail))
         case _:
             return problems.internal()
-
-
-def _allowed(request: Request) -> str | None:
-    """The methods of the path, those of the hot routes included."""
-    table: list[tuple[list[str], str]] = request.app.state.allowed
-    path: Any = request.url.path.split("/")
-    for segments, methods in table:
-        if len(segments) == len(path) and all(
-            expected == given or expected.startswith("{") for expected, given in zip(segments, path, strict=True)
-        ):
-            return methods
-    return None

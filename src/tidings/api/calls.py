@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi.routing import APIRoute
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from tidings.api import cursors
@@ -111,6 +113,7 @@ def operation(
     scope: Scope,
     summary: str,
     *,
+    takes: type[Struct] | None = None,
     body: Any = None,
     answers: Any = None,
     before: Sequence[str] = (),
@@ -119,8 +122,9 @@ def operation(
 ) -> dict[str, Any]:
     """The arguments of a route's decorator.
 
-    `scope` is what the API key must have. `body` is the example of the request, `answers` that of the answer; `before`
-    names what must be sent first for the example to work, `path` the values that its path parameters have.
+    `scope` is what the API key must have. `takes` is the body's struct, where FastAPI does not know it. `body` is the
+    example of the request, `answers` that of the answer; `before` names what must be sent first for the example to
+    work, `path` the values that its path parameters have.
     """
 
     async def permitted(request: Request) -> None:
@@ -129,6 +133,11 @@ def operation(
     extra: dict[str, Any] = {"security": [{"ApiKey": []}], "x-scope": scope.value}
     if body is not None:
         extra["requestBody"] = {"content": {"application/json": {"example": body}}}
+    if takes is not None:
+        extra["requestBody"]["required"] = True
+        extra["requestBody"]["content"]["application/json"]["schema"] = {
+            "$ref": f"#/components/schemas/{takes.__name__}"
+        }
     if answers is not None:
         extra["responses"] = {str(status): {"content": {"application/json": {"example": answers}}}}
     extra[PREPARATION] = {"before": list(before), "path": path}
@@ -146,3 +155,18 @@ _encoder = msgspec.json.Encoder()
 def answer(value: Any, status: int = 200) -> Response:
     """A response from msgspec structs, without a detour over another library's models."""
     return Response(_encoder.encode(value), status, media_type="application/json")
+
+
+def answered(schema: type[Struct], description: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """The answer's schema, which openapi.py brings from msgspec."""
+    return {
+        status: {
+            "description": description,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
+        }
+    }
+
+
+def instant(moment: datetime | None) -> int | None:
+    """A parameter's time in milliseconds since the epoch."""
+    return None if moment is None else int(moment.timestamp() * 1000)

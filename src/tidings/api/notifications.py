@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
 from pydantic import AwareDatetime
 
-from tidings.api.calls import Caller, Cursor, Limit, NotificationId, StrictRoute, answer, operation
+from tidings.api.calls import Caller, Cursor, Limit, NotificationId, StrictRoute, answer, answered, instant, operation
 from tidings.api.problems import Refused
 from tidings.model.history import HistoryFilter
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
@@ -37,20 +36,10 @@ class Cancelling(Struct, frozen=True):
     state: State
 
 
-def _answered(schema: type[Struct], description: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """The answer's schema, which openapi.py brings from msgspec."""
-    return {
-        status: {
-            "description": description,
-            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
-        }
-    }
-
-
 @router.get(
     "",
     response_class=Response,
-    responses=_answered(NotificationPage, "A page"),
+    responses=answered(NotificationPage, "A page"),
     **operation(Scope.READ, "List notifications"),
 )
 async def list_notifications(
@@ -64,7 +53,7 @@ async def list_notifications(
     limit: Limit = None,
 ) -> Response:
     """Notifications of the tenant, newest first, each with its deliveries and timeline."""
-    wanted = HistoryFilter(user_id, state, category, _instant(since), _instant(until))
+    wanted = HistoryFilter(user_id, state, category, instant(since), instant(until))
     found, position = await call.services.reports.list(
         call.tenant, wanted, call.position(_LISTING, cursor), call.page(limit)
     )
@@ -74,7 +63,7 @@ async def list_notifications(
 @router.get(
     "/{notification_id}",
     response_class=Response,
-    responses=_answered(NotificationView, "The notification"),
+    responses=answered(NotificationView, "The notification"),
     **operation(Scope.READ, "Read a notification", before=["notification"]),
 )
 async def get_notification(call: Caller, notification_id: NotificationId) -> Response:
@@ -85,7 +74,7 @@ async def get_notification(call: Caller, notification_id: NotificationId) -> Res
 @router.post(
     "/{notification_id}/cancel",
     response_class=Response,
-    responses=_answered(Cancelling, "It will be stopped", 202),
+    responses=answered(Cancelling, "It will be stopped", 202),
     **operation(Scope.SEND, "Cancel a notification", before=["later"], status=202),
 )
 async def cancel_notification(call: Caller, notification_id: NotificationId) -> Response:
@@ -101,7 +90,3 @@ async def cancel_notification(call: Caller, notification_id: NotificationId) -> 
         )
     await call.services.cancellations.cancel(call.tenant, id, call.now)
     return answer(Cancelling(known.id, known.state), 202)
-
-
-def _instant(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)

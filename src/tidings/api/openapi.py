@@ -11,18 +11,30 @@ from msgspec import Struct
 from pydantic import TypeAdapter
 
 from tidings.api import hot
+from tidings.api.accounting import TallyAnswer
 from tidings.api.calls import PREPARATION
 from tidings.api.notifications import Cancelling, NotificationPage
 from tidings.api.problems import MEDIA_TYPE, Problem
 from tidings.api.samples import BATCH, ORDER, commands
 from tidings.api.services import Limits
+from tidings.api.templates import (
+    PreviewRequest,
+    PublishRequest,
+    TemplatePage,
+    TemplateRequest,
+    TemplateVariable,
+    VersionList,
+    VersionRequest,
+)
 from tidings.api.users import UserItem
+from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.notifications import NotificationView
+from tidings.templating.templates import ChannelPreview, Preview
 
 VERSION = "1"
 _REF = "#/components/schemas/{name}"
-_METHODS = ("get", "put", "post", "delete")
+METHODS = ("get", "put", "post", "delete")
 _OBJECT = {"type": "object", "additionalProperties": True}
 
 _TAGS = [
@@ -33,6 +45,7 @@ _TAGS = [
     {"name": "Suppressions", "description": "Addresses that must not be used any more."},
     {"name": "Templates", "description": "Versioned content, per channel and locale."},
     {"name": "Inbox", "description": "What a product shows under its bell."},
+    {"name": "Accounts", "description": "Where everything that was accepted rests."},
     {"name": "Receipts", "description": "What vendors say later."},
     {"name": "Operations", "description": "For those who run Tidings."},
 ]
@@ -78,18 +91,10 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
         "ApiKey": {"type": "http", "scheme": "bearer", "description": "an API key: `tk_…`"}
     }
     for path, operations in doc["paths"].items():
-        for method in _METHODS:
+        for method in METHODS:
             if method in operations:
                 _finish(public_url, now, path, method, operations[method])
     return doc
-
-
-def allowed_methods(doc: dict[str, Any]) -> list[tuple[list[str], str]]:
-    """For each path of the document its segments (`{…}` for a parameter) and the methods that it takes."""
-    return [
-        (path.split("/"), ", ".join(sorted(method.upper() for method in _METHODS if method in operations)))
-        for path, operations in doc["paths"].items()
-    ]
 
 
 def _with_hot_routes(paths: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +160,14 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         hot.Results,
         NotificationPage,
         Cancelling,
+        TallyAnswer,
+        _published(TemplateRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
+        _published(VersionRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
+        PublishRequest,
+        PreviewRequest,
+        TemplatePage,
+        VersionList,
+        _published(Preview, channels=list[_published(ChannelPreview, content=dict[str, Any] | None)]),  # type: ignore[misc]
         Problem,
     ]
     for struct in structs:
@@ -175,6 +188,9 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         "minItems": 1,
         "maxItems": most_users,
         "items": {"$ref": _REF.format(name="UserItem")},
+    }
+    schemas["ChannelPreview"]["properties"]["content"] = {
+        "anyOf": [*(_ref(kind) for kind in (EmailContent, SmsContent, PushContent, InappContent)), {"type": "null"}]
     }
     schemas["RefusedItem"]["properties"]["error"] = _ref(Problem)
 

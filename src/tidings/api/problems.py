@@ -166,7 +166,7 @@ def code_and_detail(error: Any) -> tuple[str, str]:
 
 
 def json_path(parts: Sequence[int | str]) -> str:
-    """`$.users[0].email` for `("users", 0, "email")`; names that are no identifiers are quoted."""
+    """`$.users[0].email` for `("users", 0, "email")` (RFC 9535); names that are no identifiers are quoted."""
     path = "$"
     for part in parts:
         if isinstance(part, int):
@@ -174,5 +174,5 @@ def json_path(parts: Sequence[int | str]) -> str:
         elif part.isidentifier():
             path += f".{part}"
         else:
-            path += f"[{_encoder.encode(part).decode()}]"
+            path += "['" + part.replace("\\", "\\\\").replace("'", "\\'") + "']"
     return path

@@ -37,6 +37,19 @@ BATCH: dict[str, Any] = {
         },
     ]
 }
+VERSION: dict[str, Any] = {
+    "contents": {
+        "en": {
+            "email": {"subject": "Welcome, {{ name }}", "html": "<h1>Welcome, {{ name }}</h1>"},
+            "sms": {"text": "Welcome, {{ name }}"},
+        },
+        "pt": {"sms": {"text": "Boas-vindas, {{ name }}"}},
+    },
+    "default_locale": "en",
+    "variables": {"name": {"required": True, "description": "how the person is addressed", "example": "Ada"}},
+    "description": "The first thing that a new customer hears",
+}
+WELCOME: dict[str, Any] = {"name": "welcome", **VERSION}
 _USER = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
 _SUPPRESSION = {"channel": "email", "address": "gone@example.com", "reason": "bounced"}
 
@@ -82,11 +95,19 @@ def _capture(command: str) -> str:
 
 def _preparations(url: str, now: int) -> dict[str, str]:
     """What an example may need first; those that make a notification keep its id in `$ID`."""
-    send = f"{url}/v1/notifications"
+    send, templates = f"{url}/v1/notifications", f"{url}/v1/templates"
     return {
         "notification": _capture(_curl("post", send, ORDER)),
         "later": _capture(_curl("post", send, {**ORDER, "send_at": rfc3339(now + _LATER)})),
         "user": _curl("put", f"{url}/v1/users/ada", _USER),
+        "template": _curl("post", templates, WELCOME),
+        "versions": "\n".join(
+            [
+                _curl("post", templates, WELCOME),
+                _curl("post", f"{templates}/welcome/versions", VERSION),
+                _curl("post", f"{templates}/welcome/publish", {"version": 2}),
+            ]
+        ),
         "suppression": _curl("post", f"{url}/v1/suppressions", _SUPPRESSION),
     }
 

@@ -14,7 +14,8 @@ from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Inbox, Tenants, Users
-from tidings.report.notifications import NotificationView
+from tidings.report.notifications import NotificationView, TallyView
+from tidings.templating.templates import Templates
 
 
 class Answered(Protocol):
@@ -60,6 +61,10 @@ class Reads(Protocol):
         """A page, newest first, and the cursor of the next one."""
         ...
 
+    async def tally(self, tenant: str, since: int | None) -> Sequence[TallyView]:
+        """Where the tenant's notifications and deliveries rest, counted."""
+        ...
+
 
 class Limits(Struct, frozen=True):
     """How much a request may ask for.
@@ -75,6 +80,10 @@ class Limits(Struct, frozen=True):
     max_page: int = 200
 
 
+def _uncounted(result: str, count: int) -> None:
+    """Counts nothing: for an app whose metrics nobody reads."""
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything that the app calls.
@@ -87,12 +96,13 @@ class Services:
     accept: Accepts
     reports: Reads
     users: Users
+    templates: Templates
     inbox: Inbox
     tenants: Tenants
     cancellations: Cancellations
     clock: Clock
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]
-    accepted: Callable[[str, int], None]
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
+    accepted: Callable[[str, int], None] = _uncounted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Body, Response
@@ -159,7 +159,7 @@ def user_answer(user: User) -> UserAnswer:
         locale=profile.locale,
         timezone=profile.timezone,
         name=profile.name,
-        attributes=cast("dict[str, Any]", profile.attributes),
+        attributes=profile.attributes,
         preferences=preferences_shape(user.preferences),
         updated_at=rfc3339(user.updated_at),
     )

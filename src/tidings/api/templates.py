@@ -1,0 +1,262 @@
+"""Templates: versioned content, per channel and locale."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+from msgspec import Struct
+
+from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, operation
+from tidings.api.front import BODY
+from tidings.api.samples import DEMO_TEMPLATE, VERSION, WELCOME
+from tidings.model.errors import Conflict, Invalid, NotFound
+from tidings.model.notification import Content
+from tidings.model.template import TemplateSummary, TemplateVersion, Variable
+from tidings.model.tenant import Scope
+from tidings.pipeline.requests import explain
+from tidings.report.notifications import rfc3339
+from tidings.templating.check import path_of
+from tidings.templating.templates import Preview
+
+router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=StrictRoute)
+
+_LISTING = "templates"
+_MOST_VERSIONS = 1_000_000
+S = TypeVar("S", bound=Struct)
+
+
+class TemplateVariable(Variable, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A declared variable of a template. `example` is used by previews that are given no data."""
+
+
+class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A version to create.
+
+    `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
+    default locale needs content for every channel that another locale has.
+    """
+
+    contents: dict[str, Any]
+    default_locale: str = "en"
+    variables: dict[str, Any] = {}
+    description: str = ""
+
+
+class TemplateRequest(VersionRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A template to create, with its first version."""
+
+    name: str
+
+
+class PublishRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which version is sent from now on."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=_MOST_VERSIONS)]
+
+
+class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to show: a `version` (or the newest), for a reader of `locale`, with `data` (or the examples)."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=_MOST_VERSIONS)] | None = None
+    locale: str | None = None
+    data: dict[str, Any] | None = None
+
+
+class VersionView(Struct, frozen=True):
+    """A version as its author wrote it. `created_at` is RFC 3339, UTC."""
+
+    name: str
+    version: int
+    contents: dict[str, Content]
+    default_locale: str
+    variables: dict[str, Variable]
+    description: str
+    created_at: str
+
+
+class TemplatePage(Struct, frozen=True):
+    """Templates by name. `next` is the cursor of the following page, null at the end."""
+
+    templates: list[TemplateSummary]
+    next: str | None
+
+
+class VersionList(Struct, frozen=True):
+    """All versions of a template, newest first."""
+
+    versions: list[VersionView]
+
+
+TemplateName = Annotated[str, Path(max_length=100, description="the template's name", examples=[DEMO_TEMPLATE])]
+VersionNumber = Annotated[int, Path(ge=1, le=_MOST_VERSIONS, description="counts from 1", examples=[1])]
+
+
+@router.post(
+    "",
+    response_class=Response,
+    responses=answered(VersionView, "Created", 201),
+    **operation(Scope.MANAGE, "Create a template", takes=TemplateRequest, body=WELCOME, status=201),
+)
+async def create_template(call: Caller, request: Request) -> Response:
+    """With its first version, which is checked and compiled but not sent before it is published."""
+    wanted = _read(request, TemplateRequest)
+    if await _exists(call, wanted.name):
+        raise Conflict(
+            "template_exists", f"there is a template {wanted.name!r} already; send a new version to it, or another name"
+        )
+    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(wanted.name, wanted))), 201)
+
+
+@router.get(
+    "",
+    response_class=Response,
+    responses=answered(TemplatePage, "A page"),
+    **operation(Scope.READ, "List templates"),
+)
+async def list_templates(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
+    """By name, each with its newest and its published version."""
+    size = call.page(limit)
+    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor), size + 1))
+    following = found[size - 1].name if len(found) > size else None
+    return answer(TemplatePage(found[:size], call.cursor(_LISTING, following)))
+
+
+@router.get(
+    "/{name}",
+    response_class=Response,
+    responses=answered(TemplateSummary, "The template"),
+    **operation(Scope.READ, "Read a template"),
+)
+async def get_template(call: Caller, name: TemplateName) -> Response:
+    """Its newest and its published version."""
+    return answer(await call.services.templates.summary(call.tenant, name))
+
+
+@router.post(
+    "/{name}/versions",
+    response_class=Response,
+    responses=answered(VersionView, "Created", 201),
+    **operation(
+        Scope.MANAGE,
+        "Create a new version",
+        takes=VersionRequest,
+        body=VERSION,
+        before=["template"],
+        status=201,
+        name="welcome",
+    ),
+)
+async def create_version(call: Caller, name: TemplateName, request: Request) -> Response:
+    """Versions never change. What is published stays published until another version is."""
+    wanted = _read(request, VersionRequest)
+    await call.services.templates.summary(call.tenant, name)
+    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(name, wanted))), 201)
+
+
+@router.get(
+    "/{name}/versions",
+    response_class=Response,
+    responses=answered(VersionList, "The versions"),
+    **operation(Scope.READ, "List a template's versions"),
+)
+async def list_versions(call: Caller, name: TemplateName) -> Response:
+    """All of them, newest first."""
+    versions = await call.services.templates.versions(call.tenant, name)
+    return answer(VersionList([_view(version) for version in versions]))
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    response_class=Response,
+    responses=answered(VersionView, "The version"),
+    **operation(Scope.READ, "Read a version"),
+)
+async def get_version(call: Caller, name: TemplateName, version: VersionNumber) -> Response:
+    """Contents and variables, as they were written."""
+    return answer(_view(await call.services.templates.version(call.tenant, name, version)))
+
+
+@router.post(
+    "/{name}/publish",
+    response_class=Response,
+    responses=answered(TemplateSummary, "Published"),
+    **operation(Scope.MANAGE, "Publish a version", takes=PublishRequest, body={"version": 1}),
+)
+async def publish_version(call: Caller, name: TemplateName, request: Request) -> Response:
+    """What is accepted from now on uses it, everywhere within a second. Any version will do, older ones too."""
+    wanted = _read(request, PublishRequest)
+    return answer(await call.services.templates.publish(call.tenant, name, wanted.version))
+
+
+@router.post(
+    "/{name}/rollback",
+    response_class=Response,
+    responses=answered(TemplateSummary, "Rolled back"),
+    **operation(Scope.MANAGE, "Roll back to the version before", before=["versions"], name="welcome"),
+)
+async def roll_back(call: Caller, name: TemplateName) -> Response:
+    """Publish the version before the published one. 409 when there is none."""
+    return answer(await call.services.templates.rollback(call.tenant, name))
+
+
+@router.post(
+    "/{name}/preview",
+    response_class=Response,
+    responses=answered(Preview, "The preview"),
+    **operation(Scope.READ, "Preview a template", takes=PreviewRequest, body={"locale": "pt-BR"}),
+)
+async def preview_template(call: Caller, name: TemplateName, request: Request) -> Response:
+    """Every channel as a reader of the locale would get it, with the size and segments of a text message."""
+    wanted = _read(request, PreviewRequest)
+    shown = await call.services.templates.preview(call.tenant, name, wanted.version, wanted.locale, wanted.data)
+    return answer(shown)
+
+
+async def _exists(call: Caller, name: str) -> bool:
+    try:
+        await call.services.templates.summary(call.tenant, name)
+    except NotFound:
+        return False
+    return True
+
+
+def _read(request: Request, shape: type[S]) -> S:
+    """The body. Raises Invalid."""
+    return _converted(request.scope.get(BODY, {}), shape, "$")
+
+
+def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
+    """The version before it has a number. Raises Invalid for contents and variables of a wrong shape."""
+    return TemplateVersion(
+        name=name,
+        version=0,
+        contents={locale: _converted(raw, Content, path_of(locale)) for locale, raw in wanted.contents.items()},
+        default_locale=wanted.default_locale,
+        variables={
+            variable: _converted(raw, TemplateVariable, f"$.variables.{variable}")
+            for variable, raw in wanted.variables.items()
+        },
+        description=wanted.description,
+    )
+
+
+def _converted(raw: Any, shape: type[S], path: str) -> S:
+    try:
+        return msgspec.convert(raw, shape)
+    except msgspec.ValidationError as error:
+        problem = explain(error)
+        raise Invalid(problem.code, problem.detail, path + problem.path.removeprefix("$")) from error
+
+
+def _view(version: TemplateVersion) -> VersionView:
+    return VersionView(
+        name=version.name,
+        version=version.version,
+        contents=version.contents | version.sources,
+        default_locale=version.default_locale,
+        variables=version.variables,
+        description=version.description,
+        created_at=rfc3339(version.created_at),
+    )

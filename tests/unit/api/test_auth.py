@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+
+from support_api import OTHER, TENANT, Api, problem
+from tidings.api.auth import MOST_REMEMBERED, TTL, Keyring
+from tidings.api.keys import PREFIX, mint
+from tidings.api.problems import Refused
+from tidings.backends.memory.clock import VirtualClock
+from tidings.backends.memory.tenants import MemoryTenants
+from tidings.model.tenant import ApiKey, Scope, Tenant
+
+RANDOM = bytes(range(32))
+
+
+class Counting(MemoryTenants):
+    """Tenants that count how often they are asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    async def key(self, digest: bytes) -> ApiKey | None:
+        self.asked += 1
+        await self.answer.wait()
+        return await super().key(digest)
+
+
+async def ring(*scopes: Scope) -> tuple[Keyring, Counting, VirtualClock, bytes, ApiKey]:
+    tenants, clock = Counting(), VirtualClock()
+    await tenants.add(Tenant("shop", "Shop"))
+    secret, key = mint("shop", scopes or Scope, "test", clock.now(), RANDOM)
+    await tenants.add_key(key)
+    return Keyring(tenants, clock), tenants, clock, b"Bearer " + secret.encode(), key
+
+
+def test_a_minted_key_shows_its_secret_once() -> None:
+    secret, key = mint("shop", [Scope.READ, Scope.SEND, Scope.READ], "ci", 5, RANDOM)
+    assert secret.startswith(PREFIX)
+    assert key.digest == hashlib.sha256(secret.encode()).digest()
+    assert key.scopes == (Scope.SEND, Scope.READ)
+    assert secret.startswith(key.prefix)
+    assert len(key.prefix) < 12
+    assert (key.tenant, key.name, key.created_at, key.revoked_at) == ("shop", "ci", 5, None)
+    assert secret not in repr(key)
+    assert mint("shop", [Scope.READ], "ci", 5, bytes(32))[1].id != key.id
+
+
+def test_a_key_needs_scopes_and_randomness() -> None:
+    with pytest.raises(ValueError, match="scopes"):
+        mint("shop", [], "ci", 5, RANDOM)
+    with pytest.raises(ValueError, match="32 random bytes"):
+        mint("shop", [Scope.READ], "ci", 5, b"short")
+
+
+async def test_a_key_is_looked_up_once_a_second() -> None:
+    keyring, tenants, clock, header, key = await ring()
+    for _ in range(5):
+        assert await keyring.key(header) == key
+    assert tenants.asked == 1
+    await clock.advance(TTL / 1000)
+    assert await keyring.key(header) == key
+    assert tenants.asked == 2
+
+
+async def test_a_revoked_key_stops_within_a_second() -> None:
+    keyring, tenants, clock, header, key = await ring()
+    await keyring.key(header)
+    await tenants.revoke("shop", key.id, clock.now())
+    await clock.advance(TTL / 1000)
+    with pytest.raises(Refused) as refused:
+        await keyring.key(header)
+    assert (refused.value.status, refused.value.code) == (401, "revoked_key")
+
+
+async def test_concurrent_requests_share_one_question_and_outlive_its_asker() -> None:
+    keyring, tenants, _, header, key = await ring()
+    tenants.answer.clear()
+    first, *others = [asyncio.create_task(keyring.key(header)) for _ in range(10)]
+    await asyncio.sleep(0)
+    first.cancel()
+    tenants.answer.set()
+    assert [await other for other in others] == [key] * 9
+    assert tenants.asked == 1
+
+
+async def test_unknown_secrets_reach_the_store_once_a_second_and_do_not_fill_the_memory() -> None:
+    keyring, tenants, _, _, _ = await ring()
+    for number in range(MOST_REMEMBERED + 5):
+        with pytest.raises(Refused):
+            await keyring.key(b"Bearer tk_%d" % number)
+    assert len(keyring._known) <= MOST_REMEMBERED
+    asked = tenants.asked
+    with pytest.raises(Refused):
+        await keyring.key(b"Bearer tk_%d" % (MOST_REMEMBERED + 4))
+    assert tenants.asked == asked
+
+
+async def test_a_store_that_fails_is_asked_again() -> None:
+    keyring, tenants, _, header, key = await ring()
+
+    async def failing(digest: bytes) -> ApiKey | None:
+        raise ConnectionError
+
+    working = tenants.key
+    tenants.key = failing  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        await keyring.key(header)
+    tenants.key = working  # type: ignore[method-assign]
+    assert await keyring.key(header) == key
+
+
+@pytest.mark.parametrize("path", ["/v1/notifications", "/v1/notifications/batch", "/v1/users/batch", "/v1/nothing"])
+async def test_without_a_valid_key_there_is_nothing(api: Api, path: str) -> None:
+    missing = await api.post(path, {}, key=None)
+    problem(missing, 401, "missing_key")
+    assert missing.headers["www-authenticate"] == 'Bearer realm="tidings"'
+    unknown = await api.post(path, {}, key="tk_unknown")
+    problem(unknown, 401, "invalid_key")
+    assert 'error="invalid_token"' in unknown.headers["www-authenticate"]
+    for header in ("Basic c2hvcDpzZWNyZXQ=", "Bearer", "Bearer ", "tk_x", "Bearer " + "x" * 5000, "Bearer tk_\u00fc"):
+        problem(await api.post(path, {}, key=None, headers={"Authorization": header}), 401, "invalid_key")
+
+
+async def test_the_scheme_may_be_written_in_any_case(api: Api) -> None:
+    secret = await api.key()
+    for scheme in ("bearer", "BEARER", "Bearer"):
+        answer = await api.get("/v1/categories", key=None, headers={"Authorization": f"{scheme} {secret}"})
+        assert answer.status == 200
+
+
+async def test_a_revoked_key_is_refused(api: Api) -> None:
+    secret = await api.key(TENANT)
+    (key,) = await api.world.store.tenants.keys(TENANT)
+    await api.world.store.tenants.revoke(TENANT, key.id, 1)
+    told = problem(await api.get("/v1/categories", key=secret), 401, "revoked_key")
+    assert key.prefix in told["detail"]
+    assert secret not in told["detail"]
+
+
+MANAGING = [
+    ("PUT", "/v1/users/demo", {}),
+    ("POST", "/v1/users/batch", {"users": [{"user_id": "x"}]}),
+    ("DELETE", "/v1/users/demo", None),
+    ("PUT", "/v1/users/demo/preferences", {}),
+    ("PUT", "/v1/categories/marketing", {}),
+    ("POST", "/v1/suppressions", {"channel": "email", "address": "a@example.com"}),
+    ("DELETE", "/v1/suppressions/email/a@example.com", None),
+    ("POST", "/v1/users/demo/inbox/read", {"all": True}),
+    ("POST", "/v1/templates", {}),
+    ("POST", "/v1/templates/x/versions", {}),
+    ("POST", "/v1/templates/x/publish", {"version": 1}),
+    ("POST", "/v1/templates/x/rollback", None),
+]
+READING = [
+    "/v1/notifications",
+    "/v1/users/demo",
+    "/v1/users/demo/preferences",
+    "/v1/users/demo/inbox",
+    "/v1/users/demo/inbox/count",
+    "/v1/categories",
+    "/v1/suppressions",
+    "/v1/templates",
+]
+
+
+async def test_changing_needs_the_scope_manage(api: Api) -> None:
+    key = await api.key(TENANT, Scope.READ, Scope.SEND)
+    for method, path, body in MANAGING:
+        answer = await api.call(method, path, body, key=key)
+        told = problem(answer, 403, "missing_scope")
+        assert "'manage'" in told["detail"]
+        assert 'scope="manage"' in answer.headers["www-authenticate"]
+
+
+async def test_reading_needs_the_scope_read(api: Api) -> None:
+    key = await api.key(TENANT, Scope.MANAGE, Scope.SEND)
+    for path in READING:
+        problem(await api.get(path, key=key), 403, "missing_scope")
+
+
+async def test_another_tenants_user_does_not_exist(api: Api) -> None:
+    for path in READING:
+        if "demo" in path:
+            assert (await api.get(path)).status == 200
+            problem(await api.get(path, key=await api.key(OTHER)), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/v1/users/demo", None),
+        ("PUT", "/v1/users/demo/preferences", {}),
+        ("POST", "/v1/users/demo/inbox/read", {"all": True}),
+        ("DELETE", "/v1/suppressions/email/gone@example.com", None),
+    ],
+)
+async def test_another_tenant_changes_nothing(api: Api, method: str, path: str, body: object) -> None:
+    await api.post("/v1/suppressions", {"channel": "email", "address": "gone@example.com"})
+    problem(await api.call(method, path, body, key=await api.key(OTHER)), 404, "not_found")
+    assert (await api.get("/v1/users/demo")).status == 200
+    assert len((await api.get("/v1/suppressions")).json()["suppressions"]) == 1

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from playwright.async_api import async_playwright
+
+from support import needs
+from support_api import Api
+from support_parts import chromium_executable
+from tidings.api.samples import DEMO_USER
+from tidings.model.history import InboxItem
+from tidings.model.ids import NOTIFICATION_PREFIX, delivery_id, from_text
+from tidings.model.notification import Content, Notification, Recipient, SmsContent
+from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import State
+
+METHODS = {"get", "put", "post", "delete", "patch"}
+UNSIGNED = "take_receipts"
+"""The one operation whose example is refused as pasted: a vendor must be in use, and only it can sign."""
+
+
+async def document(api: Api) -> dict[str, Any]:
+    answer = await api.get("/openapi.json", key=None)
+    assert answer.status == 200
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def operations(doc: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method, path, operation)
+        for path, item in doc["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+async def test_the_document_is_valid_openapi_31(api: Api) -> None:
+    doc = await document(api)
+    assert doc["openapi"] == "3.1.0"
+    OpenAPIV31SpecValidator(doc).validate()
+    assert "HTTPValidationError" not in json.dumps(doc)
+    assert "x-preparation" not in json.dumps(doc)
+
+
+async def test_every_operation_says_what_it_does_and_how_it_fails(api: Api) -> None:
+    found = operations(await document(api))
+    assert len(found) > 25
+    names = [operation["operationId"] for _, _, operation in found]
+    assert len(set(names)) == len(names)
+    for _, path, operation in found:
+        assert operation["summary"], path
+        assert operation["tags"], path
+        assert "application/problem+json" in operation["responses"]["default"]["content"], path
+        assert "422" not in operation["responses"], path
+        assert operation["x-codeSamples"][0]["source"].splitlines()[-1].startswith("curl "), path
+        assert operation["x-codeSamples"][0]["source"] in operation["description"], path
+        is_open = path in {"/healthz", "/readyz", "/metrics"} or path.startswith("/v1/receipts/")
+        assert operation["security"] == ([] if is_open else [{"ApiKey": []}]), path
+
+
+async def test_the_hot_routes_stand_first_with_their_schemas(api: Api) -> None:
+    doc = await document(api)
+    assert list(doc["paths"])[:2] == ["/v1/notifications", "/v1/notifications/batch"]
+    assert set(doc["paths"]["/v1/notifications"]) == {"post", "get"}
+    request = doc["components"]["schemas"]["NotificationRequest"]
+    assert {"to", "template", "data", "content", "channels", "send_at", "metadata"} <= set(request["properties"])
+    assert request["properties"]["data"]["type"] == "object"
+    assert request["required"] == ["to"]
+    assert request["additionalProperties"] is False
+
+
+def examples(doc: dict[str, Any]) -> list[tuple[str, dict[str, Any], Any]]:
+    found: list[tuple[str, dict[str, Any], Any]] = []
+    for method, path, operation in operations(doc):
+        bodies = [("request", operation.get("requestBody", {}))]
+        bodies += [(status, response) for status, response in operation["responses"].items()]
+        for where, body in bodies:
+            content = [media for media in body.get("content", {}).values() if "example" in media]
+            found += [(f"{method} {path} {where}", media["schema"], media["example"]) for media in content]
+    return found
+
+
+async def test_every_example_is_valid_by_its_schema(api: Api) -> None:
+    doc = await document(api)
+    found = examples(doc)
+    for where, schema, example in found:
+        errors = list(OAS31Validator({**schema, "components": doc["components"]}).iter_errors(example))
+        assert errors == [], (where, errors)
+    with_example = {where for where, _, _ in found}
+    for method, path, operation in operations(doc):
+        if "requestBody" in operation and not path.startswith("/v1/receipts/"):
+            assert f"{method} {path} request" in with_example
+
+
+async def test_every_example_works_as_pasted(api: Api) -> None:
+    await _recorder(api)
+    item = InboxItem(
+        delivery_id(from_text(NOTIFICATION_PREFIX, "ntf_01k00000000000000000000000"), 3), "demo", "Hi", "x"
+    )
+    await api.world.store.inbox.add("shop", [item])
+    assert DEMO_USER == "demo"
+    failed = []
+    for method, path, operation in operations(await document(api)):
+        source = operation["x-codeSamples"][0]["source"].replace(api.services.public_url, api.url)
+        lines = source.splitlines()
+        lines[-1] += " -w '\\n%{http_code}'"
+        told = await bash("\n".join(lines), api)
+        wanted = {status for status in operation["responses"] if status.isdigit() and status < "400"}
+        status = told.rsplit("\n", 1)[-1]
+        if status not in ({"403", "404"} if operation["operationId"] == UNSIGNED else wanted):
+            failed.append((method, path, source, told))
+    assert failed == []
+
+
+async def bash(script: str, api: Api) -> str:
+    environment = {"TIDINGS_API_KEY": await api.key(), "PATH": "/usr/bin:/bin"}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-euc", script, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    return output.decode()
+
+
+async def _recorder(api: Api) -> None:
+    """Record what is accepted at once, as waiting, in the recorder's stead."""
+    accept = api.services.accept.accept
+    history = api.world.store.history
+
+    async def recorded(tenant: str, body: bytes, idempotency_key: str | None) -> Any:
+        answer = await accept(tenant, body, idempotency_key)
+        id, now = answer.results[0], api.world.clock.now()
+        assert not isinstance(id, Exception)
+        noted = Notification(id, tenant, Recipient(user_id="demo"), now, content=Content(sms=SmsContent("x")))
+        await history.append([Outcome(id, tenant, now, State.PENDING, notification=noted)])
+        return answer
+
+    api.services.accept.accept = recorded  # type: ignore[method-assign]
+
+
+async def test_the_page_names_nothing_on_other_hosts(api: Api) -> None:
+    page = await api.get("/docs", key=None)
+    assert page.status == 200
+    assert page.headers["content-type"].startswith("text/html")
+    text = page.body.decode()
+    assert "https://" not in text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(loaded) == 3
+    for path in loaded:
+        asset = await api.get(path, key=None)
+        assert asset.status == 200
+        assert len(asset.body) > 1000
+        assert "max-age" in asset.headers["cache-control"]
+
+
+@needs("chromium")
+async def test_the_page_works_in_a_browser_without_a_network(api: Api) -> None:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_executable(), args=["--no-sandbox"])
+        try:
+            page = await browser.new_page()
+            requested: list[str] = []
+            complaints: list[str] = []
+            page.on("request", lambda request: requested.append(request.url))
+            page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            await page.goto(f"{api.url}/docs")
+            await page.get_by_text("Send a notification", exact=True).click()
+            await page.get_by_text("order-confirmation").first.wait_for()
+            assert await page.locator(".opblock").count() == len(operations(await document(api)))
+            assert complaints == []
+            assert {url for url in requested if not url.startswith((api.url, "data:"))} == set()
+        finally:
+            await browser.close()
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/favicon.png"])
+async def test_the_documentation_needs_no_key(api: Api, path: str) -> None:
+    assert (await api.get(path, key=None)).status == 200

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from support_api import OTHER, TENANT, Api, problem
+from tidings.model.ids import delivery_id, new_id
+from tidings.model.notification import Content, Notification, Recipient, SmsContent
+from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import State
+
+
+async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
+    answer = await api.post(
+        "/v1/receipts/signer?attempt=1&name=%C3%BC%2F",
+        b"MessageStatus=delivered&\xff",
+        key=None,
+        headers={"Content-Type": "application/x-www-form-urlencoded", "X-Signature": "right", "X-Other": "1"},
+    )
+    assert (answer.status, answer.body) == (204, b"")
+    (request,) = api.world.received
+    assert request.url == "http://127.0.0.1:8400/v1/receipts/signer?attempt=1&name=%C3%BC%2F"
+    assert request.body == b"MessageStatus=delivered&\xff"
+    assert request.query == {"attempt": "1", "name": "ü/"}
+    assert request.headers["x-signature"] == "right"
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+
+
+async def test_receipts_refused(api: Api) -> None:
+    problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "bad_receipt")
+    problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
+    problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
+
+
+async def test_health_and_readiness_need_no_key(api: Api) -> None:
+    assert (await api.get("/healthz", key=None)).json() == {"status": "ok"}
+    assert (await api.get("/readyz", key=None)).json() == {"status": "ok", "parts": {"store": "ok", "queue": "ok"}}
+    api.world.parts["store"] = "does not answer"
+    unready = await api.get("/readyz", key=None)
+    assert unready.status == 503
+    assert unready.json() == {"status": "not ready", "parts": {"store": "does not answer", "queue": "ok"}}
+    assert (await api.get("/healthz", key=None)).status == 200
+
+
+async def test_metrics_count_what_was_accepted_and_refused(api: Api) -> None:
+    good, bad = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "x"}}}, {"to": 7}
+    await api.post("/v1/notifications", good)
+    await api.post("/v1/notifications", bad)
+    await api.post("/v1/notifications/batch", {"notifications": [good, bad, good]})
+    metrics = await api.get("/metrics", key=None)
+    assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert b'tidings_accepted_total{result="accepted"} 3.0' in metrics.body
+    assert b'tidings_accepted_total{result="refused"} 2.0' in metrics.body
+
+
+async def test_the_tally_counts_where_everything_rests(api: Api) -> None:
+    assert (await api.get("/v1/tally")).json() == {"tally": []}
+    id = new_id(api.world.clock.now(), 1, 7)
+    content = Content(sms=SmsContent("x"))
+    noted = Notification(id, TENANT, Recipient(user_id="demo"), api.world.clock.now(), content=content)
+    outcomes = [Outcome(id, TENANT, 5, State.PENDING, notification=noted)]
+    outcomes += [Outcome(delivery_id(id, 2), TENANT, 6, State.SUPPRESSED, reason="opted_out")]
+    await api.world.store.history.append(outcomes)
+    rows = (await api.get("/v1/tally")).json()["tally"]
+    assert {"channel": "sms", "state": "suppressed", "reason": "opted_out", "count": 1} in rows
+    assert sum(row["count"] for row in rows if row["channel"] is None) == 1
+    assert (await api.get("/v1/tally", key=await api.key(OTHER))).json() == {"tally": []}
+    problem(await api.get("/v1/tally?since=now"), 400, "bad_parameter")
