@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tidings.cli.plain import CannotGoOn, say_error
+from tidings.cli.plain import CannotGoOn, command_line, say_error
 from tidings.model.errors import SettingsError, TidingsError
 
 COMMANDS = {
@@ -42,9 +42,7 @@ class Commands(TyperGroup):
         return typer.main.get_command(import_module(COMMANDS[cmd_name]).app)
 
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = command_line(cls=Commands, no_args_is_help=True)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import typer
 
-from tidings.cli.plain import CannotGoOn
+from tidings.cli.plain import CannotGoOn, command_line
 
-app = typer.Typer(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+app = command_line()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context) -> None:
-    """Run the benchmarks of a checkout; options are passed on to them."""
+    """Run the benchmarks of a checkout.
+
+    Options are passed on to them.
+    """
     here = Path(__file__).resolve()
     root = next((folder for folder in here.parents if (folder / "bench" / "__main__.py").exists()), None)
     if root is None:

@@ -21,12 +21,13 @@ from tidings.channels.registry import build, providers
 from tidings.channels.tools import Tools
 from tidings.cli.folder import DataFolder
 from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import command_line
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.model.vocabulary import Channel
 from tidings.sandbox import credentials as sandbox_credentials
 
-app = typer.Typer()
+app = command_line()
 
 _PATIENCE = 15.0
 _WIDTH = 80
@@ -42,9 +43,9 @@ class Finding(Struct, frozen=True):
 
 @app.command()
 def check(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
-    """Check the settings, and ask everything that they name: each provider, PostgreSQL, Kafka.
+    """Check the settings and everything that they name.
 
-    The exit code is 1 when something is wrong.
+    Each provider, PostgreSQL and Kafka are asked. The exit code is 1 when something is wrong.
     """
     settings = settings_from(settings_file, data_dir)
     path = settings_file or Path(DEFAULT_FILE)

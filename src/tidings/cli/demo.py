@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tidings.cli.client import Api
 from tidings.cli.folder import DataFolder, Running
 from tidings.cli.options import DataDir, SettingsFile, settings_from
-from tidings.cli.plain import CannotGoOn, say, step
+from tidings.cli.plain import CannotGoOn, command_line, say, step
 from tidings.cli.shop.account import account, show
 from tidings.cli.shop.day import MINUTES, plan
 from tidings.cli.shop.people import Person, people
@@ -30,7 +30,7 @@ from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import new_key, now, opened
 from tidings.model.tenant import Scope, Tenant
 
-app = typer.Typer()
+app = command_line()
 
 _PEOPLE_AT_ONCE = 1_000
 _START_WITHIN = 120.0
@@ -46,10 +46,10 @@ def demo(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Load a shop's people and templates, play a day of its orders through the API, and print the account of it.
+    """Play a day of a shop with 50,000 people.
 
-    It uses what `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not
-    close.
+    Its people, templates and orders go through the API; then the account of the day is printed. It uses what
+    `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not close.
     """
     folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
     with _running(folder, settings_file) as running:

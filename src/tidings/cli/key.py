@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from tidings.cli.options import DataDir, SettingsFile
-from tidings.cli.plain import CannotGoOn, say
+from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import DEMO_TENANT, dsn_from, new_key, now, opened
 from tidings.cli.times import local
 from tidings.model.tenant import ApiKey, Scope
 
-app = typer.Typer(help="Create, list and revoke a tenant's API keys.", no_args_is_help=True)
+app = command_line(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 OfTenant = Annotated[str, typer.Option("--tenant", help="The tenant's id.")]
 
@@ -35,7 +35,10 @@ def create(
 
 @app.command(name="list")
 def list_(tenant: OfTenant = DEMO_TENANT, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
-    """List a tenant's keys: the id, the start of the secret, and what each may do."""
+    """List a tenant's keys.
+
+    The id, the start of the secret, and what each may do.
+    """
     for key in asyncio.run(_list(dsn_from(settings_file, data_dir), tenant)):
         state = "works" if key.revoked_at is None else f"revoked {local(key.revoked_at)}"
         say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  since {local(key.created_at)}  {key.name}")
@@ -48,7 +51,10 @@ def revoke(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Revoke a key; every process of the API refuses it within a second."""
+    """Revoke a key.
+
+    Every process of the API refuses it within a second.
+    """
     key = asyncio.run(_revoke(dsn_from(settings_file, data_dir), tenant, id))
     say(f"{key.id} ({key.prefix}…) is revoked")
 

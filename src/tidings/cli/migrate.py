@@ -11,10 +11,10 @@ import typer
 from tidings.backends.postgres.migrate import PHASES
 from tidings.backends.postgres.migrate import migrate as apply
 from tidings.cli.options import DataDir, SettingsFile
-from tidings.cli.plain import say
+from tidings.cli.plain import command_line, say
 from tidings.cli.tenants import dsn_from
 
-app = typer.Typer()
+app = command_line()
 
 
 class Phase(StrEnum):
@@ -33,7 +33,10 @@ def migrate(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Bring the schema of the database up to date. It is safe to run at any time, and twice."""
+    """Bring the database's schema up to date.
+
+    It is safe to run at any time, and twice.
+    """
     phases = PHASES if phase is None else (phase.value,)
     applied = asyncio.run(apply(dsn_from(settings_file, data_dir), phases))
     say("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")

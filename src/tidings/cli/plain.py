@@ -9,8 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from tidings.model.errors import TidingsError
+
+
+def command_line(**options: Any) -> typer.Typer:
+    """A command, or a group of them, that looks like all others; `options` are Typer's."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
 
 
 class CannotGoOn(TidingsError):

@@ -18,10 +18,10 @@ import uvloop
 from tidings import wiring
 from tidings.cli.child import GRACE, READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
-from tidings.cli.plain import CannotGoOn, say
+from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 
-app = typer.Typer()
+app = command_line()
 
 
 @app.command()
@@ -31,9 +31,10 @@ def run(
     data_dir: DataDir = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Run one process with the given roles until SIGTERM, on a PostgreSQL that runs already.
+    """Run one process, by role.
 
-    It prints a line `ready {"<role>": "<address>"}` for each role that is ready.
+    It runs until SIGTERM, on a PostgreSQL that runs already, and prints a
+    line `ready {"<role>": "<address>"}` for each role that is ready.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if supervised:

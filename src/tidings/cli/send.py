@@ -10,11 +10,11 @@ import typer
 
 from tidings.cli.client import connect
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
-from tidings.cli.plain import CannotGoOn, command_name
+from tidings.cli.plain import CannotGoOn, command_line, command_name
 from tidings.cli.status import show
 from tidings.model.vocabulary import Channel, Priority
 
-app = typer.Typer()
+app = command_line()
 
 
 @app.command()
@@ -41,7 +41,10 @@ def send(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Send one notification: a template with its data, or a text, to a user or to addresses given here."""
+    """Send one notification.
+
+    A template with its data, or a text; to a stored user, or to addresses given here.
+    """
     inline = {"email": email, "phone": phone, "devices": device or None, "locale": locale}
     body: dict[str, Any] = {"to": _recipient(to, {name: value for name, value in inline.items() if value is not None})}
     if template is not None:

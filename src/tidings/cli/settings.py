@@ -13,10 +13,11 @@ from pydantic.fields import FieldInfo
 
 from tidings.channels.registry import config_of, providers
 from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import command_line
 from tidings.config import Settings
 from tidings.model.vocabulary import Channel
 
-app = typer.Typer()
+app = command_line()
 
 _HIDDEN = "(set, not shown)"
 _WIDTH = 100
@@ -28,7 +29,10 @@ def settings(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print the settings that apply (secrets hidden), or with --example a settings file to start from."""
+    """Print the settings that apply, or an example.
+
+    Secrets are hidden. The example is a settings file to start from.
+    """
     if example:
         typer.echo(example_file(), nl=False)
     else:

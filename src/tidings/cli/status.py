@@ -10,11 +10,12 @@ import typer
 
 from tidings.cli.client import Api, connect
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
+from tidings.cli.plain import command_line
 from tidings.cli.timeline import entries, render
 from tidings.model.vocabulary import State
 from tidings.policy.transitions import RESTING
 
-app = typer.Typer()
+app = command_line()
 
 _LOOK_AGAIN = 0.25
 
@@ -29,7 +30,10 @@ def status(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show the timeline of a notification: each delivery with its times, attempts, providers and reasons."""
+    """Show what became of a notification.
+
+    The timeline of each delivery, with times, attempts, providers and reasons.
+    """
     with connect(url, key, settings_file, data_dir) as api:
         show(api, id, follow=follow, as_json=as_json)
 

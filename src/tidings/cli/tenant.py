@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from tidings.cli.options import DataDir, SettingsFile
-from tidings.cli.plain import CannotGoOn, say
+from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import dsn_from, new_key, now, opened
 from tidings.cli.times import local
 from tidings.model.tenant import Scope, Tenant
 
-app = typer.Typer(help="Create and list tenants: the products and teams that send.", no_args_is_help=True)
+app = command_line(help="Create and list tenants.", no_args_is_help=True)
 
 
 @app.command()

@@ -20,12 +20,12 @@ from tidings.cli import first_start
 from tidings.cli.child import Child
 from tidings.cli.folder import DataFolder, Running
 from tidings.cli.options import DataDir, SettingsFile, settings_from
-from tidings.cli.plain import CannotGoOn, say, step
+from tidings.cli.plain import CannotGoOn, command_line, say, step
 from tidings.cli.ports import Wish, choose
 from tidings.cli.tenants import demo_key
 from tidings.config import Settings
 
-app = typer.Typer()
+app = command_line()
 
 ROLES = ("sandbox", "api", "worker")
 _READY_WITHIN = 60.0
@@ -42,7 +42,7 @@ def up(
     open_viewer: Annotated[bool, typer.Option("--open", help="Open the sandbox's viewer in the browser.")] = False,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Start everything on this machine and keep it running until Ctrl-C.
+    """Start everything on this machine, until Ctrl-C.
 
     PostgreSQL (unless database.dsn is set), the API, the worker, and the sandbox that stands in for the vendors.
     """
