@@ -168,5 +168,5 @@ def answered(schema: type[Struct], description: str, status: int = 200) -> dict[
 
 
 def instant(moment: datetime | None) -> int | None:
-    """A parameter's time in milliseconds since the epoch."""
-    return None if moment is None else int(moment.timestamp() * 1000)
+    """A parameter's time in milliseconds since the epoch; ids have no time before that, so nothing is older."""
+    return None if moment is None else max(0, int(moment.timestamp() * 1000))

@@ -138,6 +138,8 @@ async def test_list_filters_and_goes_on_by_cursor(api: Api) -> None:
     assert [n["id"] for n in odd["notifications"]] == sorted([ids[1], ids[3]], reverse=True)
     assert (await api.get("/v1/notifications?state=failed")).json()["notifications"] == []
     assert (await api.get("/v1/notifications?until=2020-01-01T00:00:00Z")).json()["notifications"] == []
+    ever = (await api.get("/v1/notifications?since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59Z")).json()
+    assert len(ever["notifications"]) == 5
     assert len((await api.get("/v1/notifications?since=2020-01-01T01:00:00%2B01:00")).json()["notifications"]) == 5
 
 
