@@ -31,8 +31,14 @@ Slotted: TypeAlias = tuple[int, Address]
 SuppressionList: TypeAlias = Mapping[tuple[str, Address], str]
 """The reasons of those `(tenant, address)` that must not be used."""
 
-FIRST_SLOT = {Channel.EMAIL: 1, Channel.SMS: 2, Channel.INAPP: 3, Channel.PUSH: 16}
-MAX_DEVICES = SLOTS - FIRST_SLOT[Channel.PUSH]
+_EMAIL_SLOT, _SMS_SLOT, _INAPP_SLOT, _PUSH_SLOT = 1, 2, 3, 16
+FIRST_SLOT = {
+    Channel.EMAIL: _EMAIL_SLOT,
+    Channel.SMS: _SMS_SLOT,
+    Channel.INAPP: _INAPP_SLOT,
+    Channel.PUSH: _PUSH_SLOT,
+}
+MAX_DEVICES = SLOTS - _PUSH_SLOT
 """How many devices of a person can be numbered; profiles with more are refused when they are stored."""
 
 NOBODY = Profile()
@@ -97,7 +103,10 @@ def channel_of(id: UUID) -> Channel:
 
 def wanted(notification: Notification, content: Sequence[Channel]) -> Sequence[Channel]:
     """The channels that the notification is for, in the sender's order: those it names, else all that have content."""
-    return tuple(dict.fromkeys(notification.channels)) or content
+    channels = notification.channels
+    if not channels:
+        return content
+    return channels if len(channels) == 1 else tuple(dict.fromkeys(channels))
 
 
 def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel]) -> list[Slotted]:
@@ -114,18 +123,17 @@ def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel
     found: list[Slotted] = []
     for channel in channels:
         if channel is Channel.EMAIL:
-            value = source.email
+            slot, value = _EMAIL_SLOT, source.email
         elif channel is Channel.SMS:
-            value = source.phone
+            slot, value = _SMS_SLOT, source.phone
         elif channel is Channel.INAPP:
-            value = to.user_id
+            slot, value = _INAPP_SLOT, to.user_id
         else:
-            first = FIRST_SLOT[Channel.PUSH]
             for place, device in enumerate(dict.fromkeys(source.devices[:MAX_DEVICES])):
-                found.append((first + place, Address(Channel.PUSH, device)))
+                found.append((_PUSH_SLOT + place, Address(Channel.PUSH, device)))
             continue
         if value:
-            found.append((FIRST_SLOT[channel], Address(channel, value)))
+            found.append((slot, Address(channel, value)))
     return found
 
 
@@ -244,7 +252,8 @@ def _unreachable(
     """The wanted channels on which there is nothing to do, with the reason."""
     if notification.to.user_id is not None and profile is None:
         return [(channel, Reason.UNKNOWN_USER) for channel in channels]
-    reached = {address.channel for _, address in found}
+    # A list: hashing a member of an enumeration costs more than looking through four.
+    reached = [address.channel for _, address in found]
     return [
         (channel, Reason.NO_CONTENT if channel not in content else Reason.NO_ADDRESS)
         for channel in channels

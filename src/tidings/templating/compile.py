@@ -78,12 +78,12 @@ class Part(Struct, frozen=True):
 
 
 class Localized(Struct, frozen=True):
-    """A channel's content in one locale: its parts by field, and what they make up."""
+    """A channel's content in one locale: its parts in the order of the fields of `kind`, None for an absent one."""
 
     locale: str
     direction: Direction
     kind: type[RenderedContent]
-    parts: tuple[tuple[str, Part], ...]
+    parts: tuple[Part | None, ...]
 
 
 class Chosen(Struct, frozen=True):
@@ -106,30 +106,31 @@ class Compiled:
         self.required = tuple(name for name, variable in version.variables.items() if variable.required)
         self._environment = environment
         self._contents = {channel: {each.locale: each for each in localized} for channel, localized in contents.items()}
-        self._choices: dict[tuple[Channel, str | None], Chosen] = {}
+        self._choices: dict[str | None, list[tuple[Channel, Chosen]]] = {}
 
     def parts(self) -> Iterable[Part]:
         """Every part of every channel and locale."""
         for localized in self._contents.values():
             for each in localized.values():
-                for _, part in each.parts:
-                    yield part
+                yield from (part for part in each.parts if part is not None)
 
     def choose(self, channel: Channel, locale: str | None) -> Chosen:
         """The content of `channel` in the best locale for a reader of `locale`. Raises TemplateError."""
-        key = (channel, locale)
-        chosen = self._choices.get(key)
-        if chosen is None:
-            available = self._contents.get(channel, {})
-            tag = best(locale, self.default_locale, available)
-            if tag is None:
-                raise TemplateError(f"version {self.number} of {self.name} has no content for {channel}", channel.value)
-            own = canonical(locale) if locale else None
-            same_language = own is not None and own.split("-")[0] == tag.split("-")[0].lower()
-            chosen = Chosen(available[tag], own if own is not None and same_language else tag)
-            if len(self._choices) >= _MAX_CHOICES:
-                self._choices.clear()
-            self._choices[key] = chosen
+        # Pairs: hashing a member of an enumeration costs more than looking through four.
+        known = self._choices.get(locale)
+        for at, chosen in known or ():
+            if at is channel:
+                return chosen
+        available = self._contents.get(channel, {})
+        tag = best(locale, self.default_locale, available)
+        if tag is None:
+            raise TemplateError(f"version {self.number} of {self.name} has no content for {channel}", channel.value)
+        own = canonical(locale) if locale else None
+        same_language = own is not None and own.split("-")[0] == tag.split("-")[0].lower()
+        chosen = Chosen(available[tag], own if own is not None and same_language else tag)
+        if len(self._choices) >= _MAX_CHOICES:
+            self._choices.clear()
+        self._choices.setdefault(locale, []).append((channel, chosen))
         return chosen
 
     def render(
@@ -138,11 +139,11 @@ class Compiled:
         """The content of `channel` for a reader. `data` are plain values. Raises TemplateError."""
         chosen = self.choose(channel, locale)
         content = chosen.content
-        values: dict[str, str] = {}
+        values: list[str | None] = []
         shielded: Mapping[str, Any] | None = None
-        for field, part in content.parts:
-            if part.literal is not None:
-                values[field] = part.literal
+        for part in content.parts:
+            if part is None or part.literal is not None:
+                values.append(None if part is None else part.literal)
                 continue
             context = data
             if part.careful or (part.present and not all(_has(data, path) for path in part.present)):
@@ -151,8 +152,8 @@ class Compiled:
             if part.reader:
                 reader = {"locale": chosen.reader, "direction": content.direction, "timezone": timezone or "UTC"}
                 context = {**context, **reader}
-            values[field] = self._render(part, context)
-        return content.kind(**values)
+            values.append(self._render(part, context))
+        return content.kind(*values)  # type: ignore[arg-type]  # the fields in their order, absent ones None
 
     def _render(self, part: Part, context: Mapping[str, Any]) -> str:
         for name in part.shadowed:
@@ -181,9 +182,8 @@ def compile_version(version: TemplateVersion, *, undefined: str = "strict") -> C
     for locale, content in version.contents.items():
         for channel, source in _sources(content):
             parts = tuple(
-                (field, _part(environment, locale, channel, field, text))
+                None if text is None else _part(environment, locale, channel, field, text)
                 for field, text in structs.asdict(source).items()
-                if text is not None
             )
             localized = Localized(locale, direction(locale), type(source), parts)
             contents.setdefault(channel, []).append(localized)
@@ -258,7 +258,13 @@ def _part(environment: minijinja.Environment, locale: str, channel: Channel, fie
 
 
 def _asks_for_reader(found: Iterable[Piece]) -> bool:
-    return any(token.text in IMPLICIT or token.text in FOR_THE_READER for piece in found for token in piece.tokens)
+    for piece in found:
+        before = ""
+        for token in piece.tokens:
+            if token.text in (FOR_THE_READER if before == "|" else IMPLICIT) and before != ".":
+                return True
+            before = token.text
+    return False
 
 
 def _run(environment: minijinja.Environment, part: Part, context: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ class TemplateRenderer:
         self._clock = clock
         self._capacity = capacity
         self._compiled: OrderedDict[_Key, Compiled] = OrderedDict()
+        self._channels: OrderedDict[_Key, tuple[Channel, ...]] = OrderedDict()
         self._published: OrderedDict[tuple[str, str], tuple[int, PublishedTemplate]] = OrderedDict()
 
     async def published(self, tenant: str, name: str) -> PublishedTemplate | None:
@@ -62,8 +63,11 @@ class TemplateRenderer:
         if version is None:
             self._published.pop(key, None)
             return None
-        compiled = self._keep(tenant, version)
-        template = PublishedTemplate(TemplateRef(name, version.version), compiled.channels, compiled.required)
+        template = PublishedTemplate(
+            ref=TemplateRef(name, version.version),
+            channels=_channels(version),
+            required=tuple(name for name, variable in version.variables.items() if variable.required),
+        )
         self._published[key] = (now, template)
         self._published.move_to_end(key)
         while len(self._published) > self._capacity:
@@ -76,10 +80,16 @@ class TemplateRenderer:
 
     async def channels(self, tenant: str, ref: TemplateRef) -> tuple[Channel, ...]:
         """The channels that this version has content for. Raises NotFound."""
-        compiled = await self._version((tenant, ref.name, ref.version))
-        if compiled is None:
-            raise NotFound("template version", f"{ref.name}@{ref.version}")
-        return compiled.channels
+        key = (tenant, ref.name, ref.version)
+        known = self._channels.get(key)
+        if known is None:
+            version = await self._store.version(*key)
+            if version is None:
+                raise NotFound("template version", f"{ref.name}@{ref.version}")
+            known = self._channels[key] = _channels(version)
+            while len(self._channels) > self._capacity:
+                self._channels.popitem(last=False)
+        return known
 
     async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
         """The content of each delivery on its channel, in the best locale, in order."""
@@ -132,28 +142,22 @@ class TemplateRenderer:
         return found
 
     async def _loaded(self, key: _Key) -> Compiled | TemplateError | None:
+        """The version, compiled and kept; the error of one that cannot be compiled (any more)."""
+        version = await self._store.version(*key)
+        if version is None:
+            return None
         try:
-            return await self._version(key)
+            compiled = self._compiled[key] = compile_version(version)
         except TemplateError as error:
             return error
-
-    async def _version(self, key: _Key) -> Compiled | None:
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            version = await self._store.version(*key)
-            if version is not None:
-                compiled = self._keep(key[0], version)
+        while len(self._compiled) > self._capacity:
+            self._compiled.popitem(last=False)
         return compiled
 
-    def _keep(self, tenant: str, version: TemplateVersion) -> Compiled:
-        key = (tenant, version.name, version.version)
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            compiled = self._compiled[key] = compile_version(version)
-            while len(self._compiled) > self._capacity:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(key)
-        return compiled
+
+def _channels(version: TemplateVersion) -> tuple[Channel, ...]:
+    found = {channel for content in version.contents.values() for channel in content.channels()}
+    return tuple(channel for channel in Channel if channel in found)
 
 
 def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
