@@ -18,6 +18,8 @@ from tidings.policy.transitions import RESTING
 app = command_line()
 
 _LOOK_AGAIN = 0.25
+_RECEIPTS_WITHIN = 2.0
+"""Seconds without news after which no receipt is waited for any more."""
 
 
 @app.command()
@@ -39,23 +41,33 @@ def status(
 
 
 def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
-    """Print a notification. With `follow` first its facts as they come, until its state rests."""
+    """Print a notification. With `follow` first its facts as they come, until nothing more is to be expected."""
     view = _read(api, id)
     shown = 0
-    while follow and State(view["state"]) not in RESTING:
-        if not as_json:
-            for line in entries(view["timeline"][shown:], view["created_at"]):
-                typer.echo(line)
+    last_news = time.monotonic()
+    while follow and _goes_on(view, time.monotonic() - last_news):
+        if len(view["timeline"]) > shown:
+            last_news = time.monotonic()
+            if not as_json:
+                for line in entries(view["timeline"][shown:], view["created_at"]):
+                    typer.echo(line)
             shown = len(view["timeline"])
         time.sleep(_LOOK_AGAIN)
         view = _read(api, id)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(view)).decode())
         return
-    if shown:
+    if shown and not as_json:
         typer.echo()
     for line in render(view):
         typer.echo(line)
+
+
+def _goes_on(view: dict[str, Any], silence: float) -> bool:
+    states = [State(delivery["state"]) for delivery in view["deliveries"]] or [State(view["state"])]
+    if any(state not in RESTING for state in states):
+        return True
+    return State.SENT in states and silence < _RECEIPTS_WITHIN
 
 
 def _read(api: Api, id: str) -> dict[str, Any]:
