@@ -25,7 +25,7 @@ def unseal(tenant: str, listing: str, cursor: str | None) -> str | None:
     that was cut, altered or taken from elsewhere from one that we wrote.
 
     Raises:
-        Invalid: `bad_cursor`.
+        Invalid: `invalid_cursor`.
     """
     if cursor is None:
         return None
@@ -47,4 +47,4 @@ def _check(tenant: str, listing: str, body: bytes) -> bytes:
 
 
 def _bad() -> Invalid:
-    return Invalid("bad_cursor", "this cursor was not given out by this listing; start again without a cursor")
+    return Invalid("invalid_cursor", "this cursor was not given out by this listing; start again without a cursor")

@@ -148,7 +148,7 @@ def _id(text: str, path: str) -> UUID:
     try:
         return from_text(DELIVERY_PREFIX, text)
     except BadId as error:
-        raise Invalid("bad_id", str(error), path) from error
+        raise Invalid("invalid_id", str(error), path) from error
 
 
 def _answer(item: InboxItem) -> ItemAnswer:

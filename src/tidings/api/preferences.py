@@ -81,7 +81,7 @@ def preferences_of(shape: PreferencesShape, path: str) -> Preferences:
     for category, refused in shape.opted_out.items():
         if category != EVERY_CATEGORY and not _CATEGORY.fullmatch(category):
             raise Invalid(
-                "bad_name",
+                "invalid_name",
                 "a category is * or 1 to 64 letters, digits, '.', '_' or '-', and starts with a letter or digit",
                 f"{path}.opted_out",
             )

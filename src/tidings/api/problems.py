@@ -26,7 +26,7 @@ from tidings.model.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 
-_BAD_REQUEST = frozenset({"malformed_json", "bad_cursor", "invalid_idempotency_key"})
+_BAD_REQUEST = frozenset({"malformed_json", "invalid_cursor", "invalid_idempotency_key"})
 _UNPROCESSABLE_CONFLICTS = frozenset({"idempotency_key_reused"})
 _encoder = msgspec.json.Encoder()
 
@@ -102,7 +102,7 @@ def refusal(error: TidingsError) -> Refused:
         case Conflict():
             return Refused(422 if error.code in _UNPROCESSABLE_CONFLICTS else 409, error.code, error.detail)
         case BadReceipt():
-            return Refused(403, "bad_receipt", str(error))
+            return Refused(403, "invalid_receipt", str(error))
         case TemplateError():
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
         case Unavailable():
@@ -148,7 +148,7 @@ def of_validation(errors: Sequence[Any]) -> Refused:
     if place == "body":
         return Refused(422, code, detail + rest, path=json_path(inner))
     name = str(inner[0]) if inner else str(place)
-    return Refused(400, "bad_parameter", f"{name}: {detail}{rest}", parameter=name)
+    return Refused(400, "invalid_parameter", f"{name}: {detail}{rest}", parameter=name)
 
 
 def code_and_detail(error: Any) -> tuple[str, str]:

@@ -202,5 +202,5 @@ def _read_item(raw: Any, path: str) -> tuple[str, Profile, Preferences | None]:
         where = path + problems.json_path(first["loc"]).removeprefix("$")
         raise Refused(422, code, detail, path=where) from error
     if not _USER_ID.fullmatch(item.user_id):
-        raise Invalid("bad_name", "a user_id is 1 to 200 characters without control characters", f"{path}.user_id")
+        raise Invalid("invalid_name", "a user_id is 1 to 200 characters without control characters", f"{path}.user_id")
     return item.user_id, profile_of(item, path), _preferences(item, f"{path}.preferences")

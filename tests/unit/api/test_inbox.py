@@ -39,7 +39,7 @@ async def test_it_lists_newest_first_by_cursor(api: Api) -> None:
         "archived_at": None,
     }
     await api.put("/v1/users/ada", {})
-    problem(await api.get(f"/v1/users/ada/inbox?cursor={first['next']}"), 400, "bad_cursor")
+    problem(await api.get(f"/v1/users/ada/inbox?cursor={first['next']}"), 400, "invalid_cursor")
 
 
 async def test_items_are_marked_and_marks_are_taken_back(api: Api) -> None:
@@ -60,8 +60,8 @@ async def test_items_are_marked_and_marks_are_taken_back(api: Api) -> None:
 BAD_MARKS: list[tuple[dict[str, object], str, str]] = [
     ({}, "ids_or_all", "$"),
     ({"all": True, "ids": []}, "ids_or_all", "$"),
-    ({"ids": ["x"]}, "bad_id", "$.ids[0]"),
-    ({"ids": ["ntf_01k00000000000000000000000"]}, "bad_id", "$.ids[0]"),
+    ({"ids": ["x"]}, "invalid_id", "$.ids[0]"),
+    ({"ids": ["ntf_01k00000000000000000000000"]}, "invalid_id", "$.ids[0]"),
     ({"ids": ["dlv_01k00000000000000000000000"] * 1001}, "too_many", "$.ids"),
     ({"ids": [1]}, "wrong_type", "$.ids[0]"),
     ({"all": "true"}, "wrong_type", "$.all"),
@@ -71,6 +71,6 @@ BAD_MARKS: list[tuple[dict[str, object], str, str]] = [
 async def test_a_bad_mark(api: Api) -> None:
     for body, code, path in BAD_MARKS:
         assert problem(await api.post(f"{INBOX}/read", body), 422, code)["path"] == path
-    unknown = problem(await api.post(f"{INBOX}/burn", {"all": True}), 400, "bad_parameter")
+    unknown = problem(await api.post(f"{INBOX}/burn", {"all": True}), 400, "invalid_parameter")
     assert unknown["parameter"] == "mark"
     problem(await api.post("/v1/users/nobody/inbox/read", {"all": True}), 404, "not_found")

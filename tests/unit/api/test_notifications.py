@@ -152,7 +152,7 @@ async def test_list_names_the_bad_parameter(api: Api) -> None:
         ("since=yesterday", "since"),
         ("since=2026-01-01T00:00:00", "since"),
     ]:
-        told = problem(await api.get(f"/v1/notifications?{query}"), 400, "bad_parameter")
+        told = problem(await api.get(f"/v1/notifications?{query}"), 400, "invalid_parameter")
         assert told["parameter"] == parameter
 
 
@@ -163,9 +163,9 @@ async def test_cursor_that_was_altered_or_taken_elsewhere_is_refused(api: Api) -
     cursor = (await api.get("/v1/notifications?limit=1")).json()["next"]
     swapped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
     for bad in (swapped, cursor[:-3], "x", "%F0%9F%8E%81", "", "A" * 5000):
-        problem(await api.get(f"/v1/notifications?cursor={bad}"), 400, "bad_cursor")
-    problem(await api.get(f"/v1/notifications?cursor={cursor}", key=await api.key(OTHER)), 400, "bad_cursor")
-    problem(await api.get(f"/v1/suppressions?cursor={cursor}"), 400, "bad_cursor")
+        problem(await api.get(f"/v1/notifications?cursor={bad}"), 400, "invalid_cursor")
+    problem(await api.get(f"/v1/notifications?cursor={cursor}", key=await api.key(OTHER)), 400, "invalid_cursor")
+    problem(await api.get(f"/v1/suppressions?cursor={cursor}"), 400, "invalid_cursor")
 
 
 async def test_cancel_marks_what_is_on_its_way(api: Api) -> None:

@@ -24,7 +24,7 @@ async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
 
 
 async def test_receipts_refused(api: Api) -> None:
-    problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "bad_receipt")
+    problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
     problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
     problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
 
@@ -62,4 +62,4 @@ async def test_the_tally_counts_where_everything_rests(api: Api) -> None:
     assert {"channel": "sms", "state": "suppressed", "reason": "opted_out", "count": 1} in rows
     assert sum(row["count"] for row in rows if row["channel"] is None) == 1
     assert (await api.get("/v1/tally", key=await api.key(OTHER))).json() == {"tally": []}
-    problem(await api.get("/v1/tally?since=now"), 400, "bad_parameter")
+    problem(await api.get("/v1/tally?since=now"), 400, "invalid_parameter")

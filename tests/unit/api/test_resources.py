@@ -11,7 +11,7 @@ async def test_categories(api: Api) -> None:
     listed = (await api.get("/v1/categories")).json()["categories"]
     assert [category["name"] for category in listed] == ["marketing", "security"]
     problem(await api.put("/v1/categories/security", {"critical": "yes"}), 422, "wrong_type")
-    assert problem(await api.put("/v1/categories/-x", {}), 400, "bad_parameter")["parameter"] == "name"
+    assert problem(await api.put("/v1/categories/-x", {}), 400, "invalid_parameter")["parameter"] == "name"
 
 
 async def test_suppressions(api: Api) -> None:
@@ -31,7 +31,7 @@ async def test_suppressions(api: Api) -> None:
     assert (await api.delete("/v1/suppressions/sms/%2B4930901820")).status == 204
     problem(await api.delete("/v1/suppressions/email/u0@example.com"), 404, "not_found")
     problem(await api.delete("/v1/suppressions/email/nonsense"), 404, "not_found")
-    problem(await api.delete("/v1/suppressions/fax/u1@example.com"), 400, "bad_parameter")
+    problem(await api.delete("/v1/suppressions/fax/u1@example.com"), 400, "invalid_parameter")
 
 
 async def test_a_device_token_with_slashes_can_be_taken_off_the_list(api: Api) -> None:

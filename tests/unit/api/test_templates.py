@@ -111,7 +111,7 @@ async def test_what_does_not_exist(api: Api) -> None:
     ]:
         problem(await api.call(method, f"/v1/templates{path}", body), 404, "not_found")
     for version in ("0", "x", "9" * 30):
-        told = problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "bad_parameter")
+        told = problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "invalid_parameter")
         assert told["parameter"] == "version"
 
 

@@ -72,7 +72,7 @@ BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
         "$.preferences.quiet_hours.start",
     ),
     ({"preferences": {"quiet_hours": {"start": "22:00"}}}, "missing_field", "$.preferences.quiet_hours.end"),
-    ({"preferences": {"opted_out": {"a b": "all"}}}, "bad_name", "$.preferences.opted_out"),
+    ({"preferences": {"opted_out": {"a b": "all"}}}, "invalid_name", "$.preferences.opted_out"),
 ]
 
 
@@ -103,7 +103,7 @@ async def test_a_batch_answers_each_in_order(api: Api) -> None:
     assert [(result["error"]["code"], result["error"]["path"]) for result in results[1:4]] == [
         ("wrong_type", "$.users[1]"),
         ("missing_field", "$.users[2].user_id"),
-        ("bad_name", "$.users[3].user_id"),
+        ("invalid_name", "$.users[3].user_id"),
     ]
     assert (await api.get("/v1/users/a")).json()["email"] == "later@example.com"
 
