@@ -23,7 +23,7 @@ from tidings.policy.locale import Direction, best, canonical, direction
 from tidings.templating.formats import FILTERS, FOR_THE_READER
 from tidings.templating.guard import METHOD_NAMES, Piece, check, method_paths
 
-FUEL = 100_000
+FUEL = 50_000
 """What one part may spend: one for each instruction and for every 64 bytes that it makes or reads."""
 
 MAX_OUTPUT = 1_000_000
