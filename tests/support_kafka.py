@@ -92,6 +92,7 @@ class KafkaBroker:
         self._controller_port = free_port()
         self._settings = dict(SETTINGS) | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -117,20 +118,24 @@ class KafkaBroker:
         if not file.exists():
             self._format(jars, file)
         command = ["java", "-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.Kafka", str(file)]
-        if setpriv := shutil.which("setpriv"):
-            command = [setpriv, "--pdeathsig", "KILL", *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
             )
+        # When this process is killed the pipe closes, and the broker ends with it.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'cat > /dev/null; kill -9 "$0"', str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._wait(timeout)
 
     def kill(self) -> None:
         """End it as a power cut does."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
-            self._process = None
+            self._ended()
 
     def stop(self, timeout: float = 30.0) -> None:
         """End it in order."""
@@ -140,8 +145,7 @@ class KafkaBroker:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
-            self._process = None
+            self._ended()
 
     def restart(self) -> None:
         """Kill it and start it again on the same port with the same data."""
@@ -157,6 +161,15 @@ class KafkaBroker:
         """End a pause."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+    def _ended(self) -> None:
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
 
     def _format(self, jars: Path, file: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

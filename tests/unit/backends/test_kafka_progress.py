@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.backends.kafka.progress import MOST_RUNS, Progress, Runs, runs_of, serial_of
+from tidings.backends.kafka.progress import MOST_RUNS, Progress, Runs, runs_of
 
 run = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 steps = st.lists(st.tuples(st.sampled_from(["add", "discard"]), run), max_size=30)
@@ -66,7 +66,7 @@ def test_offsets_that_hold_nothing_do_not_hold_up_the_prefix() -> None:
 
 
 def test_a_log_that_was_made_anew_is_read_from_its_start() -> None:
-    progress = Progress(1000, "n=1;b=0+5;d=10+5")
+    progress = Progress(1000, "b=0+5;d=10+5")
     assert progress.arrives(0)
     assert progress.base == 0
     assert not progress.marked(0)
@@ -84,7 +84,7 @@ def test_what_was_begun_comes_back_marked_and_what_was_done_does_not_come_back()
     progress.begin([(1000, 1020)])
     progress.finish([(1004, 1008)])
     progress.forget([(1012, 1014)])
-    later = Progress(progress.base, progress.metadata(5))
+    later = Progress(progress.base, progress.metadata())
     out = [offset for offset in range(1000, 1030) if later.arrives(offset)]
     assert out == [*range(1000, 1004), *range(1008, 1030)]
     assert [offset for offset in out if later.marked(offset)] == [
@@ -97,8 +97,8 @@ def test_what_was_begun_comes_back_marked_and_what_was_done_does_not_come_back()
 def test_a_mark_outlives_giving_back_and_further_crashes() -> None:
     progress = arrived(0, 10)
     progress.begin([(0, 4)])
-    for serial in range(3):
-        progress = Progress(progress.base, progress.metadata(serial))
+    for _ in range(3):
+        progress = Progress(progress.base, progress.metadata())
         assert [offset for offset in range(10) if progress.arrives(offset) and progress.marked(offset)] == [0, 1, 2, 3]
         progress.begin([(0, 10)])
         progress.forget([(0, 10)])
@@ -111,7 +111,7 @@ def test_a_lease_that_ran_out_marks() -> None:
     progress.mark([(0, 2)])
     assert progress.marked(0)
     progress.forget([(0, 2)])
-    assert Progress(progress.base, progress.metadata(1)).marked(1)
+    assert Progress(progress.base, progress.metadata()).marked(1)
 
 
 def test_a_long_text_is_cut_on_the_safe_side() -> None:
@@ -121,9 +121,8 @@ def test_a_long_text_is_cut_on_the_safe_side() -> None:
     odd = [(10**12 + number, 10**12 + number + 1) for number in range(1, count, 2)]
     progress.begin(even)
     progress.finish(odd)
-    text = progress.metadata(2**40)
+    text = progress.metadata()
     assert len(text) < 4096
-    assert serial_of(text) == 2**40
     later = Progress(progress.base, text)
     handed = [offset for offset in range(10**12, 10**12 + count) if later.arrives(offset)]
     assert {start for start, _ in even} <= set(handed)
@@ -150,13 +149,13 @@ def test_any_mixture_loses_no_mark_and_commits_nothing_undone(data: st.DataObjec
     base = progress.base
     assert base is not None
     assert set(range(base)) <= done
-    later = Progress(base, progress.metadata(1))
+    later = Progress(base, progress.metadata())
     handed = {offset for offset in range(base, count) if later.arrives(offset)}
     assert handed == set(range(count)) - done
     assert {offset for offset in handed if later.marked(offset)} == begun
 
 
-def test_serials() -> None:
-    assert serial_of(None) is None
-    assert serial_of("") is None
-    assert serial_of("of another client") is None
+def test_the_text_of_another_client_says_nothing() -> None:
+    progress = Progress(7, "of another client")
+    assert progress.arrives(7)
+    assert not progress.marked(7)

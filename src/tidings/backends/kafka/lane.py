@@ -8,7 +8,6 @@ with the next such commit, or after `commit_interval`; a crash in between repeat
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 from collections import deque
@@ -18,13 +17,16 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tidings.backends.kafka.ledger import Batch, Ledger
-from tidings.backends.kafka.progress import serial_of
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
 
 _TICK = 0.1
 """Seconds between two looks at the clock while nothing comes."""
+_IDLE_TICK = 0.25
+"""The same while nothing is claimed either."""
 _SHORTEST_WAIT = 0.05
+_PATIENCE = 2.0
+"""Seconds after which a commit that is not confirmed counts as trouble."""
 _HANDOVER = 10.0
 """Seconds that a claim waits for the confirmation of a commit after its own waiting time is over."""
 _IDLE_AHEAD = 50
@@ -58,12 +60,10 @@ class Lane:
         self._changed = threading.Condition()
         self._ledger = Ledger()
         self._requests: deque[Request] = deque()
-        self._serials = itertools.count(1)
-        self._beginning: dict[int, list[tuple[Request, Batch]]] = {}
+        self._asked_at: float | None = None
         self._failure: str | None = None
         self._probed = self._committed_at = self._held_until = 0.0
-        self._paused = False
-        self._stopping = False
+        self._paused = self._assigned = self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"tidings-kafka-{self._name}", daemon=True)
         self._thread.start()
 
@@ -80,8 +80,8 @@ class Lane:
         try:
             await asyncio.wait([request.answer], timeout=max(max_wait, _SHORTEST_WAIT))
             if not request.answer.done() and self._withdraw(request):
-                if self._failure is not None:
-                    raise Unavailable(f"Kafka does not serve {self._name}: {self._failure}")
+                if (why := self._trouble()) is not None:
+                    raise Unavailable(f"Kafka does not serve {self._name}: {why}")
                 return None
             await asyncio.wait([request.answer], timeout=_HANDOVER)
         except asyncio.CancelledError:
@@ -161,12 +161,9 @@ class Lane:
                 self._fail(str(error.args[0]))
                 with self._changed:
                     self._ledger.revoke_all()
-                    for begun in list(self._beginning.values()):
-                        self._take_back(begun)
-                    self._beginning.clear()
                     self._changed.wait_for(lambda: self._stopping, _REVIVAL)
         with self._changed:
-            left = [*self._requests, *(request for begun in self._beginning.values() for request, _ in begun)]
+            left = list(self._requests)
             self._requests.clear()
         for request in left:
             self._answer(request, Unavailable("this client of the queue is closed"))
@@ -184,8 +181,10 @@ class Lane:
                 self._serve(consumer)
             if now - self._committed_at >= self._settings.commit_interval:
                 self._commit(consumer)
-            if self._failure is not None and now - self._probed >= _REVIVAL:
+            if (self._failure is not None or not self._assigned) and now - self._probed >= _REVIVAL:
                 self._probe(consumer)
+        if self._ledger.dirty:
+            self._probe(consumer)
         self._commit(consumer)
 
     def _fetch(self, consumer: Consumer) -> list[Message]:
@@ -193,19 +192,15 @@ class Lane:
         with self._changed:
             wanted = sum(request.max_items for request in self._requests)
             waiting = len(self._ledger.waiting)
+            tick = _TICK if self._ledger.active else _IDLE_TICK
             if not wanted and waiting:
                 self._changed.wait(_TICK)
                 wanted = sum(request.max_items for request in self._requests)
         self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
-        if not wanted:
-            return self._readable(consumer.consume(1, 0 if waiting else _TICK))
-        missing = min(max(wanted - waiting, 1), _MOST_AT_ONCE)
-        messages = consumer.consume(missing, 0)
-        if not messages and not waiting:
-            # `consume` of many would wait for all of them.
-            messages = consumer.consume(1, _TICK)
-            if messages:
-                messages += consumer.consume(missing, 0)
+        # `consume` of many would wait for all of them: wait for one, then take what else is there.
+        messages = consumer.consume(1, 0 if waiting else tick)
+        if messages and wanted > waiting + 1:
+            messages += consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0)
         return self._readable(messages)
 
     def _readable(self, messages: Sequence[Message]) -> list[Message]:
@@ -231,41 +226,47 @@ class Lane:
                 (at_once if request.lease is None else begun).append((request, batch))
         for request, batch in at_once:
             self._answer(request, batch)
-        if begun:
-            self._commit(consumer, begun)
-
-    def _commit(self, consumer: Consumer, begun: list[tuple[Request, Batch]] | None = None) -> None:
-        """Commit what is dirty, and with it the beginning of these batches."""
+        if not begun:
+            return
+        if self._commit(consumer, wait=True):
+            for request, batch in begun:
+                self._answer(request, batch)
+            return
         with self._changed:
-            serial = next(self._serials)
-            offsets = self._ledger.snapshot(serial)
-            if begun:
-                self._beginning[serial] = begun
+            self._take_back(begun)
+        self._held_until = time.monotonic() + _TICK
+
+    def _commit(self, consumer: Consumer, *, wait: bool = False) -> bool:
+        """Commit what is dirty; with `wait`, whether that was confirmed."""
+        if self._stopping and self._failure is not None:
+            return False  # closing would wait for the answer, for most of a minute
+        with self._changed:
+            offsets = self._ledger.snapshot()
         self._committed_at = time.monotonic()
         if not offsets:
-            return
+            return True
         places = [TopicPartition(self._topic, number, base, metadata=text) for number, base, text in offsets]
         try:
-            consumer.commit(offsets=places, asynchronous=True)
+            if not wait:
+                consumer.commit(offsets=places, asynchronous=True)
+                return True
+            self._asked_at = self._committed_at
+            return self._on_commit(None, consumer.commit(offsets=places, asynchronous=False))
         except KafkaException as error:
-            self._on_commit(error.args[0], places)
+            return self._on_commit(error.args[0], places)
+        finally:
+            self._asked_at = None
 
-    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
-        """A commit was confirmed, or failed. Called by the consumer inside `consume`."""
+    def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> bool:
+        """A commit was confirmed, or failed. Called by the consumer inside `consume` for those that nobody awaits."""
         error = error or next((place.error for place in places if place.error is not None), None)
-        serial = next((serial for place in places if (serial := serial_of(place.metadata)) is not None), None)
+        if error is None:
+            self._failure = None
+            return True
         with self._changed:
-            begun = [] if serial is None else self._beginning.pop(serial, [])
-            if error is not None:
-                self._ledger.soil([place.partition for place in places])
-                self._take_back(begun)
-        if error is not None:
-            self._held_until = time.monotonic() + _TICK
-            self._fail(f"a commit failed: {error.str()}")
-            return
-        self._failure = None
-        for request, batch in begun:
-            self._answer(request, batch)
+            self._ledger.soil([place.partition for place in places])
+        self._fail(f"a commit failed: {error.str()}")
+        return False
 
     def _take_back(self, begun: list[tuple[Request, Batch]]) -> None:
         """These batches could not be begun: their claimers wait on. Called under the lock."""
@@ -307,6 +308,7 @@ class Lane:
             with self._changed:
                 self._ledger.assign(place.partition, base, place.metadata or "")
         self._paused = False
+        self._assigned = True
         # Without the metadata in the list: that is for commits.
         consumer.incremental_assign([TopicPartition(self._topic, p.partition, p.offset) for p in known or places])
 
@@ -315,9 +317,6 @@ class Lane:
         numbers = {place.partition for place in places}
         deadline = time.monotonic() + self._settings.drain
         with self._changed:
-            for begun in list(self._beginning.values()):
-                self._take_back(begun)
-            self._beginning.clear()
             while self._ledger.busy(numbers) and not self._stopping and time.monotonic() < deadline:
                 self._changed.wait(_TICK)
                 self._ledger.expire(time.monotonic())
@@ -336,6 +335,13 @@ class Lane:
 
     # --- trouble ---
 
+    def _trouble(self) -> str | None:
+        """What is wrong, as far as anybody can tell; the thread itself may hang in a call."""
+        asked_at = self._asked_at
+        if asked_at is not None and time.monotonic() - asked_at > _PATIENCE:
+            return "it does not confirm a commit"
+        return self._failure
+
     def _told(self, error: KafkaError) -> None:
         if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION} or error.fatal():  # noqa: SLF001
             self._fail(error.str())
@@ -346,7 +352,7 @@ class Lane:
         self._failure = why
 
     def _probe(self, consumer: Consumer) -> None:
-        """Whether the broker is back: nothing else would tell an idle lane."""
+        """Whether the broker is there, and the topic: nothing else would tell a lane that gets nothing."""
         self._probed = time.monotonic()
         try:
             known = consumer.list_topics(self._topic, timeout=_REVIVAL / 2).topics[self._topic]

@@ -135,13 +135,13 @@ class Ledger:
         """Whether a claim holds items of these partitions."""
         return any(partition.number in numbers for batch in self._open for partition in batch.partitions)
 
-    def snapshot(self, serial: int, numbers: Collection[int] | None = None) -> list[tuple[int, int, str]]:
-        """What is to be committed (of these partitions), as (partition, offset, text), and from now on counts as so."""
+    def snapshot(self) -> list[tuple[int, int, str]]:
+        """What is to be committed, as (partition, offset, text); from now on it counts as committed."""
         offsets = []
         for number, partition in self._partitions.items():
             base = partition.progress.base
-            if partition.dirty and base is not None and (numbers is None or number in numbers):
-                offsets.append((number, base, partition.progress.metadata(serial)))
+            if partition.dirty and base is not None:
+                offsets.append((number, base, partition.progress.metadata()))
                 partition.dirty = False
         return offsets
 
@@ -155,6 +155,11 @@ class Ledger:
     def dirty(self) -> bool:
         """Whether there is something to commit."""
         return any(partition.dirty for partition in self._partitions.values())
+
+    @property
+    def active(self) -> bool:
+        """Whether time may bring something to do: a lease to end, a commit to make."""
+        return bool(self._open) or self.dirty
 
     def _return(self, batch: Batch) -> None:
         """Its claimer lost it, perhaps half way through."""

@@ -138,13 +138,13 @@ class Progress:
         """How many items before the offset `end` are not done."""
         return max(0, end - (self._base or 0) - len(self._done))
 
-    def metadata(self, serial: int) -> str:
-        """The text to commit beside `base`; `serial` tells commits apart."""
+    def metadata(self) -> str:
+        """The text to commit beside `base`."""
         base = self._base or 0
         begun, done = list(self._begun), list(self._done)
         if len(begun) > MOST_RUNS:
             begun[MOST_RUNS - 1 :] = [(begun[MOST_RUNS - 1][0], begun[-1][1])]
-        return f"n={serial};b={_written(begun, base)};d={_written(done[:MOST_RUNS], base)}"
+        return f"b={_written(begun, base)};d={_written(done[:MOST_RUNS], base)}"
 
     def _finished(self, start: int, end: int) -> None:
         self._begun.discard(start, end)
@@ -165,9 +165,3 @@ def _parsed(text: str, base: int) -> Iterator[Run]:
     for run in text.split(",") if text else ():
         distance, _, length = run.partition("+")
         yield base + int(distance), base + int(distance) + int(length)
-
-
-def serial_of(text: str | None) -> int | None:
-    """The serial in the text of a commit."""
-    head = (text or "").partition(";")[0]
-    return int(head[2:]) if head.startswith("n=") else None

@@ -29,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OPENING = 10.0
-_LEAVING = 15.0
+_LEAVING = 8.0
 _log = structlog.get_logger("tidings.kafka")
 
 
@@ -126,7 +126,7 @@ class KafkaQueue:
         try:
             await asyncio.get_running_loop().run_in_executor(self._beside, self._end)
         finally:
-            self._beside.shutdown(wait=False)
+            self._beside.shutdown()
 
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `call`, which blocks, gives."""

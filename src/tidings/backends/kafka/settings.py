@@ -47,6 +47,8 @@ class KafkaSettings(Struct, frozen=True):
             "bootstrap.servers": self.brokers,
             "client.id": "tidings",
             "error_cb": on_error,
+            # What matters comes through `error_cb` and the calls; the rest repeats itself at each try to connect.
+            "log_level": 2,
             "logger": _logger,
             "reconnect.backoff.max.ms": 1000,
             "socket.connection.setup.timeout.ms": 5000,
@@ -72,7 +74,7 @@ class KafkaSettings(Struct, frozen=True):
         topic: str,
         group: str,
         on_error: Callable[[KafkaError], None],
-        on_commit: Callable[[KafkaError | None, list[Any]], None],
+        on_commit: Callable[[KafkaError | None, list[Any]], object],
     ) -> dict[str, Any]:
         """By hand: nothing is committed but what the ledger says. Memory for what is fetched ahead is bounded."""
         return self.client(on_error) | {
