@@ -19,6 +19,7 @@ from bench.servers import Process, free_port, python
 from bench.vendor import Count
 
 _DRAIN_DEADLINE = 180.0
+_STALL_DEADLINE = 20.0
 _LOAD_DEADLINE = 300.0
 
 
@@ -198,7 +199,15 @@ class Bench:
         )
 
     def _await_arrivals(self, count: int) -> None:
-        eventually(lambda: self._vendor.count().arrivals >= count, _DRAIN_DEADLINE, f"{count} arrivals at the vendor")
+        """Return when `count` have arrived; give up when none arrives for a while."""
+        seen, since = -1, time.monotonic()
+        while seen < count:
+            arrivals = self._vendor.count().arrivals
+            if arrivals > seen:
+                seen, since = arrivals, time.monotonic()
+            elif time.monotonic() - since > _STALL_DEADLINE:
+                raise Wrong(f"only {seen} of {count} arrived at the vendor; the last one {_STALL_DEADLINE:.0f} s ago")
+            time.sleep(0.02)
 
     def _check(self, system: System, mode: workload.Mode, count: int, earlier: int) -> None:
         counted = self._vendor.count()

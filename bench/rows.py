@@ -29,8 +29,8 @@ class Sizes(Struct, frozen=True):
     rate: float = 50.0
 
 
-QUICK = Sizes(rounds=1, single=4_000, batched=20_000, paced=500, queue=50_000, idle=3.0)
-FULL = Sizes(rounds=5, single=8_000, batched=60_000, paced=1_500, queue=100_000, idle=10.0, slow=4)
+QUICK = Sizes(rounds=1, single=2_000, batched=10_000, paced=200, queue=30_000, idle=2.0)
+FULL = Sizes(rounds=3, single=6_000, batched=40_000, paced=750, queue=100_000, idle=5.0)
 
 ROWS = {
     "accept single": "one in each request, nothing sends",

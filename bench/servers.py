@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,9 +35,11 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
+        # However this process ends, none of its children stays behind.
+        tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                [*tied, *command],
                 cwd=ROOT,
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
