@@ -54,6 +54,9 @@ def demo(
     folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
     with _running(folder, settings_file) as running:
         faults = asyncio.run(_demo(running, users, orders, seconds, seed))
+    after = folder.running()
+    if after is not None and after.sandbox_url:
+        say(f"\nWhat arrived last: {after.sandbox_url}")
     if faults:
         sys.exit(1)
 
@@ -90,8 +93,6 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
     say(f"The day took {took:.0f} s: {rate:,.0f} notifications a second on average.\n")
     result = account(books, tally)
     show(console, result, books, sample)
-    if running.sandbox_url:
-        say(f"\nWhat arrived last: {running.sandbox_url}")
     return result.faults
 
 

@@ -20,7 +20,7 @@ _HELD = "deferred"
 _MOVING = "moving"
 _COLUMNS = ("delivered", "sent", "suppressed", "failed", "dead", "expired", "cancelled", "uncertain", _HELD, _MOVING)
 _NOTIFICATIONS = "notifications"
-_LOOKS: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE}
+_LOOKS: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 _ARRIVED = (State.SENT, State.DELIVERED)
 
 
