@@ -11,7 +11,7 @@ from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority
 
 
-class Delivery(Struct, frozen=True, array_like=True):
+class Delivery(Struct, frozen=True, gc=False, array_like=True):
     """What `deliver` needs to send once.
 
     Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so

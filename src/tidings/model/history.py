@@ -10,7 +10,7 @@ from tidings.model.notification import Notification
 from tidings.model.vocabulary import State
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One recorded fact. `id` is the delivery's or (slot 0) the notification's; `at` in ms since the epoch."""
 
     id: UUID
@@ -25,14 +25,14 @@ class Event(Struct, frozen=True):
     address: str = ""
 
 
-class NotificationRecord(Struct, frozen=True):
+class NotificationRecord(Struct, frozen=True, gc=False):
     """A recorded notification and everything that happened to it, oldest event first."""
 
     notification: Notification
     events: tuple[Event, ...]
 
 
-class HistoryFilter(Struct, frozen=True):
+class HistoryFilter(Struct, frozen=True, gc=False):
     """Which notifications to list. Instants are milliseconds since the epoch; `since` inclusive, `until` exclusive."""
 
     user_id: str | None = None
@@ -42,7 +42,7 @@ class HistoryFilter(Struct, frozen=True):
     until: int | None = None
 
 
-class Tally(Struct, frozen=True):
+class Tally(Struct, frozen=True, gc=False):
     """How many deliveries (or, with `channel` None, notifications) rest in a state for a reason."""
 
     channel: str | None
@@ -51,7 +51,7 @@ class Tally(Struct, frozen=True):
     count: int
 
 
-class InboxItem(Struct, frozen=True):
+class InboxItem(Struct, frozen=True, gc=False):
     """An item of a user's inbox; `id` is the delivery's. Instants are milliseconds since the epoch."""
 
     id: UUID

@@ -9,7 +9,7 @@ from msgspec import Struct
 from tidings.model.vocabulary import Channel, Priority, Strategy
 
 
-class EmailContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class EmailContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """An email. At least one of `text` and `html`."""
 
     subject: str
@@ -17,13 +17,13 @@ class EmailContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     html: str | None = None
 
 
-class SmsContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class SmsContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A text message."""
 
     text: str
 
 
-class PushContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class PushContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A push notification; `link` is opened when it is tapped."""
 
     title: str
@@ -31,7 +31,7 @@ class PushContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     link: str | None = None
 
 
-class InappContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class InappContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """An item of the user's inbox; `link` is opened when it is clicked."""
 
     title: str
@@ -39,7 +39,7 @@ class InappContent(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     link: str | None = None
 
 
-class Content(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Content(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """Content per channel: literal, or (in a template) source text."""
 
     email: EmailContent | None = None
@@ -52,14 +52,14 @@ class Content(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
         return tuple(channel for channel in Channel if getattr(self, channel.value) is not None)
 
 
-class TemplateRef(Struct, frozen=True, array_like=True):
+class TemplateRef(Struct, frozen=True, gc=False, array_like=True):
     """A template at the version that was published when the request was accepted."""
 
     name: str
     version: int
 
 
-class Recipient(Struct, frozen=True, omit_defaults=True):
+class Recipient(Struct, frozen=True, gc=False, omit_defaults=True):
     """To whom: a known user, or addresses given inline (then `user_id` is None)."""
 
     user_id: str | None = None
@@ -75,7 +75,7 @@ class Recipient(Struct, frozen=True, omit_defaults=True):
         return self.user_id or self.email or self.phone or (self.devices[0] if self.devices else "")
 
 
-class Notification(Struct, frozen=True, array_like=True):
+class Notification(Struct, frozen=True, gc=False, array_like=True):
     """One accepted request.
 
     Instants are milliseconds since the epoch, UTC. Exactly one of `template` and `content` is set. `data` and

@@ -11,7 +11,7 @@ from tidings.model.user import Address
 from tidings.model.vocabulary import State
 
 
-class Wait(Struct, frozen=True, array_like=True):
+class Wait(Struct, frozen=True, gc=False, array_like=True):
     """Something to put into a queue later: all waiting is this. `due` is in milliseconds since the epoch."""
 
     due: int
@@ -20,7 +20,7 @@ class Wait(Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Outcome(Struct, frozen=True, array_like=True):
+class Outcome(Struct, frozen=True, gc=False, array_like=True):
     """One fact.
 
     `id` is a delivery's, or a notification's (slot 0) for a fact about the whole. `at` is in milliseconds since the

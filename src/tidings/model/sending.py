@@ -14,7 +14,7 @@ from tidings.model.vocabulary import State
 RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappContent
 
 
-class Outbound(Struct, frozen=True):
+class Outbound(Struct, frozen=True, gc=False):
     """A delivery, rendered, on its way to a provider.
 
     `to` is the address's value; `idempotency_key` is the same for every try of the same attempt.
@@ -31,25 +31,25 @@ class Outbound(Struct, frozen=True):
     category: str = ""
 
 
-class EmailDelivery(Outbound, frozen=True, kw_only=True):
+class EmailDelivery(Outbound, frozen=True, gc=False, kw_only=True):
     """An email to send."""
 
     content: EmailContent
 
 
-class SmsDelivery(Outbound, frozen=True, kw_only=True):
+class SmsDelivery(Outbound, frozen=True, gc=False, kw_only=True):
     """A text message to send."""
 
     content: SmsContent
 
 
-class PushDelivery(Outbound, frozen=True, kw_only=True):
+class PushDelivery(Outbound, frozen=True, gc=False, kw_only=True):
     """A push notification to send."""
 
     content: PushContent
 
 
-class InappDelivery(Outbound, frozen=True, kw_only=True):
+class InappDelivery(Outbound, frozen=True, gc=False, kw_only=True):
     """An item to put into an inbox."""
 
     content: InappContent
@@ -58,14 +58,14 @@ class InappDelivery(Outbound, frozen=True, kw_only=True):
 AnyDelivery: TypeAlias = EmailDelivery | SmsDelivery | PushDelivery | InappDelivery
 
 
-class Sent(Struct, frozen=True):
+class Sent(Struct, frozen=True, gc=False):
     """The provider took it. `delivered` where taking it is delivering it (the inbox)."""
 
     reference: str = ""
     delivered: bool = False
 
 
-class Retry(Struct, frozen=True):
+class Retry(Struct, frozen=True, gc=False):
     """Not taken; the same may succeed later. `after` is what the provider asked for, in seconds, unclamped."""
 
     reason: str
@@ -73,7 +73,7 @@ class Retry(Struct, frozen=True):
     detail: str = ""
 
 
-class Rejected(Struct, frozen=True):
+class Rejected(Struct, frozen=True, gc=False):
     """Refused for good. `suppress`: never use this address again. `fallback`: another provider may take it."""
 
     reason: str
@@ -82,7 +82,7 @@ class Rejected(Struct, frozen=True):
     detail: str = ""
 
 
-class Uncertain(Struct, frozen=True):
+class Uncertain(Struct, frozen=True, gc=False):
     """The provider may or may not have taken it: the answer never came after the body went out."""
 
     reason: str
@@ -92,7 +92,7 @@ class Uncertain(Struct, frozen=True):
 SendResult: TypeAlias = Sent | Retry | Rejected | Uncertain
 
 
-class InboundRequest(Struct, frozen=True):
+class InboundRequest(Struct, frozen=True, gc=False):
     """A vendor's HTTP request to us, verbatim. `url` is the public one, with its query; header names in lower case."""
 
     url: str
@@ -101,7 +101,7 @@ class InboundRequest(Struct, frozen=True):
     body: bytes
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, gc=False):
     """What a provider says later about a delivery.
 
     `state` is one of sent, delivered, failed. `kind` is the vendor-neutral event (`delivered`, `opened`, `clicked`,

@@ -9,14 +9,14 @@ from msgspec import Struct
 from tidings.model.vocabulary import Channel
 
 
-class Address(Struct, frozen=True, array_like=True):
+class Address(Struct, frozen=True, gc=False, array_like=True):
     """One way to reach a user. `value` is an email address, an E.164 number, a device token, or the user id (inbox)."""
 
     channel: Channel
     value: str
 
 
-class Profile(Struct, frozen=True, omit_defaults=True):
+class Profile(Struct, frozen=True, gc=False, omit_defaults=True):
     """What Tidings knows about a user. `phone` is E.164, `locale` a BCP 47 tag, `timezone` an IANA name."""
 
     email: str | None = None
@@ -28,7 +28,7 @@ class Profile(Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, Any] = {}
 
 
-class QuietHours(Struct, frozen=True):
+class QuietHours(Struct, frozen=True, gc=False):
     """A daily span, in the user's timezone, in which only critical categories are sent.
 
     `start` and `end` are minutes after midnight, 0..1439; `start > end` spans midnight; equal means none.
@@ -38,7 +38,7 @@ class QuietHours(Struct, frozen=True):
     end: int
 
 
-class Preferences(Struct, frozen=True, omit_defaults=True):
+class Preferences(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a user wants.
 
     `opted_out` maps a category (or `*`) to the channels refused in it; an empty tuple refuses all channels of it.
@@ -50,7 +50,7 @@ class Preferences(Struct, frozen=True, omit_defaults=True):
     muted: bool = False
 
 
-class User(Struct, frozen=True):
+class User(Struct, frozen=True, gc=False):
     """A stored user. `updated_at` is in milliseconds since the epoch."""
 
     user_id: str
@@ -59,7 +59,7 @@ class User(Struct, frozen=True):
     updated_at: int = 0
 
 
-class Category(Struct, frozen=True, omit_defaults=True):
+class Category(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a person opts out of.
 
     `critical` passes opt-outs, mute and quiet hours. `allow_doubles` permits a second provider, or a second try without
@@ -72,7 +72,7 @@ class Category(Struct, frozen=True, omit_defaults=True):
     description: str = ""
 
 
-class Suppression(Struct, frozen=True, array_like=True):
+class Suppression(Struct, frozen=True, gc=False, array_like=True):
     """An address that must not be used any more: bounced, unregistered, opted out at the vendor."""
 
     tenant: str

@@ -133,6 +133,7 @@ class Accept:
             raise Invalid("content_or_template", "give exactly one of template and content")
         template = content = None
         if request.template is not None:
+            requests.plain(request.template, "$.template")
             published = await self._renderer.published(tenant, request.template)
             if published is None:
                 raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")

@@ -16,7 +16,7 @@ from tidings.model.wire import encode
 from tidings.policy.retry import may_retry, retry_at
 
 
-class RetryPolicy(Struct, frozen=True):
+class RetryPolicy(Struct, frozen=True, gc=False):
     """How often and how patiently a delivery is tried. `base` and `cap` in seconds."""
 
     attempts: int = 3
@@ -24,7 +24,7 @@ class RetryPolicy(Struct, frozen=True):
     cap: float = 900.0
 
 
-class Tried(Struct, frozen=True):
+class Tried(Struct, frozen=True, gc=False):
     """One delivery after one provider call. `others`: there are providers that have not refused it."""
 
     delivery: Delivery

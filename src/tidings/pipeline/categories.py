@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tidings.model.user import Category
 from tidings.ports.clock import Clock
 from tidings.ports.store import Tenants
@@ -18,14 +20,19 @@ class Categories:
         self._clock = clock
         self._known: dict[str, tuple[int, dict[str, Category]]] = {}
 
-    async def get(self, tenant: str, name: str) -> Category:
-        """The category `name` of the tenant."""
+    async def load(self, tenants: Collection[str]) -> None:
+        """Make `get` know these tenants. To be called once per batch."""
         now = self._clock.now()
-        known = self._known.get(tenant)
-        if known is None or now - known[0] > FRESH:
-            declared = {category.name: category for category in await self._tenants.categories(tenant)}
-            known = self._known[tenant] = (now, declared)
-        category = known[1].get(name)
+        for tenant in tenants:
+            known = self._known.get(tenant)
+            if known is None or now - known[0] > FRESH:
+                declared = {category.name: category for category in await self._tenants.categories(tenant)}
+                self._known[tenant] = (now, declared)
+
+    def get(self, tenant: str, name: str) -> Category:
+        """The category `name` of a tenant that was loaded."""
+        known = self._known[tenant][1]
+        category = known.get(name)
         if category is None:
-            category = known[1][name] = Category(name)
+            category = known[name] = Category(name)
         return category

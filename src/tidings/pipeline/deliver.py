@@ -50,7 +50,7 @@ class Needs(Struct, frozen=True):
     randomness: Callable[[], float]
 
 
-class _Ready(Struct, frozen=True):
+class _Ready(Struct, frozen=True, gc=False):
     delivery: Delivery
     category: Category
 
@@ -85,11 +85,12 @@ class Deliver:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled."""
         doubtful = {_attempt(taken.value) for taken in batch if taken.begun or taken.repeated}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        await self._needs.categories.load({taken.value.tenant for taken in batch})
         fresh: list[_Ready] = []
         seen: set[tuple[UUID, int]] = set()
         for taken in batch:
             delivery, attempt = taken.value, _attempt(taken.value)
-            category = await self._needs.categories.get(delivery.tenant, delivery.category)
+            category = self._needs.categories.get(delivery.tenant, delivery.category)
             if attempt in made or attempt in seen or (attempt in doubtful and attempt in self._begun):
                 continue
             if taken.begun and not category.allow_doubles and not self._provider(delivery).idempotent:

@@ -25,7 +25,7 @@ _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"(?:unknown field|missing required field) `(?P<name>[^`]*)`")
 
 
-class RecipientRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class RecipientRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """To whom: `user_id` of a stored user, or at least one inline address."""
 
     user_id: str | None = None
@@ -36,7 +36,7 @@ class RecipientRequest(Struct, frozen=True, forbid_unknown_fields=True):
     timezone: str | None = None
 
 
-class NotificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The body of `POST /v1/notifications`, and an item of the batch."""
 
     to: RecipientRequest
@@ -52,7 +52,7 @@ class NotificationRequest(Struct, frozen=True, forbid_unknown_fields=True):
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class BatchRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The body of `POST /v1/notifications/batch`."""
 
     notifications: list[msgspec.Raw]
@@ -107,7 +107,7 @@ def recipient(to: RecipientRequest) -> Recipient:
     if to.user_id is not None:
         if to.email is not None or to.phone is not None or to.devices:
             raise Invalid("ambiguous_recipient", "give either user_id or inline addresses, not both", "$.to")
-        _plain(to.user_id, "$.to.user_id")
+        plain(to.user_id, "$.to.user_id")
     elif to.email is None and to.phone is None and not to.devices:
         raise Invalid("no_recipient", "give a user_id, or at least one of email, phone and devices", "$.to")
     if len(to.devices) > MOST_DEVICES:
@@ -129,7 +129,7 @@ def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
         raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
     try:
         value = _object.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid("wrong_type", f"this must be a JSON object: {error}", path) from error
     if b"\\u0000" in text and has_nul(value):
         raise Invalid("nul_character", "NUL characters cannot be sent", path)
@@ -206,6 +206,7 @@ def _instant(moment: datetime | None, path: str) -> int | None:
     return int(moment.astimezone(UTC).timestamp() * 1000)
 
 
-def _plain(text: str, path: str) -> None:
+def plain(text: str, path: str) -> None:
+    """Raises Invalid unless the name is 1 to 200 characters long, none of them a control character."""
     if not _NAME.fullmatch(text):
         raise Invalid("invalid_name", "1 to 200 characters, none of them a control character", path)

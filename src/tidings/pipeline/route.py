@@ -80,6 +80,7 @@ class Route:
         cases = [
             await self._case(taken, people.get((taken.value.tenant, taken.value.to.user_id or ""))) for taken in batch
         ]
+        await self._categories.load({taken.value.tenant for taken in batch})
         suppressed = await self._users.suppressed(
             {
                 (case.notification.tenant, address)
@@ -96,7 +97,7 @@ class Route:
                     found=case.found,
                     profile=case.person.profile,
                     preferences=case.person.preferences,
-                    category=await self._categories.get(case.notification.tenant, case.notification.category),
+                    category=self._categories.get(case.notification.tenant, case.notification.category),
                     content=case.content,
                     suppressed=suppressed,
                     now=now,

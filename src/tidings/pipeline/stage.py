@@ -28,7 +28,7 @@ LONGEST_PAUSE = 10.0
 _log = structlog.get_logger("tidings.stage")
 
 
-class Taken(Struct, Generic[T], frozen=True):
+class Taken(Struct, Generic[T], frozen=True, gc=False):
     """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy."""
 
     value: T
@@ -36,7 +36,7 @@ class Taken(Struct, Generic[T], frozen=True):
     repeated: bool = False
 
 
-class Reading(Struct, Generic[T], frozen=True, kw_only=True):
+class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     """How a stage reads one topic.
 
     `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.

@@ -44,7 +44,7 @@ MAX_DEVICES = SLOTS - _PUSH_SLOT
 NOBODY = Profile()
 
 
-class Planned(Struct, frozen=True):
+class Planned(Struct, frozen=True, gc=False):
     """What becomes of one address, or of a channel that has none (`address` is None).
 
     `state` is `pending` (send now), `deferred` (until `due`, in milliseconds since the epoch), `suppressed` or
@@ -62,18 +62,18 @@ class Planned(Struct, frozen=True):
     alternatives: tuple[Slotted, ...] = ()
 
 
-class Go(Struct, frozen=True):
+class Go(Struct, frozen=True, gc=False):
     """Send it now."""
 
 
-class Hold(Struct, frozen=True):
+class Hold(Struct, frozen=True, gc=False):
     """Not before `due` (milliseconds since the epoch), for `reason`."""
 
     due: int
     reason: str
 
 
-class Stop(Struct, frozen=True):
+class Stop(Struct, frozen=True, gc=False):
     """Never: the delivery rests in `state` for `reason`; `detail` is the suppression list's own reason."""
 
     state: State

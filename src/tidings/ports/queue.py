@@ -20,7 +20,7 @@ from typing import Protocol
 from msgspec import Struct
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, gc=False):
     """One item on its way into `topic`. `key` (tenant and user) orders; `headers` are for tracing and people."""
 
     topic: str
@@ -29,7 +29,7 @@ class Item(Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-class Received(Struct, frozen=True):
+class Received(Struct, frozen=True, gc=False):
     """One item out of a queue. `redelivered`: an earlier leased claim may have begun it."""
 
     key: str

@@ -23,7 +23,7 @@ UserKey = tuple[str, str]
 """(tenant, user_id)"""
 
 
-class Page(Struct, frozen=True):
+class Page(Struct, frozen=True, gc=False):
     """A page of notifications, newest first. `cursor` is the id to go on from, None at the end."""
 
     records: tuple[NotificationRecord, ...]
@@ -58,7 +58,7 @@ class History(Protocol):
         ...
 
 
-class Scheduled(Struct, frozen=True):
+class Scheduled(Struct, frozen=True, gc=False):
     """A row of the schedule that is due. `again`: it was handed out before and may have been put already."""
 
     id: UUID
@@ -82,7 +82,7 @@ class Schedule(Protocol):
         ...
 
 
-class Person(Struct, frozen=True):
+class Person(Struct, frozen=True, gc=False):
     """What the decisions about one recipient need."""
 
     profile: Profile | None = None
@@ -231,7 +231,7 @@ class Tenants(Protocol):
         ...
 
 
-class Reservation(Struct, frozen=True):
+class Reservation(Struct, frozen=True, gc=False):
     """What is known of an idempotency key.
 
     `fresh`: the caller owns it now and must `complete` it; `ids` are then the ones to use (kept from an abandoned
