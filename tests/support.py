@@ -16,7 +16,7 @@ needs = pytest.mark.needs
 
 async def eventually(
     check: Callable[[], Any],
-    timeout: float = 10.0,  # noqa: ASYNC109 - the deadline is what this function is about
+    timeout: float = 10.0,
     every: float = 0.02,
 ) -> Any:
     """What `check` gives (or, awaited, gives) as soon as that is true.

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidings.backends.objects.folder import Folder
-from tidings.templating.renderer import TemplateRenderer
-
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
+from tidings.backends.objects.folder import Folder
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.history import NotificationRecord
@@ -28,6 +26,7 @@ from tidings.pipeline.stage import Reader, Reading
 from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, view
 from tidings.telemetry.metrics import Metrics
+from tidings.templating.renderer import TemplateRenderer
 from tidings.wiring import Parts, readings
 
 TENANT = "shop"

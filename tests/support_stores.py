@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tidings.backends.postgres.store import PostgresStore
 
 from support import unique
 from tidings.backends.memory.store import MemoryStore
+from tidings.backends.postgres.store import PostgresStore
 from tidings.model.ids import delivery_id, new_id, stable_bucket
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome

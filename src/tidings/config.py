@@ -90,13 +90,10 @@ class Delivering(_Section):
 
 
 class Telemetry(_Section):
-    """Logs and traces."""
+    """Logs."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
-    otlp_endpoint: str | None = Field(
-        default=None, description="OTLP/HTTP base URL; without it, no traces are exported"
-    )
 
 
 class Settings(_Section):

@@ -210,7 +210,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
 
 
 def _spare_the_collector() -> None:
-    """Collect garbage rarely: batches make many objects and hardly a cycle; by default a third of the CPU goes there."""
+    """Collect garbage rarely: batches make many objects and hardly a cycle; else a third of the CPU goes there."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -37,7 +37,6 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     expires_at: int | None = None
     alternatives: tuple[tuple[int, Address], ...] = ()
     tried: tuple[str, ...] = ()
-    trace: str = ""
 
     @property
     def channel(self) -> Channel:

@@ -98,4 +98,3 @@ class Notification(Struct, frozen=True, gc=False, array_like=True):
     send_at: int | None = None
     expires_at: int | None = None
     metadata: bytes = b"{}"
-    trace: str = ""

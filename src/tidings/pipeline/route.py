@@ -152,7 +152,6 @@ def _delivery(case: _Case, planned: Planned) -> Delivery | None:
         step=1 if planned.state is State.DEFERRED else 0,
         expires_at=notification.expires_at,
         alternatives=planned.alternatives,
-        trace=notification.trace,
     )
 
 

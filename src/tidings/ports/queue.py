@@ -21,7 +21,7 @@ from msgspec import Struct
 
 
 class Item(Struct, frozen=True, gc=False):
-    """One item on its way into `topic`. `key` (tenant and user) orders; `headers` are for tracing and people."""
+    """One item on its way into `topic`. `key` (tenant and user) orders; `headers` are for the stages and people."""
 
     topic: str
     key: str

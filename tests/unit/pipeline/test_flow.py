@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from support_flow import TENANT, Flow, Recorder
 from tidings.model import topics
 from tidings.model.errors import Conflict
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.sending import Rejected, Retry, Sent, Uncertain
+from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.template import Variable
 from tidings.model.user import Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
@@ -135,7 +136,7 @@ async def test_a_cancelled_notification_ends_at_once(flow: Flow) -> None:
 
 async def test_a_failed_try_is_made_again_and_the_timeline_tells(flow: Flow) -> None:
     await flow.user()
-    answers = iter([Retry("unavailable"), Sent("second")])
+    answers: Iterator[SendResult] = iter([Retry("unavailable"), Sent("second")])
     flow.provider(Channel.EMAIL).answers = lambda _: next(answers)
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     await flow.settle()
@@ -211,7 +212,7 @@ async def test_first_reachable_goes_on_to_the_next_channel_when_one_fails(flow: 
 @pytest.mark.parametrize(("idempotent", "state", "calls"), [(False, State.UNCERTAIN, 1), (True, State.SENT, 2)])
 async def test_an_uncertain_answer(flow: Flow, idempotent: bool, state: State, calls: int) -> None:
     await flow.user()
-    answers = iter([Uncertain("timeout"), Sent()])
+    answers: Iterator[SendResult] = iter([Uncertain("timeout"), Sent()])
     provider = Recorder("email-one", Channel.EMAIL, idempotent=idempotent)
     provider.answers = lambda _: next(answers)
     flow.providers[Channel.EMAIL] = [provider]
