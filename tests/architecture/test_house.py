@@ -90,7 +90,7 @@ def test_names_are_those_of_the_glossary() -> None:
         for path in SOURCES
         for node, name in names(path)
         if NEVER_IN_A_NAME & set(words(name))
-        or (name.lower() in NEVER_ALONE and not isinstance(node, ast.arg | ast.AnnAssign))
+        or (name.lower() in NEVER_ALONE and (node is None or isinstance(node, ast.ClassDef)))
     ]
     assert found == []
 
@@ -160,7 +160,9 @@ def test_no_test_sleeps() -> None:
         for path in TESTS
         if path.name.startswith("test_")
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep"
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] == "sleep"
+        and ast.unparse(node.args[0]) != "0"  # a yield to the loop, not a wait
     ]
     assert found == []
 
