@@ -9,16 +9,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from support import eventually, needs, unique
 from support_kafka import KafkaBroker, free_port
 from support_queues import PATIENCE, items_of, take
 from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Item
 
 pytestmark = needs("kafka")
 GROUP = "readers"
+EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,58 @@ async def test_a_topic_that_nobody_declared(kafka_broker: str, kafka_prefix: str
         await queue.declare({"nowhere": (GROUP,)})
         await queue.put([Item("nowhere", "k", b"x")])
         assert len(items_of(await take(queue, "nowhere", GROUP, 1))) == 1
+    finally:
+        await queue.close()
+
+
+async def test_what_every_group_has_done_is_deleted(kafka_broker: str, kafka_prefix: str) -> None:
+    settings = KafkaSettings(kafka_broker, partitions=1, prefix=kafka_prefix, trim_interval=0.2)
+    queue = KafkaQueue(settings)
+    watcher = AdminClient({"bootstrap.servers": kafka_broker})
+    place = TopicPartition(settings.topic("topic"), 0)
+
+    def oldest() -> int:
+        (answer,) = watcher.list_offsets({place: EARLIEST}).values()
+        return int(answer.result(10).offset)
+
+    try:
+        await queue.declare({"topic": (GROUP, "others")})
+        await queue.put([Item("topic", "k", b"%d" % number) for number in range(30)])
+        # The other group has begun to read, and no more.
+        (begun,) = await take(queue, "topic", "others", 1, max_items=10, lease=60.0)
+        done = len(begun.items)
+        for claim in await take(queue, "topic", GROUP, 30, max_items=20):
+            await claim.done()
+        await begun.done()
+        await eventually(lambda: oldest() == done, PATIENCE)
+        left = items_of(await take(queue, "topic", "others", 30 - done))
+        assert [int(item.body) for item in left] == list(range(done, 30))
+    finally:
+        await queue.close()
+
+
+async def test_a_producer_that_broke_for_good_is_replaced(kafka_broker: str, kafka_prefix: str) -> None:
+    queue = await KafkaQueue.open(kafka_broker, partitions=1, prefix=kafka_prefix)
+    try:
+        await queue.declare({"topic": (GROUP,)})
+        broken = queue._producer._producer
+        queue._producer._told(KafkaError(KafkaError._FATAL, "made up", fatal=True))
+        await eventually(lambda: queue._producer._producer is not broken)
+        await queue.put([Item("topic", "k", b"x")])
+        assert len(items_of(await take(queue, "topic", GROUP, 1))) == 1
+    finally:
+        await queue.close()
+
+
+async def test_an_item_that_is_too_large(kafka_broker: str, kafka_prefix: str) -> None:
+    queue = await KafkaQueue.open(kafka_broker, partitions=1, prefix=kafka_prefix)
+    try:
+        await queue.declare({"topic": (GROUP,)})
+        with pytest.raises(ValueError, match="bytes at most"):
+            await queue.put([Item("topic", "k", bytes(LARGEST_ITEM))])
+        await queue.put([Item("topic", "k", bytes(LARGEST_ITEM // 2))])
+        (claim,) = await take(queue, "topic", GROUP, 1)
+        assert len(claim.items[0].body) == LARGEST_ITEM // 2
     finally:
         await queue.close()
 

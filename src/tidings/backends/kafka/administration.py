@@ -14,6 +14,8 @@ from tidings.model.errors import Unavailable
 
 _CALL = 15.0
 """Seconds that one request may take."""
+_SEGMENT = 128 * 1024 * 1024
+"""Bytes: Kafka deletes whole segments."""
 _SETTLING = 5.0
 """Seconds that a new topic, or a new leader, may take until every broker knows of it."""
 _PAUSE = 0.05
@@ -36,9 +38,14 @@ class Administration:
         self._admin = AdminClient(settings.client(_ignored))
 
     def declare(self, topics: Iterable[str]) -> None:
-        """Create the topics that are missing. Items stay until they are a week old, whoever has read them."""
+        """Create the topics that are missing. Age deletes nothing from them: `trim` does."""
         settings = self._settings
-        config = {"max.message.bytes": str(LARGEST_ITEM), "min.insync.replicas": str(max(1, settings.replication - 1))}
+        config = {
+            "max.message.bytes": str(LARGEST_ITEM),
+            "min.insync.replicas": str(max(1, settings.replication - 1)),
+            "retention.ms": "-1",
+            "segment.bytes": str(_SEGMENT),
+        }
         wanted = [
             NewTopic(
                 settings.topic(topic),
@@ -67,6 +74,34 @@ class Administration:
                 if not passing or time.monotonic() > deadline:
                     raise Unavailable(f"Kafka did not tell the depth of {topic}: {error}") from error
             time.sleep(_PAUSE)
+
+    def trim(self, topics: Iterable[str]) -> None:
+        """Delete what every group of a topic has done. A partition that a group has not begun to read stays as it is.
+
+        Raises:
+            Unavailable: some of it, perhaps, was not deleted.
+        """
+        try:
+            listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
+            known = [group.group_id for group in listed.valid]
+            for topic in topics:
+                groups = [group_id for group_id in known if self._settings.reads(group_id, topic)]
+                self._trim(self._settings.topic(topic), groups)
+        except (KafkaException, TimeoutError) as error:
+            raise Unavailable(f"Kafka did not delete what is done: {error}") from error
+
+    def _trim(self, name: str, groups: list[str]) -> None:
+        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
+        places = [TopicPartition(name, number) for number in partitions]
+        read = [self._committed(group_id, places) for group_id in groups]
+        done = [
+            TopicPartition(name, number, min(progress[number].base or 0 for progress in read))
+            for number in partitions
+            if read and all(number in progress for progress in read)
+        ]
+        if done:
+            for deleted in self._admin.delete_records(done, request_timeout=_CALL).values():
+                deleted.result(_CALL)
 
     def _depth(self, name: str, group_id: str) -> int:
         partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions

@@ -157,8 +157,10 @@ class Lane:
                     self._read(consumer)
                 finally:
                     consumer.close()
-            except KafkaException as error:
-                self._fail(str(error.args[0]))
+            except Exception as error:
+                self._fail(str(error))
+                if not isinstance(error, KafkaException):
+                    _log.exception("a consumer broke down; a new one takes its place", lane=self._name)
                 with self._changed:
                     self._ledger.revoke_all()
                     self._changed.wait_for(lambda: self._stopping, _REVIVAL)

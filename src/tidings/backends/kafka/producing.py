@@ -46,8 +46,9 @@ class BatchProducer:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._producer = Producer(settings.producer(_told))
+        self._producer = Producer(settings.producer(self._told))
         self._closing = False
+        self._broken = False
         self._thread = threading.Thread(target=self._poll, name="tidings-kafka-producer", daemon=True)
         self._thread.start()
 
@@ -117,14 +118,25 @@ class BatchProducer:
     def _poll(self) -> None:
         while not self._closing:
             self._producer.poll(_POLL)
+            if self._broken:
+                self._replace()
+
+    def _replace(self) -> None:
+        """After a fatal error a producer takes nothing any more. What is under way in it is not confirmed."""
+        broken, self._producer, self._broken = self._producer, Producer(self._settings.producer(self._told)), False
+        broken.purge()
+        broken.flush(_POLL)
+        broken.close()
+
+    def _told(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._broken = True
+        if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            _log.warning("kafka producer", why=_text(error))
 
 
 def _headers(item: Item) -> list[tuple[str, str | bytes | None]] | None:
     return list(item.headers.items()) if item.headers else None
-
-
-def _told(error: KafkaError) -> None:
-    _log.warning("kafka producer", why=_text(error))
 
 
 def _text(error: object) -> str:

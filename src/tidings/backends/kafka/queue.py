@@ -4,7 +4,8 @@ A topic is a Kafka topic, partitioned by key; a group of a topic is a consumer g
 protocol (KIP-848). Order by key therefore holds as long as the number of partitions stays. Putting is acknowledged by
 all in-sync replicas. `done` returns when its outputs are; the offsets follow within `commit_interval`, so a crash in
 between puts the outputs again (`atomic` is False). A client that dies is missed after the broker's session timeout
-(`group.consumer.session.timeout.ms`), whatever its leases said.
+(`group.consumer.session.timeout.ms`), whatever its leases said. Topics have no retention time; what every group has
+done is deleted now and then, so that an item waits as long as it must.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class KafkaQueue:
         self._administration = Administration(settings)
         self._beside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tidings-kafka-beside")
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._topics: set[str] = set()
+        self._trimming: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
@@ -99,6 +102,8 @@ class KafkaQueue:
     async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
         """See Queue. A group needs no declaration: a new one starts with the oldest item that is kept."""
         await self._in_thread(self._administration.declare, list(subscriptions))
+        self._topics.update(subscriptions)
+        self._trimming = self._trimming or asyncio.create_task(self._trim())
 
     async def put(self, items: Sequence[Item]) -> None:
         """See Queue. Raises ValueError when an item is larger than 4 MiB."""
@@ -121,6 +126,9 @@ class KafkaQueue:
         if self._closed:
             return
         self._closed = True
+        if self._trimming is not None:
+            self._trimming.cancel()
+            await asyncio.wait([self._trimming])
         for lane in self._lanes.values():
             lane.stop()
         try:
@@ -133,6 +141,15 @@ class KafkaQueue:
         if self._closed:
             raise Unavailable("this client of the queue is closed")
         return await asyncio.get_running_loop().run_in_executor(self._beside, partial(call, *args, **kwargs))
+
+    async def _trim(self) -> None:
+        """Now and then, delete what is done."""
+        while True:
+            await asyncio.sleep(self._settings.trim_interval)
+            try:
+                await self._in_thread(self._administration.trim, sorted(self._topics))
+            except Unavailable as error:
+                _log.warning("done items stay a while longer", why=str(error))
 
     def _end(self) -> None:
         for (topic, group), lane in self._lanes.items():

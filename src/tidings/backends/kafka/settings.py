@@ -21,7 +21,7 @@ class KafkaSettings(Struct, frozen=True):
     `prefix` stands before every topic and group, so that several installations may share a cluster. `linger` is how
     long the producer waits for company before it sends; `delivery_timeout` bounds a put. Done items are committed after
     `commit_interval` at the latest. A partition that moves to another client is held back for up to `drain`, for the
-    claims over it to end.
+    claims over it to end. What every group has done is deleted each `trim_interval`.
     """
 
     brokers: str
@@ -32,10 +32,22 @@ class KafkaSettings(Struct, frozen=True):
     delivery_timeout: float = 10.0
     commit_interval: float = 0.1
     drain: float = 5.0
+    trim_interval: float = 600.0
 
     def group_id(self, topic: str, group: str) -> str:
-        """Kafka's name of the group: one for each topic, so that a rebalance of one topic leaves the others alone."""
+        """Kafka's name of the group: one for each topic, so that a rebalance of one topic leaves the others alone.
+
+        Raises:
+            ValueError: there is a dot in the group's name.
+        """
+        if "." in group:
+            raise ValueError(f"a group's name has no dots: {group!r}")
         return f"{self.prefix}{group}.{topic}"
+
+    def reads(self, group_id: str, topic: str) -> bool:
+        """Whether a group of this name reads the topic."""
+        group = group_id.removeprefix(self.prefix).removesuffix(f".{topic}")
+        return "." not in group and group_id == self.group_id(topic, group)
 
     def topic(self, topic: str) -> str:
         """Kafka's name of the topic."""
