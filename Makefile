@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) VIRTUAL_ENV= $(BI
 LOCKED := pyproject.toml uv.lock
 ARGS ?=
 
-.PHONY: help run demo test check bench faults clean parts dev
+.PHONY: help run demo test check lint format types imports dependencies bench faults clean parts dev
 
 help:
 	@echo 'make run     start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
@@ -34,11 +34,21 @@ demo: $(VENV)/installed-demo
 test: dev parts
 	@$(BIN)/pytest $(ARGS)
 
-check: dev
+check: lint format types imports dependencies
+
+lint: dev
 	$(BIN)/ruff check
+
+format: dev
 	$(BIN)/ruff format --check
+
+types: dev
 	$(BIN)/mypy
+
+imports: dev
 	$(BIN)/lint-imports
+
+dependencies: dev
 	$(BIN)/deptry .
 
 bench: $(VENV)/installed-bench
