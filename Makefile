@@ -77,7 +77,7 @@ $(VENV)/installed-demo: $(BIN)/uv $(LOCKED)
 	@touch $@
 
 $(VENV)/installed-dev: $(BIN)/uv $(LOCKED)
-	@$(UV) --extra demo
+	@$(UV) --extra demo --group bench
 	@touch $@
 
 $(VENV)/installed-bench: $(BIN)/uv $(LOCKED)
