@@ -76,7 +76,8 @@ class Hot:
         id = to_text(NOTIFICATION_PREFIX, result).encode()
         # The id is base32: written by hand, this is the JSON that `Acceptance` describes, in a tenth of the time.
         location = b"/v1/notifications/" + id
-        text = b'{"id":"%b","links":{"self":"%b","cancel":"%b/cancel"}}' % (id, location, location)
+        # It ends with a line feed for the sake of whoever pastes curl into a terminal.
+        text = b'{"id":"%b","links":{"self":"%b","cancel":"%b/cancel"}}\n' % (id, location, location)
         return text, [_JSON, (b"location", location), *_replayed(answer)]
 
     async def batch(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
