@@ -9,14 +9,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from tidings.backends.kafka.queue import KafkaQueue
-from tidings.backends.postgres.queue import PostgresQueue
 
+from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
-from tidings.ports.queue import Claim, Queue, Received
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.ports.queue import Claim, Item, Queue, Received
 
 PATIENCE = 20.0
 """Seconds within which what must come comes: a killed Kafka consumer is missed after its session timeout."""
@@ -56,19 +55,32 @@ class Queues:
             assert claim is not None
             queue.crash()
             return len(claim.items)
+        return (await self._kill_after(1, "hold", topic, group, max_items, lease))[0]
+
+    async def die_working(self, topic: str, group: str, max_items: int, out: str) -> None:
+        """A client copies items to `out`, batch after batch, and its process is killed somewhere in between."""
+        if self.kind == "memory":
+            queue = MemoryQueue(self.broker)
+            working = asyncio.create_task(copy(queue, topic, group, max_items, out))
+            await queue.claim(out, "watcher", 1, PATIENCE)
+            working.cancel()
+            queue.crash()
+            return
+        await self._kill_after(3, "copy", topic, group, max_items, None, out)
+
+    async def _kill_after(self, lines: int, *errand: object) -> list[int]:
+        """Run this file as a program and kill it when it has printed so many numbers."""
         program = await asyncio.create_subprocess_exec(
-            sys.executable, str(Path(__file__)), self.kind, self.location, self.prefix,
-            topic, group, str(max_items), str(lease),
+            sys.executable, __file__, self.kind, self.location, self.prefix, *map(str, errand),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert program.stdout is not None
         try:
             async with asyncio.timeout(3 * PATIENCE):
-                held = await program.stdout.readline()
+                return [int(await program.stdout.readline()) for _ in range(lines)]
         finally:
             program.kill()
             await program.communicate()
-        return int(held)
 
     async def close(self) -> None:
         """Close every client."""
@@ -115,15 +127,30 @@ def items_of(claims: list[Claim]) -> list[Received]:
     return [item for claim in claims for item in claim.items]
 
 
-async def _claim_until_killed(arguments: list[str]) -> None:
-    kind, location, prefix, topic, group, max_items, lease = arguments
+async def copy(queue: Queue, topic: str, group: str, max_items: int, out: str) -> None:
+    """Put every item of `topic` into `out`, for ever; say how many after each batch."""
+    while True:
+        claim = await queue.claim(topic, group, max_items, PATIENCE)
+        assert claim is not None
+        await claim.done([Item(out, item.key, item.body) for item in claim.items])
+        _say(len(claim.items))
+
+
+async def _until_killed(kind: str, location: str, prefix: str, errand: str, *rest: str) -> None:
     queue = await open_queue(kind, location, prefix)
+    topic, group, max_items, lease, *out = rest
+    if errand == "copy":
+        await copy(queue, topic, group, int(max_items), *out)
     claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
     assert claim is not None
-    sys.stdout.write(f"{len(claim.items)}\n")
-    sys.stdout.flush()
+    _say(len(claim.items))
     await asyncio.Event().wait()
 
 
+def _say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    asyncio.run(_claim_until_killed(sys.argv[1:]))
+    asyncio.run(_until_killed(*sys.argv[1:]))
