@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import Message
+
+from tidings.backends.kafka.ledger import Ledger
+from tidings.model.errors import LeaseLost
+
+
+def message(partition: int, offset: int, key: bytes | None = b"k", headers: object = None) -> Message:
+    return Message("t", partition, offset, key, b"%d" % offset, headers)  # type: ignore[arg-type]
+
+
+def assigned(*numbers: int) -> Ledger:
+    ledger = Ledger()
+    for number in numbers:
+        ledger.assign(number, None, "")
+    return ledger
+
+
+def filled(count: int, *numbers: int) -> Ledger:
+    ledger = assigned(*numbers)
+    ledger.arrive([message(number, offset) for number in numbers for offset in range(count)])
+    return ledger
+
+
+def committed(ledger: Ledger) -> dict[int, tuple[int, str]]:
+    return {number: (base, text) for number, base, text in ledger.snapshot()}
+
+
+def test_what_others_produced_without_care_is_readable() -> None:
+    ledger = assigned(0)
+    ledger.arrive([message(0, 5, None), message(0, 6, b"\xff"), message(0, 7, b"k", [("a", b"\xff"), ("b", None)])])
+    items = ledger.take(10, None).items
+    assert [item.key for item in items] == ["", "\ufffd", "k"]
+    assert dict(items[2].headers) == {"a": "\ufffd", "b": ""}
+
+
+def test_items_of_a_partition_that_is_not_ours_are_left_alone() -> None:
+    ledger = assigned(0)
+    ledger.arrive([message(1, 0)])
+    assert not ledger.waiting
+
+
+def test_a_leased_batch_is_announced_and_an_unleased_one_is_not() -> None:
+    ledger = filled(4, 0)
+    unleased = ledger.take(2, None)
+    assert not ledger.dirty
+    leased = ledger.take(2, 60.0)
+    assert committed(ledger) == {0: (0, "b=2+2;d=")}
+    ledger.end(leased, 0.0)
+    ledger.finish(leased)
+    assert committed(ledger) == {0: (0, "b=;d=2+2")}
+    ledger.end(unleased, 0.0)
+    ledger.finish(unleased)
+    assert committed(ledger) == {0: (4, "b=;d=")}
+    assert committed(ledger) == {}
+
+
+def test_a_failed_commit_is_made_again() -> None:
+    ledger = filled(1, 0)
+    ledger.take(1, 60.0)
+    first = committed(ledger)
+    ledger.soil([0, 9])
+    assert committed(ledger) == first
+
+
+def test_giving_back_takes_the_announcement_back() -> None:
+    ledger = filled(3, 0)
+    batch = ledger.take(3, 60.0)
+    ledger.give_back(batch)
+    assert committed(ledger) == {0: (0, "b=;d=")}
+    assert [item.redelivered for item in ledger.take(3, None).items] == [False] * 3
+    with pytest.raises(LeaseLost):
+        ledger.end(batch, 0.0)
+
+
+def test_an_overdue_batch_is_lost_and_its_items_are_marked() -> None:
+    ledger = filled(2, 0)
+    batch = ledger.take(2, 60.0)
+    batch.deadline = 100.0
+    ledger.expire(99.9)
+    assert not ledger.waiting
+    ledger.expire(100.0)
+    assert [item.redelivered for item in ledger.take(2, None).items] == [True, True]
+    with pytest.raises(LeaseLost):
+        ledger.end(batch, 100.0)
+
+
+def test_a_batch_that_is_being_ended_does_not_run_out() -> None:
+    ledger = filled(1, 0)
+    batch = ledger.take(1, 60.0)
+    batch.deadline = 100.0
+    ledger.end(batch, 99.0)
+    ledger.expire(200.0)
+    assert not ledger.waiting
+    ledger.finish(batch)
+    assert committed(ledger) == {0: (1, "b=;d=")}
+
+
+def test_ending_may_be_tried_again_after_it_failed() -> None:
+    ledger = filled(1, 0)
+    batch = ledger.take(1, None)
+    ledger.end(batch, 0.0)
+    with pytest.raises(LeaseLost):
+        ledger.end(batch, 0.0)
+    ledger.reopen(batch)
+    ledger.end(batch, 0.0)
+
+
+def test_a_lost_partition_fences_the_claims_over_it_and_keeps_the_rest() -> None:
+    ledger = filled(2, 0, 1)
+    batch = ledger.take(3, 60.0)
+    assert ledger.busy({0})
+    ledger.revoke([0])
+    with pytest.raises(LeaseLost):
+        ledger.end(batch, 0.0)
+    again = ledger.take(10, None)
+    assert {partition.number for partition in again.partitions} == {1}
+    assert [item.redelivered for item in again.items] == [True, False]
+    assert not ledger.busy({0})
+
+
+def test_a_partition_lost_while_a_batch_ends_is_no_longer_committed() -> None:
+    ledger = filled(2, 0, 1)
+    batch = ledger.take(4, 60.0)
+    ledger.end(batch, 0.0)
+    ledger.revoke([0])
+    ledger.finish(batch, released=[0, 3])
+    assert committed(ledger) == {1: (1, "b=;d=")}
+    assert [offset for _, offset, _ in ledger.waiting] == [1]
+
+
+def test_without_a_consumer_nothing_is_ours() -> None:
+    ledger = filled(2, 0, 1)
+    batch = ledger.take(1, None)
+    ledger.revoke_all()
+    assert not ledger.waiting
+    with pytest.raises(LeaseLost):
+        ledger.end(batch, 0.0)
+    assert committed(ledger) == {}
