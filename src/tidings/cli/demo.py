@@ -52,6 +52,7 @@ def demo(
     `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not close.
     """
     folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
+    next(people(1, seed))  # says that the name generator is missing before anything is started
     with _running(folder, settings_file) as running:
         faults = asyncio.run(_demo(running, users, orders, seconds, seed))
     after = folder.running()
