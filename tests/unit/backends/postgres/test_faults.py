@@ -59,11 +59,15 @@ async def kill(server: Server) -> None:
 
 async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim | None:
     """A claim as soon as the queue answers."""
-    while True:
+
+    async def answered() -> tuple[Claim | None]:
         try:
-            return await queue.claim(TOPIC, GROUP, 10, 5.0, lease)
-        except Unavailable:
-            await asyncio.sleep(0.02)
+            return (await queue.claim(TOPIC, GROUP, 10, 5.0, lease),)
+        except Unavailable as error:
+            raise AssertionError(str(error)) from error
+
+    (claim,) = await eventually(answered, timeout=30)
+    return claim
 
 
 async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue: PostgresQueue) -> None:
