@@ -66,8 +66,8 @@ async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim
         except Unavailable as error:
             raise AssertionError(str(error)) from error
 
-    (claim,) = await eventually(answered, timeout=30)
-    return claim
+    found: tuple[Claim | None] = await eventually(answered, timeout=30)
+    return found[0]
 
 
 async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue: PostgresQueue) -> None:
