@@ -99,6 +99,21 @@ async def test_of_concurrent_writers_one_wins_whole(objects: Objects) -> None:
     assert await names(objects, "") == ["same/name"]
 
 
+async def test_names_may_come_and_go_below_each_other(objects: Objects) -> None:
+    for known in ("a/b/c", "a/b", "a", "a/b/c"):
+        await objects.put(known, known.encode())
+        assert await names(objects, "") == [known]
+        await objects.delete(known)
+
+
+async def test_writing_while_the_last_neighbour_is_deleted(objects: Objects) -> None:
+    for round in range(30):
+        await objects.put("a/b/old", b"x")
+        await asyncio.gather(objects.delete("a/b/old"), objects.put(f"a/b/{round}", b"y"))
+        assert await names(objects, "a") == [f"a/b/{round}"]
+        await objects.delete(f"a/b/{round}")
+
+
 class TestFolder:
     """What only the folder promises."""
 

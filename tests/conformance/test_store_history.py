@@ -55,7 +55,6 @@ class TestAppendAndGet:
             send_at=NOW + 60_000,
             expires_at=NOW + 120_000,
             metadata=b'{"order":"7\\u0000"}',
-            trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
         await store.history.append([accepted(sent)])
         record = await store.history.get(tenant, sent.id)

@@ -17,6 +17,7 @@ _LONGEST_SEGMENT = 200
 _UNFINISHED = ".unfinished-"
 _ABANDONED = 3600
 """Seconds after which a file that is still unfinished belongs to nobody: other processes may share the folder."""
+_TRIES = 5
 _numbers = itertools.count()
 
 
@@ -42,7 +43,7 @@ class Folder:
 
     async def put(self, name: str, body: bytes) -> None:
         """Store durably, whole or not at all; replaces. Raises ValueError for a bad name."""
-        await asyncio.to_thread(self._write, self._path(name), body)
+        await asyncio.to_thread(_write, self._path(name), body)
 
     async def get(self, name: str) -> bytes | None:
         """The bytes, or None. Raises ValueError for a bad name."""
@@ -55,7 +56,7 @@ class Folder:
 
     async def delete(self, name: str) -> None:
         """Delete; nothing happens when there is none. Raises ValueError for a bad name."""
-        await asyncio.to_thread(_delete, self._path(name))
+        await asyncio.to_thread(_delete, self._root, self._path(name))
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or any(len(segment) > _LONGEST_SEGMENT for segment in name.split("/")):
@@ -64,23 +65,6 @@ class Folder:
                 f" start with a dot and have {_LONGEST_SEGMENT} characters at most, separated by '/'"
             )
         return self._root / name
-
-    def _write(self, path: Path, body: bytes) -> None:
-        unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}")
-        try:
-            _make(path.parent)
-            try:
-                with unfinished.open("xb") as file:
-                    file.write(body)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(path)
-            except OSError:
-                unfinished.unlink(missing_ok=True)
-                raise
-            _sync(path.parent)
-        except OSError as error:
-            raise _refused(path, error) from error
 
 
 def _names(root: Path, prefix: str) -> list[str]:
@@ -102,7 +86,34 @@ def _read(path: Path) -> bytes | None:
         raise _refused(path, error) from error
 
 
-def _delete(path: Path) -> None:
+def _write(path: Path, body: bytes) -> None:
+    try:
+        for _ in range(_TRIES - 1):
+            try:
+                return _write_once(path, body)
+            except FileNotFoundError:
+                continue  # a delete took the folder away because it was empty
+        return _write_once(path, body)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _write_once(path: Path, body: bytes) -> None:
+    unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}")
+    _make(path.parent)
+    try:
+        with unfinished.open("xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _delete(root: Path, path: Path) -> None:
     try:
         path.unlink()
         _sync(path.parent)
@@ -110,6 +121,12 @@ def _delete(path: Path) -> None:
         return
     except OSError as error:
         raise _refused(path, error) from error
+    # A folder that is empty now would stand in the way of an object of its name.
+    for folder in itertools.takewhile(lambda folder: folder != root, path.parents):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _make(folder: Path) -> None:
