@@ -81,7 +81,7 @@ $(VENV)/installed-dev: $(BIN)/uv $(LOCKED)
 	@touch $@
 
 $(VENV)/installed-bench: $(BIN)/uv $(LOCKED)
-	@$(UV) --no-dev --group bench
+	@$(UV) --extra demo --group bench
 	@touch $@
 
 $(BIN)/uv:
