@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import Pool, PoolConnectionProxy
 
+from tidings.backends.postgres import arrays
 from tidings.model.errors import SettingsError, Unavailable
 
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -50,7 +51,7 @@ _REFUSED = (ValueError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.
 
 
 class Connection(asyncpg.Connection):
-    """A connection that notices a dead peer within seconds."""
+    """A connection that notices a dead peer within seconds, and sends columns cheaply."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,6 +59,7 @@ class Connection(asyncpg.Connection):
         peer: socket.socket | None = transport.get_extra_info("socket")
         if sys.platform == "linux" and peer is not None and peer.family in {socket.AF_INET, socket.AF_INET6}:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_FOR)
+        arrays.register(self)
 
 
 @contextlib.contextmanager
