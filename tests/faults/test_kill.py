@@ -21,6 +21,8 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from support import eventually
+from support_kafka import KafkaBroker
+from support_parts import require
 from support_system import RESTING, Processes, System, settings_for, tenant_with_key
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
@@ -89,11 +91,29 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         await asyncio.to_thread(started.stop)
 
 
+@pytest.fixture(params=["postgres", "kafka"])
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KafkaBroker | None]:
+    """None: PostgreSQL is the queue. A broker of its own, since it is killed too."""
+    if request.param == "postgres":
+        yield None
+        return
+    require("kafka")
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    started = KafkaBroker(folder)
+    await asyncio.to_thread(started.start)
+    try:
+        yield started
+    finally:
+        await asyncio.to_thread(started.kill)
+
+
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_and_nothing_silently_doubled(
-    tmp_path: Path, server: Server, brokers: str | None
+    tmp_path: Path, server: Server, broker: KafkaBroker | None
 ) -> None:
     await migrate(server.dsn)
+    brokers = None if broker is None else broker.bootstrap
     settings = settings_for(tmp_path, server.dsn, brokers, deliver={"backoff_base": 0.5, "lease": LEASE})
     processes = Processes(settings)
     key = await tenant_with_key(server.dsn)
@@ -105,12 +125,15 @@ async def test_nothing_is_lost_and_nothing_silently_doubled(
             for role in ROLES:
                 await processes.start(role)
             sending = asyncio.create_task(client.send_all(NOTIFICATIONS))
-            victims = [*ROLES, "postgres", "worker", "api"]
+            victims = [*ROLES, "postgres", "worker", "api"] + (["kafka"] if broker is not None else [])
             dice.shuffle(victims)
             for number, victim in enumerate(victims, 1):
                 await client.reached(NOTIFICATIONS * number // (len(victims) + 2))
                 if victim == "postgres":
                     await _kill_postgres(server)
+                elif victim == "kafka" and broker is not None:
+                    await asyncio.to_thread(broker.kill)
+                    await asyncio.to_thread(broker.start)
                 else:
                     await processes.kill(victim, signal.SIGKILL)
                     await processes.start(victim)
