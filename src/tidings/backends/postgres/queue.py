@@ -110,19 +110,26 @@ class PostgresQueue:
         while True:
             if self._closed:
                 raise Unavailable("the queue is closed")
-            seen = lane.arrivals
-            claim: OpenClaim | LeasedClaim | None
-            if lease is None:
-                claim = await self._take(lane, max_items, deadline - loop.time())
-            else:
-                claim = await self._take_leased(lane, max_items, lease)
-            if claim is not None:
-                if len(claim.items) == max_items:
-                    lane.wake()  # there may be more: let the next one look
-                return claim
-            if loop.time() >= deadline:
+            # What was not told of since the last look is found by the waker's: an idle claimer asks the server nothing.
+            if lane.arrivals != lane.drained or max_wait <= 0:
+                seen = lane.arrivals
+                claim: OpenClaim | LeasedClaim | None
+                if lease is None:
+                    claim = await self._take(lane, max_items, deadline - loop.time())
+                else:
+                    claim = await self._take_leased(lane, max_items, lease)
+                if claim is not None:
+                    if len(claim.items) == max_items:
+                        lane.wake()  # there may be more: let the next one look
+                    else:
+                        lane.drained = max(lane.drained, seen)
+                    return claim
+                if loop.time() >= deadline:
+                    return None  # maybe without a look, for want of room
+                lane.drained = max(lane.drained, seen)
+            elif loop.time() >= deadline:
                 return None
-            await lane.wait(seen, deadline - loop.time())
+            await lane.wait(lane.drained, deadline - loop.time())
 
     async def depth(self, topic: str, group: str) -> int:
         """See Queue."""

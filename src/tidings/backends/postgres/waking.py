@@ -39,6 +39,8 @@ class Lane:
     def __init__(self, relation: str) -> None:
         self.relation = relation
         self.arrivals = 0
+        self.drained = -1
+        """The number of arrivals at the last look that took all there was; it holds until the next arrival."""
         self.waited_for = False
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
@@ -190,6 +192,9 @@ class Waker:
             except (Unavailable, SettingsError) as error:
                 _log.debug("the queue's listener has no connection", why=str(error))
                 self._drop()
+                # As long as nobody looks for all of them, each has to look by himself.
+                for lane in self._lanes.values():
+                    lane.wake()
                 pause = _RECONNECT_EVERY * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             except Exception:
                 _log.exception("the look into the queues failed")

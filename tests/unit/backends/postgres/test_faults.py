@@ -12,11 +12,12 @@ import asyncpg
 import pytest
 
 from support import eventually, unique
-from tidings.backends.postgres.claims import LeasedClaim
+from tidings.backends.postgres.claims import LeasedClaim, OpenClaim
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore
+from tidings.backends.postgres.waking import Lane
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.model.user import Profile
 from tidings.ports.queue import Claim, Item
@@ -140,6 +141,60 @@ async def test_the_store_works_again_after_a_crash(own_server: Server) -> None:
     with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
         await store.ping()
     await store.close()
+
+
+async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+    take, looks = queue._take, []
+
+    async def counted(lane: Lane, max_items: int, max_wait: float) -> OpenClaim | None:
+        looks.append(lane)
+        return await take(lane, max_items, max_wait)
+
+    monkeypatch.setattr(queue, "_take", counted)
+    for _ in range(3):
+        assert await queue.claim(TOPIC, GROUP, 10, 0.1) is None
+    assert len(looks) == 1
+    await queue.put([Item(TOPIC, "k", b"told")])
+    told = await queue.claim(TOPIC, GROUP, 10, 5.0)
+    assert told is not None
+    await told.done()
+    assert await queue.claim(TOPIC, GROUP, 10, 0.1) is None
+    assert len(looks) == 2
+    # What was put without a word, and what a dead claimer gives back, is found by the look once a second.
+    other = await asyncpg.connect(postgres_dsn)
+    await other.execute(f"INSERT INTO queue.\"{TOPIC}/{GROUP}\" (key, body) VALUES ('k', 'untold')")
+    await other.close()
+    untold = await queue.claim(TOPIC, GROUP, 10, 10.0)
+    assert untold is not None
+    assert [item.body for item in untold.items] == [b"untold"]
+    await untold.done()
+    await queue.close()
+
+
+async def test_claimers_look_by_themselves_while_nobody_else_does(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+
+    async def refuse(*_: object) -> None:
+        raise Unavailable("no connection is left")
+
+    monkeypatch.setattr(queue._waker, "_connect", refuse)
+    queue._waker._drop()
+    waiting = asyncio.create_task(queue.claim(TOPIC, GROUP, 10, 20.0))
+    await eventually(lambda: queue._waker.lane(f"{TOPIC}/{GROUP}").idle == 1)
+    other = await asyncpg.connect(postgres_dsn)
+    await other.execute(f"INSERT INTO queue.\"{TOPIC}/{GROUP}\" (key, body) VALUES ('k', 'untold')")
+    await other.close()
+    claim = await waiting
+    assert claim is not None
+    await claim.done()
+    await queue.close()
 
 
 async def test_a_begun_batch_is_left_to_its_lease(postgres_dsn: str) -> None:
