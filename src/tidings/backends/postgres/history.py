@@ -8,12 +8,13 @@ from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import notification_of, slot_of
+from tidings.model.ids import delivery_id, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
@@ -38,10 +39,15 @@ _TALLY_WITHIN = 300.0
 _ATTEMPTED_CODES = [code(state) for state in ATTEMPTED]
 _PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 _PENDING_PLACE = PRECEDENCE.index(State.PENDING)
+_PENDING_RANK = rank(State.PENDING, 1)
+_encode_addresses = msgspec.msgpack.Encoder().encode
+_decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 _Event = tuple[UUID, int, int, int, int, str, str, str, str, str]
 """id, rank, step, attempt, at, reason, provider, reference, detail, address."""
+_NotificationRow = tuple[UUID, str, str | None, str, int | None, bytes | None, bytes | None, bytes]
+"""id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body."""
 
 
 class PostgresHistory:
@@ -74,8 +80,15 @@ class PostgresHistory:
             rows = await self._pool.fetch(_SQL["get"], tenant, notification_id, last)
         if not rows:
             return None
-        events = [_event(row[2:]) for row in map(tuple, rows) if row[2] is not None]
-        return _record(rows[0]["body"], notification_id, rows[0]["pending_at"], events)
+        first = rows[0]
+        head = _Head(
+            notification_id,
+            first["pending_at"],
+            first["pending_slots"],
+            first["pending_addresses"],
+            first["body"],
+        )
+        return _record(head, [_event(row[4:]) for row in map(tuple, rows) if row[4] is not None])
 
     async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
         """See History. Bounded: a page that has looked at some thousand notifications ends, with a cursor."""
@@ -85,12 +98,12 @@ class PostgresHistory:
         high = _LAST_ID if filter.until is None else UUID(int=filter.until << 80)
         if before is not None:
             high = min(high, before)
-        found: list[tuple[UUID, int | None, bytes]] = []
+        found: list[_Head] = []
         for _ in range(_MOST_STRETCHES):
             rows = await self._stretch(tenant, filter, low, high, stretch)
-            found += [(id, pending_at, body) for id, pending_at, body in rows if body is not None]
+            found += [_Head(*row) for row in rows if row["body"] is not None]
             if len(found) > limit:
-                return await self._page(found[:limit], found[limit - 1][0])
+                return await self._page(found[:limit], found[limit - 1].id)
             if len(rows) < stretch:
                 return await self._page(found, None)
             high = rows[-1]["id"]
@@ -118,7 +131,14 @@ class PostgresHistory:
         low = _FIRST_ID if since is None else UUID(int=since << 80)
         with translated():
             rows = await self._pool.fetch(
-                _SQL["tally"], tenant, low, _PLACES, STATES_PER_ATTEMPT, _PENDING_PLACE, timeout=_TALLY_WITHIN
+                _SQL["tally"],
+                tenant,
+                low,
+                _PLACES,
+                STATES_PER_ATTEMPT,
+                _PENDING_PLACE,
+                _PENDING_RANK,
+                timeout=_TALLY_WITHIN,
             )
         counts: Counter[tuple[str | None, State, str]] = Counter()
         for slot, number, reason, count in rows:
@@ -130,7 +150,7 @@ class PostgresHistory:
         return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
 
     async def _write(self, batch: _Batch) -> None:
-        notifications = _columns(batch.notifications, 6)
+        notifications = _columns(batch.notifications, 8)
         events = _columns(batch.events, 10)
         with translated():
             if not (batch.waits or batch.suppressions):
@@ -148,47 +168,79 @@ class PostgresHistory:
         place = None if filter.state is None else PRECEDENCE.index(filter.state)
         arguments = [
             tenant, low, high, stretch, filter.category, place, _PLACES, STATES_PER_ATTEMPT, _PENDING_PLACE,
+            _PENDING_RANK,
         ]  # fmt: skip
         with translated():
             if filter.user_id is None:
                 return await self._pool.fetch(_SQL["find"], *arguments)
             return await self._pool.fetch(_SQL["find_of_user"], *arguments, filter.user_id)
 
-    async def _page(self, found: Sequence[tuple[UUID, int | None, bytes]], cursor: UUID | None) -> Page:
+    async def _page(self, found: Sequence[_Head], cursor: UUID | None) -> Page:
         if not found:
             return Page((), cursor)
         with translated():
-            rows = await self._pool.fetch(_SQL["events_of"], [id for id, _, _ in found])
-        events: dict[UUID, list[Event]] = {id: [] for id, _, _ in found}
+            rows = await self._pool.fetch(_SQL["events_of"], [head.id for head in found])
+        events: dict[UUID, list[Event]] = {head.id: [] for head in found}
         for row in rows:
             event = _event(tuple(row))
             events[notification_of(event.id)].append(event)
-        return Page(tuple(_record(body, id, pending_at, events[id]) for id, pending_at, body in found), cursor)
+        return Page(tuple(_record(head, events[head.id]) for head in found), cursor)
+
+
+class _Head(Struct, frozen=True):
+    """A notification's row, as far as reading needs it."""
+
+    id: UUID
+    pending_at: int | None
+    pending_slots: bytes | None
+    pending_addresses: bytes | None
+    body: bytes
+
+
+class _Routed(Struct):
+    """A notification's row in the making: `pending_at`, and the deliveries that were merely pending at that moment."""
+
+    notification: Notification
+    pending_at: int | None = None
+    pending: dict[int, str] = {}
+
+    def row(self) -> _NotificationRow:
+        one = self.notification
+        slots = bytes(self.pending) if self.pending else None
+        addresses = _encode_addresses(list(self.pending.values())) if self.pending else None
+        return (one.id, one.tenant, one.to.user_id, one.category, self.pending_at, slots, addresses, encode(one))
 
 
 class _Batch(Struct, frozen=True):
     """Outcomes as rows, sorted by key."""
 
-    notifications: list[tuple[UUID, str, str | None, str, int | None, bytes]]
+    notifications: list[_NotificationRow]
     events: list[_Event]
     waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
-        notifications: dict[UUID, tuple[Notification, int | None]] = {}
+        notifications: dict[UUID, _Routed] = {}
         events: list[_Event] = []
         waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes]] = {}
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
         for outcome in outcomes:
             id = outcome.id
             if (one := outcome.notification) is not None:
-                mere = _is_merely_pending(outcome)
-                first, pending_at = notifications.get(one.id, (one, None))
-                notifications[one.id] = (first, outcome.at if mere and pending_at is None else pending_at)
-                if mere:
+                routed = notifications.get(one.id)
+                if routed is None:
+                    routed = notifications[one.id] = _Routed(one)
+                if _is_merely_pending(outcome, 0):
+                    if routed.pending_at is None:
+                        routed.pending_at = outcome.at
                     continue
             address = outcome.address
+            if address is not None and _is_merely_pending(outcome, 1):
+                routed = notifications.get(notification_of(id))
+                if routed is not None and routed.pending_at == outcome.at:
+                    routed.pending.setdefault(slot_of(id), address.value)
+                    continue
             fact = (id, rank(outcome.state, outcome.attempt), outcome.step, outcome.attempt)
             events.append(
                 (
@@ -203,10 +255,7 @@ class _Batch(Struct, frozen=True):
                 suppressions.setdefault(fact, (outcome.tenant, address.channel.value, address.value))
         events.sort(key=_event_order)
         return cls(
-            [
-                (id, one.tenant, one.to.user_id, one.category, pending_at, encode(one))
-                for id, (one, pending_at) in sorted(notifications.items(), key=_notification_order)
-            ],
+            [routed.row() for _, routed in sorted(notifications.items(), key=_notification_order)],
             events,
             [(*fact, *wait) for fact, wait in waits.items()],
             [(*fact, *suppression) for fact, suppression in suppressions.items()],
@@ -222,12 +271,14 @@ class _Batch(Struct, frozen=True):
         )
 
 
-def _is_merely_pending(outcome: Outcome) -> bool:
-    """Whether the notification's row says all of it."""
+def _is_merely_pending(outcome: Outcome, attempt: int) -> bool:
+    """Whether the notification's row can say all of it: of the notification (attempt 0) or a delivery (1)."""
     return (
         outcome.state is State.PENDING
-        and slot_of(outcome.id) == 0
-        and not (outcome.attempt or outcome.step or outcome.wait or outcome.address or outcome.suppress)
+        and outcome.attempt == attempt
+        and (slot_of(outcome.id) == 0) == (attempt == 0)
+        and (outcome.address is None) == (attempt == 0)
+        and not (outcome.step or outcome.wait or outcome.suppress)
         and not (outcome.reason or outcome.provider or outcome.reference or outcome.detail)
     )
 
@@ -250,11 +301,17 @@ def _event(row: Sequence[object]) -> Event:
     return Event(id, at, state_of(rank), attempt, step, reason, provider, reference, detail, address)  # type: ignore[arg-type]  # the columns' types are the schema's
 
 
-def _record(body: bytes, id: UUID, pending_at: int | None, events: list[Event]) -> NotificationRecord:
-    if pending_at is not None:
-        events.append(Event(id, pending_at, State.PENDING))
+def _record(head: _Head, events: list[Event]) -> NotificationRecord:
+    if head.pending_at is not None:
+        events.append(Event(head.id, head.pending_at, State.PENDING))
+    if head.pending_at is not None and head.pending_slots and head.pending_addresses:
+        told = {(event.id, event.state, event.attempt, event.step) for event in events}
+        for slot, address in zip(head.pending_slots, _decode_addresses(head.pending_addresses), strict=True):
+            id = delivery_id(head.id, slot)
+            if (id, State.PENDING, 1, 0) not in told:
+                events.append(Event(id, head.pending_at, State.PENDING, attempt=1, address=address))
     events.sort(key=lambda event: (event.at, event.attempt, event.step, rank(event.state, event.attempt), event.id))
-    return NotificationRecord(decode_notification(body), tuple(events))
+    return NotificationRecord(decode_notification(head.body), tuple(events))
 
 
 def _clean(row: Row) -> Row:

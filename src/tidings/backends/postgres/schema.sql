@@ -11,6 +11,10 @@ CREATE TABLE notification (
     category text COLLATE "C" NOT NULL,
     -- When it was routed: the fact `pending` about the notification itself, which every one has and none needs a row for.
     pending_at bigint,
+    -- The same of its deliveries: the slot of each, an octet each, and (MessagePack) the addresses in that order. A fact
+    -- that says more than that has a row in `event`.
+    pending_slots bytea,
+    pending_addresses bytea,
     body bytea NOT NULL,
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);
@@ -41,6 +45,24 @@ CREATE TABLE event_default PARTITION OF event DEFAULT;
 CREATE FUNCTION last_slot(id uuid) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT encode(set_byte(uuid_send(id), 15, 255), 'hex')::uuid $$;
+
+-- The furthest fact of each slot of a notification. The mere facts `pending` of its deliveries stand in its row, one octet a
+-- slot (`pending_slots`); they have the rank `pending_rank`.
+CREATE FUNCTION furthest_facts(notification uuid, pending_slots bytea, pending_rank integer)
+    RETURNS TABLE (slot integer, rank integer, reason text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT DISTINCT ON (fact.slot) fact.slot, fact.rank, fact.reason
+    FROM (
+        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+        FROM event
+        WHERE event.id >= notification AND event.id <= last_slot(notification)
+        UNION ALL
+        SELECT get_byte(pending_slots, place), pending_rank, 0, ''
+        FROM generate_series(0, length(pending_slots) - 1) AS place
+    ) AS fact
+    ORDER BY fact.slot, fact.rank DESC, fact.step DESC
+    $$;
 
 -- The smallest UUIDv7 of an instant.
 CREATE FUNCTION first_id(at bigint) RETURNS uuid

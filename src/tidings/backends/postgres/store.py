@@ -38,7 +38,7 @@ class PostgresStore:
             Unavailable: the server does not answer.
             SettingsError: it refuses the DSN.
         """
-        pool = await open_pool(dsn, pool_size, "tidings-store")
+        pool = await open_pool(dsn, pool_size, "tidings-store", plan_cache_mode="force_generic_plan")
         try:
             store = cls(pool)
             with translated():

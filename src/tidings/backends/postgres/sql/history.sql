@@ -4,19 +4,21 @@
 -- `pending` (it had to wait first) gets it later. A column of nothing but zeros or empty texts is sent as an empty array:
 -- unnest fills it with NULL, coalesce makes it what it was.
 WITH notifications AS (
-    INSERT INTO notification (id, tenant, user_id, category, pending_at, body)
-    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, body
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
-        AS accepted (id, tenant, user_id, category, pending_at, body)
-    ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at
+    INSERT INTO notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
+    FROM unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
+        ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at, pending_slots = excluded.pending_slots,
+        pending_addresses = excluded.pending_addresses
         WHERE notification.pending_at IS NULL AND excluded.pending_at IS NOT NULL
 ), events AS (
     INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
         coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
     FROM unnest(
-            $7::uuid[], $8::integer[], $9::integer[], $10::integer[], $11::bigint[],
-            $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
         ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
 )
@@ -61,7 +63,7 @@ SELECT 1;
 
 -- name: get
 -- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one partition.
-SELECT notification.body, notification.pending_at, event.id, event.rank, event.step, event.attempt, event.at,
+SELECT notification.body, notification.pending_at, notification.pending_slots, notification.pending_addresses, event.id, event.rank, event.step, event.attempt, event.at,
     event.reason, event.provider, event.reference, event.detail, event.address
 FROM notification
 LEFT JOIN event ON event.id >= $2 AND event.id <= $3
@@ -76,45 +78,40 @@ JOIN event ON event.id >= wanted.id AND event.id <= last_slot(wanted.id);
 -- name: find
 -- A stretch of at most $4 notifications of the tenant $1 between the ids $2 (inclusive) and $3 (exclusive); those that
 -- match have a body. The stretch bounds the work, however rare a match is. $5 category; $6 the wanted state's place in
--- the precedence of states, $7 the place of each state's code, $8 how many codes an attempt has, $9 the place of pending.
-SELECT page.id, page.pending_at, CASE WHEN
+-- the precedence of states, $7 the place of each state's code, $8 how many codes an attempt has, $9 the place of
+-- pending, $10 the rank of a delivery that is merely pending.
+SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
         ($5::text IS NULL OR page.category = $5)
         AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
             SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
             FROM (
-                SELECT DISTINCT ON (event.id)
-                    get_byte(uuid_send(event.id), 15) AS slot, ($7::integer[])[event.rank % $8::integer + 1] AS place
-                FROM event
-                WHERE event.id >= page.id AND event.id <= last_slot(page.id)
-                ORDER BY event.id DESC, event.rank DESC, event.step DESC
+                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
+                FROM furthest_facts(page.id, page.pending_slots, $10::integer)
             ) AS furthest
         ) END
     THEN page.body END AS body
 FROM (
-    SELECT id, category, pending_at, body FROM notification
+    SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification
     WHERE tenant = $1 AND id >= $2 AND id < $3
     ORDER BY id DESC LIMIT $4
 ) AS page
 ORDER BY page.id DESC;
 
 -- name: find_of_user
--- As `find`, of the user $10: another index.
-SELECT page.id, page.pending_at, CASE WHEN
+-- As `find`, of the user $11: another index.
+SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
         ($5::text IS NULL OR page.category = $5)
         AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
             SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
             FROM (
-                SELECT DISTINCT ON (event.id)
-                    get_byte(uuid_send(event.id), 15) AS slot, ($7::integer[])[event.rank % $8::integer + 1] AS place
-                FROM event
-                WHERE event.id >= page.id AND event.id <= last_slot(page.id)
-                ORDER BY event.id DESC, event.rank DESC, event.step DESC
+                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
+                FROM furthest_facts(page.id, page.pending_slots, $10::integer)
             ) AS furthest
         ) END
     THEN page.body END AS body
 FROM (
-    SELECT id, category, pending_at, body FROM notification
-    WHERE tenant = $1 AND user_id = $10 AND id >= $2 AND id < $3
+    SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification
+    WHERE tenant = $1 AND user_id = $11 AND id >= $2 AND id < $3
     ORDER BY id DESC LIMIT $4
 ) AS page
 ORDER BY page.id DESC;
@@ -131,15 +128,9 @@ WHERE event.rank % $3::integer = ANY ($4::integer[])
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
 -- the precedence $3 (of the codes), without deliveries its own. Notifications are slot 0, with the place for the code.
 WITH furthest AS MATERIALIZED (
-    SELECT notification.id AS notification, fact.slot, fact.code, fact.reason
+    SELECT notification.id AS notification, fact.slot, fact.rank % $4::integer AS code, fact.reason
     FROM notification
-    LEFT JOIN LATERAL (
-        SELECT DISTINCT ON (event.id)
-            get_byte(uuid_send(event.id), 15) AS slot, event.rank % $4::integer AS code, event.reason
-        FROM event
-        WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
-        ORDER BY event.id DESC, event.rank DESC, event.step DESC
-    ) AS fact ON true
+    LEFT JOIN LATERAL furthest_facts(notification.id, notification.pending_slots, $6::integer) AS fact ON true
     WHERE notification.tenant = $1 AND notification.id >= $2
 ), whole AS (
     SELECT
