@@ -87,6 +87,20 @@ class TestAppendAndGet:
         assert record is not None
         assert states(record) == [(State.PENDING, 0), (State.SENDING, 1), (State.SENT, 1)]
 
+    async def test_of_a_batch_that_is_partly_known_the_rest_is_kept(self, store: Store, tenant: str) -> None:
+        known, new = notification(tenant), notification(tenant)
+        await store.history.append([accepted(known), fact(known, State.SENDING)])
+        await store.history.append(
+            [accepted(known), fact(known, State.SENDING), fact(known, State.SENT), accepted(new), fact(new, State.SENT)]
+        )
+        for sent, expected in (
+            (known, [(State.PENDING, 0), (State.SENDING, 1), (State.SENT, 1)]),
+            (new, [(State.PENDING, 0), (State.SENT, 1)]),
+        ):
+            record = await store.history.get(tenant, sent.id)
+            assert record is not None
+            assert states(record) == expected
+
     async def test_facts_differ_by_attempt_state_and_step(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         facts = [

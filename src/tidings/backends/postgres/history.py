@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
@@ -154,6 +155,11 @@ class PostgresHistory:
         events = _columns(batch.events, 10)
         with translated():
             if not (batch.waits or batch.suppressions):
+                if not batch.returning:
+                    # A batch that was repeated after a crash is rare, and written again with care.
+                    with contextlib.suppress(asyncpg.UniqueViolationError):
+                        await self._pool.execute(_SQL["append_new"], *notifications, *events)
+                        return
                 await self._pool.execute(_SQL["append"], *notifications, *events)
                 return
             waits, suppressions = _columns(batch.waits, 9), _columns(batch.suppressions, 7)
@@ -218,6 +224,8 @@ class _Batch(Struct, frozen=True):
     events: list[_Event]
     waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
+    returning: bool
+    """Whether some notifications were put off, and have their row already."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
@@ -259,6 +267,7 @@ class _Batch(Struct, frozen=True):
             events,
             [(*fact, *wait) for fact, wait in waits.items()],
             [(*fact, *suppression) for fact, suppression in suppressions.items()],
+            any(routed.notification.send_at is not None for routed in notifications.values()),
         )
 
     def cleaned(self) -> _Batch:
@@ -268,6 +277,7 @@ class _Batch(Struct, frozen=True):
             [_clean(row) for row in self.events],
             [_clean(row) for row in self.waits],
             [_clean(row) for row in self.suppressions],
+            self.returning,
         )
 
 

@@ -24,6 +24,26 @@ WITH notifications AS (
 )
 SELECT 1;
 
+-- name: append_new
+-- As `append`, of what is probably not there yet: it fails as a whole when some of it is. Without ON CONFLICT a row is
+-- looked up and confirmed once less: a quarter of the server's work.
+WITH notifications AS (
+    INSERT INTO notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
+    FROM unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
+        ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+), events AS (
+    INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+)
+SELECT 1;
+
 -- name: append_with_effects
 -- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
 -- cancelled notification would wait for is due at once. The notifications went before, in the same transaction.
@@ -63,7 +83,8 @@ SELECT 1;
 
 -- name: get
 -- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one partition.
-SELECT notification.body, notification.pending_at, notification.pending_slots, notification.pending_addresses, event.id, event.rank, event.step, event.attempt, event.at,
+SELECT notification.body, notification.pending_at, notification.pending_slots, notification.pending_addresses,
+    event.id, event.rank, event.step, event.attempt, event.at,
     event.reason, event.provider, event.reference, event.detail, event.address
 FROM notification
 LEFT JOIN event ON event.id >= $2 AND event.id <= $3
