@@ -45,7 +45,8 @@ class Keyring:
         else:
             key = await self._ask(digest)
         if key is None:
-            raise _unauthorized("invalid_key", "this API key is not known; copy it again, or make one: tidings key create")
+            detail = "this API key is not known; copy it again, or make one: tidings key create"
+            raise _unauthorized("invalid_key", detail)
         if key.revoked_at is not None:
             raise _unauthorized("revoked_key", f"the API key {key.prefix}… was revoked; use another one")
         return key
