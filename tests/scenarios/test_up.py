@@ -171,6 +171,16 @@ async def test_from_the_first_start_to_the_last_process(folder: Path, started: l
     assert "sms    +5511961234567: " in shown
     assert max(len(line) for line in shown.splitlines()) <= 80
 
+    def counted() -> str:
+        with urlopen(f"{up.running()['api_url']}/metrics") as answer:
+            text: str = answer.read().decode()
+        # What the API counts, and what only the worker knows.
+        assert 'tidings_accepted_total{result="accepted"} 2.0' in text
+        assert 'tidings_provider_results_total{provider="twilio",result="sent"} 2.0' in text
+        return text
+
+    await eventually(lambda: asyncio.to_thread(counted))
+
     up.process.send_signal(signal.SIGINT)
     assert await up.ended() == 0
     assert "Stopping" in up.text

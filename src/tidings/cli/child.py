@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,7 +37,7 @@ _LINES_SHOWN = 12
 class Child:
     """`tidings run --role <role>` (or `command`), started again whenever it ends.
 
-    `changed` is called when it starts and when it is ready.
+    `changed` is called when it starts and when it is ready; `environment` is added to the one that it inherits.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Child:
         log: Path,
         changed: Callable[[], None],
         command: Sequence[str] = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--role"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.role = role
         self._command = (*command, role)
+        self._environment = environment or {}
         self._log_from = 0
         self.log = log
         self.addresses: dict[str, str] = {}
@@ -129,7 +131,7 @@ class Child:
                     stdin=theirs.fileno(),
                     stdout=log,
                     stderr=log,
-                    env=without_settings(),
+                    env={**without_settings(), **self._environment},
                     # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends things in order.
                     start_new_session=True,
                 )

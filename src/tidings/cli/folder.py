@@ -33,6 +33,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
         self.logs = self.path / "logs"
+        self.metrics = self.path / "metrics"
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
         self._key = self.path / "demo.key"
@@ -59,6 +60,11 @@ class DataFolder:
                 f"only {free // 2**20} MB are free on the disk of {self.path}, and at least {LEAST_FREE // 2**20} MB "
                 "are needed. Free some, or choose a folder on another disk with --data-dir."
             )
+
+    def fresh_metrics(self) -> None:
+        """Make the folder in which the processes count together, empty: counters begin anew with each start."""
+        shutil.rmtree(self.metrics, ignore_errors=True)
+        self.metrics.mkdir()
 
     @contextmanager
     def mine(self) -> Iterator[None]:

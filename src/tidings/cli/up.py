@@ -71,6 +71,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
     _stop_on_signals(children, supervised)
     with folder.mine():
         settings = _with_ports(settings)
+        folder.fresh_metrics()
         say(f"Tidings starts; its data is in {folder.path}")
         async with AsyncExitStack() as stack:
             dsn = settings.database.dsn
@@ -84,7 +85,10 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             def announce() -> None:
                 folder.announce(_running(settings, children, dsn))
 
-            children += [Child(role, settings, folder.logs / f"{role}.log", announce) for role in roles]
+            together = {"PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
+            children += [
+                Child(role, settings, folder.logs / f"{role}.log", announce, environment=together) for role in roles
+            ]
             await stack.enter_async_context(_kept(children))
             with step("Processes: " + ", ".join(roles)):
                 await _all_ready(children)
