@@ -68,7 +68,7 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
     async with opened(running.dsn) as tenants:
         await tenants.add(Tenant(run, "The demo's shop", now()))
         key = await new_key(tenants, run, tuple(Scope), "made by tidings demo")
-    say(f"The shop is the tenant {run}; its API key is {key}")
+    say(f"The shop is the tenant {run}; its API key:\n  {key}")
     with step(f"Templates: {len(TEMPLATES)} in {len(TEMPLATES[0].contents())} languages"):
         await asyncio.to_thread(_prepare, running.api_url, key)
     async with shop(running.api_url, key, run) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,37 @@ def greet(settings: Settings, folder: DataFolder, key: str, took: float) -> None
         say(f"  Sandbox viewer {settings.sandbox.local_url}")
     say(f"  API key        {key}")
     say(f"                 (tenant {DEMO_TENANT}, may do everything; kept in {folder.path / 'demo.key'})")
-    say("\nPaste this line into another terminal. The sandbox viewer then shows an order confirmation as an email,")
-    say("a text message, a push notification and an item of the inbox, in the language of the user `demo`:\n")
+    say(f"\n{_what_the_line_does(settings)}\n")
     say(curl(url, key))
     say("\nThen try:\n")
     say(f"  {me} send{own_folder} --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'")
     say(f"  {me} status{own_folder} <the id that it prints>")
-    say(f"  {me} demo{own_folder}      a shop with 50,000 people and a day of orders")
+    say(f"  {_demo(me, own_folder)}      a shop with 50,000 people and a day of orders")
     say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
+
+
+def _what_the_line_does(settings: Settings) -> str:
+    real = [
+        f"{channel.value} by {name}"
+        for channel, names in settings.channels.items()
+        for name in names
+        if name in settings.providers
+    ]
+    if settings.sandbox.enabled and not real:
+        return (
+            "Paste this line into another terminal. The sandbox viewer then shows an order confirmation as an email,\n"
+            "a text message, a push notification and an item of the inbox, in the language of the user `demo`:"
+        )
+    rest = "; everything else goes to the sandbox" if settings.sandbox.enabled else ""
+    return (
+        f"This is sent for real: {', '.join(real) or 'nothing'}{rest}. Give the user `{DEMO_USER}` your own\n"
+        f"addresses first (PUT /v1/users/{DEMO_USER}), then paste this line into another terminal. It sends an order\n"
+        "confirmation on every channel:"
+    )
+
+
+def _demo(me: str, own_folder: str) -> str:
+    if find_spec("faker") is not None:
+        return f"{me} demo{own_folder}"
+    return "make demo" + (f" ARGS={shlex.quote(own_folder.strip())}" if own_folder else "")

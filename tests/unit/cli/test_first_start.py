@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tidings.api.samples import ORDER
+from tidings.cli import first_start
 from tidings.cli.first_start import curl, greet
 from tidings.cli.folder import DataFolder
 from tidings.cli.shop import templates
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.config import Settings
+from tidings.model.vocabulary import Channel
 
 
 def test_the_command_to_paste_is_one_line_that_a_shell_understands() -> None:
@@ -40,3 +42,21 @@ def test_the_greeting_has_the_command_on_a_line_of_its_own(tmp_path: Path, capsy
     assert "  Sandbox viewer http://127.0.0.1:8401" in lines
     assert "  API key        tk_secret" in lines
     assert any("send" in line and f"--data-dir {tmp_path}" in line for line in lines)
+
+
+def test_the_greeting_says_what_is_sent_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smtp = {"host": "mail.example.com", "from_address": "news@example.com"}
+    greet(
+        Settings(channels={Channel.EMAIL: ("smtp",)}, providers={"smtp": smtp}), DataFolder(tmp_path), "tk_secret", 3.21
+    )
+    text = capsys.readouterr().out
+    assert "sent for real: email by smtp; everything else goes to the sandbox" in text
+    assert "The sandbox viewer then shows" not in text
+
+
+def test_the_greeting_offers_a_demo_that_can_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_start, "find_spec", lambda _name: None)
+    greet(Settings(), DataFolder(tmp_path), "tk_secret", 3.21)
+    assert f"make demo ARGS='--data-dir {tmp_path}'" in capsys.readouterr().out

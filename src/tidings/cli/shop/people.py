@@ -68,7 +68,8 @@ def _names(locale: str, seed: int) -> Any:
         faker = importlib.import_module("faker")
     except ImportError as error:
         raise CannotGoOn(
-            "the demo needs the package faker, for names: pip install 'tidings[demo]' (`make demo` brings it)"
+            "the demo needs the package faker, for names. In a checkout `make demo` brings it (options go into ARGS); "
+            "elsewhere: pip install faker"
         ) from error
     generator = faker.Faker(locale)
     generator.seed_instance(f"{locale} {seed}")
