@@ -49,7 +49,7 @@ def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
         if len(view["timeline"]) > shown:
             last_news = time.monotonic()
             if not as_json:
-                for line in entries(view["timeline"][shown:], view["created_at"]):
+                for line in entries(view["timeline"][shown:], view["created_at"], mixed=True):
                     typer.echo(line)
             shown = len(view["timeline"])
         time.sleep(_LOOK_AGAIN)

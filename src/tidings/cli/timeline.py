@@ -13,6 +13,7 @@ from tidings.cli.times import duration, moment
 WIDTH = 80
 _INDENT = " " * 2
 _STATE_WIDTH = 10
+_CHANNEL_WIDTH = 6
 _COLOURS = {
     "delivered": "green",
     "sent": "green",
@@ -63,14 +64,19 @@ def render(view: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def entries(timeline: Iterable[Mapping[str, Any]], created_at: str) -> list[str]:
-    """A line, or a few, for each entry of a timeline; `created_at` is when the notification was accepted."""
+def entries(timeline: Iterable[Mapping[str, Any]], created_at: str, *, mixed: bool = False) -> list[str]:
+    """A line, or a few, for each entry of a timeline; `created_at` is when the notification was accepted.
+
+    `mixed`: entries of several deliveries follow each other, so each tells its channel.
+    """
     created = moment(created_at)
     lines = []
     for entry in timeline:
         at = moment(entry["at"])
         since = duration(max(0.0, (at - created).total_seconds()))
         start = f"{_INDENT}{at:%H:%M:%S}.{at.microsecond // 1000:03} {'+' + since:>11}  "
+        if mixed:
+            start += f"{entry['channel'] or '':<{_CHANNEL_WIDTH}} "
         lines += _wrapped(start, entry["state"], _told(entry))
     return lines
 

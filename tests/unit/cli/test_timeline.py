@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tidings.cli import timeline
-from tidings.cli.timeline import WIDTH
+from tidings.cli.timeline import WIDTH, entries
 from tidings.cli.times import duration
 
 
@@ -88,6 +88,14 @@ def test_each_fact_stands_under_its_delivery() -> None:
     sms = next(index for index, line in enumerate(lines) if line.startswith("sms"))
     assert sum(" sent " in line for line in lines[email:sms]) == 1
     assert not any(" sent " in line for line in lines[sms:])
+
+
+def test_facts_of_several_deliveries_tell_their_channel() -> None:
+    view = notification()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in entries(view["timeline"], view["created_at"], mixed=True)]
+    assert max(len(line) for line in lines) <= WIDTH
+    assert any(line.endswith("+2.3 s  email  sent       attempt 2 at sendgrid") for line in lines)
+    assert any("  sms    suppressed no_address" in line for line in lines)
 
 
 def test_long_addresses_are_shortened() -> None:
