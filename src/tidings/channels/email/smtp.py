@@ -326,11 +326,13 @@ class Smtp(EmailProvider):
             ) from error
         except (SMTPConnectError, OSError) as error:
             raise SettingsError(
-                f"there is no connection to {where}: {brief(str(error))}. Look at providers.smtp.host and port."
+                f"there is no connection to {where}: {brief(str(error))}. Look at providers.smtp.host, port and "
+                "security."
             ) from error
         except SMTPException as error:
             raise SettingsError(
-                f"{where} does not speak as providers.smtp.security = {config.transport} demands: {brief(str(error))}."
+                f"{where} does not speak as providers.smtp.security = {config.transport} demands: "
+                f"{brief(str(error)).rstrip('.')}."
             ) from error
         login = f"the login of {config.username}" if config.username is not None else "a session without login"
         way = "without encryption" if config.transport == "none" else f"over {config.transport}"
