@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tidings.cli.client import Api
+from tidings.cli.first_start import sent_for_real
 from tidings.cli.folder import DataFolder, Running
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say, step
@@ -51,7 +52,10 @@ def demo(
     Its people, templates and orders go through the API; then the account of the day is printed. It uses what
     `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not close.
     """
-    folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
+    settings = settings_from(settings_file, data_dir)
+    folder = DataFolder(settings.data_dir)
+    found = folder.running()
+    refuse_for_real(found.real if found else sent_for_real(settings))
     next(people(1, seed))  # says that the name generator is missing before anything is started
     with _running(folder, settings_file) as running:
         faults = asyncio.run(_demo(running, users, orders, seconds, seed))
@@ -60,6 +64,16 @@ def demo(
         say(f"\nWhat arrived last: {after.sandbox_url}")
     if faults:
         sys.exit(1)
+
+
+def refuse_for_real(real: Sequence[str]) -> None:
+    """Raises CannotGoOn where anything would leave for the outside: some of the invented numbers are someone's."""
+    if real:
+        raise CannotGoOn(
+            f"the demo is for the sandbox alone, and this is sent for real: {', '.join(real)}. It would write to "
+            "thousands of invented addresses. Run it in a folder without that settings file, with a data folder of "
+            "its own: tidings demo --data-dir demo-data"
+        )
 
 
 async def _demo(running: Running, users: int, orders: int, seconds: float, seed: int) -> list[str]:

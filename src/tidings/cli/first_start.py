@@ -71,13 +71,18 @@ def greet(settings: Settings, folder: DataFolder, key: str, took: float) -> None
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
 
 
-def _what_the_line_does(settings: Settings) -> str:
-    real = [
+def sent_for_real(settings: Settings) -> tuple[str, ...]:
+    """The channels that a provider of the settings serves and not the sandbox, such as `email by smtp`."""
+    return tuple(
         f"{channel.value} by {name}"
         for channel, names in settings.channels.items()
         for name in names
         if name in settings.providers
-    ]
+    )
+
+
+def _what_the_line_does(settings: Settings) -> str:
+    real = sent_for_real(settings)
     if settings.sandbox.enabled and not real:
         return (
             "Paste this line into another terminal. The sandbox viewer then shows an order confirmation as an email,\n"

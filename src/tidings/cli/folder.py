@@ -18,13 +18,17 @@ LEAST_FREE = 200 * 1024 * 1024
 
 
 class Running(Struct, frozen=True):
-    """What runs on a data folder: the process of `up`, where its parts are found, and their processes by name."""
+    """What runs on a data folder: the process of `up`, where its parts are found, and their processes by name.
+
+    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`.
+    """
 
     pid: int
     api_url: str
     sandbox_url: str | None
     dsn: str
     children: dict[str, int] = {}
+    real: tuple[str, ...] = ()
 
 
 class DataFolder:

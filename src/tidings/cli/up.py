@@ -167,6 +167,7 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str) -> Running
         sandbox_url=settings.sandbox.local_url if settings.sandbox.enabled else None,
         dsn=dsn,
         children={child.role: child.pid for child in children},
+        real=first_start.sent_for_real(settings),
     )
 
 

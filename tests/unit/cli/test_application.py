@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidings.cli.application import COMMANDS, run
+from tidings.cli.folder import DataFolder, Running
 from tidings.model.errors import SettingsError, Unavailable
 
 REPORT_IT = "Run the same with --debug to see where, and report it with that.\n"
@@ -87,3 +88,18 @@ def test_without_anything_running_the_clients_say_so(tmp_path: Path, capsys: pyt
 def test_run_needs_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--role", "worker", "--data-dir", str(tmp_path)]) == 2
     assert "`tidings run` needs a PostgreSQL that runs already" in capsys.readouterr().err
+
+
+def test_the_demo_writes_to_nobody_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tidings.toml"
+    file.write_text(
+        '[channels]\nemail = ["smtp"]\n[providers.smtp]\nhost = "mail.example.com"\nfrom_address = "a@example.com"\n'
+    )
+    folder = DataFolder(tmp_path / "data")
+    assert run(["demo", "--data-dir", str(folder.path), "--settings", str(file)]) == 2
+    assert "the demo is for the sandbox alone, and this is sent for real: email by smtp" in capsys.readouterr().err
+    folder.prepare()
+    with folder.mine():
+        folder.announce(Running(1, "http://127.0.0.1:1", None, "postgresql://x", real=("sms by twilio",)))
+        assert run(["demo", "--data-dir", str(folder.path)]) == 2
+    assert "this is sent for real: sms by twilio" in capsys.readouterr().err
