@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ MOST_ITEMS = 1_000
 MOST_DEVICES = 50
 DEEPEST = 32
 LARGEST = 256 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FARTHEST = 366 * 24 * 3600 * 1000
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -205,7 +206,8 @@ def _instant(moment: datetime | None, path: str) -> int | None:
         return None
     if moment.tzinfo is None:
         raise Invalid("no_timezone", "give the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
-    return int(moment.astimezone(UTC).timestamp() * 1000)
+    # Subtracting works for every datetime; converting to UTC overflows at the ends of the calendar.
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def plain(text: str, path: str) -> None:

@@ -58,6 +58,8 @@ REFUSED: list[tuple[bytes, str, str]] = [
     (with_(send_at="2030-01-01T00:00:00"), "no_timezone", "$.send_at"),
     (with_(send_at="2999-01-01T00:00:00Z"), "too_far", "$.send_at"),
     (with_(expires_at="2001-01-01T00:00:00Z"), "already_expired", "$.expires_at"),
+    (with_(send_at="9999-12-31T23:59:59-14:00"), "too_far", "$.send_at"),
+    (with_(expires_at="0001-01-01T00:00:00+14:00"), "already_expired", "$.expires_at"),
     (with_(template="t"), "content_or_template", "$"),
     (with_(data=[1]), "wrong_type", "$.data"),
     (with_().replace(b'"a@example.com"}', b'"a@example.com"}, "data": {"a": "\xff"}'), "", ""),
