@@ -40,7 +40,8 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     """How a stage reads one topic.
 
     `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.
-    `lease` (seconds) is for work with effects outside the queue. `in_flight` batches are worked on at once.
+    `lease` (seconds) is for work with effects outside the queue. `in_flight` batches are worked on at once. After a
+    batch that was not full the reader lingers for `linger` seconds, so that the next one is larger.
     """
 
     stage: str
@@ -51,6 +52,7 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     lease: float | None = None
     in_flight: int = 1
     max_wait: float = 2.0
+    linger: float = 0.0
 
 
 class Reader(Generic[T]):
@@ -73,7 +75,9 @@ class Reader(Generic[T]):
         reading, pause = self._reading, 0.0
         while not stopping.is_set():
             try:
-                await self.once()
+                taken = await self.once()
+                if reading.linger and 0 < taken < reading.max_items:
+                    await self._clock.sleep(reading.linger)
             except Unavailable as error:
                 self._meter.failure(reading.stage, reading.topic, "unavailable")
                 if not pause:  # once for an outage, not once a second
