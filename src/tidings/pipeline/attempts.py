@@ -43,15 +43,19 @@ def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> lis
         return [fact(tried.delivery, now, state, provider=tried.provider, reference=result.reference)]
     if isinstance(result, Retry):
         return _again(
-            tried, policy, now, retry_at(tried.delivery.attempt, now, result.after, policy.base, policy.cap, randomness)
+            tried,
+            result,
+            policy,
+            now,
+            retry_at(tried.delivery.attempt, now, result.after, policy.base, policy.cap, randomness),
         )
     if isinstance(result, Uncertain):
         if tried.idempotent or tried.category.allow_doubles:
             due = retry_at(tried.delivery.attempt, now, None, policy.base, policy.cap, randomness)
-            return _again(tried, policy, now, due)
+            return _again(tried, result, policy, now, due)
         return [fact(tried.delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
     if result.fallback and tried.others:
-        return _again(tried, policy, now, now)
+        return _again(tried, result, policy, now, now)
     suppressing = fact(tried.delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
     return fall_back(tried.delivery, msgspec.structs.replace(suppressing, suppress=result.suppress), now)
 
@@ -115,16 +119,17 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
     ]
 
 
-def _again(tried: Tried, policy: RetryPolicy, now: int, due: int) -> list[Outcome]:
-    """Another attempt at `due`, at another provider if there is one; or the end."""
-    delivery, result = tried.delivery, tried.result
-    why = "" if isinstance(result, Sent) else result.reason
-    detail = "" if isinstance(result, Sent) else result.detail
+def _again(
+    tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, due: int
+) -> list[Outcome]:
+    """Another attempt at `due` after `result`, at another provider if there is one; or the end."""
+    delivery = tried.delivery
+    why = f"{result.reason} {result.detail}".strip()
     if not may_retry(delivery.attempt, policy.attempts, due, delivery.expires_at):
         expired = delivery.expires_at is not None and due >= delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
         reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
-        ending = fact(delivery, now, state, reason, tried.provider, detail=f"{why} {detail}".strip())
+        ending = fact(delivery, now, state, reason, tried.provider, detail=why)
         return fall_back(delivery, ending, now)
     # After an uncertain answer only the same provider can tell a repetition from a second notification.
     move_on = tried.others and not isinstance(result, Uncertain)
@@ -135,8 +140,7 @@ def _again(tried: Tried, policy: RetryPolicy, now: int, due: int) -> list[Outcom
         tried=(*delivery.tried, tried.provider) if move_on else delivery.tried,
     )
     reason = Reason.FALLBACK if isinstance(result, Rejected) else Reason.RETRY
-    detail = f"{why} {detail}".strip()
-    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail, wait=_wait(following, due))]
+    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=_wait(following, due))]
 
 
 def _wait(delivery: Delivery, due: int) -> Wait:
