@@ -11,7 +11,8 @@ from support import unique
 from support_stores import NOW
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Scope, Tenant
-from tidings.model.user import Category
+from tidings.model.user import Cap, Category, Retries
+from tidings.model.vocabulary import Excess, QuietPolicy
 from tidings.ports.store import Store
 
 
@@ -81,3 +82,20 @@ async def test_categories_are_replaced_and_listed_by_name(store: Store, tenant: 
         Category("security", critical=True, description="codes"),
     ]
     assert list(await store.tenants.categories(unique("nobody"))) == []
+    assert await store.tenants.delete_category(tenant, "news")
+    assert not await store.tenants.delete_category(tenant, "news")
+    assert [category.name for category in await store.tenants.categories(tenant)] == ["security"]
+
+
+async def test_a_category_keeps_all_that_it_says(store: Store, tenant: str) -> None:
+    await store.tenants.add(Tenant(tenant, tenant))
+    said = Category(
+        "*",
+        quiet_hours=QuietPolicy.DROP,
+        retries=Retries(5, 0.5, 60.0),
+        caps=(Cap(1, 3600), Cap(3, 86400)),
+        excess=Excess.HOLD,
+        dedupe=600,
+    )
+    await store.tenants.put_category(tenant, said)
+    assert await store.tenants.categories(tenant) == [said]

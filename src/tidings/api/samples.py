@@ -108,6 +108,7 @@ def _preparations(url: str, now: int) -> dict[str, str]:
                 _curl("post", f"{templates}/welcome/publish", {"version": 2}),
             ]
         ),
+        "category": _curl("put", f"{url}/v1/categories/marketing", {"description": "Offers and news"}),
         "suppression": _curl("post", f"{url}/v1/suppressions", _SUPPRESSION),
     }
 

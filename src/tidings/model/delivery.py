@@ -14,9 +14,10 @@ from tidings.model.vocabulary import Channel, Priority
 class Delivery(Struct, frozen=True, gc=False, array_like=True):
     """What `deliver` needs to send once.
 
-    Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so
-    that two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails
-    (strategy `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it.
+    Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so that
+    two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
+    `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
+    one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
     """
 
     id: UUID
@@ -37,6 +38,8 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     expires_at: int | None = None
     alternatives: tuple[tuple[int, Address], ...] = ()
     tried: tuple[str, ...] = ()
+    first_attempt: int = 1
+    pinned: str = ""
 
     @property
     def channel(self) -> Channel:

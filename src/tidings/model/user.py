@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Excess, QuietPolicy
 
 
 class Address(Struct, frozen=True, gc=False, array_like=True):
@@ -59,17 +59,39 @@ class User(Struct, frozen=True, gc=False):
     updated_at: int = 0
 
 
-class Category(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a person opts out of.
+class Retries(Struct, frozen=True, gc=False, omit_defaults=True):
+    """How a category is tried, where it differs from the channel's settings (None: as those). Seconds."""
 
-    `critical` passes opt-outs, mute and quiet hours. `allow_doubles` permits a second provider, or a second try without
-    an idempotency key, when an earlier attempt may have been taken.
+    attempts: int | None = None
+    base: float | None = None
+    cap: float | None = None
+
+
+class Cap(Struct, frozen=True, gc=False):
+    """At most `count` notifications to one user in any `seconds`."""
+
+    count: int
+    seconds: int
+
+
+class Category(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a person opts out of, and how it is treated.
+
+    `critical` passes opt-outs, mute, quiet hours and the caps of `*`. `allow_doubles` permits a second provider, or a
+    second try without an idempotency key, when an earlier attempt may have been taken. `caps` bound what one user gets;
+    those of the category named `*` count all categories that are not critical. Within `dedupe` seconds (0: never) the
+    same content goes to the same address once.
     """
 
     name: str
     critical: bool = False
     allow_doubles: bool = False
     description: str = ""
+    quiet_hours: QuietPolicy = QuietPolicy.HOLD
+    retries: Retries = Retries()
+    caps: tuple[Cap, ...] = ()
+    excess: Excess = Excess.DROP
+    dedupe: int = 0
 
 
 class Suppression(Struct, frozen=True, gc=False, array_like=True):

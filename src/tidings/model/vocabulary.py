@@ -63,3 +63,24 @@ class Reason(StrEnum):
     FALLBACK = "fallback"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     MAY_HAVE_BEEN_SENT = "may_have_been_sent"
+    CAPPED = "capped"
+    DUPLICATE = "duplicate"
+    PROVIDERS_DOWN = "providers_down"
+    CHANGED = "changed"
+    REPLAYED = "replayed"
+    SWEPT = "swept"
+
+
+class QuietPolicy(StrEnum):
+    """What quiet hours do to a category: wait for their end and leave little by little, at once, or never leave."""
+
+    HOLD = "hold"
+    WAKE_UP = "wake_up"
+    DROP = "drop"
+
+
+class Excess(StrEnum):
+    """What becomes of a delivery that a cap forbids now."""
+
+    DROP = "drop"
+    HOLD = "hold"

@@ -226,6 +226,10 @@ class Tenants(Protocol):
         """Create or replace."""
         ...
 
+    async def delete_category(self, tenant: str, name: str) -> bool:
+        """Forget what was declared; False when nothing was."""
+        ...
+
     async def categories(self, tenant: str) -> Sequence[Category]:
         """All declared categories of the tenant, by name."""
         ...

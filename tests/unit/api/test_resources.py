@@ -6,12 +6,39 @@ from support_api import Api, problem
 async def test_categories(api: Api) -> None:
     assert (await api.get("/v1/categories")).json() == {"categories": []}
     stored = await api.put("/v1/categories/security", {"critical": True, "description": "Codes"})
-    assert stored.json() == {"name": "security", "critical": True, "allow_doubles": False, "description": "Codes"}
+    assert stored.json() == {
+        "name": "security",
+        "critical": True,
+        "allow_doubles": False,
+        "description": "Codes",
+        "quiet_hours": "hold",
+        "retries": {"attempts": None, "base_seconds": None, "cap_seconds": None},
+        "caps": [],
+        "excess": "drop",
+        "dedupe_seconds": 0,
+    }
     await api.put("/v1/categories/marketing", {})
     listed = (await api.get("/v1/categories")).json()["categories"]
     assert [category["name"] for category in listed] == ["marketing", "security"]
     problem(await api.put("/v1/categories/security", {"critical": "yes"}), 422, "wrong_type")
     assert problem(await api.put("/v1/categories/-x", {}), 400, "invalid_parameter")["parameter"] == "name"
+
+
+async def test_what_a_category_says_comes_back(api: Api) -> None:
+    said = {
+        "critical": False,
+        "allow_doubles": True,
+        "description": "",
+        "quiet_hours": "wake_up",
+        "retries": {"attempts": 5, "base_seconds": 0.5, "cap_seconds": 60.0},
+        "caps": [{"count": 1, "seconds": 3600}, {"count": 3, "seconds": 86400}],
+        "excess": "hold",
+        "dedupe_seconds": 600,
+    }
+    assert (await api.put("/v1/categories/*", said)).json() == {"name": "*"} | said
+    assert (await api.get("/v1/categories")).json()["categories"] == [{"name": "*"} | said]
+    assert (await api.delete("/v1/categories/*")).status == 204
+    problem(await api.delete("/v1/categories/*"), 404, "not_found")
 
 
 async def test_suppressions(api: Api) -> None:

@@ -60,6 +60,10 @@ class MemoryTenants:
         """See Tenants."""
         self._categories[tenant, category.name] = category
 
+    async def delete_category(self, tenant: str, name: str) -> bool:
+        """See Tenants."""
+        return self._categories.pop((tenant, name), None) is not None
+
     async def categories(self, tenant: str) -> Sequence[Category]:
         """See Tenants."""
         mine = [category for (owner, _), category in self._categories.items() if owner == tenant]

@@ -191,6 +191,8 @@ CREATE TABLE category (
     critical boolean NOT NULL,
     allow_doubles boolean NOT NULL,
     description text NOT NULL,
+    -- What it says beyond opting out, as JSON.
+    rules bytea NOT NULL DEFAULT '{}',
     PRIMARY KEY (tenant, name)
 );
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import asyncpg
+import msgspec
+from msgspec import Struct
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Scope, Tenant
-from tidings.model.user import Category
+from tidings.model.user import Cap, Category, Retries
+from tidings.model.vocabulary import Excess, QuietPolicy
 
 _SQL = load("tenants")
 
@@ -66,13 +69,43 @@ class PostgresTenants:
         with translated():
             await self._pool.execute(
                 _SQL["put_category"], tenant, category.name, category.critical, category.allow_doubles,
-                category.description,
+                category.description, _encode_rules(_rules(category)),
             )  # fmt: skip
+
+    async def delete_category(self, tenant: str, name: str) -> bool:
+        """See Tenants."""
+        with translated():
+            deleted = await self._pool.fetchval(_SQL["delete_category"], tenant, name)
+        return deleted is not None
 
     async def categories(self, tenant: str) -> Sequence[Category]:
         """See Tenants."""
         with translated():
-            return [Category(*row) for row in await self._pool.fetch(_SQL["categories"], tenant)]
+            rows = await self._pool.fetch(_SQL["categories"], tenant)
+        return [_category(*row) for row in rows]
+
+
+class _Rules(Struct, frozen=True, omit_defaults=True):
+    """What a category says beyond opting out; a field of a newer version is ignored."""
+
+    quiet_hours: QuietPolicy = QuietPolicy.HOLD
+    retries: Retries = Retries()
+    caps: tuple[Cap, ...] = ()
+    excess: Excess = Excess.DROP
+    dedupe: int = 0
+
+
+_encode_rules = msgspec.json.Encoder().encode
+_decode_rules = msgspec.json.Decoder(_Rules).decode
+
+
+def _rules(category: Category) -> _Rules:
+    return _Rules(**{name: getattr(category, name) for name in _Rules.__struct_fields__})
+
+
+def _category(name: str, critical: bool, allow_doubles: bool, description: str, rules: bytes) -> Category:
+    more = msgspec.structs.asdict(_decode_rules(rules))
+    return Category(name, critical, allow_doubles, description, **more)
 
 
 def _key(row: asyncpg.Record) -> ApiKey:

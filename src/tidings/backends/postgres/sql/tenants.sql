@@ -20,9 +20,12 @@ WHERE tenant = $1 ORDER BY created_at DESC, id DESC;
 UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2 RETURNING 1;
 
 -- name: put_category
-INSERT INTO category (tenant, name, critical, allow_doubles, description) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (tenant, name) DO UPDATE SET
-    critical = excluded.critical, allow_doubles = excluded.allow_doubles, description = excluded.description;
+INSERT INTO category (tenant, name, critical, allow_doubles, description, rules) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant, name) DO UPDATE SET critical = excluded.critical, allow_doubles = excluded.allow_doubles,
+    description = excluded.description, rules = excluded.rules;
+
+-- name: delete_category
+DELETE FROM category WHERE tenant = $1 AND name = $2 RETURNING 1;
 
 -- name: categories
-SELECT name, critical, allow_doubles, description FROM category WHERE tenant = $1 ORDER BY name;
+SELECT name, critical, allow_doubles, description, rules FROM category WHERE tenant = $1 ORDER BY name;
