@@ -16,11 +16,11 @@ from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.history import NotificationRecord
 from tidings.model.notification import Content
-from tidings.model.sending import AnyDelivery, Outbound, SendResult, Sent
+from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Sent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel
-from tidings.pipeline.accept import Accept
+from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.ports.provider import Provider
@@ -82,10 +82,25 @@ class Flow:
             channel: [Recorder(f"{channel.value}-one", channel)] for channel in Channel
         }
         self.renderer = TemplateRenderer(self.store.templates, self.clock)
-        random_bits = random.Random(seed).getrandbits
-        self.accept_stage = Accept(
-            self.queue, self.renderer, self.store.idempotency, self.store.history, self.clock, random_bits, {}
+        self.settings = Settings()
+        self._readings: list[Reading[Any]] | None = None
+        self._random_bits = random.Random(seed).getrandbits
+        self.accept_stage = self._accept({})
+
+    def _accept(self, readers: dict[str, tuple[Channel, ReceiptReader]]) -> Accept:
+        return Accept(
+            self.queue,
+            self.renderer,
+            self.store.idempotency,
+            self.store.history,
+            self.clock,
+            self._random_bits,
+            readers,
         )
+
+    def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
+        """A first stage whose `provider` has these receipts to tell."""
+        return self._accept({provider: (channel, lambda _request: receipts)})
 
     async def start(self) -> Flow:
         """Declare the queues."""
@@ -95,7 +110,7 @@ class Flow:
     def parts(self) -> Parts:
         """What wiring would have made."""
         return Parts(
-            settings=Settings(),
+            settings=self.settings,
             clock=self.clock,
             queue=self.queue,
             store=self.store,
@@ -130,7 +145,9 @@ class Flow:
     async def settle(self, only: str | None = None) -> None:
         """Let every stage (or `only` one) work until nothing moves any more at this instant."""
         parts = self.parts()
-        stages = [self._reader(reading, parts) for reading in readings(parts) if only in {None, reading.stage}]
+        if self._readings is None:
+            self._readings = readings(parts)
+        stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
         while True:
             moved = await schedule.once()
@@ -159,5 +176,6 @@ class Flow:
             max_items=reading.max_items,
             lease=reading.lease,
             max_wait=0.0,
+            room=reading.room,
         )
         return Reader(at_once, parts.queue, parts.objects, parts.clock, parts.metrics)

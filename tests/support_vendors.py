@@ -37,6 +37,9 @@ class StillClock:
     def now(self) -> int:
         return NOW
 
+    def elapsed(self) -> int:
+        return NOW
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

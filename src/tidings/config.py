@@ -13,7 +13,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -78,6 +78,14 @@ class Sandbox(_Section):
         return url_of(self.host, self.port)
 
 
+class Retrying(_Section):
+    """How often and how patiently one channel is tried; what is not set is as `[deliver]` says."""
+
+    attempts: int | None = Field(default=None, ge=1, le=20)
+    backoff_base: float | None = Field(default=None, gt=0)
+    backoff_cap: float | None = Field(default=None, gt=0)
+
+
 class Delivering(_Section):
     """How `deliver` tries."""
 
@@ -87,6 +95,20 @@ class Delivering(_Section):
     )
     backoff_cap: float = Field(default=900.0, gt=0, description="no wait is longer, in seconds")
     lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
+    channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
+
+
+class BreakerSettings(_Section):
+    """When a provider is left alone because it fails or is slow; the traffic goes to the channel's others. Seconds."""
+
+    window: float = Field(default=10.0, gt=0, description="the sends of so many last seconds count")
+    least: int = Field(default=5, ge=1, description="fewer sends than this say nothing")
+    failing: float = Field(default=0.5, gt=0, le=1, description="the share of failures at which it is left alone")
+    slow: float = Field(default=0.5, gt=0, le=1, description="the share of slow answers at which it is left alone")
+    slow_after: float = Field(default=2.5, gt=0, description="an answer that takes longer is slow")
+    pause: float = Field(default=2.0, gt=0, description="until it is tried again; doubles while that fails")
+    longest_pause: float = Field(default=60.0, gt=0)
+    step: float = Field(default=2.0, gt=0, description="each step of the recovery doubles what it gets")
 
 
 class Telemetry(_Section):
@@ -105,29 +127,42 @@ class Settings(_Section):
     queue: QueueSettings = QueueSettings()
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
+    breaker: BreakerSettings = BreakerSettings()
     telemetry: Telemetry = Telemetry()
-    channels: dict[Channel, tuple[str, ...]] = Field(
-        default={}, description="the providers of each channel, best first; a channel that is absent uses the sandbox"
+    channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
+        default={},
+        description="the providers of each channel: a list, best first, or a table with their weights; an absent one "
+        "uses the sandbox",
     )
     providers: dict[str, dict[str, Any]] = Field(default={}, description="each provider's own settings, by its name")
 
     @field_validator("channels", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> Any:
-        """A text, as the environment has it, is a list with commas."""
+    def _weights(cls, value: Any) -> Any:
+        """Names with weights. Of a list the first has all the weight; the environment has `a, b` or `a=80, b=20`."""
         if not isinstance(value, Mapping):
             return value
-        return {
-            channel: tuple(name.strip() for name in names.split(",") if name.strip())
-            if isinstance(names, str)
-            else names
-            for channel, names in value.items()
-        }
+        return {channel: weighted(names) for channel, names in value.items()}
 
     @property
     def public_url(self) -> str:
         """The base URL of the API as others reach it, without a trailing slash."""
         return (self.http.public_url or self.http.local_url).rstrip("/")
+
+
+def weighted(names: Any) -> Any:
+    """`a, b`, `a=80, b=20` or a list of names as names with weights; anything else as it is. Raises ValueError."""
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",") if name.strip()]
+    if not isinstance(names, (list, tuple)):
+        return names
+    found: dict[str, Any] = {}
+    for place, entry in enumerate(names):
+        name, separator, weight = str(entry).partition("=")
+        if name.strip() in found:
+            raise ValueError(f"{name.strip()} is named twice")
+        found[name.strip()] = weight.strip() if separator else int(place == 0)
+    return found
 
 
 def url_of(host: str, port: int) -> str:

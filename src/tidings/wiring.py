@@ -13,7 +13,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,19 +29,22 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import build
 from tidings.channels.tools import Tools
-from tidings.config import Settings
+from tidings.config import Delivering, Retrying, Settings
 from tidings.model import topics
 from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.pipeline.accept import Accept
-from tidings.pipeline.attempts import RetryPolicy
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.record import Record
 from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
+from tidings.pipeline.switchboard import Routed, Switchboard
+from tidings.policy.breaker import BreakerRules
+from tidings.policy.retry import RetryPolicy
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -61,6 +64,8 @@ Ready = Callable[[Mapping[str, str]], None]
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
+MOST_BATCHES = 16
+"""Batches of a lane that wait for slow providers at once, at most."""
 SHARE_OF_LEASE = 0.8
 RECORD_BATCH = 20
 """Packs, each of up to 200 outcomes."""
@@ -182,23 +187,25 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         categories=categories,
         renderer=parts.renderer,
         clock=parts.clock,
-        meter=parts.metrics,
         randomness=random.SystemRandom().random,
     )
-    policy = RetryPolicy(settings.attempts, settings.backoff_base, settings.backoff_cap)
-    found += [
-        Reading(
-            stage=topics.DELIVER,
-            topic=topics.deliveries(channel, priority),
-            decode=decode_delivery,
-            work=Deliver(parts.providers[channel], needs, policy),
-            max_items=_fits_the_lease(parts.providers[channel], settings.lease),
-            lease=settings.lease,
-            in_flight=2,
-        )
-        for channel in Channel
-        for priority in Priority
-    ]
+    for channel in Channel:
+        switchboard = _switchboard(parts, channel)
+        for priority in Priority:
+            deliver = Deliver(switchboard, priority, needs, _retry_policy(settings, channel))
+            found.append(
+                Reading(
+                    stage=topics.DELIVER,
+                    topic=topics.deliveries(channel, priority),
+                    decode=decode_delivery,
+                    work=deliver,
+                    max_items=DELIVER_BATCH,
+                    room=deliver.room,
+                    lease=settings.lease,
+                    in_flight=2,
+                    most_in_flight=MOST_BATCHES,
+                )
+            )
     found.append(
         Reading(
             stage=topics.RECORD,
@@ -212,22 +219,45 @@ def readings(parts: Parts) -> list[Reading[Any]]:
     return found
 
 
+def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
+    """The channel's providers by weight, as all lanes of this process share them."""
+    weights = parts.settings.channels.get(channel, {})
+    rules = parts.settings.breaker
+    return Switchboard(
+        [
+            Routed(
+                provider,
+                weight=weights.get(provider.name, int(place == 0)),
+                patience=max(1.0, SHARE_OF_LEASE * parts.settings.deliver.lease - provider.timeout),
+            )
+            for place, provider in enumerate(parts.providers[channel])
+        ],
+        BreakerRules(
+            window=round(rules.window * 1000),
+            least=rules.least,
+            failing=rules.failing,
+            slow=rules.slow,
+            slow_after=round(rules.slow_after * 1000),
+            pause=round(rules.pause * 1000),
+            longest_pause=round(rules.longest_pause * 1000),
+            step=round(rules.step * 1000),
+        ),
+        parts.clock,
+        parts.metrics,
+    )
+
+
+def _retry_policy(settings: Delivering, channel: Channel) -> RetryPolicy:
+    general = RetryPolicy(settings.attempts, settings.backoff_base, settings.backoff_cap)
+    own = settings.channels.get(channel, Retrying())
+    return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
+
+
 def _spare_the_collector() -> None:
     """Collect garbage rarely: batches make many objects and hardly a cycle; else a third of the CPU goes there."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _fits_the_lease(providers: Sequence[Provider[Any]], lease: float) -> int:
-    """How many deliveries one claim may hold so that, even if every call takes its longest, the lease outlasts them."""
-    return min(
-        DELIVER_BATCH,
-        *(
-            provider.batch_size * provider.concurrency * max(1, int(SHARE_OF_LEASE * lease / provider.timeout))
-            for provider in providers
-        ),
-    )
 
 
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:

@@ -82,7 +82,7 @@ def test_channels_from_file_and_environment(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[channels]\nemail = ['one', 'two']\n[providers.one]\nhost = 'h'\n")
     settings = load(file, {"TIDINGS_CHANNELS__SMS": "three, four", "TIDINGS_PROVIDERS__ONE__PORT": "25"})
-    assert settings.channels == {Channel.EMAIL: ("one", "two"), Channel.SMS: ("three", "four")}
+    assert settings.channels == {Channel.EMAIL: {"one": 1, "two": 0}, Channel.SMS: {"three": 1, "four": 0}}
     assert settings.providers == {"one": {"host": "h", "port": "25"}}
 
 
@@ -120,3 +120,17 @@ def test_urls_lead_to_this_machine() -> None:
     assert everywhere.http.local_url == "http://127.0.0.1:1"
     assert everywhere.sandbox.local_url == "http://[::1]:2"
     assert load(environment={}, http={"public_url": "https://api.example/"}).public_url == "https://api.example"
+
+
+def test_a_table_of_providers_gives_weights(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[channels]\nemail = { one = 80, two = 20, three = 0 }\n")
+    settings = load(file, {"TIDINGS_CHANNELS__SMS": "four=1, five=3"})
+    assert settings.channels[Channel.EMAIL] == {"one": 80, "two": 20, "three": 0}
+    assert settings.channels[Channel.SMS] == {"four": 1, "five": 3}
+
+
+@pytest.mark.parametrize("wrong", ["one=-1", "one=many", "one, one"])
+def test_a_weight_that_is_none_is_told(wrong: str) -> None:
+    with pytest.raises(SettingsError, match=r"channels.* \(from TIDINGS_CHANNELS__EMAIL\)"):
+        load(None, {"TIDINGS_CHANNELS__EMAIL": wrong})

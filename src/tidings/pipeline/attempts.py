@@ -13,15 +13,7 @@ from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import encode
-from tidings.policy.retry import may_retry, retry_at
-
-
-class RetryPolicy(Struct, frozen=True, gc=False):
-    """How often and how patiently a delivery is tried. `base` and `cap` in seconds."""
-
-    attempts: int = 3
-    base: float = 2.0
-    cap: float = 900.0
+from tidings.policy.retry import MOST_ATTEMPTS, RetryPolicy, is_throttled, may_retry, retry_at
 
 
 class Tried(Struct, frozen=True, gc=False):
@@ -37,27 +29,16 @@ class Tried(Struct, frozen=True, gc=False):
 
 def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
     """The outcomes of one attempt."""
-    result = tried.result
+    result, delivery = tried.result, tried.delivery
     if isinstance(result, Sent):
         state = State.DELIVERED if result.delivered else State.SENT
-        return [fact(tried.delivery, now, state, provider=tried.provider, reference=result.reference)]
-    if isinstance(result, Retry):
-        return _again(
-            tried,
-            result,
-            policy,
-            now,
-            retry_at(tried.delivery.attempt, now, result.after, policy.base, policy.cap, randomness),
-        )
-    if isinstance(result, Uncertain):
-        if tried.idempotent or tried.category.allow_doubles:
-            due = retry_at(tried.delivery.attempt, now, None, policy.base, policy.cap, randomness)
-            return _again(tried, result, policy, now, due)
-        return [fact(tried.delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
-    if result.fallback and tried.others:
-        return _again(tried, result, policy, now, now)
-    suppressing = fact(tried.delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
-    return fall_back(tried.delivery, msgspec.structs.replace(suppressing, suppress=result.suppress), now)
+        return [fact(delivery, now, state, provider=tried.provider, reference=result.reference)]
+    if isinstance(result, Rejected) and not (result.fallback and tried.others):
+        ending = fact(delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
+        return fall_back(delivery, msgspec.structs.replace(ending, suppress=result.suppress), now)
+    if isinstance(result, Uncertain) and not (tried.idempotent or tried.category.allow_doubles):
+        return [fact(delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
+    return _again(tried, result, policy.of(tried.category.retries), now, randomness)
 
 
 def fact(
@@ -110,8 +91,10 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
         address=address,
         attempt=1,
         step=0,
+        first_attempt=1,
         alternatives=tuple(rest),
         tried=(),
+        pinned="",
     )
     return [
         msgspec.structs.replace(ending, wait=_wait(successor, now)),
@@ -120,27 +103,47 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
 
 
 def _again(
-    tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, due: int
+    tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float
 ) -> list[Outcome]:
-    """Another attempt at `due` after `result`, at another provider if there is one; or the end."""
+    """Another attempt after `result`, or the end."""
     delivery = tried.delivery
     why = f"{result.reason} {result.detail}".strip()
-    if not may_retry(delivery.attempt, policy.attempts, due, delivery.expires_at):
+    following = _following(tried, result)
+    # Another provider can be asked at once; the same one gets the time that it needs.
+    due = now if following.tried else _due(tried, result, policy, now, randomness)
+    counted = delivery.attempt - following.first_attempt + 1
+    if not may_retry(counted, policy.attempts, due, delivery.expires_at) or delivery.attempt >= MOST_ATTEMPTS:
         expired = delivery.expires_at is not None and due >= delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
         reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
-        ending = fact(delivery, now, state, reason, tried.provider, detail=why)
-        return fall_back(delivery, ending, now)
-    # After an uncertain answer only the same provider can tell a repetition from a second notification.
-    move_on = tried.others and not isinstance(result, Uncertain)
-    following = msgspec.structs.replace(
+        return fall_back(delivery, fact(delivery, now, state, reason, tried.provider, detail=why), now)
+    reason = Reason.FALLBACK if following.tried else Reason.RETRY
+    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=_wait(following, due))]
+
+
+def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
+    """The delivery as it is tried next: where, and what counts as a try.
+
+    After an uncertain answer only the same provider can tell a repetition from a second notification; a category that
+    allows doubles may go elsewhere. A provider that only asked for less has not used up a try.
+    """
+    delivery = tried.delivery
+    pinned = isinstance(result, Uncertain) and tried.idempotent
+    move_on = tried.others and not pinned
+    return msgspec.structs.replace(
         delivery,
         attempt=delivery.attempt + 1,
         step=delivery.step + 1,
-        tried=(*delivery.tried, tried.provider) if move_on else delivery.tried,
+        tried=(*delivery.tried, tried.provider) if move_on else (),
+        pinned=tried.provider if pinned else "",
+        first_attempt=delivery.first_attempt + 1 if is_throttled(result) else delivery.first_attempt,
     )
-    reason = Reason.FALLBACK if isinstance(result, Rejected) else Reason.RETRY
-    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=_wait(following, due))]
+
+
+def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float) -> int:
+    asked = result.after if isinstance(result, Retry) else None
+    tries = tried.delivery.attempt - tried.delivery.first_attempt + 1
+    return retry_at(tries, now, asked, policy.base, policy.cap, randomness)
 
 
 def _wait(delivery: Delivery, due: int) -> Wait:

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 from uuid import UUID
 
-import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
+from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
-from tidings.model.vocabulary import Channel, Reason, State
-from tidings.pipeline.attempts import RetryPolicy, Tried, fact, fall_back, hold, judge
+from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.pipeline.attempts import Tried, fact, fall_back, hold, judge
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Taken
+from tidings.pipeline.switchboard import Line, Switchboard
+from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
-from tidings.ports.meter import Meter
-from tidings.ports.provider import Provider
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, Users
 
 REMEMBERED = 100_000
+HELD_AT_ONCE = 100
+"""Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
+SHORTEST_HOLD = 0.5
+"""Seconds."""
 NOBODY = Person()
 T = TypeVar("T")
-_log = structlog.get_logger("tidings.deliver")
 
 
 class Needs(Struct, frozen=True):
@@ -46,7 +48,6 @@ class Needs(Struct, frozen=True):
     categories: Categories
     renderer: Renderer
     clock: Clock
-    meter: Meter
     randomness: Callable[[], float]
 
 
@@ -56,19 +57,21 @@ class _Ready(Struct, frozen=True, gc=False):
 
 
 class Deliver:
-    """The third stage, for one channel and lane.
+    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch."""
 
-    Raises Unavailable only before the first provider call of a batch. `providers` are in order of preference; each
-    gets at most its own `concurrency` of calls at once from this lane, so that lanes never wait for each other.
-    """
-
-    def __init__(self, providers: Sequence[Provider[Any]], needs: Needs, policy: RetryPolicy) -> None:
-        self._providers = providers
+    def __init__(self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy) -> None:
+        self._switchboard = switchboard
+        self._lane = lane
         self._needs = needs
         self._policy = policy
-        self._limits = {provider.name: asyncio.Semaphore(provider.concurrency) for provider in providers}
         self._begun: set[tuple[UUID, int]] = set()
         self._order: deque[tuple[UUID, int]] = deque()
+
+    def room(self) -> int:
+        """How many deliveries could begin at once; 0 when the providers have enough to do."""
+        if self._switchboard.is_open():
+            return self._switchboard.room(self._lane)
+        return HELD_AT_ONCE
 
     async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item]:
         """Send what may be sent; the outcomes."""
@@ -76,8 +79,7 @@ class Deliver:
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
         rendered = await self._rendered(ready, outcomes)
-        self._remember(rendered)
-        for tried in await self._send(rendered):
+        for tried in await self._send(rendered, outcomes):
             outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
         return pack(outcomes)
 
@@ -93,7 +95,7 @@ class Deliver:
             category = self._needs.categories.get(delivery.tenant, delivery.category)
             if attempt in made or attempt in seen or (attempt in doubtful and attempt in self._begun):
                 continue
-            if taken.begun and not category.allow_doubles and not self._provider(delivery).idempotent:
+            if taken.begun and not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
                 outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                 continue
@@ -154,73 +156,59 @@ class Deliver:
                 rendered.append((ready, content))
         return rendered
 
-    async def _send(self, batch: Sequence[tuple[_Ready, RenderedContent]]) -> list[Tried]:
+    async def _send(self, batch: Sequence[tuple[_Ready, RenderedContent]], outcomes: list[Outcome]) -> Iterable[Tried]:
         """Hand the batch to the providers, each getting pieces of the size that it takes."""
-        by_provider: dict[str, list[tuple[_Ready, RenderedContent]]] = {}
+        picking = self._switchboard.picking(self._lane)
+        by_line: dict[Line, list[tuple[_Ready, RenderedContent]]] = {}
         for ready, content in batch:
-            by_provider.setdefault(self._provider(ready.delivery).name, []).append((ready, content))
+            line = picking.line(ready.delivery, self._needs.randomness())
+            if line is None:
+                outcomes += self._nowhere(ready.delivery)
+            else:
+                by_line.setdefault(line, []).append((ready, content))
+                self._remember(ready.delivery)
         pieces = [
-            self._call(provider, piece)
-            for provider in self._providers
-            for piece in _pieces(by_provider.get(provider.name, ()), provider.batch_size)
+            self._call(line, piece)
+            for line, placed in by_line.items()
+            for piece in _pieces(placed, line.most_at_once(self._lane))
         ]
         if len(pieces) == 1:
             return await pieces[0]
         return [tried for piece in await asyncio.gather(*pieces) for tried in piece]
 
-    async def _call(self, provider: Provider[Any], piece: Sequence[tuple[_Ready, RenderedContent]]) -> list[Tried]:
+    async def _call(self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]]) -> list[Tried]:
+        provider = line.provider
         outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
-        async with self._limits[provider.name]:
-            started = time.perf_counter()
-            results = await self._results(provider, outbound)
-            seconds = time.perf_counter() - started
-        for name, count in Counter(type(result).__name__.lower() for result in results).items():
-            self._needs.meter.results(provider.name, name, count, seconds)
+        results = await line.call(outbound, self._lane)
         return [
             Tried(
                 delivery=ready.delivery,
                 category=ready.category,
                 provider=provider.name,
                 idempotent=provider.idempotent,
-                others=any(
-                    other.name != provider.name and other.name not in ready.delivery.tried for other in self._providers
-                ),
+                others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
 
-    async def _results(self, provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-        try:
-            async with asyncio.timeout(provider.timeout):
-                results = await provider.send(outbound)
-        except TimeoutError:
-            return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
-        except Exception as error:
-            # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
-            _log.exception("a provider raised", provider=provider.name)
-            return [Uncertain("provider_error", repr(error))] * len(outbound)
-        if len(results) != len(outbound):
-            _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
-            return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(
-                outbound
-            )
-        return results
+    def _nowhere(self, delivery: Delivery) -> list[Outcome]:
+        """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
+        now = self._needs.clock.now()
+        if delivery.alternatives:
+            return fall_back(delivery, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
+        pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
+        due = now + math.ceil(pause * 1000)
+        if delivery.expires_at is not None and due >= delivery.expires_at:
+            return [fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN)]
+        return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
 
-    def _provider(self, delivery: Delivery) -> Provider[Any]:
-        """The best provider that has not refused this delivery; the best one when all have."""
-        for provider in self._providers:
-            if provider.name not in delivery.tried:
-                return provider
-        return self._providers[0]
-
-    def _remember(self, batch: Sequence[tuple[_Ready, RenderedContent]]) -> None:
+    def _remember(self, delivery: Delivery) -> None:
         """Know what this process has begun: a second copy may come before the first is recorded."""
-        for ready, _ in batch:
-            attempt = _attempt(ready.delivery)
-            self._begun.add(attempt)
-            self._order.append(attempt)
-        while len(self._order) > REMEMBERED:
+        attempt = _attempt(delivery)
+        self._begun.add(attempt)
+        self._order.append(attempt)
+        if len(self._order) > REMEMBERED:
             self._begun.discard(self._order.popleft())
 
 

@@ -23,6 +23,10 @@ T = TypeVar("T")
 REPEATED = "repeated"
 """The header of an item that may be a second copy: what put it could have put it before a crash."""
 
+PATIENCE = 0.25
+"""Seconds after which a batch that is still worked on no longer keeps the next one from being claimed."""
+NO_ROOM = 0.05
+"""Seconds until a stage that can take nothing now is asked again."""
 PAUSE_AFTER_FAILURE = 0.5
 LONGEST_PAUSE = 10.0
 _log = structlog.get_logger("tidings.stage")
@@ -40,8 +44,10 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     """How a stage reads one topic.
 
     `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.
-    `lease` (seconds) is for work with effects outside the queue. `in_flight` batches are worked on at once. After a
-    batch that was not full the reader lingers for `linger` seconds, so that the next one is larger.
+    `room` says how many items may be claimed now (0: look again in a moment). `lease` (seconds) is for work with
+    effects outside the queue. `in_flight` batches are worked on at once, and up to `most_in_flight` when some of them
+    take longer than `PATIENCE`: what one of them waits for must not stop the others. After a batch that was not full
+    the reader lingers for `linger` seconds, so that the next one is larger.
     """
 
     stage: str
@@ -49,8 +55,10 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     decode: Callable[[bytes], T]
     work: Callable[[Sequence[Taken[T]]], Awaitable[Sequence[Item]]]
     max_items: int = 500
+    room: Callable[[], int] | None = None
     lease: float | None = None
     in_flight: int = 1
+    most_in_flight: int = 1
     max_wait: float = 2.0
     linger: float = 0.0
 
@@ -64,18 +72,19 @@ class Reader(Generic[T]):
         self._aside = aside
         self._clock = clock
         self._meter = meter
+        self._turns = asyncio.Semaphore(reading.in_flight)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set, then finish what is under way."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._reading.in_flight):
+            for _ in range(max(self._reading.in_flight, self._reading.most_in_flight)):
                 group.create_task(self._loop(stopping))
 
     async def _loop(self, stopping: asyncio.Event) -> None:
         reading, pause = self._reading, 0.0
         while not stopping.is_set():
             try:
-                taken = await self.once()
+                taken = await self._turn(stopping)
                 if reading.linger and 0 < taken < reading.max_items:
                     await self._clock.sleep(reading.linger)
             except Unavailable as error:
@@ -91,14 +100,39 @@ class Reader(Generic[T]):
             pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_PAUSE)
             await self._clock.sleep(pause)
 
+    async def _turn(self, stopping: asyncio.Event) -> int:
+        """One batch when it is this loop's turn; the number of its items."""
+        await self._turns.acquire()
+        passing_on = [self._turns.release]
+        try:
+            if stopping.is_set():
+                return 0
+            claim = await self._claim()
+            if claim is None:
+                return 0
+            later = asyncio.get_running_loop().call_later(PATIENCE, _call_last, passing_on)
+            try:
+                return await self._finish_batch(claim)
+            finally:
+                later.cancel()
+        finally:
+            if passing_on:
+                _call_last(passing_on)
+
     async def once(self) -> int:
         """Claim and finish one batch; the number of its items, 0 when nothing came."""
+        claim = await self._claim()
+        return 0 if claim is None else await self._finish_batch(claim)
+
+    async def _claim(self) -> Claim | None:
         reading = self._reading
-        claim = await self._queue.claim(
-            reading.topic, reading.stage, reading.max_items, reading.max_wait, reading.lease
-        )
-        if claim is None:
-            return 0
+        room = reading.max_items if reading.room is None else min(reading.room(), reading.max_items)
+        if room <= 0:
+            await self._clock.sleep(NO_ROOM)
+            return None
+        return await self._queue.claim(reading.topic, reading.stage, room, reading.max_wait, reading.lease)
+
+    async def _finish_batch(self, claim: Claim) -> int:
         started = time.perf_counter()
         try:
             batch = await self._decode(claim.items)
@@ -107,8 +141,9 @@ class Reader(Generic[T]):
         except Unavailable:
             await self._give_back(claim)
             raise
-        self._meter.batch(reading.stage, reading.topic, len(claim.items), time.perf_counter() - started)
-        return len(claim.items)
+        items, seconds = len(claim.items), time.perf_counter() - started
+        self._meter.batch(self._reading.stage, self._reading.topic, items, seconds)
+        return items
 
     async def _decode(self, items: Sequence[Received]) -> list[Taken[T]]:
         """The readable items; the others go aside."""
@@ -167,3 +202,7 @@ class Reader(Generic[T]):
         await self._aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode())
         self._meter.failure(self._reading.stage, self._reading.topic, "aside")
         _log.error("an item was put aside", topic=self._reading.topic, object=name, why=why)
+
+
+def _call_last(pending: list[Callable[[], None]]) -> None:
+    pending.pop()()

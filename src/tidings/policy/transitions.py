@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tidings.model.vocabulary import State
+from tidings.model.vocabulary import Reason, State
 
 _ORDER = (
     State.PENDING,
@@ -37,7 +37,10 @@ RESTING = frozenset(State) - IN_FLIGHT
 """States that a delivery stays in unless a receipt or a person moves it. `sent` and `uncertain` are among them."""
 
 ATTEMPTED = frozenset({State.UNCERTAIN, State.SENT, State.FAILED, State.DEAD, State.DELIVERED})
-"""Facts that a provider call of the attempt has (or may have) caused; with `deferred` for the reason `retry`."""
+"""Facts that a provider call of the attempt has (or may have) caused; with `deferred` for one of `TRIED_AGAIN`."""
+
+TRIED_AGAIN = frozenset({Reason.RETRY, Reason.FALLBACK})
+"""Reasons of `deferred` that say that the attempt was made and another one follows."""
 
 _ROLLUP = (
     State.DELIVERED,

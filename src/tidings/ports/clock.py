@@ -12,6 +12,10 @@ class Clock(Protocol):
         """Milliseconds since the epoch, UTC."""
         ...
 
+    def elapsed(self) -> int:
+        """Milliseconds since some instant of the past; never goes back, whatever is done to the time of day."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
         ...

@@ -19,3 +19,7 @@ class Meter(Protocol):
     def results(self, provider: str, result: str, count: int, seconds: float) -> None:
         """A provider call of `seconds` gave `count` results of this kind (`sent`, `retry`, `rejected`, `uncertain`)."""
         ...
+
+    def health(self, provider: str, share: float) -> None:
+        """The provider gets this share of its usual traffic now: 0 is none (its breaker is open), 1 is all."""
+        ...

@@ -33,8 +33,9 @@ class Provider(ABC, Generic[D]):
     """One way to send on one channel.
 
     `name` is unique. `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at
-    once; `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds) bounds one `send`.
-    `ERRORS` is the vendor's error table: its own code to what follows from it.
+    once; `parallel` how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor
+    grants (None: no limit). `idempotent` says whether the vendor drops a repeated idempotency key; `timeout` (seconds)
+    bounds one `send`. `ERRORS` is the vendor's error table: its own code to what follows from it.
     """
 
     name: ClassVar[str]
@@ -43,6 +44,8 @@ class Provider(ABC, Generic[D]):
     ERRORS: ClassVar[Mapping[int | str, Retry | Rejected]] = {}
     batch_size: int = 1
     concurrency: int = 64
+    parallel: int = 1
+    rate: float | None = None
     idempotent: bool = False
     timeout: float = 10.0
 

@@ -13,9 +13,9 @@ from msgspec import Struct
 from tidings.model.errors import NotFound
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, instant_of, slot_of, to_text
-from tidings.model.vocabulary import Channel, Reason, State
+from tidings.model.vocabulary import Channel, State
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, notification_state, rank
+from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.clock import Clock
 from tidings.ports.store import History
 
@@ -203,7 +203,7 @@ def _attempts(events: Sequence[Event]) -> list[AttemptView]:
 def _made(event: Event) -> bool:
     if event.state in ATTEMPTED:
         return bool(event.provider) or event.state is State.UNCERTAIN
-    return event.state is State.DEFERRED and event.reason in {Reason.RETRY, Reason.FALLBACK}
+    return event.state is State.DEFERRED and event.reason in TRIED_AGAIN
 
 
 def _timeline(record: NotificationRecord) -> list[TimelineEntry]:

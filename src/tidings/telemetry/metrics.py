@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -45,6 +45,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._health = Gauge(
+            "tidings_provider_share",
+            "Share of its usual traffic that a provider gets: 0 when its circuit breaker is open",
+            ["provider"],
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         self._accepted = Counter(
             "tidings_accepted", "Notifications accepted, and requests refused", ["result"], registry=self._registry
         )
@@ -64,6 +71,10 @@ class Metrics:
         """See ports/meter.py."""
         self._results.labels(provider, result).inc(count)
         self._calls.labels(provider).observe(seconds)
+
+    def health(self, provider: str, share: float) -> None:
+        """See ports/meter.py."""
+        self._health.labels(provider).set(share)
 
     def accepted(self, result: str, count: int = 1) -> None:
         """The API took (`accepted`) or refused (`refused`, `unavailable`) this many."""

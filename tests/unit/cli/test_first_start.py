@@ -47,7 +47,10 @@ def test_the_greeting_has_the_command_on_a_line_of_its_own(tmp_path: Path, capsy
 def test_the_greeting_says_what_is_sent_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     smtp = {"host": "mail.example.com", "from_address": "news@example.com"}
     greet(
-        Settings(channels={Channel.EMAIL: ("smtp",)}, providers={"smtp": smtp}), DataFolder(tmp_path), "tk_secret", 3.21
+        Settings(channels={Channel.EMAIL: {"smtp": 1}}, providers={"smtp": smtp}),
+        DataFolder(tmp_path),
+        "tk_secret",
+        3.21,
     )
     text = capsys.readouterr().out
     assert "sent for real: email by smtp; everything else goes to the sandbox" in text

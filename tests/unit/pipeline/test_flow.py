@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, Recorder
+from support_flow import TENANT, Flow, Recorder, takes_it
+from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Conflict
+from tidings.model.ids import delivery_id
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.template import Variable
-from tidings.model.user import Category, Preferences, QuietHours
+from tidings.model.user import Category, Preferences, QuietHours, Retries
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.ports.queue import Item
 
@@ -152,7 +155,7 @@ async def test_a_failed_try_is_made_again_and_the_timeline_tells(flow: Flow) -> 
 
 async def test_after_the_last_try_it_is_a_dead_letter(flow: Flow) -> None:
     await flow.user()
-    flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled")
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy")
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     for _ in range(5):
         await flow.advance(1000)
@@ -161,9 +164,140 @@ async def test_after_the_last_try_it_is_a_dead_letter(flow: Flow) -> None:
     assert len(flow.provider(Channel.EMAIL).sent) == 3
 
 
+async def test_a_provider_that_asks_for_less_uses_up_no_try(flow: Flow) -> None:
+    await flow.user()
+    answers: Iterator[SendResult] = iter([*[Retry("throttled", after=1)] * 10, Sent()])
+    flow.provider(Channel.EMAIL).answers = lambda _: next(answers)
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    for _ in range(15):
+        await flow.advance(30)
+    seen = await flow.view(id)
+    assert seen.state is State.SENT
+    assert seen.deliveries[0].attempts[-1].number == 11
+
+
+async def test_a_category_says_how_often_it_is_tried(flow: Flow) -> None:
+    await flow.user()
+    await flow.store.tenants.put_category(TENANT, Category("patient", retries=Retries(attempts=5, base=0.1)))
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy")
+    flow.settings = Settings.model_validate({"deliver": {"channels": {"email": {"attempts": 2}}}})
+    for category, tries in (("orders", 2), ("patient", 5)):
+        flow.provider(Channel.EMAIL).sent.clear()
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL, category=category)
+        for _ in range(8):
+            await flow.advance(100)
+        assert (await flow.view(id)).state is State.DEAD
+        assert len(flow.provider(Channel.EMAIL).sent) == tries
+
+
+async def test_an_outage_uses_up_no_tries_once_it_is_known(flow: Flow) -> None:
+    await flow.user()
+    provider = flow.provider(Channel.EMAIL)
+    provider.answers = lambda _: Retry("unreachable")
+    for _ in range(10):
+        await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    called = len(provider.sent)
+    late = [await flow.accept(to={"user_id": "ada"}, content=MAIL) for _ in range(50)]
+    await flow.settle()
+    assert len(provider.sent) == called
+    seen = await flow.view(late[0])
+    assert (seen.state, seen.reason, seen.deliveries[0].attempts) == (State.DEFERRED, "providers_down", [])
+    for _ in range(60):
+        await flow.advance(10)
+    provider.answers = takes_it
+    for _ in range(60):
+        await flow.advance(10)
+    states = Counter([(await flow.view(id)).state for id in late])
+    assert states[State.SENT] >= len(late) - 10, "only probes may have used up their tries"
+    assert set(states) <= {State.SENT, State.DEAD}
+
+
+async def test_an_outage_moves_first_reachable_to_the_next_channel_and_ends_at_expiry(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.PUSH).answers = lambda _: Retry("unreachable")
+    for _ in range(10):
+        await flow.accept(to={"user_id": "ada"}, content={"push": EVERYWHERE["push"]})
+    await flow.settle()
+    moved = await flow.accept(
+        to={"user_id": "ada"}, content=EVERYWHERE, channels=["push", "sms"], strategy="first_reachable"
+    )
+    expiring = await flow.accept(
+        to={"user_id": "ada"}, content={"push": EVERYWHERE["push"]}, expires_at=instant(flow.clock.now() + 100)
+    )
+    await flow.settle()
+    seen = await flow.view(moved)
+    assert [(d.channel, d.state) for d in seen.deliveries] == [(Channel.SMS, State.SENT), (Channel.PUSH, State.DEAD)]
+    assert seen.deliveries[1].reason == "providers_down"
+    assert (await flow.view(expiring)).state is State.EXPIRED
+
+
+async def test_another_provider_is_asked_at_once_and_the_first_again_after_a_pause(flow: Flow) -> None:
+    await flow.user()
+    first, second = flow.provider(Channel.EMAIL), Recorder("email-two", Channel.EMAIL)
+    flow.providers[Channel.EMAIL].append(second)
+    first.answers = second.answers = lambda _: Retry("provider_error")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    assert (len(first.sent), len(second.sent)) == (1, 1)
+    first.answers = takes_it
+    await flow.advance(5)
+    seen = await flow.view(id)
+    assert [(a.provider, a.state, a.reason) for a in seen.deliveries[0].attempts] == [
+        ("email-one", State.DEFERRED, "fallback"),
+        ("email-two", State.DEFERRED, "retry"),
+        ("email-one", State.SENT, ""),
+    ]
+
+
+async def test_an_uncertain_answer_goes_elsewhere_only_where_doubles_are_allowed(flow: Flow) -> None:
+    await flow.user()
+    await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=True))
+    first, second = flow.provider(Channel.EMAIL), Recorder("email-two", Channel.EMAIL)
+    flow.providers[Channel.EMAIL].append(second)
+    first.answers = lambda _: Uncertain("no_answer")
+    careful = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    urgent = await flow.accept(to={"user_id": "ada"}, content=MAIL, category="code")
+    await flow.settle()
+    assert (await flow.view(careful)).state is State.UNCERTAIN
+    seen = await flow.view(urgent)
+    assert (seen.state, seen.deliveries[0].provider) == (State.SENT, "email-two")
+    assert [sent.id for sent in second.sent] == [delivery_id(urgent, 1)]
+
+
+async def test_after_an_uncertain_answer_the_same_provider_gets_the_same_key(flow: Flow) -> None:
+    await flow.user()
+    answers: Iterator[SendResult] = iter([Uncertain("timeout"), Sent()])
+    first = Recorder("email-one", Channel.EMAIL, idempotent=True)
+    second = Recorder("email-two", Channel.EMAIL, idempotent=True)
+    first.answers = lambda _: next(answers)
+    flow.providers[Channel.EMAIL] = [first, second]
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    await flow.advance(10)
+    assert (await flow.view(id)).state is State.SENT
+    assert len({sent.idempotency_key for sent in first.sent}) == 1
+    assert (len(first.sent), len(second.sent)) == (2, 0)
+
+
+@pytest.mark.parametrize("said", [State.SENT, State.DELIVERED, State.FAILED])
+async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: State) -> None:
+    await flow.user()
+    flow.provider(Channel.EMAIL).answers = lambda _: Uncertain("no_answer")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    receipt = Receipt(delivery_id(id, 1), TENANT, said, said.value)
+    flow.accept_stage = flow.with_receipts("email-one", Channel.EMAIL, [receipt])
+    await flow.accept_stage.receipts("email-one", InboundRequest("", {}, {}, b""))
+    await flow.settle()
+    seen = await flow.view(id)
+    assert seen.state is said
+    assert [entry.state for entry in seen.timeline].count(State.UNCERTAIN) == 1
+
+
 async def test_no_try_is_made_after_expiry(flow: Flow) -> None:
     await flow.user()
-    flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled", after=120)
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy", after=120)
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL, expires_at=instant(flow.clock.now() + 60_000))
     await flow.settle()
     await flow.advance(600)

@@ -18,6 +18,10 @@ class SystemClock:
         """Milliseconds since the epoch, UTC."""
         return time.time_ns() // 1_000_000
 
+    def elapsed(self) -> int:
+        """Milliseconds of the machine's monotonic clock."""
+        return time.monotonic_ns() // 1_000_000
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
         await asyncio.sleep(seconds)
@@ -36,6 +40,10 @@ class VirtualClock:
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""
+        return self._now
+
+    def elapsed(self) -> int:
+        """The same: this time only goes forward."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:

@@ -13,9 +13,9 @@ from tidings.model.ids import notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.user import Suppression
-from tidings.model.vocabulary import Reason, State
+from tidings.model.vocabulary import State
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, notification_state, rank
+from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.store import Page
 
 _Fact = tuple[int, State, int]
@@ -161,4 +161,4 @@ def _furthest(events: Collection[Event]) -> Event:
 
 
 def _ends_an_attempt(event: Event) -> bool:
-    return event.state in ATTEMPTED or (event.state is State.DEFERRED and event.reason == Reason.RETRY)
+    return event.state in ATTEMPTED or (event.state is State.DEFERRED and event.reason in TRIED_AGAIN)

@@ -18,10 +18,10 @@ from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tall
 from tidings.model.ids import delivery_id, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
-from tidings.model.vocabulary import Reason, State
+from tidings.model.vocabulary import State
 from tidings.model.wire import decode_notification, encode
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, PRECEDENCE, STATES_PER_ATTEMPT, code, rank, state_of
+from tidings.policy.transitions import ATTEMPTED, PRECEDENCE, STATES_PER_ATTEMPT, TRIED_AGAIN, code, rank, state_of
 from tidings.ports.store import Page
 
 DAYS_AHEAD = 7
@@ -123,7 +123,7 @@ class PostgresHistory:
                 STATES_PER_ATTEMPT,
                 _ATTEMPTED_CODES,
                 code(State.DEFERRED),
-                Reason.RETRY.value,
+                sorted(TRIED_AGAIN),
             )
         return {(id, attempt) for id, attempt in rows}
 

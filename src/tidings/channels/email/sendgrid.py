@@ -127,8 +127,8 @@ class Sendgrid(EmailProvider):
 
     def __init__(self, config: SendgridConfig, tools: Tools) -> None:
         """Send with `config`."""
-        self._at_once = min(_AT_ONCE_PER_SEND, config.concurrency)
-        self.concurrency = config.concurrency // self._at_once
+        self.parallel = min(_AT_ONCE_PER_SEND, config.concurrency)
+        self.concurrency = config.concurrency // self.parallel
         # A batch may begin its last request when its time is nearly over, and repeat it without refused addresses.
         self.timeout = (1 + _MOST_ROUNDS) * config.timeout
         self._request_timeout = config.timeout
@@ -152,7 +152,7 @@ class Sendgrid(EmailProvider):
             groups,
             lambda places: self._send_group(batch, places),
             None,
-            limit=self._at_once,
+            limit=self.parallel,
             within=self._request_timeout,
         )
         results: list[SendResult] = [NOT_BEGUN] * len(batch)

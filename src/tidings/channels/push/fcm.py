@@ -172,6 +172,7 @@ class Fcm(PushProvider):
     def __init__(self, config: FcmConfig, tools: Tools) -> None:
         """Send with `config`. Raises SettingsError when the service account cannot be read."""
         self.batch_size = min(64, config.concurrency)
+        self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
         self.timeout = 3 * config.timeout
         self._request_timeout = config.timeout

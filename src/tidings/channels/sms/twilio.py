@@ -123,6 +123,7 @@ class Twilio(SmsProvider):
     def __init__(self, config: TwilioConfig, tools: Tools) -> None:
         """Send with `config`; receipts come to `tools.receipts_url`."""
         self.batch_size = min(32, config.concurrency)
+        self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
         self.timeout = 2 * config.timeout
         self._request_timeout = config.timeout

@@ -138,12 +138,12 @@ FROM (
 ORDER BY page.id DESC;
 
 -- name: attempted
--- $4: codes of states that a provider call causes; $5 with the reason $6 is one as well.
+-- $4: codes of states that a provider call causes; $5 with one of the reasons $6 is one as well.
 SELECT DISTINCT asked.id, asked.attempt
 FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
 JOIN event ON event.id = asked.id AND event.attempt = asked.attempt
 WHERE event.rank % $3::integer = ANY ($4::integer[])
-    OR (event.rank % $3::integer = $5::integer AND event.reason = $6);
+    OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
 
 -- name: tally
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in

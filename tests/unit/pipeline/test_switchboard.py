@@ -1,0 +1,242 @@
+"""Which provider a delivery goes through, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from support_flow import Recorder
+from tidings.backends.memory.clock import VirtualClock
+from tidings.model.delivery import Delivery
+from tidings.model.ids import delivery_id, new_id
+from tidings.model.notification import SmsContent
+from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, Priority
+from tidings.pipeline.switchboard import Line, Routed, Switchboard
+from tidings.policy.breaker import BreakerRules
+from tidings.telemetry.metrics import Metrics
+
+RULES = BreakerRules()
+NORMAL, BULK, CRITICAL = Priority.NORMAL, Priority.BULK, Priority.CRITICAL
+
+
+class Hanging(Recorder):
+    """Answers when it is told to, and until then keeps everyone waiting."""
+
+    def __init__(self, name: str, concurrency: int = 64) -> None:
+        super().__init__(name, Channel.SMS)
+        self.concurrency = concurrency
+        self.batch_size = 1
+        self.answer = asyncio.Event()
+        self.timeout = 1_000.0
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        self.sent.extend(batch)
+        await self.answer.wait()
+        return [Sent() for _ in batch]
+
+
+def provider(name: str, result: SendResult | None = None, rate: float | None = None) -> Recorder:
+    made = Recorder(name, Channel.SMS)
+    made.rate = rate
+    if result is not None:
+        made.answers = lambda _: result
+    return made
+
+
+def board(*routed: tuple[Recorder, int], patience: float = 10.0) -> tuple[Switchboard, VirtualClock]:
+    clock = VirtualClock()
+    lines = [Routed(one, weight, patience) for one, weight in routed]
+    return Switchboard(lines, RULES, clock, Metrics()), clock
+
+
+def delivery(number: int = 1, tried: tuple[str, ...] = (), pinned: str = "") -> Delivery:
+    return Delivery(
+        id=delivery_id(new_id(1, 0, number), 2),
+        tenant="shop",
+        user_id=None,
+        key="shop/x",
+        address=Address(Channel.SMS, "+4915123456789"),
+        category="orders",
+        priority=NORMAL,
+        tried=tried,
+        pinned=pinned,
+    )
+
+
+def outbound(number: int) -> SmsDelivery:
+    return SmsDelivery(
+        id=UUID(int=number), tenant="shop", to="+49", idempotency_key=str(number), content=SmsContent("x")
+    )
+
+
+def picked(switchboard: Switchboard, count: int = 100, **kinds: object) -> Counter[str]:
+    picking = switchboard.picking(NORMAL)
+    lines = [picking.line(delivery(at, **kinds), at / count) for at in range(count)]  # type: ignore[arg-type]
+    return Counter("" if line is None else line.name for line in lines)
+
+
+async def sends(line: Line, count: int = 10) -> None:
+    for number in range(count):
+        await line.call([outbound(number)], NORMAL)
+
+
+async def test_traffic_is_split_by_weight() -> None:
+    switchboard, _ = board((provider("a"), 80), (provider("b"), 20), (provider("c"), 0))
+    assert picked(switchboard) == {"a": 80, "b": 20}
+
+
+async def test_the_first_of_a_list_gets_everything_and_the_next_what_it_refused() -> None:
+    switchboard, _ = board((provider("a"), 1), (provider("b"), 0))
+    assert picked(switchboard) == {"a": 100}
+    assert picked(switchboard, tried=("a",)) == {"b": 100}
+    assert picked(switchboard, tried=("a", "b")) == {"a": 100}
+
+
+async def test_a_failing_provider_is_left_and_the_spare_takes_over() -> None:
+    switchboard, _ = board((provider("a", Retry("unreachable")), 1), (provider("b"), 0))
+    await sends(switchboard.lines[0])
+    assert picked(switchboard) == {"b": 100}
+
+
+async def test_what_only_says_something_about_the_address_is_no_fault() -> None:
+    for result in (Retry("mailbox_busy"), Rejected("unregistered", suppress=True)):
+        switchboard, _ = board((provider("a", result), 1), (provider("b"), 0))
+        await sends(switchboard.lines[0], 50)
+        assert picked(switchboard) == {"a": 100}
+
+
+async def test_recovery_goes_in_steps() -> None:
+    ailing = provider("a", Uncertain("no_answer"))
+    switchboard, clock = board((ailing, 1), (provider("b"), 0))
+    await sends(switchboard.lines[0])
+    ailing.answers = lambda _: Sent()
+    await clock.advance(RULES.pause / 1000)
+    assert picked(switchboard) == {"a": 3, "b": 97}, "a few probes"
+    shares = []
+    for _ in range(8):
+        await sends(switchboard.lines[0], 1)
+        shares.append(picked(switchboard)["a"])
+        await clock.advance(RULES.step / 1000)
+    assert shares == [5, 10, 20, 40, 80, 100, 100, 100]
+
+
+async def test_when_all_are_down_nobody_is_picked_and_it_is_known_until_when() -> None:
+    switchboard, clock = board((provider("a", Retry("unreachable")), 1))
+    await sends(switchboard.lines[0])
+    assert not switchboard.is_open()
+    assert picked(switchboard) == {"": 100}
+    assert switchboard.next_try() == RULES.pause / 1000
+    await clock.advance(RULES.pause / 1000)
+    assert switchboard.is_open()
+
+
+async def test_a_slow_provider_without_another_is_used_all_the_same() -> None:
+    slow = Hanging("a")
+    alone, clock = board((slow, 1))
+    calls = [asyncio.create_task(alone.lines[0].call([outbound(at)], NORMAL)) for at in range(10)]
+    await clock.advance(3)
+    assert picked(alone) == {"a": 100}
+    slow.answer.set()
+    assert [await call for call in calls] == [[Sent()]] * 10
+
+    both, clock = board((Hanging("a"), 1), (provider("b"), 0))
+    calls = [asyncio.create_task(both.lines[0].call([outbound(at)], NORMAL)) for at in range(10)]
+    await clock.advance(3)
+    assert picked(both) == {"b": 100}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_throttling_provider_is_left_alone_for_as_long_as_it_asks() -> None:
+    switchboard, clock = board((provider("a", Retry("throttled", after=7)), 1), (provider("b"), 0))
+    await sends(switchboard.lines[0], 1)
+    assert picked(switchboard) == {"b": 100}
+    await clock.advance(6.9)
+    assert picked(switchboard) == {"b": 100}
+    await clock.advance(0.1)
+    assert picked(switchboard) == {"a": 100}
+
+
+async def test_what_a_pinned_delivery_needs_is_its_provider_or_nothing() -> None:
+    switchboard, _ = board((provider("a", Retry("unreachable")), 1), (provider("b"), 0))
+    assert picked(switchboard, pinned="b") == {"b": 100}
+    await sends(switchboard.lines[0])
+    assert picked(switchboard, pinned="a") == {"": 100}
+
+
+async def test_the_rate_is_respected_and_the_other_provider_does_not_wait() -> None:
+    limited = provider("a", rate=10)
+    limited.batch_size = 1
+    switchboard, clock = board((limited, 50), (provider("b"), 50))
+    started = clock.elapsed()
+    calls = [asyncio.create_task(switchboard.lines[0].call([outbound(at)], CRITICAL)) for at in range(30)]
+    await clock.settle()
+    assert len(limited.sent) == 10
+    assert picked(switchboard) == {"b": 100}, "who has no room makes nobody wait who can go elsewhere"
+    while not all(call.done() for call in calls):
+        await clock.advance(0.1)
+    assert len(limited.sent) == 30
+    assert clock.elapsed() - started >= 2_000
+
+
+async def test_bulk_never_takes_all_of_a_line() -> None:
+    hanging = Hanging("a", concurrency=8)
+    switchboard, clock = board((hanging, 1))
+    line = switchboard.lines[0]
+    bulk = [asyncio.create_task(line.call([outbound(at)], BULK)) for at in range(20)]
+    await clock.settle()
+    assert len(hanging.sent) == 6
+    assert switchboard.room(BULK) == 0
+    assert switchboard.room(CRITICAL) == 2
+    urgent = asyncio.create_task(line.call([outbound(99)], CRITICAL))
+    await clock.settle()
+    assert hanging.sent[-1].id == UUID(int=99)
+    hanging.answer.set()
+    await asyncio.gather(urgent, *bulk)
+    assert len(hanging.sent) == 21
+
+
+async def test_the_more_urgent_of_those_who_wait_comes_first() -> None:
+    hanging = Hanging("a", concurrency=1)
+    switchboard, clock = board((hanging, 1))
+    line = switchboard.lines[0]
+    calls = [asyncio.create_task(line.call([outbound(1)], NORMAL))]
+    await clock.settle()
+    for number, lane in ((2, BULK), (3, NORMAL), (4, CRITICAL)):
+        calls.append(asyncio.create_task(line.call([outbound(number)], lane)))
+        await clock.settle()
+    hanging.answer.set()
+    await asyncio.gather(*calls)
+    assert [sent.id.int for sent in hanging.sent] == [1, 4, 3, 2]
+
+
+async def test_what_waits_too_long_for_its_turn_is_given_back_unsent() -> None:
+    hanging = Hanging("a", concurrency=1)
+    switchboard, clock = board((hanging, 1), patience=0.0)
+    first = asyncio.create_task(switchboard.lines[0].call([outbound(1)], NORMAL))
+    await clock.settle()
+    [result] = await switchboard.lines[0].call([outbound(2)], NORMAL)
+    assert isinstance(result, Retry)
+    assert result.reason == "busy"
+    hanging.answer.set()
+    assert await first == [Sent()]
+    assert len(hanging.sent) == 1
+
+
+async def test_those_who_wait_for_a_provider_that_goes_down_are_given_back_unsent() -> None:
+    hanging = Hanging("a", concurrency=10)
+    switchboard, clock = board((hanging, 1), (provider("b"), 0))
+    calls = [asyncio.create_task(switchboard.lines[0].call([outbound(at)], CRITICAL)) for at in range(30)]
+    await clock.advance(3)
+    assert not switchboard.lines[0].share()
+    await clock.settle()
+    results = [call.result()[0] for call in calls if call.done()]
+    assert len(results) == 20
+    assert {result.reason for result in results if isinstance(result, Retry)} == {"busy"}
+    hanging.answer.set()
+    await asyncio.gather(*calls)

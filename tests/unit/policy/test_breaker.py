@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidings.policy.breaker import Breaker, BreakerRules
+
+RULES = BreakerRules()
+
+
+def calls(breaker: Breaker, now: int, count: int, failed: int, takes: int = 10) -> int:
+    """`count` sends of one delivery, one after the other, the last `failed` of which fail; the instant after them."""
+    for number in range(count):
+        begun = breaker.begin(now, 1)
+        now += takes
+        breaker.end(begun, now, int(number >= count - failed))
+    return now
+
+
+def opened(now: int = 0) -> tuple[Breaker, int]:
+    breaker = Breaker(RULES)
+    now = calls(breaker, now, RULES.least, RULES.least)
+    assert breaker.share(now) == 0.0
+    return breaker, now
+
+
+def test_it_opens_on_the_error_rate_and_not_before_enough_was_sent() -> None:
+    breaker = Breaker(RULES)
+    now = calls(breaker, 0, RULES.least - 1, RULES.least - 1)
+    assert breaker.share(now) == 1.0
+    now = calls(breaker, now, 1, 1)
+    assert breaker.share(now) == 0.0
+    assert not breaker.is_slow
+
+
+def test_a_few_failures_among_many_successes_do_not_open_it() -> None:
+    breaker = Breaker(RULES)
+    assert breaker.share(calls(breaker, 0, 100, 40)) == 1.0
+
+
+def test_old_failures_are_forgotten() -> None:
+    breaker = Breaker(RULES)
+    calls(breaker, 0, 4, 4)
+    assert breaker.share(calls(breaker, RULES.window + 100, 4, 4)) == 1.0
+
+
+def test_a_provider_that_says_nothing_is_left_before_its_calls_end() -> None:
+    breaker = Breaker(RULES)
+    for _ in range(10):
+        breaker.begin(0, 1)
+    assert breaker.share(RULES.slow_after - 1) == 1.0
+    assert breaker.share(RULES.slow_after) == 0.0
+    assert breaker.is_slow
+
+
+def test_slow_answers_open_it_for_slowness() -> None:
+    breaker = Breaker(RULES)
+    begun = [breaker.begin(0, 1) for _ in range(10)]
+    for number in begun:
+        breaker.end(number, RULES.slow_after + 1, 0)
+    assert breaker.share(RULES.slow_after + 1) == 0.0
+    assert breaker.is_slow
+
+
+def test_it_probes_after_the_pause_and_recovers_in_steps() -> None:
+    breaker, now = opened()
+    assert breaker.share(now + RULES.pause - 1) == 0.0
+    now = calls(breaker, now + RULES.pause, 1, 0)
+    shares = [breaker.share(now)]
+    while shares[-1] < 1.0:
+        now = calls(breaker, now + RULES.step // 2, 5, 0)
+        shares.append(breaker.share(now))
+    assert list(dict.fromkeys(shares)) == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+def test_while_probing_a_little_goes_through() -> None:
+    breaker, now = opened()
+    assert breaker.probing
+    assert 0.0 < breaker.share(now + RULES.pause) < 0.1
+    calls(breaker, now + RULES.pause, 1, 0)
+    assert not breaker.probing
+
+
+def test_a_failed_probe_doubles_the_pause_up_to_the_longest() -> None:
+    breaker, now = opened()
+    pauses = []
+    for _ in range(10):
+        wait = breaker.next_probe(now) - now
+        pauses.append(wait)
+        now = calls(breaker, now + wait, 1, 1)
+    assert pauses[:3] == [RULES.pause, RULES.pause * 2, RULES.pause * 4]
+    assert pauses[-1] == RULES.longest_pause
+
+
+def test_without_traffic_no_step_is_taken() -> None:
+    breaker, now = opened()
+    now = calls(breaker, now + RULES.pause, 1, 0)
+    assert breaker.share(now + 100 * RULES.step) == 0.05
+
+
+def test_what_began_before_it_opened_is_no_news() -> None:
+    breaker = Breaker(RULES)
+    hanging = [breaker.begin(0, 1) for _ in range(50)]
+    now = calls(breaker, 10, 1, 1)
+    now = calls(breaker, now, 9, 9)
+    now = calls(breaker, breaker.next_probe(now), 1, 0)
+    for number in hanging:
+        breaker.end(number, now, 1)
+    assert breaker.share(now) == 0.05
+    assert not breaker.probing
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 50), st.floats(0, 1), st.integers(0, 20_000)), max_size=60)
+)
+def test_whatever_happened_a_provider_that_works_is_used_fully_again(
+    happened: list[tuple[int, int, float, int]],
+) -> None:
+    breaker, now = Breaker(RULES), 0
+    for pause, size, failing, takes in happened:
+        now += pause
+        number = breaker.begin(now, size)
+        now += takes
+        breaker.end(number, now, int(size * failing))
+        assert 0.0 <= breaker.share(now) <= 1.0
+    for _ in range(100):
+        now = max(now + RULES.step, breaker.next_probe(now))
+        if breaker.share(now) > 0.0:
+            now = calls(breaker, now, 1, 0)
+    assert breaker.share(now) == 1.0
