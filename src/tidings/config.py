@@ -18,7 +18,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tidings.model.errors import SettingsError
+from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
+from tidings.policy.breaker import BreakerRules
+from tidings.policy.retry import RetryPolicy
 
 ENVIRONMENT_PREFIX = "TIDINGS_"
 DEFAULT_FILE = "tidings.toml"
@@ -97,6 +100,12 @@ class Delivering(_Section):
     lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
     channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
 
+    def retry_policy(self, channel: Channel) -> RetryPolicy:
+        """What holds for the channel."""
+        own = self.channels.get(channel, Retrying())
+        general = RetryPolicy(self.attempts, self.backoff_base, self.backoff_cap)
+        return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
+
 
 class BreakerSettings(_Section):
     """When a provider is left alone because it fails or is slow; the traffic goes to the channel's others. Seconds."""
@@ -109,6 +118,19 @@ class BreakerSettings(_Section):
     pause: float = Field(default=2.0, gt=0, description="until it is tried again; doubles while that fails")
     longest_pause: float = Field(default=60.0, gt=0)
     step: float = Field(default=2.0, gt=0, description="each step of the recovery doubles what it gets")
+
+    def rules(self) -> BreakerRules:
+        """As the policy wants them, in milliseconds."""
+        return BreakerRules(
+            window=round(self.window * 1000),
+            least=self.least,
+            failing=self.failing,
+            slow=self.slow,
+            slow_after=round(self.slow_after * 1000),
+            pause=round(self.pause * 1000),
+            longest_pause=round(self.longest_pause * 1000),
+            step=round(self.step * 1000),
+        )
 
 
 class Telemetry(_Section):

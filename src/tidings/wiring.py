@@ -29,10 +29,9 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import build
 from tidings.channels.tools import Tools
-from tidings.config import Delivering, Retrying, Settings
+from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import SettingsError, TidingsError
-from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.pipeline.accept import Accept
@@ -43,8 +42,6 @@ from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.switchboard import Routed, Switchboard
-from tidings.policy.breaker import BreakerRules
-from tidings.policy.retry import RetryPolicy
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -192,7 +189,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
     for channel in Channel:
         switchboard = _switchboard(parts, channel)
         for priority in Priority:
-            deliver = Deliver(switchboard, priority, needs, _retry_policy(settings, channel))
+            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel))
             found.append(
                 Reading(
                     stage=topics.DELIVER,
@@ -221,36 +218,17 @@ def readings(parts: Parts) -> list[Reading[Any]]:
 
 def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
     """The channel's providers by weight, as all lanes of this process share them."""
-    weights = parts.settings.channels.get(channel, {})
-    rules = parts.settings.breaker
-    return Switchboard(
-        [
-            Routed(
-                provider,
-                weight=weights.get(provider.name, int(place == 0)),
-                patience=max(1.0, SHARE_OF_LEASE * parts.settings.deliver.lease - provider.timeout),
-            )
-            for place, provider in enumerate(parts.providers[channel])
-        ],
-        BreakerRules(
-            window=round(rules.window * 1000),
-            least=rules.least,
-            failing=rules.failing,
-            slow=rules.slow,
-            slow_after=round(rules.slow_after * 1000),
-            pause=round(rules.pause * 1000),
-            longest_pause=round(rules.longest_pause * 1000),
-            step=round(rules.step * 1000),
-        ),
-        parts.clock,
-        parts.metrics,
-    )
-
-
-def _retry_policy(settings: Delivering, channel: Channel) -> RetryPolicy:
-    general = RetryPolicy(settings.attempts, settings.backoff_base, settings.backoff_cap)
-    own = settings.channels.get(channel, Retrying())
-    return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
+    settings = parts.settings
+    weights = settings.channels.get(channel, {})
+    routed = [
+        Routed(
+            provider,
+            weight=weights.get(provider.name, int(place == 0)),
+            patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+        )
+        for place, provider in enumerate(parts.providers[channel])
+    ]
+    return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics)
 
 
 def _spare_the_collector() -> None:
