@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -54,3 +54,18 @@ async def eventually(
 def unique(stem: str) -> str:
     """A name that no other test uses."""
     return f"{stem}-{uuid4().hex[:12]}"
+
+
+async def ticks(every: float) -> AsyncGenerator[float, None]:
+    """The beat of a load: the seconds since the start, each `every` seconds, without making up for late ones."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    while True:
+        now = loop.time()
+        yield now - started
+        beat = loop.create_future()
+        handle = loop.call_at(now + every, beat.set_result, None)
+        try:
+            await beat
+        finally:
+            handle.cancel()

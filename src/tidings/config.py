@@ -110,7 +110,7 @@ class Delivering(_Section):
 class BreakerSettings(_Section):
     """When a provider is left alone because it fails or is slow; the traffic goes to the channel's others. Seconds."""
 
-    window: float = Field(default=10.0, gt=0, description="the sends of so many last seconds count")
+    window: float = Field(default=4.0, gt=0, description="the sends of so many last seconds count")
     least: int = Field(default=5, ge=1, description="fewer sends than this say nothing")
     failing: float = Field(default=0.5, gt=0, le=1, description="the share of failures at which it is left alone")
     slow: float = Field(default=0.5, gt=0, le=1, description="the share of slow answers at which it is left alone")

@@ -28,7 +28,7 @@ class BreakerRules(Struct, frozen=True, kw_only=True):
     Each step of the recovery lets twice as much through, after `step` without a new reason to open.
     """
 
-    window: int = 10_000
+    window: int = 4_000
     least: int = 5
     failing: float = 0.5
     slow: float = 0.5

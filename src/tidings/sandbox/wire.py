@@ -73,7 +73,7 @@ class ResettableProtocol(HttpToolsProtocol):
 
     def _reset(self) -> None:
         plug: socket.socket | None = self.transport.get_extra_info("socket")
-        if plug is not None:
+        if plug is not None and plug.fileno() >= 0:  # the client may have gone first
             # Lingering for no time turns the closing FIN into an RST.
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
