@@ -44,7 +44,7 @@ class Recorder(Provider[Any]):
     delivery = Outbound  # type: ignore[assignment]
 
     def __init__(self, name: str, channel: Channel, *, idempotent: bool = False) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.channel = channel  # type: ignore[misc]
         self.delivery = _KINDS[channel]  # type: ignore[misc]
         self.idempotent = idempotent

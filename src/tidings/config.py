@@ -156,7 +156,9 @@ class Settings(_Section):
         description="the providers of each channel: a list, best first, or a table with their weights; an absent one "
         "uses the sandbox",
     )
-    providers: dict[str, dict[str, Any]] = Field(default={}, description="each provider's own settings, by its name")
+    providers: dict[str, dict[str, Any]] = Field(
+        default={}, description="each provider's own settings, by its name; `kind` tells which one it is"
+    )
 
     @field_validator("channels", mode="before")
     @classmethod

@@ -28,7 +28,7 @@ from support_vendors import (
     tools_for,
 )
 from tidings.channels.registry import build, config_of, providers
-from tidings.channels.settings import HttpProviderConfig
+from tidings.channels.settings import HttpProviderConfig, NetworkProviderConfig
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.sending import InboundRequest, Rejected, Retry, Sent, Uncertain
 from tidings.model.vocabulary import Channel
@@ -64,7 +64,7 @@ def test_every_provider_has_a_stand_in() -> None:
 @of_every_provider
 def test_it_says_what_it_is(name: str) -> None:
     provider = providers()[name]
-    assert provider.name == name
+    assert provider.kind == name
     assert provider.channel in Channel
     assert provider.__module__.split(".")[-2] == provider.channel.value
     assert all(isinstance(row, Retry | Rejected) and row.reason for row in provider.ERRORS.values())
@@ -83,6 +83,31 @@ def test_an_unknown_setting_is_named(name: str) -> None:
     vendor = STAND_INS[name]()
     with pytest.raises(SettingsError, match=rf"providers\.{name}\.colour is not a setting"):
         build(name, vendor.settings(colour="red"), tools_for(name, vendor.inbox))
+
+
+@of_every_provider
+async def test_there_may_be_several_accounts(name: str) -> None:
+    vendor = STAND_INS[name]()
+    async with vendor.running():
+        tools = tools_for(f"{name}-eu", vendor.inbox)
+        second = build(f"{name}-eu", vendor.settings(kind=name), tools)
+        assert (second.name, second.kind, second.section) == (f"{name}-eu", name, f"providers.{name}-eu")
+        assert isinstance((await second.send([vendor.delivery(1)]))[0], Sent)
+        await second.close()
+    with pytest.raises(SettingsError, match=rf"providers\.{name}-eu\.colour is not a setting"):
+        build(f"{name}-eu", vendor.settings(kind=name, colour="red"), tools)
+
+
+@of_every_provider
+async def test_the_vendors_rate_is_told(name: str) -> None:
+    async with sending(name) as (provider, _):
+        assert provider.rate is None
+    if issubclass(config_of(providers()[name]), NetworkProviderConfig):
+        async with sending(name, rate=12.5) as (provider, vendor):
+            assert provider.rate == 12.5
+            for wrong in (0, -1, "fast"):
+                with pytest.raises(SettingsError, match=rf"providers\.{name}\.rate cannot be used"):
+                    build(name, vendor.settings(rate=wrong), tools_for(name))
 
 
 @of_every_provider
@@ -355,5 +380,5 @@ def test_no_provider_is_half_written() -> None:
     for provider in providers().values():
         assert inspect.iscoroutinefunction(provider.send)
         assert provider.check is not Provider.check
-        if STAND_INS[provider.name].receipts:
+        if STAND_INS[provider.kind].receipts:
             assert provider.receipts is not Provider.receipts

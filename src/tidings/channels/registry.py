@@ -1,25 +1,35 @@
-"""Finds every provider: each concrete `Provider` in a file `channels/<channel>/<file>.py` is one."""
+"""Finds every provider: each concrete `Provider` in a file `channels/<channel>/<file>.py` is one kind.
+
+A section `[providers.<name>]` is an account of a kind: of the one that its `kind` names, else of the one that the
+section is named after. So there may be several accounts of one vendor, each with its own settings.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from tidings import channels
-from tidings.channels.settings import ProviderConfig, read
+from tidings.channels.settings import HttpProviderConfig, ProviderConfig, read
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.ports.provider import Provider
 
+_NAME = re.compile(r"[a-z0-9_\-]{1,64}")
+_EVERYBODYS = frozenset(HttpProviderConfig.model_fields)
+
 
 @cache
 def providers() -> Mapping[str, type[Provider[Any]]]:
-    """Every provider's class by its name, sorted. Raises TypeError when two files use one name."""
+    """Every provider's class by its kind, sorted. Raises TypeError when two files use one kind."""
     found: dict[str, type[Provider[Any]]] = {}
     for room in pkgutil.iter_modules(channels.__path__, f"{channels.__name__}."):
         if not room.ispkg:
@@ -27,9 +37,9 @@ def providers() -> Mapping[str, type[Provider[Any]]]:
         package = importlib.import_module(room.name)
         for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for provider in _defined_in(importlib.import_module(file.name)):
-                if provider.name in found:
-                    raise TypeError(f"two providers are named {provider.name!r}: {found[provider.name]} and {provider}")
-                found[provider.name] = provider
+                if provider.kind in found:
+                    raise TypeError(f"two providers are of kind {provider.kind!r}: {found[provider.kind]}, {provider}")
+                found[provider.kind] = provider
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -41,6 +51,40 @@ def config_of(provider: type[Provider[Any]]) -> type[ProviderConfig]:
     return config
 
 
+def kind_of(name: str, settings: Mapping[str, Any]) -> type[Provider[Any]]:
+    """The class of the provider `name` whose section is `settings`.
+
+    Raises:
+        SettingsError: there is no such kind, or the name cannot be part of a URL; the text names the kinds.
+    """
+    known = providers()
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"a provider cannot be called {name!r}: its name is part of the address that the vendor sends receipts to. "
+            "Use lower-case letters, digits, dashes and underscores, at most 64."
+        )
+    kind = settings.get("kind")
+    if kind is None:
+        if name not in known:
+            raise SettingsError(
+                f"there is no provider {name!r}; there are {', '.join(known)}. If it is another account of one of "
+                f'them, say of which: kind = "…" under [providers.{name}].'
+            )
+        return known[name]
+    if not isinstance(kind, str) or kind not in known:
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        raise SettingsError(
+            f"providers.{name}.kind is {kind!r}, and there is no such provider; there are {', '.join(known)}."
+            + (f" Did you mean {near[0]}?" if near else "")
+        )
+    return known[kind]
+
+
+def names_an_account(settings: Mapping[str, Any]) -> bool:
+    """Whether a section says whose account it is, beyond what sections of all kinds have (kind, rate, timeouts)."""
+    return not _EVERYBODYS.issuperset(settings)
+
+
 def build(name: str, settings: Mapping[str, Any], tools: Tools) -> Provider[Any]:
     """The provider `name`, ready to send.
 
@@ -48,11 +92,9 @@ def build(name: str, settings: Mapping[str, Any], tools: Tools) -> Provider[Any]
         SettingsError: there is no such provider, or its settings cannot be used; each is named as
             `providers.<name>.<field>`.
     """
-    known = providers()
-    if name not in known:
-        raise SettingsError(f"there is no provider {name!r}; there are {', '.join(known)}.")
-    provider: Any = known[name]
-    built: Provider[Any] = provider(read(name, config_of(provider), settings), tools)
+    provider: Any = kind_of(name, settings)
+    config = read(name, config_of(provider), settings)
+    built: Provider[Any] = provider(config, dataclasses.replace(tools, name=name))
     return built
 
 

@@ -70,8 +70,23 @@ class ProviderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    kind: str | None = Field(
+        default=None, description="which provider this is; unset: the section's name. For a second account of a vendor"
+    )
 
-class HttpProviderConfig(ProviderConfig):
+
+class NetworkProviderConfig(ProviderConfig):
+    """What every provider has that somebody else runs."""
+
+    rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="sends per second that the vendor grants this account, such as 100; unset: no limit",
+    )
+
+
+class HttpProviderConfig(NetworkProviderConfig):
     """What every provider has that is called over HTTP."""
 
     connect_timeout: float = Field(

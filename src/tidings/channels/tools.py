@@ -10,8 +10,12 @@ from tidings.ports.store import Inbox
 
 @dataclass(frozen=True)
 class Tools:
-    """`receipts_url` is the public URL of `POST /v1/receipts/<name>`; `inbox` is None where no store is at hand."""
+    """`receipts_url` is the public URL of `POST /v1/receipts/<name>`; `inbox` is None where no store is at hand.
+
+    `name` is what the settings call the provider; the registry fills it in.
+    """
 
     receipts_url: str
     clock: Clock
     inbox: Inbox | None
+    name: str = ""

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.binaries import available, choose
-from tidings.channels.registry import build, providers
+from tidings.channels.registry import build, kind_of, names_an_account
 from tidings.channels.tools import Tools
 from tidings.cli.folder import DataFolder
 from tidings.cli.options import DataDir, SettingsFile, settings_from
@@ -117,13 +117,18 @@ def _kafka(settings: Settings) -> str:
 
 
 async def _provider(settings: Settings, channel: Channel, name: str) -> str:
-    if name not in settings.providers and name in providers() and settings.sandbox.enabled:
-        return f"has no section [providers.{name}], so the sandbox stands in for it"
+    section = settings.providers.get(name, {})
+    serves = kind_of(name, section).channel
+    if serves is not channel:
+        raise SettingsError(f"it serves {serves.value}; name it under channels.{serves.value}")
+    if settings.channels[channel].count(name) > 1:
+        raise SettingsError(f"it is named twice under channels.{channel.value}; once is enough")
+    if settings.sandbox.enabled and not names_an_account(section):
+        why = "names no account" if name in settings.providers else "is not there"
+        return f"the section [providers.{name}] {why}, so the sandbox stands in for it"
     receipts = f"{settings.public_url}/v1/receipts/{name}"
-    provider = build(name, settings.providers.get(name, {}), Tools(receipts, SystemClock(), None))
+    provider = build(name, section, Tools(receipts, SystemClock(), None))
     try:
-        if provider.channel is not channel:
-            raise SettingsError(f"it serves {provider.channel.value}; name it under channels.{provider.channel.value}")
         return await provider.check()
     finally:
         await provider.close()
@@ -140,14 +145,16 @@ def _sandboxed(settings: Settings, channel: Channel) -> Finding:
 
 def _unused(settings: Settings) -> Iterator[Finding]:
     """Provider sections that no channel names: written, checked by nobody, and never used."""
-    known = providers()
     named = {name for names in settings.channels.values() for name in names}
-    for name in settings.providers:
+    for name, section in settings.providers.items():
+        if name in named:
+            continue
         part = f"providers.{name}"
-        if name not in known:
-            yield Finding(part, False, f"there is no such provider; there are {', '.join(known)}")
-        elif name not in named:
-            channel = known[name].channel.value
+        try:
+            channel = kind_of(name, section).channel.value
+        except SettingsError as error:
+            yield Finding(part, False, str(error))
+        else:
             yield Finding(part, False, f'is not used: write {channel} = ["{name}"] under [channels]')
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
+from tidings.channels.registry import names_an_account
 from tidings.cli.client import Api, Refused
 from tidings.cli.folder import DataFolder
 from tidings.cli.plain import command_name, say
@@ -77,7 +78,7 @@ def sent_for_real(settings: Settings) -> tuple[str, ...]:
         f"{channel.value} by {name}"
         for channel, names in settings.channels.items()
         for name in names
-        if name in settings.providers
+        if name in settings.providers and (not settings.sandbox.enabled or names_an_account(settings.providers[name]))
     )
 
 

@@ -11,10 +11,11 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from tidings.channels.registry import config_of, providers
+from tidings.channels.registry import config_of, kind_of, providers
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import command_line
 from tidings.config import Settings
+from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 
 app = command_line()
@@ -45,13 +46,20 @@ def public_view(settings: Settings) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
     if tree["database"]["dsn"]:
         tree["database"]["dsn"] = _HIDDEN
-    known = providers()
     for name, section in tree["providers"].items():
-        fields = config_of(known[name]).model_fields if name in known else {}
+        fields = _fields_of(name, section)
         for key in section:
             if key not in fields or _secret(fields[key]):
                 section[key] = _HIDDEN
     return tree
+
+
+def _fields_of(name: str, section: Mapping[str, Any]) -> Mapping[str, FieldInfo]:
+    """The settings of the provider's kind; none when there is no such kind."""
+    try:
+        return config_of(kind_of(name, section)).model_fields
+    except SettingsError:
+        return {}
 
 
 def example_file() -> str:
@@ -73,7 +81,10 @@ def example_file() -> str:
         lines += ["", *_comment(f"{provider.channel.value}: {doc}"), f"# [providers.{name}]"]
         fields = config_of(provider).model_fields
         for key in sorted(fields, key=lambda key: not fields[key].is_required()):
-            lines += _field(key, fields[key])
+            lines += _field(key, fields[key], name if key == "kind" else None)
+    example = next(iter(providers()))
+    lines += ["", *_comment("A second account of the same vendor has a section of its own, and stands in [channels].")]
+    lines += [f"# [providers.{example}-second]", f"# kind = {_toml(example)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -82,14 +93,14 @@ def _model(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _field(name: str, field: FieldInfo) -> list[str]:
+def _field(name: str, field: FieldInfo, shown: str | None = None) -> list[str]:
     needed = field.is_required()
     meaning = (field.description or "") + (" (required)" if needed else "")
     value = (field.examples or [""])[0] if needed else field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None:
-        value = (field.examples or [""])[0]
+        value = shown if shown is not None else (field.examples or [""])[0]
     return [*_comment(meaning.strip()), f"# {name} = {_toml(value)}"]
 
 

@@ -30,15 +30,17 @@ D = TypeVar("D", bound=AnyDelivery)
 
 
 class Provider(ABC, Generic[D]):
-    """One way to send on one channel.
+    """One way to send on one channel: one account at a vendor, or one server.
 
-    `name` is unique. `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at
-    once; `parallel` how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor
-    grants (None: no limit). `idempotent` says whether the vendor drops a repeated idempotency key; `timeout` (seconds)
-    bounds one `send`. `ERRORS` is the vendor's error table: its own code to what follows from it.
+    `kind` is the vendor's or protocol's name; `name` is what the settings call this account, and no two have the same.
+    `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at once; `parallel`
+    how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor grants the account
+    (None: no limit); `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds) bounds one
+    `send`. `ERRORS` is the vendor's error table: its own code to what follows from it.
     """
 
-    name: ClassVar[str]
+    kind: ClassVar[str]
+    name: str
     channel: ClassVar[Channel]
     delivery: ClassVar[type[AnyDelivery]]
     ERRORS: ClassVar[Mapping[int | str, Retry | Rejected]] = {}
@@ -48,6 +50,11 @@ class Provider(ABC, Generic[D]):
     rate: float | None = None
     idempotent: bool = False
     timeout: float = 10.0
+
+    @property
+    def section(self) -> str:
+        """Where the settings of this account stand: `providers.<name>`."""
+        return f"providers.{self.name}"
 
     @abstractmethod
     async def send(self, batch: Sequence[D]) -> Sequence[SendResult]:

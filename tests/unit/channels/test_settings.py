@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support_vendors import TwilioVendor, tools_for
-from tidings.channels.registry import build, config_of, providers
+from tidings.channels.registry import build, config_of, kind_of, names_an_account, providers
 from tidings.channels.settings import is_loopback, is_private
 from tidings.model.errors import SettingsError
 
@@ -32,6 +32,48 @@ def test_an_unknown_provider_is_told_with_those_that_there_are() -> None:
         SettingsError, match="there is no provider 'pigeon'; there are fcm, inbox, sendgrid, smtp, twilio"
     ):
         build("pigeon", {}, tools_for("pigeon"))
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "words"),
+    [
+        (
+            "twilio-eu",
+            {},
+            r'there is no provider .twilio-eu.; there are fcm, .* kind = "…" under \[providers.twilio-eu\]',
+        ),
+        ("twilio-eu", {"kind": "twillio"}, r"providers.twilio-eu.kind is 'twillio', .* there are fcm.* mean twilio\?"),
+        (
+            "twilio",
+            {"kind": "pigeon"},
+            "providers.twilio.kind is 'pigeon', and there is no such provider; there are fcm",
+        ),
+        ("twilio-eu", {"kind": 7}, "providers.twilio-eu.kind is 7"),
+        ("Twilio EU", {"kind": "twilio"}, "cannot be called 'Twilio EU'.*lower-case letters"),
+        ("a/b", {"kind": "twilio"}, "cannot be called 'a/b'"),
+    ],
+)
+def test_a_kind_that_is_none_is_told(name: str, section: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        build(name, GOOD | section, tools_for(name))
+
+
+def test_a_section_may_be_of_another_kind_than_its_name() -> None:
+    assert kind_of("twilio-eu", {"kind": "twilio"}) is providers()["twilio"]
+    assert kind_of("smtp", {"kind": "sendgrid"}) is providers()["sendgrid"]
+    assert "providers.twilio-eu.account_sid is missing" in _told("twilio-eu", {"kind": "twilio", "auth_token": "x"})
+
+
+def _told(name: str, section: dict[str, Any]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        build(name, section, tools_for(name))
+    return str(caught.value)
+
+
+def test_what_makes_a_section_an_account_of_ones_own() -> None:
+    assert not names_an_account({})
+    assert not names_an_account({"kind": "twilio", "rate": 5, "timeout": 2.0, "concurrency": 9})
+    assert names_an_account({"kind": "twilio", "account_sid": "AC1"})
 
 
 def test_a_missing_setting_is_explained() -> None:

@@ -49,13 +49,39 @@ def test_everything_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[
     assert "wrong sms: smtp it serves email; name it under channels.email" in said
     assert "wrong sms: pigeon there is no provider 'pigeon'; there are" in said
     assert 'wrong providers.twilio is not used: write sms = ["twilio"] under [channels]' in said
-    assert "wrong providers.telegraph there is no such provider" in said
+    assert "wrong providers.telegraph there is no provider 'telegraph'; there are" in said
 
 
 def test_a_channel_without_a_section_uses_the_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text("[channels]\nemail = ['smtp']\n")
     assert run(["check"]) == 0
-    assert "email: smtp has no section [providers.smtp], so the sandbox stands in for it" in told(capsys)
+    assert "email: smtp the section [providers.smtp] is not there, so the sandbox stands in for it" in told(capsys)
+
+
+def test_a_section_without_an_account_uses_the_sandbox(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text(
+        "[channels]\nsms = ['twilio', 'twilio-eu']\n[providers.twilio-eu]\nkind = 'twilio'\nrate = 5\n"
+    )
+    assert run(["check"]) == 0
+    said = told(capsys)
+    assert "sms: twilio the section [providers.twilio] is not there, so the sandbox stands in for it" in said
+    assert "sms: twilio-eu the section [providers.twilio-eu] names no account, so the sandbox stands in for it" in said
+
+
+def test_accounts_are_checked_by_their_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text(
+        "[channels]\nsms = ['twilio-eu', 'twilio-us', 'twilio-us']\nemail = ['twilio-eu']\n"
+        "[providers.twilio-eu]\nkind = 'twilio'\naccount_sid = 'x'\n"
+        "[providers.twilio-us]\nkind = 'twillio'\naccount_sid = 'x'\n"
+        "[providers.spare]\nkind = 'smtp'\nhost = 'x'\n[providers.odd]\nkind = 'pigeon'\n"
+    )
+    assert run(["check"]) == 1
+    said = told(capsys)
+    assert "providers.twilio-eu.account_sid cannot be used" in said
+    assert "providers.twilio-us.kind is 'twillio', and there is no such provider; there are" in said
+    assert "wrong email: twilio-eu it serves sms; name it under channels.sms" in said
+    assert 'wrong providers.spare is not used: write email = ["spare"] under [channels]' in said
+    assert "wrong providers.odd providers.odd.kind is 'pigeon'" in said
 
 
 def test_without_the_sandbox_each_channel_needs_a_provider(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,9 +36,11 @@ def test_the_example_names_every_setting() -> None:
     for name, section in Settings():
         if isinstance(section, BaseModel):
             assert set(tree[name]) == set(type(section).model_fields)
-    assert set(tree["providers"]) == set(providers())
+    [second] = set(tree["providers"]) - set(providers())
+    assert tree["providers"][second]["kind"] in providers()
     for name, provider in providers().items():
         assert set(tree["providers"][name]) == set(config_of(provider).model_fields)
+        assert tree["providers"][name]["kind"] == name
     assert {name for names in tree["channels"].values() for name in names} == set(providers())
 
 
@@ -52,9 +54,12 @@ def test_secrets_are_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     file.write_text(
         "[database]\ndsn = 'postgresql://u:very-secret@h/d'\n[providers.sendgrid]\napi_key = 'very-secret'\n"
         "from_address = 'hello@shop.example'\nunknown = 'very-secret'\n[providers.nobody]\nkey = 'very-secret'\n"
+        "[providers.sendgrid-2]\nkind = 'sendgrid'\napi_key = 'very-secret'\nfrom_address = 'b@shop.example'\n"
+        "[providers.sendgrid-3]\nkind = 'pigeon'\napi_key = 'very-secret'\n"
     )
     assert run(["settings", "--settings", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "very-secret" not in shown
     assert json.loads(shown)["providers"]["sendgrid"]["from_address"] == "hello@shop.example"
+    assert json.loads(shown)["providers"]["sendgrid-2"]["from_address"] == "b@shop.example"
     assert public_view(Settings())["database"]["dsn"] is None

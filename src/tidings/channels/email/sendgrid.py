@@ -109,7 +109,7 @@ _scopes = msgspec.json.Decoder(_Scopes)
 class Sendgrid(EmailProvider):
     """Sends through SendGrid."""
 
-    name = "sendgrid"
+    kind = "sendgrid"
     Config: ClassVar[type[SendgridConfig]] = SendgridConfig
     ERRORS: ClassVar = {
         400: Rejected("refused"),
@@ -127,6 +127,7 @@ class Sendgrid(EmailProvider):
 
     def __init__(self, config: SendgridConfig, tools: Tools) -> None:
         """Send with `config`."""
+        self.name, self.rate = tools.name, config.rate
         self.parallel = min(_AT_ONCE_PER_SEND, config.concurrency)
         self.concurrency = config.concurrency // self.parallel
         # A batch may begin its last request when its time is nearly over, and repeat it without refused addresses.
@@ -232,19 +233,17 @@ class Sendgrid(EmailProvider):
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What the events say about deliveries of ours; others are left out. Raises BadReceipt when not SendGrid's."""
-        return events.read(request, self._key)
+        return events.read(request, self._key, f"{self.section}.webhook_public_key")
 
     async def check(self) -> str:
         """Ask what the key may do. Raises SettingsError saying what is wrong with it."""
         reply = await self._http.get("/v3/scopes")
         url = self._config.base_url
         if not isinstance(reply, Answer):
-            raise SettingsError(
-                f"SendGrid does not answer at {url}: {reply.detail}. Look at providers.sendgrid.base_url."
-            )
+            raise SettingsError(f"SendGrid does not answer at {url}: {reply.detail}. Look at {self.section}.base_url.")
         if reply.status in (401, 403):
             raise SettingsError(
-                f"SendGrid refuses providers.sendgrid.api_key (HTTP status {reply.status}). Make a new API key with "
+                f"SendGrid refuses {self.section}.api_key (HTTP status {reply.status}). Make a new API key with "
                 'the permission "Mail Send" and copy it whole; it starts with SG.'
             )
         if reply.status != 200:
@@ -252,17 +251,13 @@ class Sendgrid(EmailProvider):
         try:
             scopes = _scopes.decode(reply.body).scopes
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"what answers at {url} is not SendGrid. Look at providers.sendgrid.base_url."
-            ) from error
+            raise SettingsError(f"what answers at {url} is not SendGrid. Look at {self.section}.base_url.") from error
         if _SCOPE not in scopes:
             raise SettingsError(
-                'providers.sendgrid.api_key may not send: give the key the permission "Mail Send" in SendGrid.'
+                f'{self.section}.api_key may not send: give the key the permission "Mail Send" in SendGrid.'
             )
         if self._key is None:
-            return (
-                "SendGrid takes the key. Its receipts are refused until providers.sendgrid.webhook_public_key is set."
-            )
+            return f"SendGrid takes the key. Its receipts are refused until {self.section}.webhook_public_key is set."
         return "SendGrid takes the key, and it may send."
 
     async def close(self) -> None:

@@ -74,23 +74,22 @@ def marks(delivery: EmailDelivery) -> dict[str, str]:
     }
 
 
-def read(request: InboundRequest, key: EllipticCurvePublicKey | None) -> list[Receipt]:
-    """The receipts in a request that the private half of `key` signed.
+def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: str) -> list[Receipt]:
+    """The receipts in a request that the private half of `key` signed; `setting` is where that key stands.
 
     Raises:
         BadReceipt: there is no key, the signature is not SendGrid's, or the body is not a list of events.
     """
     if key is None:
         raise BadReceipt(
-            "providers.sendgrid.webhook_public_key is not set: switch on SendGrid's Signed Event Webhook and copy its "
-            "Verification Key there"
+            f"{setting} is not set: switch on SendGrid's Signed Event Webhook and copy its Verification Key there"
         )
     timestamp = request.headers.get("x-twilio-email-event-webhook-timestamp", "")
     try:
         signature = b64decode(request.headers.get("x-twilio-email-event-webhook-signature", ""), validate=True)
         key.verify(signature, timestamp.encode() + request.body, ECDSA(SHA256()))
     except (InvalidSignature, ValueError) as error:
-        raise BadReceipt("the signature is not SendGrid's: look at providers.sendgrid.webhook_public_key") from error
+        raise BadReceipt(f"the signature is not SendGrid's: look at {setting}") from error
     try:
         events = _decoder.decode(request.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -27,7 +27,7 @@ from tidings.channels.email.headers import split_address
 from tidings.channels.email.mime import ascii_domain, build, message_id
 from tidings.channels.http import brief
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
-from tidings.channels.settings import Mailbox, OneLine, ProviderConfig, is_loopback
+from tidings.channels.settings import Mailbox, NetworkProviderConfig, OneLine, is_loopback
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.sending import EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
@@ -38,7 +38,7 @@ _UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
 
-class SmtpConfig(ProviderConfig):
+class SmtpConfig(NetworkProviderConfig):
     """`providers.smtp`."""
 
     host: str = Field(pattern=r"^[A-Za-z0-9._:-]+$", description="the mail server")
@@ -99,7 +99,7 @@ class _Envelope:
 class Smtp(EmailProvider):
     """Sends over SMTP, one transaction for each delivery."""
 
-    name = "smtp"
+    kind = "smtp"
     Config: ClassVar[type[SmtpConfig]] = SmtpConfig
     ERRORS: ClassVar = {
         421: Retry("service_unavailable"),
@@ -136,6 +136,7 @@ class Smtp(EmailProvider):
 
     def __init__(self, config: SmtpConfig, tools: Tools) -> None:
         """Send with `config`."""
+        self.name, self.rate = tools.name, config.rate
         self.concurrency = config.connections
         # Connecting up to the recipient has one timeout, then the server answers DATA and the mail.
         self.timeout = 4 * config.timeout
@@ -316,22 +317,22 @@ class Smtp(EmailProvider):
                 await connection.quit()
         except SMTPAuthenticationError as error:
             raise SettingsError(
-                f"{where} refuses providers.smtp.username and providers.smtp.password: {error.code} {error.message}. "
+                f"{where} refuses {self.section}.username and {self.section}.password: {error.code} {error.message}. "
                 "Many services want a password made for apps instead of the one for their website."
             ) from error
         except (SMTPTimeoutError, TimeoutError) as error:
             raise SettingsError(
-                f"{where} does not answer. Look at providers.smtp.host and port, and at providers.smtp.security: a "
+                f"{where} does not answer. Look at {self.section}.host and port, and at {self.section}.security: a "
                 "server that wants tls says nothing to who begins without."
             ) from error
         except (SMTPConnectError, OSError) as error:
             raise SettingsError(
-                f"there is no connection to {where}: {brief(str(error))}. Look at providers.smtp.host, port and "
+                f"there is no connection to {where}: {brief(str(error))}. Look at {self.section}.host, port and "
                 "security."
             ) from error
         except SMTPException as error:
             raise SettingsError(
-                f"{where} does not speak as providers.smtp.security = {config.transport} demands: "
+                f"{where} does not speak as {self.section}.security = {config.transport} demands: "
                 f"{brief(str(error)).rstrip('.')}."
             ) from error
         login = f"the login of {config.username}" if config.username is not None else "a session without login"

@@ -22,7 +22,7 @@ class InboxConfig(ProviderConfig):
 class Inbox(InappProvider):
     """Writes into the store; what is written is delivered. An item that is there already stays as it is."""
 
-    name = "inbox"
+    kind = "inbox"
     Config: ClassVar[type[InboxConfig]] = InboxConfig
     batch_size = 500
     concurrency = 8
@@ -32,6 +32,7 @@ class Inbox(InappProvider):
         """Write through `tools.inbox`. Raises SettingsError when there is none."""
         if tools.inbox is None:
             raise SettingsError("the provider inbox needs a store to write into, and this process has none.")
+        self.name = tools.name
         self._inbox = tools.inbox
         self._clock = tools.clock
 

@@ -153,7 +153,7 @@ _token = msgspec.json.Decoder(_Token)
 class Fcm(PushProvider):
     """Sends through Firebase Cloud Messaging."""
 
-    name = "fcm"
+    kind = "fcm"
     Config: ClassVar[type[FcmConfig]] = FcmConfig
     ERRORS: ClassVar = {
         "INVALID_ARGUMENT": Rejected("invalid_payload"),
@@ -171,6 +171,7 @@ class Fcm(PushProvider):
 
     def __init__(self, config: FcmConfig, tools: Tools) -> None:
         """Send with `config`. Raises SettingsError when the service account cannot be read."""
+        self.name, self.rate = tools.name, config.rate
         self.batch_size = min(64, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
@@ -178,7 +179,9 @@ class Fcm(PushProvider):
         self._request_timeout = config.timeout
         self._config = config
         self._clock = tools.clock
-        account = config.service_account or _from_file(config.service_account_file or Path())
+        account = config.service_account or _from_file(
+            config.service_account_file or Path(), f"{self.section}.service_account_file"
+        )
         self._http = HttpClient(
             config.base_url,
             config,
@@ -246,7 +249,7 @@ class Fcm(PushProvider):
             raise SettingsError(
                 f"Google gives no access token for the service account of project {self._project}: {access.detail}. "
                 "Make a new private key in the Firebase console (Project settings, Service accounts) and set "
-                "providers.fcm.service_account_file to its file."
+                f"{self.section}.service_account_file to its file."
             )
         return f"Google gave an access token for the Firebase project {self._project}."
 
@@ -336,8 +339,7 @@ def _load_key(secret: SecretStr) -> RSAPrivateKey:
     return key
 
 
-def _from_file(path: Path) -> ServiceAccount:
-    where = "providers.fcm.service_account_file"
+def _from_file(path: Path, where: str) -> ServiceAccount:
     try:
         return ServiceAccount.model_validate_json(path.read_bytes())
     except OSError as error:

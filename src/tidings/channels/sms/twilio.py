@@ -94,7 +94,7 @@ _error = msgspec.json.Decoder(_Error)
 class Twilio(SmsProvider):
     """Sends through Twilio."""
 
-    name = "twilio"
+    kind = "twilio"
     Config: ClassVar[type[TwilioConfig]] = TwilioConfig
     ERRORS: ClassVar = {
         20003: Retry("unauthorized"),
@@ -122,6 +122,7 @@ class Twilio(SmsProvider):
 
     def __init__(self, config: TwilioConfig, tools: Tools) -> None:
         """Send with `config`; receipts come to `tools.receipts_url`."""
+        self.name, self.rate = tools.name, config.rate
         self.batch_size = min(32, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
@@ -247,7 +248,7 @@ class Twilio(SmsProvider):
             raise BadReceipt("the body is not a form as Twilio sends it") from error
         if not any(genuine):
             raise BadReceipt(
-                "the signature is not Twilio's: look at providers.twilio.auth_token, and that http.public_url is the "
+                f"the signature is not Twilio's: look at {self.section}.auth_token, and that http.public_url is the "
                 "address that Twilio calls"
             )
         return {name: values[-1] for name, values in form.items()}
@@ -257,18 +258,18 @@ class Twilio(SmsProvider):
         reply = await self._http.get(f"{self._account}.json")
         url, sid = self._config.base_url, self._config.account_sid
         if not isinstance(reply, Answer):
-            raise SettingsError(f"Twilio does not answer at {url}: {reply.detail}. Look at providers.twilio.base_url.")
+            raise SettingsError(f"Twilio does not answer at {url}: {reply.detail}. Look at {self.section}.base_url.")
         if reply.status in (401, 403, 404):
             raise SettingsError(
                 f"Twilio does not know the account {sid} with this token (HTTP status {reply.status}). Copy "
-                "providers.twilio.account_sid and providers.twilio.auth_token from the first page of Twilio's console."
+                f"{self.section}.account_sid and {self.section}.auth_token from the first page of Twilio's console."
             )
         if reply.status != 200:
             raise SettingsError(f"Twilio could not be asked about the account now: HTTP status {reply.status}.")
         try:
             status = _account.decode(reply.body).status
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise SettingsError(f"what answers at {url} is not Twilio. Look at providers.twilio.base_url.") from error
+            raise SettingsError(f"what answers at {url} is not Twilio. Look at {self.section}.base_url.") from error
         if status != "active":
             raise SettingsError(f"Twilio says that the account {sid} is {status}; only an active one can send.")
         if not self._wants_receipts:

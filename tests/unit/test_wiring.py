@@ -1,0 +1,85 @@
+"""Which providers the settings make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from twilio.request_validator import RequestValidator
+
+from support_vendors import MemoryInbox, StillClock, id_of
+from tidings.config import Settings
+from tidings.model.errors import BadReceipt, SettingsError
+from tidings.model.ids import DELIVERY_PREFIX, to_text
+from tidings.model.sending import InboundRequest
+from tidings.ports.provider import Provider
+from tidings.wiring import build_providers
+
+
+def made(folder: Path, **settings: Any) -> dict[str, Provider[Any]]:
+    whole = Settings.model_validate({"data_dir": folder, **settings})
+    return {provider.name: provider for _, provider in build_providers(whole, MemoryInbox(), StillClock())}
+
+
+def account(letter: str, **more: Any) -> dict[str, Any]:
+    return {"account_sid": f"AC{letter * 32}", "auth_token": letter * 32, "from_number": "+15005550006", **more}
+
+
+def status(token: str, name: str) -> InboundRequest:
+    where = urlencode({"delivery": to_text(DELIVERY_PREFIX, id_of(1)), "tenant": "shop", "attempt": 1})
+    url = f"https://notify.example.com/v1/receipts/{name}?{where}"
+    form = {"MessageSid": "SM1", "MessageStatus": "delivered"}
+    signature = RequestValidator(token).compute_signature(url, form)
+    return InboundRequest(url, {"x-twilio-signature": signature}, {}, urlencode(form).encode())
+
+
+def test_without_settings_the_sandbox_serves_every_channel(tmp_path: Path) -> None:
+    assert list(made(tmp_path)) == ["sendgrid", "twilio", "fcm", "inbox"]
+
+
+def test_two_accounts_of_a_vendor_have_their_own_names_rates_and_keys(tmp_path: Path) -> None:
+    found = made(
+        tmp_path,
+        http={"public_url": "https://notify.example.com"},
+        channels={"sms": ["twilio", "twilio-eu"]},
+        providers={"twilio": account("a", rate=80), "twilio-eu": account("b", kind="twilio")},
+    )
+    first, second = found["twilio"], found["twilio-eu"]
+    assert (first.kind, second.kind) == ("twilio", "twilio")
+    assert (first.rate, second.rate) == (80, None)
+    assert len(first.receipts(status("a" * 32, "twilio"))) == 1
+    assert len(second.receipts(status("b" * 32, "twilio-eu"))) == 1
+    with pytest.raises(BadReceipt, match=r"providers\.twilio-eu\.auth_token"):
+        second.receipts(status("a" * 32, "twilio-eu"))
+    with pytest.raises(BadReceipt, match=r"providers\.twilio\.auth_token"):
+        first.receipts(status("b" * 32, "twilio"))
+
+
+def test_the_sandbox_stands_in_for_a_section_that_names_no_account(tmp_path: Path) -> None:
+    sections = {"twilio": {"rate": 10}, "twilio-eu": {"kind": "twilio", "timeout": 5}}
+    found = made(tmp_path, channels={"sms": ["twilio", "twilio-eu"]}, providers=sections)
+    assert (found["twilio"].rate, found["twilio-eu"].rate) == (10, None)
+    with pytest.raises(SettingsError, match=r"providers\.twilio\.account_sid is missing"):
+        mail = {"smtp": {"host": "mail.example", "from_address": "hello@shop.example"}}
+        channels = {"email": ["smtp"], "sms": ["twilio"]}
+        made(tmp_path, sandbox={"enabled": False}, channels=channels, providers=sections | mail)
+
+
+def test_a_section_of_ones_own_is_never_filled_up_from_the_sandbox(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"providers\.twilio\.auth_token is missing"):
+        made(tmp_path, providers={"twilio": {"account_sid": "AC" + "a" * 32}})
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ({"sms": ["twilio", "twilio"]}, "channels.sms names a provider twice: twilio, twilio"),
+        ({"sms": ["smtp"]}, "channels.sms: smtp serves email"),
+        ({"sms": ["twilio-eu"]}, r"there is no provider .twilio-eu.; there are fcm"),
+    ],
+)
+def test_what_cannot_serve_is_told(tmp_path: Path, channels: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        made(tmp_path, channels=channels)
