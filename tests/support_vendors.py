@@ -28,7 +28,7 @@ from tidings.model.notification import EmailContent, InappContent, PushContent, 
 from tidings.model.sending import AnyDelivery, EmailDelivery, InappDelivery, PushDelivery, SmsDelivery
 
 NOW = 1_790_000_000_000
-RECEIPTS = "https://notify.example.com/v1/receipts/"
+RECEIPTS = "https://notify.example.com/v1/receipts"
 
 
 class StillClock:
@@ -69,8 +69,8 @@ class MemoryInbox:
         return 0
 
 
-def tools_for(name: str, inbox: MemoryInbox | None = None) -> Tools:
-    return Tools(receipts_url=f"{RECEIPTS}{name}", clock=StillClock(), inbox=inbox)
+def tools_for(inbox: MemoryInbox | None = None) -> Tools:
+    return Tools(receipts_url=RECEIPTS, clock=StillClock(), inbox=inbox)
 
 
 def id_of(number: int) -> UUID:

@@ -27,7 +27,7 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
-from tidings.channels.registry import build, kind_of, names_an_account
+from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
 from tidings.config import Settings
 from tidings.model import topics
@@ -341,32 +341,17 @@ async def _queue(settings: Settings) -> Queue:
 
 
 def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
-    """The providers of every channel, best first: those in the settings, else the sandbox's.
-
-    While the sandbox is enabled it stands in for a provider whose section names no account, or that has no section.
-
-    Raises:
-        SettingsError: a provider is named twice, is of no known kind or serves another channel, or its settings cannot
-            be used.
-    """
+    """The providers of every channel, best first: those in the settings, else the sandbox's. Raises SettingsError."""
     stand_ins: dict[str, dict[str, Any]] = {}
     if settings.sandbox.enabled:
         credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
         stand_ins = sandbox_credentials.provider_settings(
             credentials, _sandbox_url(settings), settings.sandbox.host, settings.sandbox.smtp_port
         )
+    receipts = f"{settings.public_url}/v1/receipts"
     for channel in Channel:
         names = settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]
-        if len(set(names)) < len(names):
-            raise SettingsError(f"channels.{channel.value} names a provider twice: {', '.join(names)}")
-        for name in names:
-            own = settings.providers.get(name, {})
-            if not names_an_account(own):
-                own = stand_ins.get(kind_of(name, own).kind, {}) | own
-            tools = Tools(receipts_url=f"{settings.public_url}/v1/receipts/{name}", clock=clock, inbox=inbox)
-            provider = build(name, own, tools)
-            if provider.channel is not channel:
-                raise SettingsError(f"channels.{channel.value}: {name} serves {provider.channel.value}")
+        for provider in serving(channel, names, settings.providers, stand_ins, Tools(receipts, clock, inbox)):
             yield channel, provider
 
 

@@ -50,7 +50,7 @@ async def sending(name: str, **more: Any) -> AsyncIterator[tuple[Provider[Any], 
     """The provider and its vendor's stand-in."""
     vendor = STAND_INS[name]()
     async with vendor.running():
-        provider = build(name, vendor.settings(**more), tools_for(name, vendor.inbox))
+        provider = build(name, vendor.settings(**more), tools_for(vendor.inbox))
         try:
             yield provider, vendor
         finally:
@@ -82,14 +82,14 @@ def test_every_setting_is_described(name: str) -> None:
 def test_an_unknown_setting_is_named(name: str) -> None:
     vendor = STAND_INS[name]()
     with pytest.raises(SettingsError, match=rf"providers\.{name}\.colour is not a setting"):
-        build(name, vendor.settings(colour="red"), tools_for(name, vendor.inbox))
+        build(name, vendor.settings(colour="red"), tools_for(vendor.inbox))
 
 
 @of_every_provider
 async def test_there_may_be_several_accounts(name: str) -> None:
     vendor = STAND_INS[name]()
     async with vendor.running():
-        tools = tools_for(f"{name}-eu", vendor.inbox)
+        tools = tools_for(vendor.inbox)
         second = build(f"{name}-eu", vendor.settings(kind=name), tools)
         assert (second.name, second.kind, second.section) == (f"{name}-eu", name, f"providers.{name}-eu")
         assert isinstance((await second.send([vendor.delivery(1)]))[0], Sent)
@@ -107,7 +107,7 @@ async def test_the_vendors_rate_is_told(name: str) -> None:
             assert provider.rate == 12.5
             for wrong in (0, -1, "fast"):
                 with pytest.raises(SettingsError, match=rf"providers\.{name}\.rate cannot be used"):
-                    build(name, vendor.settings(rate=wrong), tools_for(name))
+                    build(name, vendor.settings(rate=wrong), tools_for())
 
 
 @of_every_provider
@@ -261,7 +261,7 @@ async def test_a_refused_connection_is_tried_again(name: str) -> None:
         vendor = STAND_INS[name]()
         async with vendor.running():
             place = {"port": closed} if name == "smtp" else {"base_url": f"http://127.0.0.1:{closed}"}
-            provider = build(name, vendor.settings(**place), tools_for(name))
+            provider = build(name, vendor.settings(**place), tools_for())
             results = await provider.send([vendor.delivery(1), vendor.delivery(2)])
             await provider.close()
         for result in results:
@@ -279,7 +279,7 @@ async def test_a_connection_that_never_comes_about_is_tried_again(name: str) -> 
         vendor = STAND_INS[name]()
         async with vendor.running():
             place = {"port": port} if name == "smtp" else {"base_url": f"http://127.0.0.1:{port}"}
-            provider = build(name, vendor.settings(**place, **SHORT), tools_for(name))
+            provider = build(name, vendor.settings(**place, **SHORT), tools_for())
             [result] = await provider.send([vendor.delivery(1)])
             await provider.close()
         for one in waiting:
@@ -355,7 +355,7 @@ def test_forged_receipts_are_refused_and_nothing_else_happens(name: str) -> None
         vendor.accounts.port = 1
     if isinstance(vendor, HttpVendor | SmtpVendor):
         vendor.server.port = 1
-    provider = build(name, vendor.settings(), tools_for(name, vendor.inbox))
+    provider = build(name, vendor.settings(), tools_for(vendor.inbox))
     signatures = [
         "x-twilio-signature",
         "x-twilio-email-event-webhook-signature",

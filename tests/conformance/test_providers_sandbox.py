@@ -40,7 +40,7 @@ class Made:
         self.made: list[Provider[Any]] = []
 
     def __call__(self, name: str, **more: Any) -> Provider[Any]:
-        tools = Tools(f"{self.listener.url}/v1/receipts/{name}", WallClock(), None)
+        tools = Tools(f"{self.listener.url}/v1/receipts", WallClock(), None)
         provider = build(name, self.sections[name] | more, tools)
         self.made.append(provider)
         return provider

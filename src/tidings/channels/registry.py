@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -21,6 +21,7 @@ from tidings import channels
 from tidings.channels.settings import HttpProviderConfig, ProviderConfig, read
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
+from tidings.model.vocabulary import Channel
 from tidings.ports.provider import Provider
 
 _NAME = re.compile(r"[a-z0-9_\-]{1,64}")
@@ -94,8 +95,35 @@ def build(name: str, settings: Mapping[str, Any], tools: Tools) -> Provider[Any]
     """
     provider: Any = kind_of(name, settings)
     config = read(name, config_of(provider), settings)
-    built: Provider[Any] = provider(config, dataclasses.replace(tools, name=name))
+    own = dataclasses.replace(tools, name=name, receipts_url=f"{tools.receipts_url}/{name}")
+    built: Provider[Any] = provider(config, own)
     return built
+
+
+def serving(
+    channel: Channel,
+    names: Sequence[str],
+    sections: Mapping[str, Mapping[str, Any]],
+    stand_ins: Mapping[str, Mapping[str, Any]],
+    tools: Tools,
+) -> Iterator[Provider[Any]]:
+    """The providers `names` of `channel`, in that order, each with its section of `sections`.
+
+    A section that names no account is filled up from `stand_ins`, the settings of a stand-in for each kind.
+
+    Raises:
+        SettingsError: as `build`; or a provider is named twice or serves another channel.
+    """
+    if len(set(names)) < len(names):
+        raise SettingsError(f"channels.{channel.value} names a provider twice: {', '.join(names)}")
+    for name in names:
+        section = sections.get(name, {})
+        serves = kind_of(name, section)
+        if serves.channel is not channel:
+            raise SettingsError(f"channels.{channel.value}: {name} serves {serves.channel.value}")
+        if not names_an_account(section):
+            section = {**stand_ins.get(serves.kind, {}), **section}
+        yield build(name, section, tools)
 
 
 def _defined_in(module: ModuleType) -> list[type[Provider[Any]]]:

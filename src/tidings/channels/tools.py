@@ -10,9 +10,9 @@ from tidings.ports.store import Inbox
 
 @dataclass(frozen=True)
 class Tools:
-    """`receipts_url` is the public URL of `POST /v1/receipts/<name>`; `inbox` is None where no store is at hand.
+    """`inbox` is None where no store is at hand; `name` is what the settings call the provider.
 
-    `name` is what the settings call the provider; the registry fills it in.
+    `receipts_url` is the public URL of `/v1/receipts/<name>`. The registry fills the name in, here and there.
     """
 
     receipts_url: str

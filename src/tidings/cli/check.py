@@ -126,8 +126,7 @@ async def _provider(settings: Settings, channel: Channel, name: str) -> str:
     if settings.sandbox.enabled and not names_an_account(section):
         why = "names no account" if name in settings.providers else "is not there"
         return f"the section [providers.{name}] {why}, so the sandbox stands in for it"
-    receipts = f"{settings.public_url}/v1/receipts/{name}"
-    provider = build(name, section, Tools(receipts, SystemClock(), None))
+    provider = build(name, section, Tools(f"{settings.public_url}/v1/receipts", SystemClock(), None))
     try:
         return await provider.check()
     finally:

@@ -172,7 +172,7 @@ async def test_the_account_may_come_as_a_file_or_as_text(vendor: FcmVendor, tmp_
     file = tmp_path / "account.json"
     file.write_text(text)
     for account in ({"service_account_file": str(file)}, {"service_account": text}):
-        made = build("fcm", {"base_url": vendor.url, **account}, tools_for("fcm"))
+        made = build("fcm", {"base_url": vendor.url, **account}, tools_for())
         assert "shop-1" in await made.check()
         await made.close()
 
@@ -190,5 +190,5 @@ def test_a_bad_account_is_told_in_plain_words(tmp_path: Path) -> None:
     ]
     for section, words in cases:
         with pytest.raises(SettingsError, match=words) as caught:
-            build("fcm", section, tools_for("fcm"))
+            build("fcm", section, tools_for())
         assert "secret stuff" not in str(caught.value)

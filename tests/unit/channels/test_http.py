@@ -171,7 +171,7 @@ async def test_many_devices_share_one_http2_connection() -> None:
     streams: list[int] = []
     async with vendor.running(), http2_server(streams) as port:
         section = vendor.settings(base_url=f"http://127.0.0.1:{port}", http2_prior_knowledge=True)
-        provider = build("fcm", section, tools_for("fcm"))
+        provider = build("fcm", section, tools_for())
         results = await provider.send([vendor.delivery(number) for number in range(64)])
         assert all(isinstance(result, Sent) for result in results)
         results = await provider.send([vendor.delivery(number) for number in range(64)])

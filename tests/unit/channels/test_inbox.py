@@ -27,7 +27,7 @@ class OneTenantDown(MemoryInbox):
 
 async def test_one_write_for_each_tenant() -> None:
     inbox, vendor = OneTenantDown(), InboxVendor()
-    provider = build("inbox", {}, tools_for("inbox", inbox))
+    provider = build("inbox", {}, tools_for(inbox))
     batch = [vendor.delivery(n, tenant="down" if n % 3 == 0 else "shop") for n in range(9)]
     results = await provider.send(batch)
     assert inbox.writes == [("down", 3), ("shop", 6)]
@@ -38,7 +38,7 @@ async def test_one_write_for_each_tenant() -> None:
 async def test_the_item_says_all() -> None:
     inbox = MemoryInbox()
     delivery = InboxVendor().delivery(1, to="ada", link="https://shop.example/1", category="orders")
-    await build("inbox", {}, tools_for("inbox", inbox)).send([delivery])
+    await build("inbox", {}, tools_for(inbox)).send([delivery])
     assert inbox.items[("shop", id_of(1))] == InboxItem(
         id=id_of(1),
         user_id="ada",
@@ -52,4 +52,4 @@ async def test_the_item_says_all() -> None:
 
 def test_without_a_store_there_is_no_inbox() -> None:
     with pytest.raises(SettingsError, match="needs a store"):
-        build("inbox", {}, tools_for("inbox"))
+        build("inbox", {}, tools_for())

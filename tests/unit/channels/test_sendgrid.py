@@ -39,7 +39,7 @@ async def vendor() -> AsyncIterator[SendgridVendor]:
 
 @pytest.fixture
 async def provider(vendor: SendgridVendor) -> AsyncIterator[Sendgrid]:
-    made = build("sendgrid", vendor.settings(), tools_for("sendgrid"))
+    made = build("sendgrid", vendor.settings(), tools_for())
     assert isinstance(made, Sendgrid)
     yield made
     await made.close()
@@ -149,7 +149,7 @@ async def test_check_looks_at_what_the_key_may_do(
 
 def reader(**more: Any) -> Sendgrid:
     section = {"api_key": "SG.x", "from_address": "a@b.example", "webhook_public_key": SendgridVendor.event_public_key}
-    made = build("sendgrid", section | more, tools_for("sendgrid"))
+    made = build("sendgrid", section | more, tools_for())
     assert isinstance(made, Sendgrid)
     return made
 

@@ -17,7 +17,7 @@ GOOD = {"account_sid": TwilioVendor.sid, "auth_token": TwilioVendor.token, "from
 def fault(**more: Any) -> str:
     section = {name: value for name, value in (GOOD | more).items() if value is not ...}
     with pytest.raises(SettingsError) as caught:
-        build("twilio", section, tools_for("twilio"))
+        build("twilio", section, tools_for())
     return str(caught.value)
 
 
@@ -31,7 +31,7 @@ def test_an_unknown_provider_is_told_with_those_that_there_are() -> None:
     with pytest.raises(
         SettingsError, match="there is no provider 'pigeon'; there are fcm, inbox, sendgrid, smtp, twilio"
     ):
-        build("pigeon", {}, tools_for("pigeon"))
+        build("pigeon", {}, tools_for())
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_an_unknown_provider_is_told_with_those_that_there_are() -> None:
 )
 def test_a_kind_that_is_none_is_told(name: str, section: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        build(name, GOOD | section, tools_for(name))
+        build(name, GOOD | section, tools_for())
 
 
 def test_a_section_may_be_of_another_kind_than_its_name() -> None:
@@ -66,7 +66,7 @@ def test_a_section_may_be_of_another_kind_than_its_name() -> None:
 
 def _told(name: str, section: dict[str, Any]) -> str:
     with pytest.raises(SettingsError) as caught:
-        build(name, section, tools_for(name))
+        build(name, section, tools_for())
     return str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_a_url_that_cannot_be_called(url: str) -> None:
 
 
 def test_text_from_the_environment_is_read() -> None:
-    provider: Any = build("twilio", GOOD | {"timeout": "2.5", "connect_timeout": "1"}, tools_for("twilio"))
+    provider: Any = build("twilio", GOOD | {"timeout": "2.5", "connect_timeout": "1"}, tools_for())
     assert provider._config.timeout == 2.5
 
 
@@ -128,7 +128,7 @@ def test_connecting_must_end_before_the_request_does() -> None:
 
 
 def test_settings_do_not_tell_secrets() -> None:
-    provider: Any = build("twilio", GOOD, tools_for("twilio"))
+    provider: Any = build("twilio", GOOD, tools_for())
     assert TwilioVendor.token not in repr(provider._config)
 
 

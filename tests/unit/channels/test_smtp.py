@@ -32,7 +32,7 @@ async def sending(server: SmtpStandIn | None = None, **more: Any) -> AsyncIterat
     if server is not None:
         vendor.server = server
     async with vendor.running():
-        provider = build("smtp", vendor.settings(**more), tools_for("smtp"))
+        provider = build("smtp", vendor.settings(**more), tools_for())
         assert isinstance(provider, Smtp)
         try:
             yield provider, vendor
@@ -213,7 +213,7 @@ async def test_a_server_of_ascii_alone_says_so() -> None:
     ],
 )
 def test_security_is_the_default(section: dict[str, Any], transport: str, port: int) -> None:
-    provider = build("smtp", {"from_address": "a@b.example", **section}, tools_for("smtp"))
+    provider = build("smtp", {"from_address": "a@b.example", **section}, tools_for())
     assert isinstance(provider, Smtp)
     assert (provider._config.transport, provider._port) == (transport, port)
 
@@ -231,13 +231,13 @@ def test_security_is_the_default(section: dict[str, Any], transport: str, port: 
 )
 def test_settings_that_cannot_work_are_told(more: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        build("smtp", {"host": "mail.example", "from_address": "a@b.example"} | more, tools_for("smtp"))
+        build("smtp", {"host": "mail.example", "from_address": "a@b.example"} | more, tools_for())
 
 
 async def test_check_tells_that_nobody_listens() -> None:
     async with sending() as (_, vendor):
         port = vendor.server.port
-    provider = build("smtp", {"host": "127.0.0.1", "port": port, "from_address": "a@b.example"}, tools_for("smtp"))
+    provider = build("smtp", {"host": "127.0.0.1", "port": port, "from_address": "a@b.example"}, tools_for())
     with pytest.raises(SettingsError, match="there is no connection to"):
         await provider.check()
     await provider.close()

@@ -19,11 +19,11 @@ from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest, Receipt, Retry
 from tidings.model.vocabulary import State
 
-URL = f"{RECEIPTS}twilio"
+URL = f"{RECEIPTS}/twilio"
 VALIDATOR = RequestValidator(TwilioVendor.token)
 
 
-def make(receipts_url: str = URL, base_url: str = "http://127.0.0.1:9", **more: Any) -> Twilio:
+def make(receipts_url: str = RECEIPTS, base_url: str = "http://127.0.0.1:9", **more: Any) -> Twilio:
     section = {
         "account_sid": TwilioVendor.sid,
         "auth_token": TwilioVendor.token,
@@ -78,9 +78,9 @@ def test_exactly_one_sender(both: dict[str, Any]) -> None:
 
 
 def test_no_receipts_are_asked_for_where_twilio_cannot_reach_us() -> None:
-    provider = make("http://127.0.0.1:8400/v1/receipts/twilio", "https://api.twilio.com")
+    provider = make("http://127.0.0.1:8400/v1/receipts", "https://api.twilio.com")
     assert b"StatusCallback" not in provider._form(TwilioVendor().delivery(1))
-    provider = make("http://127.0.0.1:8400/v1/receipts/twilio", "http://127.0.0.1:8401")
+    provider = make("http://127.0.0.1:8400/v1/receipts", "http://127.0.0.1:8401")
     assert b"StatusCallback" in provider._form(TwilioVendor().delivery(1))
 
 
@@ -187,7 +187,7 @@ def test_a_signed_request_for_nothing_of_ours_is_refused(query: str) -> None:
 async def test_a_suspended_account_is_told() -> None:
     vendor = TwilioVendor()
     async with vendor.running():
-        provider = build("twilio", vendor.settings(), Tools(URL, StillClock(), None))
+        provider = build("twilio", vendor.settings(), Tools(RECEIPTS, StillClock(), None))
         vendor.server.always = Said(200, b'{"sid": "AC1", "status": "suspended"}')
         with pytest.raises(SettingsError, match="suspended"):
             await provider.check()
@@ -197,7 +197,7 @@ async def test_a_suspended_account_is_told() -> None:
 async def test_an_unknown_error_keeps_twilios_words() -> None:
     vendor = TwilioVendor()
     async with vendor.running():
-        provider = build("twilio", vendor.settings(), Tools(URL, StillClock(), None))
+        provider = build("twilio", vendor.settings(), Tools(RECEIPTS, StillClock(), None))
         vendor.server.always = Said(500, b'{"code": 20500, "message": "Internal\\nerror"}')
         [result] = await provider.send([vendor.delivery(1)])
         await provider.close()
