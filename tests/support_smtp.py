@@ -226,6 +226,7 @@ class SmtpVendor(Vendor):
         return found
 
     def refuse_everything_with(self, code: int | str) -> None:
+        code = {"4yz": 459, "5yz": 559}.get(str(code), code)
         reply = f"{code} no" if isinstance(code, int) else f"{ {'4': 450, '5': 550}[code[0]] } {code} no"
         self.server.replies["RCPT"] = reply
 

@@ -214,6 +214,11 @@ class Vendor(ABC):
     def arrived(self) -> list[tuple[str, str]]:
         """Who got what text, in the order in which it came."""
 
+    @classmethod
+    def settings_for(cls, code: int | str) -> dict[str, Any]:  # noqa: ARG003 - for those who need it
+        """What must be set for this error of the provider's table to come about."""
+        return {}
+
     def refuse_everything_with(self, code: int | str) -> None:
         """From now on answer with this error of the provider's table."""
         raise AssertionError(f"{self.name} has no error {code}")
@@ -317,8 +322,13 @@ class TwilioVendor(HttpVendor):
         assert all(len(values) == 1 for form in forms for values in form.values())
         return [(form["To"][0], form["Body"][0]) for form in forms]
 
+    @classmethod
+    def settings_for(cls, code: int | str) -> dict[str, Any]:
+        return {"from_number": "12345"} if str(code).endswith(" short code") else {}
+
     def refuse_everything_with(self, code: int | str) -> None:
-        status = {20003: 401, 20429: 429}.get(int(code), 400)
+        code = int(str(code).partition(" ")[0])
+        status = {20003: 401, 20429: 429}.get(code, 400)
         body = {"code": code, "message": "No.", "more_info": "https://www.twilio.com/docs/errors", "status": status}
         self.server.always = Said(status, msgspec.json.encode(body))
 
@@ -364,9 +374,10 @@ class SendgridVendor(HttpVendor):
         ]
 
     def refuse_everything_with(self, code: int | str) -> None:
-        self.server.always = Said(
-            int(code), b'{"errors": [{"message": "No.", "field": "subject", "help": "http://sendgrid.com/docs"}]}'
-        )
+        status, _, case = str(code).partition(" ")
+        field = "personalizations.0.to.0.email" if case == "recipient" else "subject"
+        problem = {"message": "No.", "field": field, "help": "http://sendgrid.com/docs"}
+        self.server.always = Said(int(status), msgspec.json.encode({"errors": [problem]}))
 
 
 def email_delivery(number: int, to: str | None, text: str, more: dict[str, Any]) -> EmailDelivery:
@@ -433,7 +444,8 @@ class FcmVendor(HttpVendor):
         return [(message["token"], message["notification"]["body"]) for message in messages]
 
     def refuse_everything_with(self, code: int | str) -> None:
-        self.server.always = Said(*refusal(str(code)))
+        name, _, case = str(code).partition(" ")
+        self.server.always = Said(*refusal(name, ["message.token"] if case == "token" else ()))
 
     def take_no_credentials(self) -> None:
         self.accounts.always = Said(400, b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}')

@@ -58,13 +58,13 @@ def test_two_accounts_of_a_vendor_have_their_own_names_rates_and_keys(tmp_path: 
 
 
 def test_the_sandbox_stands_in_for_a_section_that_names_no_account(tmp_path: Path) -> None:
-    sections = {"twilio": {"rate": 10}, "twilio-eu": {"kind": "twilio", "timeout": 5}}
+    sections: dict[str, Any] = {"twilio": {"rate": 10}, "twilio-eu": {"kind": "twilio", "timeout": 5}}
     found = made(tmp_path, channels={"sms": ["twilio", "twilio-eu"]}, providers=sections)
     assert (found["twilio"].rate, found["twilio-eu"].rate) == (10, None)
+    sections |= {"smtp": {"host": "mail.example", "from_address": "hello@shop.example"}}
+    channels = {"email": ["smtp"], "sms": ["twilio"]}
     with pytest.raises(SettingsError, match=r"providers\.twilio\.account_sid is missing"):
-        mail = {"smtp": {"host": "mail.example", "from_address": "hello@shop.example"}}
-        channels = {"email": ["smtp"], "sms": ["twilio"]}
-        made(tmp_path, sandbox={"enabled": False}, channels=channels, providers=sections | mail)
+        made(tmp_path, sandbox={"enabled": False}, channels=channels, providers=sections)
 
 
 def test_a_section_of_ones_own_is_never_filled_up_from_the_sandbox(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Calling a vendor over HTTP: connections that are used again, and what follows from each way in which a call ends.
 
-The one question is whether the vendor can have taken what was sent. A connection that never came about means no
-(`Retry`); everything after that, and no answer, means perhaps (`Uncertain`). An answer is the vendor's own word.
+The one question is whether the vendor can have taken what was sent. No (`Retry`): there never was a connection, the
+request could not be written whole (RFC 9112 section 8: an incomplete one is not acted on), or the vendor refused its
+HTTP/2 stream (RFC 9113 section 8.7). Perhaps (`Uncertain`): it went out, and no answer came. An answer is the vendor's
+own word, unless a gateway says that it does not know: 504, and 520 and 524 of Cloudflare
+(https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/). A 502 counts as
+no: gateways say it when what is behind them is not there.
 
-Facts: RFC 9110 sections 10.2.3 (Retry-After), 15.5.9 (408: the request did not arrive whole) and 15.6.5 (504: the
-gateway does not know what became of it).
+Facts: RFC 9110 sections 10.2.3 (Retry-After), 15.5.9 (408: the request did not arrive whole) and 15.6.5 (504).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import TypeAlias
@@ -22,6 +26,7 @@ from pyreqwest.http import HeaderMap
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
+from tidings.channels.errors import ACCOUNT
 from tidings.channels.settings import HttpProviderConfig, is_loopback
 from tidings.model.sending import Rejected, Retry, SendResult, Uncertain
 from tidings.ports.clock import Clock
@@ -31,10 +36,15 @@ USER_AGENT = f"tidings/{version('tidings')}"
 # The longest answer of the vendors here is a few kilobytes.
 MOST_READ = 64 * 1024
 _LONGEST_DETAIL = 300
+_WHOLE_NUMBERS = re.compile(r"[0-9]+(\s*,\s*[0-9]+)*")
 
 # reqwest's own name for a failure before there was a connection. pyreqwest's exception classes do not tell: it raises
 # ConnectError and ConnectTimeoutError also when the answer is what was missing.
 _NEVER_CONNECTED = "client error (Connect)"
+_NOT_WRITTEN = "error writing a body to connection"
+_REFUSED_STREAM = "refused stream before processing any application logic"
+
+_UNKNOWN = frozenset({504, 520, 524})
 
 
 class Answer(Struct, frozen=True):
@@ -47,6 +57,13 @@ class Answer(Struct, frozen=True):
     def header(self, name: str) -> str:
         """The header's first value; empty when it is absent or not ASCII."""
         return _header(self.headers, name)
+
+    def values(self, name: str) -> list[str]:
+        """The header's values; none when it is absent or not ASCII."""
+        try:
+            return self.headers.getall(name)
+        except (KeyError, ValueError):
+            return []
 
 
 Reply: TypeAlias = Answer | Retry | Uncertain
@@ -149,6 +166,8 @@ def _unanswered(error: PyreqwestError) -> Retry | Uncertain:
     said = messages[-1] if messages else error.message
     if _NEVER_CONNECTED in messages:
         return Retry("unreachable", detail=brief(f"no connection: {said}"))
+    if _NOT_WRITTEN in messages or any(_REFUSED_STREAM in message for message in messages):
+        return Retry("connection_lost", detail=brief(f"the request was not taken whole: {said}"))
     return Uncertain("no_answer", detail=brief(f"the request went out and no answer came: {said}"))
 
 
@@ -160,15 +179,21 @@ def brief(text: str) -> str:
 def retry_after(answer: Answer, clock: Clock) -> float | None:
     """The seconds that `Retry-After` asks for, never below 0; None when it is absent or cannot be read.
 
-    The vendor's wish as it is: how much of it is granted is for policy to say.
+    The longest one where it stands there more than once. The vendor's wish as it is: how much of it is granted is for
+    policy to say.
     """
-    text = answer.header("retry-after")
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        return float(text[:18])
+    readable = [_seconds(text.strip(), clock) for text in answer.values("retry-after")]
+    return max((seconds for seconds in readable if seconds is not None), default=None)
+
+
+def _seconds(text: str, clock: Clock) -> float | None:
+    """One value of Retry-After; several that somebody joined count as their largest."""
+    if _WHOLE_NUMBERS.fullmatch(text):
+        return max(float(number.strip()[:18]) for number in text.split(","))
     try:
         then = parsedate_to_datetime(text)
+        # Without a zone it is UTC, not this machine's.
+        then = then.replace(tzinfo=then.tzinfo or UTC)
         return max(0.0, then.timestamp() - clock.now() / 1000)
     except (ValueError, OverflowError, TypeError):
         return None
@@ -181,8 +206,8 @@ def by_status(answer: Answer, clock: Clock, detail: str = "") -> SendResult:
     if status == 429:
         return Retry("throttled", retry_after(answer, clock), detail)
     if status == 401:
-        return Retry("unauthorized", None, detail)
-    if status == 504:
+        return Retry("unauthorized", ACCOUNT, detail)
+    if status in _UNKNOWN:
         return Uncertain("gateway_timeout", detail)
     if status == 408 or status >= 500:
         return Retry("provider_error", retry_after(answer, clock), detail)

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
+from msgspec import Struct
+
 from tidings.model.errors import BadReceipt
 from tidings.model.sending import (
     AnyDelivery,
@@ -24,9 +26,22 @@ from tidings.model.sending import (
     SendResult,
     SmsDelivery,
 )
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, State
 
 D = TypeVar("D", bound=AnyDelivery)
+
+
+class Event(Struct, frozen=True):
+    """What follows when a vendor reports an event about something that it took: these fields of the Receipt.
+
+    `detail` says what the event means, for people.
+    """
+
+    state: State
+    kind: str
+    reason: str = ""
+    suppress: bool = False
+    detail: str = ""
 
 
 class Provider(ABC, Generic[D]):
@@ -36,7 +51,8 @@ class Provider(ABC, Generic[D]):
     `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at once; `parallel`
     how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor grants the account
     (None: no limit); `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds) bounds one
-    `send`. `ERRORS` is the vendor's error table: its own code to what follows from it.
+    `send`. `ERRORS` is the vendor's error table, its own code to what follows from it, in an answer as in a receipt;
+    `EVENTS` is what it reports later, by the vendor's name; `ERRORS_PAGE` is where the vendor says what they mean.
     """
 
     kind: ClassVar[str]
@@ -44,6 +60,8 @@ class Provider(ABC, Generic[D]):
     channel: ClassVar[Channel]
     delivery: ClassVar[type[AnyDelivery]]
     ERRORS: ClassVar[Mapping[int | str, Retry | Rejected]] = {}
+    EVENTS: ClassVar[Mapping[str, Event]] = {}
+    ERRORS_PAGE: ClassVar[str] = ""
     batch_size: int = 1
     concurrency: int = 64
     parallel: int = 1

@@ -101,7 +101,7 @@ async def test_refused_recipients_do_not_spoil_the_others(vendor: SendgridVendor
 
     vendor.server.usual = refuse_some
     results = await provider.send(newsletter(vendor, 8))
-    refused = Rejected("invalid_address", detail="Does not contain a valid address.")
+    refused = Rejected("invalid_address", suppress=True, detail="Does not contain a valid address.")
     assert results == [refused if place in (3, 5) else Sent() for place in range(8)]
     assert len(vendor.mails()) == 2
 
@@ -116,6 +116,12 @@ async def test_a_vendor_that_refuses_one_at_a_time_is_not_asked_for_ever(
     assert len(vendor.mails()) == 3
 
 
+async def test_only_a_bad_address_is_suppressed(vendor: SendgridVendor, provider: Sendgrid) -> None:
+    body = b'{"errors": [{"message": "Too long.", "field": "personalizations.0.custom_args"}]}'
+    vendor.server.always = Said(400, body)
+    assert await provider.send(newsletter(vendor, 1)) == [Rejected("refused", detail="Too long.")]
+
+
 async def test_content_that_is_refused_is_refused_for_all(vendor: SendgridVendor, provider: Sendgrid) -> None:
     vendor.server.always = Said(400, b'{"errors": [{"message": "The subject is required.", "field": "subject"}]}')
     results = await provider.send(newsletter(vendor, 3))
@@ -128,6 +134,19 @@ async def test_the_rate_limits_end_is_heeded(vendor: SendgridVendor, provider: S
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
     assert result.after == 42.0
+
+
+@pytest.mark.parametrize(
+    ("reset", "after"),
+    [(str(NOW // 1000 - 9999), 0.0), ("-5", None), ("soon", None), ("", None), ("9" * 30, None), ("\u0663", None)],
+)
+async def test_a_rate_limits_end_that_makes_no_sense(
+    vendor: SendgridVendor, provider: Sendgrid, reset: str, after: float | None
+) -> None:
+    vendor.throttle({"X-RateLimit-Reset": reset} if reset.isascii() else {})
+    [result] = await provider.send([vendor.delivery(1)])
+    assert isinstance(result, Retry)
+    assert result.after == after
 
 
 async def test_an_email_without_content_is_not_sent(vendor: SendgridVendor, provider: Sendgrid) -> None:
@@ -177,12 +196,55 @@ def said(**event: Any) -> Receipt:
         ({"event": "delivered", "response": "250 OK"}, State.DELIVERED, "delivered", "", False),
         ({"event": "deferred", "response": "400", "attempt": "5"}, State.SENT, "deferred", "deferred", False),
         ({"event": "bounce", "type": "bounce", "status": "5.0.0"}, State.FAILED, "bounced", "bounced", True),
+        ({"event": "bounce", "type": "bounce", "reason": "550 no such user"}, State.FAILED, "bounced", "bounced", True),
+        ({"event": "bounce", "type": "bounce"}, State.FAILED, "bounced", "bounced", True),
+        ({"event": "bounce", "status": "5.1.1"}, State.FAILED, "bounced", "bounced", True),
         ({"event": "bounce", "type": "blocked"}, State.FAILED, "blocked", "blocked", False),
+        ({"event": "bounce", "type": "blocked", "status": "5.1.1"}, State.FAILED, "blocked", "blocked", False),
+        ({"event": "bounce", "type": "bounce", "status": "4.0.0"}, State.FAILED, "bounced", "temporary_bounce", False),
+        (
+            {"event": "bounce", "type": "bounce", "reason": "451 4.3.0 later"},
+            State.FAILED,
+            "bounced",
+            "temporary_bounce",
+            False,
+        ),
+        ({"event": "bounce", "type": "bounce", "status": "5.2.2"}, State.FAILED, "bounced", "mailbox_full", False),
+        (
+            {"event": "bounce", "type": "bounce", "reason": "552 5.2.2 full"},
+            State.FAILED,
+            "bounced",
+            "mailbox_full",
+            False,
+        ),
+        (
+            {"event": "bounce", "type": "bounce", "status": "5.1.1", "reason": "550 5.1.1 from 15.2.2.9"},
+            State.FAILED,
+            "bounced",
+            "bounced",
+            True,
+        ),
+        (
+            {"event": "bounce", "type": "bounce", "status": "5.7.1", "bounce_classification": "Reputation"},
+            State.FAILED,
+            "blocked",
+            "blocked",
+            False,
+        ),
+        (
+            {"event": "bounce", "type": "bounce", "status": "5.0.0", "bounce_classification": "Mailbox Unavailable"},
+            State.FAILED,
+            "bounced",
+            "mailbox_unavailable",
+            False,
+        ),
+        ({"event": "bounce", "type": "expired"}, State.FAILED, "bounced", "timed_out", False),
         ({"event": "dropped", "reason": "Bounced Address"}, State.FAILED, "dropped", "bounced_address", True),
         ({"event": "dropped", "reason": "Unsubscribed Address"}, State.FAILED, "dropped", "unsubscribed", True),
         ({"event": "dropped", "reason": "anything else"}, State.FAILED, "dropped", "dropped", False),
         ({"event": "spamreport"}, State.DELIVERED, "complained", "complained", True),
         ({"event": "unsubscribe"}, State.DELIVERED, "unsubscribed", "unsubscribed", True),
+        ({"event": "group_unsubscribe", "asm_group_id": 1}, State.DELIVERED, "unsubscribed", "unsubscribed", True),
         ({"event": "open", "useragent": "Mozilla"}, State.DELIVERED, "opened", "", False),
         ({"event": "click", "url": "https://shop.example/"}, State.DELIVERED, "clicked", "", False),
     ],
@@ -200,6 +262,8 @@ def test_an_event_becomes_a_receipt(
 def test_what_is_not_ours_or_says_nothing_is_left_out() -> None:
     events: list[Any] = [
         {"event": "processed", **MARKS},
+        {"event": "group_resubscribe", **MARKS},
+        {"event": "bounce blocked", "tidings_delivery": "dlv_nonsense", "tidings_attempt": "1"},
         {"event": "delivered", "email": "someone@example.com"},
         {"event": "delivered", **MARKS, "tidings_delivery": "dlv_nonsense"},
         {"event": "delivered", **MARKS, "tidings_attempt": "²"},

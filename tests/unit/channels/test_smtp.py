@@ -127,7 +127,12 @@ async def test_a_refused_sender_is_not_the_recipients_fault() -> None:
         (".", "299 what", Uncertain),
         (".", "cut", Uncertain),
         ("DATA", "451 4.3.0 try later", Retry),
-        ("DATA", "cut", Uncertain),
+        ("DATA", "cut", Retry),
+        ("DATA", "hang", Retry),
+        ("DATA", "garbage", Retry),
+        ("DATA", "250 2.0.0 thanks, but no", Retry),
+        (".", "hang", Uncertain),
+        (".", "garbage", Uncertain),
         ("RCPT", "cut", Retry),
         ("RCPT", "garbage", Retry),
         ("RCPT", "hang", Retry),
@@ -156,6 +161,27 @@ async def test_a_connection_that_was_closed_meanwhile_costs_nothing() -> None:
         [result] = await provider.send([vendor.delivery(2)])
         assert isinstance(result, Sent)
         assert vendor.server.connections == 2
+
+
+async def test_waiting_for_a_connection_is_never_uncertain() -> None:
+    async with sending(connections=1, timeout=0.3) as (provider, vendor):
+        vendor.server.replies["."] = "hang"
+        first, second = await asyncio.gather(provider.send([vendor.delivery(1)]), provider.send([vendor.delivery(2)]))
+        assert [type(first[0]), type(second[0])] == [Uncertain, Retry]
+        assert [mail.recipients for mail in vendor.server.mails] == [["ada1@example.com"]]
+
+
+async def test_a_full_mailbox_is_no_bad_address() -> None:
+    async with sending() as (provider, vendor):
+        vendor.server.refused = {
+            "ada1@example.com": "452 4.2.2 over quota",
+            "ada2@example.com": "552 5.2.2 over quota",
+            "ada3@example.com": "450 4.1.1 no such user, for now",
+            "ada4@example.com": "552 full",
+        }
+        results = await provider.send([vendor.delivery(number) for number in range(1, 5)])
+        assert [type(result) for result in results] == [Retry, Rejected, Retry, Rejected]
+        assert not any(result.suppress for result in results if isinstance(result, Rejected))
 
 
 async def test_no_more_connections_than_allowed() -> None:

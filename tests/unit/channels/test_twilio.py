@@ -16,7 +16,7 @@ from tidings.channels.sms.twilio import Twilio
 from tidings.channels.tools import Tools
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import InboundRequest, Receipt, Retry
+from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry
 from tidings.model.vocabulary import State
 
 URL = f"{RECEIPTS}/twilio"
@@ -121,9 +121,11 @@ def test_a_status_on_the_way_says_nothing(status: str) -> None:
     ("code", "reason", "suppress"),
     [
         ("30001", "queue_full", False),
-        ("30003", "unreachable", False),
+        ("30002", "account_suspended", False),
+        ("30003", "handset_unreachable", False),
+        ("30004", "blocked", False),
         ("30005", "unknown_number", True),
-        ("30006", "landline_or_unreachable", True),
+        ("30006", "landline", True),
         ("30007", "filtered", False),
         ("30008", "unknown_error", False),
         ("21610", "opted_out", True),
@@ -135,6 +137,22 @@ def test_an_error_code_says_why(code: str, reason: str, suppress: bool) -> None:
     receipt = said(MessageStatus="undelivered", ErrorCode=code)
     assert (receipt.reason, receipt.suppress) == (reason, suppress)
     assert code in receipt.detail
+
+
+def test_a_receipt_says_what_the_code_means() -> None:
+    assert said(MessageStatus="failed", ErrorCode="21610").detail == "21610: the person replied STOP"
+
+
+def test_a_short_code_says_nothing_about_the_number() -> None:
+    receipt = said(MessageStatus="undelivered", ErrorCode="30006", From="12345")
+    assert (receipt.reason, receipt.suppress) == ("carrier_unreachable", False)
+
+
+def test_what_is_filtered_or_blocked_is_never_sent_by_another_way() -> None:
+    for code in (21610, 30004, 30007, 30450):
+        row = Twilio.ERRORS[code]
+        assert isinstance(row, Rejected)
+        assert not row.fallback
 
 
 def test_twilios_documented_extras_are_borne() -> None:

@@ -7,6 +7,8 @@ Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid)
   `api-reference/mail-send/errors`.
 - One person of a personalization does not see the others, and each may have custom arguments:
   `for-developers/sending-email/personalizations`.
+- 401 and 403 are the account's fault (key, sender identity, a temporary block), so they are tried again and end as dead
+  letters that can be replayed: `api-reference/how-to-use-the-sendgrid-v3-api/responses`.
 - 429 with `X-RateLimit-Reset` in seconds since the epoch: `api-reference/how-to-use-the-sendgrid-v3-api/rate-limits`.
 - Events: see `sendgrid_events.py`.
 - The key's scopes, which `check` asks for: `api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-
@@ -27,6 +29,7 @@ from pydantic import Field, field_validator
 
 from tidings.channels.email import sendgrid_events as events
 from tidings.channels.email.headers import one_line, split_address
+from tidings.channels.errors import ACCOUNT, follow
 from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl, Mailbox, OneLine, Token
@@ -39,7 +42,7 @@ from tidings.ports.provider import EmailProvider
 MOST_PERSONALIZATIONS = 1000
 _AT_ONCE_PER_SEND = 64
 _MOST_ROUNDS = 3
-_PERSONALIZATION = re.compile(r"personalizations\.(\d{1,4})(?:\.|$)")
+_PERSONALIZATION = re.compile(r"personalizations\.(\d{1,4})(?:(\.to\.\d+\.email$)|\.|$)")
 _SCOPE = "mail.send"
 
 
@@ -111,18 +114,24 @@ class Sendgrid(EmailProvider):
 
     kind = "sendgrid"
     Config: ClassVar[type[SendgridConfig]] = SendgridConfig
+    ERRORS_PAGE = (
+        "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/responses and "
+        "https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event"
+    )
     ERRORS: ClassVar = {
-        400: Rejected("refused"),
-        401: Retry("unauthorized"),
-        403: Rejected("forbidden", fallback=True),
-        404: Rejected("wrong_api_address", fallback=True),
-        405: Rejected("wrong_api_address", fallback=True),
-        413: Rejected("too_large", fallback=True),
-        415: Rejected("wrong_api_address", fallback=True),
-        429: Retry("throttled"),
-        500: Retry("provider_error"),
-        503: Retry("unavailable"),
+        400: Rejected("refused", detail="the request is malformed"),
+        "400 recipient": Rejected("invalid_address", suppress=True, detail="the recipient's address is not valid"),
+        401: Retry("unauthorized", ACCOUNT, "the API key is wrong or revoked, or may not send"),
+        403: Retry("forbidden", ACCOUNT, "the sender is not verified, or the account is blocked for a while"),
+        404: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
+        405: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
+        413: Rejected("too_large", fallback=True, detail="over 30 MB"),
+        415: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
+        429: Retry("throttled", None, "too many requests; X-RateLimit-Reset says until when"),
+        500: Retry("provider_error", None, "an error within the service"),
+        503: Retry("unavailable", None, "the service is not available"),
     }
+    EVENTS: ClassVar = events.EVENTS
     batch_size = MOST_PERSONALIZATIONS
 
     def __init__(self, config: SendgridConfig, tools: Tools) -> None:
@@ -196,7 +205,7 @@ class Sendgrid(EmailProvider):
         results |= {place: again for place, _ in rest}
         return [results[place] for place in places]
 
-    async def _request(self, mail: _Mail) -> tuple[SendResult, dict[int, Rejected]]:
+    async def _request(self, mail: _Mail) -> tuple[SendResult, dict[int, SendResult]]:
         """The result of the request, and of those personalizations that SendGrid refuses by their number."""
         try:
             body = _encode(mail)
@@ -212,16 +221,23 @@ class Sendgrid(EmailProvider):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             problems = []
         detail = brief("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
-        refused: dict[int, Rejected] = {}
+        refused: dict[int, SendResult] = {}
         if reply.status == 400:
-            refused = _refused(problems, len(mail.personalizations))
+            refused = self._refused(problems, len(mail.personalizations))
         known = self.ERRORS.get(reply.status)
         if known is None:
             return by_status(reply, self._clock, detail), refused
-        detail = detail or f"HTTP status {reply.status}"
-        if isinstance(known, Retry):
-            return Retry(known.reason, self._reset(reply), detail), refused
-        return msgspec.structs.replace(known, detail=detail), refused
+        return follow(known, detail or f"HTTP status {reply.status}: {known.detail}", self._reset(reply)), refused
+
+    def _refused(self, problems: Sequence[_Problem], count: int) -> dict[int, SendResult]:
+        """What is said of single personalizations, by their number."""
+        refused: dict[int, SendResult] = {}
+        for problem in problems:
+            found = _PERSONALIZATION.match(problem.field or "")
+            if found is not None and int(found[1]) < count:
+                row = self.ERRORS["400 recipient" if found[2] else 400]
+                refused[int(found[1])] = follow(row, brief(problem.message))
+        return refused
 
     def _reset(self, answer: Answer) -> float | None:
         """The seconds until SendGrid takes requests again."""
@@ -299,12 +315,3 @@ def _parts(content: EmailContent) -> list[_Part]:
     if content.html:
         parts.append(_Part("text/html", content.html))
     return parts
-
-
-def _refused(problems: Sequence[_Problem], count: int) -> dict[int, Rejected]:
-    refused: dict[int, Rejected] = {}
-    for problem in problems:
-        found = _PERSONALIZATION.match(problem.field or "")
-        if found is not None and int(found[1]) < count:
-            refused[int(found[1])] = Rejected("invalid_address", detail=brief(problem.message))
-    return refused

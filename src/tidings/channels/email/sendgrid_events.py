@@ -5,6 +5,10 @@ Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid)
 - Events, their types and fields; custom arguments come back as fields of the event:
   `for-developers/tracking-events/event`. They stand beside SendGrid's own fields, of which one is `attempt`; hence the
   prefix.
+- A bounce of type `blocked` is the mail's or the sender's fault, and SendGrid goes on sending to the address:
+  `api-reference/blocks-api`; `bounce_classification`: https://sendgrid.com/en-us/blog/bounce-block-classifications-in-event-webhook.
+- An unsubscription from a group counts as one from everything: Tidings sends into no group, so it is the only safe
+  reading. `group_resubscribe` says nothing: what is suppressed stays so until somebody removes it.
 - The signature, ECDSA with SHA-256 over the timestamp and the raw body, and the headers that carry it:
   `for-developers/tracking-events/getting-started-event-webhook-security-features`.
 
@@ -28,27 +32,48 @@ from tidings.model.errors import BadId, BadReceipt
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
 from tidings.model.sending import EmailDelivery, InboundRequest, Receipt
 from tidings.model.vocabulary import State
+from tidings.ports.provider import Event
 
 _decoder = msgspec.json.Decoder(list[dict[str, object]])
 
-# Why SendGrid dropped a mail, and whether the address is of any use afterwards.
-_DROPPED = {
-    "bounced address": ("bounced_address", True),
-    "invalid": ("invalid_address", True),
-    "spam reporting address": ("complained", True),
-    "unsubscribed address": ("unsubscribed", True),
-    "spam content (if spam checker app enabled)": ("spam_content", False),
-    "recipient list over package quota": ("over_quota", False),
+EVENTS: Mapping[str, Event] = {
+    "deferred": Event(State.SENT, "deferred", "deferred", detail="put off; SendGrid tries for 72 hours"),
+    "delivered": Event(State.DELIVERED, "delivered", detail="the receiving server took it"),
+    "open": Event(State.DELIVERED, "opened", detail="it was opened"),
+    "click": Event(State.DELIVERED, "clicked", detail="a link in it was clicked"),
+    "bounce": Event(State.FAILED, "bounced", "bounced", True, "there is no such mailbox"),
+    "bounce full": Event(State.FAILED, "bounced", "mailbox_full", detail="the mailbox is full (X.2.2)"),
+    "bounce unavailable": Event(
+        State.FAILED, "bounced", "mailbox_unavailable", detail="the mailbox takes nothing now (classification)"
+    ),
+    "bounce temporary": Event(State.FAILED, "bounced", "temporary_bounce", detail="given up after a status 4.x.x"),
+    "bounce blocked": Event(
+        State.FAILED, "blocked", "blocked", detail="refused for its content or sender (type or classification)"
+    ),
+    "bounce expired": Event(State.FAILED, "bounced", "timed_out", detail="put off for too long (type)"),
+    "dropped": Event(State.FAILED, "dropped", "dropped", detail="not sent, for another reason"),
+    "dropped bounced address": Event(State.FAILED, "dropped", "bounced_address", True, "it bounced before"),
+    "dropped invalid": Event(State.FAILED, "dropped", "invalid_address", True, "not a valid address"),
+    "dropped spam reporting address": Event(State.FAILED, "dropped", "complained", True, "reported as spam before"),
+    "dropped unsubscribed address": Event(State.FAILED, "dropped", "unsubscribed", True, "unsubscribed before"),
+    "dropped spam content (if spam checker app enabled)": Event(
+        State.FAILED, "dropped", "spam_content", detail="SendGrid's spam checker refuses the content"
+    ),
+    "dropped recipient list over package quota": Event(
+        State.FAILED, "dropped", "over_quota", detail="the account's quota is used up"
+    ),
+    "spamreport": Event(State.DELIVERED, "complained", "complained", True, "reported as spam"),
+    "unsubscribe": Event(State.DELIVERED, "unsubscribed", "unsubscribed", True, "unsubscribed from all mail"),
+    "group_unsubscribe": Event(State.DELIVERED, "unsubscribed", "unsubscribed", True, "unsubscribed from a group"),
 }
+"""What each event means. A `dropped` has its reason behind it, a `bounce` what its other fields make of it."""
 
-_MEANINGS = {
-    "deferred": (State.SENT, "deferred", "deferred", False),
-    "delivered": (State.DELIVERED, "delivered", "", False),
-    "open": (State.DELIVERED, "opened", "", False),
-    "click": (State.DELIVERED, "clicked", "", False),
-    "spamreport": (State.DELIVERED, "complained", "complained", True),
-    "unsubscribe": (State.DELIVERED, "unsubscribed", "unsubscribed", True),
-}
+# SendGrid's classifications that blame the mail or the sender, not the address.
+_NOT_THE_ADDRESS = frozenset(
+    {"content", "frequency or volume too high", "reputation", "technical", "technical failure"}
+)
+_FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?!\d|\.\d)")
+_STATUS = re.compile(r"(?:^|\s)([45])(?:\.\d{1,3}\.\d{1,3}|\d\d)(?=\s|$)")
 
 
 def load_key(text: str) -> EllipticCurvePublicKey:
@@ -100,7 +125,7 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: s
 def _receipt(event: Mapping[str, object]) -> Receipt | None:
     """The receipt in an event; None for one that is not about a delivery of ours or says nothing new."""
     text = {name: value for name, value in event.items() if isinstance(value, str)}
-    found = _meaning(text)
+    found = EVENTS.get(_name(text))
     attempt = text.get("tidings_attempt", "")
     if found is None or not (attempt.isascii() and attempt.isdigit() and len(attempt) < 9):
         return None
@@ -108,31 +133,47 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
         delivery_id = from_text(DELIVERY_PREFIX, text.get("tidings_delivery", ""))
     except BadId:
         return None
-    state, kind, reason, suppress = found
     timestamp = event.get("timestamp")
     return Receipt(
         delivery_id=delivery_id,
         tenant=text.get("tidings_tenant", ""),
-        state=state,
-        kind=kind,
+        state=found.state,
+        kind=found.kind,
         attempt=int(attempt),
         at=timestamp * 1000 if isinstance(timestamp, int) and 0 < timestamp < 1 << 40 else 0,
-        reason=reason,
+        reason=found.reason,
         detail=brief(text.get("reason") or text.get("response") or text.get("url") or ""),
         reference=text.get("sg_message_id", "").partition(".")[0],
         address=text.get("email"),
-        suppress=suppress,
+        suppress=found.suppress,
     )
 
 
-def _meaning(event: Mapping[str, str]) -> tuple[State, str, str, bool] | None:
-    """State, kind, reason and whether the address must not be used any more."""
+def _name(event: Mapping[str, str]) -> str:
+    """The event's name in EVENTS; it need not be there."""
     kind = event.get("event", "")
     if kind == "bounce":
-        if event.get("type") == "blocked":
-            return State.FAILED, "blocked", "blocked", False
-        return State.FAILED, "bounced", "bounced", True
+        return f"bounce {_bounce(event)}".strip()
     if kind == "dropped":
-        reason, suppress = _DROPPED.get(event.get("reason", "").lower(), ("dropped", False))
-        return State.FAILED, "dropped", reason, suppress
-    return _MEANINGS.get(kind)
+        why = f"dropped {event.get('reason', '').lower()}"
+        return why if why in EVENTS else kind
+    return kind
+
+
+def _bounce(event: Mapping[str, str]) -> str:
+    """Why it bounced; empty for an address that is good for nothing.
+
+    `type` is `blocked` where the address is not to blame; `status` and `bounce_classification` are not always there.
+    """
+    said = f"{event.get('status', '')} {event.get('reason', '')}"
+    classification = event.get("bounce_classification", "").lower()
+    if event.get("type") == "expired":
+        return "expired"
+    if event.get("type") == "blocked" or classification in _NOT_THE_ADDRESS:
+        return "blocked"
+    if _FULL.search(said):
+        return "full"
+    if classification == "mailbox unavailable":
+        return "unavailable"
+    status = _STATUS.search(said)
+    return "temporary" if status is not None and status[1] == "4" else ""

@@ -4,9 +4,9 @@ Facts: RFC 5321 (the commands, and section 4.2 for their replies), RFC 3207 (STA
 byte on port 465), RFC 4954 (AUTH), RFC 2034 and RFC 3463 (enhanced status codes; their registry is
 https://www.iana.org/assignments/smtp-enhanced-status-codes), RFC 6531 (SMTPUTF8), RFC 7505 (a domain without mail).
 
-A reply that begins with 4 means later, one with 5 means never. A connection that breaks before the mail went out means
-later too; one that breaks after it leaves open whether the server took it (RFC 5321 section 4.2.5), so that is
-uncertain. SMTP has no receipts: bounces come back as mail to the sender's address.
+A connection that breaks before the mail went out means later; one that breaks after it leaves open whether the server
+took it (RFC 5321 section 4.2.5), so that is uncertain. What replies mean is in `smtp_replies.py`. SMTP has no receipts:
+bounces come back as mail to the sender's address.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from email.headerregistry import Address
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from aiosmtplib import SMTP, SMTPException, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
 from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPTimeoutError
 from pydantic import Field, SecretStr, model_validator
 
 from tidings.channels.email.headers import split_address
 from tidings.channels.email.mime import ascii_domain, build, message_id
+from tidings.channels.email.smtp_replies import ERRORS
+from tidings.channels.errors import follow
 from tidings.channels.http import brief
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import Mailbox, NetworkProviderConfig, OneLine, is_loopback
@@ -34,7 +36,9 @@ from tidings.model.sending import EmailDelivery, Rejected, Retry, SendResult, Se
 from tidings.ports.provider import EmailProvider
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
+_LINE_WITH_DOT = re.compile(rb"(?m)^\.")
 _UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
+_GO_AHEAD, _TAKEN = 354, 250
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
 
@@ -85,7 +89,7 @@ class SmtpConfig(NetworkProviderConfig):
 
 
 class _Envelope:
-    """Who it is for, as the server is told, and the mail itself."""
+    """Who it is for, as the server is told, and the mail as it goes over the wire."""
 
     __slots__ = ("domain", "local", "mail", "reference")
 
@@ -101,45 +105,19 @@ class Smtp(EmailProvider):
 
     kind = "smtp"
     Config: ClassVar[type[SmtpConfig]] = SmtpConfig
-    ERRORS: ClassVar = {
-        421: Retry("service_unavailable"),
-        450: Retry("mailbox_busy"),
-        451: Retry("local_error"),
-        452: Retry("insufficient_storage"),
-        530: Retry("unauthorized"),
-        534: Retry("unauthorized"),
-        535: Retry("unauthorized"),
-        550: Rejected("mailbox_unavailable"),
-        551: Rejected("user_not_local"),
-        552: Rejected("storage_exceeded"),
-        553: Rejected("mailbox_name_not_allowed"),
-        554: Rejected("refused", fallback=True),
-        "4.2.2": Retry("mailbox_full"),
-        "4.7.0": Retry("deferred_by_policy"),
-        "4.7.1": Retry("deferred_by_policy"),
-        "5.1.1": Rejected("no_such_mailbox", suppress=True),
-        "5.1.2": Rejected("no_such_domain", suppress=True),
-        "5.1.3": Rejected("invalid_address", suppress=True),
-        "5.1.6": Rejected("mailbox_moved", suppress=True),
-        "5.1.7": Rejected("sender_refused", fallback=True),
-        "5.1.8": Rejected("sender_refused", fallback=True),
-        "5.1.10": Rejected("domain_takes_no_mail", suppress=True),
-        "5.2.1": Rejected("mailbox_disabled", suppress=True),
-        "5.2.2": Rejected("mailbox_full"),
-        "5.2.3": Rejected("too_large"),
-        "5.3.4": Rejected("too_large"),
-        "5.4.4": Rejected("unroutable"),
-        "5.7.1": Rejected("refused_by_policy", fallback=True),
-        "5.7.8": Retry("unauthorized"),
-        "5.7.26": Rejected("sender_not_authenticated", fallback=True),
-    }
+    ERRORS_PAGE = (
+        "RFC 5321 section 4.2, RFC 4954 section 6, RFC 7504, RFC 3463 and "
+        "https://www.iana.org/assignments/smtp-enhanced-status-codes (RFC 5248)"
+    )
+    ERRORS: ClassVar = ERRORS
 
     def __init__(self, config: SmtpConfig, tools: Tools) -> None:
         """Send with `config`."""
         self.name, self.rate = tools.name, config.rate
         self.concurrency = config.connections
-        # Connecting up to the recipient has one timeout, then the server answers DATA and the mail.
-        self.timeout = 4 * config.timeout
+        # Waiting for a connection has one timeout, connecting up to the recipient another, then the server answers DATA
+        # and the mail; a batch may begin its last one when its time is nearly over.
+        self.timeout = 5 * config.timeout
         self._config = config
         self._clock = tools.clock
         local, _, domain = config.from_address.rpartition("@")
@@ -158,7 +136,13 @@ class Smtp(EmailProvider):
         envelope = self._envelope(delivery)
         if isinstance(envelope, Rejected):
             return envelope
-        async with self._slots:
+        # Waiting for a connection is bounded, too: else the time of the whole send would end while nothing was sent.
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            return NOT_BEGUN
+        try:
             try:
                 async with asyncio.timeout(self._config.timeout):
                     connection = await self._announce(envelope)
@@ -167,6 +151,8 @@ class Smtp(EmailProvider):
             if not isinstance(connection, SMTP):
                 return connection
             return await self._hand_over(connection, envelope)
+        finally:
+            self._slots.release()
 
     def _envelope(self, delivery: EmailDelivery) -> _Envelope | Rejected:
         parts = split_address(delivery.to)
@@ -180,7 +166,7 @@ class Smtp(EmailProvider):
             mail = build(delivery, self._sender, (local, domain), self._clock.now())
         except ValueError as error:
             return Rejected("invalid_text", detail=brief(f"the content cannot be written as an email: {error}"))
-        return _Envelope(local, domain, mail, message_id(delivery.idempotency_key, self._sender.domain))
+        return _Envelope(local, domain, _stuffed(mail), message_id(delivery.idempotency_key, self._sender.domain))
 
     async def _announce(self, envelope: _Envelope) -> SMTP | SendResult:
         """A connection whose server has agreed to take a mail for the recipient, or why there is none."""
@@ -237,23 +223,31 @@ class Smtp(EmailProvider):
         return self._judge(reply.code, reply.message, to_sender=to_sender)
 
     async def _hand_over(self, connection: SMTP, envelope: _Envelope) -> SendResult:
-        """DATA and the mail itself."""
+        """DATA and, when the server says 354, the mail itself: not before then can it have been taken."""
+        begun = False
         try:
-            await connection.data(envelope.mail)
-        except SMTPResponseException as error:
-            if not 400 <= error.code < 600:
-                connection.close()
-                return Uncertain("unreadable_answer", brief(f"{error.code} {error.message}"))
-            self._keep(connection)
-            return self._judge(error.code, error.message)
+            reply = await connection.execute_command(b"DATA")
+            if reply.code == _GO_AHEAD and connection.protocol is not None:
+                begun = True
+                connection.protocol.write(envelope.mail)
+                reply = await connection.protocol.read_response(timeout=self._config.timeout)
         except (SMTPException, OSError) as error:
             connection.close()
-            return Uncertain("no_answer", brief(f"the mail went out and {self._where} did not answer: {error}"))
+            if begun:
+                return Uncertain("no_answer", brief(f"the mail went out and {self._where} did not answer: {error}"))
+            return Retry("connection_lost", detail=brief(f"{self._where} broke off before the mail went out: {error}"))
         except BaseException:
             connection.close()
             raise
-        self._keep(connection)
-        return Sent(envelope.reference)
+        if 400 <= reply.code < 600:
+            self._keep(connection)
+            return self._judge(reply.code, reply.message)
+        if begun and reply.code == _TAKEN:
+            self._keep(connection)
+            return Sent(envelope.reference)
+        connection.close()
+        said = brief(f"{reply.code} {reply.message}")
+        return Uncertain("unreadable_answer", said) if begun else Retry("provider_error", detail=said)
 
     def _keep(self, connection: SMTP) -> None:
         if connection.is_connected:
@@ -264,14 +258,10 @@ class Smtp(EmailProvider):
         detail = brief(f"{code} {text}")
         found = _ENHANCED.match(text)
         enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
-        known = self.ERRORS.get(enhanced) or self.ERRORS.get(code)
-        if known is None:
-            known = Retry("temporary") if 400 <= code < 500 else Rejected("refused", fallback=True)
-        if isinstance(known, Retry):
-            return Retry(known.reason, detail=detail)
-        if to_sender:
-            return Rejected("sender_refused", fallback=True, detail=detail)
-        return Rejected(known.reason, known.suppress, known.fallback, detail)
+        known = self.ERRORS.get(enhanced) or self.ERRORS.get(code) or self.ERRORS[f"{str(code)[:1]}yz"]
+        if to_sender and isinstance(known, Rejected):
+            known = self.ERRORS["5.1.8"]
+        return follow(known, detail)
 
     async def _connect(self) -> SMTP:
         config = self._config
@@ -350,3 +340,8 @@ class Smtp(EmailProvider):
                 connection.close()
         # A transport frees its socket in the loop's next round.
         await asyncio.sleep(0)
+
+
+def _stuffed(mail: bytes) -> bytes:
+    """The mail as DATA sends it: dots at the start of lines doubled, and the end marked (RFC 5321 section 4.5.2)."""
+    return _LINE_WITH_DOT.sub(b"..", mail) + (b".\r\n" if mail.endswith(b"\r\n") else b"\r\n.\r\n")

@@ -7,6 +7,9 @@ Facts, and Google's page for each:
 - `error.details[].errorCode` and what each means: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and
   https://firebase.google.com/docs/cloud-messaging/error-codes. INVALID_ARGUMENT is said of a bad token and of a bad
   payload; the field that is named, or the sentence about the registration token, tells which.
+- Tokens are dead after UNREGISTERED, and after an INVALID_ARGUMENT that is about the token:
+  https://firebase.google.com/docs/cloud-messaging/manage-tokens. Not after SENDER_ID_MISMATCH: the key of another
+  project, set by mistake, would cost every token.
 - Without `Retry-After`, wait 60 seconds after 429: https://firebase.google.com/docs/cloud-messaging/scale-fcm.
 - The access token, from a JWT that the service account signs:
   https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests.
@@ -29,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from tidings.channels.errors import ACCOUNT, follow
 from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl
@@ -44,7 +48,6 @@ _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_SECONDS = 3600
 _RENEW_BEFORE_MS = 300_000
 _WAIT_AFTER_429 = 60.0
-_INVALID_TOKEN = Rejected("invalid_token", suppress=True)
 
 
 class ServiceAccount(BaseModel):
@@ -155,18 +158,24 @@ class Fcm(PushProvider):
 
     kind = "fcm"
     Config: ClassVar[type[FcmConfig]] = FcmConfig
+    ERRORS_PAGE = "https://firebase.google.com/docs/cloud-messaging/error-codes"
     ERRORS: ClassVar = {
-        "INVALID_ARGUMENT": Rejected("invalid_payload"),
-        "UNREGISTERED": Rejected("unregistered", suppress=True),
-        "SENDER_ID_MISMATCH": Rejected("sender_id_mismatch", fallback=True),
-        "QUOTA_EXCEEDED": Retry("throttled", _WAIT_AFTER_429),
-        "UNAVAILABLE": Retry("unavailable"),
-        "INTERNAL": Retry("provider_error"),
-        "THIRD_PARTY_AUTH_ERROR": Retry("third_party_auth"),
-        "UNAUTHENTICATED": Retry("unauthorized"),
-        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429),
-        "PERMISSION_DENIED": Rejected("forbidden", fallback=True),
-        "NOT_FOUND": Rejected("no_such_project", fallback=True),
+        "INVALID_ARGUMENT": Rejected("invalid_payload", detail="the message is malformed or too large"),
+        "INVALID_ARGUMENT token": Rejected("invalid_token", suppress=True, detail="not a registration token"),
+        "UNREGISTERED": Rejected("unregistered", suppress=True, detail="the app is gone or the token has expired"),
+        "SENDER_ID_MISMATCH": Rejected(
+            "sender_id_mismatch", fallback=True, detail="the token belongs to another project"
+        ),
+        "QUOTA_EXCEEDED": Retry("throttled", _WAIT_AFTER_429, "too many messages for the project or the device"),
+        "UNAVAILABLE": Retry("unavailable", None, "the service is overloaded"),
+        "INTERNAL": Retry("provider_error", None, "an error within the service"),
+        "THIRD_PARTY_AUTH_ERROR": Retry(
+            "third_party_auth", ACCOUNT, "the project's key for Apple's or the browser's push service is bad"
+        ),
+        "UNAUTHENTICATED": Retry("unauthorized", None, "the access token is refused; a new one is fetched"),
+        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429, "too many requests for the project"),
+        "PERMISSION_DENIED": Retry("forbidden", ACCOUNT, "the service account may not send for the project"),
+        "NOT_FOUND": Retry("no_such_project", ACCOUNT, "there is no such project"),
     }
 
     def __init__(self, config: FcmConfig, tools: Tools) -> None:
@@ -231,15 +240,10 @@ class Fcm(PushProvider):
             return by_status(answer, self._clock)
         code = next((detail.errorCode for detail in error.details if detail.errorCode), error.status)
         said = brief(f"{code}: {error.message}")
-        known = self.ERRORS.get(code)
+        known = self.ERRORS.get(f"{code} token" if _is_about_the_token(code, error) else code)
         if known is None:
             return by_status(answer, self._clock, said)
-        if isinstance(known, Retry):
-            asked = retry_after(answer, self._clock)
-            return Retry(known.reason, known.after if asked is None else asked, said)
-        if code == "INVALID_ARGUMENT" and _is_about_the_token(error):
-            known = _INVALID_TOKEN
-        return msgspec.structs.replace(known, detail=said)
+        return follow(known, said, retry_after(answer, self._clock))
 
     async def check(self) -> str:
         """Fetch an access token. Raises SettingsError saying what is wrong with the service account."""
@@ -301,9 +305,11 @@ class _Access:
             return Retry("no_access_token", detail=reply.detail)
         if reply.status != 200:
             said = brief(reply.body.decode(errors="replace"))
+            refused = reply.status in (400, 401, 403)
+            asked = retry_after(reply, self._clock)
             return Retry(
-                "unauthorized" if reply.status in (400, 401, 403) else "no_access_token",
-                retry_after(reply, self._clock),
+                "unauthorized" if refused else "no_access_token",
+                ACCOUNT if refused and asked is None else asked,
                 f"HTTP status {reply.status}: {said}",
             )
         try:
@@ -363,7 +369,9 @@ def _request(delivery: PushDelivery) -> _Request:
     return _Request(_Message(delivery.to, _Notification(content.title, content.body), data, webpush))
 
 
-def _is_about_the_token(error: _Error) -> bool:
+def _is_about_the_token(code: str, error: _Error) -> bool:
+    if code != "INVALID_ARGUMENT":
+        return False
     fields = [violation.field for detail in error.details for violation in detail.fieldViolations]
     if fields:
         return "message.token" in fields

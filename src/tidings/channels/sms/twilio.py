@@ -3,8 +3,15 @@
 Facts, and Twilio's page for each (below https://www.twilio.com/docs):
 
 - The request, its parameters and the answer 201 with the message's `sid`: `messaging/api/message-resource`.
-- Errors are JSON with `code` and `message`: `usage/twilios-response`; the codes: `api/errors/<code>`.
-- 429 and code 20429 when there were too many requests at once: `api/errors/20429`.
+- Errors are JSON with `code` and `message`: `usage/twilios-response`; what each code means: `api/errors/<code>`.
+- 429 and code 20429: never processed, safe to send again: `api/errors/20429`.
+- 21611 and 30001: ten hours of messages wait; send again later: `api/errors/21611`, `api/errors/30001`.
+- 30003 may pass when it is sent again: `api/errors/30003`. 30004 is said of opt-outs, do-not-disturb lists and blocks,
+  so it is neither gone round nor taken as proof against the number: `api/errors/30004`. 30006 is a landline, or a
+  carrier that short codes do not reach: `api/errors/30006`. 30007 is never gone round: a filter that is evaded
+  elsewhere costs the next sender, too.
+- 21610 holds until the person texts START; which we do not hear of, so somebody must take the number off the list:
+  `api/errors/21610`.
 - Status callbacks, their `MessageStatus` and `ErrorCode`: `messaging/guides/track-outbound-message-status` and
   `messaging/guides/outbound-message-status-in-status-callbacks`.
 - Their signature, HMAC-SHA1 over the URL and the sorted parameters with the auth token:
@@ -18,6 +25,7 @@ The Messages resource knows no idempotency key, so a request without an answer s
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -27,6 +35,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field, model_validator
 
+from tidings.channels.errors import ACCOUNT, follow
 from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl, Token, is_private
@@ -35,18 +44,12 @@ from tidings.model.errors import BadId, BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
 from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
 from tidings.model.vocabulary import State
-from tidings.ports.provider import SmsProvider
+from tidings.ports.provider import Event, SmsProvider
 
 _MOST_PARAMETERS = 100
 _VERSION = "/2010-04-01"
-_STATES = {
-    "sent": (State.SENT, "sent"),
-    "delivered": (State.DELIVERED, "delivered"),
-    "read": (State.DELIVERED, "opened"),
-    "undelivered": (State.FAILED, "undelivered"),
-    "failed": (State.FAILED, "failed"),
-    "canceled": (State.FAILED, "cancelled"),
-}
+_LANDLINE = 30006
+_SHORT_CODE = re.compile(r"\d{3,8}")
 
 
 class TwilioConfig(HttpProviderConfig):
@@ -96,28 +99,47 @@ class Twilio(SmsProvider):
 
     kind = "twilio"
     Config: ClassVar[type[TwilioConfig]] = TwilioConfig
+    ERRORS_PAGE = "https://www.twilio.com/docs/api/errors, one page for each code"
     ERRORS: ClassVar = {
-        20003: Retry("unauthorized"),
-        20429: Retry("throttled"),
-        21211: Rejected("invalid_number", suppress=True),
-        21212: Rejected("invalid_sender", fallback=True),
-        21408: Rejected("country_not_enabled", fallback=True),
-        21606: Rejected("invalid_sender", fallback=True),
-        21608: Rejected("trial_account", fallback=True),
-        21609: Rejected("invalid_receipts_url"),
-        21610: Rejected("opted_out", suppress=True),
-        21611: Retry("queue_full"),
-        21612: Rejected("no_route", fallback=True),
-        21614: Rejected("not_a_mobile_number", suppress=True),
-        21617: Rejected("too_long"),
-        30001: Retry("queue_full"),
-        30002: Rejected("account_suspended", fallback=True),
-        30003: Rejected("unreachable"),
-        30004: Rejected("blocked", fallback=True),
-        30005: Rejected("unknown_number", suppress=True),
-        30006: Rejected("landline_or_unreachable", suppress=True),
-        30007: Rejected("filtered", fallback=True),
-        30008: Rejected("unknown_error", fallback=True),
+        20003: Retry("unauthorized", ACCOUNT, "the account SID or the auth token is wrong"),
+        20005: Retry("account_inactive", ACCOUNT, "the account is not active"),
+        20429: Retry("throttled", None, "too many requests at once; this one was not processed"),
+        21211: Rejected("invalid_number", suppress=True, detail="not a phone number"),
+        21212: Rejected("invalid_sender", fallback=True, detail="the sender is not a phone number"),
+        21408: Rejected("country_not_enabled", fallback=True, detail="the account may not send to that country"),
+        21606: Rejected("invalid_sender", fallback=True, detail="the sender cannot send to that number"),
+        21608: Rejected("trial_account", fallback=True, detail="a trial account sends to verified numbers alone"),
+        21609: Rejected("invalid_receipts_url", fallback=True, detail="http.public_url is no address for receipts"),
+        21610: Rejected("opted_out", suppress=True, detail="the person replied STOP"),
+        21611: Retry("queue_full", 300.0, "the sender has ten hours of messages waiting"),
+        21612: Rejected("no_route", fallback=True, detail="no way from this sender to that number"),
+        21614: Rejected("not_a_mobile_number", suppress=True, detail="not a mobile number"),
+        21617: Rejected("too_long", detail="over 1,600 characters"),
+        21635: Rejected("landline", suppress=True, detail="a landline, in a country where it gets no texts"),
+        21659: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of Twilio's"),
+        21660: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of the account"),
+        21661: Rejected("invalid_sender", fallback=True, detail="the sender cannot send texts"),
+        30001: Retry("queue_full", 300.0, "the senders have too many messages waiting"),
+        30002: Retry("account_suspended", ACCOUNT, "the account is suspended"),
+        30003: Retry("handset_unreachable", 900.0, "the phone is off or away; the number may well be good"),
+        30004: Rejected("blocked", detail="the person or the carrier blocks it, or a do-not-disturb list has it"),
+        30005: Rejected("unknown_number", suppress=True, detail="the number is unknown or no longer in service"),
+        30006: Rejected("landline", suppress=True, detail="a landline"),
+        "30006 short code": Rejected(
+            "carrier_unreachable", fallback=True, detail="the carrier takes nothing from a short code, or a landline"
+        ),
+        30007: Rejected("filtered", detail="filtered as unwanted by Twilio or the carrier"),
+        30008: Retry("unknown_error", 300.0, "the carrier gives no reason; often passes"),
+        30034: Rejected("sender_not_registered", fallback=True, detail="a US number without A2P 10DLC registration"),
+        30450: Rejected("blocked_as_fraud", detail="taken for fraud; that part of the numbers is blocked for a while"),
+    }
+    EVENTS: ClassVar = {
+        "sent": Event(State.SENT, "sent", detail="the carrier took it"),
+        "delivered": Event(State.DELIVERED, "delivered", detail="the carrier says that it arrived"),
+        "read": Event(State.DELIVERED, "opened", detail="it was read (not for SMS)"),
+        "undelivered": Event(State.FAILED, "undelivered", detail="it did not arrive; the error code says why"),
+        "failed": Event(State.FAILED, "failed", detail="it was not sent; the error code says why"),
+        "canceled": Event(State.FAILED, "cancelled", detail="it was called back in Twilio"),
     }
 
     def __init__(self, config: TwilioConfig, tools: Tools) -> None:
@@ -184,14 +206,11 @@ class Twilio(SmsProvider):
             error = _error.decode(answer.body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             error = _Error()
-        known = self.ERRORS.get(error.code) if error.code is not None else None
+        known = self._row(error.code, self._config.from_number or "") if error.code is not None else None
         if known is None:
             said = f"{error.code}: {error.message}" if error.code is not None else error.message
             return by_status(answer, self._clock, said)
-        detail = brief(f"{error.code}: {error.message}")
-        if isinstance(known, Retry):
-            return Retry(known.reason, retry_after(answer, self._clock), detail)
-        return msgspec.structs.replace(known, detail=detail)
+        return follow(known, brief(f"{error.code}: {error.message or known.detail}"), retry_after(answer, self._clock))
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What a status callback says; nothing for a status on the way. Raises BadReceipt when it is not Twilio's."""
@@ -202,19 +221,18 @@ class Twilio(SmsProvider):
             tenant, attempt = where["tenant"][0], int(where["attempt"][0][:9])
         except (KeyError, ValueError, BadId) as error:
             raise BadReceipt("Twilio signed this, but its URL does not name a delivery of ours") from error
-        found = _STATES.get(form.get("MessageStatus", ""))
-        if found is None:
+        event = self.EVENTS.get(form.get("MessageStatus", ""))
+        if event is None:
             return []
-        state, kind = found
-        reason, detail, suppress = "", "", False
-        if state is State.FAILED:
-            reason, detail, suppress = self._failure(form.get("ErrorCode", ""), kind)
+        reason, detail, suppress = event.reason, "", event.suppress
+        if event.state is State.FAILED:
+            reason, detail, suppress = self._failure(form.get("ErrorCode", ""), form.get("From", ""), event.kind)
         return [
             Receipt(
                 delivery_id=delivery_id,
                 tenant=tenant,
-                state=state,
-                kind=kind,
+                state=event.state,
+                kind=event.kind,
                 attempt=attempt,
                 reason=reason,
                 detail=detail,
@@ -224,12 +242,18 @@ class Twilio(SmsProvider):
             )
         ]
 
-    def _failure(self, code: str, kind: str) -> tuple[str, str, bool]:
-        known = self.ERRORS.get(int(code)) if code.isascii() and code.isdigit() and len(code) < 9 else None
-        detail = brief(f"error {code}") if code else ""
+    def _failure(self, code: str, sender: str, kind: str) -> tuple[str, str, bool]:
+        """Reason, detail and whether the address must not be used any more."""
+        known = self._row(int(code), sender) if code.isascii() and code.isdigit() and len(code) < 9 else None
         if known is None:
-            return kind, detail, False
-        return known.reason, detail, isinstance(known, Rejected) and known.suppress
+            return kind, brief(f"error {code}") if code else "", False
+        return known.reason, f"{code}: {known.detail}", isinstance(known, Rejected) and known.suppress
+
+    def _row(self, code: int, sender: str) -> Retry | Rejected | None:
+        """The row of the error table for a message from `sender`."""
+        if code == _LANDLINE and _SHORT_CODE.fullmatch(sender):
+            return self.ERRORS[f"{code} short code"]
+        return self.ERRORS.get(code)
 
     def _verified(self, request: InboundRequest) -> dict[str, str]:
         """The form, when the signature is Twilio's."""
