@@ -42,13 +42,15 @@ class Kind(StrEnum):
 
 
 KINDS: dict[Kind, str] = {
-    Kind.STATUS: "answers with `status` (default 503; over SMTP 451) and, if set, Retry-After: `retry_after`",
+    Kind.STATUS: "answers with `status` (default 503, over SMTP 451, with a `code` that code's own) and, if set, with "
+    "the vendor's `code` and Retry-After: `retry_after`",
     Kind.HANG: "says nothing for `seconds` (default 60), then cuts the connection",
     Kind.LATENCY: "waits `seconds` (default 1), then goes on as usual",
     Kind.SLOW_BODY: "answers as usual, the body spread over `seconds` (default 30)",
     Kind.GARBAGE: "answers with success and a body that is not what it should be",
     Kind.RESET: "resets the TCP connection instead of answering",
-    Kind.BOUNCE: "takes it and reports a bounce (email) or that it was not delivered (SMS, `code`)",
+    Kind.BOUNCE: "takes it and reports a bounce (email; `code`: the status, such as 4.2.2, or blocked, expired) or "
+    "that it was not delivered (SMS; `code`); over SMTP refuses the recipient (`code`: 550, 5.2.1 …)",
     Kind.UNREGISTERED: "says that the device token is gone",
     Kind.RECEIPT_LOST: "sends no receipts",
     Kind.RECEIPT_TWICE: "sends every receipt twice",
@@ -76,7 +78,8 @@ class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=Tru
 
     `probability` is per request or recipient; `count` ends it after that many hits (None: until it is deleted).
     `recipient` limits it to addresses that begin so. `taken` says whether the vendor takes what was sent before it
-    fails (None: as is usual for the kind). `code` is the vendor's error code. `id` and `hits` are the sandbox's own.
+    fails (None: as is usual for the kind). `code` is the vendor's error code: 21610 or
+    "UNREGISTERED", or an SMTP status. `id` and `hits` are the sandbox's own.
     """
 
     vendor: Vendor
@@ -84,7 +87,7 @@ class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=Tru
     status: int | None = None
     retry_after: float | None = None
     seconds: float | None = None
-    code: int | None = None
+    code: int | str | None = None
     probability: float = 1.0
     count: int | None = None
     recipient: str = ""
@@ -114,6 +117,10 @@ class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=Tru
             raise Invalid("fault_invalid", "a count is at least 1; leave it out for no end", "$.count")
         if self.status is not None and not 400 <= self.status <= 599:
             raise Invalid("fault_invalid", "a status of a failure is 400 to 599", "$.status")
+        if self.vendor is Vendor.TWILIO and not (self.code is None or str(self.code).isdecimal()):
+            raise Invalid("fault_invalid", "an error code of Twilio is a number", "$.code")
+        if self.code is not None and not (str(self.code).isascii() and str(self.code).isprintable()):
+            raise Invalid("fault_invalid", "an error code is plain text", "$.code")
         for field in ("seconds", "retry_after"):
             value = getattr(self, field)
             if value is not None and not 0 <= value <= _MAX_SECONDS:

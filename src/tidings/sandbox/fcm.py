@@ -54,13 +54,23 @@ _STATUS: dict[int, str] = {
 }
 _ERRORS: dict[str, tuple[int, str]] = {
     "INVALID_ARGUMENT": (400, "The registration token is not a valid FCM registration token"),
+    "INVALID_ARGUMENT payload": (400, "Invalid value at 'message.data[0].value' (TYPE_STRING), 12"),
     "UNREGISTERED": (404, "Requested entity was not found."),
     "SENDER_ID_MISMATCH": (403, "SenderId mismatch"),
     "QUOTA_EXCEEDED": (429, "Quota exceeded for quota metric 'Messages sent' and limit 'Messages per minute'."),
     "UNAVAILABLE": (503, "The service is currently unavailable."),
     "INTERNAL": (500, "Internal error encountered."),
     "THIRD_PARTY_AUTH_ERROR": (401, "Auth error from APNS or Web Push Service"),
+    "UNAUTHENTICATED": (401, "Request had invalid authentication credentials."),
+    "PERMISSION_DENIED": (403, "Permission 'cloudmessaging.messages.create' denied on resource"),
+    "NOT_FOUND": (404, "Requested entity was not found."),
+    "RESOURCE_EXHAUSTED": (429, "Resource has been exhausted (e.g. check quota)."),
 }
+_WITHOUT_DETAILS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED"})
+"""Codes of Google's APIs at large: they come as the `status` alone, without an error of FCM's in the details."""
+
+
+_OF_STATUS = {429: "QUOTA_EXCEEDED", 500: "INTERNAL", 503: "UNAVAILABLE", 404: "UNREGISTERED"}
 
 
 class Oauth:
@@ -181,18 +191,16 @@ class Fcm:
 
     def _refusal(self, fault: Fault | None, to: str) -> tuple[str, Answer] | None:
         if fault is not None and fault.kind is Kind.STATUS:
-            status = fault.status or 503
-            code = {429: "QUOTA_EXCEEDED", 500: "INTERNAL", 503: "UNAVAILABLE", 404: "UNREGISTERED"}.get(status, "")
-            text = _ERRORS[code][1] if code else "The request could not be served."
-            headers = retry_after(fault.retry_after)
-            return code or str(status), error_answer(status, text, code, headers=headers)
+            code = str(fault.code or _OF_STATUS.get(fault.status or 503, ""))
+            status = fault.status or _ERRORS.get(code, (503, ""))[0]
+            return code or str(status), _error(code, status, retry_after(fault.retry_after))
         fate = self._faults.of_fate(Vendor.FCM, to)
         word = "unregistered" if fate is not None else token_word(to)
         if not word:
             return None
         code = PUSH_REFUSALS[word][1]
-        status, text = _ERRORS[code]
-        return code, error_answer(status, text, code, headers=retry_after(1) if status in (429, 503) else ())
+        status = _ERRORS[code][0]
+        return code, _error(code, status, retry_after(1) if status in (429, 503) else ())
 
     def _arrival(self, request: Request, content: dict[str, Any], to: str) -> Arrival:
         shown = content.get("notification") or {}
@@ -228,6 +236,14 @@ def error_answer(
     if details:
         error["details"] = details
     return json_answer(status, {"error": error}, headers)
+
+
+def _error(code: str, status: int, headers: Headers) -> Answer:
+    """The answer with this code; `INVALID_ARGUMENT payload` names the field, as the service does for most fields."""
+    text = _ERRORS.get(code, (status, "The request could not be served."))[1]
+    if code.endswith(" payload"):
+        return error_answer(status, text, violation=("message.data[0].value", text), headers=headers)
+    return error_answer(status, text, "" if code in _WITHOUT_DETAILS else code, headers=headers)
 
 
 def _unauthenticated() -> Answer:

@@ -36,35 +36,45 @@ PROCESSED = Step(0.05, "processed")
 DELIVERED = Step(0.15, "delivered", {"response": "250 2.0.0 OK"})
 EMAIL_PLAN = (PROCESSED, DELIVERED)
 
-BOUNCED = Step(
-    0.15,
-    "bounce",
-    {
-        "type": "bounce",
-        "status": "5.1.1",
-        "reason": "550 5.1.1 The email account that you tried to reach does not exist.",
-        "bounce_classification": "Invalid Address",
-    },
-)
+
+def bounced(code: str, classification: str = "") -> Step:
+    """A bounce with an enhanced status code (RFC 3463), or one whose type is `blocked` or `expired`."""
+    detail = {"type": code if code in _BOUNCE_TYPES else "bounce"}
+    status, reason = _BOUNCE_TYPES.get(code) or (code, _BOUNCES.get(code, "Asked to bounce"))
+    if status:
+        detail["status"] = status
+    if classification:
+        detail["bounce_classification"] = classification
+    return Step(0.15, "bounce", detail | {"reason": f"{'4' if status.startswith('4') else '5'}50 {status} {reason}"})
+
+
+_BOUNCE_TYPES = {
+    "blocked": ("5.7.1", "Mail from this server is not accepted at the moment."),
+    "expired": ("", "unable to deliver within 72 hours"),
+}
+_BOUNCES = {
+    "5.1.1": "The email account that you tried to reach does not exist.",
+    "5.2.2": "The email account that you tried to reach is over quota.",
+    "4.2.2": "The email account that you tried to reach is over quota.",
+    "4.4.1": "The server did not answer.",
+}
+BOUNCED = bounced("5.1.1", "Invalid Address")
+
+
+def _dropped(reason: str) -> tuple[Step, ...]:
+    return (Step(0.1, "dropped", {"reason": reason, "status": "5.0.0"}),)
+
 
 EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
     "bounce": ("taken, then bounces: no such mailbox", (PROCESSED, BOUNCED)),
     "blocked": (
         "taken, then blocked by the receiving server (the address itself is good)",
-        (
-            PROCESSED,
-            Step(
-                0.15,
-                "bounce",
-                {
-                    "type": "blocked",
-                    "status": "5.7.1",
-                    "reason": "550 5.7.1 Mail from this server is not accepted at the moment.",
-                    "bounce_classification": "Reputation",
-                },
-            ),
-        ),
+        (PROCESSED, bounced("blocked", "Reputation")),
     ),
+    "full": ("taken, then bounces: the mailbox is full", (PROCESSED, bounced("5.2.2", "Mailbox Unavailable"))),
+    "soft": ("taken, then bounces for now (status 4.4.1)", (PROCESSED, bounced("4.4.1"))),
+    "away": ("taken, then bounces: the mailbox takes nothing", (PROCESSED, bounced("5.2.0", "Mailbox Unavailable"))),
+    "expired": ("taken, then given up after 72 hours", (PROCESSED, bounced("expired"))),
     "defer": (
         "deferred once by the receiving server, then delivered",
         (
@@ -73,12 +83,25 @@ EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
             Step(0.5, "delivered", {"response": "250 2.0.0 OK"}),
         ),
     ),
-    "dropped": (
-        "taken, then dropped by the vendor: it bounced before",
-        (Step(0.1, "dropped", {"reason": "Bounced Address", "status": "5.0.0"}),),
+    "dropped": ("taken, then dropped by the vendor: it bounced before", _dropped("Bounced Address")),
+    "invalid": ("taken, then dropped by the vendor: not a valid address", _dropped("Invalid")),
+    "complained": ("taken, then dropped by the vendor: reported as spam before", _dropped("Spam Reporting Address")),
+    "unsubscribed": ("taken, then dropped by the vendor: unsubscribed before", _dropped("Unsubscribed Address")),
+    "spamcontent": (
+        "taken, then dropped by the vendor: it looks like spam",
+        _dropped("Spam Content (if spam checker app enabled)"),
     ),
+    "overquota": (
+        "taken, then dropped by the vendor: the account's quota is used up",
+        _dropped("Recipient List over Package Quota"),
+    ),
+    "lost": ("taken, then dropped by the vendor for a reason that is not documented", _dropped("Something else")),
     "spam": ("delivered, then reported as spam", (PROCESSED, DELIVERED, Step(0.3, "spamreport"))),
     "unsubscribe": ("delivered, then unsubscribes", (PROCESSED, DELIVERED, Step(0.3, "unsubscribe"))),
+    "groupunsubscribe": (
+        "delivered, then unsubscribes from a group",
+        (PROCESSED, DELIVERED, Step(0.3, "group_unsubscribe", {"asm_group_id": "1"})),
+    ),
     "open": ("delivered, then opened", (PROCESSED, DELIVERED, Step(0.3, "open"))),
     "click": (
         "delivered, opened, and a link is clicked",
@@ -89,7 +112,8 @@ EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
 """Word to what the email API does afterwards."""
 
 EMAIL_REFUSALS: dict[str, tuple[str, int]] = {
-    "throttled": ("refused with 429 and Retry-After: 1", 429),
+    "throttled": ("refused with 429 and X-RateLimit-Reset in a second", 429),
+    "unverified": ("refused with 403: the sender is not verified", 403),
     "error": ("refused with 500", 500),
 }
 """Word to what the email API answers at once."""
@@ -104,6 +128,8 @@ SMTP_ANSWERS: dict[str, tuple[str, str]] = {
     "full": ("put off: the mailbox is full", "452 4.2.2 The mailbox is over its quota"),
     "throttled": ("put off: too fast", "450 4.7.0 Too many messages, slow down"),
     "error": ("refused: local error", "451 4.3.0 Local error in processing"),
+    "closed": ("refused: the mailbox is closed", "550 5.2.1 The mailbox is disabled"),
+    "overquota": ("refused: the mailbox is full, for good", "552 5.2.2 The mailbox is over its quota"),
 }
 """Word to the answer to RCPT."""
 
@@ -124,25 +150,36 @@ SMS_SENDERS: dict[str, int] = {"+15005550001": 21212, "+15005550007": 21606, "+1
 """Sender to the error code of the refusal."""
 
 
-def _undelivered(code: str) -> tuple[Step, ...]:
-    return (Step(0.1, "sent"), Step(0.15, "undelivered", {"ErrorCode": code}))
+_NEVER_SENT = 30003
+"""Codes below come before a carrier has it: the status is `failed`, without `sent` before it."""
+
+
+def not_delivered(code: int) -> tuple[Step, ...]:
+    """What is reported of a message that ends with this error code."""
+    detail = {"ErrorCode": str(code)}
+    if code < _NEVER_SENT:
+        return (Step(0.1, "failed", detail),)
+    return (Step(0.1, "sent"), Step(0.15, "undelivered", detail))
 
 
 SMS_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
     "+15005553000": ("taken and sent, and nothing is ever heard of it again", (Step(0.1, "sent"),)),
-    "+15005553001": ("taken, then failed: the queue was full (30001)", (Step(0.1, "failed", {"ErrorCode": "30001"}),)),
-    "+15005553003": ("taken, then undelivered: the phone is off or away (30003)", _undelivered("30003")),
-    "+15005553004": ("taken, then undelivered: blocked (30004)", _undelivered("30004")),
-    "+15005553005": ("taken, then undelivered: no such subscriber (30005)", _undelivered("30005")),
-    "+15005553006": ("taken, then undelivered: a landline (30006)", _undelivered("30006")),
-    "+15005553007": ("taken, then undelivered: filtered by the carrier (30007)", _undelivered("30007")),
-    "+15005553008": ("taken, then undelivered: reason unknown (30008)", _undelivered("30008")),
+    "+15005551610": ("taken, then failed: the person replied STOP (21610)", not_delivered(21610)),
+    "+15005553001": ("taken, then failed: the queue was full (30001)", not_delivered(30001)),
+    "+15005553002": ("taken, then failed: the account was suspended (30002)", not_delivered(30002)),
+    "+15005553003": ("taken, then undelivered: the phone is off or away (30003)", not_delivered(30003)),
+    "+15005553004": ("taken, then undelivered: blocked (30004)", not_delivered(30004)),
+    "+15005553005": ("taken, then undelivered: no such subscriber (30005)", not_delivered(30005)),
+    "+15005553006": ("taken, then undelivered: a landline (30006)", not_delivered(30006)),
+    "+15005553007": ("taken, then undelivered: filtered by the carrier (30007)", not_delivered(30007)),
+    "+15005553008": ("taken, then undelivered: reason unknown (30008)", not_delivered(30008)),
 }
 """Recipient to what happens afterwards."""
 
 PUSH_REFUSALS: dict[str, tuple[str, str]] = {
     "unregistered": ("refused with 404 UNREGISTERED: the app was removed", "UNREGISTERED"),
     "invalid": ("refused with 400 INVALID_ARGUMENT: not a token", "INVALID_ARGUMENT"),
+    "payload": ("refused with 400 INVALID_ARGUMENT: the message is at fault", "INVALID_ARGUMENT payload"),
     "mismatch": ("refused with 403 SENDER_ID_MISMATCH: another sender's token", "SENDER_ID_MISMATCH"),
     "quota": ("refused with 429 QUOTA_EXCEEDED and Retry-After: 1", "QUOTA_EXCEEDED"),
     "unavailable": ("refused with 503 UNAVAILABLE and Retry-After: 1", "UNAVAILABLE"),

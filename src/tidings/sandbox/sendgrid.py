@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,16 @@ from msgspec import Struct, field
 from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Parts
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
-from tidings.sandbox.magic import BOUNCED, EMAIL_PLAN, EMAIL_PLANS, EMAIL_REFUSALS, PROCESSED, Step, email_word
+from tidings.sandbox.magic import (
+    BOUNCED,
+    EMAIL_PLAN,
+    EMAIL_PLANS,
+    EMAIL_REFUSALS,
+    PROCESSED,
+    Step,
+    bounced,
+    email_word,
+)
 from tidings.sandbox.receipts import Receipts
 from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Request, json_answer, retry_after, tags_of
 
@@ -146,18 +156,18 @@ class SendGrid:
 
     def _refusal(self, fault: Fault | None, recipients: list[str]) -> Answer | None:
         if fault is not None and fault.kind is Kind.STATUS:
-            return failure(fault.status or 503, retry_after(fault.retry_after))
+            return failure(fault.status or 503, fault.retry_after)
         for recipient in recipients:
             refused = EMAIL_REFUSALS.get(email_word(recipient))
             if refused is not None:
-                return failure(refused[1], retry_after(1) if refused[1] == 429 else ())
+                return failure(refused[1])
         return None
 
     def _decide(self, arrival: Arrival) -> None:
         fault = self._faults.of_fate(Vendor.SENDGRID, arrival.to)
         steps: tuple[Step, ...] = EMAIL_PLAN
         if fault is not None and fault.kind is Kind.BOUNCE:
-            steps = (PROCESSED, BOUNCED)
+            steps = (PROCESSED, BOUNCED if fault.code is None else bounced(str(fault.code)))
         else:
             magic = EMAIL_PLANS.get(email_word(arrival.to))
             if magic is not None:
@@ -165,16 +175,25 @@ class SendGrid:
         self._receipts.plan(arrival, steps, fault)
 
 
-def failure(status: int, headers: Headers = ()) -> Answer:
-    """A failure as the service words it."""
+def failure(status: int, after: float | None = None) -> Answer:
+    """A failure as the service words it; `after` are the seconds until it serves again."""
+    headers = retry_after(after)
     text = {
-        403: "access forbidden",
+        401: "The provided authorization grant is invalid, expired, or revoked",
+        403: "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is "
+        "resolved.",
+        404: "Not Found",
+        405: "Method Not Allowed",
+        413: "Payload Too Large",
+        415: "Unsupported Media Type",
         429: "too many requests",
         500: "Internal Server Error",
         503: "Service Unavailable",
     }.get(status, "the request could not be served")
     if status == 429:
+        reset = str(int(time.time() + (after or 1)) + 1).encode()
         headers = (*headers, (b"x-ratelimit-limit", b"600"), (b"x-ratelimit-remaining", b"0"))
+        headers = (*headers, (b"x-ratelimit-reset", reset))
     return _errors(status, [(text, None, None)], headers)
 
 

@@ -17,6 +17,7 @@ from tidings.sandbox.magic import SMTP_ANSWERS, email_word
 
 MAX_BODY = 30 * 1024 * 1024
 _NOT_FOUND = "550 5.1.1 The email account that you tried to reach does not exist"
+_REPLIES = {"4.2.2": "452", "5.2.2": "552", "5.2.3": "552", "5.3.4": "552", "5.7.8": "535", "5.1.10": "556"}
 _GARBAGE = "2\x7f5 \x01 ok?"
 _HEADER = re.compile(
     rb"^(message-id|idempotency-key|x-[a-z0-9-]*delivery[a-z0-9-]*|x-[a-z0-9-]*idempotency[a-z0-9-]*):[ \t]*(.*?)\r?$",
@@ -54,7 +55,7 @@ class SmtpSink:
             return "553 5.6.7 Addresses are UTF-8"
         fate = self._faults.of_fate(Vendor.SMTP, address)
         word = email_word(address)
-        answer = _NOT_FOUND if fate is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
+        answer = _refusal(fate.code) if fate is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
         if answer:
             self._log.add((_refused(envelope, address, answer),))
             return answer
@@ -101,9 +102,23 @@ def _is_text(address: str) -> bool:
 
 
 def _answer(fault: Fault) -> str:
+    if fault.code is not None:
+        return _refusal(fault.code)
     status = fault.status or 451
     kind = "5" if status >= 500 else "4"
     return f"{status} {kind}.3.0 Asked to fail"
+
+
+def _refusal(code: int | str | None) -> str:
+    """The reply with this code: a reply's own (550) or an enhanced one (5.2.1); None: no such mailbox."""
+    if code is None:
+        return _NOT_FOUND
+    text = str(code)
+    return (
+        f"{text} Asked to refuse"
+        if "." not in text
+        else f"{_REPLIES.get(text, f'{text[:1]}50')} {text} Asked to refuse"
+    )
 
 
 def _refused(envelope: Envelope, address: str, answer: str) -> Arrival:

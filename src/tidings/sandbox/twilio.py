@@ -17,7 +17,7 @@ from tidings.policy.sms import segments
 from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Parts
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Faults, Kind, Vendor
-from tidings.sandbox.magic import SMS_PLAN, SMS_PLANS, SMS_REFUSALS, SMS_SENDERS, Step
+from tidings.sandbox.magic import SMS_PLAN, SMS_PLANS, SMS_REFUSALS, SMS_SENDERS, Step, not_delivered
 from tidings.sandbox.receipts import STATUS_URL, Receipts
 from tidings.sandbox.wire import Answer, Headers, Request, json_answer, retry_after
 
@@ -27,10 +27,12 @@ _MAX_TEXT = 1600
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _SENDER_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
 _SERVICE = re.compile(r"MG[0-9a-f]{32}")
-_UNDELIVERED = "30005"
+_SHORT_CODE = re.compile(r"\d{3,8}")
+_UNDELIVERED = 30005
 
 _ERRORS: dict[int, tuple[int, str]] = {
     20003: (401, "Authenticate"),
+    20005: (403, "Account not active"),
     20404: (404, "The requested resource {} was not found"),
     20429: (429, "Too Many Requests"),
     20500: (500, "Internal Server Error"),
@@ -43,12 +45,17 @@ _ERRORS: dict[int, tuple[int, str]] = {
     21603: (400, "A 'From' phone number is required."),
     21604: (400, "A 'To' phone number is required."),
     21606: (400, "The 'From' phone number provided ({}) is not a valid message-capable number for this destination."),
+    21608: (400, "The number {} is unverified. Trial accounts cannot send messages to unverified numbers."),
     21609: (400, "The 'StatusCallback' URL {} is not a valid URL."),
     21610: (400, "Attempt to send to unsubscribed recipient"),
     21611: (429, "This 'From' number has exceeded the maximum number of queued messages"),
     21612: (400, "Message cannot be sent with the current combination of 'To' ({}) and/or 'From' parameters"),
     21614: (400, "'To' number is not a valid mobile number: {}"),
     21617: (400, "The concatenated message body exceeds the 1600 character limit"),
+    21635: (400, "'To' number cannot be a landline: {}"),
+    21659: (400, "'From' is not a Twilio phone number or Short Code country mismatch"),
+    21660: (400, "Mismatch between the 'From' number and the account"),
+    21661: (400, "'From' number is not SMS-capable"),
     21701: (400, "The Messaging Service does not exist"),
 }
 
@@ -116,7 +123,7 @@ class Twilio:
         if sender and sender != self._from:
             if sender in SMS_SENDERS:
                 return refusal(SMS_SENDERS[sender], sender)
-            if not _SENDER_NAME.fullmatch(sender):
+            if not (_SENDER_NAME.fullmatch(sender) or _SHORT_CODE.fullmatch(sender)):
                 return refusal(21606 if _E164.fullmatch(sender) else 21212, sender)
         if to == sender:
             return refusal(21266, to)
@@ -131,8 +138,8 @@ class Twilio:
 
     def _refused(self, fault: Fault | None, fields: dict[str, str]) -> tuple[int, Answer] | None:
         if fault is not None and fault.kind is Kind.STATUS:
-            status = fault.status or 503
-            code = fault.code or {401: 20003, 404: 20404, 429: 20429, 503: 20503}.get(status, 20500)
+            status = fault.status if fault.code is not None else fault.status or 503
+            code = int(fault.code or {401: 20003, 404: 20404, 429: 20429, 503: 20503}.get(status or 503, 20500))
             return code, refusal(code, fields["To"], status=status, headers=retry_after(fault.retry_after))
         magic = SMS_REFUSALS.get(fields["To"])
         if magic is None:
@@ -144,8 +151,7 @@ class Twilio:
         fault = self._faults.of_fate(Vendor.TWILIO, arrival.to)
         steps: tuple[Step, ...] = SMS_PLAN
         if fault is not None and fault.kind is Kind.BOUNCE:
-            code = str(fault.code) if fault.code else _UNDELIVERED
-            steps = (SMS_PLAN[0], Step(0.15, "undelivered", {"ErrorCode": code}))
+            steps = not_delivered(int(fault.code or _UNDELIVERED))
         elif (magic := SMS_PLANS.get(arrival.to)) is not None:
             steps = magic[1]
         self._receipts.plan(arrival, steps, fault)
