@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from support import eventually
 from support_sandbox import Caller, Listener
 from support_smtp import SmtpVendor
 from support_vendors import FcmVendor, SendgridVendor, StillClock, TwilioVendor, id_of
-from tidings.channels.registry import build
+from tidings.channels.email.sendgrid import Sendgrid
+from tidings.channels.registry import build, providers
+from tidings.channels.sms.twilio import Twilio
 from tidings.channels.tools import Tools
 from tidings.model.errors import BadReceipt
 from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
@@ -84,6 +87,10 @@ async def test_what_is_sent_arrives(made: Made, caller: Caller, name: str) -> No
         ("twilio", "+15005550004", Rejected, "opted_out", True),
         ("twilio", "+15005550009", Rejected, "not_a_mobile_number", True),
         ("twilio", "+15005550429", Retry, "throttled", False),
+        ("sendgrid", "unverified@example.com", Retry, "forbidden", False),
+        ("smtp", "closed@example.com", Rejected, "mailbox_disabled", True),
+        ("smtp", "overquota@example.com", Rejected, "mailbox_full", False),
+        ("fcm", "payload-1", Rejected, "invalid_payload", False),
         ("twilio", "+15005550500", Retry, "provider_error", False),
         ("sendgrid", "throttled@example.com", Retry, "throttled", False),
         ("sendgrid", "error@example.com", Retry, "provider_error", False),
@@ -107,6 +114,48 @@ async def test_a_magic_address_is_understood(
     assert isinstance(result, Rejected | Retry)
     assert (type(result), result.reason) == (kind, reason)
     assert isinstance(result, Retry) or result.suppress == suppress
+
+
+def fault_for(name: str, code: int | str) -> dict[str, Any]:
+    """What the sandbox is asked so that it answers with this row of the provider's error table."""
+    number, _, case = str(code).partition(" ")
+    if name == "twilio":
+        return {"kind": "status", "code": int(number)}
+    if name == "sendgrid":
+        return {"kind": "status", "status": int(number)}
+    if name == "smtp":
+        return {"kind": "bounce", "code": {"4yz": 459, "5yz": 559}.get(number, code)}
+    # The service says INVALID_ARGUMENT of both; the sandbox's word for the one about the message is its own.
+    return {
+        "kind": "status",
+        "code": "INVALID_ARGUMENT payload" if (number, case) == ("INVALID_ARGUMENT", "") else number,
+    }
+
+
+ROWS = [(name, code) for name in NAMES for code in providers()[name].ERRORS]
+
+
+@pytest.mark.parametrize(("name", "code"), ROWS, ids=[f"{name}-{code}" for name, code in ROWS])
+async def test_each_row_of_the_error_table_can_be_provoked(
+    made: Made, caller: Caller, name: str, code: int | str
+) -> None:
+    vendor = VENDORS[name]()
+    to = None
+    if code == "400 recipient":
+        to = "nobody@localhost"  # which we take for an address, and the vendor does not
+    else:
+        await caller.fault(vendor=name, **fault_for(name, code))
+    provider = made(name, **vendor.settings_for(code))
+    [result] = await provider.send([vendor.delivery(1, to=to)])
+    expected = provider.ERRORS[code]
+    assert isinstance(result, Rejected | Retry)
+    assert result.detail
+    if (name, code) == ("sendgrid", 429):
+        assert isinstance(result, Retry)
+        assert result.after is not None, "X-RateLimit-Reset was not heeded"
+        assert 0 <= result.after <= 3
+        result = msgspec.structs.replace(result, after=None)
+    assert msgspec.structs.replace(result, detail="") == msgspec.structs.replace(expected, detail="")
 
 
 @pytest.mark.parametrize("name", ["fcm", "sendgrid", "twilio"])
@@ -133,9 +182,84 @@ async def receipts_of(made: Made, name: str, count: int) -> list[Receipt]:
     return found
 
 
+async def test_each_twilio_code_means_the_same_in_a_receipt(made: Made, caller: Caller) -> None:
+    codes = [int(code) for code in Twilio.ERRORS if isinstance(code, int)]
+    numbers = {f"+14155553{place:03}": code for place, code in enumerate(codes)}
+    for number, code in numbers.items():
+        await caller.fault(vendor="twilio", kind="bounce", code=code, recipient=number)
+    assert all(isinstance(result, Sent) for result in await made.send("twilio", *numbers))
+    late = [code for code in codes if code >= 30003]
+    found = await receipts_of(made, "twilio", len(codes) + len(late))
+    failed = {one.address: one for one in found if one.state is State.FAILED}
+    assert len(failed) == len(codes)
+    for number, code in numbers.items():
+        row, receipt = Twilio.ERRORS[code], failed[number]
+        assert (receipt.reason, receipt.suppress) == (row.reason, isinstance(row, Rejected) and row.suppress)
+        assert receipt.detail == f"{code}: {row.detail}"
+
+
+async def test_a_short_code_that_reaches_nobody_suppresses_nobody(made: Made, caller: Caller) -> None:
+    await caller.fault(vendor="twilio", kind="bounce", code=30006)
+    await made("twilio", from_number="12345").send([TwilioVendor().delivery(1)])
+    receipt = (await receipts_of(made, "twilio", 2))[-1]
+    assert (receipt.reason, receipt.suppress) == ("carrier_unreachable", False)
+
+
+EVENTS = {
+    "delivered": "ada",
+    "deferred": "defer",
+    "open": "open",
+    "click": "click",
+    "bounce": "bounce",
+    "bounce full": "full",
+    "bounce unavailable": "away",
+    "bounce temporary": "soft",
+    "bounce blocked": "blocked",
+    "bounce expired": "expired",
+    "dropped": "lost",
+    "dropped bounced address": "dropped",
+    "dropped invalid": "invalid",
+    "dropped spam reporting address": "complained",
+    "dropped unsubscribed address": "unsubscribed",
+    "dropped spam content (if spam checker app enabled)": "spamcontent",
+    "dropped recipient list over package quota": "overquota",
+    "spamreport": "spam",
+    "unsubscribe": "unsubscribe",
+    "group_unsubscribe": "groupunsubscribe",
+}
+
+
+async def test_each_sendgrid_event_can_be_provoked(made: Made) -> None:
+    assert set(EVENTS) == set(Sendgrid.EVENTS)
+    addresses = {f"{word}@example.com": Sendgrid.EVENTS[name] for name, word in EVENTS.items()}
+    assert all(isinstance(result, Sent) for result in await made.send("sendgrid", *addresses))
+    # Six of them are delivered first, and one that clicks opens, too.
+    found = await receipts_of(made, "sendgrid", len(addresses) + 7)
+    for address, event in addresses.items():
+        told = [one for one in found if one.address == address]
+        assert (event.state, event.kind, event.reason, event.suppress) in [
+            (one.state, one.kind, one.reason, one.suppress) for one in told
+        ]
+    assert {one.address for one in found if one.suppress} == {
+        f"{EVENTS[name]}@example.com" for name, event in Sendgrid.EVENTS.items() if event.suppress
+    }
+
+
+async def test_a_bounce_may_have_any_status(made: Made, caller: Caller) -> None:
+    statuses = {"5.1.1": True, "5.0.0": True, "5.2.2": False, "4.2.2": False, "4.4.1": False, "blocked": False}
+    addresses = {f"ada{place}@example.com": status for place, status in enumerate(statuses)}
+    for address, status in addresses.items():
+        await caller.fault(vendor="sendgrid", kind="bounce", code=status, recipient=address)
+    await made.send("sendgrid", *addresses)
+    found = await receipts_of(made, "sendgrid", len(addresses))
+    assert {addresses[str(one.address)]: one.suppress for one in found} == statuses
+
+
 @pytest.mark.parametrize(
     ("name", "to", "told"),
     [
+        ("twilio", "+15005551610", [(State.FAILED, "opted_out", True)]),
+        ("twilio", "+15005553002", [(State.FAILED, "account_suspended", False)]),
         ("twilio", "+14155550100", [(State.SENT, "", False), (State.DELIVERED, "", False)]),
         ("twilio", "+15005553005", [(State.SENT, "", False), (State.FAILED, "unknown_number", True)]),
         ("twilio", "+15005553001", [(State.FAILED, "queue_full", False)]),

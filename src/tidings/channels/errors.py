@@ -63,13 +63,19 @@ def markdown(providers: Mapping[str, type[Provider[Any]]]) -> str:
 
 
 def _sorted(errors: Mapping[int | str, Row]) -> list[tuple[int | str, Row]]:
-    """Numbers first; what stands behind a number by its number."""
-    return sorted(errors.items(), key=lambda pair: (not str(pair[0])[:1].isdigit(), str(pair[0]).partition(" ")))
+    """Names, then numbers, then numbers with dots, each in order."""
+    return sorted(errors.items(), key=lambda pair: _place(str(pair[0])))
+
+
+def _place(code: str) -> tuple[int, list[int], str]:
+    number, _, _ = code.partition(" ")
+    parts = number.split(".")
+    return (len(parts), [int(part) for part in parts], code) if number.replace(".", "").isdecimal() else (0, [], code)
 
 
 def _error(code: str, row: Row) -> tuple[str, ...]:
     if isinstance(row, Retry):
-        follows = "tried again" if row.after is None else f"tried again after {row.after:g} s"
+        follows = "again" if row.after is None else f"again after {row.after:g} s"
         return (code, row.detail, row.reason, follows, "")
     return (
         code,

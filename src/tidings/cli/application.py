@@ -18,6 +18,7 @@ COMMANDS = {
     "send": "tidings.cli.send",
     "status": "tidings.cli.status",
     "check": "tidings.cli.check",
+    "providers": "tidings.cli.providers",
     "settings": "tidings.cli.settings",
     "migrate": "tidings.cli.migrate",
     "tenant": "tidings.cli.tenant",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from email.utils import format_datetime
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded
 from hypothesis import given
 from hypothesis import strategies as st
+from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
 from support_vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
-from tidings.channels.http import MOST_READ, Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.http import MOST_READ, Answer, HttpClient, _unanswered, brief, by_status, retry_after
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig
 from tidings.model.sending import Rejected, Retry, Sent, Uncertain
@@ -32,6 +35,23 @@ def after(value: str) -> float | None:
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("9" * 40, 1e18)])
 def test_retry_after_in_seconds(value: str, seconds: float) -> None:
     assert after(value) == pytest.approx(seconds)
+
+
+def test_retry_after_that_was_said_twice_counts_as_the_longest() -> None:
+    twice = HeaderMap([("retry-after", "5"), ("Retry-After", "soon"), ("retry-after", "60")])
+    assert retry_after(Answer(429, twice, b""), CLOCK) == 60.0
+    assert after("5, 60,7") == 60.0
+
+
+def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        moment = datetime.fromtimestamp(NOW / 1000 + 90, UTC)
+        assert after(moment.strftime("%a, %d %b %Y %H:%M:%S -0000")) == pytest.approx(90, abs=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_retry_after_as_a_date_is_never_in_the_past() -> None:
@@ -64,8 +84,28 @@ def test_brief_is_one_short_line(text: str) -> None:
 def test_every_status_means_something(status: int) -> None:
     result = by_status(Answer(status, HeaderMap(), b""), CLOCK)
     assert not isinstance(result, Sent)
-    assert isinstance(result, Uncertain) == (status < 300 or status == 504)
-    assert isinstance(result, Retry) == (status in (401, 408, 429) or (status >= 500 and status != 504))
+    unknown = status in (504, 520, 524)
+    assert isinstance(result, Uncertain) == (status < 300 or unknown)
+    assert isinstance(result, Retry) == (status in (401, 408, 429) or (status >= 500 and not unknown))
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected", "reason"),
+    [
+        ("client error (Connect)", Retry, "unreachable"),
+        ("error writing a body to connection", Retry, "connection_lost"),
+        ("stream error received: refused stream before processing any application logic", Retry, "connection_lost"),
+        ("connection error", Uncertain, "no_answer"),
+        ("operation timed out", Uncertain, "no_answer"),
+        ("stream error received: stream no longer needed", Uncertain, "no_answer"),
+        ("connection closed before message completed", Uncertain, "no_answer"),
+    ],
+)
+def test_what_the_client_says_tells_whether_it_may_have_been_taken(cause: str, expected: type, reason: str) -> None:
+    messages = ["error sending request for url (http://127.0.0.1/)", cause, "Connection reset by peer (os error 104)"]
+    result = _unanswered(ConnectError("failed", {"causes": [{"message": message} for message in messages]}))
+    assert isinstance(result, expected)
+    assert (result.reason, "Connection reset by peer" in result.detail) == (reason, True)
 
 
 @asynccontextmanager
@@ -122,8 +162,11 @@ async def test_a_proxy_for_the_world_is_not_asked_for_this_machine(monkeypatch: 
 
 
 @asynccontextmanager
-async def http2_server(streams: list[int]) -> AsyncIterator[int]:
-    """FCM's answer over HTTP/2 without TLS; `streams` collects the connection's number for each request."""
+async def http2_server(streams: list[int], refusing: ErrorCodes | None = None) -> AsyncIterator[int]:
+    """FCM's answer over HTTP/2 without TLS; `streams` collects the connection's number for each request.
+
+    With `refusing`, every stream is reset with that error instead.
+    """
     connections = 0
     serving: set[asyncio.Task[None]] = set()
 
@@ -152,6 +195,9 @@ async def http2_server(streams: list[int]) -> AsyncIterator[int]:
             http2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
         elif isinstance(event, StreamEnded):
             assert event.stream_id is not None
+            if refusing is not None:
+                http2.reset_stream(event.stream_id, refusing)
+                return
             http2.send_headers(event.stream_id, [(":status", "200")])
             http2.send_data(event.stream_id, b'{"name": "projects/shop-1/messages/1"}', end_stream=True)
 
@@ -179,3 +225,17 @@ async def test_many_devices_share_one_http2_connection() -> None:
         await provider.close()
     assert len(streams) == 128
     assert len(set(streams)) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ErrorCodes.REFUSED_STREAM, Retry), (ErrorCodes.CANCEL, Uncertain), (ErrorCodes.INTERNAL_ERROR, Uncertain)],
+)
+async def test_only_a_refused_stream_was_certainly_not_taken(error: ErrorCodes, expected: type) -> None:
+    vendor = FcmVendor()
+    async with vendor.running(), http2_server([], error) as port:
+        section = vendor.settings(base_url=f"http://127.0.0.1:{port}", http2_prior_knowledge=True)
+        provider = build("fcm", section, tools_for())
+        [result] = await provider.send([vendor.delivery(1)])
+        await provider.close()
+    assert isinstance(result, expected), result

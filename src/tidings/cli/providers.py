@@ -1,0 +1,109 @@
+"""`tidings providers`: which there are, who serves what, and what follows from each of a vendor's answers."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tidings.channels.errors import Table, markdown, tables
+from tidings.channels.registry import kind_of, providers
+from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.plain import CannotGoOn, command_line, say
+from tidings.config import Settings
+from tidings.model.errors import SettingsError
+from tidings.model.vocabulary import Channel
+
+app = command_line(
+    help="List the providers, or what follows from what they answer.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+
+_NARROWEST, _WIDEST = 60, 140
+_MEANING = 1
+
+
+@app.callback()
+def list_(context: typer.Context, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+    """List the providers that there are, and which of them serve your channels.
+
+    `tidings providers errors NAME` says what follows from each answer and each event of one of them.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    for kind, provider in providers().items():
+        summary = " ".join((provider.__doc__ or "").strip().split("\n\n")[0].split())
+        say(f"{kind:<10} {provider.channel.value:<6} {summary}")
+    say()
+    for line in _serving(settings_from(settings_file, data_dir)):
+        say(line)
+
+
+@app.command()
+def errors(
+    name: Annotated[str | None, typer.Argument(help="A provider, or one of your accounts; without it, all.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of the documentation.")] = False,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what follows from each error code and each event of a vendor.
+
+    What is tried again and after how long, what goes to another provider, and what suppresses the address.
+    """
+    chosen = providers()
+    if name is not None:
+        section = settings_from(settings_file, data_dir).providers.get(name, {})
+        provider = kind_of(name, section)
+        chosen = {provider.kind: provider}
+    if as_markdown:
+        say(markdown(chosen).rstrip("\n"))
+        return
+    shown = {kind: found for kind, provider in chosen.items() if (found := list(tables(provider)))}
+    if not shown:
+        raise CannotGoOn(f"{name} has no vendor, and no error codes")
+    width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+    for kind, found in shown.items():
+        say(f"{kind}: {chosen[kind].ERRORS_PAGE}")
+        for table in found:
+            say()
+            for line in _lines(table, width):
+                say(line)
+        say()
+
+
+def _serving(settings: Settings) -> list[str]:
+    lines = []
+    for channel in Channel:
+        names = settings.channels.get(channel, ())
+        if not names:
+            own = "the inbox" if channel is Channel.INAPP else "the sandbox" if settings.sandbox.enabled else "nobody"
+            lines.append(f"{channel.value:<6} by {own}")
+        for name in names:
+            try:
+                kind = kind_of(name, settings.providers.get(name, {})).kind
+            except SettingsError as error:
+                raise CannotGoOn(f"channels.{channel.value}: {error}") from error
+            rate = settings.providers.get(name, {}).get("rate")
+            told = "" if kind == name else f" ({kind})"
+            lines.append(f"{channel.value:<6} by {name}{told}" + ("" if rate is None else f", {rate} a second"))
+    return lines
+
+
+def _lines(table: Table, width: int) -> list[str]:
+    """The table with its columns aligned; meanings are wrapped into what the others leave of `width`."""
+    rows = [table.header, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
+    others = sum(widths) - widths[_MEANING] + 2 * (len(widths) - 1)
+    widths[_MEANING] = min(widths[_MEANING], max(24, width - others))
+    return [line for row in rows for line in _row(row, widths)]
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    first, *more = textwrap.wrap(row[_MEANING], widths[_MEANING]) or [""]
+    cells = [*row[:_MEANING], first, *row[_MEANING + 1 :]]
+    lines = ["  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()]
+    return lines + [" " * (widths[0] + 2) + line for line in more]

@@ -1,0 +1,72 @@
+"""The error tables: what a row makes of an answer, and that the page which shows them is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tidings.channels.errors import follow, markdown, tables
+from tidings.channels.registry import providers
+from tidings.model.sending import Rejected, Retry
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "provider-errors.md"
+WITH_A_VENDOR = [kind for kind, provider in providers().items() if provider.ERRORS]
+
+
+def test_the_page_says_what_the_tables_say() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    shown = text[text.index("\n## ") + 1 :]
+    assert shown == markdown(providers()), "run: tidings providers errors --markdown, and put it into the page"
+
+
+def test_a_changed_row_changes_the_page() -> None:
+    rows = {30007: Rejected("filtered", fallback=True, suppress=True, detail="filtered")}
+    changed = type("Changed", (providers()["twilio"],), {"ERRORS": rows})
+    before, after = markdown({"twilio": providers()["twilio"]}), markdown({"twilio": changed})
+    assert "| 30007 | filtered | filtered | another provider | suppressed |" in after
+    assert "| 30007 | filtered as unwanted by Twilio or the carrier | filtered | final | |" in before
+
+
+@pytest.mark.parametrize("kind", WITH_A_VENDOR)
+def test_every_row_is_on_the_page_and_explained(kind: str) -> None:
+    provider = providers()[kind]
+    text = markdown({kind: provider})
+    assert provider.ERRORS_PAGE in text
+    for code, row in provider.ERRORS.items():
+        assert f"| {code} | {row.detail} | {row.reason} |" in text
+        assert row.detail
+    for name, event in provider.EVENTS.items():
+        assert event.detail
+        assert f"| {name} | {event.detail} |" in text
+
+
+@pytest.mark.parametrize("kind", WITH_A_VENDOR)
+def test_codes_stand_in_order(kind: str) -> None:
+    codes = [row[0] for row in next(tables(providers()[kind])).rows]
+    numbers = [int(code) for code in codes if code.isdecimal()]
+    assert numbers == sorted(numbers)
+    if kind == "smtp":
+        assert codes.index("5.1.8") < codes.index("5.1.10") < codes.index("5.2.1")
+
+
+@pytest.mark.parametrize("kind", WITH_A_VENDOR)
+def test_what_is_tried_again_or_passed_on_suppresses_nobody(kind: str) -> None:
+    for row in providers()[kind].ERRORS.values():
+        assert isinstance(row, Retry) or not (row.suppress and row.fallback)
+        assert not isinstance(row, Retry) or row.after is None or row.after > 0
+
+
+def test_a_provider_without_a_vendor_has_no_tables() -> None:
+    assert list(tables(providers()["inbox"])) == []
+    assert markdown({"inbox": providers()["inbox"]}) == ""
+
+
+def test_the_vendors_words_and_wish_go_before_the_tables() -> None:
+    row = Retry("throttled", 60.0, "too many")
+    assert follow(row, "slow down", 5.0) == Retry("throttled", 5.0, "slow down")
+    assert follow(row, "", None) == row
+    assert follow(row, "", 0.0) == Retry("throttled", 0.0, "too many")
+    gone = Rejected("gone", suppress=True, detail="not there")
+    assert follow(gone, "", 5.0) == gone
+    assert follow(gone, "bye") == Rejected("gone", suppress=True, detail="bye")
