@@ -75,7 +75,6 @@ def test_a_section_of_ones_own_is_never_filled_up_from_the_sandbox(tmp_path: Pat
 @pytest.mark.parametrize(
     ("channels", "words"),
     [
-        ({"sms": ["twilio", "twilio"]}, "channels.sms names a provider twice: twilio, twilio"),
         ({"sms": ["smtp"]}, "channels.sms: smtp serves email"),
         ({"sms": ["twilio-eu"]}, r"there is no provider .twilio-eu.; there are fcm"),
     ],

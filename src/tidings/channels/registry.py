@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -102,7 +102,7 @@ def build(name: str, settings: Mapping[str, Any], tools: Tools) -> Provider[Any]
 
 def serving(
     channel: Channel,
-    names: Sequence[str],
+    names: Iterable[str],
     sections: Mapping[str, Mapping[str, Any]],
     stand_ins: Mapping[str, Mapping[str, Any]],
     tools: Tools,
@@ -112,10 +112,8 @@ def serving(
     A section that names no account is filled up from `stand_ins`, the settings of a stand-in for each kind.
 
     Raises:
-        SettingsError: as `build`; or a provider is named twice or serves another channel.
+        SettingsError: as `build`; or a provider serves another channel.
     """
-    if len(set(names)) < len(names):
-        raise SettingsError(f"channels.{channel.value} names a provider twice: {', '.join(names)}")
     for name in names:
         section = sections.get(name, {})
         serves = kind_of(name, section)

@@ -121,8 +121,6 @@ async def _provider(settings: Settings, channel: Channel, name: str) -> str:
     serves = kind_of(name, section).channel
     if serves is not channel:
         raise SettingsError(f"it serves {serves.value}; name it under channels.{serves.value}")
-    if settings.channels[channel].count(name) > 1:
-        raise SettingsError(f"it is named twice under channels.{channel.value}; once is enough")
     if settings.sandbox.enabled and not names_an_account(section):
         why = "names no account" if name in settings.providers else "is not there"
         return f"the section [providers.{name}] {why}, so the sandbox stands in for it"

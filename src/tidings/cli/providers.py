@@ -78,7 +78,8 @@ def errors(
 def _serving(settings: Settings) -> list[str]:
     lines = []
     for channel in Channel:
-        names = settings.channels.get(channel, ())
+        names = settings.channels.get(channel, {})
+        shared = sum(weight > 0 for weight in names.values()) > 1
         if not names:
             own = "the inbox" if channel is Channel.INAPP else "the sandbox" if settings.sandbox.enabled else "nobody"
             lines.append(f"{channel.value:<6} by {own}")
@@ -89,7 +90,9 @@ def _serving(settings: Settings) -> list[str]:
                 raise CannotGoOn(f"channels.{channel.value}: {error}") from error
             rate = settings.providers.get(name, {}).get("rate")
             told = "" if kind == name else f" ({kind})"
-            lines.append(f"{channel.value:<6} by {name}{told}" + ("" if rate is None else f", {rate} a second"))
+            told += f", weight {names[name]}" if shared else ""
+            told += "" if rate is None else f", {rate} a second"
+            lines.append(f"{channel.value:<6} by {name}{told}")
     return lines
 
 

@@ -17,6 +17,7 @@ _THROTTLED = frozenset({"throttled", "busy", "queue_full"})
 _FAULTS = frozenset(
     {
         "unreachable",
+        "connection_lost",
         "no_answer",
         "provider_error",
         "unavailable",
@@ -25,6 +26,10 @@ _FAULTS = frozenset(
         "unauthorized",
         "no_access_token",
         "third_party_auth",
+        "account_inactive",
+        "account_suspended",
+        "forbidden",
+        "no_such_project",
         "local_error",
         "insufficient_storage",
     }

@@ -49,10 +49,11 @@ class Provider(ABC, Generic[D]):
 
     `kind` is the vendor's or protocol's name; `name` is what the settings call this account, and no two have the same.
     `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at once; `parallel`
-    how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor grants the account
-    (None: no limit); `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds) bounds one
-    `send`. `ERRORS` is the vendor's error table, its own code to what follows from it, in an answer as in a receipt;
-    `EVENTS` is what it reports later, by the vendor's name; `ERRORS_PAGE` is where the vendor says what they mean.
+    how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor grants the
+    account (None: no limit); `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds)
+    bounds one `send`. `ERRORS` is the vendor's error table, its own code to what follows from it, in an answer as in a
+    receipt; `EVENTS` is what it reports later, by the vendor's name; `ERRORS_PAGE` is where the vendor says what they
+    mean.
     """
 
     kind: ClassVar[str]

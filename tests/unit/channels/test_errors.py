@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tidings.channels.errors import follow, markdown, tables
+from tidings.channels.errors import ACCOUNT, follow, markdown, tables
 from tidings.channels.registry import providers
 from tidings.model.sending import Rejected, Retry
+from tidings.policy.retry import is_fault, is_throttled
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "provider-errors.md"
+THROTTLED = {"throttled", "queue_full"}
+ABOUT_ONE_ADDRESS = {
+    "deferred_by_policy",
+    "handset_unreachable",
+    "mailbox_busy",
+    "mailbox_disabled",
+    "mailbox_full",
+    "temporary",
+    "unknown_error",
+}
+"""Reasons to try again that say nothing about the provider, so no circuit breaker may count them."""
 WITH_A_VENDOR = [kind for kind, provider in providers().items() if provider.ERRORS]
 
 
@@ -55,6 +67,15 @@ def test_what_is_tried_again_or_passed_on_suppresses_nobody(kind: str) -> None:
     for row in providers()[kind].ERRORS.values():
         assert isinstance(row, Retry) or not (row.suppress and row.fallback)
         assert not isinstance(row, Retry) or row.after is None or row.after > 0
+
+
+def test_the_policy_knows_which_rows_are_the_accounts_fault_or_ask_for_less() -> None:
+    rows = [row for kind in WITH_A_VENDOR for row in providers()[kind].ERRORS.values() if isinstance(row, Retry)]
+    for row in rows:
+        assert is_fault(row) or row.after != ACCOUNT or row.reason in ABOUT_ONE_ADDRESS | THROTTLED, row
+        assert is_throttled(row) == (row.reason in THROTTLED), row
+        assert not (is_fault(row) and row.reason in ABOUT_ONE_ADDRESS), row
+    assert {row.reason for row in rows if not is_fault(row) and not is_throttled(row)} == ABOUT_ONE_ADDRESS
 
 
 def test_a_provider_without_a_vendor_has_no_tables() -> None:

@@ -70,7 +70,7 @@ def test_a_section_without_an_account_uses_the_sandbox(capsys: pytest.CaptureFix
 
 def test_accounts_are_checked_by_their_kind(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text(
-        "[channels]\nsms = ['twilio-eu', 'twilio-us', 'twilio-us']\nemail = ['twilio-eu']\n"
+        "[channels]\nsms = ['twilio-eu', 'twilio-us']\nemail = ['twilio-eu']\n"
         "[providers.twilio-eu]\nkind = 'twilio'\naccount_sid = 'x'\n"
         "[providers.twilio-us]\nkind = 'twillio'\naccount_sid = 'x'\n"
         "[providers.spare]\nkind = 'smtp'\nhost = 'x'\n[providers.odd]\nkind = 'pigeon'\n"

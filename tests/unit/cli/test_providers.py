@@ -27,6 +27,11 @@ def test_it_lists_what_there_is_and_who_serves(capsys: pytest.CaptureFixture[str
         assert f"\n{kind} " in f"\n{said}"
     assert "sms    by twilio\nsms    by twilio-eu (twilio), 5 a second\n" in said
     assert "email  by the sandbox\n" in said
+    Path("tidings.toml").write_text(
+        "[channels]\nsms = {twilio = 80, twilio-eu = 20}\n[providers.twilio-eu]\nkind = 'twilio'\n"
+    )
+    assert run(["providers"]) == 0
+    assert "sms    by twilio, weight 80\nsms    by twilio-eu (twilio), weight 20\n" in capsys.readouterr().out
     assert "inapp  by the inbox\n" in said
 
 
