@@ -84,7 +84,7 @@ async def test_what_is_sent_arrives(made: Made, caller: Caller, name: str) -> No
         ("twilio", "+15005550001", Rejected, "invalid_number", True),
         ("twilio", "+15005550002", Rejected, "no_route", False),
         ("twilio", "+15005550003", Rejected, "country_not_enabled", False),
-        ("twilio", "+15005550004", Rejected, "opted_out", True),
+        ("twilio", "+15005550004", Rejected, "unsubscribed", True),
         ("twilio", "+15005550009", Rejected, "not_a_mobile_number", True),
         ("twilio", "+15005550429", Retry, "throttled", False),
         ("sendgrid", "unverified@example.com", Retry, "forbidden", False),
@@ -258,7 +258,7 @@ async def test_a_bounce_may_have_any_status(made: Made, caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("name", "to", "told"),
     [
-        ("twilio", "+15005551610", [(State.FAILED, "opted_out", True)]),
+        ("twilio", "+15005551610", [(State.FAILED, "unsubscribed", True)]),
         ("twilio", "+15005553002", [(State.FAILED, "account_suspended", False)]),
         ("twilio", "+14155550100", [(State.SENT, "", False), (State.DELIVERED, "", False)]),
         ("twilio", "+15005553005", [(State.SENT, "", False), (State.FAILED, "unknown_number", True)]),

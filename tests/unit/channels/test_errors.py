@@ -9,6 +9,7 @@ import pytest
 from tidings.channels.errors import ACCOUNT, follow, markdown, tables
 from tidings.channels.registry import providers
 from tidings.model.sending import Rejected, Retry
+from tidings.model.vocabulary import Reason
 from tidings.policy.retry import is_fault, is_throttled
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "provider-errors.md"
@@ -76,6 +77,13 @@ def test_the_policy_knows_which_rows_are_the_accounts_fault_or_ask_for_less() ->
         assert is_throttled(row) == (row.reason in THROTTLED), row
         assert not (is_fault(row) and row.reason in ABOUT_ONE_ADDRESS), row
     assert {row.reason for row in rows if not is_fault(row) and not is_throttled(row)} == ABOUT_ONE_ADDRESS
+
+
+@pytest.mark.parametrize("kind", WITH_A_VENDOR)
+def test_no_reason_is_one_of_our_own(kind: str) -> None:
+    provider = providers()[kind]
+    said = {row.reason for row in (*provider.ERRORS.values(), *provider.EVENTS.values())}
+    assert said & set(Reason) == set()
 
 
 def test_a_provider_without_a_vendor_has_no_tables() -> None:

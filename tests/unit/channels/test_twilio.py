@@ -128,7 +128,7 @@ def test_a_status_on_the_way_says_nothing(status: str) -> None:
         ("30006", "landline", True),
         ("30007", "filtered", False),
         ("30008", "unknown_error", False),
-        ("21610", "opted_out", True),
+        ("21610", "unsubscribed", True),
         ("39999", "undelivered", False),
         ("not a number", "undelivered", False),
     ],

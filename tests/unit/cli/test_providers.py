@@ -48,7 +48,7 @@ def test_it_says_what_follows_from_an_error(name: str, capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 100
     [row] = [line for line in lines if line.startswith("21610")]
-    assert row.split()[-3:] == ["opted_out", "final", "suppressed"]
+    assert row.split()[-3:] == ["unsubscribed", "final", "suppressed"]
     assert any(line.startswith("delivered ") for line in lines)
     assert not any(line.startswith("UNREGISTERED") for line in lines)
 

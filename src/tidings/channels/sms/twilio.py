@@ -110,7 +110,7 @@ class Twilio(SmsProvider):
         21606: Rejected("invalid_sender", fallback=True, detail="the sender cannot send to that number"),
         21608: Rejected("trial_account", fallback=True, detail="a trial account sends to verified numbers alone"),
         21609: Rejected("invalid_receipts_url", fallback=True, detail="http.public_url is no address for receipts"),
-        21610: Rejected("opted_out", suppress=True, detail="the person replied STOP"),
+        21610: Rejected("unsubscribed", suppress=True, detail="the person replied STOP"),
         21611: Retry("queue_full", 300.0, "the sender has ten hours of messages waiting"),
         21612: Rejected("no_route", fallback=True, detail="no way from this sender to that number"),
         21614: Rejected("not_a_mobile_number", suppress=True, detail="not a mobile number"),
