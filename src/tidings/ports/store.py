@@ -18,6 +18,7 @@ from tidings.model.template import TemplateSummary, TemplateVersion
 from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.queue import Item
+from tidings.ports.replays import Letters, Replays
 
 UserKey = tuple[str, str]
 """(tenant, user_id)"""
@@ -313,6 +314,16 @@ class Store(Protocol):
     @property
     def idempotency(self) -> Idempotency:
         """What was asked before."""
+        ...
+
+    @property
+    def letters(self) -> Letters:
+        """What waits for a person."""
+        ...
+
+    @property
+    def replays(self) -> Replays:
+        """What is sent again."""
         ...
 
     async def ping(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from uuid import UUID
 
 from tidings.backends.memory.schedule import MemorySchedule
@@ -69,6 +69,12 @@ class MemoryHistory:
                 return Page(tuple(found), found[-1].notification.id)
             found.append(self._record(notification))
         return Page(tuple(found), None)
+
+    def records(self, tenant: str) -> Iterator[NotificationRecord]:
+        """All that the tenant has, newest first."""
+        for id in sorted(self._notifications, reverse=True):
+            if self._notifications[id].tenant == tenant:
+                yield self._record(self._notifications[id])
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """See History."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings.backends.memory.history import MemoryCancellations, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
+from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.templates import MemoryTemplates
 from tidings.backends.memory.tenants import MemoryIdempotency, MemoryTenants
@@ -22,6 +23,8 @@ class MemoryStore:
         self.templates = MemoryTemplates()
         self.tenants = MemoryTenants()
         self.idempotency = MemoryIdempotency()
+        self.letters = MemoryLetters(self.history)
+        self.replays = MemoryReplays()
 
     async def ping(self) -> None:
         """Always there."""

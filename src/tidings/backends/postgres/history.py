@@ -82,7 +82,7 @@ class PostgresHistory:
         if not rows:
             return None
         first = rows[0]
-        head = _Head(
+        head = Head(
             notification_id,
             first["pending_at"],
             first["pending_slots"],
@@ -99,16 +99,28 @@ class PostgresHistory:
         high = _LAST_ID if filter.until is None else UUID(int=filter.until << 80)
         if before is not None:
             high = min(high, before)
-        found: list[_Head] = []
+        found: list[Head] = []
         for _ in range(_MOST_STRETCHES):
             rows = await self._stretch(tenant, filter, low, high, stretch)
-            found += [_Head(*row) for row in rows if row["body"] is not None]
+            found += [Head(*row) for row in rows if row["body"] is not None]
             if len(found) > limit:
                 return await self._page(found[:limit], found[limit - 1].id)
             if len(rows) < stretch:
                 return await self._page(found, None)
             high = rows[-1]["id"]
         return await self._page(found, high)
+
+    async def records(self, found: Sequence[Head]) -> list[NotificationRecord]:
+        """These notifications with their events."""
+        if not found:
+            return []
+        with translated():
+            rows = await self._pool.fetch(_SQL["events_of"], [head.id for head in found])
+        events: dict[UUID, list[Event]] = {head.id: [] for head in found}
+        for row in rows:
+            event = _event(tuple(row))
+            events[notification_of(event.id)].append(event)
+        return [_record(head, events[head.id]) for head in found]
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """See History."""
@@ -181,19 +193,11 @@ class PostgresHistory:
                 return await self._pool.fetch(_SQL["find"], *arguments)
             return await self._pool.fetch(_SQL["find_of_user"], *arguments, filter.user_id)
 
-    async def _page(self, found: Sequence[_Head], cursor: UUID | None) -> Page:
-        if not found:
-            return Page((), cursor)
-        with translated():
-            rows = await self._pool.fetch(_SQL["events_of"], [head.id for head in found])
-        events: dict[UUID, list[Event]] = {head.id: [] for head in found}
-        for row in rows:
-            event = _event(tuple(row))
-            events[notification_of(event.id)].append(event)
-        return Page(tuple(_record(head, events[head.id]) for head in found), cursor)
+    async def _page(self, found: Sequence[Head], cursor: UUID | None) -> Page:
+        return Page(tuple(await self.records(found)), cursor)
 
 
-class _Head(Struct, frozen=True):
+class Head(Struct, frozen=True):
     """A notification's row, as far as reading needs it."""
 
     id: UUID
@@ -311,7 +315,7 @@ def _event(row: Sequence[object]) -> Event:
     return Event(id, at, state_of(rank), attempt, step, reason, provider, reference, detail, address)  # type: ignore[arg-type]  # the columns' types are the schema's
 
 
-def _record(head: _Head, events: list[Event]) -> NotificationRecord:
+def _record(head: Head, events: list[Event]) -> NotificationRecord:
     if head.pending_at is not None:
         events.append(Event(head.id, head.pending_at, State.PENDING))
     if head.pending_at is not None and head.pending_slots and head.pending_addresses:

@@ -9,6 +9,8 @@ from tidings.backends.postgres.connection import ConnectionPool, close_pool, ope
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
 from tidings.backends.postgres.inbox import PostgresInbox
+from tidings.backends.postgres.letters import PostgresLetters
+from tidings.backends.postgres.replays import PostgresReplays
 from tidings.backends.postgres.schedule import PostgresCancellations, PostgresSchedule
 from tidings.backends.postgres.statements import check_queries
 from tidings.backends.postgres.templates import PostgresTemplates
@@ -29,6 +31,8 @@ class PostgresStore:
         self.inbox = PostgresInbox(pool)
         self.tenants = PostgresTenants(pool)
         self.idempotency = PostgresIdempotency(pool)
+        self.letters = PostgresLetters(pool, self.history)
+        self.replays = PostgresReplays(pool)
 
     @classmethod
     async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:

@@ -1,0 +1,38 @@
+-- name: add
+INSERT INTO replay (
+    id, tenant, filter, per_second, key_id, key_prefix, created_at, expected,
+    state, found, replayed, skipped, started_at, finished_at, position, next_due, token, ready
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $7)
+ON CONFLICT (tenant, id) DO NOTHING;
+
+-- name: get
+SELECT id, tenant, filter, per_second, key_id, key_prefix, created_at, expected,
+    state, found, replayed, skipped, started_at, finished_at, position, next_due, token
+FROM replay WHERE tenant = $1 AND id = $2;
+
+-- name: list
+SELECT id, tenant, filter, per_second, key_id, key_prefix, created_at, expected,
+    state, found, replayed, skipped, started_at, finished_at, position, next_due, token
+FROM replay WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
+
+-- name: cancel
+UPDATE replay SET state = 'cancelled', finished_at = $3
+WHERE tenant = $1 AND id = $2 AND state IN ('waiting', 'running')
+RETURNING id;
+
+-- name: claim
+-- As the schedule's rows: a lease moves `ready` to its end. By ctid for the reason given at the queue's claim.
+UPDATE replay SET state = 'running', started_at = coalesce(started_at, $1), token = $3, ready = $1 + $2::bigint
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM replay WHERE state IN ('waiting', 'running') AND ready <= $1::bigint
+    ORDER BY ready LIMIT 1 FOR UPDATE SKIP LOCKED
+))
+RETURNING id, tenant, filter, per_second, key_id, key_prefix, created_at, expected,
+    state, found, replayed, skipped, started_at, finished_at, position, next_due, token;
+
+-- name: progress
+UPDATE replay SET found = $4, replayed = $5, skipped = $6, position = $7, next_due = $8, ready = $9, token = NULL,
+    state = CASE WHEN state = 'running' THEN $10 ELSE state END,
+    finished_at = CASE WHEN state = 'running' THEN $11::bigint ELSE finished_at END
+WHERE tenant = $1 AND id = $2 AND token = $3
+RETURNING id;

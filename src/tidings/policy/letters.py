@@ -1,0 +1,133 @@
+"""Dead letters: which deliveries are, which match, and which can be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from uuid import UUID
+
+from tidings.model.history import Event, NotificationRecord
+from tidings.model.ids import SLOTS, instant_of, slot_of
+from tidings.model.letters import DeadLetter, LetterFilter
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, Reason, State, Strategy
+from tidings.policy.routing import FIRST_SLOT, channel_of
+from tidings.policy.transitions import IN_FLIGHT, rank
+
+LETTERS = frozenset({State.DEAD, State.FAILED})
+"""The states of a dead letter; an `uncertain` one is shown and replayed when it is asked for."""
+
+ON_REQUEST = LETTERS | {State.UNCERTAIN}
+
+_TAKEN_OVER = IN_FLIGHT | ON_REQUEST | {State.SENT, State.DELIVERED}
+
+
+class Obstacle(StrEnum):
+    """Why a dead letter cannot be replayed."""
+
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    PASSED_ON = "passed_on"
+    UNKNOWN_USER = "unknown_user"
+    ADDRESS_SUPPRESSED = "address_suppressed"
+
+
+def wanted(filter: LetterFilter) -> frozenset[State]:
+    """The states that the filter means."""
+    return LETTERS if filter.state is None else frozenset({filter.state})
+
+
+def slots(channel: Channel | None) -> tuple[int, int]:
+    """The first and last slot of a channel's deliveries; of all deliveries without one."""
+    if channel is None:
+        return 1, SLOTS - 1
+    first = FIRST_SLOT[channel]
+    return first, SLOTS - 1 if channel is Channel.PUSH else first
+
+
+def letter_of(record: NotificationRecord, id: UUID, states: Collection[State] = ON_REQUEST) -> DeadLetter | None:
+    """The delivery `id` of the record as a dead letter; None unless its furthest fact is one of `states`."""
+    last = _furthest(record, id)
+    return DeadLetter(id, last, record) if last is not None and last.state in states else None
+
+
+def letters_of(record: NotificationRecord, filter: LetterFilter) -> list[DeadLetter]:
+    """The record's dead letters that match, last slot first."""
+    notification = record.notification
+    if (
+        (filter.category is not None and notification.category != filter.category)
+        or (filter.user_id is not None and notification.to.user_id != filter.user_id)
+        or (filter.since is not None and instant_of(notification.id) < filter.since)
+        or (filter.until is not None and instant_of(notification.id) >= filter.until)
+    ):
+        return []
+    ids = sorted({event.id for event in record.events if slot_of(event.id)}, reverse=True)
+    found = (letter_of(record, id, wanted(filter)) for id in ids if filter.delivery_id in {None, id})
+    return [
+        letter
+        for letter in found
+        if letter is not None
+        and (filter.channel is None or channel_of(letter.id) is filter.channel)
+        and (filter.provider is None or letter.last.provider == filter.provider)
+        and (filter.reason is None or letter.last.reason == filter.reason)
+    ]
+
+
+def address_of(letter: DeadLetter) -> Address:
+    """Where the delivery went."""
+    told = (event.address for event in letter.record.events if event.id == letter.id and event.address)
+    return Address(channel_of(letter.id), next(told, ""))
+
+
+def obstacle(
+    letter: DeadLetter,
+    *,
+    known: bool,
+    suppressed: Collection[tuple[str, Address]],
+    cancelled: Collection[UUID],
+    now: int,
+) -> Obstacle | None:
+    """Why the letter cannot be replayed at this moment; None when it can.
+
+    `known`: its user still exists, or it went to an inline recipient. `suppressed` covers (at least) the letter's
+    address, `cancelled` holds notification ids.
+    """
+    notification = letter.record.notification
+    if notification.id in cancelled:
+        return Obstacle.CANCELLED
+    if notification.expires_at is not None and notification.expires_at <= now:
+        return Obstacle.EXPIRED
+    if _passed_on(letter):
+        return Obstacle.PASSED_ON
+    if not known:
+        return Obstacle.UNKNOWN_USER
+    if (notification.tenant, address_of(letter)) in suppressed:
+        return Obstacle.ADDRESS_SUPPRESSED
+    return None
+
+
+def _passed_on(letter: DeadLetter) -> bool:
+    """Whether another address took over when this one failed (strategy `first_reachable`), whatever came of it.
+
+    One that could not be used at all took nothing over. So of a chain of addresses at most one is to be replayed.
+    """
+    if letter.record.notification.strategy is not Strategy.FIRST_REACHABLE:
+        return False
+    successors = (
+        event.id
+        for event in letter.record.events
+        if event.id != letter.id and event.reason == Reason.FALLBACK and _takes_over(event, letter.last)
+    )
+    return any(letter_of(letter.record, id, _TAKEN_OVER) is not None for id in successors)
+
+
+def _takes_over(event: Event, ending: Event) -> bool:
+    return event.state is State.PENDING and event.at >= ending.at
+
+
+def _furthest(record: NotificationRecord, id: UUID) -> Event | None:
+    return max(
+        (event for event in record.events if event.id == id),
+        key=lambda event: (rank(event.state, event.attempt), event.step),
+        default=None,
+    )
