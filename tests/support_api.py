@@ -35,6 +35,7 @@ from tidings.report.notifications import Reports
 from tidings.telemetry.metrics import CONTENT_TYPE, Metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates
+from tidings.wiring import dead_letters
 
 TENANT = "shop"
 OTHER = "rival"
@@ -232,6 +233,7 @@ def _services(world: World) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
+        letters=dead_letters(store, world.clock),
         clock=world.clock,
         readiness=readiness,
         metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),

@@ -27,7 +27,7 @@ from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, view
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.wiring import Parts, readings
+from tidings.wiring import Parts, readings, replaying_of
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]
@@ -149,8 +149,9 @@ class Flow:
             self._readings = readings(parts)
         stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
+        replaying = replaying_of(parts)
         while True:
-            moved = await schedule.once()
+            moved = await schedule.once() + await replaying.once()
             for reader in stages:
                 moved += await reader.once()
             if not moved:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
+from tidings.pipeline.letters import DeadLetters
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Inbox, Tenants, Users
 from tidings.report.notifications import NotificationView, TallyView
@@ -100,6 +101,7 @@ class Services:
     inbox: Inbox
     tenants: Tenants
     cancellations: Cancellations
+    letters: DeadLetters
     clock: Clock
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]

@@ -19,6 +19,7 @@ BUCKETS = 4096
 SLOTS = 256
 NOTIFICATION_PREFIX = "ntf"
 DELIVERY_PREFIX = "dlv"
+REPLAY_PREFIX = "rpl"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}

@@ -10,12 +10,12 @@ from msgspec import Struct
 from tidings.model import topics
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
-from tidings.model.notification import Content, Notification
+from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
-from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Reason, State
 from tidings.model.wire import encode
 from tidings.pipeline.categories import Categories
+from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
 from tidings.policy.routing import Planned, Slotted, addresses, choose, wanted
@@ -125,7 +125,7 @@ def _about(notification: Notification, now: int, state: State, reason: str) -> O
 def _later(notification: Notification, now: int, due: int) -> Outcome:
     # Without send_at the next routing cannot defer again, whatever the clock over there says.
     waiting = msgspec.structs.replace(notification, send_at=None)
-    wait = Wait(due, topics.requests(notification.priority), _key(notification), encode(waiting))
+    wait = Wait(due, topics.requests(notification.priority), key_of(notification), encode(waiting))
     return msgspec.structs.replace(_about(notification, now, State.DEFERRED, Reason.SEND_AT), wait=wait)
 
 
@@ -133,39 +133,20 @@ def _delivery(case: _Case, planned: Planned) -> Delivery | None:
     """The delivery of a plan's entry, unless there is nothing to send."""
     if planned.address is None or planned.state not in {State.PENDING, State.DEFERRED}:
         return None
-    notification, profile = case.notification, case.person.profile
-    to = notification.to
-    return Delivery(
-        id=delivery_id(notification.id, planned.slot),
-        tenant=notification.tenant,
-        user_id=to.user_id,
-        key=_key(notification),
-        address=planned.address,
-        category=notification.category,
-        priority=notification.priority,
-        template=notification.template,
-        content=notification.content and _content_for(notification.content, planned, planned.address),
-        data=notification.data if notification.template is not None else b"{}",
-        locale=to.locale or (profile.locale if profile is not None else None),
-        timezone=to.timezone or (profile.timezone if profile is not None else None),
-        name=profile.name if profile is not None else None,
-        step=1 if planned.state is State.DEFERRED else 0,
-        expires_at=notification.expires_at,
+    return build(
+        case.notification,
+        planned.slot,
+        planned.address,
+        case.person.profile,
         alternatives=planned.alternatives,
+        step=1 if planned.state is State.DEFERRED else 0,
     )
-
-
-def _content_for(content: Content, planned: Planned, address: Address) -> Content:
-    """The literal content of the delivery's channel, and of those it may fall back to."""
-    needed = {address.channel, *(alternative.channel for _, alternative in planned.alternatives)}
-    return Content(**{channel.value: getattr(content, channel.value) for channel in needed})
 
 
 def _planned(notification: Notification, planned: Planned, delivery: Delivery | None, now: int) -> Outcome:
     wait = None
     if planned.due is not None and delivery is not None:
-        topic = topics.deliveries(delivery.channel, delivery.priority)
-        wait = Wait(planned.due, topic, delivery.key, encode(delivery))
+        wait = wait_for(delivery, planned.due)
     return Outcome(
         id=delivery_id(notification.id, planned.slot),
         tenant=notification.tenant,
@@ -182,7 +163,3 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
 def _put(delivery: Delivery, *, repeated: bool) -> Item:
     headers = {REPEATED: "1"} if repeated else {}
     return Item(topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery), headers)
-
-
-def _key(notification: Notification) -> str:
-    return f"{notification.tenant}/{notification.to.key}"

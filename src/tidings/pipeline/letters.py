@@ -1,0 +1,185 @@
+"""Dead letters as a person meets them: found, judged, and asked to be sent again. The stage `replay` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.errors import Conflict, NotFound
+from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, new_id, notification_of, slot_of, to_text
+from tidings.model.letters import DeadLetter, LetterFilter, Replay
+from tidings.model.tenant import ApiKey
+from tidings.model.vocabulary import Channel
+from tidings.policy.idempotency import check_key, fingerprint
+from tidings.policy.letters import Obstacle, address_of, letter_of, obstacle
+from tidings.ports.clock import Clock
+from tidings.ports.replays import Letters, Replays
+from tidings.ports.store import Cancellations, History, Idempotency, Person, Users
+
+NOBODY = Person()
+RESERVATION_LEASE = 30.0
+"""Seconds after which a first request that never answered gives its idempotency key up."""
+
+
+class Judged(Struct, frozen=True, gc=False):
+    """A dead letter with its recipient as they are now, and why it cannot be replayed (None: it can)."""
+
+    letter: DeadLetter
+    person: Person
+    obstacle: Obstacle | None
+
+
+class DeadLetters:
+    """What the API asks about dead letters and replays."""
+
+    def __init__(
+        self,
+        *,
+        letters: Letters,
+        replays: Replays,
+        history: History,
+        users: Users,
+        cancellations: Cancellations,
+        idempotency: Idempotency,
+        clock: Clock,
+        randomness: Callable[[int], int],
+    ) -> None:
+        self._letters = letters
+        self._replays = replays
+        self._history = history
+        self._users = users
+        self._cancellations = cancellations
+        self._idempotency = idempotency
+        self._clock = clock
+        self._randomness = randomness
+
+    async def find(
+        self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int
+    ) -> tuple[list[Judged], UUID | None]:
+        """A page, newest first, and the delivery id to go on below (None: no more)."""
+        page = await self._letters.find(tenant, filter, before, limit)
+        return await judge(page.letters, self._users, self._cancellations, self._clock.now()), page.cursor
+
+    async def get(self, tenant: str, id: UUID) -> Judged:
+        """One dead letter, uncertain ones included. Raises NotFound."""
+        record = await self._history.get(tenant, notification_of(id)) if slot_of(id) else None
+        letter = None if record is None else letter_of(record, id)
+        if letter is None:
+            raise NotFound("dead letter", to_text(DELIVERY_PREFIX, id))
+        [judged] = await judge([letter], self._users, self._cancellations, self._clock.now())
+        return judged
+
+    async def replay_one(self, key: ApiKey, id: UUID) -> Replay:
+        """Ask for one letter to be sent again.
+
+        Raises:
+            NotFound: it is no dead letter.
+            Conflict: it cannot be replayed; the code is the obstacle's name.
+        """
+        judged = await self.get(key.tenant, id)
+        if judged.obstacle is not None:
+            raise Conflict(judged.obstacle.value, f"this dead letter cannot be replayed: {WHY[judged.obstacle]}")
+        chosen = LetterFilter(state=judged.letter.last.state, delivery_id=id)
+        replay = self._new(key, chosen, 1, expected=1)
+        await self._replays.add(replay)
+        return replay
+
+    async def replay(
+        self, key: ApiKey, filter: LetterFilter, per_second: int, idempotency_key: str | None, body: bytes
+    ) -> tuple[Replay, bool]:
+        """Ask for all letters that match to be sent again; the replay, and whether an earlier request made it.
+
+        Raises:
+            Invalid: the idempotency key is none.
+            Conflict: it was used for another body, or its first request is still under way.
+        """
+        replay = self._new(key, filter, per_second, expected=None)
+        if idempotency_key is not None:
+            check_key(idempotency_key)
+            digest = fingerprint(body, "replays")
+            held = await self._idempotency.reserve(
+                key.tenant, idempotency_key, digest, [replay.id], replay.created_at, RESERVATION_LEASE
+            )
+            if held.fingerprint != digest:
+                raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
+            if not held.fresh and held.answer is None:
+                raise Conflict("idempotency_in_flight", "the first request with this Idempotency-Key is under way")
+            if not held.fresh and held.answer is not None:
+                return await self.known(key.tenant, UUID(bytes=held.answer)), True
+            replay = msgspec.structs.replace(replay, id=held.ids[0])
+        replay = msgspec.structs.replace(replay, expected=await self._letters.count(key.tenant, filter))
+        await self._replays.add(replay)
+        if idempotency_key is not None:
+            await self._idempotency.complete(key.tenant, idempotency_key, replay.id.bytes)
+        return replay, False
+
+    async def known(self, tenant: str, id: UUID) -> Replay:
+        """One replay. Raises NotFound."""
+        found = await self._replays.get(tenant, id)
+        if found is None:
+            raise NotFound("replay", to_text(REPLAY_PREFIX, id))
+        return found
+
+    async def replays(self, tenant: str, before: UUID | None, limit: int) -> tuple[list[Replay], UUID | None]:
+        """Replays, newest first, and the id to go on below (None: no more)."""
+        found = list(await self._replays.list(tenant, before, limit + 1))
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def cancel(self, tenant: str, id: UUID) -> Replay:
+        """Take no further letters of a replay. Raises NotFound; Conflict when it has ended."""
+        cancelled = await self._replays.cancel(tenant, id, self._clock.now())
+        replay = await self.known(tenant, id)
+        if not cancelled:
+            raise Conflict("already_ended", f"this replay is {replay.state.value}; nothing is left to stop")
+        return replay
+
+    def _new(self, key: ApiKey, filter: LetterFilter, per_second: int, expected: int | None) -> Replay:
+        now = self._clock.now()
+        return Replay(
+            id=new_id(now, 0, self._randomness(54)),
+            tenant=key.tenant,
+            filter=filter,
+            per_second=per_second,
+            key_id=key.id,
+            key_prefix=key.prefix,
+            created_at=now,
+            expected=expected,
+        )
+
+
+WHY: dict[Obstacle, str] = {
+    Obstacle.EXPIRED: "its expires_at has passed",
+    Obstacle.CANCELLED: "its notification was cancelled",
+    Obstacle.PASSED_ON: "another address of the person took over when this one failed",
+    Obstacle.UNKNOWN_USER: "its user does not exist any more",
+    Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
+}
+"""Each obstacle in words."""
+
+
+async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Cancellations, now: int) -> list[Judged]:
+    """Each letter with what is known now."""
+    if not letters:
+        return []
+    named = [(letter, letter.record.notification) for letter in letters]
+    people = await users.people(
+        {(about.tenant, about.to.user_id) for _, about in named if about.to.user_id is not None}
+    )
+    suppressed = await users.suppressed(
+        {
+            (about.tenant, address)
+            for letter, about in named
+            if (address := address_of(letter)).channel is not Channel.INAPP
+        }
+    )
+    cancelled = await cancellations.cancelled({about.id for _, about in named})
+    judged: list[Judged] = []
+    for letter, about in named:
+        person = None if about.to.user_id is None else people.get((about.tenant, about.to.user_id))
+        known = about.to.user_id is None or person is not None
+        why = obstacle(letter, known=known, suppressed=suppressed, cancelled=cancelled, now=now)
+        judged.append(Judged(letter, person or NOBODY, why))
+    return judged

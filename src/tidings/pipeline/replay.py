@@ -1,0 +1,143 @@
+"""replay: dead letters that a person wants sent again begin anew, little by little."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from tidings.model.errors import Unavailable
+from tidings.model.ids import REPLAY_PREFIX, slot_of, to_text
+from tidings.model.letters import Replay, ReplayState
+from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import Reason, State
+from tidings.pipeline.deliveries import build, wait_for
+from tidings.pipeline.letters import Judged, judge
+from tidings.pipeline.packs import pack
+from tidings.policy.letters import address_of
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+from tidings.ports.queue import Queue
+from tidings.ports.replays import Letters, Replays
+from tidings.ports.store import Cancellations, Users
+
+LARGEST_PAGE = 500
+PAGE_SECONDS = 2
+"""A page holds what leaves in so many seconds: a replay that is cancelled stops about as soon."""
+AHEAD = 1_000
+"""Milliseconds before the last letter of a page leaves that the next page is taken."""
+LEASE = 60.0
+LONGEST_SLEEP = 0.5
+"""Seconds. A replay that another process wrote is noticed this late at most."""
+
+_log = structlog.get_logger("tidings.replay")
+
+
+class Replaying:
+    """Turns dead letters into facts that they wait for a new attempt; `record` writes them down with their waits.
+
+    A crash between the put and the progress repeats a page. That is harmless: the fact of a letter is the same fact
+    whoever states it and however often, and is recorded once.
+    """
+
+    def __init__(
+        self,
+        replays: Replays,
+        letters: Letters,
+        users: Users,
+        cancellations: Cancellations,
+        queue: Queue,
+        clock: Clock,
+        meter: Meter,
+    ) -> None:
+        self._replays = replays
+        self._letters = letters
+        self._users = users
+        self._cancellations = cancellations
+        self._queue = queue
+        self._clock = clock
+        self._meter = meter
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                worked = await self.once()
+            except Unavailable as error:
+                self._meter.failure("replay", "", "unavailable")
+                _log.warning("waiting for a part", why=str(error))
+                worked = False
+            except Exception:
+                self._meter.failure("replay", "", "error")
+                _log.exception("a replay failed")
+                worked = False
+            if not worked:
+                await self._clock.sleep(LONGEST_SLEEP)
+
+    async def once(self) -> bool:
+        """Take one page of the replay that waits longest; False when none waits."""
+        now = self._clock.now()
+        replay = await self._replays.claim(now, LEASE)
+        if replay is None:
+            return False
+        started = time.perf_counter()
+        limit = min(LARGEST_PAGE, PAGE_SECONDS * replay.per_second)
+        page = await self._letters.find(replay.tenant, replay.filter, replay.position, limit)
+        judged = await judge(page.letters, self._users, self._cancellations, now)
+        sent = [one for one in judged if one.obstacle is None]
+        begin = max(now, replay.next_due)
+        if sent:
+            await self._queue.put(pack(_facts(replay, sent, begin, now)))
+        skipped = Counter(replay.skipped) + Counter(one.obstacle.value for one in judged if one.obstacle is not None)
+        next_due = begin + _after(len(sent), replay.per_second)
+        ended = page.cursor is None
+        further = msgspec.structs.replace(
+            replay,
+            state=ReplayState.FINISHED if ended else ReplayState.RUNNING,
+            finished_at=self._clock.now() if ended else None,
+            found=replay.found + len(judged),
+            replayed=replay.replayed + len(sent),
+            skipped=dict(skipped),
+            position=page.cursor,
+            next_due=next_due,
+        )
+        if not await self._replays.progress(further, max(now, next_due - AHEAD)):
+            self._meter.failure("replay", "", "lease_lost")
+            _log.warning("a lease was lost", replay=to_text(REPLAY_PREFIX, replay.id))
+        self._meter.batch("replay", "", len(judged), time.perf_counter() - started)
+        return True
+
+
+def _facts(replay: Replay, letters: Sequence[Judged], begin: int, now: int) -> list[Outcome]:
+    """For each letter the fact that it waits for its turn, the first one's at `begin`."""
+    return [
+        _fact(replay, judged, begin + _after(place, replay.per_second), now) for place, judged in enumerate(letters)
+    ]
+
+
+def _fact(replay: Replay, judged: Judged, due: int, now: int) -> Outcome:
+    letter = judged.letter
+    notification, address, attempt = letter.record.notification, address_of(letter), letter.last.attempt + 1
+    # The step must follow from the attempt alone, or two replays of one letter would state two facts.
+    delivery = build(notification, slot_of(letter.id), address, judged.person.profile, attempt=attempt, step=1)
+    return Outcome(
+        id=letter.id,
+        tenant=notification.tenant,
+        at=now,
+        state=State.DEFERRED,
+        attempt=attempt,
+        step=0,
+        reason=Reason.REPLAYED,
+        detail=to_text(REPLAY_PREFIX, replay.id),
+        address=address,
+        wait=wait_for(delivery, due),
+    )
+
+
+def _after(count: int, per_second: int) -> int:
+    """Milliseconds in which so many letters leave, rounded up."""
+    return -(-count * 1000 // per_second)
