@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, Path, Query, Request, Response
@@ -17,7 +17,11 @@ from tidings.api import cursors
 from tidings.api.auth import require
 from tidings.api.front import BODY, CALLER
 from tidings.api.services import Services
+from tidings.model.errors import Invalid
 from tidings.model.tenant import ApiKey, Scope
+from tidings.pipeline.requests import explain
+
+S = TypeVar("S", bound=Struct)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
 """What categories and templates may be called."""
@@ -37,7 +41,12 @@ class Call:
     """One authenticated request."""
 
     services: Services
-    tenant: str
+    key: ApiKey
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the key belongs to."""
+        return self.key.tenant
 
     @property
     def now(self) -> int:
@@ -88,7 +97,7 @@ def services_of(request: Request) -> Services:
 
 async def _call(request: Request) -> Call:
     key: ApiKey = request.scope[CALLER]
-    return Call(services_of(request), key.tenant)
+    return Call(services_of(request), key)
 
 
 Caller = Annotated[Call, Depends(_call)]
@@ -147,6 +156,20 @@ def operation(
         "dependencies": [Depends(permitted)],
         "openapi_extra": extra,
     }
+
+
+def read(request: Request, shape: type[S]) -> S:
+    """The body as a struct. Raises Invalid."""
+    return converted(request.scope.get(BODY, {}), shape, "$")
+
+
+def converted(raw: Any, shape: type[S], path: str) -> S:
+    """The value at `path` of the body as a struct. Raises Invalid."""
+    try:
+        return msgspec.convert(raw, shape)
+    except msgspec.ValidationError as error:
+        problem = explain(error)
+        raise Invalid(problem.code, problem.detail, path + problem.path.removeprefix("$")) from error
 
 
 _encoder = msgspec.json.Encoder()

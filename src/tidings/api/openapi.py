@@ -13,8 +13,10 @@ from pydantic import TypeAdapter
 from tidings.api import hot
 from tidings.api.accounting import TallyAnswer
 from tidings.api.calls import PREPARATION
+from tidings.api.dead_letters import LetterPage
 from tidings.api.notifications import Cancelling, NotificationPage
 from tidings.api.problems import MEDIA_TYPE, Problem
+from tidings.api.replays import ReplayPage, ReplayRequest
 from tidings.api.samples import BATCH, ORDER, commands
 from tidings.api.services import Limits
 from tidings.api.templates import (
@@ -29,6 +31,7 @@ from tidings.api.templates import (
 from tidings.api.users import UserItem
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
+from tidings.report.letters import LetterDetail, LetterNotification
 from tidings.report.notifications import NotificationView
 from tidings.templating.templates import ChannelPreview, Preview
 
@@ -45,6 +48,7 @@ _TAGS = [
     {"name": "Suppressions", "description": "Addresses that must not be used any more."},
     {"name": "Templates", "description": "Versioned content, per channel and locale."},
     {"name": "Inbox", "description": "What a product shows under its bell."},
+    {"name": "Dead letters", "description": "What ended without success, and sending it again."},
     {"name": "Accounts", "description": "Where everything that was accepted rests."},
     {"name": "Receipts", "description": "What vendors say later."},
     {"name": "Operations", "description": "For those who run Tidings."},
@@ -161,6 +165,10 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         NotificationPage,
         Cancelling,
         TallyAnswer,
+        LetterPage,
+        _published(LetterDetail, notification=_published(LetterNotification, metadata=dict[str, Any])),
+        ReplayRequest,
+        ReplayPage,
         _published(TemplateRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
         _published(VersionRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
         PublishRequest,

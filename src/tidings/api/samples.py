@@ -51,6 +51,10 @@ VERSION: dict[str, Any] = {
 }
 WELCOME: dict[str, Any] = {"name": "welcome", **VERSION}
 _USER = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
+UNREACHABLE: dict[str, Any] = {
+    "to": {"phone": "+15005550002"},
+    "content": {"sms": {"text": "The sandbox refuses this number for good."}},
+}
 _SUPPRESSION = {"channel": "email", "address": "gone@example.com", "reason": "bounced"}
 
 
@@ -66,8 +70,8 @@ def commands(
         if parameter["in"] == "path"
     }
     values |= preparation.get("path", {})
-    if "notification_id" in values:
-        values["notification_id"] = "$ID"
+    for name in values.keys() & {"notification_id", "delivery_id", "replay_id"}:
+        values[name] = "$ID"
     for name, value in values.items():
         path = path.replace(f"{{{name}}}", str(value))
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -80,7 +84,7 @@ def _curl(method: str, url: str, body: Any = None, *, authenticated: bool = True
     parts = ["curl -sS"]
     if method != "get" and not (method == "post" and body is not None):
         parts.append(f"-X {method.upper()}")
-    parts.append(f'"{url}"' if "$" in url else url)
+    parts.append(f'"{url}"' if set(url) & {"$", "&"} else url)
     if authenticated:
         parts.append('-H "Authorization: Bearer $TIDINGS_API_KEY"')
     if body is not None:
@@ -91,6 +95,17 @@ def _curl(method: str, url: str, body: Any = None, *, authenticated: bool = True
 
 def _capture(command: str) -> str:
     return f'ID=$({command} | sed \'s/.*"id":"\\([^"]*\\)".*/\\1/\')'
+
+
+def _dead_letter(url: str) -> str:
+    """Makes a dead letter and waits until it is one; its id is in `$ID`."""
+    listed = _curl("get", f"{url}/v1/dead-letters?channel=sms&reason=no_route&limit=1")
+    return "\n".join(
+        [
+            _curl("post", f"{url}/v1/notifications", UNREACHABLE),
+            f"until ID=$({listed} | grep -o 'dlv_[a-z0-9]*'); do sleep 0.2; done",
+        ]
+    )
 
 
 def _preparations(url: str, now: int) -> dict[str, str]:
@@ -109,6 +124,11 @@ def _preparations(url: str, now: int) -> dict[str, str]:
             ]
         ),
         "category": _curl("put", f"{url}/v1/categories/marketing", {"description": "Offers and news"}),
+        "letter": _dead_letter(url),
+        "replay": _capture(_curl("post", f"{url}/v1/replays", {"filter": {"category": "receipts"}})),
+        "slow_replay": "\n".join(
+            [_dead_letter(url), _capture(_curl("post", f"{url}/v1/replays", {"per_second": 1}))],
+        ),
         "suppression": _curl("post", f"{url}/v1/suppressions", _SUPPRESSION),
     }
 

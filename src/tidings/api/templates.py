@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from msgspec import Struct
 
-from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, operation
-from tidings.api.front import BODY
+from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, converted, operation, read
 from tidings.api.samples import DEMO_TEMPLATE, VERSION, WELCOME
-from tidings.model.errors import Conflict, Invalid, NotFound
+from tidings.model.errors import Conflict, NotFound
 from tidings.model.notification import Content
 from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
-from tidings.pipeline.requests import explain
 from tidings.report.notifications import rfc3339
 from tidings.templating.check import path_of
 from tidings.templating.templates import Preview
@@ -24,7 +22,6 @@ router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=Stric
 
 _LISTING = "templates"
 _MOST_VERSIONS = 1_000_000
-S = TypeVar("S", bound=Struct)
 
 
 class TemplateVariable(Variable, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -101,7 +98,7 @@ VersionNumber = Annotated[int, Path(ge=1, le=_MOST_VERSIONS, description="counts
 )
 async def create_template(call: Caller, request: Request) -> Response:
     """With its first version, which is checked and compiled but not sent before it is published."""
-    wanted = _read(request, TemplateRequest)
+    wanted = read(request, TemplateRequest)
     if await _exists(call, wanted.name):
         raise Conflict(
             "template_exists", f"there is a template {wanted.name!r} already; send a new version to it, or another name"
@@ -150,7 +147,7 @@ async def get_template(call: Caller, name: TemplateName) -> Response:
 )
 async def create_version(call: Caller, name: TemplateName, request: Request) -> Response:
     """Versions never change. What is published stays published until another version is."""
-    wanted = _read(request, VersionRequest)
+    wanted = read(request, VersionRequest)
     await call.services.templates.summary(call.tenant, name)
     return answer(_view(await call.services.templates.create_version(call.tenant, _draft(name, wanted))), 201)
 
@@ -186,7 +183,7 @@ async def get_version(call: Caller, name: TemplateName, version: VersionNumber) 
 )
 async def publish_version(call: Caller, name: TemplateName, request: Request) -> Response:
     """What is accepted from now on uses it, everywhere within a second. Any version will do, older ones too."""
-    wanted = _read(request, PublishRequest)
+    wanted = read(request, PublishRequest)
     return answer(await call.services.templates.publish(call.tenant, name, wanted.version))
 
 
@@ -209,7 +206,7 @@ async def roll_back(call: Caller, name: TemplateName) -> Response:
 )
 async def preview_template(call: Caller, name: TemplateName, request: Request) -> Response:
     """Every channel as a reader of the locale would get it, with the size and segments of a text message."""
-    wanted = _read(request, PreviewRequest)
+    wanted = read(request, PreviewRequest)
     shown = await call.services.templates.preview(call.tenant, name, wanted.version, wanted.locale, wanted.data)
     return answer(shown)
 
@@ -222,32 +219,19 @@ async def _exists(call: Caller, name: str) -> bool:
     return True
 
 
-def _read(request: Request, shape: type[S]) -> S:
-    """The body. Raises Invalid."""
-    return _converted(request.scope.get(BODY, {}), shape, "$")
-
-
 def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
     """The version before it has a number. Raises Invalid for contents and variables of a wrong shape."""
     return TemplateVersion(
         name=name,
         version=0,
-        contents={locale: _converted(raw, Content, path_of(locale)) for locale, raw in wanted.contents.items()},
+        contents={locale: converted(raw, Content, path_of(locale)) for locale, raw in wanted.contents.items()},
         default_locale=wanted.default_locale,
         variables={
-            variable: _converted(raw, TemplateVariable, f"$.variables.{variable}")
+            variable: converted(raw, TemplateVariable, f"$.variables.{variable}")
             for variable, raw in wanted.variables.items()
         },
         description=wanted.description,
     )
-
-
-def _converted(raw: Any, shape: type[S], path: str) -> S:
-    try:
-        return msgspec.convert(raw, shape)
-    except msgspec.ValidationError as error:
-        problem = explain(error)
-        raise Invalid(problem.code, problem.detail, path + problem.path.removeprefix("$")) from error
 
 
 def _view(version: TemplateVersion) -> VersionView:

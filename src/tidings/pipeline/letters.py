@@ -14,7 +14,7 @@ from tidings.model.letters import DeadLetter, LetterFilter, Replay
 from tidings.model.tenant import ApiKey
 from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import check_key, fingerprint
-from tidings.policy.letters import Obstacle, address_of, letter_of, obstacle
+from tidings.policy.letters import WHY, Obstacle, address_of, letter_of, obstacle
 from tidings.ports.clock import Clock
 from tidings.ports.replays import Letters, Replays
 from tidings.ports.store import Cancellations, History, Idempotency, Person, Users
@@ -148,16 +148,6 @@ class DeadLetters:
             created_at=now,
             expected=expected,
         )
-
-
-WHY: dict[Obstacle, str] = {
-    Obstacle.EXPIRED: "its expires_at has passed",
-    Obstacle.CANCELLED: "its notification was cancelled",
-    Obstacle.PASSED_ON: "another address of the person took over when this one failed",
-    Obstacle.UNKNOWN_USER: "its user does not exist any more",
-    Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
-}
-"""Each obstacle in words."""
 
 
 async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Cancellations, now: int) -> list[Judged]:

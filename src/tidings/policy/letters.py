@@ -32,6 +32,16 @@ class Obstacle(StrEnum):
     ADDRESS_SUPPRESSED = "address_suppressed"
 
 
+WHY: dict[Obstacle, str] = {
+    Obstacle.EXPIRED: "its expires_at has passed",
+    Obstacle.CANCELLED: "its notification was cancelled",
+    Obstacle.PASSED_ON: "another address of the person took over when this one failed",
+    Obstacle.UNKNOWN_USER: "its user does not exist any more",
+    Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
+}
+"""Each obstacle in words."""
+
+
 def wanted(filter: LetterFilter) -> frozenset[State]:
     """The states that the filter means."""
     return LETTERS if filter.state is None else frozenset({filter.state})

@@ -13,12 +13,13 @@ from playwright.async_api import async_playwright
 from support import needs
 from support_api import Api
 from support_parts import chromium_executable
-from tidings.api.samples import DEMO_USER
+from tidings.api.samples import DEMO_USER, UNREACHABLE
 from tidings.model.history import InboxItem
 from tidings.model.ids import NOTIFICATION_PREFIX, delivery_id, from_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
-from tidings.model.vocabulary import State
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, State
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 UNSIGNED = "take_receipts"
@@ -129,7 +130,7 @@ async def bash(script: str, api: Api) -> str:
 
 
 async def _recorder(api: Api) -> None:
-    """Record what is accepted at once, as waiting, in the recorder's stead."""
+    """Record what is accepted at once, as waiting or (to the unreachable number) failed, in the recorder's stead."""
     accept = api.services.accept.accept
     history = api.world.store.history
 
@@ -139,6 +140,10 @@ async def _recorder(api: Api) -> None:
         assert not isinstance(id, Exception)
         noted = Notification(id, tenant, Recipient(user_id="demo"), now, content=Content(sms=SmsContent("x")))
         await history.append([Outcome(id, tenant, now, State.PENDING, notification=noted)])
+        if json.loads(body)["to"].get("phone") == UNREACHABLE["to"]["phone"]:
+            number = Address(Channel.SMS, UNREACHABLE["to"]["phone"])
+            failed = Outcome(delivery_id(id, 2), tenant, now, State.FAILED, 1, reason="no_route", address=number)
+            await history.append([failed])
         return answer
 
     api.services.accept.accept = recorded  # type: ignore[method-assign]

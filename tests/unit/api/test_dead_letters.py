@@ -1,0 +1,193 @@
+"""Dead letters and replays over HTTP; the flow behind them is tested in pipeline/test_replay.py."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from support_api import OTHER, TENANT, Api, problem
+from tidings.model.ids import DELIVERY_PREFIX, delivery_id, new_id, to_text
+from tidings.model.notification import Content, Notification, Recipient, SmsContent
+from tidings.model.outcome import Outcome
+from tidings.model.tenant import Scope
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, State
+
+NUMBER = Address(Channel.SMS, "+4915123456789")
+
+
+async def dead(api: Api, state: State = State.FAILED, place: int = 0, **fields: Any) -> str:
+    """A recorded dead letter; its id."""
+    now = api.world.clock.now() - 60_000 + place
+    content = Content(sms=SmsContent("x"))
+    sent = Notification(
+        new_id(now, 0, place),
+        TENANT,
+        Recipient(phone=NUMBER.value),
+        now,
+        content=content,
+        metadata=b'{"order":7}',
+        **fields,
+    )
+    id = delivery_id(sent.id, 2)
+    tried = Outcome(id, TENANT, now, State.DEFERRED, 1, reason="retry", provider="acme", detail="503", address=NUMBER)
+    ended = Outcome(id, TENANT, now + 9, state, 2, reason="no_route", provider="acme", detail="code 7", address=NUMBER)
+    await api.world.store.history.append(
+        [Outcome(sent.id, TENANT, now, State.PENDING, notification=sent), tried, ended]
+    )
+    return to_text(DELIVERY_PREFIX, id)
+
+
+async def test_they_are_listed_with_their_cause_page_by_page(api: Api) -> None:
+    ids = [await dead(api, place=place) for place in range(3)]
+    first = (await api.get("/v1/dead-letters?limit=2")).json()
+    assert [letter["id"] for letter in first["dead_letters"]] == [ids[2], ids[1]]
+    told = first["dead_letters"][0]
+    assert (told["state"], told["channel"], told["address"]) == ("failed", "sms", NUMBER.value)
+    assert (told["provider"], told["reason"], told["detail"], told["attempt"]) == ("acme", "no_route", "code 7", 2)
+    assert (told["replayable"], told["obstacle"], told["why"]) == (True, None, None)
+    second = (await api.get(f"/v1/dead-letters?limit=2&cursor={first['next']}")).json()
+    assert [letter["id"] for letter in second["dead_letters"]] == [ids[0]]
+    assert second["next"] is None
+    problem(await api.get(f"/v1/notifications?cursor={first['next']}"), 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("state=failed", 1),
+        ("state=dead", 1),
+        ("state=uncertain", 1),
+        ("channel=sms", 2),
+        ("channel=email", 0),
+        ("category=marketing", 1),
+        ("provider=acme&reason=no_route", 2),
+        ("provider=other", 0),
+        ("user_id=demo", 0),
+        ("since=2020-01-01T00:00:00Z", 2),
+        ("until=2020-01-01T00:00:00Z", 0),
+    ],
+)
+async def test_filters(api: Api, query: str, count: int) -> None:
+    await dead(api)
+    await dead(api, State.DEAD, 1, category="marketing")
+    await dead(api, State.UNCERTAIN, 2)
+    await dead(api, State.SENT, 3)
+    assert len((await api.get(f"/v1/dead-letters?{query}")).json()["dead_letters"]) == count
+
+
+async def test_one_is_shown_with_its_attempts_and_notification(api: Api) -> None:
+    id = await dead(api)
+    told = (await api.get(f"/v1/dead-letters/{id}")).json()
+    assert [(attempt["number"], attempt["state"], attempt["detail"]) for attempt in told["attempts"]] == [
+        (1, "deferred", "503"),
+        (2, "failed", "code 7"),
+    ]
+    assert told["notification"]["id"] == told["notification_id"]
+    assert told["notification"]["metadata"] == {"order": 7}
+
+
+async def test_why_one_cannot_be_replayed(api: Api) -> None:
+    id = await dead(api, expires_at=1)
+    told = (await api.get(f"/v1/dead-letters/{id}")).json()
+    assert (told["replayable"], told["obstacle"], told["why"]) == (False, "expired", "its expires_at has passed")
+    refused = problem(await api.post(f"/v1/dead-letters/{id}/replay"), 409, "expired")
+    assert "its expires_at has passed" in refused["detail"]
+    assert (await api.get("/v1/replays")).json()["replays"] == []
+
+
+async def test_replaying_one_is_recorded_with_who_asked(api: Api) -> None:
+    id = await dead(api)
+    answer = await api.post(f"/v1/dead-letters/{id}/replay")
+    assert answer.status == 202
+    told = answer.json()
+    assert (told["state"], told["expected"], told["filter"]) == ("waiting", 1, {"state": "failed", "delivery_id": id})
+    [key] = await api.world.store.tenants.keys(TENANT)
+    assert told["asked_by"] == {"key_id": key.id, "key_prefix": key.prefix}
+    assert (await api.get(f"/v1/replays/{told['id']}")).json() == told
+    assert (await api.get("/v1/replays")).json() == {"replays": [told], "next": None}
+
+
+async def test_replaying_a_filter(api: Api) -> None:
+    await dead(api)
+    await dead(api, State.DEAD, 1)
+    body = {"filter": {"state": "dead", "since": "2020-01-01T00:00:00+01:00"}, "per_second": 7}
+    answer = await api.post("/v1/replays", body)
+    assert answer.status == 202
+    told = answer.json()
+    assert answer.headers["location"] == f"/v1/replays/{told['id']}"
+    assert (told["per_second"], told["expected"]) == (7, 1)
+    assert told["filter"] == {"state": "dead", "since": "2019-12-31T23:00:00.000Z"}
+    everything = (await api.post("/v1/replays", {})).json()
+    assert (everything["filter"], everything["expected"], everything["per_second"]) == ({}, 2, 50)
+    listed = (await api.get("/v1/replays?limit=1")).json()
+    assert [replay["id"] for replay in listed["replays"]] == [everything["id"]]
+    rest = (await api.get(f"/v1/replays?limit=1&cursor={listed['next']}")).json()
+    assert [replay["id"] for replay in rest["replays"]] == [told["id"]]
+
+
+async def test_an_idempotency_key_makes_one_replay(api: Api) -> None:
+    key = {"idempotency-key": "after-the-outage"}
+    first = await api.post("/v1/replays", {}, headers=key)
+    again = await api.post("/v1/replays", {}, headers=key)
+    assert first.json() == again.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    problem(await api.post("/v1/replays", {"per_second": 9}, headers=key), 422, "idempotency_key_reused")
+    problem(await api.post("/v1/replays", {}, headers={"idempotency-key": ""}), 400, "invalid_idempotency_key")
+
+
+async def test_a_replay_is_cancelled_once(api: Api) -> None:
+    id = (await api.post("/v1/replays", {})).json()["id"]
+    assert (await api.post(f"/v1/replays/{id}/cancel")).json()["state"] == "cancelled"
+    problem(await api.post(f"/v1/replays/{id}/cancel"), 409, "already_ended")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "path"),
+    [
+        ({"per_second": 0}, "wrong_type", "$.per_second"),
+        ({"per_second": 10_001}, "wrong_type", "$.per_second"),
+        ({"filter": {"state": "sent"}}, "wrong_type", "$.filter.state"),
+        ({"filter": {"colour": "red"}}, "unknown_field", "$.filter.colour"),
+        ({"filter": {"since": "yesterday"}}, "wrong_type", "$.filter.since"),
+        ({"filter": {"since": "2026-01-31T09:00:00"}}, "wrong_type", "$.filter.since"),
+        ({"filters": {}}, "unknown_field", "$.filters"),
+    ],
+)
+async def test_a_request_that_means_nothing_starts_nothing(api: Api, body: Any, code: str, path: str) -> None:
+    assert problem(await api.post("/v1/replays", body), 422, code)["path"] == path
+    assert (await api.get("/v1/replays")).json()["replays"] == []
+
+
+async def test_a_request_without_a_body_is_not_taken_for_everything(api: Api) -> None:
+    problem(await api.post("/v1/replays"), 422, "missing_body")
+
+
+async def test_unknown_ones_and_those_of_others(api: Api) -> None:
+    id = await dead(api)
+    other = await api.key(OTHER)
+    replay = (await api.post("/v1/replays", {})).json()["id"]
+    sent = await dead(api, State.SENT, 1)
+    for method, path in (
+        ("GET", f"/v1/dead-letters/{id}"),
+        ("POST", f"/v1/dead-letters/{id}/replay"),
+        ("GET", f"/v1/replays/{replay}"),
+        ("POST", f"/v1/replays/{replay}/cancel"),
+    ):
+        problem(await api.call(method, path, key=other), 404, "not_found")
+    assert (await api.get("/v1/dead-letters", key=other)).json()["dead_letters"] == []
+    problem(await api.get(f"/v1/dead-letters/{sent}"), 404, "not_found")
+    problem(await api.get("/v1/dead-letters/dlv_nonsense"), 404, "not_found")
+    problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, UUID(int=256))}"), 404, "not_found")
+    problem(await api.get("/v1/replays/rpl_nonsense"), 404, "not_found")
+
+
+async def test_who_may_read_may_not_replay(api: Api) -> None:
+    id = await dead(api)
+    reader = await api.key(TENANT, Scope.READ)
+    assert (await api.get("/v1/dead-letters", key=reader)).status == 200
+    problem(await api.post(f"/v1/dead-letters/{id}/replay", key=reader), 403, "missing_scope")
+    problem(await api.post("/v1/replays", {}, key=reader), 403, "missing_scope")
