@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "tidings.cli.run",
     "send": "tidings.cli.send",
     "status": "tidings.cli.status",
+    "dead-letters": "tidings.cli.dead_letters",
+    "replays": "tidings.cli.replays",
     "check": "tidings.cli.check",
     "providers": "tidings.cli.providers",
     "settings": "tidings.cli.settings",

@@ -37,6 +37,7 @@ _MEANINGS = {
     "retry": "is tried again",
     "fallback": "is tried at another provider",
     "attempts_exhausted": "every attempt failed",
+    "replayed": "a person had it sent again",
     "may_have_been_sent": "the provider may or may not have taken it",
 }
 

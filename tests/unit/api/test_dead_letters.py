@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ async def dead(api: Api, state: State = State.FAILED, place: int = 0, **fields: 
     now = api.world.clock.now() - 60_000 + place
     content = Content(sms=SmsContent("x"))
     sent = Notification(
-        new_id(now, 0, place),
+        new_id(now, 0, random.getrandbits(54)),
         TENANT,
         Recipient(phone=NUMBER.value),
         now,

@@ -1,0 +1,125 @@
+"""Dead letters and replays in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidings.cli.plain import command_name
+from tidings.cli.times import duration, moment
+
+WIDTH = 80
+_COLOURS = {"dead": "red", "failed": "red", "uncertain": "magenta", "running": "cyan", "cancelled": "yellow"}
+_LOOKS: dict[str, Any] = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
+_LONGEST_ANSWER = 300
+"""Characters of a provider's answer that are shown."""
+
+
+def letters_table(letters: Iterable[Mapping[str, Any]]) -> Table:
+    """One line a letter: its id, when it ended, where it was to go, and the cause."""
+    table = Table(**_LOOKS)
+    table.add_column("dead letter", no_wrap=True, min_width=30)
+    table.add_column("ended", no_wrap=True, min_width=11)
+    table.add_column("to", no_wrap=True, overflow="ellipsis", ratio=2)
+    table.add_column("cause", no_wrap=True, overflow="ellipsis", ratio=3)
+    for letter in letters:
+        cause = Text(_cause(letter), style=_COLOURS.get(letter["state"], ""))
+        if letter["obstacle"]:
+            cause = Text(f"{letter['obstacle']}, {cause.plain}", style="dim")
+        table.add_row(letter["id"], f"{moment(letter['ended_at']):%m-%d %H:%M}", Text(letter["address"]), cause)
+    return table
+
+
+def letter_lines(letter: Mapping[str, Any]) -> list[str]:
+    """A letter with its cause, its attempts, and what can be done."""
+    about = letter["notification"]
+    what = about["template"] or "its own content"
+    if about["template_version"]:
+        what += f" (version {about['template_version']})"
+    lines = [
+        f"{letter['id']}  {letter['state']}",
+        *_wrapped(f"{letter['channel']} to {letter['address']}: {_cause(letter)}"),
+        *_wrapped("  " + letter["detail"][:_LONGEST_ANSWER], "  "),
+        "",
+        f"notification  {about['id']}",
+        *_wrapped(f"              {what}, category {about['category']}, priority {about['priority']}", " " * 14),
+        f"              accepted {_when(letter['accepted_at'])}, ended {_when(letter['ended_at'])}",
+        "",
+    ]
+    for attempt in letter["attempts"]:
+        told = " ".join(part for part in (attempt["reason"], attempt["detail"][:_LONGEST_ANSWER]) if part)
+        start = f"attempt {attempt['number']:<3} {moment(attempt['at']):%H:%M:%S}  {attempt['provider']}: "
+        lines += _wrapped(f"{start}{attempt['state']} {told}", " " * 14)
+    lines.append("")
+    if letter["replayable"]:
+        lines.append(f"Send it again: {command_name()} dead-letters replay {letter['id']}")
+    else:
+        lines += _wrapped(f"It cannot be replayed: {letter['why']}.")
+    return lines
+
+
+def replays_table(replays: Iterable[Mapping[str, Any]]) -> Table:
+    """One line a replay: its id, when it was asked for and by which key, and how far it is."""
+    table = Table(**_LOOKS)
+    table.add_column("replay", no_wrap=True, min_width=30)
+    table.add_column("asked", no_wrap=True, min_width=11)
+    table.add_column("state", no_wrap=True, min_width=9)
+    table.add_column("replayed", no_wrap=True, justify="right")
+    table.add_column("which", no_wrap=True, overflow="ellipsis", ratio=1)
+    for replay in replays:
+        table.add_row(
+            replay["id"],
+            f"{moment(replay['created_at']):%m-%d %H:%M}",
+            Text(replay["state"], style=_COLOURS.get(replay["state"], "")),
+            f"{replay['replayed']:,}",
+            Text(_which(replay["filter"])),
+        )
+    return table
+
+
+def replay_lines(replay: Mapping[str, Any]) -> list[str]:
+    """A replay with who asked for it, its counts and its rate."""
+    asked = replay["asked_by"]
+    lines = [
+        f"{replay['id']}  {replay['state']}",
+        *_wrapped(f"{_which(replay['filter'])}, {replay['per_second']:,} a second"),
+        f"asked for {_when(replay['created_at'])} with the key {asked['key_prefix']}… ({asked['key_id']})",
+        f"{replay['replayed']:,} of {replay['found']:,} found are sent again",
+    ]
+    lines += [f"  {count:,} skipped: {reason}" for reason, count in sorted(replay["skipped"].items())]
+    if replay["started_at"] and replay["finished_at"]:
+        took = (moment(replay["finished_at"]) - moment(replay["started_at"])).total_seconds()
+        lines.append(f"{replay['state']} {_when(replay['finished_at'])}, after {duration(max(0.0, took))}")
+    return lines
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables and bars go: as wide as the terminal, 80 columns where there is none."""
+    found = Console(highlight=False, stderr=stderr)
+    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
+
+
+def _cause(letter: Mapping[str, Any]) -> str:
+    by = f" at {letter['provider']}" if letter["provider"] else ""
+    return f"{letter['state']}{by}" + (f": {letter['reason']}" if letter["reason"] else "")
+
+
+def _which(filter: Mapping[str, Any]) -> str:
+    if "delivery_id" in filter:
+        return str(filter["delivery_id"])
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in filter.items()) or "all dead letters"
+
+
+def _when(text: str) -> str:
+    return f"{moment(text):%Y-%m-%d %H:%M:%S}"
+
+
+def _wrapped(text: str, indent: str = "") -> Sequence[str]:
+    """The text in lines; all but the first begin with `indent`."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent)

@@ -1,0 +1,115 @@
+"""`tidings replays`: what was asked to be sent again, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from tidings.cli.client import Api, connect
+from tidings.cli.letters import console, replay_lines, replays_table
+from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
+from tidings.cli.plain import command_line, say
+
+app = command_line(
+    help="Look at replays of dead letters, and stop them.\n\nA replay begins with `tidings dead-letters replay`.",
+    no_args_is_help=True,
+)
+
+_LOOK_AGAIN = 0.25
+_UNDER_WAY = {"waiting", "running"}
+
+ReplayId = Annotated[str, typer.Argument(help="The replay's id, rpl_….")]
+Count = Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many at most.")]
+
+
+@app.command(name="list")
+def list_(
+    limit: Count = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List replays, newest first."""
+    with connect(url, key, settings_file, data_dir) as api:
+        found = api.call("GET", "/v1/replays", query={"limit": str(limit)})["replays"]
+    if as_json:
+        print_json(found)
+    elif found:
+        console().print(replays_table(found))
+    else:
+        say("nothing was replayed yet")
+
+
+@app.command()
+def show(
+    id: ReplayId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a replay.
+
+    Who asked, which letters, how many were sent again, and why others were not.
+    """
+    with connect(url, key, settings_file, data_dir) as api:
+        replay = api.call("GET", f"/v1/replays/{id}")
+        if follow:
+            replay = followed(api, replay)
+    print_replay(replay, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    id: ReplayId,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Stop a replay within some seconds.
+
+    What was sent again already stays sent; the rest stay dead letters.
+    """
+    with connect(url, key, settings_file, data_dir) as api:
+        replay = api.call("POST", f"/v1/replays/{id}/cancel")
+    print_replay(replay, as_json=as_json)
+
+
+def followed(api: Api, replay: dict[str, Any]) -> dict[str, Any]:
+    """The replay once it has ended, with a progress bar until then. The bar is written to standard error."""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console(stderr=True),
+    )  # fmt: skip
+    with bar:
+        line = bar.add_task(replay["state"], total=replay["expected"])
+        while replay["state"] in _UNDER_WAY:
+            bar.update(line, description=replay["state"], completed=replay["found"])
+            time.sleep(_LOOK_AGAIN)
+            replay = api.call("GET", f"/v1/replays/{replay['id']}")
+        bar.update(line, description=replay["state"], completed=replay["found"])
+    return replay
+
+
+def print_replay(replay: dict[str, Any], *, as_json: bool) -> None:
+    """The replay in words, or as JSON."""
+    if as_json:
+        print_json(replay)
+        return
+    for line in replay_lines(replay):
+        say(line)
+
+
+def print_json(value: Any) -> None:
+    """The value as JSON for programs."""
+    say(msgspec.json.format(msgspec.json.encode(value)).decode())

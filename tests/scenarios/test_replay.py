@@ -1,0 +1,57 @@
+"""A vendor is down, deliveries die, it comes back, and a person has them sent again: on both queues."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from support import eventually
+from support_system import System
+
+SMS = {"sms": {"text": "Hello"}}
+COUNT = 12
+RATE = 4
+
+
+async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system: System) -> None:
+    fault = {"vendor": "twilio", "kind": "status", "status": 503}
+    set_ = await system.call("POST", f"{system.sandbox}/_sandbox/faults", fault)
+    assert set_.status in {200, 201}, set_.body
+    ids = [await system.send(to={"phone": f"+49151234567{place:02}"}, content=SMS) for place in range(COUNT)]
+    for id in ids:
+        await system.in_state(id, "dead")
+    assert await system.arrivals() == []
+    listed = (await system.call("GET", "/v1/dead-letters?channel=sms&limit=100")).json["dead_letters"]
+    assert {letter["notification_id"] for letter in listed} == set(ids)
+    assert {letter["reason"] for letter in listed} == {"attempts_exhausted"}
+    assert all(letter["replayable"] for letter in listed)
+
+    ended = await system.call("DELETE", f"{system.sandbox}/_sandbox/faults")
+    assert ended.status in {200, 204}, ended.body
+    # One by itself, twice, and all of them: each is sent once.
+    for _ in range(2):
+        assert (await system.call("POST", f"/v1/dead-letters/{listed[0]['id']}/replay")).status == 202
+    asked = (await system.call("POST", "/v1/replays", {"filter": {"channel": "sms"}, "per_second": RATE})).json
+    began = datetime.fromisoformat(asked["created_at"]).timestamp() * 1000
+
+    async def finished() -> Any:
+        replay = (await system.call("GET", f"/v1/replays/{asked['id']}")).json
+        assert replay["state"] == "finished", replay
+        return replay
+
+    done = await eventually(finished, timeout=30)
+    assert done["replayed"] in {COUNT - 1, COUNT}
+    assert done["skipped"] == {}
+    for id in ids:
+        seen = await system.in_state(id, "delivered")
+        assert [attempt["number"] for attempt in seen["deliveries"][0]["attempts"]] == [1, 2, 3, 4]
+        assert sum(entry["reason"] == "replayed" for entry in seen["timeline"]) == 1
+    arrived = await system.arrivals()
+    assert sorted(arrival["to"] for arrival in arrived) == [f"+49151234567{place:02}" for place in range(COUNT)]
+    # Those that it sent left one after the other: no earlier than their turn.
+    assert max(arrival["at"] for arrival in arrived) >= began + (COUNT - 2) * 1000 / RATE
+    assert (await system.call("GET", "/v1/dead-letters")).json["dead_letters"] == []
+    tallied = {
+        (row["channel"], row["state"]): row["count"] for row in (await system.call("GET", "/v1/tally")).json["tally"]
+    }
+    assert tallied == {("sms", "delivered"): COUNT, (None, "delivered"): COUNT}
