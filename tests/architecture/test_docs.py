@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"\bmake ([a-z]+)\b")
-COMMAND = re.compile(r"\btidings ([a-z]+)\b")
+COMMAND = re.compile(r"\btidings ([a-z]+(?:-[a-z]+)*)\b")
 
 
 def text(pages: list[Path]) -> str:
