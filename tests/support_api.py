@@ -31,11 +31,11 @@ from tidings.model.tenant import Scope, Tenant
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
+from tidings.pipeline.letters import DeadLetters
 from tidings.report.notifications import Reports
 from tidings.telemetry.metrics import CONTENT_TYPE, Metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates
-from tidings.wiring import dead_letters
 
 TENANT = "shop"
 OTHER = "rival"
@@ -233,7 +233,7 @@ def _services(world: World) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
-        letters=dead_letters(store, world.clock),
+        letters=DeadLetters(store, world.clock, random.getrandbits),
         clock=world.clock,
         readiness=readiness,
         metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),

@@ -21,13 +21,14 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept, ReceiptReader
+from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, view
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.wiring import Parts, readings, replaying_of
+from tidings.wiring import Parts, readings
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]
@@ -149,7 +150,7 @@ class Flow:
             self._readings = readings(parts)
         stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
-        replaying = replaying_of(parts)
+        replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
             moved = await schedule.once() + await replaying.once()
             for reader in stages:

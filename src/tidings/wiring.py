@@ -152,14 +152,12 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
     """The reading stages, each topic with its own loop, until `stopping` is set."""
-    schedule = Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics)
-    replaying = replaying_of(parts)
     async with asyncio.TaskGroup() as group:
         for reading in readings(parts):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
-        group.create_task(schedule.run(stopping))
-        group.create_task(replaying.run(stopping))
+        group.create_task(Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+        group.create_task(Replaying(parts.store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(_keep_house(parts, stopping))
 
 
@@ -235,14 +233,6 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
     return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics)
 
 
-def replaying_of(parts: Parts) -> Replaying:
-    """The stage that sends dead letters again."""
-    store = parts.store
-    return Replaying(
-        store.replays, store.letters, store.users, store.cancellations, parts.queue, parts.clock, parts.metrics
-    )
-
-
 def _spare_the_collector() -> None:
     """Collect garbage rarely: batches make many objects and hardly a cycle; else a third of the CPU goes there."""
     gc.collect()
@@ -314,27 +304,13 @@ def services(parts: Parts) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
-        letters=dead_letters(store, parts.clock),
+        letters=DeadLetters(store, parts.clock, secrets.randbits),
         clock=parts.clock,
         readiness=lambda: _readiness(parts),
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         public_url=parts.settings.public_url,
         limits=Limits(max_body_bytes=parts.settings.http.max_body_bytes),
         accepted=parts.metrics.accepted,
-    )
-
-
-def dead_letters(store: Store, clock: Clock) -> DeadLetters:
-    """What the API asks about dead letters."""
-    return DeadLetters(
-        letters=store.letters,
-        replays=store.replays,
-        history=store.history,
-        users=store.users,
-        cancellations=store.cancellations,
-        idempotency=store.idempotency,
-        clock=clock,
-        randomness=secrets.randbits,
     )
 
 

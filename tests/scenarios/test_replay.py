@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support import eventually
-from support_system import System
+from support_system import System, running, settings_for
 
 SMS = {"sms": {"text": "Hello"}}
 COUNT = 12
 RATE = 4
+
+
+@pytest.fixture
+async def system(tmp_path: Path, postgres_dsn: str, brokers: str | None) -> AsyncIterator[System]:
+    """A system that does not spare a failing provider, so that attempts are used up within seconds."""
+    async with running(settings_for(tmp_path, postgres_dsn, brokers, breaker={"least": 10_000})) as started:
+        yield started
 
 
 async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system: System) -> None:

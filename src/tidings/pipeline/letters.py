@@ -16,8 +16,7 @@ from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.policy.letters import WHY, Obstacle, address_of, letter_of, obstacle
 from tidings.ports.clock import Clock
-from tidings.ports.replays import Letters, Replays
-from tidings.ports.store import Cancellations, History, Idempotency, Person, Users
+from tidings.ports.store import Cancellations, Person, Store, Users
 
 NOBODY = Person()
 RESERVATION_LEASE = 30.0
@@ -35,24 +34,8 @@ class Judged(Struct, frozen=True, gc=False):
 class DeadLetters:
     """What the API asks about dead letters and replays."""
 
-    def __init__(
-        self,
-        *,
-        letters: Letters,
-        replays: Replays,
-        history: History,
-        users: Users,
-        cancellations: Cancellations,
-        idempotency: Idempotency,
-        clock: Clock,
-        randomness: Callable[[int], int],
-    ) -> None:
-        self._letters = letters
-        self._replays = replays
-        self._history = history
-        self._users = users
-        self._cancellations = cancellations
-        self._idempotency = idempotency
+    def __init__(self, store: Store, clock: Clock, randomness: Callable[[int], int]) -> None:
+        self._store = store
         self._clock = clock
         self._randomness = randomness
 
@@ -60,16 +43,16 @@ class DeadLetters:
         self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int
     ) -> tuple[list[Judged], UUID | None]:
         """A page, newest first, and the delivery id to go on below (None: no more)."""
-        page = await self._letters.find(tenant, filter, before, limit)
-        return await judge(page.letters, self._users, self._cancellations, self._clock.now()), page.cursor
+        page = await self._store.letters.find(tenant, filter, before, limit)
+        return await judge(page.letters, self._store.users, self._store.cancellations, self._clock.now()), page.cursor
 
     async def get(self, tenant: str, id: UUID) -> Judged:
         """One dead letter, uncertain ones included. Raises NotFound."""
-        record = await self._history.get(tenant, notification_of(id)) if slot_of(id) else None
+        record = await self._store.history.get(tenant, notification_of(id)) if slot_of(id) else None
         letter = None if record is None else letter_of(record, id)
         if letter is None:
             raise NotFound("dead letter", to_text(DELIVERY_PREFIX, id))
-        [judged] = await judge([letter], self._users, self._cancellations, self._clock.now())
+        [judged] = await judge([letter], self._store.users, self._store.cancellations, self._clock.now())
         return judged
 
     async def replay_one(self, key: ApiKey, id: UUID) -> Replay:
@@ -84,7 +67,7 @@ class DeadLetters:
             raise Conflict(judged.obstacle.value, f"this dead letter cannot be replayed: {WHY[judged.obstacle]}")
         chosen = LetterFilter(state=judged.letter.last.state, delivery_id=id)
         replay = self._new(key, chosen, 1, expected=1)
-        await self._replays.add(replay)
+        await self._store.replays.add(replay)
         return replay
 
     async def replay(
@@ -100,7 +83,7 @@ class DeadLetters:
         if idempotency_key is not None:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
-            held = await self._idempotency.reserve(
+            held = await self._store.idempotency.reserve(
                 key.tenant, idempotency_key, digest, [replay.id], replay.created_at, RESERVATION_LEASE
             )
             if held.fingerprint != digest:
@@ -110,27 +93,27 @@ class DeadLetters:
             if not held.fresh and held.answer is not None:
                 return await self.known(key.tenant, UUID(bytes=held.answer)), True
             replay = msgspec.structs.replace(replay, id=held.ids[0])
-        replay = msgspec.structs.replace(replay, expected=await self._letters.count(key.tenant, filter))
-        await self._replays.add(replay)
+        replay = msgspec.structs.replace(replay, expected=await self._store.letters.count(key.tenant, filter))
+        await self._store.replays.add(replay)
         if idempotency_key is not None:
-            await self._idempotency.complete(key.tenant, idempotency_key, replay.id.bytes)
+            await self._store.idempotency.complete(key.tenant, idempotency_key, replay.id.bytes)
         return replay, False
 
     async def known(self, tenant: str, id: UUID) -> Replay:
         """One replay. Raises NotFound."""
-        found = await self._replays.get(tenant, id)
+        found = await self._store.replays.get(tenant, id)
         if found is None:
             raise NotFound("replay", to_text(REPLAY_PREFIX, id))
         return found
 
     async def replays(self, tenant: str, before: UUID | None, limit: int) -> tuple[list[Replay], UUID | None]:
         """Replays, newest first, and the id to go on below (None: no more)."""
-        found = list(await self._replays.list(tenant, before, limit + 1))
+        found = list(await self._store.replays.list(tenant, before, limit + 1))
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def cancel(self, tenant: str, id: UUID) -> Replay:
         """Take no further letters of a replay. Raises NotFound; Conflict when it has ended."""
-        cancelled = await self._replays.cancel(tenant, id, self._clock.now())
+        cancelled = await self._store.replays.cancel(tenant, id, self._clock.now())
         replay = await self.known(tenant, id)
         if not cancelled:
             raise Conflict("already_ended", f"this replay is {replay.state.value}; nothing is left to stop")

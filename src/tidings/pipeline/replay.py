@@ -22,8 +22,7 @@ from tidings.policy.letters import address_of
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
-from tidings.ports.replays import Letters, Replays
-from tidings.ports.store import Cancellations, Users
+from tidings.ports.store import Store
 
 LARGEST_PAGE = 500
 PAGE_SECONDS = 2
@@ -44,20 +43,8 @@ class Replaying:
     whoever states it and however often, and is recorded once.
     """
 
-    def __init__(
-        self,
-        replays: Replays,
-        letters: Letters,
-        users: Users,
-        cancellations: Cancellations,
-        queue: Queue,
-        clock: Clock,
-        meter: Meter,
-    ) -> None:
-        self._replays = replays
-        self._letters = letters
-        self._users = users
-        self._cancellations = cancellations
+    def __init__(self, store: Store, queue: Queue, clock: Clock, meter: Meter) -> None:
+        self._store = store
         self._queue = queue
         self._clock = clock
         self._meter = meter
@@ -81,13 +68,13 @@ class Replaying:
     async def once(self) -> bool:
         """Take one page of the replay that waits longest; False when none waits."""
         now = self._clock.now()
-        replay = await self._replays.claim(now, LEASE)
+        replay = await self._store.replays.claim(now, LEASE)
         if replay is None:
             return False
         started = time.perf_counter()
         limit = min(LARGEST_PAGE, PAGE_SECONDS * replay.per_second)
-        page = await self._letters.find(replay.tenant, replay.filter, replay.position, limit)
-        judged = await judge(page.letters, self._users, self._cancellations, now)
+        page = await self._store.letters.find(replay.tenant, replay.filter, replay.position, limit)
+        judged = await judge(page.letters, self._store.users, self._store.cancellations, now)
         sent = [one for one in judged if one.obstacle is None]
         begin = max(now, replay.next_due)
         if sent:
@@ -105,7 +92,7 @@ class Replaying:
             position=page.cursor,
             next_due=next_due,
         )
-        if not await self._replays.progress(further, max(now, next_due - AHEAD)):
+        if not await self._store.replays.progress(further, max(now, next_due - AHEAD)):
             self._meter.failure("replay", "", "lease_lost")
             _log.warning("a lease was lost", replay=to_text(REPLAY_PREFIX, replay.id))
         self._meter.batch("replay", "", len(judged), time.perf_counter() - started)

@@ -27,10 +27,8 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 async def api() -> AsyncIterator[Api]:
     """The API, and the stage that works on what it is asked for."""
     world = World()
-    store, stopping = world.store, asyncio.Event()
-    replaying = Replaying(
-        store.replays, store.letters, store.users, store.cancellations, world.queue, world.clock, world.metrics
-    )
+    stopping = asyncio.Event()
+    replaying = Replaying(world.store, world.queue, world.clock, world.metrics)
     async with running(world) as api, asyncio.TaskGroup() as group:
         group.create_task(replaying.run(stopping))
         yield api

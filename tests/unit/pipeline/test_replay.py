@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -16,7 +17,8 @@ from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Suppression
 from tidings.model.vocabulary import Channel, State
 from tidings.pipeline.letters import DeadLetters
-from tidings.wiring import dead_letters, replaying_of
+from tidings.pipeline.replay import Replaying
+from tidings.telemetry.metrics import Metrics
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
@@ -34,7 +36,7 @@ def is_down(outbound: AnyDelivery) -> SendResult:
 
 @pytest.fixture
 def desk(flow: Flow) -> DeadLetters:
-    return dead_letters(flow.store, flow.clock)
+    return DeadLetters(flow.store, flow.clock, random.Random(7).getrandbits)
 
 
 async def died(flow: Flow, count: int = 1, **body: Any) -> list[Any]:
@@ -91,7 +93,7 @@ async def test_the_dead_one_is_sent_again_and_once(flow: Flow, desk: DeadLetters
 async def test_asked_for_twice_at_once_it_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     asked = [await desk.replay_one(KEY, id), await replay(desk), await desk.replay_one(KEY, id)]
-    replaying = replaying_of(flow.parts())
+    replaying = Replaying(flow.store, flow.queue, flow.clock, Metrics())
     # All three find the letter still dead: nothing is recorded in between.
     assert [await replaying.once() for _ in range(4)] == [True, True, True, False]
     assert [(await desk.known(TENANT, one.id)).replayed for one in asked] == [1, 1, 1]
@@ -115,7 +117,7 @@ async def test_a_crash_between_put_and_progress_repeats_harmlessly(
 ) -> None:
     ids = await died(flow, 3)
     asked = await replay(desk)
-    replaying = replaying_of(flow.parts())
+    replaying = Replaying(flow.store, flow.queue, flow.clock, Metrics())
 
     async def crash(*_: object) -> bool:
         raise Unavailable("the process died")
@@ -259,6 +261,18 @@ async def test_a_replay_that_fails_is_a_dead_letter_again(flow: Flow, desk: Dead
         judged = await desk.get(TENANT, id)
         assert (judged.letter.last.state, judged.letter.last.attempt) == (State.FAILED, attempt)
     assert sent(flow) == {id: 2}
+
+
+async def test_a_replay_has_all_attempts_anew(flow: Flow, desk: DeadLetters) -> None:
+    [id] = await died(flow)
+    flow.provider(Channel.SMS).answers = is_down
+    await desk.replay_one(KEY, id)
+    await flow.settle()
+    for _ in range(2):
+        await flow.advance(3600)
+    judged = await desk.get(TENANT, id)
+    assert (judged.letter.last.state, judged.letter.last.attempt) == (State.DEAD, 4)
+    assert sent(flow) == {id: 3}
 
 
 async def test_an_idempotency_key_makes_one_replay(flow: Flow, desk: DeadLetters) -> None:
