@@ -29,9 +29,10 @@ def letters_table(letters: Iterable[Mapping[str, Any]]) -> Table:
     table.add_column("to", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("cause", no_wrap=True, overflow="ellipsis", ratio=3)
     for letter in letters:
-        cause = Text(_cause(letter), style=_COLOURS.get(letter["state"], ""))
+        told = " ".join(part for part in (letter["reason"] or letter["state"], letter["provider"]) if part)
+        cause = Text(told, style=_COLOURS.get(letter["state"], ""))
         if letter["obstacle"]:
-            cause = Text(f"{letter['obstacle']}, {cause.plain}", style="dim")
+            cause = Text(f"{letter['obstacle']}, {told}", style="dim")
         table.add_row(letter["id"], f"{moment(letter['ended_at']):%m-%d %H:%M}", Text(letter["address"]), cause)
     return table
 
@@ -70,7 +71,7 @@ def replays_table(replays: Iterable[Mapping[str, Any]]) -> Table:
     table.add_column("replay", no_wrap=True, min_width=30)
     table.add_column("asked", no_wrap=True, min_width=11)
     table.add_column("state", no_wrap=True, min_width=9)
-    table.add_column("replayed", no_wrap=True, justify="right")
+    table.add_column("replayed", no_wrap=True, min_width=8, justify="right")
     table.add_column("which", no_wrap=True, overflow="ellipsis", ratio=1)
     for replay in replays:
         table.add_row(

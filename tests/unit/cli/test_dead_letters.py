@@ -73,7 +73,7 @@ async def test_list_fits_a_terminal_and_keeps_ids_whole(api: Api, tidings: Comma
     assert code == 0
     assert max(len(line) for line in out.splitlines()[:-1]) <= WIDTH
     assert [line.split()[0] for line in out.splitlines() if "dlv_" in line] == ids[::-1]
-    assert "failed at acme" in out
+    assert "no_route acme" in out
     _, out, _ = await tidings("dead-letters", "list", "--limit", "2")
     assert "These are the newest 2" in out
     _, out, _ = await tidings("dead-letters", "list", "--channel", "email")
