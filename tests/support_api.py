@@ -19,6 +19,7 @@ from tidings.api.app import create_app
 from tidings.api.keys import mint
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.api.services import Limits, Services
+from tidings.api.vitals import Vitals
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
@@ -32,6 +33,7 @@ from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.letters import DeadLetters
+from tidings.policy.admission import AdmissionRules
 from tidings.report.notifications import Reports
 from tidings.telemetry.metrics import CONTENT_TYPE, Metrics
 from tidings.templating.renderer import TemplateRenderer
@@ -224,6 +226,7 @@ def _services(world: World) -> Services:
         world.clock,
         random.getrandbits,
         {"signer": (Channel.SMS, signed)},
+        AdmissionRules(),
     )
     return Services(
         accept=accept,
@@ -235,6 +238,7 @@ def _services(world: World) -> Services:
         cancellations=store.cancellations,
         letters=DeadLetters(store, world.clock, random.getrandbits),
         clock=world.clock,
+        vitals=Vitals(store.ping, world.clock),
         readiness=readiness,
         metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),
         accepted=world.metrics.accepted,

@@ -97,6 +97,7 @@ class Flow:
             self.clock,
             self._random_bits,
             readers,
+            self.settings.overload.rules(),
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tidings.model.errors import SettingsError
 from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
+from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
 from tidings.policy.retry import RetryPolicy
 
@@ -133,6 +134,20 @@ class BreakerSettings(_Section):
         )
 
 
+class Overload(_Section):
+    """When the API turns notifications away: bulk at half of what is too much, critical only when memory is full."""
+
+    held: int = Field(default=20_000, ge=1, description="notifications that wait in memory for their commit")
+    lag: float = Field(default=0.5, gt=0, le=0.9, description="seconds that a commit may take")
+    backlog: int = Field(
+        default=50_000, ge=1, description="what waits in the queues; set it to what your workers send in half a minute"
+    )
+
+    def rules(self) -> AdmissionRules:
+        """As the policy wants them."""
+        return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
+
+
 class Telemetry(_Section):
     """Logs."""
 
@@ -150,6 +165,7 @@ class Settings(_Section):
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
     breaker: BreakerSettings = BreakerSettings()
+    overload: Overload = Overload()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
         default={},

@@ -22,6 +22,7 @@ import uvicorn
 
 from tidings.api.app import create_app
 from tidings.api.services import Limits, Services
+from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
@@ -243,7 +244,9 @@ def _spare_the_collector() -> None:
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
     """The HTTP API until `stopping` is set; requests under way are answered first."""
     http = parts.settings.http
-    app = create_app(services(parts))
+    accept = _accept(parts)
+    wired = services(parts, accept)
+    app = create_app(wired)
     config = uvicorn.Config(
         app,
         host=http.host,
@@ -260,12 +263,13 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None
     listening = _listen(http.host, http.port)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     ready({"api": f"http://{http.host}:{listening.getsockname()[1]}"})
+    watching = [asyncio.create_task(part.watch(stopping)) for part in (accept, wired.vitals)]
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     stop.cancel()
     server.should_exit = True
-    await serving
+    await asyncio.gather(serving, *watching)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -280,10 +284,9 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def services(parts: Parts) -> Services:
-    """What the API calls."""
+def _accept(parts: Parts) -> Accept:
     store = parts.store
-    accept = Accept(
+    return Accept(
         queue=parts.queue,
         renderer=parts.renderer,
         idempotency=store.idempotency,
@@ -295,7 +298,13 @@ def services(parts: Parts) -> Services:
             for channel, serving in parts.providers.items()
             for provider in serving
         },
+        rules=parts.settings.overload.rules(),
     )
+
+
+def services(parts: Parts, accept: Accept) -> Services:
+    """What the API calls."""
+    store = parts.store
     return Services(
         accept=accept,
         reports=Reports(store.history, parts.clock),
@@ -306,6 +315,7 @@ def services(parts: Parts) -> Services:
         cancellations=store.cancellations,
         letters=DeadLetters(store, parts.clock, secrets.randbits),
         clock=parts.clock,
+        vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: _readiness(parts),
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         public_url=parts.settings.public_url,

@@ -69,7 +69,7 @@ def create_app(services: Services) -> ASGIApp:
     _tell_problems(resources)
     keyring = Keyring(services.tenants, services.clock)
     hot = Hot(services.accept, keyring, services.limits, services.accepted)
-    return Front(resources, hot, keyring, services.limits)
+    return Front(resources, hot, keyring, services.limits, services.vitals)
 
 
 class _Published:

@@ -16,6 +16,7 @@ from tidings.api import bodies, hot, problems
 from tidings.api.auth import Keyring
 from tidings.api.problems import Refused
 from tidings.api.services import Limits
+from tidings.api.vitals import Vitals
 from tidings.model.errors import TidingsError
 
 REQUEST_ID = "tidings.request_id"
@@ -35,8 +36,11 @@ _log = structlog.get_logger("tidings.api")
 class Front:
     """The ASGI app that the server runs. `resources` is the FastAPI app."""
 
-    def __init__(self, resources: ASGIApp, hot_routes: hot.Hot, keyring: Keyring, limits: Limits) -> None:
+    def __init__(
+        self, resources: ASGIApp, hot_routes: hot.Hot, keyring: Keyring, limits: Limits, vitals: Vitals
+    ) -> None:
         self._resources = resources
+        self._vitals = vitals
         self._count = hot_routes.count
         self._hot = {hot.SINGLE: hot_routes.single, hot.BATCH: hot_routes.batch}
         self._keyring = keyring
@@ -55,11 +59,13 @@ class Front:
             request_id = b"%b%08x" % (self._prefix, next(self._number))
         handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
         try:
-            if handler is None:
-                await self._resource(scope, headers, request_id, receive, send)
-            else:
-                body, answer = await handler(headers, receive)
+            if handler is not None:
+                body, answer = await self._vitals.guard(handler(headers, receive))
                 await _send(send, 202, body, answer, request_id)
+            elif scope["path"].startswith(_RESOURCES):
+                await self._vitals.guard(self._resource(scope, headers, request_id, receive, send))
+            else:
+                await self._resource(scope, headers, request_id, receive, send)
         except bodies.Left:
             return
         except TidingsError as error:

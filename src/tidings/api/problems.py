@@ -19,6 +19,7 @@ from tidings.model.errors import (
     Conflict,
     Invalid,
     NotFound,
+    Overloaded,
     TemplateError,
     TidingsError,
     Unavailable,
@@ -107,7 +108,8 @@ def refusal(error: TidingsError) -> Refused:
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
         case Unavailable():
             wait = str(max(1, round(error.retry_after))).encode()
-            return Refused(503, "unavailable", str(error), headers=[(b"retry-after", wait)])
+            code = "overloaded" if isinstance(error, Overloaded) else "unavailable"
+            return Refused(503, code, str(error), headers=[(b"retry-after", wait)])
         case _:
             return internal()
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tidings.api.vitals import Vitals
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
@@ -89,9 +90,10 @@ def _uncounted(result: str, count: int) -> None:
 class Services:
     """Everything that the app calls.
 
-    `readiness` names each part that is needed with `ok` or what is wrong with it. `metrics` gives the page for
-    Prometheus and its content type; `accepted` counts what the API took (`accepted`) and turned away (`refused`,
-    `unavailable`). `public_url` is the base URL that vendors sign and the documentation shows.
+    `vitals` knows whether the store answers. `readiness` names each part that is needed with `ok` or what is wrong with
+    it. `metrics` gives the page for Prometheus and its content type; `accepted` counts what the API took (`accepted`)
+    and turned away (`refused`, `unavailable`). `public_url` is the base URL that vendors sign and the documentation
+    shows.
     """
 
     accept: Accepts
@@ -103,6 +105,7 @@ class Services:
     cancellations: Cancellations
     letters: DeadLetters
     clock: Clock
+    vitals: Vitals
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]
     public_url: str = "http://127.0.0.1:8400"

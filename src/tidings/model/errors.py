@@ -54,6 +54,10 @@ class Unavailable(TidingsError):
         self.retry_after = retry_after
 
 
+class Overloaded(Unavailable):
+    """There is too much to do already; nothing was taken."""
+
+
 class Unreadable(TidingsError):
     """Bytes from a queue or the store that no version of the reader understands."""
 

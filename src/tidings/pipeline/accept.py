@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
@@ -18,7 +19,9 @@ from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import encode, encode_outcomes
 from tidings.pipeline import requests
+from tidings.pipeline.admission import Admission
 from tidings.pipeline.group_commit import GroupCommit
+from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item, Queue
@@ -64,8 +67,11 @@ class Accept:
         clock: Clock,
         randomness: Callable[[int], int],
         receipt_readers: Mapping[str, tuple[Channel, ReceiptReader]],
+        rules: AdmissionRules,
     ) -> None:
-        self._put = GroupCommit(queue).put
+        commits = GroupCommit(queue)
+        self._put = commits.put
+        self._admission = Admission(queue, commits, clock, rules)
         self._renderer = renderer
         self._idempotency = idempotency
         self._history = history
@@ -79,7 +85,7 @@ class Accept:
         Raises:
             Invalid: nothing was stored.
             Conflict: the idempotency key was used for another body, or its first request is still under way.
-            Unavailable: the queue or the store does not answer.
+            Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
         request = requests.decode_one(body)
         notification = await self._notification(tenant, request, len(body))
@@ -89,7 +95,10 @@ class Accept:
         return Answer((notification.id,))
 
     async def accept_batch(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
-        """Take up to 1,000 requests; each stands for itself. Raises as `accept`, for what spoils the whole batch."""
+        """Take up to 1,000 requests; each stands for itself. Raises as `accept`, for what spoils the whole batch.
+
+        A batch is let in or turned away as its least urgent item is.
+        """
         results: list[Notification | Invalid] = []
         for index, raw in enumerate(requests.decode_batch(body)):
             try:
@@ -121,9 +130,14 @@ class Accept:
             await self._put([Item(topics.OUTCOMES, facts[0].tenant, encode_outcomes(facts))])
         return len(received)
 
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Know how much there is to do, until `stopping` is set."""
+        await self._admission.watch(stopping)
+
     async def _notification(self, tenant: str, request: requests.NotificationRequest, size: int) -> Notification:
         if size > requests.LARGEST:
             raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
+        self._admission.admit(request.priority)
         now = self._clock.now()
         to = requests.recipient(request.to)
         data = requests.json_object(request.data, "$.data")

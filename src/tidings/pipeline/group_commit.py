@@ -1,61 +1,119 @@
 """Concurrent puts share one commit.
 
 While a put is under way the next ones gather; when it ends they go together. So a lone request waits for nobody and a
-busy process commits as seldom as it can, without a timer.
+busy process commits as seldom as it can, without a timer. Nobody waits for longer than `within`: a request that is told
+nothing is repeated by its client, and so is one that is told "later", at less cost for everybody.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
+from tidings.model.errors import Unavailable
 from tidings.ports.queue import Item, Queue
 
 MOST_UNDER_WAY = 2
 MOST_ITEMS = 2_000
+_LOOKS = 4
+"""How often within `within` it is looked for who waits too long."""
+
+
+class _Put:
+    """What one caller put. `since` is the loop's time."""
+
+    __slots__ = ("durable", "items", "since")
+
+    def __init__(self, items: Sequence[Item], durable: asyncio.Future[None], since: float) -> None:
+        self.items = items
+        self.durable = durable
+        self.since = since
 
 
 class GroupCommit:
-    """Puts into one queue for many concurrent callers."""
+    """Puts into one queue for many concurrent callers. `within` is in seconds."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, within: float = 0.9) -> None:
         self._queue = queue
-        self._waiting: list[tuple[Sequence[Item], asyncio.Future[None]]] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._within = within
+        self._waiting: deque[_Put] = deque()
+        self._storing: dict[asyncio.Task[None], list[_Put]] = {}
+        self._looking: asyncio.TimerHandle | None = None
+        self.held = 0
+        """Items that are not known to be durable yet."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the oldest that is not durable yet has waited."""
+        oldest = min((puts[0].since for puts in self._storing.values() if puts), default=None)
+        if oldest is None:
+            oldest = self._waiting[0].since if self._waiting else None
+        return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
 
     async def put(self, items: Sequence[Item]) -> None:
-        """Return when `items` are durable. Raises what `Queue.put` raises."""
-        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((items, durable))
-        if len(self._under_way) < MOST_UNDER_WAY:
-            flushing = asyncio.create_task(self._flush())
-            self._under_way.add(flushing)
-            flushing.add_done_callback(self._under_way.discard)
-        await durable
+        """Return when `items` are durable.
 
-    async def _flush(self) -> None:
+        Raises:
+            Unavailable: they are not known to be, because the queue says so or said nothing in time. They may be.
+        """
+        loop = asyncio.get_running_loop()
+        one = _Put(items, loop.create_future(), loop.time())
+        self._waiting.append(one)
+        self.held += len(items)
+        if len(self._storing) < MOST_UNDER_WAY:
+            together: list[_Put] = []
+            storing = asyncio.create_task(self._store(together))
+            self._storing[storing] = together
+            storing.add_done_callback(self._storing.pop)
+        if self._looking is None:
+            self._looking = loop.call_later(self._within / _LOOKS, self._look)
+        await one.durable
+
+    async def _store(self, together: list[_Put]) -> None:
+        """Store what waits, again and again until nothing does; `together` holds what is being stored."""
         while self._waiting:
-            together = self._take()
-            batch = [item for items, _ in together for item in items]
+            together[:] = self._take()
             try:
-                await self._queue.put(batch)
+                await self._queue.put([item for one in together for item in one.items])
             except BaseException as error:
-                for _, durable in together:
-                    if not durable.done():
-                        durable.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                _tell(together, error if isinstance(error, Exception) else asyncio.CancelledError())
                 if not isinstance(error, Exception):
                     raise
             else:
-                for _, durable in together:
-                    if not durable.done():
-                        durable.set_result(None)
+                _tell(together, None)
+            finally:
+                self.held -= sum(len(one.items) for one in together)
+                together.clear()
 
-    def _take(self) -> list[tuple[Sequence[Item], asyncio.Future[None]]]:
+    def _take(self) -> list[_Put]:
+        together: list[_Put] = []
         size = 0
-        for count, (items, _) in enumerate(self._waiting, 1):
-            size += len(items)
-            if size >= MOST_ITEMS:
-                taken, self._waiting = self._waiting[:count], self._waiting[count:]
-                return taken
-        taken, self._waiting = self._waiting, []
-        return taken
+        while self._waiting and size < MOST_ITEMS:
+            one = self._waiting.popleft()
+            together.append(one)
+            size += len(one.items)
+        return together
+
+    def _look(self) -> None:
+        """Tell those who have waited too long. What was not begun is dropped; what was may become durable."""
+        self._looking = None
+        loop = asyncio.get_running_loop()
+        too_old = loop.time() - self._within
+        while self._waiting and self._waiting[0].since <= too_old:
+            one = self._waiting.popleft()
+            self.held -= len(one.items)
+            _tell([one], Unavailable("the queue is too busy; nothing was stored"))
+        late = [one for puts in self._storing.values() for one in puts if one.since <= too_old]
+        _tell(late, Unavailable("the queue does not answer; send again with the same Idempotency-Key"))
+        if self._waiting or self._storing:
+            self._looking = loop.call_later(self._within / _LOOKS, self._look)
+
+
+def _tell(puts: Sequence[_Put], error: BaseException | None) -> None:
+    for one in puts:
+        if not one.durable.done():
+            if error is None:
+                one.durable.set_result(None)
+            else:
+                one.durable.set_exception(error)

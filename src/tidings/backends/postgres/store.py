@@ -21,8 +21,9 @@ from tidings.backends.postgres.users import PostgresUsers
 class PostgresStore:
     """Everything that ports/store.py names. Made with `open`, on a database that was migrated."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, pulse: ConnectionPool) -> None:
         self._pool = pool
+        self._pulse = pulse
         self.history = PostgresHistory(pool)
         self.schedule = PostgresSchedule(pool)
         self.users = PostgresUsers(pool)
@@ -44,21 +45,28 @@ class PostgresStore:
         """
         pool = await open_pool(dsn, pool_size, "tidings-store", plan_cache_mode="force_generic_plan")
         try:
-            store = cls(pool)
+            # A connection of its own: whether the server answers must not depend on how busy the others are.
+            pulse = await open_pool(dsn, 1, "tidings-pulse")
+        except BaseException:
+            await close_pool(pool)
+            raise
+        store = cls(pool, pulse)
+        try:
             with translated():
                 async with pool.acquire() as connection:
                     await check_queries(connection)
             await store.history.maintain(time.time_ns() // 1_000_000 if now is None else now)
         except BaseException:
-            await close_pool(pool)
+            await store.close()
             raise
         return store
 
     async def ping(self) -> None:
         """Raises Unavailable when the database does not answer."""
         with translated():
-            await self._pool.execute("SELECT 1")
+            await self._pulse.execute("SELECT 1")
 
     async def close(self) -> None:
         """Free the connections."""
+        await close_pool(self._pulse)
         await close_pool(self._pool)

@@ -1,0 +1,101 @@
+"""Concurrent puts share commits, and nobody waits for a queue that says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from support import eventually
+from tidings.model.errors import Unavailable
+from tidings.pipeline.group_commit import MOST_UNDER_WAY, GroupCommit
+from tidings.ports.queue import Item
+
+
+class SlowQueue:
+    """Stores when it is told to."""
+
+    def __init__(self) -> None:
+        self.put_together: list[int] = []
+        self.stored: list[Item] = []
+        self.go_on = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def put(self, items: Sequence[Item]) -> None:
+        self.put_together.append(len(items))
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        self.stored.extend(items)
+
+
+def commits(queue: Any, within: float = 60.0) -> GroupCommit:
+    return GroupCommit(queue, within)
+
+
+def item(number: int) -> Item:
+    return Item("requests.normal", "k", str(number).encode())
+
+
+async def one_by_one(queue: SlowQueue, together: GroupCommit) -> list[asyncio.Task[None]]:
+    """As many puts as may be under way at once."""
+    puts: list[asyncio.Task[None]] = []
+    for number in range(MOST_UNDER_WAY):
+        puts.append(asyncio.create_task(together.put([item(number)])))
+        await eventually(lambda: len(queue.put_together) == len(puts))
+    return puts
+
+
+async def test_those_who_come_while_a_commit_is_under_way_share_the_next() -> None:
+    queue = SlowQueue()
+    together = commits(queue)
+    puts = [*await one_by_one(queue, together), *(asyncio.create_task(together.put([item(at)])) for at in range(20))]
+    await eventually(lambda: together.held == len(puts))
+    assert together.lag >= 0.0
+    queue.go_on.set()
+    await asyncio.gather(*puts)
+    assert queue.put_together == [*[1] * MOST_UNDER_WAY, 20]
+    assert (together.held, together.lag) == (0, 0.0)
+
+
+async def test_a_failure_is_told_to_all_who_shared_it_and_to_nobody_else() -> None:
+    queue = SlowQueue()
+    together = commits(queue)
+    queue.error = Unavailable("gone")
+    queue.go_on.set()
+    with pytest.raises(Unavailable, match="gone"):
+        await together.put([item(1)])
+    queue.error = None
+    await together.put([item(2)])
+    assert together.held == 0
+
+
+async def test_nobody_waits_for_a_queue_that_says_nothing() -> None:
+    queue = SlowQueue()
+    together = commits(queue, within=0.1)
+    puts = await one_by_one(queue, together)
+    late = [asyncio.create_task(together.put([item(number)])) for number in range(10, 15)]
+    results = await asyncio.gather(*puts, *late, return_exceptions=True)
+    assert all(isinstance(result, Unavailable) for result in results)
+    assert "Idempotency-Key" in str(results[0])
+    queue.go_on.set()
+    await eventually(lambda: together.held == 0)
+    stored = {one.body for one in queue.stored}
+    for number, result in zip(range(10, 15), results[MOST_UNDER_WAY:], strict=True):
+        assert "nothing was stored" in str(result)
+        assert item(number).body not in stored
+    await together.put([item(99)])
+    assert queue.stored[-1] == item(99)
+
+
+async def test_a_caller_who_leaves_takes_nobody_along() -> None:
+    queue = SlowQueue()
+    together = commits(queue)
+    leaving, staying = (asyncio.create_task(together.put([item(number)])) for number in range(2))
+    await eventually(lambda: together.held == 2)
+    leaving.cancel()
+    queue.go_on.set()
+    await staying
+    assert len(queue.stored) == 2
