@@ -240,7 +240,7 @@ def _read_answer(stored: bytes) -> tuple[UUID | Invalid, ...]:
 PROMPT = 5_000
 """Milliseconds. Vendors date their receipts in whole seconds; one that comes at once is dated by our own clock."""
 
-_RECEIPT_STEPS = {"opened": 1, "clicked": 2, "replied": 3}
+_RECEIPT_STEPS = {"opened": 1, "clicked": 2, "replied": 3, "complained": 4, "unsubscribed": 5}
 
 
 def _outcome(receipt: Receipt, provider: str, channel: Channel, now: int) -> Outcome:

@@ -295,6 +295,26 @@ async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: Stat
     assert [entry.state for entry in seen.timeline].count(State.UNCERTAIN) == 1
 
 
+@pytest.mark.parametrize("kind", ["complained", "unsubscribed"])
+async def test_who_complains_after_the_delivery_is_left_alone(flow: Flow, kind: str) -> None:
+    await flow.user()
+    first = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    address = "ada@example.com"
+    for receipt in (
+        Receipt(delivery_id(first, 1), TENANT, State.DELIVERED, "delivered"),
+        Receipt(delivery_id(first, 1), TENANT, State.DELIVERED, kind, address=address, suppress=True),
+    ):
+        await flow.with_receipts("email-one", Channel.EMAIL, [receipt]).receipts(
+            "email-one", InboundRequest("", {}, {}, b"")
+        )
+    await flow.settle()
+    second = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    assert (await flow.view(first)).state is State.DELIVERED
+    assert (await flow.view(second)).reason == "address_suppressed"
+
+
 async def test_no_try_is_made_after_expiry(flow: Flow) -> None:
     await flow.user()
     flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy", after=120)
