@@ -18,6 +18,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
     `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
     one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
+    `uncounted` of them used up no try.
     """
 
     id: UUID
@@ -40,6 +41,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     tried: tuple[str, ...] = ()
     first_attempt: int = 1
     pinned: str = ""
+    uncounted: int = 0
 
     @property
     def channel(self) -> Channel:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from tidings.model import topics
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
-from tidings.model.wire import encode
+from tidings.pipeline.deliveries import wait_for
 from tidings.policy.retry import MOST_ATTEMPTS, RetryPolicy, is_throttled, may_retry, retry_at
 
 
@@ -76,7 +75,7 @@ def hold(delivery: Delivery, now: int, due: int, reason: str) -> Outcome:
         now,
         State.DEFERRED,
         reason,
-        wait=_wait(msgspec.structs.replace(delivery, step=delivery.step + 1), due),
+        wait=wait_for(msgspec.structs.replace(delivery, step=delivery.step + 1), due),
     )
 
 
@@ -95,9 +94,10 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
         alternatives=tuple(rest),
         tried=(),
         pinned="",
+        uncounted=0,
     )
     return [
-        msgspec.structs.replace(ending, wait=_wait(successor, now)),
+        msgspec.structs.replace(ending, wait=wait_for(successor, now)),
         fact(successor, now, State.PENDING, Reason.FALLBACK),
     ]
 
@@ -111,14 +111,16 @@ def _again(
     following = _following(tried, result)
     # Another provider can be asked at once; the same one gets the time that it needs.
     due = now if following.tried else _due(tried, result, policy, now, randomness)
-    counted = delivery.attempt - following.first_attempt + 1
-    if not may_retry(counted, policy.attempts, due, delivery.expires_at) or delivery.attempt >= MOST_ATTEMPTS:
+    if (
+        not may_retry(_tries(delivery) - is_throttled(result), policy.attempts, due, delivery.expires_at)
+        or delivery.attempt >= MOST_ATTEMPTS
+    ):
         expired = delivery.expires_at is not None and due >= delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
         reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
         return fall_back(delivery, fact(delivery, now, state, reason, tried.provider, detail=why), now)
     reason = Reason.FALLBACK if following.tried else Reason.RETRY
-    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=_wait(following, due))]
+    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=wait_for(following, due))]
 
 
 def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
@@ -136,15 +138,15 @@ def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
         step=delivery.step + 1,
         tried=(*delivery.tried, tried.provider) if move_on else (),
         pinned=tried.provider if pinned else "",
-        first_attempt=delivery.first_attempt + 1 if is_throttled(result) else delivery.first_attempt,
+        uncounted=delivery.uncounted + is_throttled(result),
     )
+
+
+def _tries(delivery: Delivery) -> int:
+    """How many tries this attempt makes."""
+    return delivery.attempt - delivery.first_attempt - delivery.uncounted + 1
 
 
 def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float) -> int:
     asked = result.after if isinstance(result, Retry) else None
-    tries = tried.delivery.attempt - tried.delivery.first_attempt + 1
-    return retry_at(tries, now, asked, policy.base, policy.cap, randomness)
-
-
-def _wait(delivery: Delivery, due: int) -> Wait:
-    return Wait(due, topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery))
+    return retry_at(_tries(tried.delivery), now, asked, policy.base, policy.cap, randomness)

@@ -221,7 +221,8 @@ def _outbound(kind: type[AnyDelivery], delivery: Delivery, content: RenderedCont
         id=delivery.id,
         tenant=delivery.tenant,
         to=delivery.address.value,
-        idempotency_key=str(delivery.id),
+        # A replay is a new send: a provider that knows the old key would answer with the old result.
+        idempotency_key=str(delivery.id) + (f".{delivery.first_attempt}" if delivery.first_attempt > 1 else ""),
         attempt=delivery.attempt,
         user_id=delivery.user_id,
         name=delivery.name,
