@@ -278,8 +278,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048, reuse_port=False
         )
-        # What is accepted inherits it. asyncio's own loop would set it only on sockets that were made with the protocol's
-        # number; without it an answer's body waits up to 40 ms for the acknowledgement of its head.
+        # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number.
+        # Without it an answer's body waits up to 40 ms for the acknowledgement of its head.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:

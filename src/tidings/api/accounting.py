@@ -6,9 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
-from pydantic import AwareDatetime
 
-from tidings.api.calls import Caller, StrictRoute, answer, answered, instant, operation
+from tidings.api.calls import Caller, Instant, StrictRoute, answer, answered, instant, operation
 from tidings.model.tenant import Scope
 from tidings.report.notifications import TallyView
 
@@ -29,7 +28,7 @@ class TallyAnswer(Struct, frozen=True):
 )
 async def get_tally(
     call: Caller,
-    since: Annotated[AwareDatetime | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
+    since: Annotated[Instant | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
 ) -> Response:
     """The rows of notifications sum up to what was accepted and recorded; nothing is left out."""
     return answer(TallyAnswer(list(await call.services.reports.tally(call.tenant, instant(since)))))

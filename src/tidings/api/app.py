@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from http import HTTPMethod
+from typing import Any, NoReturn
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -30,7 +33,7 @@ from tidings.api import (
 )
 from tidings.api.auth import Keyring
 from tidings.api.front import REQUEST_ID, Front, log_refusal
-from tidings.api.hot import Hot
+from tidings.api.hot import BATCH, SINGLE, Hot
 from tidings.api.problems import Refused
 from tidings.api.services import Services
 from tidings.model.errors import TidingsError
@@ -63,6 +66,8 @@ def create_app(services: Services) -> ASGIApp:
         generate_unique_id_function=lambda route: route.name,
     )
     resources.state.services = services
+    for path, others in _shadowed(_methods()):
+        resources.add_route(path, _refuse_method, methods=others, include_in_schema=False)
     for module in _ROUTERS:
         resources.include_router(module.router)
     _publish_document(resources, services)
@@ -92,14 +97,45 @@ class _Published:
 
     def allowed(self, path: str) -> str | None:
         """The methods of the path, those of the hot routes included; None for a path outside the document."""
-        given = path.split("/")
-        for template, methods in self.document["paths"].items():
-            segments = template.split("/")
-            if len(segments) == len(given) and all(
-                expected == part or expected.startswith("{") for expected, part in zip(segments, given, strict=True)
-            ):
-                return ", ".join(sorted(method.upper() for method in openapi.METHODS if method in methods))
-        return None
+        paths = self.document["paths"]
+        # The path with the fewest parameters is meant.
+        fitting = sorted((template for template in paths if _fits(template, path)), key=lambda found: found.count("{"))
+        if not fitting:
+            return None
+        return ", ".join(sorted(method.upper() for method in openapi.METHODS if method in paths[fitting[0]]))
+
+
+def _fits(template: str, path: str) -> bool:
+    """Whether the path, or a template that is as narrow, is one of this template's."""
+    expected, given = template.split("/"), path.split("/")
+    return len(expected) == len(given) and all(
+        part == segment or segment.startswith("{") for segment, part in zip(expected, given, strict=True)
+    )
+
+
+def _methods() -> Mapping[str, set[str]]:
+    """The methods of each path, those of the hot routes included."""
+    methods = {SINGLE: {"POST"}, BATCH: {"POST"}}
+    for module in _ROUTERS:
+        for route in module.router.routes:
+            if isinstance(route, APIRoute):
+                methods.setdefault(route.path, set()).update(route.methods or ())
+    return methods
+
+
+def _shadowed(methods: Mapping[str, set[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Paths that fit another one's template too, each with the methods that it does not have.
+
+    A path that is written out is meant before one with a parameter (OpenAPI 3.1, "Path Templating Matching"), whatever
+    the method: else `PUT /v1/users/batch` would store a user with the id `batch`.
+    """
+    for path, own in methods.items():
+        if any(other != path and _fits(other, path) for other in methods):
+            yield path, sorted(set(HTTPMethod) - own)
+
+
+async def _refuse_method(_: Request) -> NoReturn:
+    raise HTTPException(405)
 
 
 def _publish_document(resources: FastAPI, services: Services) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 from fastapi import Depends, Path, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
 
-from tidings.api import cursors
+from tidings.api import cursors, problems
 from tidings.api.auth import require
 from tidings.api.front import BODY, CALLER
 from tidings.api.services import Services
@@ -76,17 +79,44 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route of the resource API."""
+    """A route of the resource API. What the query string says beside the declared parameters is refused."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         """FastAPI's handler, fed with what the front decoded."""
         handler = super().get_route_handler()
+        declared = dict(_query_parameters(self.dependant))
 
         async def strict(request: Request) -> Response:
+            if request.scope["query_string"]:
+                _check_query(request, declared)
             response: Response = await handler(StrictRequest(request.scope, request.receive))
             return response
 
         return strict
+
+
+def _query_parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """Each query parameter's name, and whether it takes more than one value."""
+    for field in dependant.query_params:
+        yield field.alias, _takes_many(field.field_info.annotation)
+    for inner in dependant.dependencies:
+        yield from _query_parameters(inner)
+
+
+def _takes_many(annotation: Any) -> bool:
+    return get_origin(annotation) in {list, set, tuple, frozenset} or any(map(_takes_many, get_args(annotation)))
+
+
+def _check_query(request: Request, declared: dict[str, bool]) -> None:
+    """Raises Refused (400): a filter with a typo, or with a second value, must not silently list something else."""
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in declared:
+            raise problems.unknown_parameter(name, declared)
+        if name in seen and not declared[name]:
+            detail = f"{name} is given more than once; give one value"
+            raise problems.Refused(400, "repeated_parameter", detail, parameter=name)
+        seen.add(name)
 
 
 def services_of(request: Request) -> Services:
@@ -114,6 +144,19 @@ UserId = Annotated[
 NotificationId = Annotated[
     str, Path(description="a notification's id", examples=["ntf_01k00000000000000000000000"], max_length=64)
 ]
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(value: Any) -> Any:
+    """The text, if it is a time as it must be written; the web framework would take a bare number for one too."""
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        raise PydanticCustomError(
+            "datetime_parsing", "write the time with its offset: 2026-01-31T09:00:00Z or …%2B01:00 (the + escaped)"
+        )
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 Limit = Annotated[int | None, Query(ge=1, le=200, description="how many items at most", examples=[20])]
 Cursor = Annotated[str | None, Query(description="`next` of the page before; leave it out for the first page")]
 
@@ -123,6 +166,7 @@ def operation(
     summary: str,
     *,
     takes: type[Struct] | None = None,
+    required: bool = True,
     body: Any = None,
     answers: Any = None,
     before: Sequence[str] = (),
@@ -131,9 +175,9 @@ def operation(
 ) -> dict[str, Any]:
     """The arguments of a route's decorator.
 
-    `scope` is what the API key must have. `takes` is the body's struct, where FastAPI does not know it. `body` is the
-    example of the request, `answers` that of the answer; `before` names what must be sent first for the example to
-    work, `path` the values that its path parameters have.
+    `scope` is what the API key must have. `takes` is the body's struct, where FastAPI does not know it, and `required`
+    says whether there must be one. `body` is the example of the request, `answers` that of the answer; `before` names
+    what must be sent first for the example to work, `path` the values that its path parameters have.
     """
 
     async def permitted(request: Request) -> None:
@@ -143,7 +187,7 @@ def operation(
     if body is not None:
         extra["requestBody"] = {"content": {"application/json": {"example": body}}}
     if takes is not None:
-        extra["requestBody"]["required"] = True
+        extra["requestBody"]["required"] = required
         extra["requestBody"]["content"]["application/json"]["schema"] = {
             "$ref": f"#/components/schemas/{takes.__name__}"
         }

@@ -60,6 +60,8 @@ class Front:
         handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             if handler is not None:
+                if scope["query_string"]:
+                    hot.refuse_parameters(scope["query_string"])
                 body, answer = await self._vitals.guard(handler(headers, receive))
                 await _send(send, 202, body, answer, request_id)
             elif scope["path"].startswith(_RESOURCES):

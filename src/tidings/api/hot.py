@@ -6,6 +6,7 @@ A request costs about what the server itself costs: no framework, one dictionary
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -99,6 +100,12 @@ class Hot:
         body = await bodies.read(receive, headers, limit)
         bodies.check_encoding(body)
         return caller.tenant, body, key
+
+
+def refuse_parameters(query: bytes) -> None:
+    """Raises Refused (400) for a query string that names anything: the hot routes take no parameter."""
+    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        raise problems.unknown_parameter(name, ())
 
 
 def _item(result: UUID | Invalid) -> BatchItem:

@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tidings.api.calls import Caller, Cursor, Limit, Shape, StrictRoute, UserId, operation
 from tidings.api.users import known_user
@@ -71,7 +71,18 @@ class CountAnswer(Shape):
 class MarkRequest(Shape):
     """Which items: some by `ids`, or `all` of them."""
 
-    ids: list[str] | None = Field(default=None, description=f"at most {MOST_IDS}")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "all": {"const": False}}},
+                {"required": ["all"], "properties": {"ids": {"type": "null"}, "all": {"const": True}}},
+            ]
+        }
+    )
+
+    ids: list[str] | None = Field(
+        default=None, description=f"at most {MOST_IDS}", json_schema_extra={"maxItems": MOST_IDS}
+    )
     all: bool = False
 
 

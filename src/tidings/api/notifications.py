@@ -6,9 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from msgspec import Struct
-from pydantic import AwareDatetime
 
-from tidings.api.calls import Caller, Cursor, Limit, NotificationId, StrictRoute, answer, answered, instant, operation
+from tidings.api.calls import (
+    Caller,
+    Cursor,
+    Instant,
+    Limit,
+    NotificationId,
+    StrictRoute,
+    answer,
+    answered,
+    instant,
+    operation,
+)
 from tidings.api.problems import Refused
 from tidings.model.history import HistoryFilter
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
@@ -47,8 +57,8 @@ async def list_notifications(
     user_id: Annotated[str | None, Query(max_length=200, description="of this user", examples=["demo"])] = None,
     state: Annotated[State | None, Query(description="in this state")] = None,
     category: Annotated[str | None, Query(max_length=64, description="of this category")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="accepted before this time (RFC 3339)")] = None,
+    since: Annotated[Instant | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
+    until: Annotated[Instant | None, Query(description="accepted before this time (RFC 3339)")] = None,
     cursor: Cursor = None,
     limit: Limit = None,
 ) -> Response:

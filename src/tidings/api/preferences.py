@@ -39,6 +39,10 @@ class PreferencesShape(Shape):
         default={},
         description="for a category (or * for every one) the channels that are refused, or all",
         examples=[{"marketing": "all", "social": ["email", "sms"]}],
+        json_schema_extra={
+            "maxProperties": MOST_CATEGORIES,
+            "propertyNames": {"anyOf": [{"const": EVERY_CATEGORY}, {"pattern": NAME}]},
+        },
     )
     quiet_hours: QuietHoursShape | None = None
     muted: bool = Field(default=False, description="refuse everything that is not critical")

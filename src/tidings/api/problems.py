@@ -6,7 +6,8 @@ path of the culprit in the body, `parameter` its name when it stands in the URL 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,8 @@ MEDIA_TYPE = "application/problem+json"
 _BAD_REQUEST = frozenset({"malformed_json", "invalid_cursor", "invalid_idempotency_key"})
 _UNPROCESSABLE_CONFLICTS = frozenset({"idempotency_key_reused"})
 _encoder = msgspec.json.Encoder()
+_SHOWN = 100
+"""How many characters of a caller's own text an answer repeats."""
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
@@ -123,6 +126,17 @@ def of_status(status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] =
     """A refusal that the web framework made by itself (no such route, method not allowed)."""
     phrase = HTTPStatus(status).phrase
     return Refused(status, phrase.lower().replace(" ", "_").replace("-", "_"), detail, headers=headers)
+
+
+def unknown_parameter(name: str, known: Collection[str]) -> Refused:
+    """The refusal of a query parameter that the operation does not have; `known` are those that it has."""
+    shown = name[:_SHOWN]
+    near = difflib.get_close_matches(shown, known, n=1)
+    if near:
+        hint = f"; did you mean {near[0]}?"
+    else:
+        hint = f"; possible: {', '.join(sorted(known))}" if known else "; this operation takes none"
+    return Refused(400, "unknown_parameter", f"there is no query parameter {shown!r} here{hint}", parameter=shown)
 
 
 def of_item(error: TidingsError) -> Problem:

@@ -29,7 +29,7 @@ class SuppressionRequest(Shape):
     """An address to be left alone."""
 
     channel: ChannelName
-    address: str = Field(description="an email address, a phone number in E.164 or a device token")
+    address: str = Field(min_length=1, description="an email address, a phone number in E.164 or a device token")
     reason: str = Field(default="by_hand", pattern=_REASON, description="why, in one word", examples=["bounced"])
 
 

@@ -23,6 +23,11 @@ router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=Stric
 _LISTING = "templates"
 _MOST_VERSIONS = 1_000_000
 
+WholeNumber = Annotated[
+    float, msgspec.Meta(ge=1, le=_MOST_VERSIONS, multiple_of=1, extra_json_schema={"type": "integer"})
+]
+"""A version's number in a body. JSON does not tell 2 from 2.0, and some clients write the latter."""
+
 
 class TemplateVariable(Variable, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A declared variable of a template. `example` is used by previews that are given no data."""
@@ -50,13 +55,13 @@ class TemplateRequest(VersionRequest, frozen=True, forbid_unknown_fields=True, k
 class PublishRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Which version is sent from now on."""
 
-    version: Annotated[int, msgspec.Meta(ge=1, le=_MOST_VERSIONS)]
+    version: WholeNumber
 
 
 class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What to show: a `version` (or the newest), for a reader of `locale`, with `data` (or the examples)."""
 
-    version: Annotated[int, msgspec.Meta(ge=1, le=_MOST_VERSIONS)] | None = None
+    version: WholeNumber | None = None
     locale: str | None = None
     data: dict[str, Any] | None = None
 
@@ -184,7 +189,7 @@ async def get_version(call: Caller, name: TemplateName, version: VersionNumber) 
 async def publish_version(call: Caller, name: TemplateName, request: Request) -> Response:
     """What is accepted from now on uses it, everywhere within a second. Any version will do, older ones too."""
     wanted = read(request, PublishRequest)
-    return answer(await call.services.templates.publish(call.tenant, name, wanted.version))
+    return answer(await call.services.templates.publish(call.tenant, name, int(wanted.version)))
 
 
 @router.post(
@@ -202,12 +207,13 @@ async def roll_back(call: Caller, name: TemplateName) -> Response:
     "/{name}/preview",
     response_class=Response,
     responses=answered(Preview, "The preview"),
-    **operation(Scope.READ, "Preview a template", takes=PreviewRequest, body={"locale": "pt-BR"}),
+    **operation(Scope.READ, "Preview a template", takes=PreviewRequest, required=False, body={"locale": "pt-BR"}),
 )
 async def preview_template(call: Caller, name: TemplateName, request: Request) -> Response:
     """Every channel as a reader of the locale would get it, with the size and segments of a text message."""
     wanted = read(request, PreviewRequest)
-    shown = await call.services.templates.preview(call.tenant, name, wanted.version, wanted.locale, wanted.data)
+    version = None if wanted.version is None else int(wanted.version)
+    shown = await call.services.templates.preview(call.tenant, name, version, wanted.locale, wanted.data)
     return answer(shown)
 
 

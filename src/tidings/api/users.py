@@ -24,6 +24,8 @@ from tidings.report.notifications import rfc3339
 router = APIRouter(prefix="/v1/users", tags=["Users"], route_class=StrictRoute)
 
 MOST_ATTRIBUTE_BYTES = 16_384
+_RESERVED = "batch"
+"""`/v1/users/batch` is an operation: nobody could read or delete a user of that name."""
 _USER_ID = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _LONE = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
 
@@ -33,7 +35,11 @@ class ProfileShape(Shape):
 
     email: str | None = Field(default=None, description="an email address", examples=["ada@example.com"])
     phone: str | None = Field(default=None, description="a phone number in E.164", examples=["+4930901820"])
-    devices: list[str] = Field(default=[], description=f"device tokens for push, at most {MOST_DEVICES}")
+    devices: list[str] = Field(
+        default=[],
+        description=f"device tokens for push, at most {MOST_DEVICES}",
+        json_schema_extra={"maxItems": MOST_DEVICES},
+    )
     locale: str | None = Field(default=None, description="a BCP 47 language tag", examples=["de-DE"])
     timezone: str | None = Field(default=None, description="an IANA timezone", examples=["Europe/Berlin"])
     name: str | None = Field(default=None, description="the person's name, one line", examples=["Ada Lovelace"])
@@ -203,4 +209,6 @@ def _read_item(raw: Any, path: str) -> tuple[str, Profile, Preferences | None]:
         raise Refused(422, code, detail, path=where) from error
     if not _USER_ID.fullmatch(item.user_id):
         raise Invalid("invalid_name", "a user_id is 1 to 200 characters without control characters", f"{path}.user_id")
+    if item.user_id == _RESERVED:
+        raise Invalid("invalid_name", f"a user cannot be called {_RESERVED!r}", f"{path}.user_id")
     return item.user_id, profile_of(item, path), _preferences(item, f"{path}.preferences")

@@ -101,7 +101,7 @@ def explain(error: Exception) -> Invalid:
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
     if "RFC3339" in what:
-        return Invalid("wrong_type", "write the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
+        return Invalid("invalid_time", "write the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
     return Invalid("wrong_type", what, path)
 
 
@@ -179,7 +179,7 @@ def literal(content: Content) -> Content:
             if not text.strip() and name != "subject":
                 raise Invalid("empty", "this must not be empty", path)
     if content.email is not None and content.email.text is None and content.email.html is None:
-        raise Invalid("missing_field", "an email needs text, html or both", "$.content.email")
+        raise Invalid("missing_content", "an email needs text, html or both", "$.content.email")
     return content
 
 

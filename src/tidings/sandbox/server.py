@@ -116,7 +116,7 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     plug = socket.socket(family, socket.SOCK_STREAM)
     try:
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What is accepted inherits it; asyncio's own loop leaves it unset on sockets made without the protocol's number.
+        # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number.
         plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plug.bind((host, port))
         plug.listen(_BACKLOG)
