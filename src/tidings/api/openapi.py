@@ -70,8 +70,8 @@ export TIDINGS_API_KEY=tk_…
   stands in our log and in the header `X-Request-Id`, which you may choose yourself.
 - **Listings** go on with `next` as `cursor`.
 - Times are RFC 3339 with an offset.
-- A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that a
-  typo does not go unnoticed. Of a name that is repeated in a JSON object the last value counts.
+- A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that
+  a typo does not go unnoticed. Of a name that is repeated in a JSON object the last value counts.
 """
 
 
