@@ -7,15 +7,15 @@ import contextlib
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from pyreqwest.client import Client, ClientBuilder
 
 from support import eventually
 from tidings.api.app import create_app
+from tidings.api.connections import Bounds, Server
 from tidings.api.keys import mint
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.api.services import Limits, Services
@@ -65,6 +65,7 @@ class World:
     parts: dict[str, str] = field(default_factory=lambda: {"store": "ok", "queue": "ok"})
     received: list[InboundRequest] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
+    bounds: Bounds = field(default=Bounds())
     limits: Limits = field(default=Limits(max_body_bytes=100_000, max_batch_bytes=400_000))
 
     def __post_init__(self) -> None:
@@ -74,8 +75,9 @@ class World:
 class Api:
     """A client with one API key."""
 
-    def __init__(self, world: World, services: Services, client: Client, url: str) -> None:
+    def __init__(self, world: World, services: Services, server: Server, client: Client, url: str) -> None:
         self.world = world
+        self.server = server
         self.services = services
         self.url = url
         self._client = client
@@ -167,13 +169,12 @@ async def running(world: World | None = None) -> AsyncIterator[Api]:
     await services.templates.publish(TENANT, DEMO_TEMPLATE, version.version)
     with _socket() as listening:
         port = listening.getsockname()[1]
-        config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="off", ws="none")
-        server = _Server(config)
+        server = Server(create_app(services), world.bounds)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             await eventually(lambda: server.started)
             async with ClientBuilder().no_proxy().follow_redirects(False).build() as client:
-                yield Api(world, services, client, f"http://127.0.0.1:{port}")
+                yield Api(world, services, server, client, f"http://127.0.0.1:{port}")
         finally:
             server.should_exit = True
             await serving
@@ -189,13 +190,6 @@ def _demo_template() -> TemplateVersion:
     )
     variables = {name: Variable(example=ORDER["data"][name]) for name in ("name", "order")}
     return TemplateVersion(DEMO_TEMPLATE, 0, {"en": content}, variables=variables)
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to pytest."""
-        yield
 
 
 def _socket() -> socket.socket:

@@ -44,6 +44,16 @@ class Http(_Section):
         default=None, description="the base URL that vendors and browsers reach; without it, host and port"
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
+    max_header_bytes: int = Field(
+        default=16_384, ge=1024, description="a longer request line with its headers is refused with 431"
+    )
+    max_connections: int = Field(default=2_000, ge=1, description="more at once in one process are refused with 503")
+    header_timeout: float = Field(
+        default=10.0, gt=0, description="seconds until the headers must have arrived, else 408"
+    )
+    body_timeout: float = Field(
+        default=60.0, gt=0, description="seconds until the body must have arrived, else 408; or an answer was taken"
+    )
 
     @property
     def local_url(self) -> str:

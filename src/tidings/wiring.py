@@ -18,9 +18,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
-
 from tidings.api.app import create_app
+from tidings.api.connections import Bounds, Server, allow_files
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
@@ -246,20 +245,14 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None
     http = parts.settings.http
     accept = _accept(parts)
     wired = services(parts, accept)
-    app = create_app(wired)
-    config = uvicorn.Config(
-        app,
-        host=http.host,
-        port=http.port,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=20,
+    bounds = Bounds(
+        max_connections=http.max_connections,
+        max_header_bytes=http.max_header_bytes,
+        header_timeout=http.header_timeout,
+        body_timeout=http.body_timeout,
     )
-    server = _Server(config)
+    allow_files(http.max_connections)
+    server = Server(create_app(wired), bounds)
     listening = _listen(http.host, http.port)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     ready({"api": f"http://{http.host}:{listening.getsockname()[1]}"})
@@ -401,11 +394,3 @@ async def _keep_house(parts: Parts, stopping: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(3600):
                 await stopping.wait()
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to `run`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
