@@ -66,7 +66,7 @@ class World:
     received: list[InboundRequest] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     bounds: Bounds = field(default=Bounds())
-    limits: Limits = field(default=Limits(max_body_bytes=100_000, max_batch_bytes=400_000))
+    limits: Limits = field(default=Limits(max_body_bytes=100_000, max_batch_bytes=400_000, max_bodies_bytes=600_000))
 
     def __post_init__(self) -> None:
         self.queue = MemoryQueue(MemoryBroker(self.clock))

@@ -44,6 +44,9 @@ class Http(_Section):
         default=None, description="the base URL that vendors and browsers reach; without it, host and port"
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
+    max_bodies_bytes: int = Field(
+        default=268_435_456, ge=16_777_216, description="bodies under way that are together larger are refused with 503"
+    )
     max_header_bytes: int = Field(
         default=16_384, ge=1024, description="a longer request line with its headers is refused with 431"
     )

@@ -316,7 +316,9 @@ def services(parts: Parts, accept: Accept) -> Services:
         readiness=lambda: _readiness(parts),
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         public_url=parts.settings.public_url,
-        limits=Limits(max_body_bytes=parts.settings.http.max_body_bytes),
+        limits=Limits(
+            max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes
+        ),
         accepted=parts.metrics.accepted,
     )
 

@@ -239,6 +239,25 @@ async def test_requests_that_wait_on_one_connection_are_bounded(api: Api) -> Non
     assert answer.count(b"HTTP/1.1 200") == MOST_WAITING
 
 
+async def test_bodies_under_way_have_so_much_room_together() -> None:
+    batch = "/v1/notifications/batch"
+    body = json.dumps({"notifications": [SMS] * 5_000}).encode()
+    async with running() as api, line(api) as first:
+        limits = api.world.limits
+        assert limits.max_bodies_bytes / 2 < len(body) < limits.max_batch_bytes
+        request = await post(api, f"Content-Length: {len(body)}", "Connection: close", path=batch) + body
+        await first.say(request[:-1])
+        room: Any = api.server.config.app
+        await eventually(lambda: room._room._free == limits.max_bodies_bytes - len(body) + 1)
+        answer = await speak(api, request)
+        told(answer, 503, "unavailable")
+        assert b"retry-after: 1" in answer
+        await first.say(request[-1:])
+        assert b'"code":"batch_size"' in await first.hear()
+        assert b'"code":"batch_size"' in await speak(api, request)
+        assert room._room._free == limits.max_bodies_bytes
+
+
 # Ambiguous, malformed
 
 SMUGGLED = {

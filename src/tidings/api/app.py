@@ -32,6 +32,7 @@ from tidings.api import (
     users,
 )
 from tidings.api.auth import Keyring
+from tidings.api.bodies import Room
 from tidings.api.front import REQUEST_ID, Front, log_refusal
 from tidings.api.hot import BATCH, SINGLE, Hot
 from tidings.api.problems import Refused
@@ -73,8 +74,9 @@ def create_app(services: Services) -> ASGIApp:
     _publish_document(resources, services)
     _tell_problems(resources)
     keyring = Keyring(services.tenants, services.clock)
-    hot = Hot(services.accept, keyring, services.limits, services.accepted)
-    return Front(resources, hot, keyring, services.limits, services.vitals)
+    room = Room(services.limits.max_bodies_bytes)
+    hot = Hot(services.accept, keyring, services.limits, room, services.accepted)
+    return Front(resources, hot, keyring, services.limits, room, services.vitals)
 
 
 class _Published:

@@ -21,11 +21,30 @@ class Left(Exception):
     """The client went away before its request was complete: nobody is there to be answered."""
 
 
-async def read(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+class Room:
+    """How many bytes of bodies that come in parts may be in memory at once, those of all connections together."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> None:
+        """Raises Refused (503) when there is not enough."""
+        if size > self._free:
+            detail = "too many large requests are under way; send it again in a moment"
+            raise Refused(503, "unavailable", detail, headers=[(b"retry-after", b"1"), (b"connection", b"close")])
+        self._free -= size
+
+    def give_back(self, size: int) -> None:
+        """The end of as much as was taken."""
+        self._free += size
+
+
+async def read(receive: Receive, headers: dict[bytes, bytes], limit: int, room: Room) -> bytes:
     """The whole body, of at most `limit` bytes.
 
     Raises:
-        Refused: 413, after the rest was read and discarded (or with `Connection: close` where that is too much).
+        Refused: 413, after the rest was read and discarded (or with `Connection: close` where that is too much);
+            503 when there is no room for it.
         Left: the connection ended first.
     """
     announced = headers.get(b"content-length")
@@ -38,17 +57,26 @@ async def read(receive: Receive, headers: dict[bytes, bytes], limit: int) -> byt
     body = _part(message)
     if not message.get("more_body", False) and len(body) <= limit:
         return body
-    parts = [body]
-    size = len(body)
-    while message.get("more_body", False) and size <= limit:
-        message = await receive()
-        parts.append(_part(message))
-        size += len(parts[-1])
-    if size > limit:
-        parts.clear()
-        finished = not message.get("more_body", False) or await _discard(receive, size)
-        raise _too_large(limit, closing=not finished)
-    return b"".join(parts)
+    return await _gather(receive, message, limit, room)
+
+
+async def _gather(receive: Receive, message: Message, limit: int, room: Room) -> bytes:
+    """The body that begins with the message and goes on."""
+    parts = [_part(message)]
+    size = taken = 0
+    try:
+        while (size := size + len(parts[-1])) <= limit:
+            room.take(size - taken)
+            taken = size
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await receive()
+            parts.append(_part(message))
+    finally:
+        room.give_back(taken)
+    parts.clear()
+    finished = not message.get("more_body", False) or await _discard(receive, size)
+    raise _too_large(limit, closing=not finished)
 
 
 def check_type(headers: dict[bytes, bytes]) -> None:

@@ -37,7 +37,13 @@ class Front:
     """The ASGI app that the server runs. `resources` is the FastAPI app."""
 
     def __init__(
-        self, resources: ASGIApp, hot_routes: hot.Hot, keyring: Keyring, limits: Limits, vitals: Vitals
+        self,
+        resources: ASGIApp,
+        hot_routes: hot.Hot,
+        keyring: Keyring,
+        limits: Limits,
+        room: bodies.Room,
+        vitals: Vitals,
     ) -> None:
         self._resources = resources
         self._vitals = vitals
@@ -45,6 +51,7 @@ class Front:
         self._hot = {hot.SINGLE: hot_routes.single, hot.BATCH: hot_routes.batch}
         self._keyring = keyring
         self._limits = limits
+        self._room = room
         self._prefix = b"req_" + secrets.token_hex(6).encode()
         self._number = itertools.count(1)
 
@@ -90,7 +97,7 @@ class Front:
                 scope[CALLER] = await self._keyring.key(headers.get(b"authorization"))
             if "\0" in path or b"%00" in scope["query_string"]:
                 raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
-            body = await bodies.read(receive, headers, self._limits.max_body_bytes)
+            body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._room)
             if body and not for_vendors and scope["method"] not in _WITHOUT_BODY:
                 bodies.check_type(headers)
                 scope[BODY] = bodies.decode(body)

@@ -59,11 +59,14 @@ class Acceptance(msgspec.Struct, frozen=True):
 class Hot:
     """Answers the hot routes."""
 
-    def __init__(self, accept: Accepts, keyring: Keyring, limits: Limits, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, accept: Accepts, keyring: Keyring, limits: Limits, room: bodies.Room, count: Callable[[str, int], None]
+    ) -> None:
         self._accept = accept
         self.count = count
         self._keyring = keyring
         self._limits = limits
+        self._room = room
         self._encode = msgspec.json.Encoder().encode
 
     async def single(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
@@ -97,7 +100,7 @@ class Hot:
         require(caller, Scope.SEND)
         bodies.check_type(headers)
         key = _idempotency_key(headers.get(b"idempotency-key"))
-        body = await bodies.read(receive, headers, limit)
+        body = await bodies.read(receive, headers, limit, self._room)
         bodies.check_encoding(body)
         return caller.tenant, body, key
 

@@ -71,12 +71,14 @@ class Reads(Protocol):
 class Limits(Struct, frozen=True):
     """How much a request may ask for.
 
-    `max_body_bytes` bounds every body but the batch's, `max_batch_bytes` that one. `max_items` is how many users one
-    batch may hold, `page` and `max_page` how many items a listing gives when nothing is said, and at most.
+    `max_body_bytes` bounds every body but the batch's, `max_batch_bytes` that one, `max_bodies_bytes` all that are
+    being read in parts at once. `max_items` is how many users one batch may hold, `page` and `max_page` how many items
+    a listing gives when nothing is said, and at most.
     """
 
     max_body_bytes: int = 1_048_576
     max_batch_bytes: int = 8_388_608
+    max_bodies_bytes: int = 268_435_456
     max_items: int = 1_000
     page: int = 50
     max_page: int = 200
