@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from support import unique
 from support_stores import NOW, notification
 from tidings.model.history import InboxItem
+from tidings.model.ids import delivery_id
+from tidings.model.outcome import Outcome
 from tidings.model.user import Address, Preferences, Profile, QuietHours, Suppression, User
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, State
+from tidings.policy.addresses import identity
 from tidings.ports.store import Person, Store
 
 ANN = Profile(
@@ -105,12 +110,44 @@ async def test_the_list_goes_by_channel_and_value_in_pages(store: Store, tenant:
     ]
     await store.users.suppress(listed)
     await store.users.suppress([Suppression(unique("other"), Address(Channel.SMS, "a"), "foreign", NOW)])
-    wanted = sorted(listed, key=lambda entry: (entry.address.channel.value, entry.address.value))
+    known = [structs.replace(entry, address=identity(entry.address)) for entry in listed]
+    wanted = sorted(known, key=lambda entry: (entry.address.channel.value, entry.address.value))
     got: list[Suppression] = []
     while page := await store.users.suppressions(tenant, got[-1].address if got else None, 5):
         assert len(page) <= 5
         got += page
     assert got == wanted
+
+
+SPELLINGS = [
+    (Channel.EMAIL, ["Ada@Example.com", "ada@example.com", "ADA@EXAMPLE.COM"]),
+    (Channel.EMAIL, ["a\u0301da@bücher.example", "\u00e1da@bücher.example", "Áda@xn--bcher-kva.example"]),
+    (Channel.SMS, ["+4930901820", "+49 (0)30 901820", "+49-30-901820"]),
+]
+
+
+@pytest.mark.parametrize(("channel", "spellings"), SPELLINGS)
+async def test_the_list_sees_one_address_in_all_of_its_spellings(
+    store: Store, tenant: str, channel: Channel, spellings: list[str]
+) -> None:
+    all_of_them = [(tenant, Address(channel, value)) for value in spellings]
+    for _, spelled in all_of_them:
+        await store.users.suppress([Suppression(tenant, spelled, "bounced", NOW)])
+        assert await store.users.suppressed(all_of_them) == dict.fromkeys(all_of_them, "bounced")
+        assert len(await store.users.suppressions(tenant, None, 10)) == 1
+        for _, other in all_of_them:
+            assert await store.users.unsuppress(tenant, other) is (other == all_of_them[0][1])
+
+
+async def test_a_fact_suppresses_all_spellings_of_its_address(store: Store, tenant: str) -> None:
+    sent = notification(tenant)
+    gone = Address(Channel.EMAIL, "ADA@example.com")
+    delivery = delivery_id(sent.id, 1)
+    planned = Outcome(sent.id, tenant, NOW, State.PENDING, notification=sent)
+    bounced = Outcome(delivery, tenant, NOW, State.FAILED, attempt=1, reason="bounced", address=gone, suppress=True)
+    await store.history.append([planned, bounced])
+    asked = (tenant, Address(Channel.EMAIL, "Ada@example.com"))
+    assert await store.users.suppressed([asked]) == {asked: "bounced"}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

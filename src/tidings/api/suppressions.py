@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -95,14 +96,11 @@ async def remove_suppression(
 
 
 async def _remove(call: Call, channel: Channel, text: str) -> bool:
-    """An address is found as it was stored, or as the checks would store it today."""
-    if await call.services.users.unsuppress(call.tenant, Address(channel, text)):
-        return True
-    try:
-        checked = _address(channel, text, "$")
-    except Invalid:
-        return False
-    return checked.value != text and await call.services.users.unsuppress(call.tenant, checked)
+    """An address is found as the checks would store it today, or as it was stored."""
+    with contextlib.suppress(Invalid):
+        if await call.services.users.unsuppress(call.tenant, _address(channel, text, "$")):
+            return True
+    return await call.services.users.unsuppress(call.tenant, Address(channel, text))
 
 
 _CHECKS: dict[Channel, Callable[[str, str], str]] = {
@@ -118,7 +116,7 @@ def _address(channel: Channel, text: str, path: str) -> Address:
         raise Invalid(
             "no_such_channel", f"an address is one of {', '.join(_CHECKS)}; opt out of the others", "$.channel"
         )
-    return Address(channel, check(text, path))
+    return addresses.identity(Address(channel, check(text, path)))
 
 
 def _answer(suppression: Suppression) -> SuppressionAnswer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NoReturn
 from zoneinfo import available_timezones
@@ -16,6 +17,8 @@ import idna
 import phonenumbers
 
 from tidings.model.errors import Invalid
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel
 from tidings.policy import locale as locales
 
 MAX_EMAIL = 254
@@ -40,7 +43,8 @@ def email(text: str, path: str = "$.email") -> str:
     """An email address: RFC 5321 with the dot-atom local part of RFC 5322 or RFC 6531, at a domain of several labels.
 
     The domain becomes lower-case and, if international, its IDNA 2008 A-labels; the local part is the receiver's own
-    business and stays as it is. Quoted local parts, comments and address literals are refused.
+    business and stays as it is, in NFC. Quoted local parts, comments and address literals are refused, and characters
+    that only look different (full-width letters, ligatures: what NFKC changes), so that one mailbox has one spelling.
     """
     if len(text) <= MAX_EMAIL and _USUAL_EMAIL.fullmatch(text) and text.index("@") <= MAX_LOCAL_PART:
         return text
@@ -54,6 +58,8 @@ def email(text: str, path: str = "$.email") -> str:
         _refuse("invalid_email", f"the part before the @ has at most {MAX_LOCAL_PART} bytes", path)
     if not local.isascii():
         local = unicodedata.normalize("NFC", local)
+        if unicodedata.normalize("NFKC", local) != local:
+            _refuse("invalid_email", "write the part before the @ in ordinary letters, not full-width or joined", path)
     if not _LOCAL_PART.fullmatch("".join("x" if _is_letter(character) else character for character in local)):
         _refuse(
             "invalid_email",
@@ -76,6 +82,33 @@ def phone(text: str, path: str = "$.phone") -> str:
             _refuse("invalid_phone", "write the number in international form, with + and country: +4930123456", path)
         _refuse("invalid_phone", "there is no such number in any country's numbering plan; check its digits", path)
     return number
+
+
+def identity(address: Address) -> Address:
+    """What the suppression list knows an address by: the same for all of its spellings.
+
+    An email address is known by its lower case, whoever wrote it: RFC 5321 leaves the case of a local part to the
+    receiver, but hardly a receiver tells `Ada@` from `ada@`, vendors report bounces in a case of their own, and to stay
+    away from a stranger's mailbox is the lesser evil. Dots and plus tags stay: what they mean differs from one receiver
+    to the next. What is no address in the sense of this module is known as it is.
+    """
+    value = address.value
+    if address.channel is Channel.EMAIL:
+        lower = value.lower()
+        if not lower.isascii() or "xn--" in lower:
+            lower = _checked(email, lower).lower()
+    elif address.channel is Channel.SMS and not (value[1:].isdigit() and value.isascii()):
+        lower = _checked(phone, value)
+    else:
+        return address
+    return address if lower == value else Address(address.channel, lower)
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    try:
+        return check(text)
+    except Invalid:
+        return text
 
 
 def device(text: str, path: str = "$.devices[0]") -> str:

@@ -114,7 +114,10 @@ class Users(Protocol):
         ...
 
     async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
-        """Those of `(tenant, address)` on the suppression list, with the reason."""
+        """Those of `(tenant, address)` on the suppression list, with the reason, however they are spelled.
+
+        The list, here and below and in `History.append`, knows an address by its identity (policy/addresses.py).
+        """
         ...
 
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.model.user import Address, Preferences, Profile, Suppression, User
+from tidings.policy.addresses import identity
 from tidings.ports.store import Person, UserKey
 
 
@@ -51,16 +52,21 @@ class MemoryUsers:
 
     async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
         """See Users."""
-        return {key: entry.reason for key in addresses if (entry := self._suppressed.get(key)) is not None}
+        return {
+            (tenant, address): entry.reason
+            for tenant, address in addresses
+            if (entry := self._suppressed.get((tenant, identity(address)))) is not None
+        }
 
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
         """See Users."""
         for suppression in suppressions:
-            self._suppressed.setdefault((suppression.tenant, suppression.address), suppression)
+            address = identity(suppression.address)
+            self._suppressed.setdefault((suppression.tenant, address), replace(suppression, address=address))
 
     async def unsuppress(self, tenant: str, address: Address) -> bool:
         """See Users."""
-        return self._suppressed.pop((tenant, address), None) is not None
+        return self._suppressed.pop((tenant, identity(address)), None) is not None
 
     async def suppressions(self, tenant: str, after: Address | None, limit: int) -> Sequence[Suppression]:
         """See Users."""

@@ -20,6 +20,7 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_notification, encode
+from tidings.policy.addresses import identity
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, PRECEDENCE, STATES_PER_ATTEMPT, TRIED_AGAIN, code, rank, state_of
 from tidings.ports.store import Page
@@ -264,7 +265,8 @@ class _Batch(Struct, frozen=True):
                 key = wait.key.encode("utf-8", "surrogatepass")
                 waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body))
             if outcome.suppress and address is not None:
-                suppressions.setdefault(fact, (outcome.tenant, address.channel.value, address.value))
+                known = identity(address)
+                suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))
         events.sort(key=_event_order)
         return cls(
             [routed.row() for _, routed in sorted(notifications.items(), key=_notification_order)],

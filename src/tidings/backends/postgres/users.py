@@ -11,6 +11,7 @@ from tidings.backends.postgres.statements import load
 from tidings.model.ids import stable_bucket
 from tidings.model.user import Address, Preferences, Profile, Suppression, User
 from tidings.model.vocabulary import Channel
+from tidings.policy.addresses import identity
 from tidings.ports.store import Person, UserKey
 
 _SQL = load("users")
@@ -80,21 +81,28 @@ class PostgresUsers:
         """See Users."""
         if not addresses:
             return {}
+        asked = [(tenant, address, identity(address)) for tenant, address in addresses]
         with translated():
             rows = await self._pool.fetch(
                 _SQL["suppressed"],
-                [tenant for tenant, _ in addresses],
-                [address.channel.value for _, address in addresses],
-                [address.value for _, address in addresses],
+                [tenant for tenant, _, _ in asked],
+                [known.channel.value for _, _, known in asked],
+                [known.value for _, _, known in asked],
             )
-        return {(tenant, Address(Channel(channel), value)): reason for tenant, channel, value, reason in rows}
+        if not rows:
+            return {}
+        listed = {(tenant, Address(Channel(channel), value)): reason for tenant, channel, value, reason in rows}
+        return {
+            (tenant, address): listed[tenant, known] for tenant, address, known in asked if (tenant, known) in listed
+        }
 
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
         """See Users."""
         if not suppressions:
             return
+        known = [(one, identity(one.address)) for one in suppressions]
         rows = sorted(
-            ((one.tenant, one.address.channel.value, one.address.value, one.reason, one.at) for one in suppressions),
+            ((one.tenant, address.channel.value, address.value, one.reason, one.at) for one, address in known),
             key=lambda row: row[:3],
         )
         with translated():
@@ -102,8 +110,9 @@ class PostgresUsers:
 
     async def unsuppress(self, tenant: str, address: Address) -> bool:
         """See Users."""
+        known = identity(address)
         with translated():
-            deleted = await self._pool.fetchval(_SQL["unsuppress"], tenant, address.channel.value, address.value)
+            deleted = await self._pool.fetchval(_SQL["unsuppress"], tenant, known.channel.value, known.value)
         return deleted is not None
 
     async def suppressions(self, tenant: str, after: Address | None, limit: int) -> Sequence[Suppression]:
