@@ -12,7 +12,7 @@ from msgspec import Struct
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
-from tidings.policy import addresses
+from tidings.policy import addresses, links
 
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
@@ -176,6 +176,8 @@ def literal(content: Content) -> Content:
                 raise Invalid("nul_character", "NUL characters cannot be sent", path)
             if name in {"subject", "title", "link"} and any(ord(character) < 32 for character in text):
                 raise Invalid("control_character", "this is one line: no line breaks or control characters", path)
+            if name == "link" and not links.is_safe(text):
+                raise Invalid("unsafe_link", links.UNSAFE, path)
             if not text.strip() and name != "subject":
                 raise Invalid("empty", "this must not be empty", path)
     if content.email is not None and content.email.text is None and content.email.html is None:

@@ -18,6 +18,7 @@ from tidings.model.notification import Content, EmailContent, InappContent, Push
 from tidings.model.sending import RenderedContent
 from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
+from tidings.policy import links
 from tidings.policy.addresses import is_plain
 from tidings.policy.locale import Direction, best, canonical, direction
 from tidings.templating.formats import FILTERS, FOR_THE_READER
@@ -59,16 +60,18 @@ class Missing(Exception):
 class Part(Struct, frozen=True):
     """One text of a content.
 
-    `literal` is the text itself where it has no code. `one_line`: line ends become spaces. `spaces`: so do the special
-    spaces of formatted numbers and times, which would force a text message out of its cheap alphabet. `careful`: the
-    data must be shielded (guard.py), and so it must when a path of `present` is not in it. `reader`: it asks for the
-    implicit variables. `variables` are the names that it uses; the `shadowed` ones among them must be in the data.
+    `literal` is the text itself where it has no code. `one_line`: line ends become spaces. `is_link`: it must be safe
+    to follow. `spaces`: the special spaces of formatted numbers and times, which would force a text message out of its
+    cheap alphabet, become plain ones. `careful`: the data must be shielded (guard.py), and so it must when a path of
+    `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses; the
+    `shadowed` ones among them must be in the data.
     """
 
     path: str
     template: str
     literal: str | None = None
     one_line: bool = False
+    is_link: bool = False
     spaces: bool = False
     careful: bool = False
     present: tuple[tuple[str, ...], ...] = ()
@@ -168,6 +171,8 @@ class Compiled:
             text = text.translate(_SPACES)
         if part.one_line and not text.isprintable():
             text = _folded(text)
+        if part.is_link and not links.is_safe(text):
+            raise TemplateError(links.UNSAFE, part.path)
         return text
 
 
@@ -236,7 +241,8 @@ def _part(environment: minijinja.Environment, locale: str, channel: Channel, fie
     try:
         found = check(source)
         if all(piece.kind == "text" for piece in found):
-            return Part(path, name, literal=_folded(source) if one_line else source)
+            literal = _folded(source) if one_line else source
+            return Part(path, name, literal=_safe(literal) if field == "link" else literal)
         environment.add_template(name, source)
         free = environment.undeclared_variables_in_template(name)
     except TemplateError as error:
@@ -248,6 +254,7 @@ def _part(environment: minijinja.Environment, locale: str, channel: Channel, fie
         path,
         name,
         one_line=one_line,
+        is_link=field == "link",
         spaces=channel is Channel.SMS,
         careful=paths is None,
         present=tuple(sorted(paths or ())),
@@ -294,6 +301,12 @@ def _folded(text: str) -> str:
     if is_plain(text):
         return text.strip(" ")
     return " ".join("".join(character if is_plain(character) else " " for character in text).split(" ")).strip(" ")
+
+
+def _safe(link: str) -> str:
+    if not links.is_safe(link):
+        raise TemplateError(links.UNSAFE)
+    return link
 
 
 def _has(data: Any, path: tuple[str, ...]) -> bool:
