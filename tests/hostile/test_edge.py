@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from support import eventually
 from support_api import Api, World, running
-from tidings.api.connections import MOST_HEADERS, MOST_REFUSED, MOST_WAITING, Bounds
+from tidings.api.connections import MOST_HEADERS, MOST_REFUSED, MOST_WAITING, SPARE_FILES, Bounds, allow_files
 
 SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -325,3 +326,15 @@ async def test_a_tunnelled_method_is_just_a_header(api: Api) -> None:
     answer = await api.get("/v1/users/demo", headers={"X-HTTP-Method-Override": "DELETE"})
     assert answer.status == 200
     assert (await api.get("/v1/users/demo")).status == 200
+
+
+def test_a_process_makes_room_for_its_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        allow_files(500)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 500 + SPARE_FILES
+        allow_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 500 + SPARE_FILES
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

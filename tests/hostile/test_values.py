@@ -119,6 +119,17 @@ async def test_no_operation_takes_another_shape(api: Api) -> None:
     assert await api.waiting() == 0
 
 
+async def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
+    answer = await api.put("/v1/categories/news", b'{"caps": [{"count": 2.0, "seconds": 6e1}]}')
+    assert answer.status == 200
+    assert answer.json()["caps"] == [{"count": 2, "seconds": 60}]
+    told = problem(
+        await api.put("/v1/categories/news", b'{"caps": [{"count": 2.5, "seconds": 60}]}'), 422, "wrong_type"
+    )
+    assert told["path"] == "$.caps[0].count"
+    problem(await api.put("/v1/categories/news", b'{"caps": [{"count": 1e300, "seconds": 60}]}'), 422, "invalid_value")
+
+
 HEADERS = ["a\tb", "a b", "é", "\u2028", "x" * 300, "%0d%0aX-Evil: 1", "{{7*7}}", "<script>", '"x"', ""]
 
 

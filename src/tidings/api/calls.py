@@ -13,7 +13,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from msgspec import Struct
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from tidings.api import cursors, problems
@@ -37,6 +37,24 @@ class Shape(BaseModel):
     """The root of every request and answer of the resource API: strict, and closed to unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any) -> Any:
+        """JSON does not tell 2 from 2.0, and some clients write the latter."""
+        if not isinstance(value, dict):
+            return value
+        fields = cls.model_fields
+        whole = {
+            name: int(given)
+            for name, given in value.items()
+            if isinstance(given, float) and given.is_integer() and name in fields and _is_int(fields[name].annotation)
+        }
+        return value | whole if whole else value
+
+
+def _is_int(annotation: Any) -> bool:
+    return annotation is int or int in get_args(annotation)
 
 
 @dataclass(frozen=True)
