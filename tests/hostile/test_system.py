@@ -187,7 +187,7 @@ async def test_receipts_forged_and_replayed(one: System) -> None:
         return (await one.call("GET", "/v1/suppressions")).json["suppressions"]
 
     [entry] = await eventually(listed)
-    assert entry["reason"] == "opted_out"
+    assert entry["reason"] == "unsubscribed"
     # The person is back; what the vendor said once is not news when it is said again.
     assert (await one.call("DELETE", "/v1/suppressions/sms/%2B4930901820")).status == 204
     before = (await one.call("GET", f"/v1/notifications/{id}")).json

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from msgspec import Struct
-from pydantic import AwareDatetime
 
-from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, instant, operation
+from tidings.api.calls import Caller, Cursor, Instant, Limit, StrictRoute, answer, answered, instant, operation
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
 from tidings.model.letters import LetterFilter
 from tidings.model.tenant import Scope
@@ -51,8 +50,8 @@ async def list_dead_letters(
     provider: Annotated[str | None, Query(max_length=64, description="last tried at this provider")] = None,
     reason: Annotated[str | None, Query(max_length=64, description="ended for this reason")] = None,
     user_id: Annotated[str | None, Query(max_length=200, description="to this user", examples=["demo"])] = None,
-    since: Annotated[AwareDatetime | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="accepted before this time (RFC 3339)")] = None,
+    since: Annotated[Instant | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
+    until: Annotated[Instant | None, Query(description="accepted before this time (RFC 3339)")] = None,
     cursor: Cursor = None,
     limit: Limit = None,
 ) -> Response:

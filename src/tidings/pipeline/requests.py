@@ -100,7 +100,7 @@ def explain(error: Exception) -> Invalid:
         return Invalid("missing_field", f"the field {field['name']!r} is required", f"{path}.{field['name']}")
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
-    if "RFC3339" in what:
+    if "RFC3339" in what or "timezone component" in what:
         return Invalid("invalid_time", "write the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
     return Invalid("wrong_type", what, path)
 

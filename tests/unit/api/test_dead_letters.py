@@ -153,8 +153,8 @@ async def test_a_replay_is_cancelled_once(api: Api) -> None:
         ({"per_second": 10_001}, "wrong_type", "$.per_second"),
         ({"filter": {"state": "sent"}}, "wrong_type", "$.filter.state"),
         ({"filter": {"colour": "red"}}, "unknown_field", "$.filter.colour"),
-        ({"filter": {"since": "yesterday"}}, "wrong_type", "$.filter.since"),
-        ({"filter": {"since": "2026-01-31T09:00:00"}}, "wrong_type", "$.filter.since"),
+        ({"filter": {"since": "yesterday"}}, "invalid_time", "$.filter.since"),
+        ({"filter": {"since": "2026-01-31T09:00:00"}}, "invalid_time", "$.filter.since"),
         ({"filters": {}}, "unknown_field", "$.filters"),
     ],
 )
