@@ -65,6 +65,9 @@ class MemoryInbox:
     async def unread(self, tenant: str, user_id: str) -> int:
         return len(self.items)
 
+    async def remove(self, tenant: str, user_id: str, before: int) -> int:
+        return 0
+
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         return 0
 

@@ -141,6 +141,46 @@ class TestPutAndClaim:
         await eventually(counted)
 
 
+class TestExtent:
+    async def test_it_covers_an_earlier_one_when_what_was_there_is_done(self, queue: Queue, topic: str) -> None:
+        await queue.put(numbered(topic, 10))
+        before = await queue.extent(topic, GROUP)
+        assert not before.covers(before)
+        claims = await take(queue, topic, GROUP, 10, lease=30.0)
+        assert not (await queue.extent(topic, GROUP)).covers(before), "what is claimed is not done"
+        # What comes later does not matter: a queue that is never empty is worked off all the same.
+        await queue.put(numbered(topic, 5, start=10))
+        for claim in claims:
+            await claim.done()
+
+        async def covered() -> bool:
+            return (await queue.extent(topic, GROUP)).covers(before)
+
+        await eventually(covered)
+        after = await queue.extent(topic, GROUP)
+        assert await queue.depth(topic, GROUP) > 0
+        assert not after.covers(after)
+
+    async def test_an_empty_queue_covers_itself(self, queue: Queue, topic: str) -> None:
+        empty = await queue.extent(topic, GROUP)
+        assert empty.covers(empty)
+
+    async def test_what_comes_back_keeps_its_place(self, queue: Queue, topic: str) -> None:
+        await queue.put(numbered(topic, 3))
+        before = await queue.extent(topic, GROUP)
+        for claim in await take(queue, topic, GROUP, 3):
+            await claim.release()
+        await queue.put(numbered(topic, 3, start=3))
+        assert not (await queue.extent(topic, GROUP)).covers(before)
+        for claim in await take(queue, topic, GROUP, 6):
+            await claim.done()
+
+        async def covered() -> bool:
+            return (await queue.extent(topic, GROUP)).covers(before)
+
+        await eventually(covered)
+
+
 class TestGroupsAndLanes:
     async def test_each_group_gets_every_item(self, queue: Queue) -> None:
         topic = unique("topic")

@@ -12,12 +12,16 @@ from tidings.model.vocabulary import State
 
 
 class Wait(Struct, frozen=True, gc=False, array_like=True):
-    """Something to put into a queue later: all waiting is this. `due` is in milliseconds since the epoch."""
+    """Something to put into a queue later: all waiting is this. `due` is in milliseconds since the epoch.
+
+    `repeated`: it may be a second copy of what is on its way already, and is marked so when it is put.
+    """
 
     due: int
     topic: str
     key: str
     body: bytes
+    repeated: bool = False
 
 
 class Outcome(Struct, frozen=True, gc=False, array_like=True):

@@ -21,6 +21,13 @@ def deliveries(channel: Channel, priority: Priority) -> str:
     return f"deliveries.{channel.value}.{priority.value}"
 
 
+def reader_of(topic: str) -> str:
+    """The group of the flow that reads the topic."""
+    if topic == OUTCOMES:
+        return RECORD
+    return ROUTE if topic.startswith("requests.") else DELIVER
+
+
 def subscriptions() -> dict[str, tuple[str, ...]]:
     """Every topic of the flow with the groups that read it."""
     flow: dict[str, tuple[str, ...]] = {requests(priority): (ROUTE,) for priority in Priority}

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     CHANGED = "changed"
     REPLAYED = "replayed"
     SWEPT = "swept"
+    STUCK = "stuck"
 
 
 class QuietPolicy(StrEnum):

@@ -38,6 +38,19 @@ class Received(Struct, frozen=True, gc=False):
     redelivered: bool = False
 
 
+class Extent(Struct, frozen=True, gc=False):
+    """How far a group's queue is filled, and how far it is worked off, in the adapter's own numbers."""
+
+    put: tuple[int, ...]
+    done: tuple[int, ...]
+
+    def covers(self, earlier: Extent) -> bool:
+        """Whether everything that was in the queue when `earlier` was taken is done. May say no for a moment longer."""
+        return len(self.done) >= len(earlier.put) and all(
+            done >= put for done, put in zip(self.done, earlier.put, strict=False)
+        )
+
+
 class Claim(Protocol):
     """A batch that belongs to one claimer until `done`, `release`, or (leased) until the lease runs out."""
 
@@ -93,6 +106,10 @@ class Queue(Protocol):
 
     async def depth(self, topic: str, group: str) -> int:
         """How many items wait (claimed ones included)."""
+        ...
+
+    async def extent(self, topic: str, group: str) -> Extent:
+        """How far it is filled and worked off. What is claimed, or was and will come back, is not done."""
         ...
 
     async def close(self) -> None:

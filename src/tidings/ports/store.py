@@ -12,11 +12,13 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tidings.model.accounting import StateCount
 from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
 from tidings.model.outcome import Outcome
 from tidings.model.template import TemplateSummary, TemplateVersion
 from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
+from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.queue import Item
 from tidings.ports.replays import Letters, Replays
 
@@ -50,8 +52,25 @@ class History(Protocol):
         """Those of `(delivery id, attempt)` that have a recorded result."""
         ...
 
-    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
-        """Where the tenant's deliveries and notifications rest, from `since` (milliseconds since the epoch) on."""
+    async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
+        """Where the tenant's deliveries and notifications rest.
+
+        Of the ids from `since` (inclusive) to `until` (exclusive), milliseconds since the epoch.
+        """
+        ...
+
+    async def states(
+        self, since: int, until: int, tenant: str | None = None, *, in_flight: bool = False
+    ) -> Sequence[StateCount]:
+        """The notifications of the ids of these minutes, counted by state; of one tenant or of all.
+
+        Minutes since the epoch, `since` inclusive, `until` exclusive. With `in_flight` the counts of what is in flight
+        say which these are.
+        """
+        ...
+
+    async def get_many(self, notification_ids: Collection[UUID]) -> Sequence[NotificationRecord]:
+        """Those of these notifications that are recorded, whoever sent them, with their events."""
         ...
 
     async def maintain(self, now: int) -> int:
@@ -67,6 +86,14 @@ class Scheduled(Struct, frozen=True, gc=False):
     again: bool = False
 
 
+class Waiting(Struct, frozen=True, gc=False):
+    """A row of the schedule that is there. `due` is in milliseconds since the epoch."""
+
+    notification: UUID
+    due: int
+    item: Item
+
+
 class Schedule(Protocol):
     """All waiting: rows with a due time, written by `History.append`."""
 
@@ -76,6 +103,10 @@ class Schedule(Protocol):
 
     async def settle(self, ids: Sequence[UUID]) -> None:
         """These rows were put into their queues: delete them."""
+        ...
+
+    async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
+        """Every row of these notifications, handed out or not."""
         ...
 
     async def next_due(self) -> int | None:
@@ -192,6 +223,10 @@ class Inbox(Protocol):
 
     async def unread(self, tenant: str, user_id: str) -> int:
         """How many items are neither read nor archived."""
+        ...
+
+    async def remove(self, tenant: str, user_id: str, before: int) -> int:
+        """Delete the user's items that were made before this instant (milliseconds since the epoch); how many."""
         ...
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
@@ -327,6 +362,21 @@ class Store(Protocol):
     @property
     def replays(self) -> Replays:
         """What is sent again."""
+        ...
+
+    @property
+    def accounts(self) -> Accounts:
+        """What was accepted."""
+        ...
+
+    @property
+    def watched(self) -> Watched:
+        """What is looked at again."""
+        ...
+
+    @property
+    def rounds(self) -> Rounds:
+        """Who looks, and how far it is."""
         ...
 
     async def ping(self) -> None:

@@ -25,11 +25,12 @@ class MirroredInbox:
     """An inbox whose new items are shown by the sandbox at `url`.
 
     The mirror is for looking at, so it never delays or fails an inbox: items wait in a bounded line (the oldest leave
-    first), and those that the sandbox does not take are counted in `lost`.
+    first), and those that the sandbox does not take are counted in `lost`. Items of the tenants `unseen` are not shown.
     """
 
-    def __init__(self, inbox: Inbox, url: str) -> None:
+    def __init__(self, inbox: Inbox, url: str, unseen: frozenset[str] = frozenset()) -> None:
         self._inbox = inbox
+        self._unseen = unseen
         self._url = f"{url.rstrip('/')}/_sandbox/inapp"
         self._waiting: deque[InappItem] = deque(maxlen=MAX_WAITING)
         self._showing: asyncio.Task[None] | None = None
@@ -39,6 +40,8 @@ class MirroredInbox:
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         """Put items into inboxes, then show them."""
         await self._inbox.add(tenant, items)
+        if tenant in self._unseen:
+            return
         self.lost += max(0, len(self._waiting) + len(items) - MAX_WAITING)
         self._waiting.extend(
             InappItem(to_text(DELIVERY_PREFIX, item.id), item.user_id, item.title, item.body, item.link)
@@ -56,6 +59,10 @@ class MirroredInbox:
     async def unread(self, tenant: str, user_id: str) -> int:
         """As the inbox behind it."""
         return await self._inbox.unread(tenant, user_id)
+
+    async def remove(self, tenant: str, user_id: str, before: int) -> int:
+        """As the inbox behind it."""
+        return await self._inbox.remove(tenant, user_id, before)
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """As the inbox behind it."""

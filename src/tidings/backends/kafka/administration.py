@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
@@ -11,6 +12,9 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from tidings.backends.kafka.progress import Progress
 from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
 from tidings.model.errors import Unavailable
+from tidings.ports.queue import Extent
+
+T = TypeVar("T")
 
 _CALL = 15.0
 """Seconds that one request may take."""
@@ -65,14 +69,22 @@ class Administration:
 
     def depth(self, topic: str, group: str) -> int:
         """How many items of the topic the group has not done, by what it has committed."""
+        return self._patiently(self._depth, topic, group)
+
+    def extent(self, topic: str, group: str) -> Extent:
+        """How far the topic is filled and the group has come, by partition, by what it has committed."""
+        return self._patiently(self._extent, topic, group)
+
+    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str) -> T:
+        """What `ask` gives about a topic and a group; a cluster in motion is given a moment."""
         deadline = time.monotonic() + _SETTLING
         while True:
             try:
-                return self._depth(self._settings.topic(topic), self._settings.group_id(topic, group))
+                return ask(self._settings.topic(topic), self._settings.group_id(topic, group))
             except (KafkaException, TimeoutError) as error:
                 passing = isinstance(error, KafkaException) and error.args[0].code() in _PASSING
                 if not passing or time.monotonic() > deadline:
-                    raise Unavailable(f"Kafka did not tell the depth of {topic}: {error}") from error
+                    raise Unavailable(f"Kafka did not tell how far {topic} is: {error}") from error
             time.sleep(_PAUSE)
 
     def trim(self, topics: Iterable[str]) -> None:
@@ -113,6 +125,18 @@ class Administration:
         return sum(
             end - earliest[number] if number in earliest else committed[number].left(end)
             for number, end in latest.items()
+        )
+
+    def _extent(self, name: str, group_id: str) -> Extent:
+        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
+        places = [TopicPartition(name, number) for number in partitions]
+        latest = self._offsets(places, _LATEST)
+        committed = self._committed(group_id, places)
+        unread = [place for place in places if place.partition not in committed]
+        earliest = self._offsets(unread, _EARLIEST) if unread else {}
+        done = {number: earliest[number] if number in earliest else committed[number].base or 0 for number in latest}
+        return Extent(
+            tuple(end for _, end in sorted(latest.items())), tuple(offset for _, offset in sorted(done.items()))
         )
 
     def close(self) -> None:

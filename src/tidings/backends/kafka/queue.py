@@ -24,7 +24,7 @@ from tidings.backends.kafka.ledger import Batch
 from tidings.backends.kafka.producing import BatchProducer
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
-from tidings.ports.queue import Claim, Item, Received
+from tidings.ports.queue import Claim, Extent, Item, Received
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,6 +120,10 @@ class KafkaQueue:
     async def depth(self, topic: str, group: str) -> int:
         """See Queue. By what is committed: items that were done a moment ago may still count."""
         return await self._in_thread(self._administration.depth, topic, group)
+
+    async def extent(self, topic: str, group: str) -> Extent:
+        """See Queue. By what is committed, as `depth`."""
+        return await self._in_thread(self._administration.extent, topic, group)
 
     async def close(self) -> None:
         """Commit, leave the groups, end all threads."""

@@ -8,14 +8,15 @@ from uuid import UUID
 
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.users import MemoryUsers
+from tidings.model.accounting import MINUTE, StateCount
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import notification_of, slot_of
+from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.user import Suppression
 from tidings.model.vocabulary import State
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
+from tidings.policy.transitions import ATTEMPTED, IN_FLIGHT, PRECEDENCE, TRIED_AGAIN, notification_state, rank
 from tidings.ports.store import Page
 
 _Fact = tuple[int, State, int]
@@ -85,11 +86,12 @@ class MemoryHistory:
             if event.attempt == attempt and _ends_an_attempt(event)
         }
 
-    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
+    async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History."""
         counts: Counter[tuple[str | None, State, str]] = Counter()
         for notification in self._notifications.values():
-            if notification.tenant != tenant or (since is not None and notification.accepted_at < since):
+            at = instant_of(notification.id)
+            if notification.tenant != tenant or at < (since or 0) or (until is not None and at >= until):
                 continue
             deliveries = [
                 (id, _furthest(facts.values())) for id, facts in self._facts(notification.id).items() if slot_of(id)
@@ -101,6 +103,25 @@ class MemoryHistory:
             counts[None, self._state(notification), reason] += 1
         ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
         return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
+
+    async def states(
+        self, since: int, until: int, tenant: str | None = None, *, in_flight: bool = False
+    ) -> Sequence[StateCount]:
+        """See History."""
+        found: dict[tuple[int, str, State], list[UUID]] = {}
+        for notification in self._notifications.values():
+            minute = instant_of(notification.id) // MINUTE
+            if since <= minute < until and tenant in {None, notification.tenant}:
+                found.setdefault((minute, notification.tenant, self._state(notification)), []).append(notification.id)
+        ordered = sorted(found.items(), key=lambda entry: (entry[0][:2], PRECEDENCE.index(entry[0][2])))
+        return [
+            StateCount(owner, minute, state, len(ids), tuple(ids) if in_flight and state in IN_FLIGHT else ())
+            for (minute, owner, state), ids in ordered
+        ]
+
+    async def get_many(self, notification_ids: Collection[UUID]) -> Sequence[NotificationRecord]:
+        """See History."""
+        return [self._record(self._notifications[id]) for id in notification_ids if id in self._notifications]
 
     async def maintain(self, now: int) -> int:
         """Nothing is to be prepared."""

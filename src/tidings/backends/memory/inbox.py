@@ -41,6 +41,14 @@ class MemoryInbox:
         """See Inbox."""
         return sum(item.read_at is None and item.archived_at is None for item in self._of(tenant, user_id).values())
 
+    async def remove(self, tenant: str, user_id: str, before: int) -> int:
+        """See Inbox."""
+        items = self._of(tenant, user_id)
+        old = [id for id, item in items.items() if item.created_at < before]
+        for id in old:
+            del items[id]
+        return len(old)
+
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """See Inbox; an item that is marked already keeps its first instant."""
         if field not in _MARKS:

@@ -9,11 +9,18 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tidings.backends.memory.clock import SystemClock
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.clock import Clock
-from tidings.ports.queue import Claim, Item, Received
+from tidings.ports.queue import Claim, Extent, Item, Received
+
+
+class _Numbered(Received, frozen=True, gc=False):
+    """An item with its number, which it keeps when it comes back."""
+
+    number: int = 0
 
 
 class _Lane:
@@ -53,6 +60,7 @@ class MemoryBroker:
         self.clock: Clock = clock or SystemClock()
         self._topics: dict[str, _Topic] = {}
         self.numbers = itertools.count(1)
+        self.put_last = 0
 
     def topic(self, name: str) -> _Topic:
         """The topic, made when it is new."""
@@ -72,7 +80,8 @@ class MemoryBroker:
         """Give each item to every group of its topic."""
         for item in items:
             topic = self.topic(item.topic)
-            received = Received(item.key, item.body, dict(item.headers))
+            self.put_last = next(self.numbers)
+            received = _Numbered(item.key, item.body, dict(item.headers), number=self.put_last)
             if not topic.lanes:
                 topic.early.append(received)
             for lane in topic.lanes.values():
@@ -187,6 +196,15 @@ class MemoryQueue:
         lane = self.broker.lane(topic, group)
         return len(lane.waiting) + sum(len(claim.items) for claim in lane.open.values())
 
+    async def extent(self, topic: str, group: str) -> Extent:
+        """See Queue."""
+        lane = self.broker.lane(topic, group)
+        there = [*lane.waiting, *(item for claim in lane.open.values() for item in claim.items)]
+        last = self.broker.put_last
+        return Extent(
+            (last,), (min((item.number for item in there if isinstance(item, _Numbered)), default=last + 1) - 1,)
+        )
+
     async def close(self) -> None:
         """See Queue; leased claims stay until their lease runs out."""
         self.crash()
@@ -218,4 +236,4 @@ async def _first(lane: _Lane, clock: Clock, seconds: float) -> None:
 
 
 def _marked(items: Sequence[Received]) -> list[Received]:
-    return [Received(item.key, item.body, item.headers, redelivered=True) for item in items]
+    return [replace(item, redelivered=True) for item in items]

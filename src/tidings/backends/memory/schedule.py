@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tidings.model.outcome import Wait
 from tidings.ports.queue import Item
-from tidings.ports.store import Scheduled
+from tidings.ports.store import Scheduled, Waiting
 
 
 class _Row(Struct, frozen=True):
@@ -20,6 +20,7 @@ class _Row(Struct, frozen=True):
     due: int
     item: Item
     leased_until: int | None = None
+    repeated: bool = False
 
 
 class MemorySchedule:
@@ -36,6 +37,7 @@ class MemorySchedule:
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
         row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
+        row = replace(row, repeated=wait.repeated)
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
@@ -55,12 +57,21 @@ class MemorySchedule:
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
             self._rows[row.id] = replace(row, leased_until=now + round(lease * 1000))
-        return [Scheduled(row.id, row.item, again=row.leased_until is not None) for row in taken]
+        return [Scheduled(row.id, row.item, again=row.repeated or row.leased_until is not None) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:
         """See Schedule."""
         for id in ids:
             self._rows.pop(id, None)
+
+    async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
+        """See Schedule."""
+        wanted = set(notification_ids)
+        return [
+            Waiting(row.notification_id, row.due, row.item)
+            for row in self._rows.values()
+            if row.notification_id in wanted
+        ]
 
     async def next_due(self) -> int | None:
         """See Schedule."""

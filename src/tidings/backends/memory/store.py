@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, MemoryWatched
 from tidings.backends.memory.history import MemoryCancellations, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
@@ -25,6 +26,9 @@ class MemoryStore:
         self.idempotency = MemoryIdempotency()
         self.letters = MemoryLetters(self.history)
         self.replays = MemoryReplays()
+        self.accounts = MemoryAccounts()
+        self.watched = MemoryWatched()
+        self.rounds = MemoryRounds()
 
     async def ping(self) -> None:
         """Always there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
+from tidings.model.accounting import MINUTE, StateCount
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import delivery_id, notification_of, slot_of
 from tidings.model.notification import Notification
@@ -22,7 +23,16 @@ from tidings.model.vocabulary import State
 from tidings.model.wire import decode_notification, encode
 from tidings.policy.addresses import identity
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, PRECEDENCE, STATES_PER_ATTEMPT, TRIED_AGAIN, code, rank, state_of
+from tidings.policy.transitions import (
+    ATTEMPTED,
+    IN_FLIGHT,
+    PRECEDENCE,
+    STATES_PER_ATTEMPT,
+    TRIED_AGAIN,
+    code,
+    rank,
+    state_of,
+)
 from tidings.ports.store import Page
 
 DAYS_AHEAD = 7
@@ -140,9 +150,10 @@ class PostgresHistory:
             )
         return {(id, attempt) for id, attempt in rows}
 
-    async def tally(self, tenant: str, since: int | None = None) -> Sequence[Tally]:
+    async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History. Reads all that the tenant has from `since` on: some microseconds a notification."""
         low = _FIRST_ID if since is None else UUID(int=since << 80)
+        high = _LAST_ID if until is None else UUID(int=until << 80)
         with translated():
             rows = await self._pool.fetch(
                 _SQL["tally"],
@@ -152,6 +163,7 @@ class PostgresHistory:
                 STATES_PER_ATTEMPT,
                 _PENDING_PLACE,
                 _PENDING_RANK,
+                high,
                 timeout=_TALLY_WITHIN,
             )
         counts: Counter[tuple[str | None, State, str]] = Counter()
@@ -162,6 +174,35 @@ class PostgresHistory:
                 counts[None, PRECEDENCE[number], reason] += count
         ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
         return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
+
+    async def states(
+        self, since: int, until: int, tenant: str | None = None, *, in_flight: bool = False
+    ) -> Sequence[StateCount]:
+        """See History."""
+        with translated():
+            rows = await self._pool.fetch(
+                _SQL["states"],
+                UUID(int=since * MINUTE << 80),
+                UUID(int=until * MINUTE << 80),
+                tenant,
+                _PLACES,
+                STATES_PER_ATTEMPT,
+                _PENDING_PLACE,
+                len(IN_FLIGHT),
+                in_flight,
+                timeout=_TALLY_WITHIN,
+            )
+        return [
+            StateCount(owner, minute, PRECEDENCE[place], count, tuple(ids)) for owner, minute, place, count, ids in rows
+        ]
+
+    async def get_many(self, notification_ids: Collection[UUID]) -> Sequence[NotificationRecord]:
+        """See History."""
+        if not notification_ids:
+            return []
+        with translated():
+            rows = await self._pool.fetch(_SQL["heads"], list(notification_ids))
+        return await self.records([Head(*row) for row in rows])
 
     async def _write(self, batch: _Batch) -> None:
         notifications = _columns(batch.notifications, 8)
@@ -175,11 +216,11 @@ class PostgresHistory:
                         return
                 await self._pool.execute(_SQL["append"], *notifications, *events)
                 return
-            waits, suppressions = _columns(batch.waits, 9), _columns(batch.suppressions, 7)
+            waits, suppressions = _columns(batch.waits, 10), _columns(batch.suppressions, 7)
             async with self._pool.acquire() as connection, connection.transaction():
                 if batch.notifications:
                     await connection.execute(_SQL["append"], *notifications, *_columns([], 10))
-                await connection.execute(_SQL["append_with_effects"], *events, *waits, *suppressions)
+                await connection.execute(_SQL["append_with_effects"], *events, *waits[:9], *suppressions, waits[9])
 
     async def _stretch(
         self, tenant: str, filter: HistoryFilter, low: UUID, high: UUID, stretch: int
@@ -227,7 +268,7 @@ class _Batch(Struct, frozen=True):
 
     notifications: list[_NotificationRow]
     events: list[_Event]
-    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes]]
+    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
     returning: bool
     """Whether some notifications were put off, and have their row already."""
@@ -236,7 +277,7 @@ class _Batch(Struct, frozen=True):
     def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
         notifications: dict[UUID, _Routed] = {}
         events: list[_Event] = []
-        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes]] = {}
+        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int]] = {}
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
         for outcome in outcomes:
             id = outcome.id
@@ -263,7 +304,7 @@ class _Batch(Struct, frozen=True):
             )  # fmt: skip
             if (wait := outcome.wait) is not None:
                 key = wait.key.encode("utf-8", "surrogatepass")
-                waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body))
+                waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated)))
             if outcome.suppress and address is not None:
                 known = identity(address)
                 suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))

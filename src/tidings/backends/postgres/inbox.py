@@ -53,6 +53,11 @@ class PostgresInbox:
             count: int = await self._pool.fetchval(_SQL["unread"], tenant, user_id)
         return count
 
+    async def remove(self, tenant: str, user_id: str, before: int) -> int:
+        """See Inbox."""
+        with translated():
+            return len(await self._pool.fetch(_SQL["remove"], tenant, user_id, before))
+
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """See Inbox; an item that is marked already keeps its first instant."""
         if field not in _MARKS:

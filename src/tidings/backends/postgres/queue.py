@@ -24,7 +24,7 @@ from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.waking import Lane, Waker
 from tidings.backends.postgres.writing import Writing, prepare, put_statement, quoted
 from tidings.model.errors import LeaseLost, Unavailable
-from tidings.ports.queue import Claim, Item
+from tidings.ports.queue import Claim, Extent, Item
 
 CLAIMS = 32
 """Unleased claims that one process holds at most: each is an open transaction on a connection."""
@@ -137,6 +137,14 @@ class PostgresQueue:
         with translated():
             count: int = await self._writers.fetchval(_on(relation, "depth"), relation)
         return count
+
+    async def extent(self, topic: str, group: str) -> Extent:
+        """See Queue."""
+        relation = await self._relation_of(topic, group)
+        with translated():
+            filled: int = await self._writers.fetchval(_on(relation, "filled"), "queue." + quoted(relation))
+            oldest: int | None = await self._writers.fetchval(_on(relation, "oldest"), relation)
+        return Extent((filled,), (filled if oldest is None else oldest - 1,))
 
     async def close(self) -> None:
         """See Queue. Leased claims stay with their lease: what was begun must come back marked."""

@@ -10,7 +10,7 @@ from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.writing import key_text
 from tidings.ports.queue import Item
-from tidings.ports.store import Scheduled
+from tidings.ports.store import Scheduled, Waiting
 
 _SQL = load("schedule")
 _by_due = itemgetter(1, 0)
@@ -33,6 +33,14 @@ class PostgresSchedule:
         """See Schedule."""
         with translated():
             await self._pool.execute(_SQL["settle"], ids)
+
+    async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
+        """See Schedule."""
+        if not notification_ids:
+            return []
+        with translated():
+            rows = await self._pool.fetch(_SQL["waiting"], list(notification_ids))
+        return [Waiting(id, due, Item(topic, key_text(key), body)) for id, due, topic, key, body in rows]
 
     async def next_due(self) -> int | None:
         """See Schedule."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
+from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds, PostgresWatched
 from tidings.backends.postgres.connection import ConnectionPool, close_pool, open_pool, translated
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
@@ -34,6 +35,9 @@ class PostgresStore:
         self.idempotency = PostgresIdempotency(pool)
         self.letters = PostgresLetters(pool, self.history)
         self.replays = PostgresReplays(pool)
+        self.accounts = PostgresAccounts(pool)
+        self.watched = PostgresWatched(pool)
+        self.rounds = PostgresRounds(pool)
 
     @classmethod
     async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:

@@ -17,6 +17,9 @@ ORDER BY id DESC LIMIT $4;
 -- name: unread
 SELECT count(*) FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL AND archived_at IS NULL;
 
+-- name: remove
+DELETE FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND created_at < $3 RETURNING 1;
+
 -- name: mark
 -- An item that is marked keeps its first instant. Without ids ($3) all of the user's.
 UPDATE inbox_item SET

@@ -7,6 +7,9 @@ WHERE ctid = ANY (ARRAY(
 ))
 RETURNING id, due, topic, key, body, handed > 1;
 
+-- name: waiting
+SELECT notification, due, topic, key, body FROM schedule WHERE notification = ANY ($1::uuid[]);
+
 -- name: settle
 DELETE FROM schedule WHERE id = ANY ($1::uuid[]);
 

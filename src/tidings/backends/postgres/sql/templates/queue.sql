@@ -56,6 +56,17 @@ INSERT INTO {queue} (id, key, headers, body, redelivered)
 SELECT item.id, item.key, item.headers, item.body, true
 FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies) AS item (id, key, headers, body);
 
+-- name: filled
+-- The last number that was given. To be asked before `oldest`: what gets its number later must not count as done.
+SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass), 0);
+
+-- name: oldest
+-- The oldest item that is there, claimed or not; NULL when there is none.
+SELECT least(
+    (SELECT min(id) FROM {queue}),
+    (SELECT min(item) FROM queue.claim, unnest(ids) AS item WHERE relation = $1)
+);
+
 -- name: depth
 SELECT (SELECT count(*) FROM {queue})
     + coalesce((SELECT sum(cardinality(ids)) FROM queue.claim WHERE relation = $1), 0)::bigint;

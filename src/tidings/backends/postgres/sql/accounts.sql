@@ -1,0 +1,51 @@
+-- name: count
+-- Each row is what one counter has counted so far, so that writing it again changes nothing, and an older one neither.
+INSERT INTO accepted_count (minute, tenant, counter, count)
+SELECT minute, tenant, $1, count FROM unnest($2::bigint[], $3::text[], $4::bigint[]) AS counted (minute, tenant, count)
+ON CONFLICT (minute, tenant, counter) DO UPDATE SET count = greatest(accepted_count.count, excluded.count);
+
+-- name: accepted
+SELECT tenant, minute, sum(count)::bigint FROM accepted_count
+WHERE minute >= $1 AND minute < $2 AND ($3::text IS NULL OR tenant = $3)
+GROUP BY minute, tenant ORDER BY minute, tenant;
+
+-- name: forget
+DELETE FROM accepted_count WHERE minute < $1 RETURNING 1;
+
+-- name: mark_gaps
+WITH told AS (
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::boolean[])
+        AS gap (minute, tenant, missing, confirmed)
+), closed AS (
+    DELETE FROM accounting_gap USING told
+    WHERE accounting_gap.minute = told.minute AND accounting_gap.tenant = told.tenant AND told.missing <= 0
+)
+INSERT INTO accounting_gap (minute, tenant, missing, confirmed) SELECT * FROM told WHERE missing > 0
+ON CONFLICT (minute, tenant) DO UPDATE SET missing = excluded.missing, confirmed = excluded.confirmed;
+
+-- name: gaps
+SELECT tenant, minute, missing, confirmed FROM accounting_gap
+WHERE $1::text IS NULL OR tenant = $1 ORDER BY minute, tenant;
+
+-- name: watch
+INSERT INTO watched (notification, look_at) SELECT * FROM unnest($1::uuid[], $2::bigint[])
+ON CONFLICT (notification) DO UPDATE SET look_at = excluded.look_at;
+
+-- name: watched_due
+SELECT notification FROM watched WHERE look_at <= $1 ORDER BY look_at LIMIT $2;
+
+-- name: unwatch
+DELETE FROM watched WHERE notification = ANY ($1::uuid[]);
+
+-- name: begin
+-- Whoever holds it takes it again; another one only when the lease is over.
+INSERT INTO round (name, holder, until, position) VALUES ($1, $2, $3::bigint + $4::bigint, 0)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+    WHERE round.holder = excluded.holder OR round.until <= $3::bigint
+RETURNING position;
+
+-- name: advance
+UPDATE round SET position = $3 WHERE name = $1 AND holder = $2 RETURNING 1;
+
+-- name: release
+UPDATE round SET until = 0 WHERE name = $1 AND holder = $2;
