@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from pyreqwest.client import Client, ClientBuilder
 
@@ -32,8 +33,10 @@ from tidings.model.tenant import Scope, Tenant
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
+from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.letters import DeadLetters
 from tidings.policy.admission import AdmissionRules
+from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
 from tidings.telemetry.metrics import CONTENT_TYPE, Metrics
 from tidings.templating.renderer import TemplateRenderer
@@ -70,6 +73,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.queue = MemoryQueue(MemoryBroker(self.clock))
+        self.accepted = AcceptedCounter(self.store.accounts, self.clock, uuid4)
 
 
 class Api:
@@ -222,10 +226,12 @@ def _services(world: World) -> Services:
         random.getrandbits,
         {"signer": (Channel.SMS, signed)},
         AdmissionRules(),
+        world.accepted.add,
     )
     return Services(
         accept=accept,
         reports=Reports(store.history, world.clock),
+        accounting=Accounting(store.history, store.accounts, world.clock),
         users=store.users,
         templates=Templates(store.templates, world.clock, renderer),
         inbox=store.inbox,

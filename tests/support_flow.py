@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
@@ -21,6 +22,7 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept, ReceiptReader
+from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
@@ -84,8 +86,10 @@ class Flow:
         }
         self.renderer = TemplateRenderer(self.store.templates, self.clock)
         self.settings = Settings()
+        self.metrics = Metrics()
         self._readings: list[Reading[Any]] | None = None
         self._random_bits = random.Random(seed).getrandbits
+        self.accepted = AcceptedCounter(self.store.accounts, self.clock, lambda: UUID(int=self._random_bits(128)))
         self.accept_stage = self._accept({})
 
     def _accept(self, readers: dict[str, tuple[Channel, ReceiptReader]]) -> Accept:
@@ -98,6 +102,7 @@ class Flow:
             self._random_bits,
             readers,
             self.settings.overload.rules(),
+            self.accepted.add,
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
@@ -119,7 +124,8 @@ class Flow:
             objects=self.objects,
             providers=self.providers,
             renderer=self.renderer,
-            metrics=Metrics(),
+            metrics=self.metrics,
+            accepted=self.accepted,
         )
 
     def provider(self, channel: Channel, place: int = 0) -> Recorder:

@@ -161,6 +161,20 @@ class Overload(_Section):
         return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
 
 
+class AuditSettings(_Section):
+    """The rounds that look for what is missing or stuck. One process at a time makes them."""
+
+    interval: float = Field(default=30.0, ge=1, description="seconds between two rounds")
+
+
+class CanarySettings(_Section):
+    """The notification that Tidings sends to itself, to know that all parts work together."""
+
+    enabled: bool = True
+    interval: float = Field(default=30.0, ge=1, description="seconds between two canaries")
+    deadline: float = Field(default=10.0, gt=0, description="seconds within which it must arrive")
+
+
 class Telemetry(_Section):
     """Logs."""
 
@@ -179,6 +193,8 @@ class Settings(_Section):
     deliver: Delivering = Delivering()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
+    audit: AuditSettings = AuditSettings()
+    canary: CanarySettings = CanarySettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
         default={},

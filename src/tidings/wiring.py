@@ -7,19 +7,19 @@ process may have any of them; which adapters serve the ports follows from the se
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 import secrets
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from tidings.api.app import create_app
-from tidings.api.connections import Bounds, Server, allow_files
+from tidings.api.connections import Bounds
+from tidings.api.server import serve
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
@@ -29,17 +29,23 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
-from tidings.config import Settings
+from tidings.config import Http, Settings
 from tidings.model import topics
+from tidings.model.accounting import MINUTE
 from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.pipeline.accept import Accept
+from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.audit import Audit
+from tidings.pipeline.canary import Canary
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.record import Record
 from tidings.pipeline.replay import Replaying
+from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
@@ -49,6 +55,7 @@ from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
 from tidings.ports.store import Inbox, Store
+from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.mirror import MirroredInbox
@@ -66,6 +73,8 @@ DELIVER_BATCH = 500
 MOST_BATCHES = 16
 """Batches of a lane that wait for slow providers at once, at most."""
 SHARE_OF_LEASE = 0.8
+KEEP_COUNTS = 400 * 24 * 60
+"""Minutes for which the counts of what was accepted are kept."""
 RECORD_BATCH = 20
 """Packs, each of up to 200 outcomes."""
 RECORD_LINGER = 0.05
@@ -84,6 +93,7 @@ class Parts:
     providers: dict[Channel, list[Provider[Any]]]
     renderer: TemplateRenderer
     metrics: metrics.Metrics
+    accepted: AcceptedCounter
 
 
 async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
@@ -129,9 +139,10 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         queue = await _queue(settings)
         stack.push_async_callback(queue.close)
         await queue.declare(topics.subscriptions())
+        accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.sandbox.enabled:
-            mirrored = MirroredInbox(inbox, _sandbox_url(settings))
+            mirrored = MirroredInbox(inbox, _sandbox_url(settings), unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored
         known: dict[Channel, list[Provider[Any]]] = {}
@@ -147,6 +158,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             providers=known,
             renderer=TemplateRenderer(store.templates, clock),
             metrics=metrics.Metrics(),
+            accepted=accepted,
         )
 
 
@@ -158,7 +170,22 @@ async def work(parts: Parts, stopping: asyncio.Event) -> None:
             group.create_task(reader.run(stopping))
         group.create_task(Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(Replaying(parts.store, parts.queue, parts.clock, parts.metrics).run(stopping))
-        group.create_task(_keep_house(parts, stopping))
+        group.create_task(audit(parts, parts.clock).run(stopping))
+        if parts.settings.canary.enabled:
+            group.create_task(canary(parts).run(stopping))
+        group.create_task(repeat("house", lambda: _keep_house(parts), 3600, stopping, parts.clock, parts.metrics))
+
+
+def audit(parts: Parts, clock: Clock) -> Audit:
+    """The audit as a worker makes it; `clock` may be ahead of the others, to look at what is younger."""
+    every = parts.settings.audit.interval
+    return Audit(parts.store, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every)
+
+
+def canary(parts: Parts) -> Canary:
+    """The canary as a worker sends it."""
+    settings, accept = parts.settings.canary, _accept(parts).accept
+    return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
 def readings(parts: Parts) -> list[Reading[Any]]:
@@ -245,40 +272,19 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None
     http = parts.settings.http
     accept = _accept(parts)
     wired = services(parts, accept)
-    bounds = Bounds(
+    async with asyncio.TaskGroup() as group:
+        for part in (accept, wired.vitals):
+            group.create_task(part.watch(stopping))
+        await serve(create_app(wired), http.host, http.port, _bounds(http), stopping, lambda url: ready({"api": url}))
+
+
+def _bounds(http: Http) -> Bounds:
+    return Bounds(
         max_connections=http.max_connections,
         max_header_bytes=http.max_header_bytes,
         header_timeout=http.header_timeout,
         body_timeout=http.body_timeout,
     )
-    allow_files(http.max_connections)
-    server = Server(create_app(wired), bounds)
-    listening = _listen(http.host, http.port)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    ready({"api": f"http://{http.host}:{listening.getsockname()[1]}"})
-    watching = [asyncio.create_task(part.watch(stopping)) for part in (accept, wired.vitals)]
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.set()
-    stop.cancel()
-    server.should_exit = True
-    await asyncio.gather(serving, *watching)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket: requests wait in its backlog until the server takes them."""
-    try:
-        listening = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048, reuse_port=False
-        )
-        # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number.
-        # Without it an answer's body waits up to 40 ms for the acknowledgement of its head.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
-    except OSError as error:
-        raise SettingsError(
-            f"the API cannot listen on {host}:{port} ({error.strerror}); choose another port with --port (0: any)"
-        ) from error
 
 
 def _accept(parts: Parts) -> Accept:
@@ -296,6 +302,7 @@ def _accept(parts: Parts) -> Accept:
             for provider in serving
         },
         rules=parts.settings.overload.rules(),
+        count=parts.accepted.add,
     )
 
 
@@ -305,6 +312,7 @@ def services(parts: Parts, accept: Accept) -> Services:
     return Services(
         accept=accept,
         reports=Reports(store.history, parts.clock),
+        accounting=Accounting(store.history, store.accounts, parts.clock),
         users=store.users,
         templates=Templates(store.templates, parts.clock, parts.renderer),
         inbox=store.inbox,
@@ -386,13 +394,9 @@ async def _readiness(parts: Parts) -> dict[str, str]:
     return found
 
 
-async def _keep_house(parts: Parts, stopping: asyncio.Event) -> None:
-    """Once an hour: partitions for the days to come, and idempotency keys that are over a day old."""
-    while not stopping.is_set():
-        with contextlib.suppress(TidingsError):
-            now = parts.clock.now()
-            await parts.store.history.maintain(now)
-            await parts.store.idempotency.sweep(now - 24 * 3600 * 1000)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3600):
-                await stopping.wait()
+async def _keep_house(parts: Parts) -> None:
+    """Make partitions for the days to come, and forget what is kept for a time only."""
+    now = parts.clock.now()
+    await parts.store.history.maintain(now)
+    await parts.store.idempotency.sweep(now - 24 * 3600 * 1000)
+    await parts.store.accounts.forget(now // MINUTE - KEEP_COUNTS)

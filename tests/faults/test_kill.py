@@ -152,7 +152,7 @@ async def _kill_postgres(server: Server) -> None:
 
 
 async def _all_rest(system: System, accepted: int) -> bool:
-    tally = (await system.call("GET", "/v1/tally")).json["tally"]
+    tally = (await system.call("GET", "/v1/accounting")).json["tally"]
     whole: Counter[str] = Counter()
     for line in tally:
         if line["channel"] is None:

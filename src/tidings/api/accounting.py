@@ -1,34 +1,47 @@
-"""The accounts: where everything that was accepted rests."""
+"""The accounts: what was accepted, and where all of it is."""
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from msgspec import Struct
 
 from tidings.api.calls import Caller, Instant, StrictRoute, answer, answered, instant, operation
 from tidings.model.tenant import Scope
-from tidings.report.notifications import TallyView
+from tidings.report.accounting import AccountView
 
-router = APIRouter(prefix="/v1/tally", tags=["Accounts"], route_class=StrictRoute)
-
-
-class TallyAnswer(Struct, frozen=True):
-    """Counts by channel, state and reason; a row without a channel counts notifications, the others deliveries."""
-
-    tally: list[TallyView]
+router = APIRouter(prefix="/v1/accounting", tags=["Accounts"], route_class=StrictRoute)
 
 
 @router.get(
     "",
     response_class=Response,
-    responses=answered(TallyAnswer, "The counts"),
-    **operation(Scope.READ, "Count where everything rests"),
+    responses=answered(AccountView, "The account"),
+    **operation(Scope.READ, "Account for everything that was accepted", before=["notification"]),
 )
-async def get_tally(
+async def get_accounting(
     call: Caller,
-    since: Annotated[Instant | None, Query(description="accepted at or after this time (RFC 3339)")] = None,
+    since: Annotated[
+        Instant | date | None,
+        Query(description="accepted in or after the minute of this time (RFC 3339); 24 hours before `until` if absent"),
+    ] = None,
+    until: Annotated[
+        Instant | date | None,
+        Query(description="accepted before this time, rounded up to the minute; now if absent"),
+    ] = None,
 ) -> Response:
-    """The rows of notifications sum up to what was accepted and recorded; nothing is left out."""
-    return answer(TallyAnswer(list(await call.services.reports.tally(call.tenant, instant(since)))))
+    """`accepted` is counted when 202 is answered, apart from the history; everything else is read from the history.
+
+    Where `balanced` is true, `accepted` is the sum of `in_flight.total` and of all that rests. Where it is not,
+    `missing` are lost: they were accepted, and are neither recorded nor queued. A day (`2026-01-31`) stands for its
+    beginning in UTC.
+    """
+    return answer(await call.services.accounting.account(call.tenant, instant(_begin(since)), instant(_begin(until))))
+
+
+def _begin(moment: datetime | date | None) -> datetime | None:
+    """A day's beginning; a time as it is."""
+    if moment is None or isinstance(moment, datetime):
+        return moment
+    return datetime(moment.year, moment.month, moment.day, tzinfo=UTC)

@@ -11,7 +11,6 @@ from msgspec import Struct
 from pydantic import TypeAdapter
 
 from tidings.api import hot
-from tidings.api.accounting import TallyAnswer
 from tidings.api.calls import PREPARATION
 from tidings.api.dead_letters import LetterPage
 from tidings.api.notifications import Cancelling, NotificationPage
@@ -31,6 +30,7 @@ from tidings.api.templates import (
 from tidings.api.users import UserItem
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
+from tidings.report.accounting import AccountView
 from tidings.report.letters import LetterDetail, LetterNotification
 from tidings.report.notifications import NotificationView
 from tidings.templating.templates import ChannelPreview, Preview
@@ -166,11 +166,11 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         hot.Results,
         NotificationPage,
         Cancelling,
-        TallyAnswer,
         LetterPage,
         _published(LetterDetail, notification=_published(LetterNotification, metadata=dict[str, Any])),
         ReplayRequest,
         ReplayPage,
+        AccountView,
         _published(TemplateRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
         _published(VersionRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
         PublishRequest,

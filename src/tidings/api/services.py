@@ -16,7 +16,8 @@ from tidings.model.sending import InboundRequest
 from tidings.pipeline.letters import DeadLetters
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Inbox, Tenants, Users
-from tidings.report.notifications import NotificationView, TallyView
+from tidings.report.accounting import AccountView
+from tidings.report.notifications import NotificationView
 from tidings.templating.templates import Templates
 
 
@@ -63,8 +64,12 @@ class Reads(Protocol):
         """A page, newest first, and the cursor of the next one."""
         ...
 
-    async def tally(self, tenant: str, since: int | None) -> Sequence[TallyView]:
-        """Where the tenant's notifications and deliveries rest, counted."""
+
+class Accounts(Protocol):
+    """The accounts (`tidings.report.accounting.Accounting`)."""
+
+    async def account(self, tenant: str, since: int | None, until: int | None) -> AccountView:
+        """What was accepted between two instants, and where it is. Raises Invalid."""
         ...
 
 
@@ -100,6 +105,7 @@ class Services:
 
     accept: Accepts
     reports: Reads
+    accounting: Accounts
     users: Users
     templates: Templates
     inbox: Inbox

@@ -21,6 +21,7 @@ from tidings.model.wire import encode, encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
 from tidings.pipeline.group_commit import GroupCommit
+from tidings.pipeline.stage import REPEATED
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.ports.clock import Clock
@@ -33,6 +34,10 @@ RESERVATION_LEASE = 30.0
 
 ReceiptReader = Callable[[InboundRequest], list[Receipt]]
 """What a provider makes of a vendor's request. Raises BadReceipt."""
+
+
+def _uncounted(tenant: str, ids: Sequence[UUID]) -> None:
+    """Counts nothing: where nobody holds accounts."""
 
 
 class Answer(Struct, frozen=True):
@@ -55,7 +60,8 @@ _answer_decoder = msgspec.msgpack.Decoder(list[UUID | _StoredProblem])
 class Accept:
     """The first stage.
 
-    `randomness` gives as many random bits as it is asked for.
+    `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
+    each once, before they are answered.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Accept:
         randomness: Callable[[int], int],
         receipt_readers: Mapping[str, tuple[Channel, ReceiptReader]],
         rules: AdmissionRules,
+        count: Callable[[str, Sequence[UUID]], None] = _uncounted,
     ) -> None:
         commits = GroupCommit(queue)
         self._put = commits.put
@@ -78,6 +85,7 @@ class Accept:
         self._clock = clock
         self._randomness = randomness
         self._receipt_readers = receipt_readers
+        self._count = count
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
         """Take one request.
@@ -92,6 +100,7 @@ class Accept:
         if idempotency_key is not None:
             return await self._once(tenant, idempotency_key, body, [notification])
         await self._put([_item(notification)])
+        self._count(tenant, (notification.id,))
         return Answer((notification.id,))
 
     async def accept_batch(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
@@ -108,7 +117,9 @@ class Accept:
                 results.append(Invalid(problem.code, problem.detail, path))
         if idempotency_key is not None:
             return await self._once(tenant, idempotency_key, body, results)
-        await self._put([_item(result) for result in results if isinstance(result, Notification)])
+        accepted = [result for result in results if isinstance(result, Notification)]
+        await self._put([_item(notification) for notification in accepted])
+        self._count(tenant, [notification.id for notification in accepted])
         return _answer(results)
 
     async def receipts(self, provider: str, request: InboundRequest) -> int:
@@ -196,15 +207,20 @@ class Accept:
         notifications = [result for result in results if isinstance(result, Notification)]
         if held.retaken and notifications:
             notifications = [n for n in notifications if await self._history.get(tenant, n.id) is None]
-        await self._put([_item(notification) for notification in notifications])
+        await self._put([_item(notification, repeated=held.retaken) for notification in notifications])
+        if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
+            self._count(tenant, [notification.id for notification in notifications])
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer
 
 
-def _item(notification: Notification) -> Item:
+def _item(notification: Notification, *, repeated: bool = False) -> Item:
     return Item(
-        topics.requests(notification.priority), f"{notification.tenant}/{notification.to.key}", encode(notification)
+        topics.requests(notification.priority),
+        f"{notification.tenant}/{notification.to.key}",
+        encode(notification),
+        {REPEATED: "1"} if repeated else {},
     )
 
 

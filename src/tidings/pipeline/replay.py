@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from tidings.model.errors import Unavailable
-from tidings.model.ids import REPLAY_PREFIX, slot_of, to_text
+from tidings.model.ids import REPLAY_PREFIX, notification_of, slot_of, to_text
 from tidings.model.letters import Replay, ReplayState
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
@@ -19,6 +19,7 @@ from tidings.pipeline.deliveries import build, wait_for
 from tidings.pipeline.letters import Judged, judge
 from tidings.pipeline.packs import pack
 from tidings.policy.letters import address_of
+from tidings.policy.stuck import STILL_FOR
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
@@ -78,7 +79,9 @@ class Replaying:
         sent = [one for one in judged if one.obstacle is None]
         begin = max(now, replay.next_due)
         if sent:
-            await self._queue.put(pack(_facts(replay, sent, begin, now)))
+            facts = _facts(replay, sent, begin, now)
+            await self._store.watched.watch([(notification_of(one.id), _due(one) + STILL_FOR) for one in facts])
+            await self._queue.put(pack(facts))
         skipped = Counter(replay.skipped) + Counter(one.obstacle.value for one in judged if one.obstacle is not None)
         next_due = begin + _after(len(sent), replay.per_second)
         ended = page.cursor is None
@@ -123,6 +126,10 @@ def _fact(replay: Replay, judged: Judged, due: int, now: int) -> Outcome:
         address=address,
         wait=wait_for(delivery, due),
     )
+
+
+def _due(fact: Outcome) -> int:
+    return fact.at if fact.wait is None else fact.wait.due
 
 
 def _after(count: int, per_second: int) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+from tidings.model.vocabulary import State
 
 
 class Meter(Protocol):
@@ -22,4 +25,40 @@ class Meter(Protocol):
 
     def health(self, provider: str, share: float) -> None:
         """The provider gets this share of its usual traffic now: 0 is none (its breaker is open), 1 is all."""
+        ...
+
+
+class AuditMeter(Meter, Protocol):
+    """What the audit tells."""
+
+    def looked(self, tenant: str, state: State, count: int) -> None:
+        """So many of the tenant's notifications were in this state when they were looked at, a minute after accept."""
+        ...
+
+    def accepted_in(self, tenant: str, count: int) -> None:
+        """So many had been accepted in the minute that was looked at."""
+        ...
+
+    def swept(self, requeued: int, ended: int) -> None:
+        """So many were lost and went back into their queues, so many ended as dead letters."""
+        ...
+
+    def found(self, missing: Mapping[str, int], stuck: Mapping[str, int], now: int) -> None:
+        """At the end of a round: what is missing, by tenant, and how many are stuck, by kind."""
+        ...
+
+    def stand_by(self) -> None:
+        """Another process makes the rounds and knows what is found."""
+        ...
+
+
+class CanaryMeter(Meter, Protocol):
+    """What the canary tells."""
+
+    def canary(self, seconds: float, now: int) -> None:
+        """It arrived after so many seconds, at the instant `now` (milliseconds since the epoch)."""
+        ...
+
+    def canary_failed(self) -> None:
+        """It was not accepted, or did not arrive in time."""
         ...

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model.errors import NotFound
-from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
+from tidings.model.history import Event, HistoryFilter, NotificationRecord
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, instant_of, slot_of, to_text
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.routing import channel_of
@@ -109,11 +109,6 @@ class Reports:
             if now >= deadline or not -YOUNG < now - instant_of(id) < YOUNG:
                 raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
             await asyncio.sleep(LOOK_AGAIN)
-
-    async def tally(self, tenant: str, since: int | None = None) -> list[TallyView]:
-        """Where the tenant's notifications and deliveries rest, counted."""
-        counted: Sequence[Tally] = await self._history.tally(tenant, since)
-        return [TallyView(tally.channel, tally.state, tally.reason, tally.count) for tally in counted]
 
     async def list(
         self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int

@@ -7,10 +7,14 @@ names a folder in which each keeps its counters, so that any of them can show th
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+from tidings.model.vocabulary import State
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -57,6 +61,68 @@ class Metrics:
         )
 
         self._accepted_as: dict[str, Counter] = {}
+        self._add_accounting()
+        self._add_canary()
+
+    def _add_accounting(self) -> None:
+        self._looked = Counter(
+            "tidings_accounting_notifications",
+            "Notifications by the state that they were in when they were looked at, a minute after they were accepted",
+            ["tenant", "state"],
+            registry=self._registry,
+        )
+        self._counted = Counter(
+            "tidings_accounting_accepted",
+            "Notifications accepted in the minutes that were looked at",
+            ["tenant"],
+            registry=self._registry,
+        )
+        self._missing = Gauge(
+            "tidings_accounting_missing",
+            "Notifications that were accepted and are neither recorded nor in any queue: they are lost",
+            ["tenant"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._stuck = Gauge(
+            "tidings_stuck",
+            "In flight and behind others in a queue for over a minute (backlog); put aside as unreadable (aside)",
+            ["kind"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._swept = Counter(
+            "tidings_swept",
+            "Deliveries that were lost on their way: put back into their queue (requeued), or given up (dead)",
+            ["result"],
+            registry=self._registry,
+        )
+        self._audited = Gauge(
+            "tidings_audit_timestamp_seconds",
+            "When the last round of the audit ended, in seconds since the epoch",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._missed: set[str] = set()
+
+    def _add_canary(self) -> None:
+        self._canary = Histogram(
+            "tidings_canary_seconds",
+            "Time from sending the canary to its delivery",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._canary_failures = Counter(
+            "tidings_canary_failures",
+            "Canaries that were not accepted or did not arrive in time",
+            registry=self._registry,
+        )
+        self._canary_arrived = Gauge(
+            "tidings_canary_timestamp_seconds",
+            "When the last canary arrived, in seconds since the epoch",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
 
     def batch(self, stage: str, topic: str, items: int, seconds: float) -> None:
         """See ports/meter.py."""
@@ -83,9 +149,50 @@ class Metrics:
             counter = self._accepted_as[result] = self._accepted.labels(result)
         counter.inc(count)
 
+    def looked(self, tenant: str, state: State, count: int) -> None:
+        """See ports/meter.py."""
+        self._looked.labels(tenant, state.value).inc(count)
+
+    def accepted_in(self, tenant: str, count: int) -> None:
+        """See ports/meter.py."""
+        self._counted.labels(tenant).inc(count)
+
+    def swept(self, requeued: int, ended: int) -> None:
+        """See ports/meter.py."""
+        self._swept.labels("requeued").inc(requeued)
+        self._swept.labels("dead").inc(ended)
+
+    def found(self, missing: Mapping[str, int], stuck: Mapping[str, int], now: int) -> None:
+        """See ports/meter.py."""
+        self._missed |= missing.keys()
+        for tenant in self._missed:
+            self._missing.labels(tenant).set(missing.get(tenant, 0))
+        for kind, count in stuck.items():
+            self._stuck.labels(kind).set(count)
+        self._audited.set(now / 1000)
+
+    def stand_by(self) -> None:
+        """See ports/meter.py. Where processes show their sum, the most recent word counts anyway."""
+        if _MULTIPROCESS not in os.environ:
+            self._missing.clear()
+            self._stuck.clear()
+
+    def canary(self, seconds: float, now: int) -> None:
+        """See ports/meter.py."""
+        self._canary.observe(seconds)
+        self._canary_arrived.set(now / 1000)
+
+    def canary_failed(self) -> None:
+        """See ports/meter.py."""
+        self._canary_failures.inc()
+
+    def value(self, name: str, labels: Mapping[str, str]) -> float | None:
+        """This process's own value of a series, by its full name; None when there is none."""
+        return self._registry.get_sample_value(name, dict(labels))
+
     def exposition(self) -> bytes:
         """All metrics as text."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if _MULTIPROCESS not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # no hints in the library

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from support_api import OTHER, TENANT, Api, problem
+from tidings.api.samples import ORDER
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
@@ -50,16 +51,38 @@ async def test_metrics_count_what_was_accepted_and_refused(api: Api) -> None:
     assert b'tidings_accepted_total{result="refused"} 2.0' in metrics.body
 
 
-async def test_the_tally_counts_where_everything_rests(api: Api) -> None:
-    assert (await api.get("/v1/tally")).json() == {"tally": []}
+async def test_the_account_says_where_everything_is(api: Api) -> None:
+    empty = (await api.get("/v1/accounting")).json()
+    assert empty["tenant"] == TENANT
+    assert (empty["notifications"]["accepted"], empty["notifications"]["balanced"], empty["tally"]) == (0, True, [])
     id = new_id(api.world.clock.now(), 1, 7)
     content = Content(sms=SmsContent("x"))
     noted = Notification(id, TENANT, Recipient(user_id="demo"), api.world.clock.now(), content=content)
     outcomes = [Outcome(id, TENANT, 5, State.PENDING, notification=noted)]
     outcomes += [Outcome(delivery_id(id, 2), TENANT, 6, State.SUPPRESSED, reason="opted_out")]
     await api.world.store.history.append(outcomes)
-    rows = (await api.get("/v1/tally")).json()["tally"]
-    assert {"channel": "sms", "state": "suppressed", "reason": "opted_out", "count": 1} in rows
-    assert sum(row["count"] for row in rows if row["channel"] is None) == 1
-    assert (await api.get("/v1/tally", key=await api.key(OTHER))).json() == {"tally": []}
-    problem(await api.get("/v1/tally?since=now"), 400, "invalid_parameter")
+    for _ in range(2):
+        assert (await api.post("/v1/notifications", ORDER)).status == 202
+    await api.world.accepted.write()
+    seen = (await api.get("/v1/accounting")).json()
+    whole = seen["notifications"]
+    assert (whole["accepted"], whole["counted"], whole["recorded"], whole["missing"]) == (whole["accepted"], 2, 1, 0)
+    assert whole["in_flight"]["queued"] == whole["in_flight"]["total"] == whole["accepted"] - 1
+    assert whole["accepted"] == whole["in_flight"]["total"] + sum(whole["resting"].values())
+    assert whole["balanced"]
+    assert seen["deliveries"]["sms"]["resting"]["suppressed"] == seen["deliveries"]["sms"]["total"] == 1
+    assert {"channel": "sms", "state": "suppressed", "reason": "opted_out", "count": 1} in seen["tally"]
+    assert (await api.get("/v1/accounting", key=await api.key(OTHER))).json()["tally"] == []
+
+
+async def test_an_account_is_of_whole_minutes(api: Api) -> None:
+    query = "since=2026-01-31T09:00:30Z&until=2026-01-31T10:00:01Z"
+    seen = (await api.get(f"/v1/accounting?{query}")).json()
+    assert (seen["since"], seen["until"]) == ("2026-01-31T09:00:00.000Z", "2026-01-31T10:01:00.000Z")
+    day = (await api.get("/v1/accounting?since=2026-01-31&until=2026-02-02")).json()
+    assert (day["since"], day["until"]) == ("2026-01-31T00:00:00.000Z", "2026-02-02T00:00:00.000Z")
+    problem(await api.get("/v1/accounting?since=now"), 400, "invalid_parameter")
+    problem(
+        await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "invalid_parameter"
+    )
+    problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "invalid_parameter")

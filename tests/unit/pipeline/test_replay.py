@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from support_flow import TENANT, Flow, takes_it
+from tidings.model import topics
 from tidings.model.errors import Conflict, NotFound, Unavailable
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.letters import LetterFilter, Replay, ReplayState
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Uncertain
 from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Suppression
-from tidings.model.vocabulary import Channel, State
+from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.replay import Replaying
 from tidings.telemetry.metrics import Metrics
+from tidings.wiring import audit
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
@@ -61,6 +63,25 @@ async def replay(
 ) -> Replay:
     asked, _ = await desk.replay(KEY, filter, per_second, key, b"{}")
     return asked
+
+
+async def test_one_that_is_lost_after_its_replay_is_found(flow: Flow, desk: DeadLetters) -> None:
+    [id] = await died(flow)
+    await flow.clock.advance(3 * 3600)
+    auditor = audit(flow.parts(), flow.clock)
+    await auditor.once()
+    await desk.replay_one(KEY, id)
+    await Replaying(flow.store, flow.queue, flow.clock, Metrics()).once()
+    await flow.settle(topics.RECORD)
+    lane = flow.broker.lane(topics.deliveries(Channel.SMS, Priority.NORMAL), topics.DELIVER)
+    assert len(lane.waiting) == 1
+    lane.waiting.clear()
+    for _ in range(2):
+        await flow.clock.advance(150)
+        await auditor.once()
+        await flow.settle()
+    assert [outbound.attempt for outbound in flow.provider(Channel.SMS).sent] == [2]
+    assert (await flow.view(notification_of(id))).state is State.SENT
 
 
 async def test_the_dead_one_is_sent_again_and_once(flow: Flow, desk: DeadLetters) -> None:

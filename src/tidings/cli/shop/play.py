@@ -88,7 +88,7 @@ class Shop:
         deadline = time.monotonic() + within
         before: list[dict[str, Any]] | None = None
         while True:
-            tally: list[dict[str, Any]] = (await self._call("GET", "/v1/tally"))["tally"]
+            tally: list[dict[str, Any]] = (await self._call("GET", "/v1/accounting"))["tally"]
             moving = _moving(tally, self.books.accepted.total())
             waiting(moving)
             # Receipts still turn `sent` into `delivered` when nothing else moves: two equal looks are the end.

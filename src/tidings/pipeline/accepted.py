@@ -1,0 +1,87 @@
+"""Counting what was answered with 202, apart from the history: what the accounts are held against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Self
+from uuid import UUID
+
+import structlog
+
+from tidings.model.accounting import MINUTE, AcceptedCount
+from tidings.model.errors import Unavailable
+from tidings.model.ids import instant_of
+from tidings.ports.accounts import Accounts
+from tidings.ports.clock import Clock
+
+WRITE_EVERY = 1.0
+"""Seconds. A process that is killed has counted this much too little at most, never too much."""
+TURN_AFTER = 3_600_000
+"""Milliseconds after which a counter makes place for a new one, so that it does not grow."""
+
+_log = structlog.get_logger("tidings.accepted")
+
+
+class AcceptedCounter:
+    """What this process has accepted, by tenant and minute of the id.
+
+    It keeps sums and writes them whole, so that writing one twice changes nothing. What it counts is durable already,
+    so that more counted than recorded, for longer than a queue holds it, is a loss.
+    """
+
+    def __init__(self, accounts: Accounts, clock: Clock, new_counter: Callable[[], UUID]) -> None:
+        self._accounts = accounts
+        self._clock = clock
+        self._new_counter = new_counter
+        self._counter = new_counter()
+        self._begun = clock.now()
+        self._counts: dict[tuple[str, int], int] = {}
+        self._changed: set[tuple[str, int]] = set()
+
+    def add(self, tenant: str, ids: Iterable[UUID]) -> None:
+        """These were made durable for the tenant."""
+        for id in ids:
+            key = (tenant, instant_of(id) // MINUTE)
+            self._counts[key] = self._counts.get(key, 0) + 1
+            self._changed.add(key)
+
+    async def write(self) -> None:
+        """Keep what has changed. Raises Unavailable; then the next one writes it, too."""
+        changed, self._changed = self._changed, set()
+        if changed:
+            counts = [AcceptedCount(tenant, minute, self._counts[tenant, minute]) for tenant, minute in sorted(changed)]
+            try:
+                await self._accounts.count(self._counter, counts)
+            except BaseException:
+                self._changed |= changed
+                raise
+        if not self._changed and self._clock.now() - self._begun >= TURN_AFTER:
+            self._counter, self._begun, self._counts = self._new_counter(), self._clock.now(), {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Write every second for as long as the context lasts, and what is left at its end."""
+        writing = asyncio.create_task(self._keep_writing())
+        try:
+            yield self
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+            try:
+                await self.write()
+            except Unavailable as error:
+                _log.warning("the last second's count is lost", why=str(error))
+
+    async def _keep_writing(self) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(WRITE_EVERY)
+            try:
+                await self.write()
+                failing = False
+            except Unavailable as error:
+                if not failing:  # once for an outage, not once a second
+                    _log.warning("what was accepted is written later", why=str(error))
+                failing = True

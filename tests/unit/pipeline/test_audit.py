@@ -1,0 +1,315 @@
+"""The audit and the sweeper over the memory adapters: what is lost comes back once; what waits is let be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from support_flow import TENANT, Flow, takes_it
+from tidings.model import topics
+from tidings.model.accounting import MINUTE
+from tidings.model.sending import Rejected, Retry
+from tidings.model.user import Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.pipeline.audit import Audit
+from tidings.ports.queue import Item
+from tidings.report.accounting import Accounting
+from tidings.wiring import audit
+
+MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
+REQUESTS = topics.requests(Priority.NORMAL)
+MAILS = topics.deliveries(Channel.EMAIL, Priority.NORMAL)
+LONG = 150
+"""Seconds after which a minute is over and what is in flight has been still for a while."""
+
+
+@pytest.fixture
+def auditor(flow: Flow) -> Audit:
+    return audit(flow.parts(), flow.clock)
+
+
+def drop(flow: Flow, topic: str) -> int:
+    """Lose everything that waits in a queue, as nothing but a hand can."""
+    lane = flow.broker.lane(topic, topics.reader_of(topic))
+    lost = len(lane.waiting)
+    lane.waiting.clear()
+    return lost
+
+
+def metric(flow: Flow, name: str, **labels: str) -> float:
+    value = flow.metrics.value(name, labels)
+    return 0.0 if value is None else value
+
+
+async def in_its_queue(flow: Flow, **body: Any) -> UUID:
+    """A notification whose delivery is in its queue, and recorded as pending."""
+    await flow.user()
+    id: UUID = await flow.accept(to={"user_id": "ada"}, content=MAIL, **body)
+    await flow.settle(topics.ROUTE)
+    await flow.settle(topics.RECORD)
+    return id
+
+
+async def check(flow: Flow, auditor: Audit, seconds: float = LONG) -> None:
+    """Let time pass while nothing else works, then make a round."""
+    await flow.clock.advance(seconds)
+    await flow.accepted.write()
+    assert await auditor.once()
+
+
+class TestAccounts:
+    async def test_what_arrived_balances(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        for _ in range(3):
+            await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        await flow.accept(to={"user_id": "nobody"}, content=MAIL)
+        await flow.settle()
+        await check(flow, auditor)
+        assert metric(flow, "tidings_accounting_notifications_total", tenant=TENANT, state="sent") == 3
+        assert metric(flow, "tidings_accounting_notifications_total", tenant=TENANT, state="suppressed") == 1
+        assert metric(flow, "tidings_accounting_accepted_total", tenant=TENANT) == 4
+        assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 0
+        seen = (await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)).notifications
+        assert (seen.accepted, seen.counted, seen.recorded, seen.missing, seen.balanced) == (4, 4, 4, 0, True)
+        await check(flow, auditor)
+        assert metric(flow, "tidings_accounting_accepted_total", tenant=TENANT) == 4, "each is looked at once"
+
+    async def test_a_lost_request_is_missing(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        await flow.settle()
+        await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        assert drop(flow, REQUESTS) == 1
+        await check(flow, auditor)
+        assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 1
+        report = await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)
+        seen = report.notifications
+        assert (seen.accepted, seen.recorded, seen.missing, seen.balanced) == (2, 1, 1, False)
+        assert seen.in_flight.total == 0
+
+    async def test_a_request_that_only_waits_is_queued_not_missing(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        for _ in range(3):
+            await check(flow, auditor)
+            assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 0
+        seen = (await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)).notifications
+        assert (seen.accepted, seen.in_flight.queued, seen.missing, seen.balanced) == (1, 1, 0, True)
+        await flow.settle()
+        await check(flow, auditor)
+        assert list(await flow.store.accounts.gaps()) == []
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_what_was_missing_and_comes_after_all_is_not_missing_any_more(
+        self, flow: Flow, auditor: Audit
+    ) -> None:
+        await flow.user()
+        await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        [item] = flow.broker.lane(REQUESTS, topics.ROUTE).waiting
+        drop(flow, REQUESTS)
+        await check(flow, auditor)
+        assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 1
+        await flow.queue.put([Item(REQUESTS, item.key, item.body)])
+        await flow.settle()
+        await check(flow, auditor)
+        assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 0
+
+    async def test_a_key_that_is_used_again_counts_once(self, flow: Flow) -> None:
+        await flow.user()
+        body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": MAIL}
+        assert await flow.accept("order-7", **body) == await flow.accept("order-7", **body)
+        await flow.accepted.write()
+        minute = flow.clock.now() // MINUTE
+        assert [one.count for one in await flow.store.accounts.accepted(minute, minute + 1)] == [1]
+
+    async def test_a_counter_makes_place_and_loses_nothing(self, flow: Flow) -> None:
+        await flow.user()
+        first = flow.clock.now() // MINUTE
+        for _ in range(4):
+            await flow.accept(to={"user_id": "ada"}, content=MAIL)
+            await flow.accepted.write()
+            await flow.clock.advance(1800)
+        found = await flow.store.accounts.accepted(first, first + 200)
+        assert sum(one.count for one in found) == 4
+
+
+class TestSweeper:
+    async def test_a_lost_delivery_is_sent_once(self, flow: Flow, auditor: Audit) -> None:
+        id = await in_its_queue(flow)
+        assert drop(flow, MAILS) == 1
+        await check(flow, auditor)
+        assert metric(flow, "tidings_swept_total", result="requeued") == 1
+        for _ in range(3):
+            await flow.settle()
+            await check(flow, auditor)
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+        seen = await flow.view(id)
+        assert seen.state is State.SENT
+        assert [entry.reason for entry in seen.timeline if entry.state is State.DEFERRED] == ["swept"]
+        assert metric(flow, "tidings_swept_total", result="requeued") == 1
+        assert list(await flow.store.watched.due(flow.clock.now() + 10**9, 10)) == [], "what rests is not watched"
+
+    async def test_what_waits_in_its_queue_is_backlog(self, flow: Flow, auditor: Audit) -> None:
+        id = await in_its_queue(flow)
+        for _ in range(5):
+            await check(flow, auditor)
+            assert metric(flow, "tidings_stuck", kind="backlog") == 1
+        assert metric(flow, "tidings_swept_total", result="requeued") == 0
+        await flow.settle()
+        for _ in range(5):
+            await check(flow, auditor)
+            await flow.settle()
+        assert metric(flow, "tidings_stuck", kind="backlog") == 0
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_a_queue_that_is_never_empty_hides_nothing(self, flow: Flow, auditor: Audit) -> None:
+        lost = await in_its_queue(flow)
+        drop(flow, MAILS)
+        for _ in range(6):
+            await in_its_queue(flow)
+            await check(flow, auditor)
+            # What is in the queue now is worked off, but there is always more behind it.
+            held = await flow.queue.claim(MAILS, topics.DELIVER, 100, 0.0)
+            assert held is not None
+            await in_its_queue(flow)
+            await held.release()
+            await flow.settle(topics.DELIVER)
+            await in_its_queue(flow)
+            await flow.settle(topics.RECORD)
+        assert await flow.queue.depth(MAILS, topics.DELIVER) > 0
+        await flow.settle()
+        assert (await flow.view(lost)).state is State.SENT
+        sent = [outbound.id for outbound in flow.provider(Channel.EMAIL).sent]
+        assert len(sent) == len(set(sent))
+
+    async def test_a_slow_worker_is_not_robbed(self, flow: Flow, auditor: Audit) -> None:
+        id = await in_its_queue(flow)
+        lease = flow.settings.deliver.lease
+        claim = await flow.queue.claim(MAILS, topics.DELIVER, 10, 0.0, 3 * lease)
+        assert claim is not None
+        for _ in range(2):
+            await check(flow, auditor, lease)
+            assert metric(flow, "tidings_swept_total", result="requeued") == 0
+        await claim.release()
+        for _ in range(3):
+            await flow.settle()
+            await check(flow, auditor)
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_a_lost_retry_goes_on_where_it_was(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        mails = flow.provider(Channel.EMAIL)
+        mails.answers = lambda outbound: Retry("busy") if outbound.attempt == 1 else takes_it(outbound)
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        await flow.settle()
+        await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])
+        await check(flow, auditor)
+        await flow.settle()
+        assert [outbound.attempt for outbound in mails.sent] == [1, 2]
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_a_lost_send_later_is_routed(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        later = datetime.fromtimestamp(flow.clock.now() / 1000 + 60, UTC).isoformat()
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL, send_at=later)
+        await flow.settle()
+        await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])
+        await check(flow, auditor)
+        await flow.settle()
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_what_waits_for_its_time_is_let_be_and_found_when_it_is_lost_then(
+        self, flow: Flow, auditor: Audit
+    ) -> None:
+        # 22:13 UTC: it waits for the end of the quiet hours, 7:00.
+        await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 7 * 60)), timezone="UTC")
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+        await flow.settle()
+        for _ in range(10):
+            await check(flow, auditor, 1800)
+        assert metric(flow, "tidings_stuck", kind="backlog") == 0
+        assert metric(flow, "tidings_swept_total", result="requeued") == 0
+        await flow.clock.advance(5 * 3600)
+        await flow.settle("nobody")  # the schedule alone
+        assert drop(flow, MAILS) == 1
+        await check(flow, auditor)
+        await flow.settle()
+        assert (await flow.view(id)).state is State.SENT
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+    async def test_lost_again_and_again_it_is_a_dead_letter(self, flow: Flow, auditor: Audit) -> None:
+        id = await in_its_queue(flow)
+        for _ in range(5):
+            drop(flow, MAILS)
+            await check(flow, auditor)
+            await flow.settle(topics.RECORD)
+        seen = await flow.view(id)
+        assert (seen.state, seen.reason) == (State.DEAD, "stuck")
+        assert metric(flow, "tidings_swept_total", result="requeued") == 3
+        assert metric(flow, "tidings_swept_total", result="dead") == 1
+        assert flow.provider(Channel.EMAIL).sent == []
+
+    async def test_a_lost_fact_of_this_process_is_not_sent_again(self, flow: Flow, auditor: Audit) -> None:
+        id = await in_its_queue(flow)
+        await flow.settle(topics.DELIVER)
+        assert drop(flow, topics.OUTCOMES) == 1
+        for _ in range(6):
+            await check(flow, auditor)
+            await flow.settle()
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+        assert (await flow.view(id)).state is State.DEAD
+
+    async def test_the_other_addresses_are_kept(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user()
+        body: dict[str, Any] = {"content": {**MAIL, "sms": {"text": "Hello"}}, "strategy": "first_reachable"}
+        id = await flow.accept(to={"user_id": "ada"}, **body)
+        await flow.settle(topics.ROUTE)
+        await flow.settle(topics.RECORD)
+        drop(flow, MAILS)
+        flow.provider(Channel.EMAIL).answers = lambda _: Rejected("no_such_mailbox")
+        await check(flow, auditor)
+        await flow.settle()
+        assert (await flow.view(id)).state is State.SENT
+        assert len(flow.provider(Channel.SMS).sent) == 1
+
+    async def test_all_lost_deliveries_of_one_notification_come_back(self, flow: Flow, auditor: Audit) -> None:
+        await flow.user(devices=("phone", "tablet"))
+        push = {"push": {"title": "Hi", "body": "Hello"}}
+        id = await flow.accept(to={"user_id": "ada"}, content=push)
+        await flow.settle(topics.ROUTE)
+        await flow.settle(topics.RECORD)
+        assert drop(flow, topics.deliveries(Channel.PUSH, Priority.NORMAL)) == 2
+        await check(flow, auditor)
+        await flow.settle()
+        assert {outbound.to for outbound in flow.provider(Channel.PUSH).sent} == {"phone", "tablet"}
+        assert (await flow.view(id)).state is State.SENT
+
+    async def test_items_put_aside_are_counted(self, flow: Flow, auditor: Audit) -> None:
+        await flow.queue.put([Item(MAILS, "k", b"\xff not ours")])
+        await flow.settle()
+        await check(flow, auditor)
+        assert metric(flow, "tidings_stuck", kind="aside") == 1
+
+
+class TestRounds:
+    async def test_one_process_at_a_time(self, flow: Flow, auditor: Audit) -> None:
+        other = audit(flow.parts(), flow.clock)
+        assert await auditor.once()
+        assert not await other.once()
+        await flow.clock.advance(3 * flow.settings.audit.interval)
+        assert await other.once()
+        assert not await auditor.once()
+
+    async def test_a_sweep_that_changes_hands_is_still_one(self, flow: Flow, auditor: Audit) -> None:
+        await in_its_queue(flow)
+        drop(flow, MAILS)
+        await check(flow, auditor)  # put, but not recorded yet
+        other = audit(flow.parts(), flow.clock)
+        await check(flow, other, 3 * flow.settings.audit.interval)
+        await flow.settle()
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
