@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "tidings.cli.status",
     "dead-letters": "tidings.cli.dead_letters",
     "replays": "tidings.cli.replays",
+    "accounting": "tidings.cli.accounting",
     "check": "tidings.cli.check",
     "providers": "tidings.cli.providers",
     "settings": "tidings.cli.settings",

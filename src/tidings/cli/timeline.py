@@ -38,6 +38,8 @@ _MEANINGS = {
     "fallback": "is tried at another provider",
     "attempts_exhausted": "every attempt failed",
     "replayed": "a person had it sent again",
+    "swept": "was lost on its way; goes back into its queue",
+    "stuck": "was lost on its way again and again",
     "may_have_been_sent": "the provider may or may not have taken it",
 }
 

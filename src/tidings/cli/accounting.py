@@ -1,0 +1,195 @@
+"""`tidings accounting`: what was accepted and where all of it is; the sums close, or it says what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from pyreqwest.client import SyncClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tidings.backends.memory.clock import SystemClock
+from tidings.backends.postgres.store import PostgresStore
+from tidings.cli.client import connect
+from tidings.cli.folder import DataFolder
+from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url, settings_from
+from tidings.cli.plain import CannotGoOn, command_line, say
+from tidings.cli.tenants import dsn_from
+from tidings.cli.times import duration, moment
+from tidings.model.tenant import CANARY_TENANT
+from tidings.report.accounting import Accounting, AccountView, Resting
+
+app = command_line()
+
+_RESTING = Resting.__struct_fields__
+_LOOKS: dict[str, Any] = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
+_SERIES = re.compile(r"^(tidings_(?:stuck|swept_total|canary_\w+|audit_\w+)(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
+_WITHIN = timedelta(seconds=5)
+
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="From this time on (2026-01-31 or RFC 3339) [24 hours ago].")
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to this time, exclusive [now].")]
+
+
+@app.command()
+def accounting(
+    since: Since = None,
+    until: Until = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Every tenant, and how the system is; reads the database itself.")
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Account for everything that was accepted: where it is, so that the sum is what was accepted.
+
+    Exits with 1 when something is missing.
+    """
+    if everyone:
+        accounts = asyncio.run(_everyone(dsn_from(settings_file, data_dir), _instant(since), _instant(until)))
+    else:
+        query = {name: text for name, text in (("since", since), ("until", until)) if text is not None}
+        with connect(url, key, settings_file, data_dir) as api:
+            accounts = [api.call("GET", "/v1/accounting", query=query)]
+    if as_json:
+        say(msgspec.json.format(msgspec.json.encode(accounts if everyone else accounts[0])).decode())
+    else:
+        console = Console(soft_wrap=True)
+        console.print(_notifications(accounts), highlight=False)
+        if not everyone:
+            console.print(_deliveries(accounts[0]["deliveries"]), highlight=False)
+        else:
+            for line in _health(settings_file, data_dir):
+                say(line)
+        say(verdict(accounts))
+    if not all(one["notifications"]["balanced"] for one in accounts):
+        raise typer.Exit(1)
+
+
+def verdict(accounts: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the sums close, in a sentence."""
+    missing = sum(one["notifications"]["missing"] for one in accounts)
+    if missing:
+        return (
+            f"{missing:,} of what was accepted are MISSING: neither recorded nor queued. docs/how-to/operate.md says "
+            "what to do."
+        )
+    accepted = sum(one["notifications"]["accepted"] for one in accounts)
+    moving = sum(one["notifications"]["in_flight"]["total"] for one in accounts)
+    return f"The sums close: {accepted:,} accepted, {moving:,} of them in flight, none missing."
+
+
+def _notifications(accounts: Sequence[Mapping[str, Any]]) -> Table:
+    first = accounts[0] if accounts else {"since": "1970-01-01T00:00Z", "until": "1970-01-01T00:00Z"}
+    title = f"Notifications, {moment(first['since']):%Y-%m-%d %H:%M} to {moment(first['until']):%Y-%m-%d %H:%M}"
+    columns = ["accepted", *_RESTING, "queued", "pending", "deferred", "missing"]
+    rows = {one["tenant"]: _cells(one["notifications"]) for one in accounts}
+    shown = [name for name in columns if name in {"accepted", "missing"} or any(row[name] for row in rows.values())]
+    table = Table("tenant", title=title, title_justify="left", **_LOOKS)
+    for name in shown:
+        table.add_column(f"= {name}" if name == shown[1] else name, justify="right")
+    for tenant, cells in rows.items():
+        table.add_row(tenant, *(f"{cells[name]:,}" for name in shown))
+    if len(rows) > 1:
+        table.add_section()
+        own = [cells for tenant, cells in rows.items() if tenant != CANARY_TENANT]
+        table.add_row("without the canary", *(f"{sum(cells[name] for cells in own):,}" for name in shown))
+    return table
+
+
+def _cells(account: Mapping[str, Any]) -> dict[str, int]:
+    flying = account["in_flight"]
+    return {
+        "accepted": account["accepted"],
+        **account["resting"],
+        "queued": flying["queued"],
+        "pending": flying["pending"] + flying["sending"],
+        "deferred": flying["deferred"],
+        "missing": account["missing"],
+    }
+
+
+def _deliveries(channels: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = {
+        name: {"all": one["total"], **one["resting"], "in flight": one["in_flight"]} for name, one in channels.items()
+    }
+    columns = ["all", *_RESTING, "in flight"]
+    shown = [name for name in columns if name == "all" or any(row[name] for row in rows.values())]
+    table = Table("channel", title="Deliveries", title_justify="left", **_LOOKS)
+    for name in shown:
+        table.add_column(name, justify="right")
+    for channel, cells in rows.items():
+        table.add_row(channel, *(f"{cells[name]:,}" for name in shown))
+    return table
+
+
+async def _everyone(dsn: str, since: int | None, until: int | None) -> list[Any]:
+    store = await PostgresStore.open(dsn, 2)
+    try:
+        report = Accounting(store.history, store.accounts, SystemClock())
+        found: list[AccountView] = [
+            await report.account(tenant.id, since, until) for tenant in await store.tenants.list()
+        ]
+        return [msgspec.to_builtins(one) for one in found]
+    finally:
+        await store.close()
+
+
+def _instant(text: str | None) -> int | None:
+    """Milliseconds since the epoch. Raises CannotGoOn for what is no time."""
+    if text is None:
+        return None
+    try:
+        when = moment(text if "T" in text or " " in text else f"{text}T00:00:00+00:00")
+    except ValueError as error:
+        raise CannotGoOn(f"{text!r} is no time: write 2026-01-31 or 2026-01-31T09:00:00Z") from error
+    return int(when.timestamp() * 1000)
+
+
+def _health(settings_file: Path | None, data_dir: Path | None) -> list[str]:
+    """What the metrics of what runs here say about the canary, the audit and what is stuck."""
+    running = DataFolder(settings_from(settings_file, data_dir).data_dir).running()
+    if running is None:
+        return ["Nothing runs on the data folder, so nothing is known of the canary and of what is stuck."]
+    client = SyncClientBuilder().timeout(_WITHIN).no_proxy().build()
+    try:
+        text = bytes(client.get(f"{running.api_url}/metrics").build().send().bytes()).decode()
+    except PyreqwestError:
+        return [f"{running.api_url}/metrics does not answer, so nothing is known of the canary and of what is stuck."]
+    finally:
+        client.close()
+    return health({name: float(value) for name, value in _SERIES.findall(text)}, time.time())
+
+
+def health(series: Mapping[str, float], now: float) -> list[str]:
+    """The canary, the audit and what is stuck, in sentences; `now` in seconds since the epoch."""
+
+    def ago(name: str) -> str:
+        at = series.get(name, 0.0)
+        return f"{duration(max(0.0, now - at))} ago" if at else "not yet"
+
+    def count(name: str) -> int:
+        return int(series.get(name, 0))
+
+    failed, requeued = count("tidings_canary_failures_total"), count('tidings_swept_total{result="requeued"}')
+    dead, backlog = count('tidings_swept_total{result="dead"}'), count('tidings_stuck{kind="backlog"}')
+    aside = count('tidings_stuck{kind="aside"}')
+    return [
+        f"canary   arrived {ago('tidings_canary_timestamp_seconds')}; {failed} failed since the start",
+        f"audit    {ago('tidings_audit_timestamp_seconds')}; {requeued} swept and {dead} given up since the start",
+        f"stuck    {backlog} behind others in a queue, {aside} put aside as unreadable",
+    ]
