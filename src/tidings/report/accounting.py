@@ -121,11 +121,11 @@ class Accounting:
 
     def _stretch(self, since: int | None, until: int | None) -> tuple[int, int]:
         end = self._clock.now() // MINUTE + 1 if until is None else -(-until // MINUTE)
-        first = end - USUAL if since is None else since // MINUTE
+        first = max(0, end - USUAL) if since is None else since // MINUTE
         if first >= end:
-            raise Invalid("invalid_parameter", "since must come before until", "$.since")
+            raise Invalid("empty_span", "since must come before until", "since")
         if end - first > LONGEST:
-            raise Invalid("invalid_parameter", "ask for 31 days at most", "$.since")
+            raise Invalid("span_too_long", "ask for 31 days at most", "since")
         return first, end
 
 
