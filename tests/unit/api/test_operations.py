@@ -82,7 +82,5 @@ async def test_an_account_is_of_whole_minutes(api: Api) -> None:
     day = (await api.get("/v1/accounting?since=2026-01-31&until=2026-02-02")).json()
     assert (day["since"], day["until"]) == ("2026-01-31T00:00:00.000Z", "2026-02-02T00:00:00.000Z")
     problem(await api.get("/v1/accounting?since=now"), 400, "invalid_parameter")
-    problem(
-        await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "invalid_parameter"
-    )
-    problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "invalid_parameter")
+    problem(await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "empty_span")
+    problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "span_too_long")
