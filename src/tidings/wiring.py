@@ -40,6 +40,7 @@ from tidings.pipeline.accept import Accept
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.audit import Audit
 from tidings.pipeline.canary import Canary
+from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
@@ -211,6 +212,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         cancellations=store.cancellations,
         history=store.history,
         categories=categories,
+        capping=Capping(store.caps, categories),
         renderer=parts.renderer,
         clock=parts.clock,
         randomness=random.SystemRandom().random,
@@ -399,4 +401,5 @@ async def _keep_house(parts: Parts) -> None:
     now = parts.clock.now()
     await parts.store.history.maintain(now)
     await parts.store.idempotency.sweep(now - 24 * 3600 * 1000)
+    await parts.store.caps.sweep(now)
     await parts.store.accounts.forget(now // MINUTE - KEEP_COUNTS)

@@ -19,6 +19,7 @@ from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
 from tidings.pipeline.attempts import Tried, fact, fall_back, hold, judge
+from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Taken
@@ -46,6 +47,7 @@ class Needs(Struct, frozen=True):
     cancellations: Cancellations
     history: History
     categories: Categories
+    capping: Capping
     renderer: Renderer
     clock: Clock
     randomness: Callable[[], float]
@@ -139,7 +141,9 @@ class Deliver:
                 outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
             else:
                 allowed.append(ready)
-        return allowed
+        capped = await self._needs.capping.refused([ready.delivery for ready in allowed], now)
+        outcomes += capped.values()
+        return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
     async def _rendered(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[tuple[_Ready, RenderedContent]]:
         if not batch:

@@ -19,6 +19,7 @@ from tidings.model.template import TemplateSummary, TemplateVersion
 from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
+from tidings.ports.caps import Caps
 from tidings.ports.queue import Item
 from tidings.ports.replays import Letters, Replays
 
@@ -377,6 +378,11 @@ class Store(Protocol):
     @property
     def rounds(self) -> Rounds:
         """Who looks, and how far it is."""
+        ...
+
+    @property
+    def caps(self) -> Caps:
+        """What passed under caps."""
         ...
 
     async def ping(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, MemoryWatched
+from tidings.backends.memory.caps import MemoryCaps
 from tidings.backends.memory.history import MemoryCancellations, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
@@ -29,6 +30,7 @@ class MemoryStore:
         self.accounts = MemoryAccounts()
         self.watched = MemoryWatched()
         self.rounds = MemoryRounds()
+        self.caps = MemoryCaps()
 
     async def ping(self) -> None:
         """Always there."""

@@ -206,6 +206,8 @@ CREATE TABLE tenant (
     id text COLLATE "C" NOT NULL,
     name text NOT NULL,
     created_at bigint NOT NULL,
+    -- Its limits of the API where they differ from the settings, as JSON.
+    limits bytea,
     PRIMARY KEY (id)
 );
 
@@ -218,6 +220,7 @@ CREATE TABLE api_key (
     name text NOT NULL,
     created_at bigint NOT NULL,
     revoked_at bigint,
+    limits bytea,
     PRIMARY KEY (tenant, id)
 );
 
@@ -304,6 +307,17 @@ CREATE TABLE round (
 CREATE FUNCTION minute_of(id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT ('x' || replace(left(id::text, 13), '-', ''))::bit(48)::bigint / 60000 $$;
+
+-- What has passed under caps, a row for each scope (16 octets of BLAKE2b): ids and instants, 24 octets each, and when
+-- none of them means anything any more. Rows grow and are rewritten in place.
+CREATE TABLE cap_count (
+    scope bytea NOT NULL,
+    passed bytea NOT NULL,
+    until bigint NOT NULL,
+    PRIMARY KEY (scope)
+) WITH (
+    fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
+);
 
 -- Queues: a table per topic and group, made by PostgresQueue.declare in the schema `queue`.
 

@@ -6,6 +6,7 @@ import time
 from typing import Self
 
 from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds, PostgresWatched
+from tidings.backends.postgres.caps import PostgresCaps
 from tidings.backends.postgres.connection import ConnectionPool, close_pool, open_pool, translated
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
@@ -38,6 +39,7 @@ class PostgresStore:
         self.accounts = PostgresAccounts(pool)
         self.watched = PostgresWatched(pool)
         self.rounds = PostgresRounds(pool)
+        self.caps = PostgresCaps(pool)
 
     @classmethod
     async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:

@@ -1,0 +1,196 @@
+"""Caps and the dedupe window over the whole flow: what a person gets, and what is recorded of what they do not get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow
+from tidings.model.notification import Content, SmsContent
+from tidings.model.sending import Rejected, Retry, SendResult, Sent
+from tidings.model.template import Variable
+from tidings.model.user import Cap, Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Excess, State
+
+SMS = {"sms": {"text": "Hello"}}
+HOUR = 3600
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"sms": {"text": words}}
+
+
+async def declare(flow: Flow, name: str = "news", **fields: Any) -> None:
+    await flow.store.tenants.put_category(TENANT, Category(name, **fields))
+
+
+async def send(flow: Flow, many: int = 1, **fields: Any) -> list[Any]:
+    """Accept `many`, each with words of its own, and let everything move."""
+    known: dict[str, Any] = {"to": {"user_id": "ada"}, "category": "news"} | fields
+    ids = [await flow.accept(**({"content": text(f"number {number}")} | known)) for number in range(many)]
+    await flow.settle()
+    return ids
+
+
+async def states(flow: Flow, ids: list[Any]) -> list[tuple[State, str]]:
+    found = []
+    for id in ids:
+        seen = await flow.view(id)
+        found.append((seen.state, seen.deliveries[-1].reason))
+    return found
+
+
+def sent(flow: Flow, channel: Channel = Channel.SMS) -> int:
+    return len(flow.provider(channel).sent)
+
+
+async def test_what_is_over_a_cap_is_dropped_with_the_cap_that_forbade_it(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(2, HOUR), Cap(10, 24 * HOUR)))
+    ids = await send(flow, 3)
+    assert await states(flow, ids) == [(State.SENT, ""), (State.SENT, ""), (State.SUPPRESSED, "capped")]
+    seen = await flow.view(ids[2])
+    assert next(entry.detail for entry in seen.timeline if entry.reason == "capped") == "at most 2 in 3600 s"
+    await flow.advance(HOUR)
+    assert await states(flow, await send(flow)) == [(State.SENT, "")]
+
+
+async def test_what_is_over_a_holding_cap_waits_its_turn_and_waits_once(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
+    ids = await send(flow, 4)
+    assert [state for state, _ in await states(flow, ids)] == [State.SENT] + 3 * [State.DEFERRED]
+    for hours in range(1, 4):
+        await flow.advance(HOUR - 1)
+        assert sent(flow) == hours
+        await flow.advance(1)
+        assert sent(flow) == hours + 1
+    assert await states(flow, ids) == 4 * [(State.SENT, "")]
+    for id in ids[1:]:
+        waits = [entry for entry in (await flow.view(id)).timeline if entry.reason == "capped"]
+        assert len(waits) == 1
+
+
+async def test_what_cannot_be_sent_before_it_expires_is_not_held(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
+    soon = datetime.fromtimestamp(flow.clock.now() / 1000 + HOUR, UTC).isoformat()
+    ids = await send(flow, 2, expires_at=soon)
+    assert await states(flow, ids) == [(State.SENT, ""), (State.EXPIRED, "capped")]
+
+
+async def test_the_overall_cap_counts_all_that_is_not_critical(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, "*", caps=(Cap(2, HOUR),))
+    await declare(flow, "code", critical=True)
+    ids = [(await send(flow, category=category))[0] for category in ("code", "news", "code", "offers", "news", "code")]
+    assert [state for state, _ in await states(flow, ids)] == [
+        State.SENT, State.SENT, State.SENT, State.SENT, State.SUPPRESSED, State.SENT,
+    ]  # fmt: skip
+
+
+async def test_people_and_categories_are_counted_apart(flow: Flow) -> None:
+    await flow.user("ada")
+    await flow.user("eve", phone="+4915123456788")
+    await declare(flow, caps=(Cap(1, HOUR),))
+    ids = await send(flow, 2)
+    ids += await send(flow, 2, to={"user_id": "eve"})
+    ids += await send(flow, 2, category="other")
+    ids += await send(flow, 2, to={"phone": "+4915123456787"})
+    sent, capped = (State.SENT, ""), (State.SUPPRESSED, "capped")
+    assert await states(flow, ids) == [sent, capped, sent, capped, sent, sent, sent, capped]
+
+
+async def test_all_channels_of_a_notification_count_once(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),))
+    everywhere = {"email": {"subject": "Hi", "text": "Hello"}, "sms": {"text": "Hello"}}
+    first, second = [(await send(flow, content=everywhere))[0] for _ in range(2)]
+    assert [delivery.state for delivery in (await flow.view(first)).deliveries] == [State.SENT, State.SENT]
+    assert [delivery.state for delivery in (await flow.view(second)).deliveries] == 2 * [State.SUPPRESSED]
+
+
+async def test_an_alternative_is_free_and_a_capped_notification_looks_for_none(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),))
+    flow.provider(Channel.PUSH).answers = lambda _: Rejected("unregistered")
+    fields: dict[str, Any] = {
+        "content": {"push": {"title": "Hi", "body": "Hello"}, "sms": {"text": "Hello"}},
+        "channels": ["push", "sms"],
+        "strategy": "first_reachable",
+    }
+    first, second = [(await send(flow, **fields))[0] for _ in range(2)]
+    assert (await flow.view(first)).state is State.SENT
+    assert [(d.channel, d.state) for d in (await flow.view(second)).deliveries] == [(Channel.PUSH, State.SUPPRESSED)]
+    assert (sent(flow, Channel.PUSH), sent(flow)) == (1, 1)
+
+
+async def test_a_later_try_is_free(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, 1),), dedupe=1)
+    answers: Iterator[SendResult] = iter([Retry("unavailable"), Sent(), Sent()])
+    flow.provider(Channel.SMS).answers = lambda _: next(answers)
+    first = await send(flow)
+    second = await send(flow, content=text("another"))
+    assert [state for state, _ in await states(flow, first + second)] == [State.DEFERRED, State.SUPPRESSED]
+    await flow.advance(5)
+    assert await states(flow, first) == [(State.SENT, "")]
+
+
+async def test_an_opt_out_comes_before_the_cap_and_counts_nothing(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),))
+    await flow.store.users.set_preferences(TENANT, "ada", Preferences(opted_out={"news": ()}), flow.clock.now())
+    assert await states(flow, await send(flow)) == [(State.SUPPRESSED, "opted_out")]
+    await flow.store.users.set_preferences(TENANT, "ada", Preferences(), flow.clock.now())
+    assert await states(flow, await send(flow)) == [(State.SENT, "")]
+
+
+async def test_what_was_held_for_quiet_hours_leaves_one_after_the_other(flow: Flow) -> None:
+    # 22:13 UTC on 2023-11-14
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 7 * 60)), timezone="UTC")
+    await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
+    ids = await send(flow, 3)
+    await flow.advance(9 * HOUR)
+    for hours in range(1, 3):
+        assert sent(flow) == hours
+        await flow.advance(HOUR)
+    assert await states(flow, ids) == 3 * [(State.SENT, "")]
+
+
+async def test_the_same_content_goes_to_an_address_once_within_the_window(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, dedupe=HOUR)
+    ids = [(await send(flow, content=SMS))[0] for _ in range(2)]
+    assert await states(flow, ids) == [(State.SENT, ""), (State.SUPPRESSED, "duplicate")]
+    assert await states(flow, await send(flow, content=text("other words"))) == [(State.SENT, "")]
+    await flow.advance(HOUR)
+    assert await states(flow, await send(flow, content=SMS)) == [(State.SENT, "")]
+
+
+async def test_other_data_is_other_content(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, dedupe=HOUR)
+    await flow.template("ready", {"en": Content(sms=SmsContent("Parcel {{ n }}"))}, n=Variable())
+    found = []
+    for number in (1, 2, 1):
+        [id] = await send(flow, content=None, template="ready", data={"n": number})
+        found += await states(flow, [id])
+    assert found == [(State.SENT, ""), (State.SENT, ""), (State.SUPPRESSED, "duplicate")]
+
+
+async def test_a_duplicate_does_not_count_for_a_cap(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, dedupe=HOUR, caps=(Cap(2, HOUR),))
+    ids = [(await send(flow, content=content))[0] for content in (SMS, SMS, text("other words"))]
+    assert await states(flow, ids) == [(State.SENT, ""), (State.SUPPRESSED, "duplicate"), (State.SENT, "")]
+
+
+async def test_nothing_is_asked_where_nothing_is_declared(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),))
+    monkeypatch.setattr(flow.store.caps, "take", None)
+    assert await states(flow, await send(flow, category="other")) == [(State.SENT, "")]

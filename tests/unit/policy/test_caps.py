@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidings.model.user import Cap
+from tidings.policy.caps import REMEMBERED, SPARE, Count, Passed, forbidding, kept, take
+
+SECOND = 1000
+START = 1_700_000_000_000
+
+caps = st.lists(st.builds(Cap, st.integers(1, 5), st.integers(1, 60)), min_size=1, max_size=3).map(tuple)
+gaps = st.lists(st.integers(0, 20 * SECOND), max_size=60)
+
+
+def instants(gaps: Iterable[int]) -> list[int]:
+    at, found = START, []
+    for gap in gaps:
+        at += gap
+        found.append(at)
+    return found
+
+
+def ask(known: dict[bytes, Passed], *counts: Count, now: int) -> bool:
+    """One request on its own; whether it passes. `known` is brought up to date."""
+    [verdict], changed = take([counts], known, now)
+    known |= changed
+    return verdict is None
+
+
+@given(caps, gaps)
+def test_no_window_ever_holds_more_than_its_cap(caps: tuple[Cap, ...], gaps: list[int]) -> None:
+    known: dict[bytes, Passed] = {}
+    passed = [at for number, at in enumerate(instants(gaps)) if ask(known, Count(b"s", UUID(int=number), caps), now=at)]
+    for cap in caps:
+        for at in passed:
+            assert sum(at - cap.seconds * SECOND < other <= at for other in passed) <= cap.count
+
+
+@given(caps, gaps, st.integers(0, 30 * SECOND))
+def test_what_is_forbidden_passes_at_the_instant_told_and_not_before(
+    caps: tuple[Cap, ...], gaps: list[int], later: int
+) -> None:
+    passed = instants(gaps)
+    now = (passed[-1] if passed else START) + later
+    forbidden = forbidding(passed, caps, now)
+    if forbidden is None:
+        assert all(sum(at > now - cap.seconds * SECOND for at in passed) < cap.count for cap in caps)
+        return
+    cap, due = forbidden
+    assert due > now
+    assert cap in caps
+    assert forbidding(passed, caps, due - 1) is not None
+    assert forbidding(passed, caps, due) is None
+
+
+@given(caps, st.lists(st.tuples(st.integers(0, 5), st.integers(0, REMEMBERED // 40)), max_size=40))
+def test_an_id_that_passed_passes_again_and_counts_once(caps: tuple[Cap, ...], asked: list[tuple[int, int]]) -> None:
+    known: dict[bytes, Passed] = {}
+    at, passed = START, set[int]()
+    for number, gap in asked:
+        at += gap
+        before = known.get(b"s")
+        passes = ask(known, Count(b"s", UUID(int=number), caps), now=at)
+        if number in passed:
+            assert passes
+            assert known.get(b"s") == before
+        elif passes:
+            passed.add(number)
+
+
+@given(caps, caps, st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.integers(0, 5 * SECOND)), max_size=40))
+def test_a_request_passes_in_all_of_its_counts_or_in_none(
+    some: tuple[Cap, ...], others: tuple[Cap, ...], asked: list[tuple[int, bool, int]]
+) -> None:
+    known: dict[bytes, Passed] = {}
+    at = START
+    for number, both, gap in asked:
+        at += gap
+        counts = [Count(b"a", UUID(int=number), some), Count(b"b", UUID(int=number), others)]
+        before = dict(known)
+        passes = ask(known, *(counts if both else counts[:1]), now=at)
+        if not passes:
+            assert known == before
+        elif both:
+            assert UUID(int=number) in known[b"a"].keys() & known[b"b"].keys()
+
+
+@given(caps, st.integers(1, 30))
+def test_what_is_held_comes_back_in_turn(caps: tuple[Cap, ...], many: int) -> None:
+    known: dict[bytes, Passed] = {}
+    requests = [[Count(b"s", UUID(int=number), caps, holds=True)] for number in range(many)]
+    verdicts, changed = take(requests, known, START)
+    known |= changed
+    dues = [START if verdict is None else verdict.due for verdict in verdicts]
+    assert dues == sorted(dues)
+    for number, due in enumerate(dues):
+        assert ask(known, Count(b"s", UUID(int=number), caps, holds=True), now=due)
+
+
+@given(caps, gaps, st.integers(0, 2 * REMEMBERED))
+def test_what_is_forgotten_no_longer_counts(caps: tuple[Cap, ...], gaps: list[int], later: int) -> None:
+    passed = {UUID(int=number): at for number, at in enumerate(instants(gaps))}
+    now = max(passed.values(), default=START) + later
+    left = kept(passed, caps, now)
+    assert forbidding(sorted(left.values()), caps, now) == forbidding(sorted(passed.values()), caps, now)
+    assert all(at > now - REMEMBERED for at in left.values())
+
+
+def test_a_count_that_is_given_up_is_told_before_one_that_is_held() -> None:
+    one = (Cap(1, 60),)
+    counts = [
+        Count(b"held", UUID(int=2), one, holds=True),
+        Count(b"dropped", UUID(int=2), one),
+    ]
+    known = {b"held": {UUID(int=1): START}, b"dropped": {UUID(int=1): START - 1}}
+    [verdict], changed = take([counts], known, START)
+    assert verdict is not None
+    assert (verdict.place, verdict.cap) == (1, one[0])
+    assert changed == {}
+
+
+def test_ids_are_not_kept_without_end() -> None:
+    short = (Cap(1000, 1),)
+    known: dict[bytes, Passed] = {}
+    for number in range(3 * SPARE):
+        assert ask(known, Count(b"s", UUID(int=number), short), now=START + number * 10)
+    assert SPARE <= len(known[b"s"]) <= SPARE + 100
