@@ -51,6 +51,7 @@ from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.switchboard import Routed, Switchboard
+from tidings.policy.idempotency import KEPT
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -216,6 +217,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         renderer=parts.renderer,
         clock=parts.clock,
         randomness=random.SystemRandom().random,
+        lease=settings.lease,
     )
     for channel in Channel:
         switchboard = _switchboard(parts, channel)
@@ -400,6 +402,6 @@ async def _keep_house(parts: Parts) -> None:
     """Make partitions for the days to come, and forget what is kept for a time only."""
     now = parts.clock.now()
     await parts.store.history.maintain(now)
-    await parts.store.idempotency.sweep(now - 24 * 3600 * 1000)
+    await parts.store.idempotency.sweep(now - KEPT)
     await parts.store.caps.sweep(now)
     await parts.store.accounts.forget(now // MINUTE - KEEP_COUNTS)

@@ -104,17 +104,21 @@ def refusal(error: TidingsError) -> Refused:
         case NotFound():
             return Refused(404, "not_found", str(error))
         case Conflict():
-            return Refused(422 if error.code in _UNPROCESSABLE_CONFLICTS else 409, error.code, error.detail)
+            status = 422 if error.code in _UNPROCESSABLE_CONFLICTS else 409
+            return Refused(status, error.code, error.detail, headers=_retry_after(error.retry_after))
         case BadReceipt():
             return Refused(403, "invalid_receipt", str(error))
         case TemplateError():
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
         case Unavailable():
-            wait = str(max(1, round(error.retry_after))).encode()
             code = "overloaded" if isinstance(error, Overloaded) else "unavailable"
-            return Refused(503, code, str(error), headers=[(b"retry-after", wait)])
+            return Refused(503, code, str(error), headers=_retry_after(error.retry_after))
         case _:
             return internal()
+
+
+def _retry_after(seconds: float | None) -> list[tuple[bytes, bytes]]:
+    return [] if seconds is None else [(b"retry-after", b"%d" % max(1, round(seconds)))]
 
 
 def internal() -> Refused:

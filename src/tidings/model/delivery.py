@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from uuid import UUID
 
 from msgspec import Struct
@@ -9,6 +10,15 @@ from msgspec import Struct
 from tidings.model.notification import Content, TemplateRef
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority
+
+
+class Doubt(IntEnum):
+    """Whether a delivery may be a second copy of one that is on its way, and what was done to find out."""
+
+    NONE = 0
+    COPY = 1
+    WAITED = 2
+    LOOKED_AGAIN = 3
 
 
 class Delivery(Struct, frozen=True, gc=False, array_like=True):
@@ -19,6 +29,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
     one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
     `uncounted` of them used up no try.
+    With `doubt` it is a copy of what may be on its way elsewhere.
     """
 
     id: UUID
@@ -42,6 +53,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     first_attempt: int = 1
     pinned: str = ""
     uncounted: int = 0
+    doubt: Doubt = Doubt.NONE
 
     @property
     def channel(self) -> Channel:

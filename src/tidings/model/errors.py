@@ -38,12 +38,16 @@ class NotFound(TidingsError):
 
 
 class Conflict(TidingsError):
-    """The request contradicts the state of things (`code` says how)."""
+    """The request contradicts the state of things (`code` says how).
 
-    def __init__(self, code: str, detail: str) -> None:
+    `retry_after` (seconds) where that may pass by itself.
+    """
+
+    def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.retry_after = retry_after
 
 
 class Unavailable(TidingsError):

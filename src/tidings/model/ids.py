@@ -41,6 +41,14 @@ def new_id(now: int, bucket: int, randomness: int) -> UUID:
     )
 
 
+def seeded_id(seed: UUID, number: int, bucket: int) -> UUID:
+    """The id of notification `number` (from 0) of those that follow from `seed`, itself an id: its instant, `bucket`.
+
+    The same inputs give the same id, in every run.
+    """
+    return new_id(instant_of(seed), bucket, (seed.int >> 8) + number)
+
+
 def delivery_id(notification_id: UUID, slot: int) -> UUID:
     """The id of the notification's delivery in `slot` (1 to 255); the same inputs give the same id, in every run."""
     if not 0 < slot < SLOTS:

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     REPLAYED = "replayed"
     SWEPT = "swept"
     STUCK = "stuck"
+    REPEATED = "repeated"
 
 
 class QuietPolicy(StrEnum):

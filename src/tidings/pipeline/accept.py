@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from tidings.model import topics
-from tidings.model.errors import Conflict, Invalid, NotFound
-from tidings.model.ids import new_id, stable_bucket
+from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError
+from tidings.model.ids import new_id, seeded_id, stable_bucket
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
@@ -31,6 +32,20 @@ from tidings.ports.store import History, Idempotency
 
 RESERVATION_LEASE = 30.0
 """Seconds after which a reservation without an answer counts as abandoned by a process that died."""
+
+IN_FLIGHT = 1.0
+"""Seconds after which the first request has probably been answered."""
+
+_SINGLE, _BATCH = "notifications", "notifications/batch"
+"""The operations that a key belongs to."""
+
+_Ids = Callable[[int, int], UUID]
+"""The id of a request by its number in the body and the bucket of its person."""
+
+_Result = Notification | Invalid
+
+Admit = Callable[[int], Awaitable[None]]
+"""Lets so many notifications in, or raises."""
 
 ReceiptReader = Callable[[InboundRequest], list[Receipt]]
 """What a provider makes of a vendor's request. Raises BadReceipt."""
@@ -92,34 +107,40 @@ class Accept:
 
         Raises:
             Invalid: nothing was stored.
-            Conflict: the idempotency key was used for another body, or its first request is still under way.
+            Conflict: the idempotency key was used for another request, or its first one is still under way.
             Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
-        request = requests.decode_one(body)
-        notification = await self._notification(tenant, request, len(body))
-        if idempotency_key is not None:
-            return await self._once(tenant, idempotency_key, body, [notification])
-        await self._put([_item(notification)])
-        self._count(tenant, (notification.id,))
-        return Answer((notification.id,))
 
-    async def accept_batch(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
+        async def read(ids: _Ids) -> list[_Result]:
+            return [await self._notification(tenant, requests.decode_one(body), len(body), ids, 0)]
+
+        if idempotency_key is not None:
+            return await self._once(tenant, idempotency_key, fingerprint(body, _SINGLE), read)
+        results = await read(self._fresh_id)
+        await self._put(_items(results))
+        self._count(tenant, _ids_of(results))
+        return _answer(results)
+
+    async def accept_batch(
+        self, tenant: str, body: bytes, idempotency_key: str | None = None, admit: Admit | None = None
+    ) -> Answer:
         """Take up to 1,000 requests; each stands for itself. Raises as `accept`, for what spoils the whole batch.
 
-        A batch is let in or turned away as its least urgent item is.
+        `admit` is asked first whether so many may come in; what it raises is passed on, and nothing is stored. A replay
+        is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
         """
-        results: list[Notification | Invalid] = []
-        for index, raw in enumerate(requests.decode_batch(body)):
-            try:
-                results.append(await self._notification(tenant, requests.decode_one(raw), len(bytes(raw))))
-            except Invalid as problem:
-                path = f"$.notifications[{index}]" + problem.path.removeprefix("$")
-                results.append(Invalid(problem.code, problem.detail, path))
+
+        async def read(ids: _Ids) -> list[_Result]:
+            raws = requests.decode_batch(body)
+            if admit is not None:
+                await admit(len(raws))
+            return [await self._item(tenant, raw, ids, index) for index, raw in enumerate(raws)]
+
         if idempotency_key is not None:
-            return await self._once(tenant, idempotency_key, body, results)
-        accepted = [result for result in results if isinstance(result, Notification)]
-        await self._put([_item(notification) for notification in accepted])
-        self._count(tenant, [notification.id for notification in accepted])
+            return await self._once(tenant, idempotency_key, fingerprint(body, _BATCH), read)
+        results = await read(self._fresh_id)
+        await self._put(_items(results))
+        self._count(tenant, _ids_of(results))
         return _answer(results)
 
     async def receipts(self, provider: str, request: InboundRequest) -> int:
@@ -145,7 +166,19 @@ class Accept:
         """Know how much there is to do, until `stopping` is set."""
         await self._admission.watch(stopping)
 
-    async def _notification(self, tenant: str, request: requests.NotificationRequest, size: int) -> Notification:
+    def _fresh_id(self, _number: int, bucket: int) -> UUID:
+        return new_id(self._clock.now(), bucket, self._randomness(54))
+
+    async def _item(self, tenant: str, raw: msgspec.Raw, ids: _Ids, index: int) -> _Result:
+        """One item of a batch, or what is wrong with it."""
+        try:
+            return await self._notification(tenant, requests.decode_one(raw), len(bytes(raw)), ids, index)
+        except Invalid as problem:
+            return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
+
+    async def _notification(
+        self, tenant: str, request: requests.NotificationRequest, size: int, ids: _Ids, number: int
+    ) -> Notification:
         if size > requests.LARGEST:
             raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
         self._admission.admit(request.priority)
@@ -175,7 +208,7 @@ class Accept:
             if channel not in available:
                 raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
         return Notification(
-            id=new_id(now, stable_bucket(tenant, to.key), self._randomness(54)),
+            id=ids(number, stable_bucket(tenant, to.key)),
             tenant=tenant,
             to=to,
             accepted_at=now,
@@ -191,50 +224,70 @@ class Accept:
             metadata=bytes(request.metadata),
         )
 
-    async def _once(self, tenant: str, key: str, body: bytes, results: Sequence[Notification | Invalid]) -> Answer:
-        """Put the batch unless the key's first request has done so already."""
+    async def _once(
+        self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids], Awaitable[list[_Result]]]
+    ) -> Answer:
+        """Answer what the key's first request was answered; be that one if there was none.
+
+        The key comes first, before the request is even read: what was accepted once is answered so, whatever has become
+        of its template since.
+        """
         check_key(key)
-        digest = fingerprint(body)
-        fresh_ids = [result.id for result in results if isinstance(result, Notification)]
-        held = await self._idempotency.reserve(tenant, key, digest, fresh_ids, self._clock.now(), RESERVATION_LEASE)
+        now = self._clock.now()
+        seed = self._fresh_id(0, 0)
+        held = await self._idempotency.reserve(tenant, key, digest, seed, now, RESERVATION_LEASE)
         if held.fingerprint != digest:
-            raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
+            raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
             if held.answer is None:
-                raise Conflict("idempotency_in_flight", "the first request with this Idempotency-Key is under way")
+                raise Conflict(
+                    "idempotency_in_flight", "the first request with this Idempotency-Key is under way", IN_FLIGHT
+                )
             return Answer(_read_answer(held.answer), replayed=True)
-        results = _with_ids(results, held.ids)
-        notifications = [result for result in results if isinstance(result, Notification)]
-        if held.retaken and notifications:
-            notifications = [n for n in notifications if await self._history.get(tenant, n.id) is None]
-        await self._put([_item(notification, repeated=held.retaken) for notification in notifications])
+        try:
+            results = await read(partial(seeded_id, held.seed))
+        except TidingsError:
+            if not held.retaken:  # else the first request may have come through, and the key must go on to stand for it
+                await self._idempotency.forget(tenant, key, now)
+            raise
+        items = await self._missing(tenant, results) if held.retaken else _items(results)
+        await self._put(items)
         if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
-            self._count(tenant, [notification.id for notification in notifications])
+            self._count(tenant, _ids_of(results))
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer
 
+    async def _missing(self, tenant: str, results: Sequence[_Result]) -> list[Item]:
+        """What the first request of an abandoned key may not have put: its process died before it could tell.
 
-def _item(notification: Notification, *, repeated: bool = False) -> Item:
-    return Item(
-        topics.requests(notification.priority),
-        f"{notification.tenant}/{notification.to.key}",
-        encode(notification),
-        {REPEATED: "1"} if repeated else {},
-    )
+        It may have, and its copy wait unrecorded in a queue. So these have the same ids and are marked: `deliver` sends
+        one of the two.
+        """
+        unknown = [
+            result
+            for result in results
+            if isinstance(result, Notification) and await self._history.get(tenant, result.id) is None
+        ]
+        return _items(unknown, repeated=True)
 
 
-def _answer(results: Sequence[Notification | Invalid]) -> Answer:
-    return Answer(tuple(result.id if isinstance(result, Notification) else result for result in results))
-
-
-def _with_ids(results: Sequence[Notification | Invalid], ids: Sequence[UUID]) -> list[Notification | Invalid]:
-    """The same results under the ids that the key's first request chose."""
-    kept = iter(ids)
+def _items(results: Sequence[_Result], *, repeated: bool = False) -> list[Item]:
+    """What is to be routed of the results."""
+    headers = {REPEATED: "1"} if repeated else {}
     return [
-        msgspec.structs.replace(result, id=next(kept, result.id)) if isinstance(result, Notification) else result
+        Item(topics.requests(result.priority), f"{result.tenant}/{result.to.key}", encode(result), headers)
         for result in results
+        if isinstance(result, Notification)
     ]
+
+
+def _ids_of(results: Sequence[_Result]) -> list[UUID]:
+    return [result.id for result in results if isinstance(result, Notification)]
+
+
+def _answer(results: Sequence[_Result]) -> Answer:
+    return Answer(tuple(result.id if isinstance(result, Notification) else result for result in results))
 
 
 def _write_answer(answer: Answer) -> bytes:

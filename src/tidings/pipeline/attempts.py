@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from tidings.model.delivery import Delivery
+from tidings.model.delivery import Delivery, Doubt
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
@@ -95,6 +95,7 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
         tried=(),
         pinned="",
         uncounted=0,
+        doubt=min(delivery.doubt, Doubt.COPY),
     )
     return [
         msgspec.structs.replace(ending, wait=wait_for(successor, now)),

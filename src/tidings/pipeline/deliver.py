@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
-from tidings.model.delivery import Delivery
+from tidings.model.delivery import Delivery, Doubt
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
@@ -37,11 +38,12 @@ HELD_AT_ONCE = 100
 SHORTEST_HOLD = 0.5
 """Seconds."""
 NOBODY = Person()
+_OPEN = frozenset({Doubt.COPY, Doubt.WAITED})
 T = TypeVar("T")
 
 
 class Needs(Struct, frozen=True):
-    """What deliver asks of the world."""
+    """What deliver asks of the world. `lease`: seconds for which a batch belongs to the worker that claimed it."""
 
     users: Users
     cancellations: Cancellations
@@ -51,6 +53,7 @@ class Needs(Struct, frozen=True):
     renderer: Renderer
     clock: Clock
     randomness: Callable[[], float]
+    lease: float
 
 
 class _Ready(Struct, frozen=True, gc=False):
@@ -86,8 +89,13 @@ class Deliver:
         return pack(outcomes)
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
-        """Drop second copies of attempts that were made; end those that may have been and must not be doubled."""
-        doubtful = {_attempt(taken.value) for taken in batch if taken.begun or taken.repeated}
+        """Drop second copies of attempts that were made; end those that may have been and must not be doubled.
+
+        A copy of which nothing is recorded may run beside its original. It waits for as long as another worker may have
+        that in its hands, and passes `outcomes` once more, behind what came of it. When nothing is recorded then, there
+        was no other.
+        """
+        doubtful = {_attempt(taken.value) for taken in batch if taken.begun or taken.repeated or taken.value.doubt}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         fresh: list[_Ready] = []
@@ -102,8 +110,17 @@ class Deliver:
                 outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                 continue
             seen.add(attempt)
+            doubt = Doubt.COPY if taken.repeated else delivery.doubt
+            if doubt in _OPEN and not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
+                outcomes.append(self._look_later(delivery, doubt))
+                continue
             fresh.append(_Ready(delivery, category))
         return fresh
+
+    def _look_later(self, delivery: Delivery, doubt: Doubt) -> Outcome:
+        now = self._needs.clock.now()
+        due = now + math.ceil(self._needs.lease * 1000) if doubt is Doubt.COPY else now
+        return hold(msgspec.structs.replace(delivery, doubt=Doubt(doubt + 1)), now, due, Reason.REPEATED)
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
         """Those that may be sent at this moment. What was decided when it was routed may have changed."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model import topics
-from tidings.model.delivery import Delivery
+from tidings.model.delivery import Delivery, Doubt
 from tidings.model.ids import delivery_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
@@ -140,6 +140,8 @@ def _delivery(case: _Case, planned: Planned) -> Delivery | None:
         case.person.profile,
         alternatives=planned.alternatives,
         step=1 if planned.state is State.DEFERRED else 0,
+        # A wait has no headers: what is deferred remembers by itself that it may be a second copy.
+        doubt=Doubt.COPY if case.repeated and planned.state is State.DEFERRED else Doubt.NONE,
     )
 
 

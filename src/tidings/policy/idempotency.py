@@ -10,6 +10,9 @@ from tidings.model.errors import Invalid
 HEADER = "Idempotency-Key"
 MAX_KEY = 255
 
+KEPT = 24 * 3600 * 1000
+"""Milliseconds for which a key is known; after that it is as if it had never been used."""
+
 _KEY = re.compile(rf"[!-~]{{1,{MAX_KEY}}}")
 _DIGEST_SIZE = 16
 

@@ -278,33 +278,36 @@ class Tenants(Protocol):
 class Reservation(Struct, frozen=True, gc=False):
     """What is known of an idempotency key.
 
-    `fresh`: the caller owns it now and must `complete` it; `ids` are then the ones to use (kept from an abandoned
-    earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None: in flight) and
-    `fingerprint` the digest of the body that it was for.
+    `fresh`: the caller owns it now and must `complete` or `forget` it; the ids of what it accepts follow from `seed`
+    (kept from an abandoned earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None:
+    in flight) and `fingerprint` the digest of the request that it was for.
     """
 
     fresh: bool
     fingerprint: bytes
-    ids: tuple[UUID, ...] = ()
+    seed: UUID
     answer: bytes | None = None
     retaken: bool = False
 
 
 class Idempotency(Protocol):
-    """Idempotency keys, kept for 24 hours."""
+    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used."""
 
     async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, ids: Sequence[UUID], now: int, lease: float
+        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
     ) -> Reservation:
-        """Take the key, or say who has it. An unanswered reservation older than `lease` seconds is retaken."""
+        """Take the key, or say who has it.
+
+        An unanswered reservation older than `lease` seconds is retaken by a request with the same fingerprint.
+        """
         ...
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
         """Keep the answer for replays."""
         ...
 
-    async def forget(self, tenant: str, key: str) -> None:
-        """Free a key whose request was refused."""
+    async def forget(self, tenant: str, key: str, reserved_at: int) -> None:
+        """Free a key that was reserved at this instant and whose request was refused; no other one."""
         ...
 
     async def sweep(self, before: int) -> int:

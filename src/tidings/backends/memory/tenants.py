@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Category
+from tidings.policy.idempotency import KEPT
 from tidings.ports.store import Reservation
 
 
@@ -72,7 +73,7 @@ class MemoryTenants:
 
 class _Reserved(Struct):
     fingerprint: bytes
-    ids: tuple[UUID, ...]
+    seed: UUID
     reserved_at: int
     answer: bytes | None = None
 
@@ -84,27 +85,29 @@ class MemoryIdempotency:
         self._reserved: dict[tuple[str, str], _Reserved] = {}
 
     async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, ids: Sequence[UUID], now: int, lease: float
+        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
     ) -> Reservation:
-        """See Idempotency; only a request with the same fingerprint retakes an abandoned key."""
+        """See Idempotency."""
         known = self._reserved.get((tenant, key))
-        if known is None:
-            self._reserved[tenant, key] = _Reserved(fingerprint, tuple(ids), now)
-            return Reservation(fresh=True, fingerprint=fingerprint, ids=tuple(ids))
+        if known is None or now - known.reserved_at >= KEPT:
+            self._reserved[tenant, key] = _Reserved(fingerprint, seed, now)
+            return Reservation(fresh=True, fingerprint=fingerprint, seed=seed)
         abandoned = known.answer is None and now - known.reserved_at >= round(lease * 1000)
         if abandoned and known.fingerprint == fingerprint:
             known.reserved_at = now
-            return Reservation(fresh=True, fingerprint=fingerprint, ids=known.ids, retaken=True)
-        return Reservation(fresh=False, fingerprint=known.fingerprint, ids=known.ids, answer=known.answer)
+            return Reservation(fresh=True, fingerprint=fingerprint, seed=known.seed, retaken=True)
+        return Reservation(fresh=False, fingerprint=known.fingerprint, seed=known.seed, answer=known.answer)
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
         """See Idempotency."""
         if known := self._reserved.get((tenant, key)):
             known.answer = answer
 
-    async def forget(self, tenant: str, key: str) -> None:
+    async def forget(self, tenant: str, key: str, reserved_at: int) -> None:
         """See Idempotency."""
-        self._reserved.pop((tenant, key), None)
+        known = self._reserved.get((tenant, key))
+        if known is not None and known.answer is None and known.reserved_at == reserved_at:
+            del self._reserved[tenant, key]
 
     async def sweep(self, before: int) -> int:
         """See Idempotency."""

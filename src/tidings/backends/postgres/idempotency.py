@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
+from tidings.policy.idempotency import KEPT
 from tidings.ports.store import Reservation
 
 _SQL = load("idempotency")
@@ -19,20 +19,21 @@ class PostgresIdempotency:
         self._pool = pool
 
     async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, ids: Sequence[UUID], now: int, lease: float
+        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
     ) -> Reservation:
-        """See Idempotency; only a request with the same fingerprint retakes an abandoned key."""
+        """See Idempotency."""
         while True:
             with translated():
-                taken = await self._pool.fetchrow(_SQL["take"], tenant, key, fingerprint, ids, now, round(lease * 1000))
+                taken = await self._pool.fetchrow(
+                    _SQL["take"], tenant, key, fingerprint, seed, now, round(lease * 1000), KEPT
+                )
                 if taken is not None:
-                    kept, retaken = taken
-                    return Reservation(fresh=True, fingerprint=fingerprint, ids=tuple(kept), retaken=retaken)
+                    [kept] = taken
+                    return Reservation(fresh=True, fingerprint=fingerprint, seed=kept, retaken=kept != seed)
                 holder = await self._pool.fetchrow(_SQL["holder"], tenant, key)
             if holder is not None:
-                return Reservation(
-                    fresh=False, fingerprint=holder["fingerprint"], ids=tuple(holder["ids"]), answer=holder["answer"]
-                )
+                fingerprint, kept, answer = holder
+                return Reservation(fresh=False, fingerprint=fingerprint, seed=kept, answer=answer)
             # It was freed between the two statements: it can be taken now.
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
@@ -40,10 +41,10 @@ class PostgresIdempotency:
         with translated():
             await self._pool.execute(_SQL["complete"], tenant, key, answer)
 
-    async def forget(self, tenant: str, key: str) -> None:
+    async def forget(self, tenant: str, key: str, reserved_at: int) -> None:
         """See Idempotency."""
         with translated():
-            await self._pool.execute(_SQL["forget"], tenant, key)
+            await self._pool.execute(_SQL["forget"], tenant, key, reserved_at)
 
     async def sweep(self, before: int) -> int:
         """See Idempotency."""

@@ -1,21 +1,26 @@
 -- name: take
--- A row comes back when the key is ours: new (no older version of the row, xmax 0), or abandoned by an earlier try of
--- the same request, whose ids are then kept.
+-- A row comes back when the key is ours: new, or so old ($7) that it counts as new, or abandoned by an earlier try of the
+-- same request, whose seed is then kept. The seed is the only element of `ids`.
 INSERT INTO idempotency_key AS known (tenant, key, fingerprint, ids, reserved_at)
-VALUES ($1, $2, $3, $4::uuid[], $5::bigint)
-ON CONFLICT (tenant, key) DO UPDATE SET reserved_at = excluded.reserved_at
-    WHERE known.answer IS NULL AND known.fingerprint = excluded.fingerprint
-        AND known.reserved_at <= excluded.reserved_at - $6::bigint
-RETURNING ids, xmax <> 0;
+VALUES ($1, $2, $3, ARRAY[$4::uuid], $5::bigint)
+ON CONFLICT (tenant, key) DO UPDATE SET
+    reserved_at = excluded.reserved_at,
+    fingerprint = excluded.fingerprint,
+    answer = NULL,
+    ids = CASE WHEN known.reserved_at <= excluded.reserved_at - $7::bigint THEN excluded.ids ELSE known.ids END
+    WHERE known.reserved_at <= excluded.reserved_at - $7::bigint
+        OR (known.answer IS NULL AND known.fingerprint = excluded.fingerprint
+            AND known.reserved_at <= excluded.reserved_at - $6::bigint)
+RETURNING ids[1];
 
 -- name: holder
-SELECT fingerprint, ids, answer FROM idempotency_key WHERE tenant = $1 AND key = $2;
+SELECT fingerprint, ids[1], answer FROM idempotency_key WHERE tenant = $1 AND key = $2;
 
 -- name: complete
 UPDATE idempotency_key SET answer = $3 WHERE tenant = $1 AND key = $2;
 
 -- name: forget
-DELETE FROM idempotency_key WHERE tenant = $1 AND key = $2;
+DELETE FROM idempotency_key WHERE tenant = $1 AND key = $2 AND reserved_at = $3 AND answer IS NULL;
 
 -- name: sweep
 -- Counted in the database, a hundred thousand at most at a time.

@@ -1,0 +1,261 @@
+"""Two copies of one delivery, in the hands of two workers: a person gets one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow, Recorder
+from tidings.model import topics
+from tidings.model.errors import Conflict, Invalid
+from tidings.model.notification import Content, SmsContent
+from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
+from tidings.model.user import Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.pipeline.accept import RESERVATION_LEASE
+from tidings.pipeline.stage import REPEATED, Reader
+from tidings.policy.idempotency import KEPT
+from tidings.ports.queue import Item
+from tidings.wiring import readings
+
+SMS = {"sms": {"text": "Hello"}}
+TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
+LEASE = 60
+
+
+class Slow(Recorder):
+    """A provider that answers when it is let."""
+
+    def __init__(self, *, idempotent: bool = False) -> None:
+        super().__init__("sms-one", Channel.SMS, idempotent=idempotent)
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        self.sent.extend(batch)
+        self.asked.set()
+        await self.may_answer.wait()
+        return [self.answers(outbound) for outbound in batch]
+
+
+def worker(flow: Flow) -> Reader[Any]:
+    """The deliver stage of a process of its own: it remembers nothing of what the others began."""
+    parts = flow.parts()
+    [reading] = [reading for reading in readings(parts) if reading.topic == TOPIC]
+    return flow._reader(reading, parts)
+
+
+async def routed(flow: Flow, category: str = "news") -> tuple[Any, Item]:
+    """A notification whose delivery waits in its queue, and a marked copy of that."""
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=SMS, category=category)
+    await flow.settle(only=topics.ROUTE)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    [item] = claim.items
+    await claim.release()
+    return id, Item(TOPIC, item.key, item.body, {REPEATED: "1"})
+
+
+async def wait(flow: Flow, seconds: int) -> None:
+    """Let time pass second by second, as a running system sees it."""
+    for _ in range(seconds):
+        await flow.advance(1)
+
+
+async def test_a_copy_waits_while_another_worker_has_the_original(flow: Flow) -> None:
+    provider = Slow()
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    first = asyncio.create_task(worker(flow).once())
+    await provider.asked.wait()
+    await flow.queue.put([copy])
+    assert await worker(flow).once() == 1
+    await flow.settle()
+    await wait(flow, LEASE // 2)
+    provider.may_answer.set()
+    await first
+    await wait(flow, LEASE)
+    assert len(provider.sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_that_overtakes_its_original_leaves_it_to_that(flow: Flow) -> None:
+    id, copy = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await flow.queue.put([copy])
+    await flow.settle()
+    await claim.release()
+    await flow.settle()
+    await wait(flow, LEASE + 1)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_whose_original_died_with_its_worker_is_not_sent(flow: Flow) -> None:
+    provider = Slow()
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    first = asyncio.create_task(worker(flow).once())
+    await provider.asked.wait()
+    await flow.queue.put([copy])
+    first.cancel()
+    await asyncio.wait([first])
+    await wait(flow, 2 * LEASE)
+    assert len(provider.sent) == 1
+    assert (await flow.view(id)).state is State.UNCERTAIN
+
+
+async def test_a_copy_without_an_original_is_sent_after_the_wait(flow: Flow) -> None:
+    id, copy = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done([copy])
+    await flow.settle()
+    assert (await flow.view(id)).deliveries[0].reason == "repeated"
+    await wait(flow, LEASE - 1)
+    assert not flow.provider(Channel.SMS).sent
+    await wait(flow, 2)
+    assert (await flow.view(id)).state is State.SENT
+    await wait(flow, LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+
+
+@pytest.mark.parametrize("provider", [False, True], ids=["category", "provider"])
+async def test_a_copy_that_may_double_or_cannot_does_not_wait(flow: Flow, provider: bool) -> None:
+    flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=provider)]
+    await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=not provider))
+    id, copy = await routed(flow, category="code")
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done([copy])
+    await flow.settle()
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_what_failed_once_is_tried_again_whichever_copy_goes_on(flow: Flow) -> None:
+    answers = iter([Retry("unavailable")])
+    flow.provider(Channel.SMS).answers = lambda _: next(answers, Rejected("no_such_number"))
+    id, copy = await routed(flow)
+    await flow.queue.put([copy])
+    assert await worker(flow).once() == 2
+    await wait(flow, 3 * LEASE)
+    assert (await flow.view(id)).state is State.FAILED
+    assert len(flow.provider(Channel.SMS).sent) == 2
+
+
+async def test_a_copy_that_is_routed_into_quiet_hours_knows_that_it_is_one(flow: Flow) -> None:
+    # 22:13 UTC on 2023-11-14
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60 + 20, 7 * 60)), timezone="UTC")
+    id = await flow.accept(to={"user_id": "ada"}, content=SMS)
+    claim = await flow.queue.claim(topics.requests(Priority.NORMAL), topics.ROUTE, 10, 0)
+    assert claim is not None
+    [original] = claim.items
+    await claim.release()
+    await flow.settle()
+    await flow.clock.advance(600)
+    await flow.queue.put([Item(topics.requests(Priority.NORMAL), original.key, original.body, {REPEATED: "1"})])
+    await flow.advance(1)
+    await flow.advance(9 * 3600)
+    await wait(flow, LEASE + 1)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def abandon(flow: Flow, key: str, **body: Any) -> None:
+    """A request whose process dies between its put and its answer."""
+
+    async def dies(*_: object) -> None:
+        raise ConnectionError("killed here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow.store.idempotency, "complete", dies)
+        with pytest.raises(ConnectionError):
+            await flow.accept(key, **body)
+
+
+async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Flow) -> None:
+    await flow.user()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    await abandon(flow, "k", **body)
+    await flow.clock.advance(RESERVATION_LEASE)
+    id = await flow.accept("k", **body)
+    assert await flow.accept("k", **body) == id
+    await flow.settle(only=topics.ROUTE)
+    assert await flow.queue.depth(TOPIC, topics.DELIVER) == 2
+    for _ in range(2):
+        claim = await flow.queue.claim(TOPIC, topics.DELIVER, 1, 0)
+        assert claim is not None
+        await flow.queue.put([Item(TOPIC, item.key, item.body, item.headers) for item in claim.items])
+        await claim.done()
+    one, other = worker(flow), worker(flow)
+    await asyncio.gather(_one_item(flow, one), _one_item(flow, other))
+    await wait(flow, 2 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def _one_item(flow: Flow, reader: Reader[Any]) -> None:
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 1, 0, LEASE)
+    assert claim is not None
+    await reader._finish_batch(claim)
+
+
+async def test_the_answer_outlives_the_template(flow: Flow) -> None:
+    await flow.user()
+    await flow.template("hello", {"en": Content(sms=SmsContent("Hello"))})
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "template": "hello"}
+    first = await flow.accept("k", **body)
+
+    async def unpublished(*_: object) -> None:
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow.renderer, "published", unpublished)
+        with pytest.raises(Invalid, match="no template"):
+            await flow.accept(**body)
+        assert await flow.accept("k", **body) == first
+
+
+async def test_a_refused_request_frees_its_key(flow: Flow) -> None:
+    await flow.user()
+    with pytest.raises(Invalid):
+        await flow.accept("k", to={"user_id": "ada"})
+    await flow.accept("k", to={"user_id": "ada"}, content=SMS)
+
+
+async def test_a_key_stands_for_one_operation(flow: Flow) -> None:
+    body = b'{"to": {"user_id": "ada"}, "content": {"sms": {"text": "Hello"}}}'
+    await flow.accept_stage.accept(TENANT, body, "k")
+    with pytest.raises(Conflict, match="another route"):
+        await flow.accept_stage.accept_batch(TENANT, body, "k")
+
+
+async def test_a_key_of_yesterday_accepts_anew(flow: Flow) -> None:
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    first = await flow.accept("k", **body)
+    await flow.clock.advance(KEPT / 1000 - 1)
+    assert await flow.accept("k", **body) == first
+    await flow.clock.advance(1)
+    assert await flow.accept("k", **body) != first
+
+
+async def test_a_refused_retry_of_an_abandoned_key_does_not_free_it(flow: Flow) -> None:
+    await flow.user()
+    soon = (flow.clock.now() + 10_000) // 1000
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS, "expires_at": f"{_rfc3339(soon)}"}
+    await abandon(flow, "k", **body)
+    await flow.clock.advance(RESERVATION_LEASE)
+    with pytest.raises(Invalid, match="expires_at"):
+        await flow.accept("k", **body)
+    with pytest.raises(Conflict, match="another body"):
+        await flow.accept("k", to={"user_id": "ada"}, content=SMS)
+
+
+def _rfc3339(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
