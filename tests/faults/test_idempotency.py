@@ -1,0 +1,217 @@
+"""Idempotency keys when a process dies between its put and its answer, and when everybody asks at once.
+
+Also run as a program: the API's first stage that never gets to answer. python test_idempotency.py SETTINGS KEY BODY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyreqwest.client import ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from support import eventually
+from support_flow import Recorder
+from support_system import Processes, Reply, System, settings_for, tenant_with_key
+from tidings import wiring
+from tidings.backends.memory.clock import SystemClock
+from tidings.config import Settings
+from tidings.model import topics
+from tidings.model.sending import AnyDelivery
+from tidings.model.vocabulary import Channel, Priority
+from tidings.pipeline.accept import RESERVATION_LEASE, Accept
+from tidings.ports.provider import Provider
+from tidings.wiring import Parts, open_parts, work
+
+TENANT = "shop"
+BACKLOG = 40
+LEASE = 5
+
+
+class Ahead(SystemClock):
+    """The time when the reservations of the dead have run out."""
+
+    def now(self) -> int:
+        return super().now() + round(RESERVATION_LEASE * 1000)
+
+
+def sms(number: int) -> bytes:
+    return json.dumps({"to": {"phone": f"+49151{number:08d}"}, "content": {"sms": {"text": "Hello"}}}).encode()
+
+
+def accept_of(parts: Parts, clock: SystemClock | None = None) -> Accept:
+    store, bits = parts.store, random.getrandbits
+    return Accept(parts.queue, parts.renderer, store.idempotency, store.history, clock or parts.clock, bits, {})
+
+
+async def put_and_die(file: Path, key: str, body: str) -> None:
+    """Accept up to the answer, say so, and wait to be killed."""
+
+    async def says(*_: object) -> None:
+        sys.stdout.write("put\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+    async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
+        parts.store.idempotency.complete = says  # type: ignore[method-assign,assignment]
+        await accept_of(parts).accept(TENANT, body.encode(), key)
+
+
+async def _killed_after_its_put(settings: Settings, key: str, body: bytes) -> None:
+    file = settings.data_dir / "settings.json"
+    file.write_text(settings.model_dump_json())
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, str(file), key, body.decode(),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert program.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await program.stdout.readline() == b"put\n"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            program.send_signal(signal.SIGKILL)
+        await program.communicate()
+
+
+@contextlib.asynccontextmanager
+async def _worker(settings: Settings, provider: Recorder) -> AsyncIterator[None]:
+    """A worker with connections and a memory of its own, that sends texts to `provider`."""
+    stopping = asyncio.Event()
+    async with open_parts(settings) as parts, asyncio.TaskGroup() as group:
+        providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [provider]}
+        group.create_task(work(dataclasses.replace(parts, providers=providers), stopping))
+        try:
+            yield
+        finally:
+            stopping.set()
+
+
+@pytest.mark.timeout(180)
+async def test_a_kill_between_put_and_answer_under_a_backlog_doubles_nothing(
+    tmp_path: Path, postgres_dsn: str, brokers: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, postgres_dsn, brokers, deliver={"lease": LEASE})
+    await tenant_with_key(postgres_dsn)
+    monkeypatch.setattr(wiring, "DELIVER_BATCH", 1)  # so that no two copies are in one batch, which would tell at once
+    monkeypatch.setattr(wiring, "ROUTE_BATCH", 1)
+    victims = {f"key-{number}": sms(number) for number in range(3)}
+    async with open_parts(settings) as parts:
+        for number in range(BACKLOG):
+            await accept_of(parts).accept(TENANT, sms(100 + number))
+        for key, body in victims.items():
+            await _killed_after_its_put(settings, key, body)
+        again = accept_of(parts, Ahead())
+        ids = {(await again.accept(TENANT, body, key)).results[0] for key, body in victims.items()}
+        assert await parts.queue.depth(topics.requests(Priority.NORMAL), topics.ROUTE) == BACKLOG + 2 * len(victims)
+        for key, body in victims.items():
+            answer = await again.accept(TENANT, body, key)
+            assert answer.replayed
+            assert answer.results[0] in ids
+        providers = [Recorder("sms-one", Channel.SMS) for _ in range(2)]
+
+        def sent() -> list[AnyDelivery]:
+            return [outbound for provider in providers for outbound in provider.sent]
+
+        async with _worker(settings, providers[0]), _worker(settings, providers[1]):
+            await eventually(partial(_all_sent, parts, BACKLOG + len(victims)), 60, every=0.2)
+    copies = Counter(outbound.to for outbound in sent())
+    assert len(copies) == BACKLOG + len(victims)
+    assert set(copies.values()) == {1}, copies
+
+
+async def _all_sent(parts: Parts, count: int) -> bool:
+    """Whether so many notifications are sent, and nothing is left in a queue or in the schedule."""
+    tally = await parts.store.history.tally(TENANT)
+    assert {line.state.value: line.count for line in tally if line.channel is None} == {"sent": count}
+    depths = {
+        topic: await parts.queue.depth(topic, group)
+        for topic, groups in topics.subscriptions().items()
+        for group in groups
+    }
+    assert not any(depths.values()), depths
+    return await parts.store.schedule.next_due() is None
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+async def test_fifty_at_once_with_one_key_are_one_also_over_a_restart(
+    tmp_path: Path, postgres_dsn: str, batch: bool
+) -> None:
+    """`kill -9` of the API in the middle: who got no answer asks again, and everybody hears of the same one."""
+    settings = settings_for(tmp_path, postgres_dsn, None, deliver={"lease": LEASE})
+    processes = Processes(settings)
+    key = await tenant_with_key(postgres_dsn)
+    path = "/v1/notifications/batch" if batch else "/v1/notifications"
+    one, two = json.loads(sms(1)), json.loads(sms(2))
+    body: Any = {"notifications": [one, two]} if batch else one
+    async with ClientBuilder().no_proxy().build() as http:
+        system = System(settings, key, http)
+        try:
+            await processes.start("api")
+            moments = ["never", "after the first answer", *(["at once"] if batch else [])]
+            for moment in moments:
+                headers = {"idempotency-key": moment.replace(" ", "-")}
+                asking = [asyncio.create_task(_ask(system, path, body, headers)) for _ in range(50)]
+                if moment != "never":
+                    await _answered(asking, 202 if moment == "after the first answer" else 0)
+                    await processes.kill("api")
+                    await processes.start("api")
+                told = [reply for reply in await asyncio.gather(*asking) if reply is not None]
+                told.append(await eventually(partial(_accepted, system, path, body, headers), 60, every=0.5))
+                for reply in told:
+                    assert reply.status in {202, 409}, reply.body
+                    if reply.status == 409:
+                        assert reply.json["code"] == "idempotency_in_flight"
+                        assert reply.headers["retry-after"] == "1"
+                assert len({reply.body for reply in told if reply.status == 202}) == 1
+                again = await system.call("POST", path, body, headers=headers)
+                assert (again.status, again.body) == (202, told[-1].body)
+                assert again.headers["idempotency-replayed"] == "true"
+                other = await system.call("POST", path, {"notifications": [two]} if batch else two, headers=headers)
+                assert (other.status, other.json["code"]) == (422, "idempotency_key_reused")
+                assert moment != "never" or len(told) == 51
+        finally:
+            await processes.stop()
+    count, provider = 2 * len(moments) if batch else len(moments), Recorder("sms-one", Channel.SMS)
+    async with open_parts(settings) as parts, _worker(settings, provider):
+        await eventually(partial(_all_sent, parts, count), 60, every=0.2)
+    assert len(provider.sent) == len({outbound.id for outbound in provider.sent}) == count
+
+
+async def _answered(asking: list[asyncio.Task[Reply | None]], status: int) -> None:
+    """Return when somebody has been answered, with `status` unless that is 0."""
+    for next_one in asyncio.as_completed(asking):
+        reply = await next_one
+        if reply is not None and status in {0, reply.status}:
+            return
+
+
+async def _accepted(system: System, path: str, body: Any, headers: dict[str, str]) -> Reply:
+    reply = await system.call("POST", path, body, headers=headers)
+    assert reply.status == 202, reply.body
+    return reply
+
+
+async def _ask(system: System, path: str, body: Any, headers: dict[str, str]) -> Reply | None:
+    try:
+        return await system.call("POST", path, body, headers=headers)
+    except PyreqwestError:
+        return None
+
+
+if __name__ == "__main__":
+    asyncio.run(put_and_die(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
