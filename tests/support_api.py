@@ -18,18 +18,20 @@ from support import eventually
 from tidings.api.app import create_app
 from tidings.api.connections import Bounds, Server
 from tidings.api.keys import mint
+from tidings.api.limits import Limiter
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
+from tidings.backends.memory.tokens import MemoryTokens
 from tidings.model import topics
 from tidings.model.errors import BadReceipt
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.template import TemplateVersion, Variable
-from tidings.model.tenant import Scope, Tenant
+from tidings.model.tenant import DefaultRates, Scope, Tenant
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
@@ -70,6 +72,7 @@ class World:
     metrics: Metrics = field(default_factory=Metrics)
     bounds: Bounds = field(default=Bounds())
     limits: Limits = field(default=Limits(max_body_bytes=100_000, max_batch_bytes=400_000, max_bodies_bytes=600_000))
+    rates: DefaultRates = field(default=DefaultRates())
 
     def __post_init__(self) -> None:
         self.queue = MemoryQueue(MemoryBroker(self.clock))
@@ -242,6 +245,7 @@ def _services(world: World) -> Services:
         vitals=Vitals(store.ping, world.clock),
         readiness=readiness,
         metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),
+        limiter=Limiter(MemoryTokens(world.clock), world.rates),
         accepted=world.metrics.accepted,
         public_url="http://127.0.0.1:8400",
         limits=world.limits,

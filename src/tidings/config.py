@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tidings.model.errors import SettingsError
+from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
 from tidings.policy.admission import AdmissionRules
@@ -121,6 +122,50 @@ class Delivering(_Section):
         return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
 
 
+_PER_SECOND = "a second, over time; 0: no limit"
+_BURST = "at once; without it, one second's worth"
+
+
+class LimitSettings(_Section):
+    """How much each tenant, all its keys together, and each key may ask of the API.
+
+    `tidings tenant limit` and `tidings key create` set other limits for one of them.
+    """
+
+    tenant_requests_per_second: float = Field(default=0.0, ge=0, description=f"requests of a tenant {_PER_SECOND}")
+    tenant_requests_burst: int | None = Field(default=None, ge=1, description=f"requests {_BURST}", examples=[100])
+    tenant_notifications_per_second: float = Field(
+        default=0.0, ge=0, description=f"notifications of a tenant (a batch of 1,000 is 1,000) {_PER_SECOND}"
+    )
+    tenant_notifications_burst: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"notifications {_BURST}; a larger batch is taken whole and waited off",
+        examples=[1000],
+    )
+    key_requests_per_second: float = Field(default=0.0, ge=0, description=f"requests with one key {_PER_SECOND}")
+    key_requests_burst: int | None = Field(default=None, ge=1, description=f"requests {_BURST}", examples=[100])
+    key_notifications_per_second: float = Field(
+        default=0.0, ge=0, description=f"notifications with one key {_PER_SECOND}"
+    )
+    key_notifications_burst: int | None = Field(
+        default=None, ge=1, description=f"notifications {_BURST}", examples=[1000]
+    )
+
+    def rates(self) -> DefaultRates:
+        """As the API wants them."""
+        return DefaultRates(
+            tenant=Rates(
+                Rate.of(self.tenant_requests_per_second, self.tenant_requests_burst),
+                Rate.of(self.tenant_notifications_per_second, self.tenant_notifications_burst),
+            ),
+            key=Rates(
+                Rate.of(self.key_requests_per_second, self.key_requests_burst),
+                Rate.of(self.key_notifications_per_second, self.key_notifications_burst),
+            ),
+        )
+
+
 class BreakerSettings(_Section):
     """When a provider is left alone because it fails or is slow; the traffic goes to the channel's others. Seconds."""
 
@@ -191,6 +236,7 @@ class Settings(_Section):
     queue: QueueSettings = QueueSettings()
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
+    limits: LimitSettings = LimitSettings()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
     audit: AuditSettings = AuditSettings()

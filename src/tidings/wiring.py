@@ -19,11 +19,13 @@ from uuid import uuid4
 
 from tidings.api.app import create_app
 from tidings.api.connections import Bounds
+from tidings.api.limits import Limiter
 from tidings.api.server import serve
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.clock import SystemClock
+from tidings.backends.memory.tokens import MemoryTokens
 from tidings.backends.objects.folder import Folder
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
@@ -327,6 +329,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: _readiness(parts),
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
+        limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
         public_url=parts.settings.public_url,
         limits=Limits(
             max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes

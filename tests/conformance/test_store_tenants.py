@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from support import unique
 from support_stores import NOW
 from tidings.model.errors import NotFound
-from tidings.model.tenant import ApiKey, Scope, Tenant
+from tidings.model.tenant import ApiKey, Rate, Rates, Scope, Tenant
 from tidings.model.user import Cap, Category, Retries
 from tidings.model.vocabulary import Excess, QuietPolicy
 from tidings.ports.store import Store
@@ -42,6 +42,20 @@ async def test_a_key_is_found_by_its_digest(store: Store, tenant: str) -> None:
     await store.tenants.add_key(key)
     assert await store.tenants.key(key.digest) == key
     assert await store.tenants.key(hashlib.sha256(b"other").digest()) is None
+
+
+async def test_limits_of_a_tenant_and_of_a_key(store: Store, tenant: str) -> None:
+    slow, fast = Rates(requests=Rate(0.5, 3)), Rates(notifications=Rate(1000, 5000))
+    assert not await store.tenants.limit(tenant, slow)
+    await store.tenants.add(Tenant(tenant, "shop", NOW, fast))
+    key = replace(api_key(tenant), limits=slow)
+    await store.tenants.add_key(key)
+    assert await store.tenants.key(key.digest) == replace(key, tenant_limits=fast)
+    assert await store.tenants.keys(tenant) == [key]
+    for limits in (slow, Rates()):
+        assert await store.tenants.limit(tenant, limits)
+        assert [known.limits for known in await store.tenants.list() if known.id == tenant] == [limits]
+        assert await store.tenants.key(key.digest) == replace(key, tenant_limits=limits)
 
 
 async def test_a_key_needs_a_tenant(store: Store, tenant: str) -> None:

@@ -33,6 +33,7 @@ from tidings.model import topics
 from tidings.model.sending import AnyDelivery
 from tidings.model.vocabulary import Channel, Priority
 from tidings.pipeline.accept import RESERVATION_LEASE, Accept
+from tidings.ports.clock import Clock
 from tidings.ports.provider import Provider
 from tidings.wiring import Parts, open_parts, work
 
@@ -52,9 +53,11 @@ def sms(number: int) -> bytes:
     return json.dumps({"to": {"phone": f"+49151{number:08d}"}, "content": {"sms": {"text": "Hello"}}}).encode()
 
 
-def accept_of(parts: Parts, clock: SystemClock | None = None) -> Accept:
+def accept_of(parts: Parts, clock: Clock | None = None) -> Accept:
     store, bits = parts.store, random.getrandbits
-    return Accept(parts.queue, parts.renderer, store.idempotency, store.history, clock or parts.clock, bits, {})
+    rules = parts.settings.overload.rules()
+    clock = clock or parts.clock
+    return Accept(parts.queue, parts.renderer, store.idempotency, store.history, clock, bits, {}, rules)
 
 
 async def put_and_die(file: Path, key: str, body: str) -> None:

@@ -75,8 +75,8 @@ def create_app(services: Services) -> ASGIApp:
     _tell_problems(resources)
     keyring = Keyring(services.tenants, services.clock)
     room = Room(services.limits.max_bodies_bytes)
-    hot = Hot(services.accept, keyring, services.limits, room, services.accepted)
-    return Front(resources, hot, keyring, services.limits, room, services.vitals)
+    hot = Hot(services.accept, services.limits, room, services.accepted)
+    return Front(resources, hot, keyring, services.limiter, services.limits, room, services.vitals)
 
 
 class _Published:

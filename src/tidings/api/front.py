@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidings.api import bodies, hot, problems
 from tidings.api.auth import Keyring
+from tidings.api.limits import Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.services import Limits
 from tidings.api.vitals import Vitals
@@ -41,6 +42,7 @@ class Front:
         resources: ASGIApp,
         hot_routes: hot.Hot,
         keyring: Keyring,
+        limiter: Limiter,
         limits: Limits,
         room: bodies.Room,
         vitals: Vitals,
@@ -50,6 +52,7 @@ class Front:
         self._count = hot_routes.count
         self._hot = {hot.SINGLE: hot_routes.single, hot.BATCH: hot_routes.batch}
         self._keyring = keyring
+        self._limiter = limiter
         self._limits = limits
         self._room = room
         self._prefix = b"req_" + secrets.token_hex(6).encode()
@@ -65,28 +68,41 @@ class Front:
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%b%08x" % (self._prefix, next(self._number))
         handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+        visit = Visit()
         try:
             if handler is not None:
                 if scope["query_string"]:
                     hot.refuse_parameters(scope["query_string"])
-                body, answer = await self._vitals.guard(handler(headers, receive))
-                await _send(send, 202, body, answer, request_id)
+                body, answer = await self._vitals.guard(self._hot_route(handler, visit, headers, receive))
+                await _send(send, 202, body, answer + visit.headers, request_id)
             elif scope["path"].startswith(_RESOURCES):
-                await self._vitals.guard(self._resource(scope, headers, request_id, receive, send))
+                await self._vitals.guard(self._resource(scope, headers, visit, request_id, receive, send))
             else:
-                await self._resource(scope, headers, request_id, receive, send)
+                await self._resource(scope, headers, visit, request_id, receive, send)
         except bodies.Left:
             return
         except TidingsError as error:
             refused = problems.refusal(error)
             if handler is not None:
                 self._count("unavailable" if refused.status >= 500 else "refused", 1)
-            await self._refuse(send, refused, request_id, error, scope)
+            await self._refuse(send, refused, visit, request_id, error, scope)
         except Exception as error:
-            await self._refuse(send, problems.internal(), request_id, error, scope)
+            await self._refuse(send, problems.internal(), visit, request_id, error, scope)
+
+    async def _hot_route(
+        self, handler: hot.Handler, visit: Visit, headers: dict[bytes, bytes], receive: Receive
+    ) -> tuple[bytes, hot.Headers]:
+        self._limiter.enter(visit, await self._keyring.key(headers.get(b"authorization")))
+        return await handler(visit, headers, receive)
 
     async def _resource(
-        self, scope: Scope, headers: dict[bytes, bytes], request_id: bytes, receive: Receive, send: Send
+        self,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        visit: Visit,
+        request_id: bytes,
+        receive: Receive,
+        send: Send,
     ) -> None:
         path: str = scope["path"]
         scope[REQUEST_ID] = request_id.decode()
@@ -94,7 +110,9 @@ class Front:
         if path.startswith(_RESOURCES):
             for_vendors = path.startswith(OPEN)
             if not for_vendors:
-                scope[CALLER] = await self._keyring.key(headers.get(b"authorization"))
+                self._limiter.enter(visit, await self._keyring.key(headers.get(b"authorization")))
+                scope[CALLER] = visit.caller
+                await visit.spend(requests=1)
             if "\0" in path or b"%00" in scope["query_string"]:
                 raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
             body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._room)
@@ -104,7 +122,7 @@ class Front:
                 # The framework decides by this header whether to ask for JSON; a body without one has passed above.
                 scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
                 scope["headers"].append((b"content-type", b"application/json"))
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, [(b"x-request-id", request_id), *visit.headers])
         try:
             await self._resources(scope, _replay(body, receive), answer.send)
         except Exception as error:
@@ -113,11 +131,13 @@ class Front:
                 raise
             log_refusal(scope, problems.internal(), error)
 
-    async def _refuse(self, send: Send, refused: Refused, request_id: bytes, error: Exception, scope: Scope) -> None:
+    async def _refuse(
+        self, send: Send, refused: Refused, visit: Visit, request_id: bytes, error: Exception, scope: Scope
+    ) -> None:
         scope[REQUEST_ID] = request_id.decode()
         log_refusal(scope, refused, error)
         body = problems.encode(refused, scope[REQUEST_ID])
-        await _send(send, refused.status, body, [_PROBLEM, *refused.headers], request_id)
+        await _send(send, refused.status, body, [_PROBLEM, *refused.headers, *visit.headers], request_id)
 
 
 def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
@@ -135,17 +155,17 @@ def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
 
 
 class _Answer:
-    """Sends an answer on, with the request id."""
+    """Sends an answer on, with headers of ours: the request id, and where the caller's limits stand."""
 
-    def __init__(self, send: Send, request_id: bytes) -> None:
+    def __init__(self, send: Send, headers: hot.Headers) -> None:
         self._send = send
-        self._request_id = request_id
+        self._headers = headers
         self.started = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
         await self._send(message)
 
 

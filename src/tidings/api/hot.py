@@ -5,7 +5,7 @@ A request costs about what the server itself costs: no framework, one dictionary
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -13,7 +13,8 @@ import msgspec
 from starlette.types import Receive
 
 from tidings.api import bodies, problems
-from tidings.api.auth import Keyring, require
+from tidings.api.auth import require
+from tidings.api.limits import Visit
 from tidings.api.services import Accepts, Answered, Limits
 from tidings.model.errors import Invalid
 from tidings.model.ids import NOTIFICATION_PREFIX, to_text
@@ -24,6 +25,8 @@ SINGLE = "/v1/notifications"
 BATCH = "/v1/notifications/batch"
 
 Headers = list[tuple[bytes, bytes]]
+
+Handler = Callable[[Visit, dict[bytes, bytes], Receive], Awaitable[tuple[bytes, Headers]]]
 
 _JSON = (b"content-type", b"application/json")
 _REPLAYED = (b"idempotency-replayed", b"true")
@@ -60,19 +63,19 @@ class Hot:
     """Answers the hot routes."""
 
     def __init__(
-        self, accept: Accepts, keyring: Keyring, limits: Limits, room: bodies.Room, count: Callable[[str, int], None]
+        self, accept: Accepts, limits: Limits, room: bodies.Room, count: Callable[[str, int], None]
     ) -> None:
         self._accept = accept
         self.count = count
-        self._keyring = keyring
         self._limits = limits
         self._room = room
         self._encode = msgspec.json.Encoder().encode
 
-    async def single(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
+    async def single(self, visit: Visit, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
         """The body and headers of a 202. Raises TidingsError for every refusal."""
-        tenant, body, key = await self._read(headers, receive, self._limits.max_body_bytes)
-        answer = await self._accept.accept(tenant, body, key)
+        await visit.spend(requests=1, notifications=1)
+        body, key = await self._read(visit, headers, receive, self._limits.max_body_bytes)
+        answer = await self._accept.accept(visit.caller.tenant, body, key)
         result = answer.results[0]
         if isinstance(result, Invalid):
             raise result
@@ -84,10 +87,11 @@ class Hot:
         text = b'{"id":"%b","links":{"self":"%b","cancel":"%b/cancel"}}\n' % (id, location, location)
         return text, [_JSON, (b"location", location), *_replayed(answer)]
 
-    async def batch(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
+    async def batch(self, visit: Visit, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, Headers]:
         """The body and headers of a 202. Raises TidingsError for what spoils the whole batch."""
-        tenant, body, key = await self._read(headers, receive, self._limits.max_batch_bytes)
-        answer = await self._accept.accept_batch(tenant, body, key)
+        await visit.spend(requests=1)
+        body, key = await self._read(visit, headers, receive, self._limits.max_batch_bytes)
+        answer = await self._accept.accept_batch(visit.caller.tenant, body, key, visit.admit)
         items = [_item(result) for result in answer.results]
         taken = sum(item.error is None for item in items)
         self.count("accepted", taken)
@@ -95,14 +99,15 @@ class Hot:
             self.count("refused", len(items) - taken)
         return self._encode(Results(items)), [_JSON, *_replayed(answer)]
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> tuple[str, bytes, str | None]:
-        caller = await self._keyring.key(headers.get(b"authorization"))
-        require(caller, Scope.SEND)
+    async def _read(
+        self, visit: Visit, headers: dict[bytes, bytes], receive: Receive, limit: int
+    ) -> tuple[bytes, str | None]:
+        require(visit.caller, Scope.SEND)
         bodies.check_type(headers)
         key = _idempotency_key(headers.get(b"idempotency-key"))
         body = await bodies.read(receive, headers, limit, self._room)
         bodies.check_encoding(body)
-        return caller.tenant, body, key
+        return body, key
 
 
 def refuse_parameters(query: bytes) -> None:

@@ -68,6 +68,8 @@ export TIDINGS_API_KEY=tk_…
   another body is 422, a first request still under way 409.
 - **Errors** are problem details (RFC 9457): `code` is for programs, `path` the JSON path of the culprit, `request_id`
   stands in our log and in the header `X-Request-Id`, which you may choose yourself.
+- **Limits**, where those who run Tidings set any, are told by the `RateLimit-*` headers; more than that is 429 with
+  `Retry-After`. A batch counts as many notifications as it has.
 - **Listings** go on with `next` as `cursor`.
 - Times are RFC 3339 with an offset.
 - A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that
@@ -234,12 +236,38 @@ def _finish(public_url: str, now: int, path: str, method: str, operation: dict[s
         "description": "A problem",
         "content": {MEDIA_TYPE: {"schema": _ref(Problem)}},
     }
+    limited = operation.get("security") != []
+    if limited:
+        responses["429"] = _limited()
     for response in responses.values():
         headers = response.setdefault("headers", {})
+        if limited:
+            headers |= _RATE_LIMITS
         headers["X-Request-Id"] = {"description": "yours, or one of ours", "schema": {"type": "string"}}
     source = commands(public_url, now, path, method, operation, operation.pop(PREPARATION, {}))
     operation["x-codeSamples"] = [{"lang": "Shell", "label": "curl", "source": source}]
     operation["description"] = f"{operation.get('description', '')}\n\n```bash\n{source}\n```".strip()
+
+
+_RATE_LIMITS = {
+    name: {"description": description, "schema": {"type": kind}}
+    for name, kind, description in (
+        ("RateLimit-Limit", "integer", "what the nearest limit permits at once; absent where you have no limits"),
+        ("RateLimit-Remaining", "integer", "what is left of that"),
+        ("RateLimit-Reset", "integer", "seconds until all of it is there again"),
+        ("RateLimit-Policy", "string", "all your limits: how much in how many seconds, of what"),
+    )
+}
+
+
+def _limited() -> dict[str, Any]:
+    return {
+        "description": "Too much at once for this key or its tenant; nothing was done",
+        "headers": {
+            "Retry-After": {"description": "seconds until the same will be taken", "schema": {"type": "integer"}}
+        },
+        "content": {MEDIA_TYPE: {"schema": _ref(Problem)}},
+    }
 
 
 def _ref(schema: type[Struct]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tidings.api.limits import Limiter
 from tidings.api.vitals import Vitals
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
@@ -42,8 +43,10 @@ class Accepts(Protocol):
         """Take one request. Raises Invalid, Conflict, Unavailable."""
         ...
 
-    async def accept_batch(self, tenant: str, body: bytes, idempotency_key: str | None) -> Answered:
-        """Take a batch. Raises Invalid, Conflict, Unavailable for what spoils the whole of it."""
+    async def accept_batch(
+        self, tenant: str, body: bytes, idempotency_key: str | None, admit: Callable[[int], Awaitable[None]]
+    ) -> Answered:
+        """Take a batch. Raises Invalid, Conflict, Unavailable for what spoils all of it, and what `admit` does."""
         ...
 
     async def receipts(self, provider: str, request: InboundRequest) -> int:
@@ -116,6 +119,7 @@ class Services:
     vitals: Vitals
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]
+    limiter: Limiter
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
     accepted: Callable[[str, int], None] = _uncounted

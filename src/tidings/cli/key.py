@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from tidings.cli.limits import Burst, NotificationsBurst, NotificationsPerSecond, PerSecond, described, rates_of
 from tidings.cli.options import DataDir, SettingsFile
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import DEMO_TENANT, dsn_from, new_key, now, opened
 from tidings.cli.times import local
-from tidings.model.tenant import ApiKey, Scope
+from tidings.model.tenant import ApiKey, Rates, Scope
 
 app = command_line(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -24,12 +25,20 @@ def create(
     tenant: OfTenant = DEMO_TENANT,
     scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; without it, everything.")] = None,
     name: Annotated[str, typer.Option(help="What it is for, to know it in the list.")] = "",
+    per_second: PerSecond = None,
+    burst: Burst = None,
+    notifications_per_second: NotificationsPerSecond = None,
+    notifications_burst: NotificationsBurst = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make an API key and print it."""
+    """Make an API key and print it.
+
+    Its limits are those of the settings, unless given here; those of its tenant hold as well.
+    """
     scopes = tuple(scope or Scope)
-    secret = asyncio.run(_create(dsn_from(settings_file, data_dir), tenant, scopes, name))
+    limits = rates_of(per_second, burst, notifications_per_second, notifications_burst)
+    secret = asyncio.run(_create(dsn_from(settings_file, data_dir), tenant, scopes, name, limits))
     say(f"API key  {secret}\nmay      {', '.join(scopes)}\nThe key is shown only now: keep it.")
 
 
@@ -41,7 +50,9 @@ def list_(tenant: OfTenant = DEMO_TENANT, settings_file: SettingsFile = None, da
     """
     for key in asyncio.run(_list(dsn_from(settings_file, data_dir), tenant)):
         state = "works" if key.revoked_at is None else f"revoked {local(key.revoked_at)}"
-        say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  since {local(key.created_at)}  {key.name}")
+        limits = f"  {described(key.limits)}" if key.limits != Rates() else ""
+        made = f"since {local(key.created_at)}"
+        say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  {made}  {key.name}{limits}")
 
 
 @app.command()
@@ -59,9 +70,9 @@ def revoke(
     say(f"{key.id} ({key.prefix}…) is revoked")
 
 
-async def _create(dsn: str, tenant: str, scopes: tuple[Scope, ...], name: str) -> str:
+async def _create(dsn: str, tenant: str, scopes: tuple[Scope, ...], name: str, limits: Rates) -> str:
     async with opened(dsn) as tenants:
-        return await new_key(tenants, tenant, scopes, name)
+        return await new_key(tenants, tenant, scopes, name, limits)
 
 
 async def _list(dsn: str, tenant: str) -> Sequence[ApiKey]:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tidings.cli.limits import Burst, NotificationsBurst, NotificationsPerSecond, PerSecond, described, rates_of
 from tidings.cli.options import DataDir, SettingsFile
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import dsn_from, new_key, now, opened
 from tidings.cli.times import local
-from tidings.model.tenant import Scope, Tenant
+from tidings.model.tenant import Rates, Scope, Tenant
 
-app = command_line(help="Create and list tenants.", no_args_is_help=True)
+app = command_line(help="Create, list and limit tenants.", no_args_is_help=True)
 
 
 @app.command()
@@ -34,7 +35,34 @@ def create(
 def list_(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     """List the tenants."""
     for tenant in asyncio.run(_list(dsn_from(settings_file, data_dir))):
-        say(f"{tenant.id:<24} {tenant.name:<32} since {local(tenant.created_at)}")
+        limits = f"  {described(tenant.limits)}" if tenant.limits != Rates() else ""
+        say(f"{tenant.id:<24} {tenant.name:<32} since {local(tenant.created_at)}{limits}")
+
+
+@app.command()
+def limit(
+    id: Annotated[str, typer.Argument(help="The tenant's id.")],
+    per_second: PerSecond = None,
+    burst: Burst = None,
+    notifications_per_second: NotificationsPerSecond = None,
+    notifications_burst: NotificationsBurst = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Set how much a tenant may ask of the API, all its keys together.
+
+    What is not given is as the settings say; without any option that holds for everything again. It counts within a
+    second, in every process.
+    """
+    limits = rates_of(per_second, burst, notifications_per_second, notifications_burst)
+    asyncio.run(_limit(dsn_from(settings_file, data_dir), id, limits))
+    say(f"tenant   {id}\nlimits   {described(limits)}")
+
+
+async def _limit(dsn: str, tenant: str, limits: Rates) -> None:
+    async with opened(dsn) as tenants:
+        if not await tenants.limit(tenant, limits):
+            raise CannotGoOn(f"there is no tenant {tenant!r}; `tidings tenant list` shows which there are")
 
 
 async def _create(dsn: str, tenant: Tenant) -> str:

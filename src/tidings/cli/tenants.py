@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tidings.api.keys import SECRET_BYTES, digest_of, mint
 from tidings.backends.postgres.store import PostgresStore
 from tidings.cli.folder import DataFolder
 from tidings.cli.options import settings_from
 from tidings.cli.plain import CannotGoOn
-from tidings.model.tenant import Scope, Tenant
+from tidings.model.tenant import Rates, Scope, Tenant
 from tidings.ports.store import Tenants
 
 DEMO_TENANT = "demo"
@@ -54,10 +56,12 @@ async def opened(dsn: str) -> AsyncIterator[Tenants]:
         await store.close()
 
 
-async def new_key(tenants: Tenants, tenant: str, scopes: tuple[Scope, ...], name: str) -> str:
+async def new_key(
+    tenants: Tenants, tenant: str, scopes: tuple[Scope, ...], name: str, limits: Rates | None = None
+) -> str:
     """Make and store a key; its secret. Raises NotFound when there is no such tenant."""
     secret, key = mint(tenant, scopes, name, now(), secrets.token_bytes(SECRET_BYTES))
-    await tenants.add_key(key)
+    await tenants.add_key(replace(key, limits=limits or Rates()))
     return secret
 
 

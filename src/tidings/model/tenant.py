@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 from msgspec import Struct
@@ -18,18 +19,46 @@ class Scope(StrEnum):
     MANAGE = "manage"
 
 
+class Rate(Struct, frozen=True, gc=False):
+    """At most `per_second` over time (0: no limit) and `burst` at once."""
+
+    per_second: float
+    burst: int
+
+    @classmethod
+    def of(cls, per_second: float, burst: int | None = None) -> Rate:
+        """With a burst of one second's worth where none is given."""
+        return cls(per_second, max(1, math.ceil(per_second)) if burst is None else burst)
+
+
+class Rates(Struct, frozen=True, gc=False, omit_defaults=True):
+    """How much may be asked of the API; None: what the settings say."""
+
+    requests: Rate | None = None
+    notifications: Rate | None = None
+
+
+class DefaultRates(Struct, frozen=True, gc=False):
+    """What holds for each tenant, and for each key, that has no limits of its own."""
+
+    tenant: Rates = Rates()
+    key: Rates = Rates()
+
+
 class Tenant(Struct, frozen=True):
-    """A product or team that sends. `id` is a slug of its own choosing."""
+    """A product or team that sends. `id` is a slug of its own choosing. `limits` hold for all its keys together."""
 
     id: str
     name: str
     created_at: int = 0
+    limits: Rates = Rates()
 
 
 class ApiKey(Struct, frozen=True):
     """An API key as stored: the secret itself is shown once, then only its SHA-256 `digest` is known.
 
-    `prefix` is the start of the secret, for recognising it in a list.
+    `prefix` is the start of the secret, for recognising it in a list. `tenant_limits` are those of its tenant, for who
+    looks a key up; they are not stored with it.
     """
 
     id: str
@@ -40,3 +69,5 @@ class ApiKey(Struct, frozen=True):
     name: str = ""
     created_at: int = 0
     revoked_at: int | None = None
+    limits: Rates = Rates()
+    tenant_limits: Rates = Rates()

@@ -19,6 +19,8 @@ from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Person, Store, Users
 
 NOBODY = Person()
+IN_FLIGHT = 1.0
+"""Seconds after which a first request has probably been answered."""
 RESERVATION_LEASE = 30.0
 """Seconds after which a first request that never answered gives its idempotency key up."""
 
@@ -84,15 +86,17 @@ class DeadLetters:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
             held = await self._store.idempotency.reserve(
-                key.tenant, idempotency_key, digest, [replay.id], replay.created_at, RESERVATION_LEASE
+                key.tenant, idempotency_key, digest, replay.id, replay.created_at, RESERVATION_LEASE
             )
             if held.fingerprint != digest:
                 raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
             if not held.fresh and held.answer is None:
-                raise Conflict("idempotency_in_flight", "the first request with this Idempotency-Key is under way")
+                raise Conflict(
+                    "idempotency_in_flight", "the first request with this Idempotency-Key is under way", IN_FLIGHT
+                )
             if not held.fresh and held.answer is not None:
                 return await self.known(key.tenant, UUID(bytes=held.answer)), True
-            replay = msgspec.structs.replace(replay, id=held.ids[0])
+            replay = msgspec.structs.replace(replay, id=held.seed)
         replay = msgspec.structs.replace(replay, expected=await self._store.letters.count(key.tenant, filter))
         await self._store.replays.add(replay)
         if idempotency_key is not None:

@@ -26,7 +26,7 @@ class TokenBucket:
             self._filled_at = now
         return self._tokens
 
-    def take(self, count: int, now: int, leave: float = 0.0) -> bool:
+    def take(self, count: float, now: int, leave: float = 0.0) -> bool:
         """Take `count` if that leaves at least `leave` for others; False takes nothing."""
         if self.tokens(now) - count < leave:
             return False

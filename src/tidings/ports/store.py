@@ -16,7 +16,7 @@ from tidings.model.accounting import StateCount
 from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
 from tidings.model.outcome import Outcome
 from tidings.model.template import TemplateSummary, TemplateVersion
-from tidings.model.tenant import ApiKey, Tenant
+from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.caps import Caps
@@ -246,12 +246,16 @@ class Tenants(Protocol):
         """All tenants, by id."""
         ...
 
+    async def limit(self, tenant: str, limits: Rates) -> bool:
+        """Replace the limits of a tenant; False when there is none."""
+        ...
+
     async def add_key(self, key: ApiKey) -> None:
         """Store a key. Raises NotFound when there is no such tenant."""
         ...
 
     async def key(self, digest: bytes) -> ApiKey | None:
-        """The key with this SHA-256, revoked or not."""
+        """The key with this SHA-256, revoked or not, with the limits of its tenant."""
         ...
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:

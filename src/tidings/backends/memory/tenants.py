@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tidings.model.errors import NotFound
-from tidings.model.tenant import ApiKey, Tenant
+from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Category
 from tidings.policy.idempotency import KEPT
 from tidings.ports.store import Reservation
@@ -34,6 +34,13 @@ class MemoryTenants:
         """See Tenants."""
         return sorted(self._tenants.values(), key=lambda tenant: tenant.id)
 
+    async def limit(self, tenant: str, limits: Rates) -> bool:
+        """See Tenants."""
+        if tenant not in self._tenants:
+            return False
+        self._tenants[tenant] = replace(self._tenants[tenant], limits=limits)
+        return True
+
     async def add_key(self, key: ApiKey) -> None:
         """See Tenants."""
         if key.tenant not in self._tenants:
@@ -42,7 +49,8 @@ class MemoryTenants:
 
     async def key(self, digest: bytes) -> ApiKey | None:
         """See Tenants."""
-        return self._keys.get(digest)
+        key = self._keys.get(digest)
+        return None if key is None else replace(key, tenant_limits=self._tenants[key.tenant].limits)
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """See Tenants."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.errors import NotFound
-from tidings.model.tenant import ApiKey, Scope, Tenant
+from tidings.model.tenant import ApiKey, Rates, Scope, Tenant
 from tidings.model.user import Cap, Category, Retries
 from tidings.model.vocabulary import Excess, QuietPolicy
 
@@ -27,13 +27,22 @@ class PostgresTenants:
     async def add(self, tenant: Tenant) -> bool:
         """See Tenants."""
         with translated():
-            added = await self._pool.fetchval(_SQL["add"], tenant.id, tenant.name, tenant.created_at)
+            added = await self._pool.fetchval(
+                _SQL["add"], tenant.id, tenant.name, tenant.created_at, _encode_limits(tenant.limits)
+            )
         return added is not None
 
     async def list(self) -> Sequence[Tenant]:
         """See Tenants."""
         with translated():
-            return [Tenant(*row) for row in await self._pool.fetch(_SQL["list"])]
+            rows = await self._pool.fetch(_SQL["list"])
+        return [Tenant(id, name, created_at, _limits(limits)) for id, name, created_at, limits in rows]
+
+    async def limit(self, tenant: str, limits: Rates) -> bool:
+        """See Tenants."""
+        with translated():
+            found = await self._pool.fetchval(_SQL["limit"], tenant, _encode_limits(limits))
+        return found is not None
 
     async def add_key(self, key: ApiKey) -> None:
         """See Tenants."""
@@ -42,7 +51,7 @@ class PostgresTenants:
             with translated():
                 await self._pool.execute(
                     _SQL["add_key"], key.id, key.tenant, key.prefix, key.digest, scopes, key.name,
-                    key.created_at, key.revoked_at,
+                    key.created_at, key.revoked_at, _encode_limits(key.limits),
                 )  # fmt: skip
         except asyncpg.ForeignKeyViolationError:
             raise NotFound("tenant", key.tenant) from None
@@ -51,12 +60,12 @@ class PostgresTenants:
         """See Tenants."""
         with translated():
             row = await self._pool.fetchrow(_SQL["key"], digest)
-        return None if row is None else _key(row)
+        return None if row is None else _key(*row)
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """See Tenants."""
         with translated():
-            return [_key(row) for row in await self._pool.fetch(_SQL["keys"], tenant)]
+            return [_key(*row) for row in await self._pool.fetch(_SQL["keys"], tenant)]
 
     async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
         """See Tenants; a key that is revoked keeps the first instant."""
@@ -108,6 +117,27 @@ def _category(name: str, critical: bool, allow_doubles: bool, description: str, 
     return Category(name, critical, allow_doubles, description, **more)
 
 
-def _key(row: asyncpg.Record) -> ApiKey:
-    id, tenant, prefix, digest, scopes, name, created_at, revoked_at = row
-    return ApiKey(id, tenant, prefix, digest, tuple(map(Scope, scopes)), name, created_at, revoked_at)
+_encode_limits = msgspec.json.Encoder().encode
+_decode_limits = msgspec.json.Decoder(Rates).decode
+
+
+def _limits(stored: bytes | None) -> Rates:
+    return Rates() if stored is None else _decode_limits(stored)
+
+
+def _key(
+    id: str,
+    tenant: str,
+    prefix: str,
+    digest: bytes,
+    scopes: Sequence[str],
+    name: str,
+    created_at: int,
+    revoked_at: int | None,
+    limits: bytes | None,
+    tenant_limits: bytes | None = None,
+) -> ApiKey:
+    return ApiKey(
+        id, tenant, prefix, digest, tuple(map(Scope, scopes)), name, created_at, revoked_at,
+        _limits(limits), _limits(tenant_limits),
+    )  # fmt: skip

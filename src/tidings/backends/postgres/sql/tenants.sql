@@ -1,18 +1,23 @@
 -- name: add
-INSERT INTO tenant (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING 1;
+INSERT INTO tenant (id, name, created_at, limits) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING RETURNING 1;
 
 -- name: list
-SELECT id, name, created_at FROM tenant ORDER BY id;
+SELECT id, name, created_at, limits FROM tenant ORDER BY id;
+
+-- name: limit
+UPDATE tenant SET limits = $2 WHERE id = $1 RETURNING 1;
 
 -- name: add_key
-INSERT INTO api_key (id, tenant, prefix, digest, scopes, name, created_at, revoked_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
+INSERT INTO api_key (id, tenant, prefix, digest, scopes, name, created_at, revoked_at, limits)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: key
-SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at FROM api_key WHERE digest = $1;
+SELECT api_key.id, tenant, prefix, digest, scopes, api_key.name, api_key.created_at, revoked_at, api_key.limits,
+    tenant.limits
+FROM api_key JOIN tenant ON tenant.id = api_key.tenant WHERE digest = $1;
 
 -- name: keys
-SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at FROM api_key
+SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at, limits FROM api_key
 WHERE tenant = $1 ORDER BY created_at DESC, id DESC;
 
 -- name: revoke
