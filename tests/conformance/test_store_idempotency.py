@@ -64,6 +64,19 @@ async def test_only_its_owner_frees_a_key(store: Store, tenant: str) -> None:
     assert kept.answer == b"done"
 
 
+async def test_an_abandoned_reservation_is_retaken_at_once(store: Store, tenant: str) -> None:
+    seed = notification(tenant).id
+    await store.idempotency.reserve(tenant, "k", BODY, seed, NOW, 30.0)
+    await store.idempotency.abandon(tenant, "k", NOW - 1, 30.0)
+    assert not (await store.idempotency.reserve(tenant, "k", BODY, notification(tenant).id, NOW + 1, 30.0)).fresh
+    await store.idempotency.abandon(tenant, "k", NOW, 30.0)
+    again = await store.idempotency.reserve(tenant, "k", BODY, notification(tenant).id, NOW + 1, 30.0)
+    assert again == Reservation(True, BODY, seed, retaken=True)
+    await store.idempotency.complete(tenant, "k", b"done")
+    await store.idempotency.abandon(tenant, "k", NOW + 1, 30.0)
+    assert (await store.idempotency.reserve(tenant, "k", BODY, seed, NOW + 2, 30.0)).answer == b"done"
+
+
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("body", [BODY, OTHER_BODY])
 async def test_a_key_of_yesterday_was_never_used(store: Store, tenant: str, answered: bool, body: bytes) -> None:

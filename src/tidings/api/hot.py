@@ -62,9 +62,7 @@ class Acceptance(msgspec.Struct, frozen=True):
 class Hot:
     """Answers the hot routes."""
 
-    def __init__(
-        self, accept: Accepts, limits: Limits, room: bodies.Room, count: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, accept: Accepts, limits: Limits, room: bodies.Room, count: Callable[[str, int], None]) -> None:
         self._accept = accept
         self.count = count
         self._limits = limits

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model import topics
-from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError
+from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError, Unavailable
 from tidings.model.ids import new_id, seeded_id, stable_bucket
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
@@ -251,7 +251,12 @@ class Accept:
                 await self._idempotency.forget(tenant, key, now)
             raise
         items = await self._missing(tenant, results) if held.retaken else _items(results)
-        await self._put(items)
+        try:
+            await self._put(items)
+        except Unavailable:
+            # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
+            await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+            raise
         if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
             self._count(tenant, _ids_of(results))
         answer = _answer(results)

@@ -314,6 +314,10 @@ class Idempotency(Protocol):
         """Free a key that was reserved at this instant and whose request was refused; no other one."""
         ...
 
+    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+        """Let a reservation of this instant, whose request may have come through, be retaken at once: end its lease."""
+        ...
+
     async def sweep(self, before: int) -> int:
         """Delete keys reserved before this instant (milliseconds); how many."""
         ...

@@ -11,7 +11,7 @@ import pytest
 
 from support_flow import TENANT, Flow, Recorder
 from tidings.model import topics
-from tidings.model.errors import Conflict, Invalid
+from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
 from tidings.model.user import Category, Preferences, QuietHours
@@ -204,6 +204,32 @@ async def _one_item(flow: Flow, reader: Reader[Any]) -> None:
     claim = await flow.queue.claim(TOPIC, topics.DELIVER, 1, 0, LEASE)
     assert claim is not None
     await reader._finish_batch(claim)
+
+
+async def test_a_put_of_which_nothing_is_known_can_be_asked_again_at_once(flow: Flow) -> None:
+    """And is sent once, whether it came through or not."""
+    await flow.user()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    put = flow.queue.put
+
+    async def fails(items: Sequence[Item]) -> None:
+        raise Unavailable("gone")
+
+    async def comes_through_and_fails(items: Sequence[Item]) -> None:
+        await put(items)
+        raise Unavailable("silent")
+
+    ids = []
+    for key, broken in (("lost", fails), ("stored", comes_through_and_fails)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flow.queue, "put", broken)
+            with pytest.raises(Unavailable):
+                await flow.accept(key, **body)
+        ids.append(await flow.accept(key, **body))
+    await flow.settle()
+    await wait(flow, 2 * LEASE)
+    assert [(await flow.view(id)).state for id in ids] == [State.SENT, State.SENT]
+    assert len(flow.provider(Channel.SMS).sent) == 2
 
 
 async def test_the_answer_outlives_the_template(flow: Flow) -> None:

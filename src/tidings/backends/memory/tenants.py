@@ -117,6 +117,12 @@ class MemoryIdempotency:
         if known is not None and known.answer is None and known.reserved_at == reserved_at:
             del self._reserved[tenant, key]
 
+    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+        """See Idempotency."""
+        known = self._reserved.get((tenant, key))
+        if known is not None and known.answer is None and known.reserved_at == reserved_at:
+            known.reserved_at -= round(lease * 1000)
+
     async def sweep(self, before: int) -> int:
         """See Idempotency."""
         old = [key for key, known in self._reserved.items() if known.reserved_at < before]

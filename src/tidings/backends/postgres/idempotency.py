@@ -46,6 +46,11 @@ class PostgresIdempotency:
         with translated():
             await self._pool.execute(_SQL["forget"], tenant, key, reserved_at)
 
+    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+        """See Idempotency."""
+        with translated():
+            await self._pool.execute(_SQL["abandon"], tenant, key, reserved_at, round(lease * 1000))
+
     async def sweep(self, before: int) -> int:
         """See Idempotency."""
         total = 0

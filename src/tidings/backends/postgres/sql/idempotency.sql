@@ -22,6 +22,10 @@ UPDATE idempotency_key SET answer = $3 WHERE tenant = $1 AND key = $2;
 -- name: forget
 DELETE FROM idempotency_key WHERE tenant = $1 AND key = $2 AND reserved_at = $3 AND answer IS NULL;
 
+-- name: abandon
+UPDATE idempotency_key SET reserved_at = reserved_at - $4::bigint
+WHERE tenant = $1 AND key = $2 AND reserved_at = $3::bigint AND answer IS NULL;
+
 -- name: sweep
 -- Counted in the database, a hundred thousand at most at a time.
 WITH old AS (
