@@ -14,6 +14,7 @@ from tidings.model.user import Cap, Category
 from tidings.model.vocabulary import Excess, Reason, State
 from tidings.pipeline.attempts import fact, hold
 from tidings.pipeline.categories import Categories
+from tidings.policy.addresses import identity
 from tidings.policy.caps import Count, Over
 from tidings.ports.caps import Caps
 
@@ -89,7 +90,7 @@ def _person(delivery: Delivery, by: Category) -> bytes:
 def _content(delivery: Delivery) -> bytes:
     """The scope of this content at this address: what is said, before it is rendered."""
     said = getattr(delivery.content, delivery.channel.value) if delivery.content is not None else delivery.template
-    return _scope("content", delivery.tenant, delivery.address, said, delivery.data)
+    return _scope("content", delivery.tenant, identity(delivery.address), said, delivery.data)
 
 
 def _scope(*parts: object) -> bytes:

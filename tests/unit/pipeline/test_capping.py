@@ -171,6 +171,13 @@ async def test_the_same_content_goes_to_an_address_once_within_the_window(flow: 
     assert await states(flow, await send(flow, content=SMS)) == [(State.SENT, "")]
 
 
+async def test_an_address_is_the_same_in_all_of_its_spellings(flow: Flow) -> None:
+    await declare(flow, dedupe=HOUR)
+    mail = {"email": {"subject": "Hi", "text": "Hello"}}
+    ids = [(await send(flow, content=mail, to={"email": f"{name}@example.com"}))[0] for name in ("Ada", "ada")]
+    assert await states(flow, ids) == [(State.SENT, ""), (State.SUPPRESSED, "duplicate")]
+
+
 async def test_other_data_is_other_content(flow: Flow) -> None:
     await flow.user()
     await declare(flow, dedupe=HOUR)
