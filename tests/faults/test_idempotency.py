@@ -1,6 +1,7 @@
 """Idempotency keys when a process dies between its put and its answer, and when everybody asks at once.
 
-Also run as a program: the API's first stage that never gets to answer. python test_idempotency.py SETTINGS KEY BODY
+Also run as a program, to be killed: a first stage that never gets to answer (python test_idempotency.py SETTINGS put
+KEY BODY), a worker (… SETTINGS work LOG BATCH).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
-from tidings.model.sending import AnyDelivery
+from tidings.model.sending import AnyDelivery, SendResult
 from tidings.model.vocabulary import Channel, Priority
 from tidings.pipeline.accept import RESERVATION_LEASE, Accept, Answer
 from tidings.ports.clock import Clock
@@ -87,44 +88,67 @@ async def put_and_die(file: Path, key: str, body: str) -> None:
         await taken(accept_of(parts), body.encode(), key)
 
 
-async def _killed_after_its_put(settings: Settings, key: str, body: bytes) -> None:
+class Log(Recorder):
+    """A provider that writes down to whom it sends before it answers: its process will be killed."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__("sms-one", Channel.SMS)
+        self._file = file
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        with self._file.open("a") as log:
+            log.writelines(f"{outbound.to}\n" for outbound in batch)
+        return await super().send(batch)
+
+
+async def work_until_killed(file: Path, log: Path, batch: int) -> None:
+    """A worker that takes up to `batch` items at once: two copies in one batch would be told apart at once."""
+    wiring.DELIVER_BATCH = wiring.ROUTE_BATCH = batch
+    async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
+        providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [Log(log)]}
+        await work(dataclasses.replace(parts, providers=providers), asyncio.Event())
+
+
+@contextlib.asynccontextmanager
+async def _program(settings: Settings, *errand: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """This file as a program with an errand, killed at the end."""
     file = settings.data_dir / "settings.json"
     file.write_text(settings.model_dump_json())
     program = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, str(file), key, body.decode(),
+        sys.executable, __file__, str(file), *errand,
         stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
-    assert program.stdout is not None
     try:
-        async with asyncio.timeout(60):
-            assert await program.stdout.readline() == b"put\n"
+        yield program
     finally:
         with contextlib.suppress(ProcessLookupError):
             program.send_signal(signal.SIGKILL)
         await program.communicate()
 
 
-@contextlib.asynccontextmanager
-async def _worker(settings: Settings, provider: Recorder) -> AsyncIterator[None]:
-    """A worker with connections and a memory of its own, that sends texts to `provider`."""
-    stopping = asyncio.Event()
-    async with open_parts(settings) as parts, asyncio.TaskGroup() as group:
-        providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [provider]}
-        group.create_task(work(dataclasses.replace(parts, providers=providers), stopping))
-        try:
-            yield
-        finally:
-            stopping.set()
+async def _killed_after_its_put(settings: Settings, key: str, body: bytes) -> None:
+    async with _program(settings, "put", key, body.decode()) as program, asyncio.timeout(60):
+        assert program.stdout is not None
+        assert await program.stdout.readline() == b"put\n"
 
 
-@pytest.mark.timeout(180)
+async def _sent_by_two_workers(settings: Settings, parts: Parts, count: int, batch: int) -> Counter[str]:
+    """How often each address was sent to when `count` notifications are sent and nothing is left to do."""
+    logs = [settings.data_dir / f"sent-{number}.log" for number in range(2)]
+    async with contextlib.AsyncExitStack() as stack:
+        for log in logs:
+            log.touch()
+            await stack.enter_async_context(_program(settings, "work", str(log), str(batch)))
+        await eventually(partial(_all_sent, parts, count), 90, every=0.2)
+    return Counter(line for log in logs for line in log.read_text().splitlines())
+
+
+@pytest.mark.timeout(240)
 async def test_a_kill_between_put_and_answer_under_a_backlog_doubles_nothing(
-    tmp_path: Path, postgres_dsn: str, brokers: str | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, postgres_dsn: str, brokers: str | None
 ) -> None:
     settings = settings_for(tmp_path, postgres_dsn, brokers, deliver={"lease": LEASE})
     await tenant_with_key(postgres_dsn)
-    monkeypatch.setattr(wiring, "DELIVER_BATCH", 1)  # so that no two copies are in one batch, which would tell at once
-    monkeypatch.setattr(wiring, "ROUTE_BATCH", 1)
     victims = {f"key-{number}": sms(number) for number in range(3)}
     async with open_parts(settings) as parts:
         for number in range(BACKLOG):
@@ -138,14 +162,7 @@ async def test_a_kill_between_put_and_answer_under_a_backlog_doubles_nothing(
             answer = await again.accept(TENANT, body, key)
             assert answer.replayed
             assert answer.results[0] in ids
-        providers = [Recorder("sms-one", Channel.SMS) for _ in range(2)]
-
-        def sent() -> list[AnyDelivery]:
-            return [outbound for provider in providers for outbound in provider.sent]
-
-        async with _worker(settings, providers[0]), _worker(settings, providers[1]):
-            await eventually(partial(_all_sent, parts, BACKLOG + len(victims)), 60, every=0.2)
-    copies = Counter(outbound.to for outbound in sent())
+        copies = await _sent_by_two_workers(settings, parts, BACKLOG + len(victims), batch=1)
     assert len(copies) == BACKLOG + len(victims)
     assert set(copies.values()) == {1}, copies
 
@@ -203,10 +220,10 @@ async def test_fifty_at_once_with_one_key_are_one_also_over_a_restart(
                 assert moment != "never" or len(told) == 51
         finally:
             await processes.stop()
-    count, provider = 2 * len(moments) if batch else len(moments), Recorder("sms-one", Channel.SMS)
-    async with open_parts(settings) as parts, _worker(settings, provider):
-        await eventually(partial(_all_sent, parts, count), 60, every=0.2)
-    assert len(provider.sent) == len({outbound.id for outbound in provider.sent}) == count
+    people = 2 if batch else 1
+    async with open_parts(settings) as parts:
+        copies = await _sent_by_two_workers(settings, parts, people * len(moments), batch=500)
+    assert list(copies.values()) == people * [len(moments)]
 
 
 async def _answered(asking: list[asyncio.Task[Reply | None]], status: int) -> None:
@@ -231,4 +248,7 @@ async def _ask(system: System, path: str, body: Any, headers: dict[str, str]) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(put_and_die(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    if sys.argv[2] == "put":
+        asyncio.run(put_and_die(Path(sys.argv[1]), *sys.argv[3:]))
+    else:
+        asyncio.run(work_until_killed(Path(sys.argv[1]), Path(sys.argv[3]), int(sys.argv[4])))

@@ -247,12 +247,13 @@ class Accept:
         try:
             results = await read(partial(seeded_id, held.seed))
         except TidingsError:
-            if not held.retaken:  # else the first request may have come through, and the key must go on to stand for it
+            if held.retaken:  # the first request may have come through, and the key must go on to stand for it
+                await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+            else:
                 await self._idempotency.forget(tenant, key, now)
             raise
-        items = await self._missing(tenant, results) if held.retaken else _items(results)
         try:
-            await self._put(items)
+            await self._put(await self._missing(tenant, results) if held.retaken else _items(results))
         except Unavailable:
             # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
             await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
