@@ -34,7 +34,7 @@ from tidings.channels.tools import Tools
 from tidings.config import Http, Settings
 from tidings.model import topics
 from tidings.model.accounting import MINUTE
-from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
@@ -46,6 +46,7 @@ from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.readiness import readiness
 from tidings.pipeline.record import Record
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
@@ -327,7 +328,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         letters=DeadLetters(store, parts.clock, secrets.randbits),
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
-        readiness=lambda: _readiness(parts),
+        readiness=lambda: readiness(store, parts.queue),
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
         public_url=parts.settings.public_url,
@@ -384,21 +385,6 @@ def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> It
 
 def _sandbox_url(settings: Settings) -> str:
     return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
-
-
-async def _readiness(parts: Parts) -> dict[str, str]:
-    found = {}
-    for name, ask in (
-        ("store", parts.store.ping),
-        ("queue", lambda: parts.queue.depth(topics.OUTCOMES, topics.RECORD)),
-    ):
-        try:
-            async with asyncio.timeout(2):
-                await ask()
-            found[name] = "ok"
-        except (TidingsError, TimeoutError) as error:
-            found[name] = str(error) or "no answer within 2 s"
-    return found
 
 
 async def _keep_house(parts: Parts) -> None:

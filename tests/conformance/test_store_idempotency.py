@@ -9,7 +9,8 @@ import pytest
 from support import unique
 from support_stores import NOW, notification
 from tidings.policy.idempotency import KEPT
-from tidings.ports.store import Reservation, Store
+from tidings.ports.idempotency import Reservation
+from tidings.ports.store import Store
 
 BODY = b"\x01" * 32
 OTHER_BODY = b"\x02" * 32

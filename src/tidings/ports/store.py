@@ -20,6 +20,7 @@ from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.caps import Caps
+from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item
 from tidings.ports.replays import Letters, Replays
 
@@ -276,50 +277,6 @@ class Tenants(Protocol):
 
     async def categories(self, tenant: str) -> Sequence[Category]:
         """All declared categories of the tenant, by name."""
-        ...
-
-
-class Reservation(Struct, frozen=True, gc=False):
-    """What is known of an idempotency key.
-
-    `fresh`: the caller owns it now and must `complete` or `forget` it; the ids of what it accepts follow from `seed`
-    (kept from an abandoned earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None:
-    in flight) and `fingerprint` the digest of the request that it was for.
-    """
-
-    fresh: bool
-    fingerprint: bytes
-    seed: UUID
-    answer: bytes | None = None
-    retaken: bool = False
-
-
-class Idempotency(Protocol):
-    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used."""
-
-    async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
-    ) -> Reservation:
-        """Take the key, or say who has it.
-
-        An unanswered reservation older than `lease` seconds is retaken by a request with the same fingerprint.
-        """
-        ...
-
-    async def complete(self, tenant: str, key: str, answer: bytes) -> None:
-        """Keep the answer for replays."""
-        ...
-
-    async def forget(self, tenant: str, key: str, reserved_at: int) -> None:
-        """Free a key that was reserved at this instant and whose request was refused; no other one."""
-        ...
-
-    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
-        """Let a reservation of this instant, whose request may have come through, be retaken at once: end its lease."""
-        ...
-
-    async def sweep(self, before: int) -> int:
-        """Delete keys reserved before this instant (milliseconds); how many."""
         ...
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from tidings.backends.kafka.progress import Progress
@@ -40,6 +41,8 @@ class Administration:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._admin = AdminClient(settings.client(_ignored))
+        self._askers: dict[str, Consumer] = {}
+        self._making = threading.Lock()
 
     def declare(self, topics: Iterable[str]) -> None:
         """Create the topics that are missing. Age deletes nothing from them: `trim` does."""
@@ -140,7 +143,11 @@ class Administration:
         )
 
     def close(self) -> None:
-        """End the client's threads."""
+        """End the clients' threads."""
+        with self._making:
+            for asker in self._askers.values():
+                asker.close()
+            self._askers.clear()
         self._admin.__exit__(None, None, None)
 
     def _offsets(self, places: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
@@ -148,15 +155,18 @@ class Administration:
         return {place.partition: answer.result(_CALL).offset for place, answer in answers.items()}
 
     def _committed(self, group_id: str, places: list[TopicPartition]) -> dict[int, Progress]:
-        asked = [ConsumerGroupTopicPartitions(group_id, places)]
-        (answer,) = self._admin.list_consumer_group_offsets(asked, request_timeout=_CALL).values()
-        try:
-            known = answer.result(_CALL).topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise
+        # A consumer that never joins asks, and not the administration: librdkafka (2.16) ends the process when the
+        # answer to `list_consumer_group_offsets` is that the coordinator is another one, or not ready.
+        known = self._asker(group_id).committed(places, timeout=_CALL)
         return {place.partition: Progress(place.offset, place.metadata or "") for place in known if place.offset >= 0}
+
+    def _asker(self, group_id: str) -> Consumer:
+        with self._making:
+            asker = self._askers.get(group_id)
+            if asker is None:
+                settings = self._settings.client(_ignored) | {"group.id": group_id, "enable.auto.commit": False}
+                asker = self._askers[group_id] = Consumer(settings)
+            return asker
 
 
 def _created(topic: str, error: BaseException | None) -> None:

@@ -12,7 +12,7 @@ from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Category
 from tidings.policy.idempotency import KEPT
-from tidings.ports.store import Reservation
+from tidings.ports.idempotency import Reservation
 
 
 class MemoryTenants:

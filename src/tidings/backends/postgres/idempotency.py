@@ -7,7 +7,7 @@ from uuid import UUID
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.policy.idempotency import KEPT
-from tidings.ports.store import Reservation
+from tidings.ports.idempotency import Reservation
 
 _SQL = load("idempotency")
 
