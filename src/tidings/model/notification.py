@@ -81,8 +81,9 @@ class Notification(Struct, frozen=True, gc=False, array_like=True):
     Instants are milliseconds since the epoch, UTC. Exactly one of `template` and `content` is set. `data` and
     `metadata` are JSON objects as UTF-8 text: they pass through most stages unread. `channels` is
     empty for "all that the content has". `send_at_local` is a wall-clock time of the user's timezone:
-    `2026-01-31T09:00`, or `09:00` for the next one. New fields go to the end, with a default, so that readers of the
-    previous version go on (see `wire.py`).
+    `2026-01-31T09:00`, or `09:00` for the next one, which the first routing makes a date. `step` counts the waits for
+    the send time behind it. New fields go to the end, with a default, so that readers of the previous version go on
+    (see `wire.py`).
     """
 
     id: UUID
@@ -100,3 +101,4 @@ class Notification(Struct, frozen=True, gc=False, array_like=True):
     expires_at: int | None = None
     metadata: bytes = b"{}"
     send_at_local: str | None = None
+    step: int = 0

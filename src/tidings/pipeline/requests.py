@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from msgspec import Struct
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
-from tidings.policy import addresses, links
+from tidings.policy import addresses, links, wall_clock
 
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
@@ -51,6 +51,7 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
     send_at: datetime | None = None
     expires_at: datetime | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    send_at_local: str | None = None
 
 
 class BatchRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -185,15 +186,43 @@ def literal(content: Content) -> Content:
     return content
 
 
-def instants(request: NotificationRequest, now: int) -> tuple[int | None, int | None]:
-    """`send_at` and `expires_at` in milliseconds since the epoch. Raises Invalid."""
-    send_at = _instant(request.send_at, "$.send_at")
-    expires_at = _instant(request.expires_at, "$.expires_at")
-    if send_at is not None and send_at > now + FARTHEST:
+class Times(Struct, frozen=True, gc=False):
+    """When to send, and until when: instants in milliseconds since the epoch, or a wall-clock time of the user's."""
+
+    send_at: int | None = None
+    expires_at: int | None = None
+    send_at_local: str | None = None
+
+
+def times(send_at: datetime | None, expires_at: datetime | None, send_at_local: str | None, now: int) -> Times:
+    """The checked times of a request. Raises Invalid."""
+    at, until = _instant(send_at, "$.send_at"), _instant(expires_at, "$.expires_at")
+    if at is not None and at > now + FARTHEST:
         raise Invalid("too_far", "send_at is more than a year ahead", "$.send_at")
-    if expires_at is not None and expires_at <= max(now, send_at or 0):
+    if until is not None and until <= max(now, at or 0):
         raise Invalid("already_expired", "expires_at must lie in the future, and after send_at", "$.expires_at")
-    return send_at, expires_at
+    if send_at_local is not None:
+        if at is not None:
+            raise Invalid("ambiguous_time", "give either send_at or send_at_local, not both", "$.send_at_local")
+        local_time(send_at_local, now)
+    return Times(at, until, send_at_local)
+
+
+def local_time(text: str, now: int) -> time | datetime:
+    """The time of day, or wall-clock time, in `send_at_local`. Raises Invalid."""
+    path = "$.send_at_local"
+    try:
+        wall = wall_clock.parse(text)
+    except ValueError as error:
+        raise Invalid(
+            "invalid_local_time",
+            "write 09:00 for the next nine o'clock in the user's timezone, or 2026-12-24T09:00 for that one; for a "
+            "time with an offset there is send_at",
+            path,
+        ) from error
+    if isinstance(wall, datetime) and wall_clock.instant_of(wall, UTC) > now + FARTHEST:
+        raise Invalid("too_far", "send_at_local is more than a year ahead", path)
+    return wall
 
 
 def category(name: str) -> str:

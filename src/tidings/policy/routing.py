@@ -21,9 +21,9 @@ from tidings.model.delivery import Delivery
 from tidings.model.ids import SLOTS, notification_of, slot_of
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile
-from tidings.model.vocabulary import Channel, Reason, State, Strategy
+from tidings.model.vocabulary import Channel, QuietPolicy, Reason, State, Strategy
 from tidings.policy.preferences import refusal
-from tidings.policy.quiet_hours import wake_up
+from tidings.policy.quiet_hours import spread_after, wake_up
 
 Slotted: TypeAlias = tuple[int, Address]
 """A slot and the address whose delivery it numbers."""
@@ -174,8 +174,11 @@ def choose(
         else:
             plan.append(Planned(slot, address.channel, address, stop.state, stop.reason, None, stop.detail))
     if sendable:
-        timezone = profile.timezone if profile is not None else notification.to.timezone
-        verdict = _hour(category, preferences, timezone, notification.expires_at, now)
+        verdict: Verdict = GO
+        if preferences.quiet_hours is not None:
+            timezone = profile.timezone if profile is not None else notification.to.timezone
+            key = f"{notification.tenant}/{notification.to.key}"
+            verdict = _hour(category, preferences, timezone, key, notification.expires_at, now)
         _take(plan, sendable, notification.strategy, verdict)
     return plan
 
@@ -203,7 +206,7 @@ def gate(
     if stop is not None:
         return stop
     timezone = profile.timezone if profile is not None else delivery.timezone
-    return _hour(category, preferences, timezone, delivery.expires_at, now)
+    return _hour(category, preferences, timezone, delivery.key, delivery.expires_at, now)
 
 
 def _stop(
@@ -229,17 +232,28 @@ def _stop(
 
 
 def _hour(
-    category: Category, preferences: Preferences, timezone: str | None, expires_at: int | None, now: int
+    category: Category, preferences: Preferences, timezone: str | None, key: str, expires_at: int | None, now: int
 ) -> Verdict:
-    """Whether this is the hour. What would expire before the quiet hours end is given up at once."""
+    """Whether this is the hour. What would expire before the quiet hours end is given up at once.
+
+    `key` is the person's: what is held leaves in the quarter of an hour after the end, each person's at a moment of
+    its own. It leaves at the end itself where it would expire or be quiet again by then.
+    """
     if preferences.quiet_hours is None or category.critical:
         return GO
-    due = wake_up(preferences.quiet_hours, timezone, now)
-    if due is None:
+    end = wake_up(preferences.quiet_hours, timezone, now)
+    if end is None:
         return GO
-    if expires_at is not None and expires_at <= due:
+    if category.quiet_hours is QuietPolicy.DROP:
+        return Stop(State.SUPPRESSED, Reason.QUIET_HOURS)
+    if expires_at is not None and expires_at <= end:
         return Stop(State.EXPIRED, Reason.QUIET_HOURS)
-    return Hold(due, Reason.QUIET_HOURS)
+    if category.quiet_hours is QuietPolicy.HOLD:
+        due = spread_after(end, key)
+        too_late = expires_at is not None and expires_at <= due
+        if not too_late and wake_up(preferences.quiet_hours, timezone, due) is None:
+            return Hold(due, Reason.QUIET_HOURS)
+    return Hold(end, Reason.QUIET_HOURS)
 
 
 def _unreachable(

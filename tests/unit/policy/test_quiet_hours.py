@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.model.user import QuietHours
-from tidings.policy.quiet_hours import wake_up, zone
+from tidings.policy.quiet_hours import wake_up
+from tidings.policy.wall_clock import zone
 
 MINUTE = 60_000
 # Zones with an hour's, half an hour's (Lord Howe) and a whole day's jump (Apia, 2011), at midnight (Beirut), and none.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,8 @@ from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id, notification_of
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
-from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
+from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Reason, State, Strategy
+from tidings.policy.quiet_hours import SPREAD
 from tidings.policy.routing import (
     FIRST_SLOT,
     GO,
@@ -71,7 +73,7 @@ def delivery(of: Notification, slot: int, address: Address, timezone: str | None
         id=delivery_id(of.id, slot),
         tenant=of.tenant,
         user_id=of.to.user_id,
-        key=of.to.key,
+        key=f"{of.tenant}/{of.to.key}",
         address=address,
         category=of.category,
         priority=Priority.NORMAL,
@@ -99,6 +101,8 @@ RECIPIENTS = st.just(ADA) | st.builds(
     timezone=TIMEZONES,
 )
 MINUTES = st.integers(0, 1439)
+QUIET = st.builds(QuietHours, start=MINUTES, end=MINUTES)
+ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Beirut", "UTC"]
 PREFERENCES = st.builds(
     Preferences,
     opted_out=st.dictionaries(
@@ -303,6 +307,74 @@ def test_quiet_hours_defer_and_what_expires_before_their_end_is_given_up() -> No
         notification(channels=(Channel.SMS,)), preferences=always, category=Category("security", critical=True)
     )
     assert urgent.state is State.PENDING
+
+
+NIGHT = Preferences(quiet_hours=QuietHours(22 * 60, 8 * 60))
+MIDNIGHT, MORNING = 1_789_941_600_000, 1_789_970_400_000  # 2026-09-21 00:00 and 08:00 in Berlin
+SMS_ONLY = (Channel.SMS,)
+
+
+def tonight(
+    policy: QuietPolicy, user: str = "ada", expires_at: int | None = None, *, critical: bool = False
+) -> Planned:
+    sent = notification(Recipient(user_id=user), SMS_ONLY, expires_at=expires_at)
+    (entry,) = plan(sent, preferences=NIGHT, category=Category("news", critical, quiet_hours=policy), now=MIDNIGHT)
+    return entry
+
+
+def test_a_category_that_drops_is_not_sent_in_quiet_hours() -> None:
+    entry = tonight(QuietPolicy.DROP)
+    assert (entry.state, entry.reason, entry.due) == (State.SUPPRESSED, Reason.QUIET_HOURS, None)
+    assert tonight(QuietPolicy.DROP, critical=True).state is State.PENDING
+
+
+def test_a_category_that_wakes_up_is_sent_when_they_end() -> None:
+    assert tonight(QuietPolicy.WAKE_UP).due == MORNING
+
+
+def test_what_is_held_leaves_little_by_little() -> None:
+    dues = [tonight(QuietPolicy.HOLD, f"user-{number}").due for number in range(3000)]
+    assert dues == [tonight(QuietPolicy.HOLD, f"user-{number}").due for number in range(3000)]
+    minutes = [(due or 0) - MORNING for due in dues]
+    assert min(minutes) >= 0
+    assert max(minutes) < SPREAD
+    per_minute = Counter(minute // 60_000 for minute in minutes)
+    assert len(per_minute) == 15
+    assert max(per_minute.values()) < 300  # 200 of 3,000 on average
+
+
+def test_what_is_held_never_waits_past_its_expiry() -> None:
+    due = tonight(QuietPolicy.HOLD).due
+    assert due is not None
+    assert due > MORNING
+    assert tonight(QuietPolicy.HOLD, expires_at=due + 1).due == due
+    assert tonight(QuietPolicy.HOLD, expires_at=due).due == MORNING
+    assert tonight(QuietPolicy.HOLD, expires_at=MORNING).state is State.EXPIRED
+
+
+@settings(deadline=None)
+@given(QUIET, st.sampled_from(QuietPolicy), st.sampled_from(ZONES), st.integers(0, 400 * DAY), st.text(max_size=5))
+def test_the_gate_lets_pass_what_was_held(
+    quiet: QuietHours, policy: QuietPolicy, timezone: str, later: int, user: str
+) -> None:
+    now = NOW + later
+    sent = notification(Recipient(user_id=user), SMS_ONLY)
+    profile = Profile(phone="+4930123456", timezone=timezone)
+    category, preferences = Category("news", quiet_hours=policy), Preferences(quiet_hours=quiet)
+    (entry,) = plan(sent, profile, preferences, category, now=now)
+    if entry.state is State.DEFERRED:
+        assert entry.address is not None
+        assert entry.due is not None
+        verdict = gate(
+            delivery(sent, entry.slot, entry.address, timezone),
+            profile=profile,
+            preferences=preferences,
+            category=category,
+            suppressed={},
+            cancelled=(),
+            now=entry.due,
+        )
+        assert verdict == GO
 
 
 def test_a_critical_category_passes_mute_but_not_the_suppression_list() -> None:

@@ -1,0 +1,102 @@
+"""Wall-clock times of a timezone as instants, with the clock's jumps taken as they come.
+
+A time that the clock jumps over comes when it jumps: the first instant after the gap. A time that the clock shows twice
+comes the first time. So every wall-clock time of a date comes once. A date that a zone skipped (Apia, 2011-12-30) never
+comes as a date; a time of it that was named outright comes when the clock jumps over it, like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+_TIME = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T" + _TIME.pattern)
+_DAY = timedelta(days=1)
+_MILLISECOND = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1)
+
+
+@lru_cache(maxsize=2048)
+def zone(name: str | None) -> tzinfo:
+    """The timezone of an IANA name; UTC for None and for a name that this machine's database does not know."""
+    if not name:
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
+
+
+def parse(text: str) -> time | datetime:
+    """`09:00` or `09:00:30` as a time of day, `2026-12-24T09:00` as a wall-clock time, neither with an offset.
+
+    Raises:
+        ValueError: the text is neither, or there is no such date or time.
+    """
+    if _TIME.fullmatch(text):
+        return time.fromisoformat(text)
+    if _MOMENT.fullmatch(text):
+        return datetime.fromisoformat(text)
+    raise ValueError(f"{text!r} is neither HH:MM nor YYYY-MM-DDTHH:MM")
+
+
+def offset(where: tzinfo, instant: int) -> int:
+    """What the zone's wall clock is ahead of UTC at an instant, in milliseconds."""
+    return _milliseconds(datetime.fromtimestamp(instant // 1000, where).utcoffset())
+
+
+def shown(where: tzinfo, instant: int) -> datetime:
+    """What the zone's wall clock shows at an instant, to the millisecond."""
+    return _EPOCH + (instant + offset(where, instant)) * _MILLISECOND
+
+
+def instant_of(wall: datetime, where: tzinfo) -> int:
+    """When the zone's wall clock shows `wall` first or, if it never does, when it jumps over it.
+
+    In milliseconds since the epoch.
+    """
+    local = (wall - _EPOCH) // _MILLISECOND
+    first = local - _milliseconds(wall.replace(tzinfo=where, fold=0).utcoffset())
+    if first + offset(where, first) == local:
+        return first
+    # In a gap `fold` chooses the offset before the jump or after it (PEP 495): the jump lies between the two readings.
+    before = local - _milliseconds(wall.replace(tzinfo=where, fold=1).utcoffset())
+    return jump(where, before, first, offset(where, before))
+
+
+def has_date(day: date, where: tzinfo) -> bool:
+    """Whether the zone's calendar has the date."""
+    midnight = datetime.combine(day, time())
+    return shown(where, instant_of(midnight, where)).date() == day
+
+
+def next_time(clock: time, where: tzinfo, now: int) -> datetime:
+    """The next wall-clock time with this time of day: the earliest whose instant is after `now`."""
+    day = shown(where, now).date() - _DAY
+    while True:
+        wall = datetime.combine(day, clock)
+        if has_date(day, where) and instant_of(wall, where) > now:
+            return wall
+        day += _DAY
+
+
+def jump(where: tzinfo, before: int, after: int, known: int) -> int:
+    """The first instant in (`before`, `after`] at which the zone no longer has the offset `known`.
+
+    Clocks are set on whole seconds. There must be such an instant.
+    """
+    low, high = before // 1000, after // 1000
+    while high - low > 1:
+        middle = (low + high) // 2
+        if offset(where, middle * 1000) == known:
+            low = middle
+        else:
+            high = middle
+    return high * 1000
+
+
+def _milliseconds(ahead: timedelta | None) -> int:
+    return 0 if ahead is None else ahead // _MILLISECOND
