@@ -36,6 +36,7 @@ from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.change import Change
 from tidings.pipeline.letters import DeadLetters
 from tidings.policy.admission import AdmissionRules
 from tidings.report.accounting import Accounting
@@ -136,6 +137,10 @@ class Api:
         """PUT."""
         return await self.call("PUT", path, body, **options)
 
+    async def patch(self, path: str, body: Any = None, **options: Any) -> Answer:
+        """PATCH."""
+        return await self.call("PATCH", path, body, **options)
+
     async def delete(self, path: str, **options: Any) -> Answer:
         """DELETE."""
         return await self.call("DELETE", path, **options)
@@ -233,7 +238,7 @@ def _services(world: World) -> Services:
     )
     return Services(
         accept=accept,
-        reports=Reports(store.history, world.clock),
+        reports=Reports(store.history, store.schedule, world.clock),
         accounting=Accounting(store.history, store.accounts, world.clock),
         users=store.users,
         templates=Templates(store.templates, world.clock, renderer),
@@ -241,6 +246,7 @@ def _services(world: World) -> Services:
         tenants=store.tenants,
         cancellations=store.cancellations,
         letters=DeadLetters(store, world.clock, random.getrandbits),
+        change=Change(store.changes, store.users, renderer, world.clock),
         clock=world.clock,
         vitals=Vitals(store.ping, world.clock),
         readiness=readiness,

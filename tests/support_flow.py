@@ -15,7 +15,6 @@ from tidings.backends.memory.store import MemoryStore
 from tidings.backends.objects.folder import Folder
 from tidings.config import Settings
 from tidings.model import topics
-from tidings.model.history import NotificationRecord
 from tidings.model.notification import Content
 from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Sent
 from tidings.model.template import TemplateVersion, Variable
@@ -27,7 +26,7 @@ from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.ports.provider import Provider
-from tidings.report.notifications import NotificationView, view
+from tidings.report.notifications import NotificationView, Reports
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.wiring import Parts, readings
@@ -172,9 +171,8 @@ class Flow:
 
     async def view(self, id: Any) -> NotificationView:
         """The notification as people read it."""
-        record: NotificationRecord | None = await self.store.history.get(TENANT, id)
-        assert record is not None
-        return view(record)
+        assert await self.store.history.get(TENANT, id) is not None
+        return await Reports(self.store.history, self.store.schedule, self.clock).get(TENANT, id)
 
     def _reader(self, reading: Reading[Any], parts: Parts) -> Reader[Any]:
         at_once = Reading(

@@ -44,6 +44,7 @@ from tidings.pipeline.audit import Audit
 from tidings.pipeline.canary import Canary
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
+from tidings.pipeline.change import Change
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.readiness import readiness
@@ -318,7 +319,7 @@ def services(parts: Parts, accept: Accept) -> Services:
     store = parts.store
     return Services(
         accept=accept,
-        reports=Reports(store.history, parts.clock),
+        reports=Reports(store.history, store.schedule, parts.clock),
         accounting=Accounting(store.history, store.accounts, parts.clock),
         users=store.users,
         templates=Templates(store.templates, parts.clock, parts.renderer),
@@ -326,6 +327,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         tenants=store.tenants,
         cancellations=store.cancellations,
         letters=DeadLetters(store, parts.clock, secrets.randbits),
+        change=Change(store.changes, store.users, parts.renderer, parts.clock),
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: readiness(store, parts.queue),

@@ -1,10 +1,10 @@
-"""Notifications: one, a list, and stopping one. Sending is in hot.py."""
+"""Notifications: one, a list, changing and stopping one. Sending is in hot.py."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from msgspec import Struct
 
 from tidings.api.calls import (
@@ -24,6 +24,7 @@ from tidings.model.history import HistoryFilter
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import State
+from tidings.pipeline.change import ChangeRequest
 from tidings.policy.transitions import RESTING
 from tidings.report.notifications import NotificationView
 
@@ -79,6 +80,29 @@ async def list_notifications(
 async def get_notification(call: Caller, notification_id: NotificationId) -> Response:
     """Its state, deliveries, attempts and timeline. An id that was given out a moment ago is waited for."""
     return answer(await call.services.reports.get(call.tenant, from_text(NOTIFICATION_PREFIX, notification_id)))
+
+
+@router.patch(
+    "/{notification_id}",
+    response_class=Response,
+    responses=answered(NotificationView, "The notification as it is now"),
+    **operation(
+        Scope.SEND,
+        "Change a notification that waits",
+        takes=ChangeRequest,
+        body={"send_at_local": "10:30", "metadata": {"campaign": "autumn"}},
+        before=["later"],
+    ),
+)
+async def change_notification(call: Caller, notification_id: NotificationId, request: Request) -> Response:
+    """Its time, data, metadata, lane or expiry, until it is sent; what is left out stays.
+
+    409 `too_late` when it does not wait for its send time (any more). `"expires_at": null` takes the expiry away.
+    """
+    id = from_text(NOTIFICATION_PREFIX, notification_id)
+    await call.services.reports.get(call.tenant, id)
+    await call.services.change(call.tenant, id, await request.body())
+    return answer(await call.services.reports.get(call.tenant, id))
 
 
 @router.post(

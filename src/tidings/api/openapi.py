@@ -29,6 +29,7 @@ from tidings.api.templates import (
 )
 from tidings.api.users import UserItem
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
+from tidings.pipeline.change import ChangeRequest
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.accounting import AccountView
 from tidings.report.letters import LetterDetail, LetterNotification
@@ -37,11 +38,11 @@ from tidings.templating.templates import ChannelPreview, Preview
 
 VERSION = "1"
 _REF = "#/components/schemas/{name}"
-METHODS = ("get", "put", "post", "delete")
+METHODS = ("get", "put", "post", "patch", "delete")
 _OBJECT = {"type": "object", "additionalProperties": True}
 
 _TAGS = [
-    {"name": "Notifications", "description": "Send, read, list and cancel."},
+    {"name": "Notifications", "description": "Send, read, list, change and cancel."},
     {"name": "Users", "description": "The people who are notified."},
     {"name": "Preferences", "description": "What they want to hear, where and when."},
     {"name": "Categories", "description": "What they can opt out of."},
@@ -163,6 +164,7 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
     structs = [
         _published(NotificationRequest, data=dict[str, Any], metadata=dict[str, Any]),
         _published(NotificationView, metadata=dict[str, Any]),
+        _published(ChangeRequest, data=dict[str, Any], metadata=dict[str, Any]),
         BatchRequest,
         hot.Acceptance,
         hot.Results,

@@ -76,6 +76,13 @@ class Accounts(Protocol):
         ...
 
 
+Changes = Callable[[str, UUID, bytes], Awaitable[None]]
+"""Changes a tenant's waiting notification as a body says (`tidings.pipeline.change.Change`).
+
+Raises Invalid, Conflict, Unavailable.
+"""
+
+
 class Limits(Struct, frozen=True):
     """How much a request may ask for.
 
@@ -115,6 +122,7 @@ class Services:
     tenants: Tenants
     cancellations: Cancellations
     letters: DeadLetters
+    change: Changes
     clock: Clock
     vitals: Vitals
     readiness: Callable[[], Awaitable[Mapping[str, str]]]

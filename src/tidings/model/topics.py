@@ -16,9 +16,17 @@ def requests(priority: Priority) -> str:
     return f"requests.{priority.value}"
 
 
+REQUESTS = tuple(requests(priority) for priority in Priority)
+"""Every queue of notifications that are to be routed."""
+
+
 def deliveries(channel: Channel, priority: Priority) -> str:
     """Where `route` puts a delivery."""
     return f"deliveries.{channel.value}.{priority.value}"
+
+
+DELIVERIES = tuple(deliveries(channel, priority) for channel in Channel for priority in Priority)
+"""Every queue of deliveries."""
 
 
 def reader_of(topic: str) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError, Unavailable
-from tidings.model.ids import new_id, seeded_id, stable_bucket
+from tidings.model.ids import new_id, seeded_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
@@ -21,6 +21,7 @@ from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import encode, encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
+from tidings.pipeline.compose import Composer
 from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.stage import REPEATED
 from tidings.policy.admission import AdmissionRules
@@ -95,11 +96,10 @@ class Accept:
         commits = GroupCommit(queue)
         self._put = commits.put
         self._admission = Admission(queue, commits, clock, rules)
-        self._renderer = renderer
+        self._composer = Composer(renderer, randomness)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
-        self._randomness = randomness
         self._receipt_readers = receipt_readers
         self._count = count
 
@@ -180,50 +180,8 @@ class Accept:
     async def _notification(
         self, tenant: str, request: requests.NotificationRequest, size: int, ids: _Ids, number: int
     ) -> Notification:
-        if size > requests.LARGEST:
-            raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
         self._admission.admit(request.priority)
-        now = self._clock.now()
-        to = requests.recipient(request.to)
-        data = requests.json_object(request.data, "$.data")
-        requests.json_object(request.metadata, "$.metadata")
-        send_at, expires_at = requests.instants(request, now)
-        if (request.template is None) == (request.content is None):
-            raise Invalid("content_or_template", "give exactly one of template and content")
-        template = content = None
-        if request.template is not None:
-            requests.plain(request.template, "$.template")
-            published = await self._renderer.published(tenant, request.template)
-            if published is None:
-                raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
-            missing = published.missing(data)
-            if missing:
-                raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
-            template, available = published.ref, published.channels
-        else:
-            content = requests.literal(request.content) if request.content is not None else None
-            available = content.channels() if content is not None else ()
-        if not available:
-            raise Invalid("no_content", "there is no content for any channel", "$.content")
-        for index, channel in enumerate(request.channels):
-            if channel not in available:
-                raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
-        return Notification(
-            id=ids(number, stable_bucket(tenant, to.key)),
-            tenant=tenant,
-            to=to,
-            accepted_at=now,
-            template=template,
-            content=content,
-            data=bytes(request.data),
-            channels=tuple(request.channels),
-            strategy=request.strategy,
-            category=requests.category(request.category),
-            priority=request.priority,
-            send_at=send_at,
-            expires_at=expires_at,
-            metadata=bytes(request.metadata),
-        )
+        return await self._composer.compose(tenant, request, size, self._clock.now(), partial(ids, number))
 
     async def _once(
         self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids], Awaitable[list[_Result]]]

@@ -196,7 +196,8 @@ class Times(Struct, frozen=True, gc=False):
 
 def times(send_at: datetime | None, expires_at: datetime | None, send_at_local: str | None, now: int) -> Times:
     """The checked times of a request. Raises Invalid."""
-    at, until = _instant(send_at, "$.send_at"), _instant(expires_at, "$.expires_at")
+    at = None if send_at is None else instant(send_at, "$.send_at")
+    until = None if expires_at is None else instant(expires_at, "$.expires_at")
     if at is not None and at > now + FARTHEST:
         raise Invalid("too_far", "send_at is more than a year ahead", "$.send_at")
     if until is not None and until <= max(now, at or 0):
@@ -232,9 +233,8 @@ def category(name: str) -> str:
     return name
 
 
-def _instant(moment: datetime | None, path: str) -> int | None:
-    if moment is None:
-        return None
+def instant(moment: datetime, path: str) -> int:
+    """Milliseconds since the epoch. Raises Invalid for a time without an offset."""
     if moment.tzinfo is None:
         raise Invalid("no_timezone", "give the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
     # Subtracting works for every datetime; converting to UTC overflows at the ends of the calendar.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -18,11 +18,12 @@ from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
-from tidings.policy.routing import Planned, Slotted, addresses, choose, wanted
+from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
+from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Cancellations, Person, Users
+from tidings.ports.store import Cancellations, Person, UserKey, Users
 
 NOBODY = Person()
 
@@ -55,16 +56,20 @@ class Route:
         outcomes: list[Outcome] = []
         items: list[Item] = []
         cancelled = await self._cancellations.cancelled([taken.value.id for taken in batch])
-        ready: list[Taken[Notification]] = []
+        come: list[Taken[Notification]] = []
         for taken in batch:
             notification = taken.value
             if notification.id in cancelled:
                 outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
-            elif notification.send_at is not None and notification.send_at > now:
-                outcomes.append(_later(notification, now, notification.send_at))
+            elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
+                outcomes.append(_later(notification, now, due))
             else:
-                ready.append(taken)
-        for case, plan in await self._plans(ready, now):
+                come.append(taken)
+        people = await self._users.people(
+            {(taken.value.tenant, taken.value.to.user_id) for taken in come if taken.value.to.user_id is not None}
+        )
+        ready = _past_local_time(come, people, outcomes, now)
+        for case, plan in await self._plans(ready, people, now):
             outcomes.append(_about(case.notification, now, State.PENDING, ""))
             for planned in plan:
                 delivery = _delivery(case, planned)
@@ -73,10 +78,9 @@ class Route:
                     items.append(_put(delivery, repeated=case.repeated))
         return items + pack(outcomes)
 
-    async def _plans(self, batch: Sequence[Taken[Notification]], now: int) -> list[tuple[_Case, list[Planned]]]:
-        people = await self._users.people(
-            {(taken.value.tenant, taken.value.to.user_id) for taken in batch if taken.value.to.user_id is not None}
-        )
+    async def _plans(
+        self, batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], now: int
+    ) -> list[tuple[_Case, list[Planned]]]:
         cases = [
             await self._case(taken, people.get((taken.value.tenant, taken.value.to.user_id or ""))) for taken in batch
         ]
@@ -114,7 +118,9 @@ class Route:
             content = notification.content.channels() if notification.content is not None else ()
         person = person or NOBODY
         found = addresses(notification.to, person.profile, wanted(notification, content))
-        return _Case(notification, taken.repeated or taken.begun, person, content, found)
+        # What waited for its local time more than once may be about twice: a repeated look decides with another clock.
+        repeated = taken.repeated or taken.begun or notification.step > 1
+        return _Case(notification, repeated, person, content, found)
 
 
 def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
@@ -122,11 +128,53 @@ def _about(notification: Notification, now: int, state: State, reason: str) -> O
     return Outcome(notification.id, notification.tenant, now, state, reason=reason, notification=notification)
 
 
+def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
+    """When to go on with a notification that is to be sent at `due`; None for now.
+
+    It waits once, whatever the clock over there says. A repeated item may have waited before: it waits too, even if
+    it is late by now, and as the same fact is recorded once, so is the wait.
+    """
+    if taken.value.step:
+        return None
+    return due if due > now or ((taken.begun or taken.repeated) and due > taken.value.accepted_at) else None
+
+
+def _past_local_time(
+    batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], outcomes: list[Outcome], now: int
+) -> list[Taken[Notification]]:
+    """Those that need not wait for a wall-clock time of the user's; the others' waits go to `outcomes`.
+
+    What has waited is asked again with the user's present timezone: it waits once more where the time has not come
+    yet. The time has a date since its first routing, so there is an end to this.
+    """
+    ready: list[Taken[Notification]] = []
+    for taken in batch:
+        notification = taken.value
+        if notification.send_at_local is None:
+            ready.append(taken)
+            continue
+        person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+        where = zone(send_zone(notification.to, person.profile))
+        wall = next_wall(notification.send_at_local, where, now)
+        due = instant_of(wall, where)
+        again = not notification.step and (taken.begun or taken.repeated) and due > notification.accepted_at
+        if due <= now and not again:
+            ready.append(taken)
+            continue
+        dated = msgspec.structs.replace(notification, send_at_local=wall.isoformat())
+        if notification.expires_at is not None and notification.expires_at <= due:
+            outcomes.append(_about(dated, now, State.EXPIRED, Reason.EXPIRED))
+        else:
+            outcomes.append(_later(dated, now, due))
+    return ready
+
+
 def _later(notification: Notification, now: int, due: int) -> Outcome:
-    # Without send_at the next routing cannot defer again, whatever the clock over there says.
-    waiting = msgspec.structs.replace(notification, send_at=None)
+    waiting = msgspec.structs.replace(notification, step=notification.step + 1)
     wait = Wait(due, topics.requests(notification.priority), key_of(notification), encode(waiting))
-    return msgspec.structs.replace(_about(notification, now, State.DEFERRED, Reason.SEND_AT), wait=wait)
+    return msgspec.structs.replace(
+        _about(notification, now, State.DEFERRED, Reason.SEND_AT), step=notification.step, wait=wait
+    )
 
 
 def _delivery(case: _Case, planned: Planned) -> Delivery | None:

@@ -145,7 +145,7 @@ class Sweeper:
         """What goes back into the queue; None when it cannot be made again. Its due time has passed already."""
         notification, due = record.notification, found.last.at
         if not slot_of(found.id):
-            waiting = msgspec.structs.replace(notification, send_at=None)
+            waiting = msgspec.structs.replace(notification, step=found.last.step + 2)
             topic = topics.requests(notification.priority)
             return Wait(due, topic, key_of(notification), encode(waiting), repeated=True)
         address = _address(record, found.id)

@@ -137,6 +137,11 @@ def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel
     return found
 
 
+def send_zone(to: Recipient, profile: Profile | None) -> str | None:
+    """The timezone in which the sender's `send_at_local` is meant: the request's own, else the user's."""
+    return to.timezone or (profile.timezone if profile is not None else None)
+
+
 def choose(
     notification: Notification,
     *,

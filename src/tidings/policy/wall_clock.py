@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _TIME = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T" + _TIME.pattern)
+_FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _DAY = timedelta(days=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1)
@@ -34,12 +35,14 @@ def parse(text: str) -> time | datetime:
     """`09:00` or `09:00:30` as a time of day, `2026-12-24T09:00` as a wall-clock time, neither with an offset.
 
     Raises:
-        ValueError: the text is neither, or there is no such date or time.
+        ValueError: the text is neither, there is no such date or time, or its year is not one of 1970 to 9990.
     """
     if _TIME.fullmatch(text):
         return time.fromisoformat(text)
     if _MOMENT.fullmatch(text):
-        return datetime.fromisoformat(text)
+        wall = datetime.fromisoformat(text)
+        if _FIRST_YEAR <= wall.year <= _LAST_YEAR:
+            return wall
     raise ValueError(f"{text!r} is neither HH:MM nor YYYY-MM-DDTHH:MM")
 
 
@@ -81,6 +84,12 @@ def next_time(clock: time, where: tzinfo, now: int) -> datetime:
         if has_date(day, where) and instant_of(wall, where) > now:
             return wall
         day += _DAY
+
+
+def next_wall(text: str, where: tzinfo, now: int) -> datetime:
+    """The wall-clock time that `send_at_local` means at `now`: a time of day is the next one. Raises ValueError."""
+    wall = parse(text)
+    return wall if isinstance(wall, datetime) else next_time(wall, where, now)
 
 
 def jump(where: tzinfo, before: int, after: int, known: int) -> int:

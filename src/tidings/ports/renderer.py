@@ -13,7 +13,7 @@ from tidings.model.vocabulary import Channel
 
 
 class Published(Protocol):
-    """The published version of a template."""
+    """A version of a template that is, or was, published."""
 
     @property
     def ref(self) -> TemplateRef:
@@ -35,6 +35,10 @@ class Renderer(Protocol):
 
     async def published(self, tenant: str, name: str) -> Published | None:
         """The published version; None when there is no such template or nothing of it is published."""
+        ...
+
+    async def pinned(self, tenant: str, ref: TemplateRef) -> Published:
+        """A version that was published once, by its number. Raises NotFound."""
         ...
 
     async def channels(self, tenant: str, ref: TemplateRef) -> tuple[Channel, ...]:

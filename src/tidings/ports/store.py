@@ -89,8 +89,9 @@ class Scheduled(Struct, frozen=True, gc=False):
 
 
 class Waiting(Struct, frozen=True, gc=False):
-    """A row of the schedule that is there. `due` is in milliseconds since the epoch."""
+    """A row of the schedule, read without taking it. `due` is in milliseconds since the epoch."""
 
+    id: UUID
     notification: UUID
     due: int
     item: Item
@@ -107,12 +108,32 @@ class Schedule(Protocol):
         """These rows were put into their queues: delete them."""
         ...
 
-    async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
-        """Every row of these notifications, handed out or not."""
-        ...
-
     async def next_due(self) -> int | None:
         """When the earliest unleased row is due, or the earliest lease ends; None when nothing waits."""
+        ...
+
+    async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
+        """What waits of these notifications, earliest first; nothing is taken."""
+        ...
+
+
+class Changes(Protocol):
+    """Notifications that wait for their send time, changed: a plain write of the API, not a stage's."""
+
+    async def waiting(self, tenant: str, notification_id: UUID) -> Waiting | None:
+        """The row with which the notification waits for its send time.
+
+        None when it has been handed out or cancelled, or waits for nothing.
+        """
+        ...
+
+    async def change(self, row: Waiting, changed: Outcome) -> bool:
+        """Put `changed` in the place of `row`, in one transaction.
+
+        `changed` is a fact with its notification and its wait: the row becomes that wait, the recorded notification
+        that one, and the fact is recorded. False, and nothing was written, when the row is not as it was read any
+        more: it was handed out, cancelled, or changed by somebody else.
+        """
         ...
 
 
@@ -291,6 +312,11 @@ class Store(Protocol):
     @property
     def schedule(self) -> Schedule:
         """What waits."""
+        ...
+
+    @property
+    def changes(self) -> Changes:
+        """What is changed while it waits."""
         ...
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
@@ -13,11 +14,13 @@ from msgspec import Struct
 from tidings.model.errors import NotFound
 from tidings.model.history import Event, HistoryFilter, NotificationRecord
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, instant_of, slot_of, to_text
+from tidings.model.topics import DELIVERIES
 from tidings.model.vocabulary import Channel, State
+from tidings.model.wire import decode_delivery
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.clock import Clock
-from tidings.ports.store import History
+from tidings.ports.store import History, Schedule, Waiting
 
 PATIENCE = 3.0
 """Seconds that a read waits for an id younger than the recorder's usual lag."""
@@ -46,6 +49,7 @@ class DeliveryView(Struct, frozen=True):
     state: State
     provider: str
     reason: str
+    next_at: str | None
     attempts: list[AttemptView]
 
 
@@ -63,7 +67,11 @@ class TimelineEntry(Struct, frozen=True):
 
 
 class NotificationView(Struct, frozen=True):
-    """A notification with everything that is known about it; times are RFC 3339, UTC."""
+    """A notification with everything that is known about it; times are RFC 3339, UTC.
+
+    `send_at_local` is a time of the user's wall clock; once routed, with its date. `next_at` is when the earliest of
+    what waits (the notification itself, or a delivery) is due.
+    """
 
     id: str
     state: State
@@ -76,6 +84,8 @@ class NotificationView(Struct, frozen=True):
     channels: tuple[Channel, ...]
     created_at: str
     send_at: str | None
+    send_at_local: str | None
+    next_at: str | None
     expires_at: str | None
     metadata: msgspec.Raw
     deliveries: list[DeliveryView]
@@ -94,8 +104,9 @@ class TallyView(Struct, frozen=True):
 class Reports:
     """Reads history back."""
 
-    def __init__(self, history: History, clock: Clock) -> None:
+    def __init__(self, history: History, schedule: Schedule, clock: Clock) -> None:
         self._history = history
+        self._schedule = schedule
         self._clock = clock
 
     async def get(self, tenant: str, id: UUID) -> NotificationView:
@@ -104,7 +115,7 @@ class Reports:
         while True:
             record = await self._history.get(tenant, id)
             if record is not None:
-                return view(record)
+                return (await self._views([record]))[0]
             now = self._clock.now()
             if now >= deadline or not -YOUNG < now - instant_of(id) < YOUNG:
                 raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
@@ -112,16 +123,28 @@ class Reports:
 
     async def list(
         self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int
-    ) -> tuple[list[NotificationView], str | None]:
+    ) -> tuple[Sequence[NotificationView], str | None]:
         """A page, newest first, and the cursor of the next one (None: no more). Raises BadId for a bad cursor."""
         before = None if cursor is None else from_text(NOTIFICATION_PREFIX, cursor)
         page = await self._history.find(tenant, filter, before, limit)
         following = None if page.cursor is None else to_text(NOTIFICATION_PREFIX, page.cursor)
-        return [view(record) for record in page.records], following
+        return await self._views(page.records), following
+
+    async def _views(self, records: Sequence[NotificationRecord]) -> Sequence[NotificationView]:
+        """The records as people read them. Only what was deferred can wait for something."""
+        deferred = {
+            record.notification.id
+            for record in records
+            if any(event.state is State.DEFERRED for event in record.events)
+        }
+        due: dict[UUID, int] = {}
+        for row in await self._schedule.waiting(deferred) if deferred else ():
+            due.setdefault(_waits(row), row.due)
+        return [view(record, due) for record in records]
 
 
-def view(record: NotificationRecord) -> NotificationView:
-    """The record as people read it."""
+def view(record: NotificationRecord, due: Mapping[UUID, int] = MappingProxyType({})) -> NotificationView:
+    """The record as people read it. `due` says when waiting deliveries, and notifications, are due."""
     notification = record.notification
     by_delivery: dict[UUID, list[Event]] = {}
     own: list[Event] = []
@@ -130,7 +153,7 @@ def view(record: NotificationRecord) -> NotificationView:
             by_delivery.setdefault(event.id, []).append(event)
         else:
             own.append(event)
-    deliveries = [_delivery(id, events) for id, events in sorted(by_delivery.items())]
+    deliveries = [_delivery(id, events, due.get(id)) for id, events in sorted(by_delivery.items())]
     furthest_own = _furthest(own)
     state = notification_state(
         [delivery.state for delivery in deliveries], State.PENDING if furthest_own is None else furthest_own.state
@@ -150,6 +173,8 @@ def view(record: NotificationRecord) -> NotificationView:
         channels=notification.channels,
         created_at=rfc3339(notification.accepted_at),
         send_at=None if notification.send_at is None else rfc3339(notification.send_at),
+        send_at_local=notification.send_at_local,
+        next_at=_earliest(due.get(notification.id), deliveries) if state is State.DEFERRED else None,
         expires_at=None if notification.expires_at is None else rfc3339(notification.expires_at),
         metadata=msgspec.Raw(notification.metadata),
         deliveries=deliveries,
@@ -167,7 +192,19 @@ def _furthest(events: Sequence[Event]) -> Event | None:
     return max(events, key=lambda event: (rank(event.state, event.attempt), event.step), default=None)
 
 
-def _delivery(id: UUID, events: Sequence[Event]) -> DeliveryView:
+def _waits(row: Waiting) -> UUID:
+    """Whose wait the row is: a delivery's or, for all that waits before there are deliveries, the notification's."""
+    if row.item.topic in DELIVERIES:
+        return decode_delivery(row.item.body).id
+    return row.notification
+
+
+def _earliest(own: int | None, deliveries: Sequence[DeliveryView]) -> str | None:
+    times = [delivery.next_at for delivery in deliveries if delivery.next_at is not None]
+    return min([*times, *([] if own is None else [rfc3339(own)])], default=None)
+
+
+def _delivery(id: UUID, events: Sequence[Event], due: int | None) -> DeliveryView:
     furthest = max(events, key=lambda event: (rank(event.state, event.attempt), event.step))
     return DeliveryView(
         id=to_text(DELIVERY_PREFIX, id),
@@ -176,6 +213,7 @@ def _delivery(id: UUID, events: Sequence[Event]) -> DeliveryView:
         state=furthest.state,
         provider=furthest.provider or next((event.provider for event in reversed(events) if event.provider), ""),
         reason=furthest.reason,
+        next_at=rfc3339(due) if due is not None and furthest.state is State.DEFERRED else None,
         attempts=_attempts(events),
     )
 

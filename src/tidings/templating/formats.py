@@ -16,7 +16,7 @@ from babel import Locale, UnknownLocaleError, dates, numbers
 from minijinja import pass_state
 from minijinja._lowlevel import State
 
-from tidings.policy.quiet_hours import zone
+from tidings.policy.wall_clock import zone
 
 Length = Literal["short", "medium", "long", "full"]
 _LENGTHS = frozenset({"short", "medium", "long", "full"})

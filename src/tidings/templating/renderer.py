@@ -63,16 +63,19 @@ class TemplateRenderer:
         if version is None:
             self._published.pop(key, None)
             return None
-        template = PublishedTemplate(
-            ref=TemplateRef(name, version.version),
-            channels=_channels(version),
-            required=tuple(name for name, variable in version.variables.items() if variable.required),
-        )
+        template = _published(version)
         self._published[key] = (now, template)
         self._published.move_to_end(key)
         while len(self._published) > self._capacity:
             self._published.popitem(last=False)
         return template
+
+    async def pinned(self, tenant: str, ref: TemplateRef) -> PublishedTemplate:
+        """A version that was published once, by its number. Raises NotFound."""
+        version = await self._store.version(tenant, ref.name, ref.version)
+        if version is None:
+            raise NotFound("template version", f"{ref.name}@{ref.version}")
+        return _published(version)
 
     def forget(self, tenant: str, name: str) -> None:
         """Ask the store again which version is published."""
@@ -153,6 +156,14 @@ class TemplateRenderer:
         while len(self._compiled) > self._capacity:
             self._compiled.popitem(last=False)
         return compiled
+
+
+def _published(version: TemplateVersion) -> PublishedTemplate:
+    return PublishedTemplate(
+        ref=TemplateRef(version.name, version.version),
+        channels=_channels(version),
+        required=tuple(name for name, variable in version.variables.items() if variable.required),
+    )
 
 
 def _channels(version: TemplateVersion) -> tuple[Channel, ...]:

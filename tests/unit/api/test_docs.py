@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from playwright.async_api import async_playwright
@@ -17,9 +18,10 @@ from tidings.api.samples import DEMO_USER, UNREACHABLE
 from tidings.model.history import InboxItem
 from tidings.model.ids import NOTIFICATION_PREFIX, delivery_id, from_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
-from tidings.model.outcome import Outcome
+from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
+from tidings.model.wire import encode
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 UNSIGNED = "take_receipts"
@@ -139,7 +141,11 @@ async def _recorder(api: Api) -> None:
         id, now = answer.results[0], api.world.clock.now()
         assert not isinstance(id, Exception)
         noted = Notification(id, tenant, Recipient(user_id="demo"), now, content=Content(sms=SmsContent("x")))
-        await history.append([Outcome(id, tenant, now, State.PENDING, notification=noted)])
+        fact = Outcome(id, tenant, now, State.PENDING, notification=noted)
+        if "send_at" in json.loads(body):
+            wait = Wait(now + 86_400_000, "requests.normal", "shop/demo", encode(replace(noted, step=1)))
+            fact = replace(fact, state=State.DEFERRED, wait=wait)
+        await history.append([fact])
         if json.loads(body)["to"].get("phone") == UNREACHABLE["to"]["phone"]:
             number = Address(Channel.SMS, UNREACHABLE["to"]["phone"])
             failed = Outcome(delivery_id(id, 2), tenant, now, State.FAILED, 1, reason="no_route", address=number)

@@ -149,7 +149,8 @@ def test_what_can_be_written(text: str, expected: time | datetime) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "9:00", "24:00", "09:60", "09", "09:00Z", "09:00+01:00", "2026-12-24", "2026-02-30T09:00", "2026-12-24 09:00",
-     "2026-12-24T09:00Z", "2026-12-24T09:00+01:00", "2026-W52-4T09:00", "٠٩:٠٠", "09:00\n", "2026-12-24T09:00:30.5"],
+     "2026-12-24T09:00Z", "2026-12-24T09:00+01:00", "2026-W52-4T09:00", "٠٩:٠٠", "09:00\n", "2026-12-24T09:00:30.5",
+     "0001-01-01T00:00", "9999-12-31T23:59"],
 )  # fmt: skip
 def test_what_cannot(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|out of range|must be in|day is"):

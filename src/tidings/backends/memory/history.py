@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from uuid import UUID
 
+import msgspec
+
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.users import MemoryUsers
 from tidings.model.accounting import MINUTE, StateCount
@@ -17,7 +19,7 @@ from tidings.model.user import Suppression
 from tidings.model.vocabulary import State
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, IN_FLIGHT, PRECEDENCE, TRIED_AGAIN, notification_state, rank
-from tidings.ports.store import Page
+from tidings.ports.store import Page, Waiting
 
 _Fact = tuple[int, State, int]
 """(attempt, state, step): what tells two facts of one id apart."""
@@ -127,6 +129,10 @@ class MemoryHistory:
         """Nothing is to be prepared."""
         return 0
 
+    def amend(self, notification: Notification) -> None:
+        """Record the notification anew."""
+        self._notifications[notification.id] = notification
+
     def _facts(self, notification_id: UUID) -> dict[UUID, dict[_Fact, Event]]:
         return self._events.get(notification_id, {})
 
@@ -151,6 +157,27 @@ class MemoryHistory:
             and (filter.until is None or notification.accepted_at < filter.until)
             and (filter.state is None or self._state(notification) is filter.state)
         )
+
+
+class MemoryChanges:
+    """See Changes."""
+
+    def __init__(self, schedule: MemorySchedule, history: MemoryHistory) -> None:
+        self._schedule = schedule
+        self._history = history
+
+    async def waiting(self, tenant: str, notification_id: UUID) -> Waiting | None:
+        """See Changes."""
+        known = await self._history.get(tenant, notification_id)
+        return None if known is None else self._schedule.for_its_send_time(notification_id)
+
+    async def change(self, row: Waiting, changed: Outcome) -> bool:
+        """See Changes."""
+        if changed.notification is None or changed.wait is None or not self._schedule.change(row, changed.wait):
+            return False
+        self._history.amend(changed.notification)
+        await self._history.append([msgspec.structs.replace(changed, wait=None)])
+        return True
 
 
 class MemoryCancellations:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tidings.model.outcome import Wait
+from tidings.model.topics import REQUESTS
 from tidings.ports.queue import Item
 from tidings.ports.store import Scheduled, Waiting
 
@@ -67,12 +68,28 @@ class MemorySchedule:
     async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
         """See Schedule."""
         wanted = set(notification_ids)
-        return [
-            Waiting(row.notification_id, row.due, row.item)
-            for row in self._rows.values()
-            if row.notification_id in wanted
-        ]
+        rows = [row for row in self._rows.values() if row.notification_id in wanted]
+        return [_waiting(row) for row in sorted(rows, key=lambda row: (row.due, row.id))]
+
+    def for_its_send_time(self, notification_id: UUID) -> Waiting | None:
+        """The row with which a notification waits to be routed; None when that cannot be changed any more."""
+        for row in self._rows.values():
+            if row.notification_id == notification_id and row.item.topic in REQUESTS:
+                handed = row.repeated or row.leased_until is not None
+                return None if handed or notification_id in self.hurried else _waiting(row)
+        return None
+
+    def change(self, row: Waiting, wait: Wait) -> bool:
+        """Make the row this wait, if it is still as it was read."""
+        if self.for_its_send_time(row.notification) != row:
+            return False
+        self._rows[row.id] = _Row(row.id, row.notification, wait.due, Item(wait.topic, wait.key, wait.body))
+        return True
 
     async def next_due(self) -> int | None:
         """See Schedule."""
         return min((row.leased_until or row.due for row in self._rows.values()), default=None)
+
+
+def _waiting(row: _Row) -> Waiting:
+    return Waiting(row.id, row.notification_id, row.due, row.item)

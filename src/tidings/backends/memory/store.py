@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, MemoryWatched
 from tidings.backends.memory.caps import MemoryCaps
-from tidings.backends.memory.history import MemoryCancellations, MemoryHistory
+from tidings.backends.memory.history import MemoryCancellations, MemoryChanges, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
@@ -21,6 +21,7 @@ class MemoryStore:
         self.users = MemoryUsers(self.inbox)
         self.schedule = MemorySchedule()
         self.history = MemoryHistory(self.schedule, self.users)
+        self.changes = MemoryChanges(self.schedule, self.history)
         self.cancellations = MemoryCancellations(self.schedule)
         self.templates = MemoryTemplates()
         self.tenants = MemoryTenants()

@@ -314,7 +314,7 @@ class _Batch(Struct, frozen=True):
             events,
             [(*fact, *wait) for fact, wait in waits.items()],
             [(*fact, *suppression) for fact, suppression in suppressions.items()],
-            any(routed.notification.send_at is not None for routed in notifications.values()),
+            any(routed.notification.step for routed in notifications.values()),
         )
 
     def cleaned(self) -> _Batch:

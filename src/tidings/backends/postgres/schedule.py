@@ -1,4 +1,4 @@
-"""The schedule and the cancellations in PostgreSQL."""
+"""The schedule, and what changes and cancels what waits in it, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from uuid import UUID
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.writing import key_text
+from tidings.model.outcome import Outcome
+from tidings.model.topics import REQUESTS
+from tidings.model.wire import encode
+from tidings.policy.transitions import rank
 from tidings.ports.queue import Item
 from tidings.ports.store import Scheduled, Waiting
 
@@ -40,13 +44,43 @@ class PostgresSchedule:
             return []
         with translated():
             rows = await self._pool.fetch(_SQL["waiting"], list(notification_ids))
-        return [Waiting(id, due, Item(topic, key_text(key), body)) for id, due, topic, key, body in rows]
+        return [_waiting(*row) for row in rows]
 
     async def next_due(self) -> int | None:
         """See Schedule."""
         with translated():
             first: int | None = await self._pool.fetchval(_SQL["next_due"])
         return first
+
+
+class PostgresChanges:
+    """See Changes."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    async def waiting(self, tenant: str, notification_id: UUID) -> Waiting | None:
+        """See Changes."""
+        with translated():
+            row = await self._pool.fetchrow(_SQL["changeable"], tenant, notification_id, REQUESTS)
+        return None if row is None else _waiting(*row)
+
+    async def change(self, row: Waiting, changed: Outcome) -> bool:
+        """See Changes."""
+        notification, wait = changed.notification, changed.wait
+        if notification is None or wait is None:
+            return False
+        with translated():
+            done: bool = await self._pool.fetchval(
+                _SQL["change"], row.id, row.item.body, changed.tenant, notification.id, wait.due, wait.topic, wait.body,
+                encode(notification), rank(changed.state, changed.attempt), changed.step, changed.attempt, changed.at,
+                changed.reason,
+            )  # fmt: skip
+        return done
+
+
+def _waiting(id: UUID, notification: UUID, due: int, topic: str, key: bytes, body: bytes) -> Waiting:
+    return Waiting(id, notification, due, Item(topic, key_text(key), body))
 
 
 class PostgresCancellations:

@@ -13,7 +13,7 @@ from tidings.backends.postgres.idempotency import PostgresIdempotency
 from tidings.backends.postgres.inbox import PostgresInbox
 from tidings.backends.postgres.letters import PostgresLetters
 from tidings.backends.postgres.replays import PostgresReplays
-from tidings.backends.postgres.schedule import PostgresCancellations, PostgresSchedule
+from tidings.backends.postgres.schedule import PostgresCancellations, PostgresChanges, PostgresSchedule
 from tidings.backends.postgres.statements import check_queries
 from tidings.backends.postgres.templates import PostgresTemplates
 from tidings.backends.postgres.tenants import PostgresTenants
@@ -28,6 +28,7 @@ class PostgresStore:
         self._pulse = pulse
         self.history = PostgresHistory(pool)
         self.schedule = PostgresSchedule(pool)
+        self.changes = PostgresChanges(pool)
         self.users = PostgresUsers(pool)
         self.cancellations = PostgresCancellations(pool)
         self.templates = PostgresTemplates(pool)

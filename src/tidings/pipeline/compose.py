@@ -1,0 +1,90 @@
+"""From a request to a notification: every check of `accept`, with the template pinned at its published version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from tidings.model.errors import Invalid
+from tidings.model.ids import new_id, stable_bucket
+from tidings.model.notification import Content, Notification, TemplateRef
+from tidings.model.vocabulary import Channel
+from tidings.pipeline import requests
+from tidings.ports.renderer import Published, Renderer
+
+Identify = Callable[[int], UUID]
+"""The id of a notification for a user's bucket."""
+
+
+class Composer:
+    """Composes notifications. `randomness` gives as many random bits as it is asked for."""
+
+    def __init__(self, renderer: Renderer, randomness: Callable[[int], int]) -> None:
+        self._renderer = renderer
+        self._randomness = randomness
+
+    async def compose(
+        self, tenant: str, request: requests.NotificationRequest, size: int, now: int, identify: Identify | None = None
+    ) -> Notification:
+        """The notification that a request of `size` bytes asks for at `now` (milliseconds since the epoch).
+
+        Without `identify` it gets a new id.
+
+        Raises:
+            Invalid: it cannot be accepted.
+            Unavailable: the store does not answer.
+        """
+        if size > requests.LARGEST:
+            raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
+        to = requests.recipient(request.to)
+        data = requests.json_object(request.data, "$.data")
+        requests.json_object(request.metadata, "$.metadata")
+        times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
+        template, content, available = await self._said(tenant, request, data)
+        if not available:
+            raise Invalid("no_content", "there is no content for any channel", "$.content")
+        for index, channel in enumerate(request.channels):
+            if channel not in available:
+                raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
+        bucket = stable_bucket(tenant, to.key)
+        return Notification(
+            id=new_id(now, bucket, self._randomness(54)) if identify is None else identify(bucket),
+            tenant=tenant,
+            to=to,
+            accepted_at=now,
+            template=template,
+            content=content,
+            data=bytes(request.data),
+            channels=tuple(request.channels),
+            strategy=request.strategy,
+            category=requests.category(request.category),
+            priority=request.priority,
+            send_at=times.send_at,
+            expires_at=times.expires_at,
+            metadata=bytes(request.metadata),
+            send_at_local=times.send_at_local,
+        )
+
+    async def _said(
+        self, tenant: str, request: requests.NotificationRequest, data: dict[str, Any]
+    ) -> tuple[TemplateRef | None, Content | None, tuple[Channel, ...]]:
+        """The template or the content, and the channels that it is for."""
+        if (request.template is None) == (request.content is None):
+            raise Invalid("content_or_template", "give exactly one of template and content")
+        if request.template is not None:
+            requests.plain(request.template, "$.template")
+            published = await self._renderer.published(tenant, request.template)
+            if published is None:
+                raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
+            check_variables(published, data)
+            return published.ref, None, published.channels
+        content = requests.literal(request.content) if request.content is not None else None
+        return None, content, content.channels() if content is not None else ()
+
+
+def check_variables(template: Published, data: object) -> None:
+    """Raises Invalid unless `data` has every variable that the template requires."""
+    missing = template.missing(data)
+    if missing:
+        raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")

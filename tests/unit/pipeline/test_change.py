@@ -1,0 +1,188 @@
+"""A notification that waits for its time, changed through the whole flow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow
+from tidings.model.errors import Conflict, Invalid
+from tidings.model.notification import Content, SmsContent
+from tidings.model.outcome import Outcome
+from tidings.model.template import Variable
+from tidings.model.vocabulary import Channel, State
+from tidings.pipeline.change import Change
+from tidings.ports.store import Waiting
+
+SMS = {"sms": {"text": "Hello"}}
+ADA = {"user_id": "ada"}
+
+
+def utc(flow: Flow, seconds: float) -> str:
+    return datetime.fromtimestamp(flow.clock.now() / 1000 + seconds, UTC).isoformat()
+
+
+async def change(flow: Flow, id: Any, **body: Any) -> None:
+    await Change(flow.store.changes, flow.store.users, flow.renderer, flow.clock)(TENANT, id, json.dumps(body).encode())
+
+
+async def waiting(flow: Flow, **more: Any) -> Any:
+    """A notification that waits for an hour."""
+    await flow.user(timezone="Europe/Berlin")
+    wanted: dict[str, Any] = {"to": ADA, "content": SMS, "send_at": utc(flow, 3600)} | more
+    id = await flow.accept(**{name: value for name, value in wanted.items() if value is not None})
+    await flow.settle()
+    return id
+
+
+def sent(flow: Flow) -> int:
+    return len(flow.provider(Channel.SMS).sent)
+
+
+async def test_it_is_sent_at_its_new_time_and_only_then(flow: Flow) -> None:
+    id = await waiting(flow)
+    await change(flow, id, send_at=utc(flow, 7200))
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason, seen.next_at) == (State.DEFERRED, "changed", seen.send_at)
+    await flow.advance(3600)
+    assert sent(flow) == 0
+    await flow.advance(3600)
+    assert sent(flow) == 1
+    await flow.advance(24 * 3600)
+    assert sent(flow) == 1
+
+
+async def test_it_can_be_sent_now(flow: Flow) -> None:
+    id = await waiting(flow)
+    await change(flow, id, send_at=utc(flow, 0))
+    await flow.settle()
+    assert sent(flow) == 1
+
+
+async def test_a_local_time_takes_the_place_of_an_instant(flow: Flow) -> None:
+    id = await waiting(flow)
+    await change(flow, id, send_at_local="2023-11-16T09:00")  # the clock stands in November 2023
+    seen = await flow.view(id)
+    assert (seen.send_at, seen.send_at_local, seen.next_at) == (
+        None,
+        "2023-11-16T09:00:00",
+        "2023-11-16T08:00:00.000Z",
+    )
+    await change(flow, id, send_at_local="09:00")
+    assert (await flow.view(id)).next_at == "2023-11-15T08:00:00.000Z"
+    await change(flow, id, send_at=utc(flow, 60))
+    assert (await flow.view(id)).send_at_local is None
+    await flow.advance(60)
+    assert sent(flow) == 1
+
+
+async def test_data_metadata_lane_and_expiry_change_and_the_time_stays(flow: Flow) -> None:
+    await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ name }}"))}, name=Variable())
+    id = await waiting(flow, content=None, template="hello", data={"name": "Ada"})
+    before = (await flow.view(id)).next_at
+    await change(flow, id, data={"name": "Bob"}, metadata={"a": 1}, priority="bulk", expires_at=utc(flow, 90_000))
+    seen = await flow.view(id)
+    assert (seen.next_at, seen.priority, bytes(seen.metadata)) == (before, "bulk", b'{"a": 1}')
+    assert seen.expires_at is not None
+    await change(flow, id, expires_at=None)
+    assert (await flow.view(id)).expires_at is None
+    await flow.advance(3600)
+    (out,) = flow.provider(Channel.SMS).sent
+    assert isinstance(out.content, SmsContent)
+    assert out.content.text == "Hello Bob"
+    assert [entry.reason for entry in (await flow.view(id)).timeline][:4] == [
+        "accepted",
+        "send_at",
+        "changed",
+        "changed",
+    ]
+
+
+async def test_what_was_sent_never_waited_or_is_cancelled_is_too_late(flow: Flow) -> None:
+    id = await waiting(flow)
+    await flow.advance(3600)
+    at_once = await flow.accept(to=ADA, content=SMS)
+    await flow.settle()
+    cancelled = await waiting(flow)
+    await flow.store.cancellations.cancel(TENANT, cancelled, flow.clock.now())
+    for each in (id, at_once, cancelled):
+        with pytest.raises(Conflict) as refused:
+            await change(flow, each, metadata={"a": 1})
+        assert refused.value.code == "too_late"
+
+
+async def test_a_user_who_moves_after_a_change_waits_once_more(flow: Flow) -> None:
+    id = await waiting(flow)
+    await change(flow, id, send_at_local="09:00")
+    await flow.user(timezone="America/New_York")
+    await flow.advance(10 * 3600)  # past nine in Berlin
+    assert sent(flow) == 0
+    await flow.advance(14 * 3600)
+    assert sent(flow) == 1
+    steps = [entry.at for entry in (await flow.view(id)).timeline if entry.state is State.DEFERRED]
+    assert len(steps) == 3
+    await flow.advance(48 * 3600)
+    assert sent(flow) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "path"),
+    [
+        ({}, "nothing_to_change", "$"),
+        ({"to": ADA}, "unknown_field", "$.to"),
+        ({"channels": ["sms"]}, "unknown_field", "$.channels"),
+        ({"send_at": None}, "wrong_type", "$.send_at"),
+        ({"send_at": "2023-11-16T09:00:00"}, "no_timezone", "$.send_at"),
+        ({"send_at": "2099-01-01T00:00:00Z"}, "too_far", "$.send_at"),
+        ({"send_at_local": "nine"}, "invalid_local_time", "$.send_at_local"),
+        ({"send_at_local": "09:00", "send_at": "2023-11-16T09:00:00Z"}, "ambiguous_time", "$.send_at_local"),
+        ({"expires_at": "2023-11-14T22:30:00Z"}, "already_expired", "$.expires_at"),
+        ({"expires_at": "2000-01-01T00:00:00Z"}, "already_expired", "$.expires_at"),
+        ({"metadata": []}, "wrong_type", "$.metadata"),
+        ({"metadata": {"a": "\0"}}, "nul_character", "$.metadata"),
+        ({"data": {"a": 1}}, "content_or_template", "$.data"),
+        ({"priority": "urgent"}, "wrong_type", "$.priority"),
+    ],
+)
+async def test_what_cannot_be_changed_is_refused_and_changes_nothing(
+    flow: Flow, body: Mapping[str, Any], code: str, path: str
+) -> None:
+    id = await waiting(flow)
+    before = await flow.view(id)
+    with pytest.raises(Invalid) as refused:
+        await change(flow, id, **body)
+    assert (refused.value.code, refused.value.path) == (code, path)
+    assert await flow.view(id) == before
+
+
+async def test_data_without_a_required_variable_is_refused(flow: Flow) -> None:
+    await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ name }}"))}, name=Variable())
+    id = await waiting(flow, content=None, template="hello", data={"name": "Ada"})
+    # What counts is the version that was pinned, not the one that is published now.
+    await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ other }}"))}, other=Variable())
+    with pytest.raises(Invalid) as refused:
+        await change(flow, id, data={"other": 1})
+    assert (refused.value.code, refused.value.path) == ("missing_variables", "$.data.name")
+    await change(flow, id, data={"name": "Bob"})
+
+
+async def test_a_change_that_others_forestall_is_made_on_what_they_left(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await waiting(flow)
+    real, forestalled = flow.store.changes.change, list[int]()
+
+    async def slow(row: Waiting, changed: Outcome) -> bool:
+        if not forestalled:
+            forestalled.append(1)
+            await change(flow, id, metadata={"theirs": 1})
+        return await real(row, changed)
+
+    monkeypatch.setattr(flow.store.changes, "change", slow)
+    await change(flow, id, priority="bulk")
+    seen = await flow.view(id)
+    assert (seen.priority, bytes(seen.metadata)) == ("bulk", b'{"theirs": 1}')
