@@ -22,6 +22,7 @@ from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.caps import Caps
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item
+from tidings.ports.recurrences import Recurrences
 from tidings.ports.replays import Letters, Replays
 
 UserKey = tuple[str, str]
@@ -317,6 +318,11 @@ class Store(Protocol):
     @property
     def changes(self) -> Changes:
         """What is changed while it waits."""
+        ...
+
+    @property
+    def recurrences(self) -> Recurrences:
+        """What is sent again and again."""
         ...
 
     @property

@@ -6,6 +6,7 @@ from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, Memor
 from tidings.backends.memory.caps import MemoryCaps
 from tidings.backends.memory.history import MemoryCancellations, MemoryChanges, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
+from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.templates import MemoryTemplates
@@ -21,6 +22,7 @@ class MemoryStore:
         self.users = MemoryUsers(self.inbox)
         self.schedule = MemorySchedule()
         self.history = MemoryHistory(self.schedule, self.users)
+        self.recurrences = MemoryRecurrences()
         self.changes = MemoryChanges(self.schedule, self.history)
         self.cancellations = MemoryCancellations(self.schedule)
         self.templates = MemoryTemplates()

@@ -12,6 +12,7 @@ from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
 from tidings.backends.postgres.inbox import PostgresInbox
 from tidings.backends.postgres.letters import PostgresLetters
+from tidings.backends.postgres.recurrences import PostgresRecurrences
 from tidings.backends.postgres.replays import PostgresReplays
 from tidings.backends.postgres.schedule import PostgresCancellations, PostgresChanges, PostgresSchedule
 from tidings.backends.postgres.statements import check_queries
@@ -28,6 +29,7 @@ class PostgresStore:
         self._pulse = pulse
         self.history = PostgresHistory(pool)
         self.schedule = PostgresSchedule(pool)
+        self.recurrences = PostgresRecurrences(pool)
         self.changes = PostgresChanges(pool)
         self.users = PostgresUsers(pool)
         self.cancellations = PostgresCancellations(pool)

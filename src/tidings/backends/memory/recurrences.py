@@ -1,0 +1,83 @@
+"""Recurrences in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tidings.model.recurrence import Recurrence
+from tidings.ports.recurrences import DueRecurrence, Moved
+
+
+class _Row(Struct):
+    recurrence: Recurrence
+    leased_until: int | None = None
+
+    @property
+    def ready(self) -> int | None:
+        """When it may be handed out."""
+        due = self.recurrence.progress.due
+        return due if self.leased_until is None or due is None else self.leased_until
+
+
+class MemoryRecurrences:
+    """See Recurrences."""
+
+    def __init__(self) -> None:
+        self._rows: dict[UUID, _Row] = {}
+
+    async def add(self, recurrence: Recurrence) -> None:
+        """See Recurrences."""
+        self._rows[recurrence.id] = _Row(recurrence)
+
+    async def get(self, tenant: str, id: UUID) -> Recurrence | None:
+        """See Recurrences."""
+        row = self._rows.get(id)
+        return row.recurrence if row is not None and row.recurrence.tenant == tenant else None
+
+    async def list(self, tenant: str, before: UUID | None, limit: int) -> Sequence[Recurrence]:
+        """See Recurrences."""
+        mine = [row.recurrence for row in self._rows.values() if row.recurrence.tenant == tenant]
+        older = [recurrence for recurrence in mine if before is None or recurrence.id < before]
+        return sorted(older, key=lambda recurrence: recurrence.id, reverse=True)[:limit]
+
+    async def replace(self, recurrence: Recurrence, *, moving: bool) -> bool:
+        """See Recurrences."""
+        row = self._rows.get(recurrence.id)
+        if row is None or row.recurrence.revision != recurrence.revision - 1:
+            return False
+        if moving:
+            row.leased_until = None
+            row.recurrence = recurrence
+        else:
+            row.recurrence = replace(recurrence, progress=row.recurrence.progress)
+        return True
+
+    async def delete(self, tenant: str, id: UUID) -> bool:
+        """See Recurrences."""
+        return await self.get(tenant, id) is not None and self._rows.pop(id, None) is not None
+
+    async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
+        """See Recurrences."""
+        ready = [(row.ready, id) for id, row in self._rows.items() if row.ready is not None and row.ready <= now]
+        found = []
+        for _, id in sorted(ready)[:limit]:
+            row = self._rows[id]
+            found.append(DueRecurrence(row.recurrence, again=row.leased_until is not None))
+            row.leased_until = now + round(lease * 1000)
+        return sorted(found, key=lambda row: (row.recurrence.progress.due or 0, row.recurrence.id))
+
+    async def settle(self, moved: Sequence[Moved]) -> None:
+        """See Recurrences."""
+        for move in moved:
+            row = self._rows.get(move.id)
+            if row is not None and row.recurrence.progress == move.before:
+                row.leased_until = None
+                row.recurrence = replace(row.recurrence, progress=move.then)
+
+    async def next_due(self) -> int | None:
+        """See Recurrences."""
+        return min((row.ready for row in self._rows.values() if row.ready is not None), default=None)

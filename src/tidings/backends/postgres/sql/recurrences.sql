@@ -1,0 +1,42 @@
+-- name: add
+INSERT INTO recurrence (id, tenant, revision, body, local, due, ready, fired_at, skipped, problem)
+VALUES ($1, $2, $3, $4, $5, $6::bigint, $6::bigint, $7, $8, $9);
+
+-- name: get
+SELECT body, local, due, fired_at, skipped, problem FROM recurrence WHERE id = $2 AND tenant = $1;
+
+-- name: list
+SELECT body, local, due, fired_at, skipped, problem FROM recurrence
+WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
+
+-- name: replace
+-- What is merely defined anew keeps its place and its lease, so that an occurrence that is under way stays that one.
+UPDATE recurrence SET revision = $2, body = $3 WHERE id = $1 AND revision = $2 - 1 RETURNING 1;
+
+-- name: replace_moving
+UPDATE recurrence SET revision = $2, body = $3, local = $4, due = $5::bigint, ready = $5::bigint, handed = 0,
+    fired_at = $6, skipped = $7, problem = $8
+WHERE id = $1 AND revision = $2 - 1 RETURNING 1;
+
+-- name: delete
+DELETE FROM recurrence WHERE id = $2 AND tenant = $1 RETURNING 1;
+
+-- name: due
+-- As the schedule's.
+UPDATE recurrence SET ready = $1::bigint + $3::bigint, handed = handed + 1
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM recurrence WHERE ready <= $1::bigint ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
+))
+RETURNING due AS first, id, handed > 1 AS again, body, local, due, fired_at, skipped, problem;
+
+-- name: settle
+-- Only where it still stands at the occurrence that was handed out.
+UPDATE recurrence SET local = moved.local, due = moved.due, ready = moved.due, handed = 0, fired_at = moved.fired_at,
+    skipped = moved.skipped, problem = moved.problem
+FROM unnest(
+        $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::integer[], $8::text[]
+    ) AS moved (id, from_local, from_due, local, due, fired_at, skipped, problem)
+WHERE recurrence.id = moved.id AND recurrence.local = moved.from_local AND recurrence.due = moved.from_due;
+
+-- name: next_due
+SELECT min(ready) FROM recurrence WHERE ready IS NOT NULL;
