@@ -37,7 +37,9 @@ from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.change import Change
+from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.recurrences import Recurrences
 from tidings.policy.admission import AdmissionRules
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
@@ -247,6 +249,9 @@ def _services(world: World) -> Services:
         cancellations=store.cancellations,
         letters=DeadLetters(store, world.clock, random.getrandbits),
         change=Change(store.changes, store.users, renderer, world.clock),
+        recurrences=Recurrences(
+            store.recurrences, store.users, Composer(renderer, random.getrandbits), world.clock, random.getrandbits
+        ),
         clock=world.clock,
         vitals=Vitals(store.ping, world.clock),
         readiness=readiness,

@@ -22,6 +22,8 @@ from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.compose import Composer
+from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
@@ -155,10 +157,12 @@ class Flow:
         if self._readings is None:
             self._readings = readings(parts)
         stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
+        composer = Composer(self.renderer, random.Random(1).getrandbits)
+        recurring = Recur(self.store.recurrences, self.store.users, composer, self.queue, self.clock, parts.metrics)
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
-            moved = await schedule.once() + await replaying.once()
+            moved = await schedule.once() + await recurring.once() + await replaying.once()
             for reader in stages:
                 moved += await reader.once()
             if not moved:

@@ -45,10 +45,13 @@ from tidings.pipeline.canary import Canary
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.change import Change
+from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.readiness import readiness
 from tidings.pipeline.record import Record
+from tidings.pipeline.recur import Recur
+from tidings.pipeline.recurrences import Recurrences
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
@@ -170,12 +173,15 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
     """The reading stages, each topic with its own loop, until `stopping` is set."""
+    store, composer = parts.store, Composer(parts.renderer, secrets.randbits)
+    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics)
     async with asyncio.TaskGroup() as group:
         for reading in readings(parts):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
-        group.create_task(Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
-        group.create_task(Replaying(parts.store, parts.queue, parts.clock, parts.metrics).run(stopping))
+        group.create_task(recur.run(stopping))
+        group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+        group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
@@ -316,7 +322,7 @@ def _accept(parts: Parts) -> Accept:
 
 def services(parts: Parts, accept: Accept) -> Services:
     """What the API calls."""
-    store = parts.store
+    store, composer = parts.store, Composer(parts.renderer, secrets.randbits)
     return Services(
         accept=accept,
         reports=Reports(store.history, store.schedule, parts.clock),
@@ -328,6 +334,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         cancellations=store.cancellations,
         letters=DeadLetters(store, parts.clock, secrets.randbits),
         change=Change(store.changes, store.users, parts.renderer, parts.clock),
+        recurrences=Recurrences(store.recurrences, store.users, composer, parts.clock, secrets.randbits),
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: readiness(store, parts.queue),

@@ -88,7 +88,7 @@ async def test_a_change_keeps_what_is_under_way(store: Store, tenant: str) -> No
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     named = replace(made, name="new", revision=2, progress=Progress("elsewhere", 1))
-    assert await store.recurrences.replace(named, moving=False)
+    assert await store.recurrences.replace(named)
     assert await ready(store, NOW) == []  # the lease stands
     assert await ready(store, NOW + 31_000) == [(made.id, True)]
     await store.recurrences.settle([after(made, NOW + MINUTE)])
@@ -101,20 +101,41 @@ async def test_a_change_of_the_time_wins_over_the_settling_of_what_was_before(st
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     paused = replace(made, paused=True, revision=2, progress=Progress())
-    assert await store.recurrences.replace(paused, moving=True)
+    assert await store.recurrences.replace(paused, moved_from=made.progress)
     await store.recurrences.settle([after(made, NOW + MINUTE)])
     assert await store.recurrences.get(tenant, made.id) == paused
     assert await ready(store, NOW + 10 * MINUTE) == []
     resumed = replace(made, revision=3, progress=Progress("later", NOW + 5 * MINUTE))
-    assert await store.recurrences.replace(resumed, moving=True)
+    assert await store.recurrences.replace(resumed, moved_from=Progress())
     assert await ready(store, NOW + 5 * MINUTE) == [(made.id, False)]
+
+
+async def test_a_change_of_the_time_that_read_what_was_settled_since_is_made_anew(store: Store, tenant: str) -> None:
+    (made,) = await added(store, tenant, NOW)
+    await ready(store, NOW)
+    await store.recurrences.settle([after(made, NOW + MINUTE)])
+    stale = replace(made, rrule="FREQ=WEEKLY", revision=2)
+    assert not await store.recurrences.replace(stale, moved_from=made.progress)
+    assert await ready(store, NOW) == []
+
+
+async def test_one_under_way_that_stays_the_next_comes_again_marked(store: Store, tenant: str) -> None:
+    (made,) = await added(store, tenant, NOW)
+    await ready(store, NOW)
+    same = replace(made, rrule="FREQ=WEEKLY", revision=2)
+    assert await store.recurrences.replace(same, moved_from=made.progress)
+    assert await ready(store, NOW) == []
+    assert await ready(store, NOW + 31_000) == [(made.id, True)]
 
 
 async def test_of_two_changes_of_one_revision_one_wins(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     changes = [replace(made, name=f"name {number}", revision=2) for number in range(5)]
     done = await asyncio.gather(
-        *(store.recurrences.replace(each, moving=bool(i % 2)) for i, each in enumerate(changes))
+        *(
+            store.recurrences.replace(each, moved_from=made.progress if i % 2 else None)
+            for i, each in enumerate(changes)
+        )
     )
     assert done.count(True) == 1
     known = await store.recurrences.get(tenant, made.id)
@@ -130,7 +151,7 @@ async def test_what_was_deleted_is_gone(store: Store, tenant: str) -> None:
     assert not await store.recurrences.delete(tenant, made.id)
     await store.recurrences.settle([after(made, NOW + MINUTE)])
     assert await store.recurrences.get(tenant, made.id) is None
-    assert not await store.recurrences.replace(replace(made, revision=2), moving=True)
+    assert not await store.recurrences.replace(replace(made, revision=2), moved_from=made.progress)
 
 
 async def test_next_due(store: Store, tenant: str) -> None:

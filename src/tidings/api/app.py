@@ -26,6 +26,7 @@ from tidings.api import (
     preferences,
     problems,
     receipts,
+    recurrences,
     replays,
     suppressions,
     templates,
@@ -41,6 +42,7 @@ from tidings.model.errors import TidingsError
 
 _ROUTERS = (
     notifications,
+    recurrences,
     users,
     preferences,
     categories,

@@ -15,6 +15,7 @@ from tidings.api.calls import PREPARATION
 from tidings.api.dead_letters import LetterPage
 from tidings.api.notifications import Cancelling, NotificationPage
 from tidings.api.problems import MEDIA_TYPE, Problem
+from tidings.api.recurrences import RecurrencePage, RecurrenceView
 from tidings.api.replays import ReplayPage, ReplayRequest
 from tidings.api.samples import BATCH, ORDER, commands
 from tidings.api.services import Limits
@@ -30,6 +31,7 @@ from tidings.api.templates import (
 from tidings.api.users import UserItem
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.pipeline.change import ChangeRequest
+from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.accounting import AccountView
 from tidings.report.letters import LetterDetail, LetterNotification
@@ -43,6 +45,7 @@ _OBJECT = {"type": "object", "additionalProperties": True}
 
 _TAGS = [
     {"name": "Notifications", "description": "Send, read, list, change and cancel."},
+    {"name": "Recurrences", "description": "Send again and again."},
     {"name": "Users", "description": "The people who are notified."},
     {"name": "Preferences", "description": "What they want to hear, where and when."},
     {"name": "Categories", "description": "What they can opt out of."},
@@ -165,6 +168,10 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         _published(NotificationRequest, data=dict[str, Any], metadata=dict[str, Any]),
         _published(NotificationView, metadata=dict[str, Any]),
         _published(ChangeRequest, data=dict[str, Any], metadata=dict[str, Any]),
+        _published(RecurrenceRequest, request=dict[str, Any]),
+        _published(RecurrenceChange, request=dict[str, Any]),
+        _published(RecurrenceView, request=dict[str, Any]),
+        _published(RecurrencePage, recurrences=list[_published(RecurrenceView, request=dict[str, Any])]),  # type: ignore[misc]
         BatchRequest,
         hot.Acceptance,
         hot.Results,
@@ -194,6 +201,8 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         "maxItems": MOST_ITEMS,
         "items": _ref(NotificationRequest),
     }
+    for name in ("RecurrenceRequest", "RecurrenceChange", "RecurrenceView"):
+        schemas[name]["properties"]["request"] = _ref(NotificationRequest)
     item = TypeAdapter(UserItem).json_schema(ref_template=_REF.replace("{name}", "{model}"))
     schemas |= {name: schema for name, schema in item.pop("$defs", {}).items() if name not in schemas}
     schemas["UserItem"] = item

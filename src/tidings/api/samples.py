@@ -37,6 +37,17 @@ BATCH: dict[str, Any] = {
         },
     ]
 }
+RECURRENCE: dict[str, Any] = {
+    "name": "weekly summary",
+    "rrule": "FREQ=WEEKLY;BYDAY=MO",
+    "start": "2026-01-05T09:00",
+    "timezone": "user",
+    "request": {
+        "to": {"user_id": DEMO_USER},
+        "content": {"inapp": {"title": "Your week", "body": "Three orders are on their way."}},
+        "category": "orders",
+    },
+}
 VERSION: dict[str, Any] = {
     "contents": {
         "en": {
@@ -70,7 +81,7 @@ def commands(
         if parameter["in"] == "path"
     }
     values |= preparation.get("path", {})
-    for name in values.keys() & {"notification_id", "delivery_id", "replay_id"}:
+    for name in values.keys() & {"notification_id", "delivery_id", "replay_id", "recurrence_id"}:
         values[name] = "$ID"
     for name, value in values.items():
         path = path.replace(f"{{{name}}}", str(value))
@@ -109,10 +120,11 @@ def _dead_letter(url: str) -> str:
 
 
 def _preparations(url: str, now: int) -> dict[str, str]:
-    """What an example may need first; those that make a notification keep its id in `$ID`."""
+    """What an example may need first; those that make something with an id keep it in `$ID`."""
     send, templates = f"{url}/v1/notifications", f"{url}/v1/templates"
     return {
         "notification": _capture(_curl("post", send, ORDER)),
+        "recurrence": _capture(_curl("post", f"{url}/v1/recurrences", RECURRENCE)),
         "later": _capture(_curl("post", send, {**ORDER, "send_at": rfc3339(now + _LATER)})),
         "user": _curl("put", f"{url}/v1/users/ada", _USER),
         "template": _curl("post", templates, WELCOME),

@@ -15,6 +15,7 @@ from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Inbox, Tenants, Users
 from tidings.report.accounting import AccountView
@@ -123,6 +124,7 @@ class Services:
     cancellations: Cancellations
     letters: DeadLetters
     change: Changes
+    recurrences: Recurrences
     clock: Clock
     vitals: Vitals
     readiness: Callable[[], Awaitable[Mapping[str, str]]]

@@ -18,12 +18,11 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
-from tidings.model.wire import encode, encode_outcomes
+from tidings.model.wire import encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
-from tidings.pipeline.compose import Composer
+from tidings.pipeline.compose import Composer, queued
 from tidings.pipeline.group_commit import GroupCommit
-from tidings.pipeline.stage import REPEATED
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.ports.clock import Clock
@@ -239,12 +238,7 @@ class Accept:
 
 def _items(results: Sequence[_Result], *, repeated: bool = False) -> list[Item]:
     """What is to be routed of the results."""
-    headers = {REPEATED: "1"} if repeated else {}
-    return [
-        Item(topics.requests(result.priority), f"{result.tenant}/{result.to.key}", encode(result), headers)
-        for result in results
-        if isinstance(result, Notification)
-    ]
+    return [queued(result, repeated=repeated) for result in results if isinstance(result, Notification)]
 
 
 def _ids_of(results: Sequence[_Result]) -> list[UUID]:

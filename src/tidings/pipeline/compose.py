@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from tidings.model import topics
 from tidings.model.errors import Invalid
 from tidings.model.ids import new_id, stable_bucket
 from tidings.model.notification import Content, Notification, TemplateRef
 from tidings.model.vocabulary import Channel
+from tidings.model.wire import encode
 from tidings.pipeline import requests
+from tidings.pipeline.stage import REPEATED
+from tidings.ports.queue import Item
 from tidings.ports.renderer import Published, Renderer
 
 Identify = Callable[[int], UUID]
@@ -88,3 +92,9 @@ def check_variables(template: Published, data: object) -> None:
     missing = template.missing(data)
     if missing:
         raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
+
+
+def queued(notification: Notification, *, repeated: bool = False) -> Item:
+    """The notification on its way into its lane; `repeated` when it may be a second copy."""
+    key, headers = f"{notification.tenant}/{notification.to.key}", {REPEATED: "1"} if repeated else {}
+    return Item(topics.requests(notification.priority), key, encode(notification), headers)

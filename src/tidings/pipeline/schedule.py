@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-import structlog
 
-from tidings.model.errors import Unavailable
 from tidings.pipeline.stage import REPEATED
+from tidings.pipeline.waking import keep_moving
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
@@ -16,10 +15,6 @@ from tidings.ports.store import Schedule as ScheduleStore
 
 BATCH = 1_000
 LEASE = 30.0
-LONGEST_SLEEP = 0.5
-"""Seconds. A row that another process writes is noticed this late at most."""
-
-_log = structlog.get_logger("tidings.schedule")
 
 
 class Schedule:
@@ -33,19 +28,7 @@ class Schedule:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
-        while not stopping.is_set():
-            try:
-                moved = await self.once()
-            except Unavailable as error:
-                self._meter.failure("schedule", "", "unavailable")
-                _log.warning("waiting for a part", why=str(error))
-                moved = 0
-            except Exception:
-                self._meter.failure("schedule", "", "error")
-                _log.exception("the schedule failed")
-                moved = 0
-            if moved < BATCH:
-                await self._clock.sleep(LONGEST_SLEEP)
+        await keep_moving("schedule", self.once, self._store.next_due, BATCH, self._clock, self._meter, stopping)
 
     async def once(self) -> int:
         """Move what is due now; the number of rows."""

@@ -41,11 +41,13 @@ class Recurrences(Protocol):
         """The tenant's, newest first, from `before` (exclusive) on."""
         ...
 
-    async def replace(self, recurrence: Recurrence, *, moving: bool) -> bool:
+    async def replace(self, recurrence: Recurrence, *, moved_from: Progress | None = None) -> bool:
         """Store a change of the definition, if `recurrence.revision` is the one after the stored one.
 
-        With `moving` the occurrence that comes next changes too; otherwise it stays what it is, however far the
-        recurrence has come meanwhile. False, and nothing was written, when somebody else was faster.
+        With `moved_from`, the progress as it was read, the occurrence that comes next changes too (`local`, `due` and
+        `problem`), if it is still that one; without, it stays what it is, however far the recurrence has come since.
+        An occurrence that is under way and stays the next one keeps its lease. False, and nothing was written, when
+        somebody else was faster.
         """
         ...
 

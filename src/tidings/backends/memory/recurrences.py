@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tidings.model.recurrence import Recurrence
+from tidings.model.recurrence import Progress, Recurrence
 from tidings.ports.recurrences import DueRecurrence, Moved
 
 
@@ -44,16 +44,21 @@ class MemoryRecurrences:
         older = [recurrence for recurrence in mine if before is None or recurrence.id < before]
         return sorted(older, key=lambda recurrence: recurrence.id, reverse=True)[:limit]
 
-    async def replace(self, recurrence: Recurrence, *, moving: bool) -> bool:
+    async def replace(self, recurrence: Recurrence, *, moved_from: Progress | None = None) -> bool:
         """See Recurrences."""
         row = self._rows.get(recurrence.id)
         if row is None or row.recurrence.revision != recurrence.revision - 1:
             return False
-        if moving:
+        known, wanted = row.recurrence.progress, recurrence.progress
+        if moved_from is None:
+            row.recurrence = replace(recurrence, progress=known)
+            return True
+        if _place(known) != _place(moved_from):
+            return False
+        if _place(known) != _place(wanted):
             row.leased_until = None
-            row.recurrence = recurrence
-        else:
-            row.recurrence = replace(recurrence, progress=row.recurrence.progress)
+        progress = replace(known, local=wanted.local, due=wanted.due, problem=wanted.problem)
+        row.recurrence = replace(recurrence, progress=progress)
         return True
 
     async def delete(self, tenant: str, id: UUID) -> bool:
@@ -74,10 +79,14 @@ class MemoryRecurrences:
         """See Recurrences."""
         for move in moved:
             row = self._rows.get(move.id)
-            if row is not None and row.recurrence.progress == move.before:
+            if row is not None and _place(row.recurrence.progress) == _place(move.before):
                 row.leased_until = None
                 row.recurrence = replace(row.recurrence, progress=move.then)
 
     async def next_due(self) -> int | None:
         """See Recurrences."""
         return min((row.ready for row in self._rows.values() if row.ready is not None), default=None)
+
+
+def _place(progress: Progress) -> tuple[str | None, int | None]:
+    return progress.local, progress.due

@@ -47,12 +47,14 @@ class PostgresRecurrences:
             rows = await self._pool.fetch(_SQL["list"], tenant, before or _LAST_ID, limit)
         return [_recurrence(*row) for row in rows]
 
-    async def replace(self, recurrence: Recurrence, *, moving: bool) -> bool:
+    async def replace(self, recurrence: Recurrence, *, moved_from: Progress | None = None) -> bool:
         """See Recurrences."""
-        arguments: list[object] = [recurrence.id, recurrence.revision, _body(recurrence)]
         statement = "replace"
-        if moving:
-            statement, arguments = "replace_moving", [*arguments, *_columns(recurrence.progress)]
+        arguments: list[object] = [recurrence.id, recurrence.revision, _body(recurrence)]
+        if moved_from is not None:
+            to = recurrence.progress
+            statement = "replace_moving"
+            arguments += [moved_from.local, moved_from.due, to.local, to.due, to.problem]
         with translated():
             done = await self._pool.fetchval(_SQL[statement], *arguments)
         return done is not None

@@ -14,9 +14,12 @@ WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
 UPDATE recurrence SET revision = $2, body = $3 WHERE id = $1 AND revision = $2 - 1 RETURNING 1;
 
 -- name: replace_moving
-UPDATE recurrence SET revision = $2, body = $3, local = $4, due = $5::bigint, ready = $5::bigint, handed = 0,
-    fired_at = $6, skipped = $7, problem = $8
-WHERE id = $1 AND revision = $2 - 1 RETURNING 1;
+-- From the place $4, $5 to $6, $7. One that stays where it is keeps its lease too.
+UPDATE recurrence SET revision = $2, body = $3, local = $6, due = $7::bigint, problem = $8,
+    ready = CASE WHEN local = $6 AND due = $7::bigint THEN ready ELSE $7::bigint END,
+    handed = CASE WHEN local = $6 AND due = $7::bigint THEN handed ELSE 0 END
+WHERE id = $1 AND revision = $2 - 1 AND local IS NOT DISTINCT FROM $4 AND due IS NOT DISTINCT FROM $5::bigint
+RETURNING 1;
 
 -- name: delete
 DELETE FROM recurrence WHERE id = $2 AND tenant = $1 RETURNING 1;

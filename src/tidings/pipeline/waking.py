@@ -1,0 +1,69 @@
+"""When to look for what is due: as soon as the earliest is, and soon enough for what others write meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tidings.model.errors import Unavailable
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+
+LONGEST_SLEEP = 0.5
+"""Seconds. A row that another process writes is noticed this late at most."""
+TAKEN_BY_OTHERS = 0.02
+"""Seconds until the next look when what is due is in the hands of others."""
+AT_ONCE = 3
+"""How many batches move at the same time while there is more than one."""
+
+_log = structlog.get_logger("tidings.schedule")
+
+
+async def keep_moving(
+    stage: str,
+    move: Callable[[], Awaitable[int]],
+    next_due: Callable[[], Awaitable[int | None]],
+    batch: int,
+    clock: Clock,
+    meter: Meter,
+    stopping: asyncio.Event,
+) -> None:
+    """Call `move` whenever something is due, until `stopping` is set.
+
+    `move` gives how many rows it moved, `batch` being the most. While nothing is due only `next_due` is asked, which
+    reads the end of an index, however much waits. After a full batch several move at once.
+    """
+    moved = 0
+    while not stopping.is_set():
+        try:
+            pause = 0.0
+            earliest = await next_due()
+            now = clock.now()
+            if earliest is None or earliest > now:
+                moved = 0
+                pause = LONGEST_SLEEP if earliest is None else min(LONGEST_SLEEP, (earliest - now) / 1000)
+            else:
+                moved = await _move(move, AT_ONCE if moved >= batch else 1)
+                pause = 0.0 if moved else TAKEN_BY_OTHERS
+        except Unavailable as error:
+            meter.failure(stage, "", "unavailable")
+            _log.warning("waiting for a part", stage=stage, why=str(error))
+            pause = LONGEST_SLEEP
+        except Exception:
+            meter.failure(stage, "", "error")
+            _log.exception("the schedule failed", stage=stage)
+            pause = LONGEST_SLEEP
+        if pause:
+            await clock.sleep(pause)
+
+
+async def _move(move: Callable[[], Awaitable[int]], times: int) -> int:
+    if times == 1:
+        return await move()
+    results = await asyncio.gather(*(move() for _ in range(times)), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return sum(result for result in results if isinstance(result, int))
