@@ -1,0 +1,143 @@
+"""Recurrences and changes over HTTP: status codes, shapes, scopes and tenants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from support_api import OTHER, Api, problem
+from tidings.api.samples import RECURRENCE
+from tidings.model.ids import NOTIFICATION_PREFIX, from_text
+from tidings.model.notification import Content, Notification, Recipient, SmsContent
+from tidings.model.outcome import Outcome, Wait
+from tidings.model.tenant import Scope
+from tidings.model.vocabulary import Reason, State
+from tidings.model.wire import encode
+
+HOUR = 3_600_000
+
+
+async def created(api: Api, **more: Any) -> Any:
+    answer = await api.post("/v1/recurrences", RECURRENCE | more)
+    assert answer.status == 201, answer.body
+    return answer.json()
+
+
+async def test_it_is_created_read_listed_and_deleted(api: Api) -> None:
+    made = await created(api)
+    assert made["id"].startswith("rec_")
+    assert (made["state"], made["grace_seconds"], made["last_fired_at"]) == ("active", 3600, None)
+    assert made["request"] == RECURRENCE["request"]
+    assert len(made["next"]) == 5
+    assert all(coming["local"].endswith("T09:00:00") and coming["at"].endswith("Z") for coming in made["next"])
+    path = f"/v1/recurrences/{made['id']}"
+    assert (await api.get(path)).json() == made
+    second = await created(api, name="second")
+    first_page = (await api.get("/v1/recurrences?limit=1")).json()
+    assert [one["id"] for one in first_page["recurrences"]] == [second["id"]]
+    rest = (await api.get(f"/v1/recurrences?limit=1&cursor={first_page['next']}")).json()
+    assert ([one["id"] for one in rest["recurrences"]], rest["next"]) == ([made["id"]], None)
+    assert (await api.delete(path)).status == 204
+    problem(await api.get(path), 404, "not_found")
+    problem(await api.delete(path), 404, "not_found")
+
+
+async def test_it_is_paused_resumed_and_changed(api: Api) -> None:
+    made = await created(api)
+    path = f"/v1/recurrences/{made['id']}"
+    paused = (await api.post(f"{path}/pause")).json()
+    assert (paused["state"], paused["next"]) == ("paused", [])
+    resumed = (await api.post(f"{path}/resume")).json()
+    assert (resumed["state"], resumed["next"]) == ("active", made["next"])
+    changed = await api.patch(path, {"rrule": "FREQ=DAILY", "timezone": "europe/berlin", "grace_seconds": 60})
+    assert changed.status == 200
+    told = changed.json()
+    assert (told["rrule"], told["timezone"], told["grace_seconds"]) == ("FREQ=DAILY", "Europe/Berlin", 60)
+    assert told["name"] == made["name"]
+    told = problem(await api.patch(path, {"request": {"to": {"user_id": "demo"}}}), 422, "content_or_template")
+    assert told["path"] == "$.request"
+    problem(await api.patch(path, {}), 422, "nothing_to_change")
+
+
+async def test_an_ended_one_says_so(api: Api) -> None:
+    made = await created(api)
+    changed = await api.patch(f"/v1/recurrences/{made['id']}", {"rrule": "FREQ=DAILY;UNTIL=20260106T000000"})
+    assert (changed.json()["state"], changed.json()["next"]) == ("ended", [])
+
+
+async def test_another_tenants_are_not_there(api: Api) -> None:
+    made = await created(api)
+    key = await api.key(OTHER)
+    path = f"/v1/recurrences/{made['id']}"
+    for method, place in (("GET", path), ("DELETE", path), ("POST", f"{path}/pause"), ("POST", f"{path}/resume")):
+        problem(await api.call(method, place, key=key), 404, "not_found")
+    problem(await api.patch(path, {"name": "x"}, key=key), 404, "not_found")
+    assert (await api.get("/v1/recurrences", key=key)).json()["recurrences"] == []
+
+
+async def test_scopes_are_asked_for(api: Api) -> None:
+    made = await created(api)
+    reading, sending = await api.key("shop", Scope.READ), await api.key("shop", Scope.SEND)
+    problem(await api.post("/v1/recurrences", RECURRENCE, key=reading), 403, "missing_scope")
+    problem(await api.patch(f"/v1/recurrences/{made['id']}", {"name": "x"}, key=reading), 403, "missing_scope")
+    problem(await api.get("/v1/recurrences", key=sending), 403, "missing_scope")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "malformed_json"),
+        (b"[]", 422, "wrong_type"),
+        ({"rrule": "FREQ=DAILY"}, 422, "missing_field"),
+        (RECURRENCE | {"rrule": 7}, 422, "wrong_type"),
+        (RECURRENCE | {"timezone": "user\0"}, 422, "nul_character"),
+    ],
+)
+async def test_what_is_no_recurrence_is_refused(api: Api, body: Any, status: int, code: str) -> None:
+    problem(await api.post("/v1/recurrences", body), status, code)
+    assert (await api.get("/v1/recurrences")).json()["recurrences"] == []
+
+
+async def waiting(api: Api) -> str:
+    """A notification that was routed and waits for an hour."""
+    body = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
+    id: str = (await api.post("/v1/notifications", body)).json()["id"]
+    key, now = from_text(NOTIFICATION_PREFIX, id), api.world.clock.now()
+    content = Content(sms=SmsContent("hello"))
+    sent = Notification(key, "shop", Recipient(user_id="demo"), now, content=content, send_at=now + HOUR)
+    wait = Wait(now + HOUR, "requests.normal", "shop/demo", encode(replace(sent, step=1)))
+    fact = Outcome(key, "shop", now, State.DEFERRED, reason=Reason.SEND_AT, notification=sent, wait=wait)
+    await api.world.store.history.append([fact])
+    return id
+
+
+async def test_a_waiting_notification_is_changed(api: Api) -> None:
+    id = await waiting(api)
+    before = (await api.get(f"/v1/notifications/{id}")).json()
+    assert (before["state"], before["next_at"]) == ("deferred", before["send_at"])
+    answer = await api.patch(f"/v1/notifications/{id}", {"send_at": "2099-01-01T00:00:00Z"})
+    problem(answer, 422, "too_far")
+    answer = await api.patch(f"/v1/notifications/{id}", {"send_at_local": "10:30", "metadata": {"a": [1, 2.50]}})
+    assert answer.status == 200
+    told = answer.json()
+    assert (told["state"], told["reason"], told["send_at"]) == ("deferred", "changed", None)
+    assert told["send_at_local"].endswith("T10:30:00")
+    assert told["next_at"] == told["send_at_local"] + ".000Z"
+    assert told["metadata"] == {"a": [1, 2.5]}
+    assert (await api.get(f"/v1/notifications/{id}")).json() == told
+
+
+async def test_what_is_gone_is_too_late_and_anothers_is_not_there(api: Api) -> None:
+    id = await waiting(api)
+    problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key(OTHER)), 404, "not_found")
+    problem(
+        await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key("shop", Scope.READ)),
+        403,
+        "missing_scope",
+    )
+    assert len(await api.world.store.schedule.due(api.world.clock.now() + HOUR, 10, 30.0)) == 1
+    problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}), 409, "too_late")
+    problem(await api.patch(f"/v1/notifications/{id}", {}), 422, "nothing_to_change")
+    problem(await api.patch(f"/v1/notifications/{id}", {"category": "x"}), 422, "unknown_field")
