@@ -34,6 +34,10 @@ def send(
     category: Annotated[str | None, typer.Option(help="The category that people can opt out of.")] = None,
     priority: Annotated[Priority | None, typer.Option(help="The lane.")] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="When: 2026-01-31T09:00:00Z.")] = None,
+    at_local: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When on the user's own clock: 09:00 (the next), or 2026-01-31T09:00."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what becomes of it.")] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -55,7 +59,7 @@ def send(
         raise CannotGoOn("say what to send: --template NAME --data JSON, or --text TEXT (and --subject SUBJECT)")
     else:
         body["content"] = _content(subject, text, channel or _reachable(body["to"]))
-    options = {"channels": channel, "category": category, "priority": priority, "send_at": at}
+    options = {"channels": channel, "category": category, "priority": priority, "send_at": at, "send_at_local": at_local}
     body |= {name: value for name, value in options.items() if value}
     with connect(url, key, settings_file, data_dir) as api:
         answer = api.call("POST", "/v1/notifications", body)

@@ -29,6 +29,7 @@ _MEANINGS = {
     "muted": "the user has muted everything",
     "quiet_hours": "waits until the user's quiet hours are over",
     "send_at": "waits for its time",
+    "changed": "waits for its new time, or with its new data",
     "no_address": "the user has no address on this channel",
     "unknown_user": "there is no such user",
     "address_suppressed": "the address is on the suppression list",
@@ -55,8 +56,10 @@ def render(view: Mapping[str, Any]) -> list[str]:
     about = f"{what}, to {to}, category {view['category']}, priority {view['priority']}"
     lines += textwrap.wrap(about, WIDTH)
     lines.append(f"accepted {created:%Y-%m-%d %H:%M:%S %Z}")
-    for name in ("send_at", "expires_at"):
-        if view[name]:
+    if view.get("send_at_local"):
+        lines.append(f"send at {view['send_at_local'].replace('T', ' ')} on the user's clock")
+    for name in ("send_at", "expires_at", "next_at"):
+        if view.get(name):
             lines.append(f"{name.replace('_', ' ')} {moment(view[name]):%Y-%m-%d %H:%M:%S %Z}")
     general = [entry for entry in view["timeline"] if entry["delivery"] is None]
     if general:
