@@ -24,7 +24,7 @@ from tidings.model.history import HistoryFilter
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import State
-from tidings.pipeline.change import ChangeRequest
+from tidings.pipeline.change import ChangeRequest, decode
 from tidings.policy.transitions import RESTING
 from tidings.report.notifications import NotificationView
 
@@ -99,9 +99,9 @@ async def change_notification(call: Caller, notification_id: NotificationId, req
 
     409 `too_late` when it does not wait for its send time (any more). `"expires_at": null` takes the expiry away.
     """
-    id = from_text(NOTIFICATION_PREFIX, notification_id)
+    wanted, id = decode(await request.body()), from_text(NOTIFICATION_PREFIX, notification_id)
     await call.services.reports.get(call.tenant, id)
-    await call.services.change(call.tenant, id, await request.body())
+    await call.services.change(call.tenant, id, wanted)
     return answer(await call.services.reports.get(call.tenant, id))
 
 

@@ -14,6 +14,7 @@ from tidings.api.vitals import Vitals
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
+from tidings.pipeline.change import ChangeRequest
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.clock import Clock
@@ -77,8 +78,8 @@ class Accounts(Protocol):
         ...
 
 
-Changes = Callable[[str, UUID, bytes], Awaitable[None]]
-"""Changes a tenant's waiting notification as a body says (`tidings.pipeline.change.Change`).
+Changes = Callable[[str, UUID, ChangeRequest], Awaitable[None]]
+"""Changes a tenant's waiting notification (`tidings.pipeline.change.Change`).
 
 Raises Invalid, Conflict, Unavailable.
 """

@@ -54,15 +54,14 @@ class Change:
         self._renderer = renderer
         self._clock = clock
 
-    async def __call__(self, tenant: str, notification_id: UUID, body: bytes) -> None:
-        """Change it as the body says.
+    async def __call__(self, tenant: str, notification_id: UUID, request: ChangeRequest) -> None:
+        """Change it as `request` (see `decode`) says.
 
         Raises:
             Invalid: nothing was changed.
             Conflict: `too_late`, it does not wait for its send time (any more); `change_in_flight`, others are at it.
             Unavailable: the store does not answer.
         """
-        request = _decoded(body)
         for _ in range(TRIES):
             row = await self._changes.waiting(tenant, notification_id)
             if row is None:
@@ -115,7 +114,8 @@ class Change:
         check_variables(template, requests.json_object(msgspec.Raw(notification.data), "$.data"))
 
 
-def _decoded(body: bytes) -> ChangeRequest:
+def decode(body: bytes) -> ChangeRequest:
+    """The change in a body. Raises Invalid."""
     if len(body) > requests.LARGEST:
         raise Invalid("too_large", f"a change may have at most {requests.LARGEST} bytes; this has {len(body)}")
     try:

@@ -28,7 +28,8 @@ MOST_GRACE = 7 * 24 * 3600
 TRIES = 5
 NOBODY = Person()
 S = TypeVar("S")
-Grace: TypeAlias = Annotated[int, Meta(ge=0, le=MOST_GRACE)]
+Grace: TypeAlias = Annotated[float, Meta(ge=0, le=MOST_GRACE, multiple_of=1, extra_json_schema={"type": "integer"})]
+"""Whole seconds. JSON does not tell 2 from 2.0, and some clients write the latter."""
 
 
 class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -91,7 +92,7 @@ class Recurrences:
             start=request.start,
             timezone=request.timezone,
             request=bytes(request.request),
-            grace=request.grace_seconds,
+            grace=int(request.grace_seconds),
             created_at=now,
             updated_at=now,
         )
@@ -219,7 +220,7 @@ def _check_timeless(request: requests.NotificationRequest) -> None:
 def _applied(recurrence: Recurrence, wanted: RecurrenceChange) -> Recurrence:
     given = {name: getattr(wanted, name) for name in wanted.__struct_fields__ if getattr(wanted, name) is not UNSET}
     if "grace_seconds" in given:
-        given["grace"] = given.pop("grace_seconds")
+        given["grace"] = int(given.pop("grace_seconds"))
     if "request" in given:
         given["request"] = bytes(given["request"])
     return replace(recurrence, **given)

@@ -15,7 +15,7 @@ from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.change import Change
+from tidings.pipeline.change import Change, decode
 from tidings.ports.store import Waiting
 
 SMS = {"sms": {"text": "Hello"}}
@@ -27,7 +27,8 @@ def utc(flow: Flow, seconds: float) -> str:
 
 
 async def change(flow: Flow, id: Any, **body: Any) -> None:
-    await Change(flow.store.changes, flow.store.users, flow.renderer, flow.clock)(TENANT, id, json.dumps(body).encode())
+    request = decode(json.dumps(body).encode())
+    await Change(flow.store.changes, flow.store.users, flow.renderer, flow.clock)(TENANT, id, request)
 
 
 async def waiting(flow: Flow, **more: Any) -> Any:
