@@ -158,7 +158,15 @@ class Flow:
             self._readings = readings(parts)
         stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
         composer = Composer(self.renderer, random.Random(1).getrandbits)
-        recurring = Recur(self.store.recurrences, self.store.users, composer, self.queue, self.clock, parts.metrics)
+        recurring = Recur(
+            self.store.recurrences,
+            self.store.users,
+            composer,
+            self.queue,
+            self.clock,
+            parts.metrics,
+            self.accepted.add,
+        )
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:

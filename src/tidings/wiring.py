@@ -66,6 +66,7 @@ from tidings.ports.queue import Queue
 from tidings.ports.store import Inbox, Store
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
+from tidings.report.readiness import readiness
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.sandbox.server import serve as serve_sandbox
@@ -174,7 +175,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
     """The reading stages, each topic with its own loop, until `stopping` is set."""
     store, composer = parts.store, Composer(parts.renderer, secrets.randbits)
-    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics)
+    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
     async with asyncio.TaskGroup() as group:
         for reading in readings(parts):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)

@@ -13,7 +13,8 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import decode_notification, encode
-from tidings.ports.store import Store, Waiting
+from tidings.ports.schedule import Waiting
+from tidings.ports.store import Store
 
 HOUR = 3_600_000
 

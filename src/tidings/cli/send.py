@@ -59,7 +59,8 @@ def send(
         raise CannotGoOn("say what to send: --template NAME --data JSON, or --text TEXT (and --subject SUBJECT)")
     else:
         body["content"] = _content(subject, text, channel or _reachable(body["to"]))
-    options = {"channels": channel, "category": category, "priority": priority, "send_at": at, "send_at_local": at_local}
+    times = {"send_at": at, "send_at_local": at_local}
+    options = {"channels": channel, "category": category, "priority": priority, **times}
     body |= {name: value for name, value in options.items() if value}
     with connect(url, key, settings_file, data_dir) as api:
         answer = api.call("POST", "/v1/notifications", body)

@@ -24,7 +24,8 @@ from tidings.policy.routing import send_zone
 from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Changes, Person, Users
+from tidings.ports.schedule import Changes
+from tidings.ports.store import Person, Users
 
 TRIES = 5
 """How often a change is made anew when others change the same notification at the same time."""

@@ -7,15 +7,17 @@ occurrence. A crash in between puts the occurrence again, as the same notificati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
 from typing import TypeAlias
+from uuid import UUID
 
 import structlog
 from msgspec.structs import replace
 
 from tidings.model.errors import Invalid
 from tidings.model.ids import to_text
+from tidings.model.notification import Notification
 from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, Recurrence
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer, queued
@@ -25,7 +27,7 @@ from tidings.policy.routing import send_zone
 from tidings.policy.wall_clock import zone
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
-from tidings.ports.queue import Item, Queue
+from tidings.ports.queue import Queue
 from tidings.ports.recurrences import DueRecurrence, Moved, Recurrences
 from tidings.ports.store import Person, UserKey, Users
 
@@ -38,10 +40,20 @@ _log = structlog.get_logger("tidings.recur")
 
 
 class Recur:
-    """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent."""
+    """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
+
+    `count` is told which ids of which tenant are durable, each at most once.
+    """
 
     def __init__(
-        self, store: Recurrences, users: Users, composer: Composer, queue: Queue, clock: Clock, meter: Meter
+        self,
+        store: Recurrences,
+        users: Users,
+        composer: Composer,
+        queue: Queue,
+        clock: Clock,
+        meter: Meter,
+        count: Callable[[str, Sequence[UUID]], None],
     ) -> None:
         self._store = store
         self._users = users
@@ -49,6 +61,7 @@ class Recur:
         self._queue = queue
         self._clock = clock
         self._meter = meter
+        self._count = count
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
@@ -61,22 +74,29 @@ class Recur:
             return 0
         asked = [_asked(row.recurrence) for row in due]
         people = await self._people(due, asked)
-        items: list[Item] = []
+        fired: list[tuple[Notification, bool]] = []
         moved: list[Moved] = []
         for row, request in zip(due, asked, strict=True):
-            then = await self._one(row, request, people, items)
+            then = await self._one(row, request, people, fired)
             self._tell(row.recurrence, then)
             moved.append(Moved(row.recurrence.id, row.recurrence.progress, then))
-        if items:
-            await self._queue.put(items)
+        if fired:
+            await self._queue.put([queued(notification, repeated=again) for notification, again in fired])
+        for notification, again in fired:
+            if not again:  # else it may have been counted before: too few is safe, too many is an alarm
+                self._count(notification.tenant, (notification.id,))
         await self._store.settle(moved)
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
 
     async def _one(
-        self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person], items: list[Item]
+        self,
+        row: DueRecurrence,
+        request: Asked,
+        people: Mapping[UserKey, Person],
+        fired: list[tuple[Notification, bool]],
     ) -> Progress:
-        """How far a recurrence that is due is now; what is to be put goes to `items`."""
+        """How far a recurrence that is due is now. What it sends goes to `fired`, with whether it may be a copy."""
         recurrence, now = row.recurrence, self._clock.now()
         try:
             if isinstance(request, Invalid):
@@ -94,7 +114,7 @@ class Recur:
         except Invalid as problem:
             skipped = told.then.skipped + 1
             return replace(told.then, fired_at=recurrence.progress.fired_at, skipped=skipped, problem=_said(problem))
-        items.append(queued(notification, repeated=row.again))
+        fired.append((notification, row.again))
         return told.then
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:

@@ -11,7 +11,7 @@ from tidings.pipeline.waking import keep_moving
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
-from tidings.ports.store import Schedule as ScheduleStore
+from tidings.ports.schedule import Schedule as ScheduleStore
 
 BATCH = 1_000
 LEASE = 30.0

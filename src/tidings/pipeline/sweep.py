@@ -31,7 +31,8 @@ from tidings.policy.routing import Slotted, addresses, channel_of, wanted
 from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR, Still, in_flight, next_look, still
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Person, Store, Waiting
+from tidings.ports.schedule import Waiting
+from tidings.ports.store import Person, Store
 
 LOOKS = 2_000
 """Notifications that are looked at again in one round."""

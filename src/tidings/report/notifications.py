@@ -20,7 +20,8 @@ from tidings.model.wire import decode_delivery
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.clock import Clock
-from tidings.ports.store import History, Schedule, Waiting
+from tidings.ports.schedule import Schedule, Waiting
+from tidings.ports.store import History
 
 PATIENCE = 3.0
 """Seconds that a read waits for an id younger than the recorder's usual lag."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -151,6 +152,27 @@ class TestSweeper:
         assert [entry.reason for entry in seen.timeline if entry.state is State.DEFERRED] == ["swept"]
         assert metric(flow, "tidings_swept_total", result="requeued") == 1
         assert list(await flow.store.watched.due(flow.clock.now() + 10**9, 10)) == [], "what rests is not watched"
+
+    @pytest.mark.parametrize("local", [True, False])
+    async def test_what_is_lost_after_it_waited_for_its_time_is_sent_once(
+        self, flow: Flow, auditor: Audit, local: bool
+    ) -> None:
+        await flow.user(timezone="Europe/Berlin")
+        due = flow.clock.now() // 1000 * 1000 + 5_000
+        berlin, utc = (datetime.fromtimestamp(due / 1000, ZoneInfo(zone)) for zone in ("Europe/Berlin", "UTC"))
+        when = {"send_at_local": f"{berlin:%Y-%m-%dT%H:%M:%S}"} if local else {"send_at": utc.isoformat()}
+        id = await flow.accept(to={"user_id": "ada"}, content=MAIL, **when)
+        await flow.settle()
+        await flow.clock.advance(6)
+        (row,) = await flow.store.schedule.due(flow.clock.now(), 10, 30.0)
+        await flow.store.schedule.settle([row.id])  # and the queue lost it
+        for _ in range(4):
+            await check(flow, auditor)
+            await flow.settle()
+        assert len(flow.provider(Channel.EMAIL).sent) == 1
+        seen = await flow.view(id)
+        assert seen.state is State.SENT
+        assert [entry.reason for entry in seen.timeline if entry.state is State.DEFERRED] == ["send_at", "swept"]
 
     async def test_what_waits_in_its_queue_is_backlog(self, flow: Flow, auditor: Audit) -> None:
         id = await in_its_queue(flow)

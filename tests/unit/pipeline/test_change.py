@@ -16,7 +16,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
 from tidings.pipeline.change import Change, decode
-from tidings.ports.store import Waiting
+from tidings.ports.schedule import Waiting
 
 SMS = {"sms": {"text": "Hello"}}
 ADA = {"user_id": "ada"}

@@ -19,7 +19,8 @@ from tidings.model.user import Suppression
 from tidings.model.vocabulary import State
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, IN_FLIGHT, PRECEDENCE, TRIED_AGAIN, notification_state, rank
-from tidings.ports.store import Page, Waiting
+from tidings.ports.schedule import Waiting
+from tidings.ports.store import Page
 
 _Fact = tuple[int, State, int]
 """(attempt, state, step): what tells two facts of one id apart."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tidings.model.outcome import Wait
 from tidings.model.topics import REQUESTS
 from tidings.ports.queue import Item
-from tidings.ports.store import Scheduled, Waiting
+from tidings.ports.schedule import Scheduled, Waiting
 
 
 class _Row(Struct, frozen=True):

@@ -14,7 +14,7 @@ from tidings.model.topics import REQUESTS
 from tidings.model.wire import encode
 from tidings.policy.transitions import rank
 from tidings.ports.queue import Item
-from tidings.ports.store import Scheduled, Waiting
+from tidings.ports.schedule import Scheduled, Waiting
 
 _SQL = load("schedule")
 _by_due = itemgetter(1, 0)
