@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ from tidings.api.app import create_app
 from tidings.api.connections import Bounds
 from tidings.api.server import serve
 from tidings.api.services import Limits, Services
-from tidings.api.vitals import Vitals
+from tidings.api.vitals import Vitals, answer_of
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
@@ -32,7 +31,7 @@ from tidings.channels.tools import Tools
 from tidings.config import Http, Settings
 from tidings.model import topics
 from tidings.model.accounting import MINUTE
-from tidings.model.errors import SettingsError, TidingsError
+from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
@@ -43,6 +42,7 @@ from tidings.pipeline.canary import Canary
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
@@ -94,6 +94,7 @@ class Parts:
     renderer: TemplateRenderer
     metrics: metrics.Metrics
     accepted: AcceptedCounter
+    randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
 async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
@@ -184,7 +185,7 @@ def audit(parts: Parts, clock: Clock) -> Audit:
 
 def canary(parts: Parts) -> Canary:
     """The canary as a worker sends it."""
-    settings, accept = parts.settings.canary, _accept(parts).accept
+    settings, accept = parts.settings.canary, accepting(parts).accept
     return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
@@ -213,12 +214,12 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         categories=categories,
         renderer=parts.renderer,
         clock=parts.clock,
-        randomness=random.SystemRandom().random,
+        randomness=parts.randomness.random,
     )
     for channel in Channel:
         switchboard = _switchboard(parts, channel)
         for priority in Priority:
-            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel))
+            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
             found.append(
                 Reading(
                     stage=topics.DELIVER,
@@ -230,6 +231,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
                     lease=settings.lease,
                     in_flight=2,
                     most_in_flight=MOST_BATCHES,
+                    after_loss=of_what_may_have_been_taken,
                 )
             )
     found.append(
@@ -270,7 +272,7 @@ def _spare_the_collector() -> None:
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
     """The HTTP API until `stopping` is set; requests under way are answered first."""
     http = parts.settings.http
-    accept = _accept(parts)
+    accept = accepting(parts)
     wired = services(parts, accept)
     async with asyncio.TaskGroup() as group:
         for part in (accept, wired.vitals):
@@ -287,7 +289,8 @@ def _bounds(http: Http) -> Bounds:
     )
 
 
-def _accept(parts: Parts) -> Accept:
+def accepting(parts: Parts) -> Accept:
+    """The first stage."""
     store = parts.store
     return Accept(
         queue=parts.queue,
@@ -295,7 +298,7 @@ def _accept(parts: Parts) -> Accept:
         idempotency=store.idempotency,
         history=store.history,
         clock=parts.clock,
-        randomness=secrets.randbits,
+        randomness=parts.randomness.getrandbits,
         receipt_readers={
             provider.name: (channel, provider.receipts)
             for channel, serving in parts.providers.items()
@@ -318,7 +321,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
-        letters=DeadLetters(store, parts.clock, secrets.randbits),
+        letters=DeadLetters(store, parts.clock, parts.randomness.getrandbits),
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: _readiness(parts),
@@ -380,18 +383,10 @@ def _sandbox_url(settings: Settings) -> str:
 
 
 async def _readiness(parts: Parts) -> dict[str, str]:
-    found = {}
-    for name, ask in (
-        ("store", parts.store.ping),
-        ("queue", lambda: parts.queue.depth(topics.OUTCOMES, topics.RECORD)),
-    ):
-        try:
-            async with asyncio.timeout(2):
-                await ask()
-            found[name] = "ok"
-        except (TidingsError, TimeoutError) as error:
-            found[name] = str(error) or "no answer within 2 s"
-    return found
+    return {
+        "store": await answer_of(parts.store.ping()),
+        "queue": await answer_of(parts.queue.depth(topics.OUTCOMES, topics.RECORD)),
+    }
 
 
 async def _keep_house(parts: Parts) -> None:

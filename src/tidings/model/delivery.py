@@ -18,7 +18,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
     `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
     one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
-    `uncounted` of them used up no try.
+    `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
     """
 
     id: UUID
@@ -42,6 +42,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     first_attempt: int = 1
     pinned: str = ""
     uncounted: int = 0
+    doubtful: bool = False
 
     @property
     def channel(self) -> Channel:

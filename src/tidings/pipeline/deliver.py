@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
@@ -18,7 +17,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, fact, fall_back, hold, judge
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Taken
@@ -30,9 +29,10 @@ from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, Users
 
-REMEMBERED = 100_000
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
+RECORDED_WITHIN = 10.0
+"""Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
 SHORTEST_HOLD = 0.5
 """Seconds."""
 NOBODY = Person()
@@ -57,15 +57,19 @@ class _Ready(Struct, frozen=True, gc=False):
 
 
 class Deliver:
-    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch."""
+    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
 
-    def __init__(self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy) -> None:
+    `lease` (seconds) is that of the claims over these deliveries.
+    """
+
+    def __init__(
+        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+    ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
-        self._begun: set[tuple[UUID, int]] = set()
-        self._order: deque[tuple[UUID, int]] = deque()
+        self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
 
     def room(self) -> int:
         """How many deliveries could begin at once; 0 when the providers have enough to do."""
@@ -85,7 +89,7 @@ class Deliver:
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled."""
-        doubtful = {_attempt(taken.value) for taken in batch if taken.begun or taken.repeated}
+        doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         fresh: list[_Ready] = []
@@ -93,14 +97,17 @@ class Deliver:
         for taken in batch:
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen or (attempt in doubtful and attempt in self._begun):
+            if attempt in made or attempt in seen:
                 continue
             if taken.begun and not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
                 outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                 continue
+            if taken.repeated and not taken.begun:
+                outcomes.append(second_copy(delivery, self._needs.clock.now(), self._claims_end))
+                continue
             seen.add(attempt)
-            fresh.append(_Ready(delivery, category))
+            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category))
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
@@ -134,7 +141,7 @@ class Deliver:
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
-                outcomes += [ending] if verdict.state is State.CANCELLED else fall_back(delivery, ending, now)
+                outcomes += end(delivery, ready.category, ending, now)
             elif isinstance(verdict, Hold):
                 outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
             else:
@@ -151,7 +158,7 @@ class Deliver:
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail
                 )
-                outcomes += fall_back(ready.delivery, ending, self._needs.clock.now())
+                outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
             else:
                 rendered.append((ready, content))
         return rendered
@@ -163,10 +170,9 @@ class Deliver:
         for ready, content in batch:
             line = picking.line(ready.delivery, self._needs.randomness())
             if line is None:
-                outcomes += self._nowhere(ready.delivery)
+                outcomes += self._nowhere(ready)
             else:
                 by_line.setdefault(line, []).append((ready, content))
-                self._remember(ready.delivery)
         pieces = [
             self._call(line, piece)
             for line, placed in by_line.items()
@@ -192,24 +198,21 @@ class Deliver:
             for (ready, _), result in zip(piece, results, strict=True)
         ]
 
-    def _nowhere(self, delivery: Delivery) -> list[Outcome]:
+    def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
-        now = self._needs.clock.now()
-        if delivery.alternatives:
-            return fall_back(delivery, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
+        now, delivery = self._needs.clock.now(), ready.delivery
+        if delivery.alternatives and not delivery.doubtful:
+            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
         pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
         due = now + math.ceil(pause * 1000)
         if delivery.expires_at is not None and due >= delivery.expires_at:
-            return [fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
         return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
 
-    def _remember(self, delivery: Delivery) -> None:
-        """Know what this process has begun: a second copy may come before the first is recorded."""
-        attempt = _attempt(delivery)
-        self._begun.add(attempt)
-        self._order.append(attempt)
-        if len(self._order) > REMEMBERED:
-            self._begun.discard(self._order.popleft())
+
+def _is_doubtful(taken: Taken[Delivery]) -> bool:
+    # What waited may have been decided twice, by two claims over one batch: whichever comes second finds it made.
+    return taken.begun or taken.repeated or taken.value.step > 0
 
 
 def _attempt(delivery: Delivery) -> tuple[UUID, int]:

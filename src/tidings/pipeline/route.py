@@ -19,6 +19,7 @@ from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
 from tidings.policy.routing import Planned, Slotted, addresses, choose, wanted
+from tidings.policy.transitions import IN_FLIGHT
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
@@ -152,7 +153,9 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
         tenant=notification.tenant,
         at=now,
         state=planned.state,
-        attempt=1,
+        # A decision not to send comes before every attempt: another claim over this batch may have decided otherwise,
+        # and what it sent is sent.
+        attempt=1 if planned.state in IN_FLIGHT else 0,
         reason=planned.reason,
         detail=planned.detail,
         address=planned.address,
