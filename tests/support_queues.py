@@ -17,6 +17,7 @@ from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.ports.queue import Claim, Item, Queue, Received
 
+MEMORY = {"memory", "memory_partitioned"}
 PATIENCE = 20.0
 """Seconds within which what must come comes: a killed Kafka consumer is missed after its session timeout."""
 
@@ -38,9 +39,13 @@ class Queues:
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     opened: list[Queue] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.kind == "memory_partitioned":
+            self.broker = MemoryBroker(partitions=4)
+
     async def open(self) -> Queue:
         """A new client, closed when the test ends."""
-        if self.kind == "memory":
+        if self.kind in MEMORY:
             queue: Queue = MemoryQueue(self.broker)
         else:
             queue = await open_queue(self.kind, self.location, self.prefix)
@@ -49,7 +54,7 @@ class Queues:
 
     async def die_holding(self, topic: str, group: str, max_items: int, lease: float | None) -> int:
         """A client claims and its process is killed at once; how many items it held."""
-        if self.kind == "memory":
+        if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
             claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
             assert claim is not None
@@ -59,7 +64,7 @@ class Queues:
 
     async def die_working(self, topic: str, group: str, max_items: int, out: str) -> None:
         """A client copies items to `out`, batch after batch, and its process is killed somewhere in between."""
-        if self.kind == "memory":
+        if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
             working = asyncio.create_task(copy(queue, topic, group, max_items, out))
             await queue.claim(out, "watcher", 1, PATIENCE)
@@ -88,7 +93,7 @@ class Queues:
             await queue.close()
 
 
-@pytest.fixture(params=["memory", "postgres", "kafka"])
+@pytest.fixture(params=["memory", "memory_partitioned", "postgres", "kafka"])
 async def queues(request: pytest.FixtureRequest, queue_location: str) -> AsyncIterator[Queues]:
     """Every adapter in turn."""
     queues = Queues(request.param, queue_location, request.getfixturevalue("kafka_prefix"))

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -48,7 +47,7 @@ from tidings.pipeline.change import Change
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.readiness import readiness
+from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.recurrences import Recurrences
@@ -104,6 +103,7 @@ class Parts:
     renderer: TemplateRenderer
     metrics: metrics.Metrics
     accepted: AcceptedCounter
+    randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
 async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
@@ -174,7 +174,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
     """The reading stages, each topic with its own loop, until `stopping` is set."""
-    store, composer = parts.store, Composer(parts.renderer, secrets.randbits)
+    store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
     async with asyncio.TaskGroup() as group:
         for reading in readings(parts):
@@ -197,7 +197,7 @@ def audit(parts: Parts, clock: Clock) -> Audit:
 
 def canary(parts: Parts) -> Canary:
     """The canary as a worker sends it."""
-    settings, accept = parts.settings.canary, _accept(parts).accept
+    settings, accept = parts.settings.canary, accepting(parts).accept
     return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
@@ -227,13 +227,12 @@ def readings(parts: Parts) -> list[Reading[Any]]:
         capping=Capping(store.caps, categories),
         renderer=parts.renderer,
         clock=parts.clock,
-        randomness=random.SystemRandom().random,
-        lease=settings.lease,
+        randomness=parts.randomness.random,
     )
     for channel in Channel:
         switchboard = _switchboard(parts, channel)
         for priority in Priority:
-            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel))
+            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
             found.append(
                 Reading(
                     stage=topics.DELIVER,
@@ -245,6 +244,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
                     lease=settings.lease,
                     in_flight=2,
                     most_in_flight=MOST_BATCHES,
+                    after_loss=of_what_may_have_been_taken,
                 )
             )
     found.append(
@@ -285,7 +285,7 @@ def _spare_the_collector() -> None:
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
     """The HTTP API until `stopping` is set; requests under way are answered first."""
     http = parts.settings.http
-    accept = _accept(parts)
+    accept = accepting(parts)
     wired = services(parts, accept)
     async with asyncio.TaskGroup() as group:
         for part in (accept, wired.vitals):
@@ -302,7 +302,8 @@ def _bounds(http: Http) -> Bounds:
     )
 
 
-def _accept(parts: Parts) -> Accept:
+def accepting(parts: Parts) -> Accept:
+    """The first stage."""
     store = parts.store
     return Accept(
         queue=parts.queue,
@@ -310,7 +311,7 @@ def _accept(parts: Parts) -> Accept:
         idempotency=store.idempotency,
         history=store.history,
         clock=parts.clock,
-        randomness=secrets.randbits,
+        randomness=parts.randomness.getrandbits,
         receipt_readers={
             provider.name: (channel, provider.receipts)
             for channel, serving in parts.providers.items()
@@ -323,7 +324,7 @@ def _accept(parts: Parts) -> Accept:
 
 def services(parts: Parts, accept: Accept) -> Services:
     """What the API calls."""
-    store, composer = parts.store, Composer(parts.renderer, secrets.randbits)
+    store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     return Services(
         accept=accept,
         reports=Reports(store.history, store.schedule, parts.clock),
@@ -333,9 +334,9 @@ def services(parts: Parts, accept: Accept) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
-        letters=DeadLetters(store, parts.clock, secrets.randbits),
+        letters=DeadLetters(store, parts.clock, parts.randomness.getrandbits),
         change=Change(store.changes, store.users, parts.renderer, parts.clock),
-        recurrences=Recurrences(store.recurrences, store.users, composer, parts.clock, secrets.randbits),
+        recurrences=Recurrences(store.recurrences, store.users, composer, parts.clock, parts.randomness.getrandbits),
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: readiness(store, parts.queue),

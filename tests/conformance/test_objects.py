@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.objects.folder import Folder
 from tidings.model.errors import Unavailable
 from tidings.ports.objects import Objects
@@ -24,9 +25,9 @@ BAD_NAMES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["folder"])
-def objects(tmp_path: Path) -> Objects:
-    return Folder(tmp_path / "objects")
+@pytest.fixture(params=["folder", "memory"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    return MemoryObjects() if request.param == "memory" else Folder(tmp_path / "objects")
 
 
 async def names(objects: Objects, prefix: str) -> list[str]:

@@ -27,6 +27,7 @@ COMMANDS = {
     "tenant": "tidings.cli.tenant",
     "key": "tidings.cli.key",
     "demo": "tidings.cli.demo",
+    "simulate": "tidings.cli.simulate",
     "bench": "tidings.cli.bench",
 }
 """Each command's module, in the order of the help; the module's `app` is the command."""

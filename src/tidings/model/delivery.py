@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from uuid import UUID
 
 from msgspec import Struct
@@ -12,15 +11,6 @@ from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority
 
 
-class Doubt(IntEnum):
-    """Whether a delivery may be a second copy of one that is on its way, and what was done to find out."""
-
-    NONE = 0
-    COPY = 1
-    WAITED = 2
-    LOOKED_AGAIN = 3
-
-
 class Delivery(Struct, frozen=True, gc=False, array_like=True):
     """What `deliver` needs to send once.
 
@@ -28,8 +18,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
     `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
     one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
-    `uncounted` of them used up no try.
-    With `doubt` it is a copy of what may be on its way elsewhere.
+    `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
     """
 
     id: UUID
@@ -53,7 +42,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     first_attempt: int = 1
     pinned: str = ""
     uncounted: int = 0
-    doubt: Doubt = Doubt.NONE
+    doubtful: bool = False
 
     @property
     def channel(self) -> Channel:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError, Unavailable
-from tidings.model.ids import new_id, seeded_id
+from tidings.model.ids import instant_of, seeded_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
@@ -21,7 +21,7 @@ from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
-from tidings.pipeline.compose import Composer, queued
+from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.group_commit import GroupCommit
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
@@ -36,6 +36,9 @@ RESERVATION_LEASE = 30.0
 
 IN_FLIGHT = 1.0
 """Seconds after which the first request has probably been answered."""
+
+LATEST_PUT = 10_000
+"""Milliseconds after which a request whose reservation was slow puts nothing: another may take the key over soon."""
 
 _SINGLE, _BATCH = "notifications", "notifications/batch"
 """The operations that a key belongs to."""
@@ -111,12 +114,12 @@ class Accept:
             Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
 
-        async def read(ids: _Ids) -> list[_Result]:
-            return [await self._notification(tenant, requests.decode_one(body), len(body), ids, 0)]
+        async def read(ids: _Ids, now: int) -> list[_Result]:
+            return [await self._notification(tenant, requests.decode_one(body), len(body), now, partial(ids, 0))]
 
         if idempotency_key is not None:
             return await self._once(tenant, idempotency_key, fingerprint(body, _SINGLE), read)
-        results = await read(self._fresh_id)
+        results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
         self._count(tenant, _ids_of(results))
         return _answer(results)
@@ -130,15 +133,15 @@ class Accept:
         is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
         """
 
-        async def read(ids: _Ids) -> list[_Result]:
+        async def read(ids: _Ids, now: int) -> list[_Result]:
             raws = requests.decode_batch(body)
             if admit is not None:
                 await admit(len(raws))
-            return [await self._item(tenant, raw, ids, index) for index, raw in enumerate(raws)]
+            return [await self._item(tenant, raw, now, ids, index) for index, raw in enumerate(raws)]
 
         if idempotency_key is not None:
             return await self._once(tenant, idempotency_key, fingerprint(body, _BATCH), read)
-        results = await read(self._fresh_id)
+        results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
         self._count(tenant, _ids_of(results))
         return _answer(results)
@@ -167,23 +170,24 @@ class Accept:
         await self._admission.watch(stopping)
 
     def _fresh_id(self, _number: int, bucket: int) -> UUID:
-        return new_id(self._clock.now(), bucket, self._randomness(54))
+        return self._composer.fresh_id(self._clock.now(), bucket)
 
-    async def _item(self, tenant: str, raw: msgspec.Raw, ids: _Ids, index: int) -> _Result:
+    async def _item(self, tenant: str, raw: msgspec.Raw, now: int, ids: _Ids, index: int) -> _Result:
         """One item of a batch, or what is wrong with it."""
         try:
-            return await self._notification(tenant, requests.decode_one(raw), len(bytes(raw)), ids, index)
+            request = requests.decode_one(raw)
+            return await self._notification(tenant, request, len(bytes(raw)), now, partial(ids, index))
         except Invalid as problem:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
     async def _notification(
-        self, tenant: str, request: requests.NotificationRequest, size: int, ids: _Ids, number: int
+        self, tenant: str, request: requests.NotificationRequest, size: int, now: int, identify: Identify
     ) -> Notification:
         self._admission.admit(request.priority)
-        return await self._composer.compose(tenant, request, size, self._clock.now(), partial(ids, number))
+        return await self._composer.compose(tenant, request, size, now, identify)
 
     async def _once(
-        self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids], Awaitable[list[_Result]]]
+        self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids, int], Awaitable[list[_Result]]]
     ) -> Answer:
         """Answer what the key's first request was answered; be that one if there was none.
 
@@ -191,7 +195,7 @@ class Accept:
         of its template since.
         """
         check_key(key)
-        now = self._clock.now()
+        began, now = self._clock.elapsed(), self._clock.now()
         seed = self._fresh_id(0, 0)
         held = await self._idempotency.reserve(tenant, key, digest, seed, now, RESERVATION_LEASE)
         if held.fingerprint != digest:
@@ -203,7 +207,10 @@ class Accept:
                 )
             return Answer(_read_answer(held.answer), replayed=True)
         try:
-            results = await read(partial(seeded_id, held.seed))
+            # As of when it came first: what was in time then, and may be on its way, must not be refused now.
+            results = await read(partial(seeded_id, held.seed), instant_of(held.seed))
+            if self._clock.elapsed() - began > LATEST_PUT:
+                raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:
             if held.retaken:  # the first request may have come through, and the key must go on to stand for it
                 await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)

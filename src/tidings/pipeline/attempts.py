@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from tidings.model.delivery import Delivery, Doubt
+from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import Rejected, Retry, SendResult, Sent, Uncertain
@@ -34,7 +34,8 @@ def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> lis
         return [fact(delivery, now, state, provider=tried.provider, reference=result.reference)]
     if isinstance(result, Rejected) and not (result.fallback and tried.others):
         ending = fact(delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
-        return fall_back(delivery, msgspec.structs.replace(ending, suppress=result.suppress), now)
+        ending = msgspec.structs.replace(ending, suppress=result.suppress)
+        return end(msgspec.structs.replace(delivery, doubtful=_in_doubt(tried)), tried.category, ending, now)
     if isinstance(result, Uncertain) and not (tried.idempotent or tried.category.allow_doubles):
         return [fact(delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
     return _again(tried, result, policy.of(tried.category.retries), now, randomness)
@@ -79,6 +80,29 @@ def hold(delivery: Delivery, now: int, due: int, reason: str) -> Outcome:
     )
 
 
+def second_copy(delivery: Delivery, now: int, patience: int) -> Outcome:
+    """A copy of an attempt that may be under way elsewhere: looked at again after `patience` milliseconds.
+
+    By then the claim over the first copy has ended and its facts tell. A fact of another state than `hold` gives, so
+    that neither copy's wait takes the place of the other's.
+    """
+    waiting = msgspec.structs.replace(delivery, step=delivery.step + 1)
+    return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait_for(waiting, now + patience))
+
+
+def end(delivery: Delivery, category: Category, ending: Outcome, now: int) -> list[Outcome]:
+    """The delivery ends with `ending`; in doubt, when an earlier attempt may have been taken.
+
+    An alternative takes over, unless the person might then get it twice and the category does not allow that.
+    """
+    if delivery.doubtful:
+        detail = f"{ending.reason} {ending.detail}".strip()
+        ending = msgspec.structs.replace(ending, state=State.UNCERTAIN, reason=Reason.MAY_HAVE_BEEN_SENT, detail=detail)
+    if ending.state is State.CANCELLED or (delivery.doubtful and not category.allow_doubles):
+        return [ending]
+    return fall_back(delivery, ending, now)
+
+
 def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
     """The delivery ends with `ending`; its first alternative, if it has one, takes over."""
     if not delivery.alternatives:
@@ -95,7 +119,7 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
         tried=(),
         pinned="",
         uncounted=0,
-        doubt=min(delivery.doubt, Doubt.COPY),
+        doubtful=False,
     )
     return [
         msgspec.structs.replace(ending, wait=wait_for(successor, now)),
@@ -119,7 +143,9 @@ def _again(
         expired = delivery.expires_at is not None and due >= delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
         reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
-        return fall_back(delivery, fact(delivery, now, state, reason, tried.provider, detail=why), now)
+        ending = fact(following, now, state, reason, tried.provider, detail=why)
+        ending = msgspec.structs.replace(ending, attempt=delivery.attempt, step=delivery.step)
+        return end(following, tried.category, ending, now)
     reason = Reason.FALLBACK if following.tried else Reason.RETRY
     return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=wait_for(following, due))]
 
@@ -131,7 +157,9 @@ def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
     allows doubles may go elsewhere. A provider that only asked for less has not used up a try.
     """
     delivery = tried.delivery
-    pinned = isinstance(result, Uncertain) and tried.idempotent
+    doubtful = _in_doubt(tried)
+    # Once in doubt, always: a later `Retry` of the same provider says nothing about the earlier attempt.
+    pinned = tried.idempotent and doubtful and (isinstance(result, Uncertain) or delivery.pinned == tried.provider)
     move_on = tried.others and not pinned
     return msgspec.structs.replace(
         delivery,
@@ -140,12 +168,24 @@ def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
         tried=(*delivery.tried, tried.provider) if move_on else (),
         pinned=tried.provider if pinned else "",
         uncounted=delivery.uncounted + is_throttled(result),
+        doubtful=doubtful,
     )
 
 
 def _tries(delivery: Delivery) -> int:
     """How many tries this attempt makes."""
     return delivery.attempt - delivery.first_attempt - delivery.uncounted + 1
+
+
+def _in_doubt(tried: Tried) -> bool:
+    """Whether this or an earlier attempt may have been taken.
+
+    A provider that knows its keys and refuses one has not taken it before.
+    """
+    delivery = tried.delivery
+    if isinstance(tried.result, Rejected) and tried.idempotent and delivery.pinned == tried.provider:
+        return False
+    return delivery.doubtful or isinstance(tried.result, Uncertain)
 
 
 def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float) -> int:

@@ -1,6 +1,6 @@
 """Changing a notification that waits for its send time: not a stage, but a plain transactional write of the API.
 
-See docs/decisions/0010-changes-are-plain-writes.md for why.
+See docs/decisions/0014-changes-are-plain-writes.md for why.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ class Composer:
         self._renderer = renderer
         self._randomness = randomness
 
+    def fresh_id(self, now: int, bucket: int) -> UUID:
+        """An id that nothing else has."""
+        return new_id(now, bucket, self._randomness(54))
+
     async def compose(
         self, tenant: str, request: requests.NotificationRequest, size: int, now: int, identify: Identify | None = None
     ) -> Notification:
@@ -53,7 +57,7 @@ class Composer:
                 raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
         bucket = stable_bucket(tenant, to.key)
         return Notification(
-            id=new_id(now, bucket, self._randomness(54)) if identify is None else identify(bucket),
+            id=self.fresh_id(now, bucket) if identify is None else identify(bucket),
             tenant=tenant,
             to=to,
             accepted_at=now,

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
-from tidings.model.delivery import Delivery, Doubt
+from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, fact, fall_back, hold, judge
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
@@ -32,18 +30,18 @@ from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, Users
 
-REMEMBERED = 100_000
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
+RECORDED_WITHIN = 10.0
+"""Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
 SHORTEST_HOLD = 0.5
 """Seconds."""
 NOBODY = Person()
-_OPEN = frozenset({Doubt.COPY, Doubt.WAITED})
 T = TypeVar("T")
 
 
 class Needs(Struct, frozen=True):
-    """What deliver asks of the world. `lease`: seconds for which a batch belongs to the worker that claimed it."""
+    """What deliver asks of the world."""
 
     users: Users
     cancellations: Cancellations
@@ -53,7 +51,6 @@ class Needs(Struct, frozen=True):
     renderer: Renderer
     clock: Clock
     randomness: Callable[[], float]
-    lease: float
 
 
 class _Ready(Struct, frozen=True, gc=False):
@@ -62,15 +59,19 @@ class _Ready(Struct, frozen=True, gc=False):
 
 
 class Deliver:
-    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch."""
+    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
 
-    def __init__(self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy) -> None:
+    `lease` (seconds) is that of the claims over these deliveries.
+    """
+
+    def __init__(
+        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+    ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
-        self._begun: set[tuple[UUID, int]] = set()
-        self._order: deque[tuple[UUID, int]] = deque()
+        self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
 
     def room(self) -> int:
         """How many deliveries could begin at once; 0 when the providers have enough to do."""
@@ -92,10 +93,9 @@ class Deliver:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled.
 
         A copy of which nothing is recorded may run beside its original. It waits for as long as another worker may have
-        that in its hands, and passes `outcomes` once more, behind what came of it. When nothing is recorded then, there
-        was no other.
+        that in its hands. When nothing is recorded then, there was no other.
         """
-        doubtful = {_attempt(taken.value) for taken in batch if taken.begun or taken.repeated or taken.value.doubt}
+        doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         fresh: list[_Ready] = []
@@ -103,24 +103,19 @@ class Deliver:
         for taken in batch:
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen or (attempt in doubtful and attempt in self._begun):
+            if attempt in made or attempt in seen:
                 continue
-            if taken.begun and not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
+            if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
-                outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
-                continue
+                if taken.begun:
+                    outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
+                    continue
+                if taken.repeated:
+                    outcomes.append(second_copy(delivery, now, self._claims_end))
+                    continue
             seen.add(attempt)
-            doubt = Doubt.COPY if taken.repeated else delivery.doubt
-            if doubt in _OPEN and not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
-                outcomes.append(self._look_later(delivery, doubt))
-                continue
-            fresh.append(_Ready(delivery, category))
+            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category))
         return fresh
-
-    def _look_later(self, delivery: Delivery, doubt: Doubt) -> Outcome:
-        now = self._needs.clock.now()
-        due = now + math.ceil(self._needs.lease * 1000) if doubt is Doubt.COPY else now
-        return hold(msgspec.structs.replace(delivery, doubt=Doubt(doubt + 1)), now, due, Reason.REPEATED)
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
         """Those that may be sent at this moment. What was decided when it was routed may have changed."""
@@ -153,7 +148,7 @@ class Deliver:
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
-                outcomes += [ending] if verdict.state is State.CANCELLED else fall_back(delivery, ending, now)
+                outcomes += end(delivery, ready.category, ending, now)
             elif isinstance(verdict, Hold):
                 outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
             else:
@@ -172,7 +167,7 @@ class Deliver:
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail
                 )
-                outcomes += fall_back(ready.delivery, ending, self._needs.clock.now())
+                outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
             else:
                 rendered.append((ready, content))
         return rendered
@@ -184,10 +179,9 @@ class Deliver:
         for ready, content in batch:
             line = picking.line(ready.delivery, self._needs.randomness())
             if line is None:
-                outcomes += self._nowhere(ready.delivery)
+                outcomes += self._nowhere(ready)
             else:
                 by_line.setdefault(line, []).append((ready, content))
-                self._remember(ready.delivery)
         pieces = [
             self._call(line, piece)
             for line, placed in by_line.items()
@@ -213,24 +207,21 @@ class Deliver:
             for (ready, _), result in zip(piece, results, strict=True)
         ]
 
-    def _nowhere(self, delivery: Delivery) -> list[Outcome]:
+    def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
-        now = self._needs.clock.now()
-        if delivery.alternatives:
-            return fall_back(delivery, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
+        now, delivery = self._needs.clock.now(), ready.delivery
+        if delivery.alternatives and not delivery.doubtful:
+            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
         pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
         due = now + math.ceil(pause * 1000)
         if delivery.expires_at is not None and due >= delivery.expires_at:
-            return [fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
         return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
 
-    def _remember(self, delivery: Delivery) -> None:
-        """Know what this process has begun: a second copy may come before the first is recorded."""
-        attempt = _attempt(delivery)
-        self._begun.add(attempt)
-        self._order.append(attempt)
-        if len(self._order) > REMEMBERED:
-            self._begun.discard(self._order.popleft())
+
+def _is_doubtful(taken: Taken[Delivery]) -> bool:
+    # What waited may have been decided twice, by two claims over one batch: whichever comes second finds it made.
+    return taken.begun or taken.repeated or taken.value.step > 0
 
 
 def _attempt(delivery: Delivery) -> tuple[UUID, int]:

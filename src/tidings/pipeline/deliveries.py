@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidings.model import topics
-from tidings.model.delivery import Delivery, Doubt
+from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
 from tidings.model.notification import Content, Notification
 from tidings.model.outcome import Wait
@@ -23,7 +23,6 @@ def build(
     alternatives: Sequence[Slotted] = (),
     attempt: int = 1,
     step: int = 0,
-    doubt: Doubt = Doubt.NONE,
 ) -> Delivery:
     """The delivery in `slot` to `address`; `profile` is the person's present one. Its attempts count from `attempt`."""
     to = notification.to
@@ -46,7 +45,6 @@ def build(
         expires_at=notification.expires_at,
         alternatives=tuple(alternatives),
         first_attempt=attempt,
-        doubt=doubt,
     )
 
 

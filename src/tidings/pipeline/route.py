@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model import topics
-from tidings.model.delivery import Delivery, Doubt
+from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
@@ -19,6 +19,7 @@ from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
 from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
+from tidings.policy.transitions import IN_FLIGHT
 from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
@@ -118,9 +119,7 @@ class Route:
             content = notification.content.channels() if notification.content is not None else ()
         person = person or NOBODY
         found = addresses(notification.to, person.profile, wanted(notification, content))
-        # What waited for its local time more than once may be about twice: a repeated look decides with another clock.
-        repeated = taken.repeated or taken.begun or notification.step > 1
-        return _Case(notification, repeated, person, content, found)
+        return _Case(notification, taken.repeated or taken.begun, person, content, found)
 
 
 def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
@@ -187,9 +186,9 @@ def _delivery(case: _Case, planned: Planned) -> Delivery | None:
         planned.address,
         case.person.profile,
         alternatives=planned.alternatives,
-        step=1 if planned.state is State.DEFERRED else 0,
-        # A wait has no headers: what is deferred remembers by itself that it may be a second copy.
-        doubt=Doubt.COPY if case.repeated and planned.state is State.DEFERRED else Doubt.NONE,
+        # What has waited is held against the history before it is sent. What waited for its local time more than once
+        # may be about twice, as a repeated look decides with another clock.
+        step=1 if planned.state is State.DEFERRED or case.notification.step > 1 else 0,
     )
 
 
@@ -202,7 +201,9 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
         tenant=notification.tenant,
         at=now,
         state=planned.state,
-        attempt=1,
+        # A decision not to send comes before every attempt: another claim over this batch may have decided otherwise,
+        # and what it sent is sent.
+        attempt=1 if planned.state in IN_FLIGHT else 0,
         reason=planned.reason,
         detail=planned.detail,
         address=planned.address,

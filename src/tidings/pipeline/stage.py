@@ -32,6 +32,11 @@ LONGEST_PAUSE = 10.0
 _log = structlog.get_logger("tidings.stage")
 
 
+def nothing(_: Sequence[Item]) -> Sequence[Item]:
+    """Nothing is put when a lease was lost."""
+    return ()
+
+
 class Taken(Struct, Generic[T], frozen=True, gc=False):
     """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy."""
 
@@ -47,7 +52,8 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     `room` says how many items may be claimed now (0: look again in a moment). `lease` (seconds) is for work with
     effects outside the queue. `in_flight` batches are worked on at once, and up to `most_in_flight` when some of them
     take longer than `PATIENCE`: what one of them waits for must not stop the others. After a batch that was not full
-    the reader lingers for `linger` seconds, so that the next one is larger.
+    the reader lingers for `linger` seconds, so that the next one is larger. `after_loss` gives what of the outputs is
+    still put when the lease was lost: another claimer decides about the batch now, so only what is true anyway.
     """
 
     stage: str
@@ -61,6 +67,7 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     most_in_flight: int = 1
     max_wait: float = 2.0
     linger: float = 0.0
+    after_loss: Callable[[Sequence[Item]], Sequence[Item]] = nothing
 
 
 class Reader(Generic[T]):
@@ -137,10 +144,10 @@ class Reader(Generic[T]):
         try:
             batch = await self._decode(claim.items)
             outputs = await self._work(batch)
-            await self._finish(claim, outputs)
         except Unavailable:
             await self._give_back(claim)
             raise
+        await self._finish(claim, outputs)
         items, seconds = len(claim.items), time.perf_counter() - started
         self._meter.batch(self._reading.stage, self._reading.topic, items, seconds)
         return items
@@ -184,11 +191,15 @@ class Reader(Generic[T]):
     async def _finish(self, claim: Claim, outputs: Sequence[Item]) -> None:
         try:
             await claim.done(outputs)
+        except Unavailable:
+            if self._reading.lease is None:
+                await self._give_back(claim)
+            raise  # leased work has begun, and its outputs may be there: the lease brings it back, marked
         except LeaseLost:
             self._meter.failure(self._reading.stage, self._reading.topic, "lease_lost")
             _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
-            # What happened has happened: facts are true whoever owns the items now.
-            await self._queue.put(outputs)
+            if facts := self._reading.after_loss(outputs):
+                await self._queue.put(facts)
 
     async def _give_back(self, claim: Claim) -> None:
         try:

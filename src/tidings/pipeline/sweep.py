@@ -165,8 +165,10 @@ class Sweeper:
             first_attempt=found.first_attempt,
             tried=found.tried,
             pinned=found.pinned,
+            doubtful=bool(found.tried or found.pinned),
         )
-        return msgspec.structs.replace(wait_for(delivery, due), repeated=True)
+        # Proven to be in no queue, so no copy of it can be under way; what has waited is held against the history.
+        return wait_for(delivery, due)
 
     async def _alternatives(self, record: NotificationRecord, id: UUID, person: Person) -> list[Slotted]:
         """The addresses that are still to be tried after this one, where the first that works is enough."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -253,6 +254,13 @@ class Switchboard:
         if pinned is not None:
             return pinned.provider.idempotent
         return len(self.lines) == 1 and self.lines[0].provider.idempotent
+
+    def in_doubt(self, delivery: Delivery) -> Delivery:
+        """The delivery as it goes on when an attempt of it may have been made: only to whom could tell, if anybody."""
+        pinned = delivery.pinned
+        if not pinned and len(self.lines) == 1 and self.lines[0].provider.idempotent:
+            pinned = self.lines[0].name
+        return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
     def picking(self, lane: Priority) -> Picking:
         """Picks for the deliveries of one batch."""

@@ -52,7 +52,7 @@ class History(Protocol):
         ...
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-        """Those of `(delivery id, attempt)` that have a recorded result."""
+        """Those of `(delivery id, attempt)` that are over: with a recorded result, or not to be made."""
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

@@ -10,7 +10,7 @@ from support_vendors import NOW, InboxVendor, MemoryInbox, id_of, tools_for
 from tidings.channels.registry import build
 from tidings.model.errors import SettingsError, Unavailable
 from tidings.model.history import InboxItem
-from tidings.model.sending import Retry, Sent
+from tidings.model.sending import Sent, Uncertain
 
 
 class OneTenantDown(MemoryInbox):
@@ -31,7 +31,7 @@ async def test_one_write_for_each_tenant() -> None:
     batch = [vendor.delivery(n, tenant="down" if n % 3 == 0 else "shop") for n in range(9)]
     results = await provider.send(batch)
     assert inbox.writes == [("down", 3), ("shop", 6)]
-    down = Retry("store_unavailable", 3.0, "the shard does not answer")
+    down = Uncertain("store_unavailable", "the shard does not answer")
     assert results == [down if n % 3 == 0 else Sent(delivered=True) for n in range(9)]
 
 

@@ -75,7 +75,7 @@ async def test_one_that_is_lost_after_its_replay_is_found(flow: Flow, desk: Dead
     await flow.settle(topics.RECORD)
     lane = flow.broker.lane(topics.deliveries(Channel.SMS, Priority.NORMAL), topics.DELIVER)
     assert len(lane.waiting) == 1
-    lane.waiting.clear()
+    lane.clear()
     for _ in range(2):
         await flow.clock.advance(150)
         await auditor.once()

@@ -18,7 +18,14 @@ from tidings.model.outcome import Outcome
 from tidings.model.user import Suppression
 from tidings.model.vocabulary import State
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, IN_FLIGHT, PRECEDENCE, TRIED_AGAIN, notification_state, rank
+from tidings.policy.transitions import (
+    IN_FLIGHT,
+    PRECEDENCE,
+    RESTING,
+    TRIED_AGAIN,
+    notification_state,
+    rank,
+)
 from tidings.ports.schedule import Waiting
 from tidings.ports.store import Page
 
@@ -216,4 +223,4 @@ def _furthest(events: Collection[Event]) -> Event:
 
 
 def _ends_an_attempt(event: Event) -> bool:
-    return event.state in ATTEMPTED or (event.state is State.DEFERRED and event.reason in TRIED_AGAIN)
+    return event.state in RESTING or (event.state is State.DEFERRED and event.reason in TRIED_AGAIN)

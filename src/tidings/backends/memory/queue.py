@@ -1,12 +1,18 @@
-"""The queue in memory: for tests and simulation. Deterministic; nothing outlives the process."""
+"""The queue in memory: for tests and simulation. Deterministic; nothing outlives the process.
+
+A MemoryBroker is of one of two kinds. The atomic one is like a database: any client takes what waits, `done` is one
+step. The partitioned one is like a log: each partition belongs to one client at a time, `done` writes the outputs
+before it ends the claim, and what was done within `COMMITTED_AFTER` of a crash comes back.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+import zlib
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,14 +29,43 @@ class _Numbered(Received, frozen=True, gc=False):
     number: int = 0
 
 
-class _Lane:
-    """One group's view of one topic."""
+COMMITTED_AFTER = 1000
+"""Milliseconds after which a partitioned broker remembers for good that an item is done."""
 
-    def __init__(self) -> None:
-        self.waiting: deque[Received] = deque()
+
+class Lane:
+    """One group's view of one topic. `partitions` is 0 for an atomic broker."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions: list[deque[Received]] = [deque() for _ in range(partitions or 1)]
+        self.recent: list[MemoryClaim] = []
+        self.members: list[MemoryQueue] | None = [] if partitions else None
         self.open: dict[int, MemoryClaim] = {}
         self.leases: list[tuple[int, int]] = []
         self.claimers: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> list[Received]:
+        """What nobody has claimed."""
+        return [item for partition in self.partitions for item in partition]
+
+    def clear(self) -> None:
+        """Lose what waits, as nothing but a hand can."""
+        for partition in self.partitions:
+            partition.clear()
+
+    def add(self, item: Received) -> None:
+        """Behind all others of its partition."""
+        self.partitions[self.place(item.key)].append(item)
+        self.wake()
+
+    def take(self, client: MemoryQueue, max_items: int) -> list[Received]:
+        """Up to `max_items` of what this client may have."""
+        taken: list[Received] = []
+        for number, partition in enumerate(self.partitions):
+            if self.members is None or self._owner(number) is client:
+                taken.extend(partition.popleft() for _ in range(min(max_items - len(taken), len(partition))))
+        return taken
 
     def wake(self) -> None:
         """Let everybody who waits for items look again."""
@@ -42,22 +77,57 @@ class _Lane:
     def give_back(self, items: Sequence[Received]) -> None:
         """Put items in front, in their order."""
         if items:
-            self.waiting.extendleft(reversed(items))
+            for item in reversed(items):
+                self.partitions[self.place(item.key)].appendleft(item)
             self.wake()
+
+    def place(self, key: str) -> int:
+        """The partition of a key."""
+        return zlib.crc32(key.encode()) % len(self.partitions)
+
+    def join(self, client: MemoryQueue) -> None:
+        """Give the client its share of the partitions, if there are shares."""
+        if self.members is not None and client not in self.members:
+            self._share([*self.members, client])
+
+    def leave(self, client: MemoryQueue) -> None:
+        """Give the client's partitions to the others."""
+        if self.members is not None and client in self.members:
+            self._share([member for member in self.members if member is not client])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.partitions)) + sum(len(claim.items) for claim in self.open.values())
+
+    def _share(self, members: list[MemoryQueue]) -> None:
+        """Whoever loses a partition loses the claims over it."""
+        before = [self._owner(number) for number in range(len(self.partitions))]
+        self.members = members
+        moved = {number for number, owner in enumerate(before) if owner is not self._owner(number)}
+        for claim in [*self.open.values()][::-1]:
+            if any(self.place(item.key) in moved for item in claim.items):
+                claim.lose()
+        self.wake()
+
+    def _owner(self, number: int) -> MemoryQueue | None:
+        return self.members[number % len(self.members)] if self.members else None
 
 
 class _Topic(Struct):
     """A topic with its groups. `early` keeps what is put before the first group is declared."""
 
-    lanes: dict[str, _Lane]
+    lanes: dict[str, Lane]
     early: list[Received]
 
 
 class MemoryBroker:
-    """What the clients (MemoryQueue) of one queue share, as processes share a server."""
+    """What the clients (MemoryQueue) of one queue share, as processes share a server.
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    With `partitions` it is of the partitioned kind.
+    """
+
+    def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
         self.clock: Clock = clock or SystemClock()
+        self.partitions = partitions
         self._topics: dict[str, _Topic] = {}
         self.numbers = itertools.count(1)
         self.put_last = 0
@@ -66,15 +136,22 @@ class MemoryBroker:
         """The topic, made when it is new."""
         return self._topics.setdefault(name, _Topic({}, []))
 
-    def lane(self, topic: str, group: str) -> _Lane:
+    def lane(self, topic: str, group: str) -> Lane:
         """The group's lane; the first one of a topic gets what was put before."""
         known = self.topic(topic)
         lane = known.lanes.get(group)
         if lane is None:
-            lane = known.lanes[group] = _Lane()
-            lane.waiting.extend(known.early)
+            lane = known.lanes[group] = Lane(self.partitions)
+            for item in known.early:
+                lane.add(item)
             known.early.clear()
         return lane
+
+    def lanes(self) -> Iterator[tuple[str, str, Lane]]:
+        """Every lane with its topic and group."""
+        for name, topic in self._topics.items():
+            for group, lane in topic.lanes.items():
+                yield name, group, lane
 
     def put(self, items: Sequence[Item]) -> None:
         """Give each item to every group of its topic."""
@@ -85,25 +162,30 @@ class MemoryBroker:
             if not topic.lanes:
                 topic.early.append(received)
             for lane in topic.lanes.values():
-                lane.waiting.append(received)
-                lane.wake()
+                lane.add(received)
 
-    def expire(self, lane: _Lane) -> None:
+    def expire(self, lane: Lane) -> None:
         """Take back what was leased for too long."""
         now = self.clock.now()
         while lane.leases and lane.leases[0][0] <= now:
             _, number = heapq.heappop(lane.leases)
-            if claim := lane.open.pop(number, None):
-                lane.give_back(_marked(claim.items))
+            if (claim := lane.open.get(number)) and not claim.ending:
+                claim.lose()
+
+    async def between(self) -> None:
+        """What happens in a partitioned broker after the outputs of a claim are durable and before it ends."""
 
 
 class MemoryClaim:
     """See Claim. Live as long as its lane knows its number."""
 
-    def __init__(self, broker: MemoryBroker, lane: _Lane, items: list[Received], leased_until: int | None) -> None:
+    def __init__(self, broker: MemoryBroker, lane: Lane, items: list[Received], leased_until: int | None) -> None:
         self._broker = broker
         self._lane = lane
         self._items = items
+        self._tried = False
+        self.ending = False
+        self.ended_at: int | None = None
         self.leased_until = leased_until
         self.number = next(broker.numbers)
         lane.open[self.number] = self
@@ -120,28 +202,65 @@ class MemoryClaim:
         """Whether it has not ended yet."""
         return self.number in self._lane.open
 
+    @property
+    def atomic(self) -> bool:
+        """Whether `done` is one step."""
+        return not self._broker.partitions
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it lives only as long as its client's connection."""
+        return self.atomic and self.leased_until is None
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether no crash can bring its items back any more."""
+        if self.live:
+            return False
+        return self.ended_at is None or self.ended_at + COMMITTED_AFTER <= self._broker.clock.now()
+
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
-        """See Claim; both halves happen in one step."""
-        self._end()
-        self._broker.put(outputs)
+        """See Claim; both halves happen in one step, or one after the other in a partitioned broker."""
+        self._tried = True
+        self._check()
+        if self._broker.partitions:
+            self.ending = True
+            self._broker.put(outputs)
+            await self._broker.between()
+            self.ended_at = self._broker.clock.now() if self.live and not released else None
+            if self._lane.open.pop(self.number, None) is None:
+                return  # a partition was lost meanwhile: the outputs stay, and the items come again
+            self._lane.recent = [claim for claim in (*self._lane.recent, self) if not claim.forgettable]
+        else:
+            del self._lane.open[self.number]
+            self._broker.put(outputs)
         self._lane.give_back([self._items[index] for index in sorted(released)])
 
     async def release(self) -> None:
-        """Give every item back, unbegun."""
-        self._end()
+        """Give every item back, unbegun; as a database, not after `done` was tried on a lease."""
+        if self._tried and self.leased_until is not None and not self._broker.partitions:
+            raise Unavailable("the batch was begun; it comes back when its lease ends")
+        self._check()
+        del self._lane.open[self.number]
         self._lane.give_back(self._items)
 
-    def abandon(self) -> None:
-        """What is left of a claim whose client ended: the items, at once unless a lease runs."""
-        if self.live and self.leased_until is None:
-            del self._lane.open[self.number]
-            self._lane.give_back(self._items)
+    def lose(self) -> None:
+        """The claimer has no right to it any more: the items come back, marked if the claim was leased."""
+        del self._lane.open[self.number]
+        self._lane.give_back(self._items if self.leased_until is None else _marked(self._items))
 
-    def _end(self) -> None:
+    def abandon(self) -> None:
+        """What is left of a claim whose client crashed: the items, unless a lease runs that the broker keeps."""
+        if self.live:
+            if self.leased_until is None or self._broker.partitions:
+                self.lose()
+        elif not self.forgettable:
+            self._lane.give_back(self._items if self.leased_until is None else _marked(self._items))
+
+    def _check(self) -> None:
         self._broker.expire(self._lane)
         if not self.live:
             raise LeaseLost(f"the claim over {len(self._items)} items had ended before")
-        del self._lane.open[self.number]
 
 
 class MemoryQueue:
@@ -154,8 +273,8 @@ class MemoryQueue:
 
     @property
     def atomic(self) -> bool:
-        """True: `done` is one step."""
-        return True
+        """Whether `done` is one step."""
+        return not self.broker.partitions
 
     async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
         """See Queue."""
@@ -177,29 +296,29 @@ class MemoryQueue:
         deadline = clock.now() + round(max_wait * 1000)
         while True:
             self._check()
+            lane.join(self)
             self.broker.expire(lane)
-            if lane.waiting:
-                items = [lane.waiting.popleft() for _ in range(min(max_items, len(lane.waiting)))]
+            if items := lane.take(self, max_items):
                 until = None if lease is None else clock.now() + round(lease * 1000)
                 claim = MemoryClaim(self.broker, lane, items, until)
-                self._claims = [known for known in self._claims if known.live]
+                self._claims = [known for known in self._claims if not known.forgettable]
                 self._claims.append(claim)
                 return claim
             now = clock.now()
             if now >= deadline:
                 return None
             until_look = min([deadline, *(ends for ends, _ in lane.leases[:1])])
-            await _first(lane, clock, max(until_look - now, 1) / 1000)
+            await self._wait(lane, max(until_look - now, 1) / 1000)
 
     async def depth(self, topic: str, group: str) -> int:
         """See Queue."""
-        lane = self.broker.lane(topic, group)
-        return len(lane.waiting) + sum(len(claim.items) for claim in lane.open.values())
+        return len(self.broker.lane(topic, group))
 
     async def extent(self, topic: str, group: str) -> Extent:
         """See Queue."""
         lane = self.broker.lane(topic, group)
-        there = [*lane.waiting, *(item for claim in lane.open.values() for item in claim.items)]
+        lane.recent = [claim for claim in lane.recent if not claim.forgettable]
+        there = [*lane.waiting, *(item for claim in (*lane.open.values(), *lane.recent) for item in claim.items)]
         last = self.broker.put_last
         return Extent(
             (last,), (min((item.number for item in there if isinstance(item, _Numbered)), default=last + 1) - 1,)
@@ -207,32 +326,42 @@ class MemoryQueue:
 
     async def close(self) -> None:
         """See Queue; leased claims stay until their lease runs out."""
+        self._claims = [claim for claim in self._claims if claim.live]
         self.crash()
 
     def crash(self) -> None:
-        """What a killed process leaves behind: unleased claims come back at once, leased ones when they run out."""
+        """What a killed process leaves behind.
+
+        An atomic broker takes unleased claims back at once and leased ones when they run out, a partitioned one both at
+        once, with what was done a moment ago.
+        """
         self._ended = True
+        self.evict()
+
+    def evict(self) -> None:
+        """The broker takes the client for dead: it loses its claims as in a crash, and may go on with new ones."""
         for claim in reversed(self._claims):
             claim.abandon()
         self._claims.clear()
+        for _, _, lane in self.broker.lanes():
+            lane.leave(self)
+
+    async def _wait(self, lane: Lane, seconds: float) -> None:
+        """Return when the lane may have something new, or after `seconds`."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.claimers.append(woken)
+        sleeping = asyncio.ensure_future(self.broker.clock.sleep(seconds))
+        try:
+            await asyncio.wait([woken, sleeping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            if not woken.done():
+                woken.cancel()
+                lane.claimers.remove(woken)
 
     def _check(self) -> None:
         if self._ended:
             raise Unavailable("this client of the queue has ended")
-
-
-async def _first(lane: _Lane, clock: Clock, seconds: float) -> None:
-    """Return when the lane may have something new, or after `seconds`."""
-    woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    lane.claimers.append(woken)
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait([woken, sleeping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sleeping.cancel()
-        if not woken.done():
-            woken.cancel()
-            lane.claimers.remove(woken)
 
 
 def _marked(items: Sequence[Received]) -> list[Received]:

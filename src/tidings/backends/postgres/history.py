@@ -24,9 +24,9 @@ from tidings.model.wire import decode_notification, encode
 from tidings.policy.addresses import identity
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import (
-    ATTEMPTED,
     IN_FLIGHT,
     PRECEDENCE,
+    RESTING,
     STATES_PER_ATTEMPT,
     TRIED_AGAIN,
     code,
@@ -48,7 +48,7 @@ _STRETCH = 500
 _MOST_STRETCHES = 20
 _TALLY_WITHIN = 300.0
 
-_ATTEMPTED_CODES = [code(state) for state in ATTEMPTED]
+_RESTING_CODES = [code(state) for state in sorted(RESTING)]
 _PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 _PENDING_PLACE = PRECEDENCE.index(State.PENDING)
 _PENDING_RANK = rank(State.PENDING, 1)
@@ -144,7 +144,7 @@ class PostgresHistory:
                 ids,
                 numbers,
                 STATES_PER_ATTEMPT,
-                _ATTEMPTED_CODES,
+                _RESTING_CODES,
                 code(State.DEFERRED),
                 sorted(TRIED_AGAIN),
             )

@@ -11,7 +11,7 @@ from tidings.channels.settings import ProviderConfig
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError, Unavailable
 from tidings.model.history import InboxItem
-from tidings.model.sending import InappDelivery, Retry, SendResult, Sent
+from tidings.model.sending import InappDelivery, SendResult, Sent, Uncertain
 from tidings.ports.provider import InappProvider
 
 
@@ -47,7 +47,7 @@ class Inbox(InappProvider):
             try:
                 await self._inbox.add(tenant, [_item(batch[place], now) for place in places])
             except Unavailable as error:
-                failed = Retry("store_unavailable", error.retry_after, brief(str(error)))
+                failed = Uncertain("store_unavailable", brief(str(error)))  # the answer may have been lost alone
                 for place in places:
                     results[place] = failed
         return results

@@ -139,7 +139,7 @@ FROM (
 ORDER BY page.id DESC;
 
 -- name: attempted
--- $4: codes of states that a provider call causes; $5 with one of the reasons $6 is one as well.
+-- $4: codes of the states in which an attempt is over; $5 with one of the reasons $6 is one as well.
 SELECT DISTINCT asked.id, asked.attempt
 FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
 JOIN event ON event.id = asked.id AND event.attempt = asked.attempt

@@ -1,0 +1,103 @@
+"""`tidings simulate`: the whole system in virtual time, under faults that a seed chooses."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidings.cli.options import SettingsFile, settings_from
+from tidings.cli.plain import command_line, command_name, say
+from tidings.config import Delivering
+from tidings.simulation.observers import Rule
+from tidings.simulation.run import Report, simulate
+from tidings.simulation.sweep import sweep
+
+app = command_line()
+
+_MOST_SHOWN = 5
+_SECONDS_BETWEEN = 5.0
+
+
+@app.command(name="simulate")
+def run_seeds(
+    seed: Annotated[int | None, typer.Option("--seed", help="Run this one again and say all that is known.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many to run.")] = 200,
+    first: Annotated[int, typer.Option("--from", metavar="SEED", help="The first one.")] = 1,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Run for so long instead.")] = None,
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="Processes to run them in [all cores].")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell everything that happened.")] = False,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Look for faults that nobody thought of, in virtual time.
+
+    Each seed draws a small day of notifications and what befalls them: processes that are killed at any point, lost
+    answers, providers that hang, lie and throttle, clocks that jump, people who change their minds. Then it checks from
+    outside that nothing was lost, doubled or sent against a wish. The same seed does the same in every run.
+
+    With --settings the section [deliver] of that file is what all seeds run under. The exit code is 1 when a rule was
+    broken; the last line then runs that seed again.
+    """
+    delivering = None if settings_file is None else settings_from(settings_file, None).deliver
+    if seed is not None:
+        report = simulate(seed, delivering, traced=trace)
+        for line in report.trace:
+            say(line)
+        _conclude([report], settings_file)
+        return
+    count, seconds = (seeds, None) if minutes is None else (None, minutes * 60)
+    _conclude(_watched(first, count, seconds, cores or os.cpu_count() or 1, delivering), settings_file)
+
+
+def _watched(
+    first: int, count: int | None, seconds: float | None, cores: int, delivering: Delivering | None
+) -> list[Report]:
+    """Run the seeds and say now and then how far it is."""
+    reports: list[Report] = []
+    told = time.monotonic()
+    for report in sweep(first, count, delivering, cores=cores, seconds=seconds):
+        reports.append(report)
+        if time.monotonic() - told > _SECONDS_BETWEEN:
+            told = time.monotonic()
+            broken = sum(bool(known.violations) for known in reports)
+            say(f"  {len(reports)} seeds{'' if count is None else f' of {count}'}, {broken} of them broke a rule")
+    return reports
+
+
+def _conclude(reports: list[Report], settings_file: Path | None) -> None:
+    """Say what came of it; ends the command with 1 when a rule was broken."""
+    broken = [report for report in reports if report.violations]
+    for report in broken[:_MOST_SHOWN]:
+        say(f"seed {report.seed} broke a rule:")
+        for violation in report.violations[:_MOST_SHOWN]:
+            say(f"  {violation}")
+    say(_summary(reports))
+    if not broken:
+        say("Every rule was kept.")
+        return
+    for rule, times in _rules(broken).most_common():
+        say(f"  {times} seeds did not keep: {rule.value}")
+    option = "" if settings_file is None else f" --settings {settings_file}"
+    say("This runs the first of them again; --trace tells everything that happened:")
+    say(f"{command_name()} simulate --seed {broken[0].seed}{option}")
+    sys.exit(1)
+
+
+def _summary(reports: list[Report]) -> str:
+    notifications = sum(report.notifications for report in reports)
+    calls = sum(report.calls for report in reports)
+    days = sum(report.seconds for report in reports) / 86_400
+    return (
+        f"{len(reports)} seeds: {notifications} notifications, {calls} deliveries offered to providers, "
+        f"{days:.1f} days of virtual time"
+    )
+
+
+def _rules(broken: Iterable[Report]) -> Counter[Rule]:
+    return Counter(rule for report in broken for rule in {violation.rule for violation in report.violations})

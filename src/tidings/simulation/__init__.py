@@ -1,0 +1,1 @@
+"""Deterministic simulation: the whole flow in virtual time, over the memory adapters, under seeded faults."""

@@ -1,0 +1,224 @@
+"""What must hold at the end of every run, whatever befell it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from uuid import UUID
+
+import msgspec
+
+from tidings.model.history import HistoryFilter, NotificationRecord
+from tidings.model.ids import notification_of, slot_of
+from tidings.model.user import Address, Category
+from tidings.model.vocabulary import Channel, State
+from tidings.policy.preferences import refusal
+from tidings.policy.quiet_hours import wake_up
+from tidings.policy.transitions import RESTING, rank
+from tidings.simulation import scenario as scenarios
+from tidings.simulation.observers import Rule, Violation
+from tidings.simulation.vendors import Call
+from tidings.simulation.world import World
+
+TAKEN = frozenset({State.SENT, State.DELIVERED})
+_CATEGORIES = {category.name: category for category in scenarios.CATEGORIES}
+
+
+class Evidence:
+    """What was left behind: history as it reads, and the logs of the vendors and the inbox."""
+
+    def __init__(self, world: World, records: dict[UUID, NotificationRecord]) -> None:
+        self.world = world
+        self.records = records
+        self.states: dict[UUID, State] = {}
+        self.uncertain: set[UUID] = set()
+        for record in records.values():
+            best: dict[UUID, int] = {}
+            for event in record.events:
+                place = rank(event.state, event.attempt)
+                if slot_of(event.id) and place > best.get(event.id, -1):
+                    best[event.id], self.states[event.id] = place, event.state
+                if event.state is State.UNCERTAIN:
+                    self.uncertain.add(event.id)
+        self.calls: dict[UUID, list[Call]] = defaultdict(list)
+        for log in (*(vendor.log for vendor in world.vendors.values()), world.inbox_log):
+            for call in log:
+                self.calls[call.delivery].append(call)
+
+    def expires_at(self, delivery: UUID) -> int | None:
+        """When the delivery's notification expires."""
+        record = self.records.get(notification_of(delivery))
+        return None if record is None else record.notification.expires_at
+
+
+async def gather(world: World) -> Evidence:
+    """Read everything back."""
+    records: dict[UUID, NotificationRecord] = {}
+    for tenant in scenarios.TENANTS:
+        page = await world.store.history.find(tenant, HistoryFilter(), None, 10_000)
+        records |= {record.notification.id: record for record in page.records}
+    return Evidence(world, records)
+
+
+async def violations(world: World) -> list[Violation]:
+    """Everything that does not hold, in sentences."""
+    evidence = await gather(world)
+    found = [*world.complaints]
+    async for name in world.objects.list("aside/"):
+        if name.endswith(".txt"):
+            why = await world.objects.get(name) or b""
+            found.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why.decode()}"))
+    for check in (nothing_is_lost, answers_agree, nothing_is_doubled, history_tells_the_truth, wishes_are_kept):
+        found += check(evidence)
+    return found + await the_books_balance(evidence)
+
+
+def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
+    """Every id that a client holds is in history, and everything in history has come to rest."""
+    for id, tenant in evidence.world.clients.ledger.told().items():
+        record = evidence.records.get(id)
+        if record is None or record.notification.tenant != tenant:
+            yield Violation(Rule.KEPT, f"{id} was accepted and is lost")
+    for id, record in evidence.records.items():
+        states = [state for delivery, state in evidence.states.items() if notification_of(delivery) == id]
+        own = max(
+            (event for event in record.events if event.id == id),
+            key=lambda event: rank(event.state, event.attempt),
+            default=None,
+        )
+        if not states and (own is None or own.state not in RESTING):
+            yield Violation(Rule.RESTS, f"{id} has no delivery and does not rest")
+    for delivery, state in evidence.states.items():
+        if state not in RESTING:
+            yield Violation(Rule.RESTS, f"{delivery} is {state.value} for ever")
+
+
+def answers_agree(evidence: Evidence) -> Iterator[Violation]:
+    """All answers to one key name the same ids, and no request became more notifications than it may."""
+    ledger = evidence.world.clients.ledger
+    made = Counter(
+        (record.notification.tenant, msgspec.json.decode(record.notification.metadata)["n"])
+        for record in evidence.records.values()
+    )
+    for asked in evidence.world.scenario.asked:
+        for number in asked.numbers:
+            told = ledger.ids_of(asked, number)
+            ids = told - {None}
+            if asked.key is not None and len(ids) > 1:
+                yield Violation(Rule.ANSWERED_ONCE, f"number {number} of request {asked.numbers} got {len(ids)} ids")
+            least = len(ids)
+            most = 1 if asked.key is not None else ledger.tries.get(asked, 0)
+            if told == {None}:
+                most -= 1
+            count = made[asked.tenant, number]
+            if not least <= count <= most:
+                yield Violation(
+                    Rule.MADE_ONCE,
+                    f"number {number} of request {asked.numbers} is there {count} times, not {least} to {most}",
+                )
+
+
+def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
+    """Nobody gets the same delivery twice, but in a category that allows it."""
+    for delivery, calls in evidence.calls.items():
+        if _category(calls[0]).allow_doubles:
+            continue
+        takes = [call for call in calls if call.took]
+        if len(takes) > 1 and calls[0].vendor.channel is not Channel.INAPP:
+            yield Violation(Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}")
+        tried = Counter(call.attempt for call in calls if not (call.vendor.idempotent or call.declined))
+        for attempt, count in tried.items():
+            if count > 1:
+                yield Violation(
+                    Rule.TRIED_ONCE,
+                    f"{delivery}: attempt {attempt} may have been taken {count} times: {_places(calls)}",
+                )
+
+
+def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
+    """What history calls sent was taken by somebody, and what was taken is called sent, or was called uncertain."""
+    for delivery, state in evidence.states.items():
+        took = any(call.took or call.repeated for call in evidence.calls.get(delivery, ()))
+        bounced = state is State.FAILED and took
+        if state in TAKEN and not took:
+            yield Violation(Rule.SENT_IS_TAKEN, f"{delivery} is {state.value}, and nobody took it")
+        if took and state not in TAKEN and not bounced and delivery not in evidence.uncertain:
+            yield Violation(
+                Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {_places(evidence.calls[delivery])}"
+            )
+    for delivery in evidence.calls:
+        if delivery not in evidence.states:
+            yield Violation(Rule.KEPT, f"{delivery} was offered, and is not in history")
+
+
+def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
+    """Every call was made after asking, and by what the answers said nobody had anything against it."""
+    for calls in evidence.calls.values():
+        for call in calls:
+            why = _objection(evidence, call)
+            if why is not None:
+                yield Violation(
+                    Rule.WISHES,
+                    f"{call.delivery} was offered to {call.vendor.name} at {call.at:.3f} s by {call.process}: {why}",
+                )
+
+
+async def the_books_balance(evidence: Evidence) -> list[Violation]:
+    """Per tenant: the tally adds up to what was accepted, and nothing in it is in flight."""
+    found: list[Violation] = []
+    for tenant in scenarios.TENANTS:
+        tallies = await evidence.world.store.history.tally(tenant)
+        counted = sum(tally.count for tally in tallies if tally.channel is None)
+        there = sum(record.notification.tenant == tenant for record in evidence.records.values())
+        if counted != there:
+            found.append(Violation(Rule.BALANCE, f"{tenant}: {there} notifications, and {counted} in the tally"))
+    return found
+
+
+def _objection(evidence: Evidence, call: Call) -> str | None:
+    wishes, look = evidence.world.wishes, call.look
+    if look is None:
+        return "outside of any batch"
+    notification = notification_of(call.delivery)
+    if notification not in look.cancelled:
+        return "nobody had asked whether it was cancelled"
+    if wishes.cancelled.get(notification, float("inf")) <= look.cancelled[notification]:
+        return "it was cancelled"
+    expires_at = evidence.expires_at(call.delivery)
+    if expires_at is not None and min(look.readings, default=0) >= expires_at:
+        return f"it had expired at {expires_at}"
+    address = Address(call.vendor.channel, call.to)
+    if call.vendor.channel is not Channel.INAPP:
+        asked = look.suppressed.get((call.tenant, address))
+        if asked is None:
+            return "nobody had asked for the suppression list"
+        if wishes.is_barred(call.tenant, address, asked):
+            return "the address was on the suppression list"
+    return None if call.user_id is None else _refused_by_person(evidence, call)
+
+
+def _refused_by_person(evidence: Evidence, call: Call) -> str | None:
+    key = call.tenant, str(call.user_id)
+    if call.look is None or key not in call.look.people:
+        return "nobody had asked what the person wants"
+    profile, preferences = evidence.world.wishes.of(key, call.look.people[key])
+    if profile is None:
+        return "the user was deleted"
+    category = _category(call)
+    refused = refusal(preferences, category, call.vendor.channel)
+    if refused is not None:
+        return f"the person had refused it ({refused.value})"
+    if category.critical or preferences.quiet_hours is None:
+        return None
+    quiet = [wake_up(preferences.quiet_hours, profile.timezone, now) is not None for now in call.look.readings]
+    return "the person's quiet hours" if quiet and all(quiet) else None
+
+
+def _category(call: Call) -> Category:
+    return _CATEGORIES.get(call.category) or Category(call.category)
+
+
+def _places(calls: list[Call]) -> str:
+    return ", ".join(
+        f"{call.vendor.name} at {call.at:.3f} s by {call.process} (attempt {call.attempt})" for call in calls
+    )

@@ -1,0 +1,153 @@
+"""Who watches from outside and believes nothing that the system says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from uuid import UUID
+
+from msgspec import Struct
+
+from tidings.backends.memory.history import MemoryHistory
+from tidings.backends.memory.schedule import MemorySchedule
+from tidings.backends.memory.users import MemoryUsers
+from tidings.model.history import Event, NotificationRecord
+from tidings.model.ids import notification_of, slot_of
+from tidings.model.outcome import Outcome
+from tidings.model.user import Address, Preferences, Profile
+from tidings.policy.transitions import rank, state_of
+from tidings.ports.store import UserKey
+from tidings.simulation.scenario import Asked
+
+
+class Rule(StrEnum):
+    """What must hold."""
+
+    RUNS = "the processes run until they are killed"
+    RESTS = "everything comes to rest"
+    READABLE = "nothing goes aside"
+    KEPT = "nothing that was accepted is lost"
+    ANSWERED_ONCE = "one Idempotency-Key is one answer"
+    MADE_ONCE = "one request is one notification"
+    SENT_ONCE = "nobody gets a delivery twice"
+    TRIED_ONCE = "an attempt is made once"
+    SENT_IS_TAKEN = "what is called sent was taken"
+    TAKEN_IS_SENT = "what was taken is called sent, or uncertain"
+    WISHES = "nothing is sent against a wish"
+    FORWARDS = "no state moves backwards"
+    APPEND_ONLY = "no fact is changed"
+    BALANCE = "the books balance"
+
+
+class Violation(Struct, frozen=True):
+    """A rule that was broken, and how."""
+
+    rule: Rule
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule.value}: {self.text}"
+
+
+class Ledger:
+    """What clients were told: for each request, every answer; None stands for a notification that was refused."""
+
+    def __init__(self) -> None:
+        self.answers: dict[Asked, list[tuple[UUID | None, ...]]] = {}
+        self.tries: dict[Asked, int] = {}
+
+    def told(self) -> dict[UUID, str]:
+        """Every id that a client holds, with its tenant."""
+        return {
+            id: asked.tenant
+            for asked, answers in self.answers.items()
+            for ids in answers
+            for id in ids
+            if id is not None
+        }
+
+    def ids_of(self, asked: Asked, number: int) -> set[UUID | None]:
+        """What was answered for the notification with this number."""
+        place = asked.numbers.index(number)
+        return {answer[place] for answer in self.answers.get(asked, ())}
+
+    def id_of(self, number: int) -> UUID | None:
+        """The id of the notification with this number, once a client was told it."""
+        for asked in self.answers:
+            if number in asked.numbers:
+                return next((id for id in self.ids_of(asked, number) if id is not None), None)
+        return None
+
+
+class Wishes:
+    """What people wanted, and which addresses were barred, at every instant (virtual seconds)."""
+
+    def __init__(self) -> None:
+        self._people: dict[UserKey, list[tuple[float, Profile | None, Preferences]]] = {}
+        self._barred: dict[tuple[str, Address], list[tuple[float, bool]]] = {}
+        self.cancelled: dict[UUID, float] = {}
+
+    def person(self, at: float, key: UserKey, profile: Profile | None, preferences: Preferences) -> None:
+        """They are set anew."""
+        self._people.setdefault(key, []).append((at, profile, preferences))
+
+    def address(self, at: float, tenant: str, address: Address, *, barred: bool) -> None:
+        """It is put on the suppression list, or taken off."""
+        self._barred.setdefault((tenant, address), []).append((at, barred))
+
+    def of(self, key: UserKey, at: float) -> tuple[Profile | None, Preferences]:
+        """What somebody asking at this instant was told."""
+        found: tuple[Profile | None, Preferences] = (None, Preferences())
+        for since, profile, preferences in self._people.get(key, ()):
+            if since <= at:
+                found = profile, preferences
+        return found
+
+    def is_barred(self, tenant: str, address: Address, at: float) -> bool:
+        """Whether the address was on the suppression list at this instant."""
+        found = False
+        for since, barred in self._barred.get((tenant, address), ()):
+            if since <= at:
+                found = barred
+        return found
+
+
+class Seen(Struct):
+    """What a reader last saw of a notification."""
+
+    events: frozenset[Event]
+    ranks: dict[UUID, int]
+
+
+class WatchedHistory(MemoryHistory):
+    """History with a reader that looks after every change."""
+
+    def __init__(self, schedule: MemorySchedule, users: MemoryUsers) -> None:
+        super().__init__(schedule, users)
+        self.seen: dict[UUID, Seen] = {}
+        self.complaints: list[Violation] = []
+
+    async def append(self, outcomes: Sequence[Outcome]) -> None:
+        """See History."""
+        await super().append(outcomes)
+        for id in dict.fromkeys(notification_of(outcome.id) for outcome in outcomes):
+            notification = self._notifications.get(id)
+            if notification is not None:
+                self._look(self._record(notification))
+
+    def _look(self, record: NotificationRecord) -> None:
+        id = record.notification.id
+        ranks: dict[UUID, int] = {}
+        for event in record.events:
+            ranks[event.id] = max(rank(event.state, event.attempt), ranks.get(event.id, 0))
+        now = Seen(frozenset(record.events), ranks)
+        before = self.seen.get(id)
+        self.seen[id] = now
+        if before is None:
+            return
+        if not before.events <= now.events:
+            self.complaints.append(Violation(Rule.APPEND_ONLY, f"{id}: recorded facts were changed"))
+        for delivery, place in before.ranks.items():
+            if ranks[delivery] < place and slot_of(delivery):
+                state = state_of(ranks[delivery]).value
+                self.complaints.append(Violation(Rule.FORWARDS, f"{delivery}: its state moved backwards, to {state}"))

@@ -1,0 +1,121 @@
+"""Running seeds: one, or many over several cores."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from tidings.config import Delivering
+from tidings.simulation import checks, scenario
+from tidings.simulation.loop import Stuck, VirtualLoop
+from tidings.simulation.observers import Rule, Violation
+from tidings.simulation.world import World
+
+
+class Report(Struct, frozen=True):
+    """What became of a seed. `digest` stands for everything that happened; `seconds` are virtual."""
+
+    seed: int
+    violations: tuple[Violation, ...]
+    digest: str
+    seconds: float
+    steps: int
+    notifications: int
+    calls: int
+    trace: tuple[str, ...] = ()
+
+
+def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = False) -> Report:
+    """Run one seed; with `delivering`, under these settings instead of those that the seed draws."""
+    drawn = scenario.draw(seed, delivering)
+    loop = VirtualLoop()  # type: ignore[abstract]  # what it lacks, threads and sockets, must not be used
+    lines: list[str] = []
+    worlds: list[World] = []
+    digests: list[str] = []
+
+    def trace(at: float, line: str) -> None:
+        if traced:
+            lines.append(f"{at:12.3f}  {line}")
+
+    def log(_: Any, method: str, event: dict[str, Any]) -> Any:
+        trace(loop.time(), f"    log {method}: " + " ".join(f"{name}={value}" for name, value in event.items()))
+        raise structlog.DropEvent
+
+    async def run() -> list[Violation]:
+        world = World(drawn, trace)
+        worlds.append(world)
+        await world.run()
+        digests.append(_digest(world, loop))
+        return await checks.violations(world)
+
+    with _logging_to(log, traced=traced):
+        try:
+            found = loop.run(run())
+        except Stuck as stuck:
+            found = [Violation(Rule.RESTS, str(stuck))]
+    world = worlds[0]
+    return Report(
+        seed=seed,
+        violations=tuple(found),
+        digest=digests[0] if digests else "",
+        seconds=loop.time(),
+        steps=loop.steps,
+        notifications=len(world.store.history.seen),
+        calls=sum(len(vendor.log) for vendor in world.vendors.values()),
+        trace=tuple(lines),
+    )
+
+
+def simulate_each(seeds: Iterable[int], delivering: Delivering | None = None) -> Iterator[Report]:
+    """One seed after the other, with garbage collected in between instead of on the way."""
+    collecting = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what is there already need not be looked through each time
+    try:
+        for number, seed in enumerate(seeds, 1):
+            yield simulate(seed, delivering)
+            if number % 10 == 0:
+                gc.collect()
+    finally:
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+def simulate_all(seeds: Iterable[int], delivering: Delivering | None = None) -> list[Report]:
+    """The same, all at once."""
+    return list(simulate_each(seeds, delivering))
+
+
+def _digest(world: World, loop: VirtualLoop) -> str:
+    """Random numbers drawn, steps taken, facts recorded, calls made: no two different runs agree in all of them."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{loop.steps} {loop.time()!r} {world.storm.random()!r} {world.chance.random()!r}".encode())
+    for vendor in world.vendors.values():
+        for call in vendor.log:
+            digest.update(
+                f"{call.at!r} {call.clock} {call.delivery} {call.attempt} {call.took} {call.process}".encode()
+            )
+    for id, seen in world.store.history.seen.items():
+        digest.update(f"{id} {sorted(seen.ranks.items())}".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _logging_to(log: Any, *, traced: bool) -> Iterator[None]:
+    """Logs go into the trace, or nowhere."""
+    before = structlog.get_config()
+    level = 0 if traced else 50
+    structlog.configure(
+        processors=[log], wrapper_class=structlog.make_filtering_bound_logger(level), cache_logger_on_first_use=False
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,316 @@
+"""What happens in a run, drawn by its seed: who is notified of what and when, and what changes on the way."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from tidings.config import Delivering
+from tidings.model.notification import Content, EmailContent, SmsContent
+from tidings.model.template import TemplateVersion, Variable
+from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
+from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.simulation import faults
+from tidings.simulation.faults import Weather
+from tidings.simulation.vendors import MOODS, Mood, Traits
+
+TENANTS = ("acme", "zeta")
+CATEGORIES = (
+    Category("security", critical=True),
+    Category("marketing"),
+    Category("news", allow_doubles=True),
+)
+TEMPLATE = TemplateVersion(
+    name="order",
+    version=0,
+    contents={
+        "en": Content(
+            email=EmailContent("Order {{ number }}", "It is {{ number }}."), sms=SmsContent("Order {{ number }}")
+        )
+    },
+    variables={"number": Variable()},
+)
+_ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia")
+_DAYS = (
+    datetime(2024, 3, 30, tzinfo=UTC),
+    datetime(2024, 10, 26, tzinfo=UTC),
+    datetime(2024, 11, 2, tzinfo=UTC),
+    datetime(2024, 2, 28, tzinfo=UTC),
+    datetime(2024, 12, 31, tzinfo=UTC),
+    datetime(2025, 6, 11, tzinfo=UTC),
+)
+"""Days before clocks are changed, the year ends, and an ordinary one."""
+_LITERAL = {
+    "email": {"subject": "Hello", "text": "There you are."},
+    "sms": {"text": "Hello"},
+    "push": {"title": "Hello", "body": "There you are."},
+    "inapp": {"title": "Hello", "body": "There you are."},
+}
+
+
+class Asked(Struct, frozen=True):
+    """A request that a client makes at the second `at`, again and again until it is answered or its patience ends.
+
+    `numbers` are those of its notifications, in their metadata; several make it a batch. `twice`: two threads of the
+    client make it at once. `timeout` in seconds.
+    """
+
+    at: float
+    tenant: str
+    numbers: tuple[int, ...]
+    body: bytes
+    key: str | None
+    tries: int
+    timeout: float
+    twice: bool = False
+
+
+class PreferencesSet(Struct, frozen=True):
+    """A person's preferences and profile from the second `at` on; both None: the user is deleted."""
+
+    at: float
+    tenant: str
+    user_id: str
+    profile: Profile | None
+    preferences: Preferences | None
+
+
+class AddressBarred(Struct, frozen=True):
+    """An address on the suppression list, or (`barred` False) off it again."""
+
+    at: float
+    tenant: str
+    address: Address
+    barred: bool
+
+
+class Cancelled(Struct, frozen=True):
+    """The notification with this number is cancelled, if its id is known then."""
+
+    at: float
+    tenant: str
+    number: int
+
+
+class MoodChanged(Struct, frozen=True):
+    """A vendor behaves otherwise from now on."""
+
+    at: float
+    vendor: str
+    mood: Mood
+
+
+class ClocksMoved(Struct, frozen=True):
+    """The clocks of all processes are set anew, forwards or backwards."""
+
+    at: float
+
+
+class Outage(Struct, frozen=True):
+    """All processes of a role are killed, and start again after `seconds`."""
+
+    at: float
+    role: str
+    seconds: float
+
+
+Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage
+
+
+class Scenario(Struct, frozen=True):
+    """A run.
+
+    `start` in milliseconds since the epoch; faults come in the first `storm` seconds. `partitions`: 0 for a queue like
+    a database, else one like a log.
+    """
+
+    seed: int
+    start: int
+    storm: float
+    weather: Weather
+    partitions: int
+    audit_every: float
+    delivering: Delivering
+    vendors: tuple[Traits, ...]
+    asked: tuple[Asked, ...]
+    changes: tuple[Change, ...]
+
+
+def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
+    """The scenario of a seed; with `delivering`, under these settings instead of drawn ones."""
+    chance = random.Random(f"{seed}/scenario")
+    storm = chance.choice((20.0, 60.0, 120.0, 300.0))
+    start, asked = _asked(chance, storm, chance.choice(_DAYS), seed)
+    vendors = tuple(_vendors(chance))
+    return Scenario(
+        seed=seed,
+        start=start,
+        storm=storm,
+        weather=faults.draw(chance),
+        partitions=chance.choice((0, 0, 1, 3)),
+        audit_every=chance.choice((30.0, 120.0, 1e6)),
+        delivering=delivering or _delivering(chance),
+        vendors=vendors,
+        asked=asked,
+        changes=tuple(sorted(_changes(chance, storm, asked, vendors), key=lambda change: change.at)),
+    )
+
+
+def users() -> list[tuple[str, str]]:
+    """Every person that may be known, as (tenant, user id)."""
+    return [(tenant, f"user-{number}") for tenant in TENANTS for number in range(3)]
+
+
+def profile(chance: random.Random, user_id: str) -> Profile:
+    """Somebody's addresses and place."""
+    return Profile(
+        email=f"{user_id}.{chance.randrange(2)}@example.com" if chance.random() < 0.9 else None,
+        phone=f"+4930123456{chance.randrange(10, 12)}" if chance.random() < 0.8 else None,
+        devices=tuple(f"{user_id}-device-{number}" for number in range(chance.choice((0, 1, 1, 2)))),
+        locale="en",
+        timezone=chance.choice(_ZONES),
+    )
+
+
+def preferences(chance: random.Random) -> Preferences:
+    """What somebody wants."""
+    refused: dict[str, tuple[Channel, ...]] = {}
+    for category in ("marketing", "news", "transactional", "*"):
+        if chance.random() < 0.15:
+            refused[category] = () if chance.random() < 0.5 else (chance.choice(list(Channel)),)
+    quiet = None
+    if chance.random() < 0.35:
+        start = chance.randrange(1440)
+        quiet = QuietHours(start, (start + chance.choice((30, 120, 600, 900))) % 1440)
+    return Preferences(opted_out=refused, quiet_hours=quiet, muted=chance.random() < 0.05)
+
+
+def _asked(chance: random.Random, storm: float, day: datetime, seed: int) -> tuple[int, tuple[Asked, ...]]:
+    start = int(day.timestamp() * 1000) + chance.randrange(48 * 3600) * 1000
+    asked: list[Asked] = []
+    number = 0
+    wanted = chance.randint(4, 20)
+    while number < wanted:
+        at = chance.random() * storm * 0.8
+        tenant = chance.choice(TENANTS)
+        size = chance.choice((1, 1, 1, 1, 2, 4))
+        bodies = [_body(chance, start + int(at * 1000), number + place) for place in range(size)]
+        key = f"key-{seed}-{number}" if chance.random() < 0.7 else None
+        single = size == 1 and chance.random() < 0.9
+        asked.append(
+            Asked(
+                at=at,
+                tenant=tenant,
+                numbers=tuple(range(number, number + size)),
+                body=json.dumps(bodies[0] if single else {"notifications": bodies}).encode(),
+                key=key,
+                tries=1 if key is None else chance.choice((1, 3, 50)),
+                timeout=chance.choice((1.0, 10.0, 60.0)),
+                twice=key is not None and chance.random() < 0.3,
+            )
+        )
+        number += size
+    return start, tuple(sorted(asked, key=lambda one: one.at))
+
+
+def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
+    user_id = f"user-{chance.randrange(3)}"
+    to: dict[str, Any] = {"user_id": user_id}
+    if chance.random() < 0.15:
+        to = {"email": f"inline-{chance.randrange(3)}@example.com", "phone": "+493012345620"}
+    body: dict[str, Any] = {"to": to, "metadata": {"n": number}}
+    category = chance.choice((None, "security", "marketing", "news"))
+    if category is not None:
+        body["category"] = category
+    if chance.random() < 0.2:
+        body |= {"template": TEMPLATE.name, "data": {"number": number}}
+        channels = ["email", "sms"]
+    else:
+        channels = chance.sample(list(_LITERAL), chance.choice((1, 1, 2, 4)))
+        body["content"] = {channel: _LITERAL[channel] for channel in channels}
+    if chance.random() < 0.3:
+        body["channels"] = chance.sample(channels, len(channels))
+    if chance.random() < 0.3:
+        body["strategy"] = Strategy.FIRST_REACHABLE.value
+    body["priority"] = chance.choice(list(Priority)).value
+    send_at = now
+    if chance.random() < 0.2:
+        send_at = now + chance.choice((1_000, 30_000, 200_000, 3_600_000))
+        body["send_at"] = _text(send_at)
+    if chance.random() < 0.25:
+        body["expires_at"] = _text(send_at + chance.choice((2_000, 30_000, 300_000, 7_200_000)))
+    return body
+
+
+def _text(instant: int) -> str:
+    return datetime.fromtimestamp(instant / 1000, UTC).isoformat()
+
+
+def _delivering(chance: random.Random) -> Delivering:
+    return Delivering(
+        attempts=chance.choice((1, 2, 3, 5)),
+        backoff_base=chance.choice((0.5, 2.0, 30.0)),
+        backoff_cap=chance.choice((10.0, 900.0)),
+        lease=chance.choice((15.0, 60.0)),
+    )
+
+
+def _vendors(chance: random.Random) -> list[Traits]:
+    return [
+        Traits(
+            name=f"{channel.value}-{place}",
+            channel=channel,
+            idempotent=chance.random() < 0.4,
+            batch_size=chance.choice((1, 1, 50)),
+            concurrency=chance.choice((1, 4, 64)),
+            timeout=chance.choice((3.0, 10.0)),
+        )
+        for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH)
+        for place in ("one", "two")[: chance.choice((1, 1, 2))]
+    ]
+
+
+def _changes(
+    chance: random.Random, storm: float, asked: tuple[Asked, ...], vendors: tuple[Traits, ...]
+) -> list[Change]:
+    found: list[Change] = []
+    long = chance.choice((storm, storm, 3_600.0))
+    for tenant, user_id in users():
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            gone = chance.random() < 0.07
+            found.append(
+                PreferencesSet(
+                    chance.random() * long,
+                    tenant,
+                    user_id,
+                    None if gone else profile(chance, user_id),
+                    None if gone else preferences(chance),
+                )
+            )
+    for _ in range(chance.choice((0, 0, 2, 5))):
+        user_id = f"user-{chance.randrange(3)}"
+        known = profile(chance, user_id)
+        address = Address(Channel.EMAIL, known.email or "inline-0@example.com")
+        if chance.random() < 0.4 and known.phone:
+            address = Address(Channel.SMS, known.phone)
+        found.append(AddressBarred(chance.random() * long, chance.choice(TENANTS), address, chance.random() < 0.7))
+    found += [
+        Cancelled(one.at + chance.expovariate(0.1), one.tenant, one.numbers[0])
+        for one in asked
+        if chance.random() < 0.1
+    ]
+    found += [
+        MoodChanged(chance.random() * storm, vendor.name, chance.choice(MOODS))
+        for vendor in vendors
+        for _ in range(chance.choice((0, 1, 3, 6)))
+    ]
+    found += [
+        Outage(chance.random() * storm, chance.choice(("api", "worker", "worker")), chance.choice((1.0, 20.0, 50.0)))
+        for _ in range(chance.choice((0, 0, 0, 1, 2)))
+    ]
+    found += [ClocksMoved(chance.random() * storm) for _ in range(chance.choice((0, 1, 4)))]
+    return found

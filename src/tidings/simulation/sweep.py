@@ -1,0 +1,52 @@
+"""Many seeds over several cores."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from tidings.config import Delivering
+from tidings.simulation.run import Report, simulate_all, simulate_each
+
+PART = 25
+"""Seeds that a process runs in a row."""
+
+
+def sweep(
+    first: int, count: int | None, delivering: Delivering | None = None, *, cores: int = 1, seconds: float | None = None
+) -> Iterator[Report]:
+    """Reports of `count` seeds from `first` on, as they come; without `count` until `seconds` have passed."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+
+    def parts() -> Iterator[range]:
+        begin = first
+        while count is None or begin < first + count:
+            end = begin + PART if count is None else min(begin + PART, first + count)
+            yield range(begin, end)
+            begin = end
+
+    if cores == 1:
+        for report in simulate_each(itertools.chain.from_iterable(parts()), delivering):
+            yield report
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+        return
+    run = partial(simulate_all, delivering=delivering)
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        for reports in _bounded(pool, run, parts(), 2 * cores):
+            yield from reports
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+
+def _bounded(
+    pool: multiprocessing.pool.Pool, run: partial[list[Report]], parts: Iterator[range], ahead: int
+) -> Iterator[list[Report]]:
+    """The results in order, with only so many parts handed out ahead: there may be no end of them."""
+    waiting = [pool.apply_async(run, (part,)) for part, _ in zip(parts, range(ahead), strict=False)]
+    while waiting:
+        yield waiting.pop(0).get()
+        waiting += [pool.apply_async(run, (part,)) for part, _ in zip(parts, range(1), strict=False)]

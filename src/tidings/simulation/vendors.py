@@ -1,0 +1,266 @@
+"""The vendors outside, with logs of their own, and the providers through which a process reaches them.
+
+What a vendor does follows from its mood of the moment. Its log is what the observers believe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.errors import BadReceipt
+from tidings.model.sending import (
+    AnyDelivery,
+    EmailDelivery,
+    InboundRequest,
+    PushDelivery,
+    Receipt,
+    Rejected,
+    Retry,
+    SendResult,
+    Sent,
+    SmsDelivery,
+    Uncertain,
+)
+from tidings.model.vocabulary import Channel, State
+from tidings.ports.provider import Provider
+from tidings.simulation.processes import LOOK, Look, Process, Storm
+
+_KINDS: dict[Channel, type[AnyDelivery]] = {
+    Channel.EMAIL: EmailDelivery,
+    Channel.SMS: SmsDelivery,
+    Channel.PUSH: PushDelivery,
+}
+_ABSURD = (0.0, -5.0, 0.5, 30.0, 4_000.0, 1e12, float("inf"), float("nan"))
+"""What a throttling vendor may ask for, in seconds."""
+
+_receipts = msgspec.json.Decoder(list[Receipt])
+
+
+class Traits(Struct, frozen=True):
+    """What a vendor is like. `timeout` in seconds."""
+
+    name: str
+    channel: Channel
+    idempotent: bool
+    batch_size: int
+    concurrency: int
+    timeout: float
+
+
+class Call(Struct, frozen=True):
+    """One delivery of one call, as the vendor logged it.
+
+    `at` is in virtual seconds, `clock` what the calling process's clock showed, in milliseconds. `took`: from this call
+    the vendor sent something. `repeated`: it recognised the idempotency key and sent nothing. `declined`: it says that
+    it took nothing.
+    """
+
+    vendor: Traits
+    at: float
+    clock: int
+    process: str
+    delivery: UUID
+    tenant: str
+    user_id: str | None
+    to: str
+    category: str
+    attempt: int
+    key: str
+    look: Look | None
+    took: bool = False
+    repeated: bool = False
+    declined: bool = False
+
+
+class Mood(Struct, frozen=True):
+    """How a vendor behaves: weights of its manners, and how long its answers take, in seconds."""
+
+    manners: tuple[str, ...]
+    weights: tuple[int, ...]
+    latency: float
+
+
+HEALTHY = Mood(("well",), (1,), 0.2)
+MOODS = (
+    HEALTHY,
+    Mood(("well", "throttled"), (1, 3), 0.2),
+    Mood(("well", "rejected", "throttled"), (3, 2, 1), 0.5),
+    Mood(("hung", "late", "well"), (3, 2, 1), 1.0),
+    Mood(("unsure_taken", "unsure_lost", "well"), (2, 2, 2), 0.3),
+    Mood(("raised_taken", "raised_lost", "miscounted", "well"), (1, 1, 1, 2), 0.3),
+    Mood(("mixed",), (1,), 0.3),
+    Mood(("well",), (1,), 8.0),
+    Mood(("throttled",), (1,), 0.05),
+)
+
+
+class Vendor:
+    """A vendor. `deliver_receipts` hands its receipts over to the API, as its webhooks do."""
+
+    def __init__(
+        self, traits: Traits, chance: random.Random, storm: Storm, deliver_receipts: Callable[[Vendor, bytes], None]
+    ) -> None:
+        self.traits = traits
+        self.mood = HEALTHY
+        self.log: list[Call] = []
+        self.chance = chance
+        self._storm = storm
+        self._taken: dict[str, str] = {}
+        self._deliver_receipts = deliver_receipts
+        self.loop = asyncio.get_running_loop()
+
+    def manner(self) -> str:
+        """How the next call is treated."""
+        mood = self.mood if self._storm.raging else HEALTHY
+        return self.chance.choices(mood.manners, mood.weights)[0]
+
+    def latency(self) -> float:
+        """Seconds from here to there, or back."""
+        return self.chance.random() * (self.mood if self._storm.raging else HEALTHY).latency
+
+    def has_taken(self, outbound: AnyDelivery) -> bool:
+        """Whether it knows the key, if it minds keys."""
+        return self.traits.idempotent and outbound.idempotency_key in self._taken
+
+    def take(self, outbound: AnyDelivery, process: Process, look: Look | None) -> Sent:
+        """Send it, unless the key was here before and the vendor minds keys."""
+        repeated = self.has_taken(outbound)
+        reference = self._taken.get(outbound.idempotency_key) if repeated else f"{self.traits.name}-{len(self.log)}"
+        self._taken[outbound.idempotency_key] = str(reference)
+        self._write(outbound, process, look, took=not repeated, repeated=repeated, declined=False)
+        if not repeated:
+            self._tell(outbound, str(reference))
+        return Sent(str(reference))
+
+    def turn_away(self, outbound: AnyDelivery, process: Process, look: Look | None, *, declined: bool) -> None:
+        """Note that it was offered, and was not taken; `declined`: the answer says so."""
+        self._write(outbound, process, look, took=False, repeated=False, declined=declined)
+
+    def _write(
+        self, outbound: AnyDelivery, process: Process, look: Look | None, *, took: bool, repeated: bool, declined: bool
+    ) -> None:
+        process.trace(
+            f"{self.traits.name} is offered {outbound.id} attempt {outbound.attempt} by {process.name}:"
+            f" {'taken' if took else 'a repetition' if repeated else 'not taken'}"
+        )
+        self.log.append(
+            Call(
+                vendor=self.traits,
+                at=self.loop.time(),
+                clock=process.now(),
+                process=process.name,
+                delivery=outbound.id,
+                tenant=outbound.tenant,
+                user_id=outbound.user_id,
+                to=outbound.to,
+                category=outbound.category,
+                attempt=outbound.attempt,
+                key=outbound.idempotency_key,
+                look=look,
+                took=took,
+                repeated=repeated,
+                declined=declined,
+            )
+        )
+
+    def _tell(self, outbound: AnyDelivery, reference: str) -> None:
+        """Receipts, in any order and number."""
+        told: list[Receipt] = []
+        if self.chance.random() < 0.5:
+            told.append(Receipt(outbound.id, outbound.tenant, State.DELIVERED, "delivered", outbound.attempt))
+            if self.chance.random() < 0.3:
+                told.append(Receipt(outbound.id, outbound.tenant, State.SENT, "opened", outbound.attempt))
+        elif self.chance.random() < 0.2:
+            bounce = Receipt(
+                outbound.id,
+                outbound.tenant,
+                State.FAILED,
+                "bounced",
+                outbound.attempt,
+                reason="no_such_mailbox",
+                address=outbound.to,
+                suppress=self.chance.random() < 0.5,
+            )
+            told.append(bounce)
+        if told and self.chance.random() < 0.2:
+            told.append(told[0])
+        self.chance.shuffle(told)
+        for receipt in told:
+            body = msgspec.json.encode([msgspec.structs.replace(receipt, reference=reference)])
+            self._deliver_receipts(self, body)
+
+
+class SimulatedProvider(Provider[Any]):
+    """The provider of a vendor in one process."""
+
+    def __init__(self, vendor: Vendor, process: Process) -> None:
+        traits = vendor.traits
+        self.name = traits.name
+        self.channel = traits.channel  # type: ignore[misc]
+        self.delivery = _KINDS[traits.channel]  # type: ignore[misc]
+        self.batch_size = traits.batch_size
+        self.concurrency = traits.concurrency
+        self.idempotent = traits.idempotent
+        self.timeout = traits.timeout
+        self._vendor = vendor
+        self._process = process
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        """Offer the batch to the vendor."""
+        vendor, look = self._vendor, LOOK.get()
+        await self._process.between(f"{self.name}.send, on the way")
+        await asyncio.sleep(vendor.latency())
+        manner = vendor.manner()
+        results = [self._answer(manner, outbound, look) for outbound in batch]
+        if manner in {"hung", "late"}:
+            await asyncio.sleep(10_000.0)
+        await asyncio.sleep(vendor.latency())
+        await self._process.between(f"{self.name}.send, on the way back")
+        if manner.startswith("raised"):
+            raise ZeroDivisionError(f"a mistake in the file of {self.name}")
+        return results[:-1] if manner == "miscounted" else results
+
+    def receipts(self, request: InboundRequest) -> list[Receipt]:
+        """What is in the body. Raises BadReceipt."""
+        try:
+            return _receipts.decode(request.body)
+        except msgspec.MsgspecError as error:
+            raise BadReceipt(str(error)) from error
+
+    def _answer(self, manner: str, outbound: AnyDelivery, look: Look | None) -> SendResult:
+        vendor, chance = self._vendor, self._vendor.chance
+        if manner == "mixed":
+            manner = chance.choice(("well", "throttled", "rejected", "unsure_taken", "unsure_lost"))
+        if manner == "hung":
+            manner = chance.choice(("unsure_taken", "unsure_lost"))
+        if manner == "late":
+            # The caller has given up by then.
+            vendor.loop.call_later(
+                self.timeout + chance.random() * 60,
+                vendor.take,
+                outbound,
+                self._process,
+                look,
+                context=self._process.outside.copy(),
+            )
+            return Uncertain("unknown")
+        if manner in {"well", "miscounted", "raised_taken"}:
+            return vendor.take(outbound, self._process, look)
+        if manner == "unsure_taken":
+            vendor.take(outbound, self._process, look)
+            return Uncertain("connection_lost")
+        if manner == "rejected" and vendor.has_taken(outbound):
+            return vendor.take(outbound, self._process, look)  # the answer that it gave to this key
+        vendor.turn_away(outbound, self._process, look, declined=manner in {"rejected", "throttled"})
+        if manner == "rejected":
+            return Rejected("refused", suppress=chance.random() < 0.3, fallback=chance.random() < 0.4)
+        if manner == "throttled":
+            return Retry("throttled", chance.choice((None, *_ABSURD)))
+        return Uncertain("connection_lost")

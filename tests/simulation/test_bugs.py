@@ -1,0 +1,159 @@
+"""The simulation finds real bugs: each is put in by replacing code, and must be found within so many seeds."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from tidings.backends.memory.tenants import MemoryIdempotency
+from tidings.model.delivery import Delivery
+from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.outcome import Outcome
+from tidings.pipeline import accept, deliver
+from tidings.pipeline.deliver import Deliver
+from tidings.pipeline.stage import Reader, Taken
+from tidings.policy import breaker, routing
+from tidings.ports.idempotency import Reservation
+from tidings.ports.queue import Claim, Item
+from tidings.simulation.observers import Rule
+from tidings.simulation.run import simulate_each
+
+Bug = Callable[[pytest.MonkeyPatch], None]
+
+
+def ack_before_the_output_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """The batch is ended first; a crash in between loses its outputs."""
+
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+        await claim.done()
+        await self._queue.put(outputs)
+
+    patch.setattr(Reader, "_finish", finish)
+
+
+def retry_without_fencing(patch: pytest.MonkeyPatch) -> None:
+    """What a killed or slow worker may have sent is sent again, as if nobody had begun it."""
+    checked = Deliver._without_repeats
+
+    async def unchecked(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
+        return await checked(self, [Taken(taken.value) for taken in batch], outcomes)
+
+    patch.setattr(Deliver, "_without_repeats", unchecked)
+
+
+def second_copies_are_sent_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A row or request that was put twice goes out twice, when both copies are under way at the same time."""
+    checked = Deliver._without_repeats
+
+    async def hasty(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
+        return await checked(self, [msgspec.structs.replace(taken, repeated=False) for taken in batch], outcomes)
+
+    patch.setattr(Deliver, "_without_repeats", hasty)
+
+
+def a_failed_end_gives_the_batch_back_unmarked(patch: pytest.MonkeyPatch) -> None:
+    """Sent, but the queue does not answer: the batch is released as if it had not been begun."""
+
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+        try:
+            await claim.done(outputs)
+        except Unavailable:
+            await self._give_back(claim)
+            raise
+
+    patch.setattr(Reader, "_finish", finish)
+
+
+def who_lost_the_lease_decides(patch: pytest.MonkeyPatch) -> None:
+    """Two claims over one batch both put what follows from it."""
+
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+        try:
+            await claim.done(outputs)
+        except LeaseLost:
+            await self._queue.put(outputs)
+
+    patch.setattr(Reader, "_finish", finish)
+
+
+def idempotency_race(patch: pytest.MonkeyPatch) -> None:
+    """Looking whether a key is taken and taking it are two steps."""
+    reserve = MemoryIdempotency.reserve
+
+    async def in_two_steps(
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
+    ) -> Reservation:
+        free = (tenant, key) not in self._reserved
+        loop = asyncio.get_running_loop()
+        later: asyncio.Future[None] = loop.create_future()
+        loop.call_later(0.05, later.set_result, None)
+        await later
+        if free:
+            self._reserved.pop((tenant, key), None)
+        return await reserve(self, tenant, key, fingerprint, seed, now, lease)
+
+    patch.setattr(MemoryIdempotency, "reserve", in_two_steps)
+
+
+def a_retaken_key_puts_unmarked(patch: pytest.MonkeyPatch) -> None:
+    """The second put of one request looks like the first."""
+    items = accept._items
+    patch.setattr(accept, "_items", lambda results, **_: items(results))
+
+
+def an_uncertain_answer_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A delivery that may have been taken goes on as if it had not."""
+    patch.setattr("tidings.pipeline.attempts._in_doubt", lambda _: False)
+
+
+def opt_outs_count_when_routed_only(patch: pytest.MonkeyPatch) -> None:
+    """What was allowed once is not asked again."""
+    patch.setattr(deliver, "gate", lambda *_, **__: routing.GO)
+
+
+def a_breaker_that_never_closes(patch: pytest.MonkeyPatch) -> None:
+    """A provider that failed once is never tried again."""
+    share = breaker.Breaker.share
+
+    def never_again(self: breaker.Breaker, now: int) -> float:
+        now_open = share(self, now) == 0.0
+        self._rules = self._rules if not now_open else msgspec.structs.replace(self._rules, pause=-1)
+        return 0.0 if self._rules.pause < 0 else share(self, now)
+
+    patch.setattr(breaker.Breaker, "share", never_again)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("bug", "rules", "seeds"),
+    [
+        (ack_before_the_output_is_durable, {Rule.KEPT, Rule.RESTS}, 30),
+        (retry_without_fencing, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 60),
+        (second_copies_are_sent_at_once, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 400),
+        (a_failed_end_gives_the_batch_back_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
+        (who_lost_the_lease_decides, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 400),
+        (idempotency_race, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 30),
+        (a_retaken_key_puts_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
+        (an_uncertain_answer_is_forgotten, {Rule.SENT_ONCE, Rule.TAKEN_IS_SENT}, 30),
+        (opt_outs_count_when_routed_only, {Rule.WISHES}, 60),
+        (a_breaker_that_never_closes, {Rule.RESTS}, 100),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_the_simulation_finds(
+    bug: Bug, rules: set[Rule], seeds: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bug(monkeypatch)
+    for report in simulate_each(range(1, seeds + 1)):
+        found = [violation for violation in report.violations if violation.rule in rules]
+        if found:
+            with capsys.disabled():
+                sys.stdout.write(f"\n{bug.__name__}: tidings simulate --seed {report.seed}\n    {found[0]}\n")
+            return
+    pytest.fail(f"{seeds} seeds did not find it: {bug.__doc__}")
