@@ -84,9 +84,14 @@ class Deliver:
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
         rendered = await self._rendered(ready, outcomes)
-        for tried in await self._send(rendered, outcomes):
-            outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
-        return pack(outcomes)
+        try:
+            for tried in await self._send(rendered, outcomes):
+                outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
+            return pack(outcomes)
+        except BaseException:
+            # What came of it is lost: when these come back they may have been sent, and nobody will tell.
+            self._begun.difference_update(_attempt(ready.delivery) for ready, _ in rendered)
+            raise
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled.

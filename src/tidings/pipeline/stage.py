@@ -29,6 +29,8 @@ NO_ROOM = 0.05
 """Seconds until a stage that can take nothing now is asked again."""
 PAUSE_AFTER_FAILURE = 0.5
 LONGEST_PAUSE = 10.0
+LONGEST_KEEPING = 2.0
+"""Seconds between two tries to hand in what came of a batch."""
 _log = structlog.get_logger("tidings.stage")
 
 
@@ -73,9 +75,11 @@ class Reader(Generic[T]):
         self._clock = clock
         self._meter = meter
         self._turns = asyncio.Semaphore(reading.in_flight)
+        self._stopping: asyncio.Event | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set, then finish what is under way."""
+        self._stopping = stopping
         async with asyncio.TaskGroup() as group:
             for _ in range(max(self._reading.in_flight, self._reading.most_in_flight)):
                 group.create_task(self._loop(stopping))
@@ -182,13 +186,32 @@ class Reader(Generic[T]):
         return outputs
 
     async def _finish(self, claim: Claim, outputs: Sequence[Item]) -> None:
+        """End the claim.
+
+        What came of work with effects outside is known here alone. It is kept, and handed in when the queue is back.
+        """
+        pause = 0.0
+        while True:
+            try:
+                await self._end(claim, outputs)
+                return
+            except Unavailable as error:
+                if self._reading.lease is None or self._stopping is None or self._stopping.is_set():
+                    raise
+                self._meter.failure(self._reading.stage, self._reading.topic, "unavailable")
+                if not pause:
+                    _log.warning("keeping what came of a batch", stage=self._reading.stage, why=str(error))
+            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
+            await self._clock.sleep(pause)
+
+    async def _end(self, claim: Claim, outputs: Sequence[Item]) -> None:
         try:
             await claim.done(outputs)
         except LeaseLost:
             self._meter.failure(self._reading.stage, self._reading.topic, "lease_lost")
             _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
-            # What happened has happened: facts are true whoever owns the items now.
-            await self._queue.put(outputs)
+            # What happened has happened: facts are true whoever owns the items now. Who owns them puts the same.
+            await self._queue.put([_as_copy(item) for item in outputs])
 
     async def _give_back(self, claim: Claim) -> None:
         try:
@@ -202,6 +225,11 @@ class Reader(Generic[T]):
         await self._aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode())
         self._meter.failure(self._reading.stage, self._reading.topic, "aside")
         _log.error("an item was put aside", topic=self._reading.topic, object=name, why=why)
+
+
+def _as_copy(item: Item) -> Item:
+    """The item, marked as one that may be a second copy."""
+    return msgspec.structs.replace(item, headers={**item.headers, REPEATED: "1"})
 
 
 def _call_last(pending: list[Callable[[], None]]) -> None:
