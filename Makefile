@@ -19,7 +19,7 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make check   formatting, lint, types, imports, dependencies'
 	@echo 'make bench   the figures that the README claims'
-	@echo 'make faults  the tests that kill and cut things'
+	@echo 'make faults  the tests that kill and cut things, with a storm of ten minutes on each queue'
 	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
 	@echo
 	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
@@ -55,7 +55,7 @@ bench: $(VENV)/installed-bench
 	@$(BIN)/python -m bench $(ARGS)
 
 faults: dev parts
-	@$(BIN)/pytest tests/faults $(ARGS)
+	@$(BIN)/pytest tests/faults --minutes 10 $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

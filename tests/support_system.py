@@ -29,6 +29,7 @@ from tidings.config import Settings
 from tidings.model.tenant import Scope, Tenant
 from tidings.wiring import open_parts, sandbox, serve_api, work
 
+ROLE = Path(__file__).resolve().parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}
 
 
@@ -174,32 +175,54 @@ async def running(settings: Settings) -> AsyncIterator[System]:
 
 
 class Processes:
-    """The roles as processes, each of which can be killed and started again."""
+    """The roles as processes, each of which can be killed, frozen and started again. A role may run several times.
+
+    What a process logs is in `<name>.log` of the data folder.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._file = settings.data_dir / "settings.json"
+        self._file.write_text(settings.model_dump_json())
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
-    async def start(self, role: str) -> None:
-        """Start a role and wait until it is ready."""
-        self._file.write_text(self.settings.model_dump_json())
-        code = (
-            "import asyncio,sys,pathlib; from tidings.config import Settings; from tidings.wiring import run;"
-            "s=Settings.model_validate_json(pathlib.Path(sys.argv[1]).read_text());"
-            "asyncio.run(run(s, frozenset([sys.argv[2]]), lambda a: print('ready', flush=True)))"
-        )
-        program = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, str(self._file), role, stdout=asyncio.subprocess.PIPE
-        )
-        self._running[role] = program
+    async def start(self, role: str, name: str | None = None, clock: float = 0.0) -> None:
+        """Start a role and wait until it is ready. `name`: what it is called, if not by its role.
+
+        `clock`: by how many seconds its clock is ahead.
+        """
+        name = name or role
+        with self.log(name).open("ab") as log:
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, str(ROLE), str(self._file), role, str(os.getpid()), str(clock),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )  # fmt: skip
+        self._running[name] = program
         assert program.stdout is not None
         async with asyncio.timeout(60):
-            assert await program.stdout.readline() == b"ready\n"
+            said = await program.stdout.readline()
+        assert said == b"ready\n", f"{name} did not start: {self.log(name).read_text()[-2000:]}"
 
-    async def kill(self, role: str, number: int = signal.SIGKILL) -> int:
-        """Signal a role and wait for its end; the exit code."""
-        program = self._running.pop(role)
+    def pid(self, name: str) -> int:
+        """The process id of what runs by this name."""
+        return self._running[name].pid
+
+    def ended(self) -> dict[str, str]:
+        """The processes that have ended though nobody killed them: how, and their last words."""
+        return {
+            name: f"{program.returncode}: {self.log(name).read_text()[-3000:]}"
+            for name, program in self._running.items()
+            if program.returncode is not None
+        }
+
+    def log(self, name: str) -> Path:
+        """Where the process of this name logs."""
+        return self.settings.data_dir / f"{name}.log"
+
+    async def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signal a process and wait for its end; the exit code."""
+        program = self._running.pop(name)
         with contextlib.suppress(ProcessLookupError):
             program.send_signal(number)
         async with asyncio.timeout(60):
@@ -209,8 +232,8 @@ class Processes:
 
     async def stop(self) -> None:
         """End everything."""
-        for role in list(self._running):
-            await self.kill(role)
+        for name in list(self._running):
+            await self.kill(name)
 
 
 @pytest.fixture(params=["postgres", "kafka"])

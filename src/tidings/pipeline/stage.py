@@ -29,6 +29,8 @@ NO_ROOM = 0.05
 """Seconds until a stage that can take nothing now is asked again."""
 PAUSE_AFTER_FAILURE = 0.5
 LONGEST_PAUSE = 10.0
+LONGEST_KEEPING = 2.0
+"""Seconds between two tries to hand in what came of a batch."""
 _log = structlog.get_logger("tidings.stage")
 
 
@@ -80,9 +82,11 @@ class Reader(Generic[T]):
         self._clock = clock
         self._meter = meter
         self._turns = asyncio.Semaphore(reading.in_flight)
+        self._stopping: asyncio.Event | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set, then finish what is under way."""
+        self._stopping = stopping
         async with asyncio.TaskGroup() as group:
             for _ in range(max(self._reading.in_flight, self._reading.most_in_flight)):
                 group.create_task(self._loop(stopping))
@@ -189,6 +193,25 @@ class Reader(Generic[T]):
         return outputs
 
     async def _finish(self, claim: Claim, outputs: Sequence[Item]) -> None:
+        """End the claim.
+
+        What came of work with effects outside is known here alone. It is kept, and handed in when the queue is back.
+        """
+        pause = 0.0
+        while True:
+            try:
+                await self._end(claim, outputs)
+                return
+            except Unavailable as error:
+                if self._reading.lease is None or self._stopping is None or self._stopping.is_set():
+                    raise
+                self._meter.failure(self._reading.stage, self._reading.topic, "unavailable")
+                if not pause:
+                    _log.warning("keeping what came of a batch", stage=self._reading.stage, why=str(error))
+            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
+            await self._clock.sleep(pause)
+
+    async def _end(self, claim: Claim, outputs: Sequence[Item]) -> None:
         try:
             await claim.done(outputs)
         except Unavailable:

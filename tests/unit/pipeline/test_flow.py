@@ -19,6 +19,7 @@ from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, Send
 from tidings.model.template import Variable
 from tidings.model.user import Category, Preferences, QuietHours, Retries
 from tidings.model.vocabulary import Channel, Priority, State
+from tidings.pipeline import deliver
 from tidings.ports.queue import Item
 
 EVERYWHERE = {
@@ -389,6 +390,24 @@ async def test_a_killed_workers_batch_is_uncertain_and_never_doubled(flow: Flow)
     seen = await flow.view(id)
     assert (seen.state, seen.reason) == (State.UNCERTAIN, "may_have_been_sent")
     assert not flow.provider(Channel.EMAIL).sent
+
+
+async def test_a_batch_that_broke_half_way_is_uncertain_for_the_same_worker_too(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver, "judge", broken)
+        with pytest.raises(ZeroDivisionError):
+            await flow.settle()
+    await flow.advance(61)
+    assert (await flow.view(id)).state is State.UNCERTAIN
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
 
 
 async def test_a_second_copy_of_an_attempt_is_dropped(flow: Flow) -> None:

@@ -41,6 +41,7 @@ class KafkaClaim:
         self._lane = lane
         self._producer = producer
         self._batch = batch
+        self._begun = False
 
     @property
     def items(self) -> Sequence[Received]:
@@ -50,6 +51,7 @@ class KafkaClaim:
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim. When a partition is lost while the outputs are put, they stay, and the items come again."""
         self._lane.end(self._batch)
+        self._begun = True
         try:
             await self._producer.put(outputs)
         except BaseException:
@@ -58,7 +60,9 @@ class KafkaClaim:
         self._lane.finish(self._batch, released)
 
     async def release(self) -> None:
-        """Give every item back, unbegun."""
+        """See Claim. Once `done` was tried, leased items count as begun: the lease brings them back, marked."""
+        if self._begun and self._batch.lease is not None:
+            raise Unavailable("the batch was begun; it comes back when its lease ends")
         self._lane.end(self._batch)
         self._lane.give_back(self._batch)
 

@@ -1,0 +1,288 @@
+"""The judge of a run with faults: what the client was told, what arrived, and what the system says, held together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from support import eventually
+from support_load import DOUBLES, NEWS, USERS, Asked, Ledger
+from support_nemesis import Happened
+from support_system import RESTING, System
+
+IN_FLIGHT = ("pending", "deferred", "sending")
+_REACHED = {"sent", "delivered"}
+LATEST_RECORD = 15.0
+"""Seconds that the judge waits for the record of something accepted while all else rests."""
+_SHOWN, _TOLD = 3, 1500
+"""Cases of a kind that a report tells, and characters of each."""
+
+
+class Arrived(Struct, frozen=True):
+    """One thing that a vendor, or an inbox, has. `at` in milliseconds since the epoch.
+
+    `by_worker`: the instant is what a worker's clock said, which may be wrong.
+    """
+
+    delivery: str
+    at: int
+    by_worker: bool = False
+
+
+class Verdict(Struct):
+    """What came of a run. `wrong` is what must not be, by kind; all other figures are for people."""
+
+    accepted: int = 0
+    unanswered: int = 0
+    refusals: dict[str, int] = {}
+    arrived: int = 0
+    states: dict[str, int] = {}
+    lost: int = 0
+    doubled: int = 0
+    doubled_uncertain: int = 0
+    doubled_allowed: int = 0
+    earliest: float = 0.0
+    gap_accepting: float = 0.0
+    gap_arriving: float = 0.0
+    gaps: list[tuple[float, str, float, float, float]] = []
+    wrong: dict[str, list[str]] = {}
+
+    def blame(self, kind: str, case: object) -> None:
+        """Say that something is as it must not be."""
+        self.wrong.setdefault(kind, []).append(str(case)[:_TOLD])
+
+    def lines(self) -> list[str]:
+        """The report, for people."""
+        count = {kind: len(cases) for kind, cases in self.wrong.items()}
+        told = [
+            f"accepted {self.accepted}, unanswered {self.unanswered} (refusals: {_listed(self.refusals)})",
+            f"arrived {self.arrived}, states: {_listed(self.states)}",
+            f"lost {self.lost}, doubled {self.doubled}",
+            f"doubled and marked uncertain {self.doubled_uncertain}, where it is allowed {self.doubled_allowed}",
+            f"sent before its time by {self.earliest:.1f} s at most",
+            f"longest time without a 202: {self.gap_accepting:.1f} s, without an arrival: {self.gap_arriving:.1f} s",
+            f"{'at':>7} {'fault':<20} {'lasted':>7} {'no 202':>7} {'none arrived':>13}",
+        ]
+        told += [
+            f"{at:7.1f} {name:<20} {took:7.1f} {accepting:7.1f} {arriving:13.1f}"
+            for at, name, took, accepting, arriving in self.gaps
+        ]
+        told.append(f"WRONG: {_listed(count)}" if count else "nothing is wrong")
+        told += [f"  {kind}: {case}" for kind, cases in self.wrong.items() for case in cases[:_SHOWN]]
+        return told
+
+
+class Judge:
+    """Compares the three sources. `lease` is how long a batch may be under way, in seconds."""
+
+    def __init__(self, system: System, ledger: Ledger, happened: Sequence[Happened], lease: float) -> None:
+        self._system = system
+        self._ledger = ledger
+        self._happened = sorted(happened, key=lambda fault: fault.began)
+        self._lease = round(lease * 1000)
+        self.verdict = Verdict()
+
+    async def judge(self, started: int, ended: int) -> Verdict:
+        """The verdict on a run whose load lasted from `started` to `ended`, when everything rests."""
+        verdict, ledger = self.verdict, self._ledger
+        history = {seen["id"]: seen async for seen in everything(self._system)}
+        arrivals = await self._arrivals()
+        verdict.accepted, verdict.refusals = len(ledger.accepted), ledger.refused
+        verdict.unanswered = len(ledger.asked) - verdict.accepted
+        verdict.arrived = sum(map(len, arrivals.values()))
+        self._promises(history)
+        known = Counter[str]()
+        for seen in history.values():
+            asked = self._asked(seen)
+            for delivery in seen["deliveries"]:
+                known[delivery["state"]] += 1
+                self._delivery(asked, seen, delivery, arrivals.pop(delivery["id"], []))
+        verdict.states = dict(known)
+        for delivery in arrivals:
+            verdict.blame("arrived, of nothing that is known", delivery)
+        self._gaps(started, ended)
+        return verdict
+
+    def _promises(self, history: dict[str, Any]) -> None:
+        """What was accepted is there, and what was asked for once is there once."""
+        for asked in self._ledger.accepted:
+            seen = history.get(asked.id)
+            if seen is None:
+                self.verdict.lost += 1
+                self.verdict.blame("accepted, and not known", asked)
+            elif self._asked(seen) is not asked:
+                self.verdict.blame("accepted under an id of something else", asked)
+        for number, count in Counter(seen["metadata"]["number"] for seen in history.values()).items():
+            if count > 1:
+                self.verdict.blame("asked for once, accepted more than once", self._ledger.asked[number])
+
+    def _asked(self, seen: dict[str, Any]) -> Asked:
+        number: int = seen["metadata"]["number"]
+        return self._ledger.asked[number]
+
+    def _delivery(self, asked: Asked, seen: dict[str, Any], delivery: dict[str, Any], arrived: list[Arrived]) -> None:
+        verdict, state, copies = self.verdict, delivery["state"], len(arrived)
+        doubtful = any(
+            entry["delivery"] == delivery["id"] and entry["state"] == "uncertain" for entry in seen["timeline"]
+        )
+        if state not in RESTING:
+            verdict.blame("does not rest", seen)
+        if state in _REACHED and not copies:
+            verdict.lost += 1
+            verdict.blame("said to be sent, never arrived", seen)
+        if copies and state not in {*_REACHED, "uncertain"} and not doubtful and asked.category != DOUBLES:
+            verdict.blame(f"arrived, said to be {state}", seen)
+        if copies > 1:
+            if asked.category == DOUBLES:
+                verdict.doubled_allowed += copies - 1
+            elif doubtful:
+                verdict.doubled_uncertain += copies - 1
+            else:
+                verdict.doubled += copies - 1
+                verdict.blame("doubled", (seen, arrived))
+        for one in arrived:
+            self._wishes(asked, one, seen)
+
+    def _wishes(self, asked: Asked, arrived: Arrived, seen: dict[str, Any]) -> None:
+        """Not too early, not after it was called back, not against the user's wish."""
+        doubt = self._clocks_wrong() if arrived.by_worker else 0
+        if asked.send_at is not None:
+            early = asked.send_at - arrived.at
+            if not arrived.by_worker:
+                self.verdict.earliest = max(self.verdict.earliest, early / 1000)
+            if early > self._clocks_ahead() + doubt:
+                self.verdict.blame("sent before its time", (early, seen))
+        opted_out = self._ledger.opted_out.get(asked.user or "") if asked.category == NEWS else None
+        for why, told in (("cancelled", asked.cancelled), ("opted out", opted_out)):
+            if told is not None and arrived.at > told + self._under_way(told, arrived.at) + doubt:
+                self.verdict.blame(f"sent though {why} before", (arrived.at - told, seen))
+
+    def _under_way(self, since: int, until: int) -> int:
+        """How long what was checked at `since` may take to go out: as long as its batch has, and what stood still."""
+        still = sum(
+            max(0, min(fault.ended, until) - max(fault.began, since)) for fault in self._happened if fault.frozen
+        )
+        return self._lease + still
+
+    def _clocks_ahead(self) -> int:
+        """Milliseconds by which some clock was ahead: it sends so much too early, and is right by what it knows."""
+        return round(max([0.0, *(fault.shift for fault in self._happened)]) * 1000)
+
+    def _clocks_wrong(self) -> int:
+        """Milliseconds by which some clock was wrong."""
+        return round(max([0.0, *(abs(fault.shift) for fault in self._happened)]) * 1000)
+
+    async def _arrivals(self) -> dict[str, list[Arrived]]:
+        """What arrived, by delivery."""
+        found: dict[str, list[Arrived]] = {}
+        log = self._system.settings.data_dir / "sandbox" / "arrivals.jsonl"
+        for line in (await asyncio.to_thread(log.read_text)).splitlines():
+            arrival = json.loads(line)
+            # The viewer is shown in-app items and may miss some, or see some twice: the inbox itself is asked.
+            if arrival["status"] != "refused" and arrival["channel"] != "inapp":
+                found.setdefault(arrival["delivery"], []).append(Arrived(arrival["delivery"], arrival["at"]))
+        for number in range(USERS):
+            async for item in pages(self._system, f"/v1/users/user-{number}/inbox?limit=200", "items"):
+                at = datetime.fromisoformat(item["created_at"])
+                found.setdefault(item["id"], []).append(
+                    Arrived(item["id"], round(at.timestamp() * 1000), by_worker=True)
+                )
+        self._instants = sorted(one.at for arrivals in found.values() for one in arrivals if not one.by_worker)
+        return found
+
+    def _gaps(self, started: int, ended: int) -> None:
+        verdict = self.verdict
+        answers = _within([*sorted(self._ledger.answers)], started, ended)
+        arrivals = _within(self._instants, started, ended)
+        verdict.gap_accepting = _longest(answers, started, ended)
+        verdict.gap_arriving = _longest(arrivals, started, ended)
+        verdict.gaps = [
+            (
+                (fault.began - started) / 1000,
+                fault.name,
+                (fault.ended - fault.began) / 1000,
+                _longest(answers, fault.began, fault.ended),
+                _longest(arrivals, fault.began, fault.ended),
+            )
+            for fault in self._happened
+        ]
+
+
+def _within(instants: Sequence[int], started: int, ended: int) -> list[int]:
+    return [started, *(instant for instant in instants if started < instant < ended), ended]
+
+
+def _longest(instants: Sequence[int], began: int, ended: int) -> float:
+    """The longest pause, in seconds, that touches the span."""
+    pauses = ((after - before) / 1000 for before, after in pairwise(instants) if after > began and before <= ended)
+    return max(pauses, default=0.0)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+async def everything(system: System) -> AsyncIterator[dict[str, Any]]:
+    """Every notification of the tenant."""
+    async for seen in pages(system, "/v1/notifications?limit=200", "notifications"):
+        yield seen
+
+
+async def pages(system: System, path: str, name: str) -> AsyncIterator[dict[str, Any]]:
+    """What is listed at `path`, page by page."""
+    cursor = ""
+    while True:
+        reply = await system.call("GET", path + cursor)
+        assert reply.status == 200, reply
+        for one in reply.json[name]:
+            yield one
+        if reply.json["next"] is None:
+            return
+        cursor = f"&cursor={reply.json['next']}"
+
+
+async def settled(system: System, ledger: Ledger, timeout: float) -> None:
+    """Return when nothing is under way any more and everything that was accepted is known; or when that takes too long.
+
+    What does not rest then, or is not known, is for the judge to say.
+    """
+    with suppress(AssertionError):
+        await eventually(lambda: _rests(system), timeout, every=0.5)
+    known = {seen["id"] async for seen in everything(system)}
+    for asked in ledger.accepted:
+        if asked.id not in known:
+            with suppress(AssertionError):
+                await eventually(partial(_is_known, system, asked.id), LATEST_RECORD, every=0.5)
+    with suppress(AssertionError):
+        await eventually(lambda: _rests(system), timeout, every=0.5)
+
+
+async def _rests(system: System) -> bool:
+    for state in IN_FLIGHT:
+        reply = await system.call("GET", f"/v1/notifications?state={state}&limit=1")
+        assert reply.status == 200, reply
+        assert not reply.json["notifications"], reply.json["notifications"]
+    return True
+
+
+async def _is_known(system: System, id: str) -> bool:
+    return (await system.call("GET", f"/v1/notifications/{id}")).status == 200
+
+
+def write(path: Path, reports: dict[str, Verdict]) -> None:
+    """The reports as JSON."""
+    told = {
+        name: {field: getattr(verdict, field) for field in verdict.__struct_fields__}
+        for name, verdict in reports.items()
+    }
+    path.write_text(json.dumps(told, indent=2))
