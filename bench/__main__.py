@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import kafka, report, rows
+from bench import kafka, overload, report, rows
 from bench.measure import Bench, System, Vendor
 from bench.peer.system import Peer
 from bench.postgres import Postgres
@@ -32,7 +32,7 @@ SYSTEMS = ("tidings", "tidings+kafka", "peer")
 def main(arguments: Sequence[str]) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="CPU, rates and latencies, with a peer.")
-    parser.add_argument("--quick", action="store_true", help="one short round (2 minutes; the figures are rough)")
+    parser.add_argument("--quick", action="store_true", help="one short round (4 minutes; the figures are rough)")
     parser.add_argument("--rounds", type=int, help="how many rounds")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--vendor-delay", type=float, default=0.0, metavar="MS", help="the vendors answer after MS")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
     folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
     try:
-        run(folder, systems, sizes, chosen.vendor_delay)
+        run(folder, systems, sizes, chosen.vendor_delay, quick=chosen.quick)
     finally:
         if chosen.keep:
             print(f"the logs are in {folder}")
@@ -58,9 +58,10 @@ def main(arguments: Sequence[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: float) -> None:
+def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: float, *, quick: bool) -> None:
     """Measure in `folder`, print the table and write the JSON file."""
     table, started = rows.Table(), time.time()
+    overloads: list[overload.Overload] = []
     with ExitStack() as stack:
         vendor = Vendor(folder, vendor_delay)
         stack.callback(vendor.stop)
@@ -82,9 +83,17 @@ def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: f
                     errand, servers = errands[name]
                     for row, figure in rows.queue_alone(errand, servers):
                         table.add(row, name, figure)
+                if isinstance(system := running[name], Tidings) and system.kafka is None:
+                    trial = overload.Trial(folder, system, vendor)
+                    for batch in (overload.BATCH, 0):
+                        _say(f"round {number + 1} of {sizes.rounds}: {name}, overload, {batch or 1} in each request")
+                        overloads.append(trial.measure(batch, overload.QUICK if quick else overload.FULL))
     medians = table.medians()
     print(report.table(medians, facts))
-    print(f"written to {report.write(RESULTS, facts, medians, table.figures, time.time() - started)}")
+    if overloads:
+        print(overload.table(overloads))
+    path = report.write(RESULTS, facts, medians, table.figures, overloads, time.time() - started)
+    print(f"written to {path}")
 
 
 def _start(name: str, folder: Path, vendor_port: int, stack: ExitStack) -> System:

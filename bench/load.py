@@ -26,8 +26,9 @@ class Load(Struct, frozen=True, kw_only=True):
     """What to send.
 
     `item` is the JSON of one notification with `@user@` and `@index@` in it; `batch` of them (0: one, unwrapped) go
-    between `prefix` and `suffix`. Indices run from `first`. `rate` is notifications a second. With `instants`, the wall
-    clock (ns) at which each index was due is written to that file.
+    between `prefix` and `suffix`. Indices run from `first`. `turns` are words for `@turn@` in `item`, one request after
+    the other. `rate` is notifications a second. The file `instants` gets when each index was due (closed: sent), in
+    nanoseconds of the wall clock; the file `statuses` each answer's status; both as int64.
     """
 
     port: int
@@ -44,6 +45,8 @@ class Load(Struct, frozen=True, kw_only=True):
     connections: int = 32
     rate: float = 0.0
     instants: str = ""
+    turns: list[str] = []
+    statuses: str = ""
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
@@ -73,14 +76,16 @@ class _Connection(asyncio.Protocol):
         self._run = run
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
+        self._number = 0
         self._started = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not subclasses
         self._run.free(self)
 
-    def send(self, request: bytes, started: int) -> None:
+    def send(self, number: int, request: bytes, started: int) -> None:
         assert self._transport is not None
+        self._number = number
         self._started = started
         self._transport.write(request)
 
@@ -91,7 +96,7 @@ class _Connection(asyncio.Protocol):
             self._run.fail(error)
             return
         if answer is not None:
-            self._run.answered(time.time_ns() - self._started, *answer)
+            self._run.answered(self._number, time.time_ns() - self._started, *answer)
             self._run.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -110,8 +115,9 @@ class _Run:
         self.first_refusal = ""
         self.latencies = array("d")
         self.due = array("q")
+        self.statuses = array("q", bytes(8 * self.total))
         self._idle: deque[_Connection] = deque()
-        self._backlog: deque[tuple[bytes, int]] = deque()
+        self._backlog: deque[tuple[int, bytes, int]] = deque()
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fields = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
         self._head = f"POST {load.path} HTTP/1.1\r\nhost: {load.host}\r\ncontent-type: application/json\r\n{fields}"
@@ -119,8 +125,9 @@ class _Run:
     def request(self, number: int) -> bytes:
         load = self.load
         first = load.first + number * self._per_request
+        item = load.item.replace("@turn@", load.turns[number % len(load.turns)]) if load.turns else load.item
         items = ",".join(
-            load.item.replace("@user@", user_of(index, load.users)).replace("@index@", str(index))
+            item.replace("@user@", user_of(index, load.users)).replace("@index@", str(index))
             for index in range(first, first + self._per_request)
         )
         body = f"{load.prefix}{items}{load.suffix}".encode()
@@ -133,16 +140,20 @@ class _Run:
             self._idle.append(connection)
         else:
             self.sent += 1
-            connection.send(self.request(self.sent - 1), time.time_ns())
+            now = time.time_ns()
+            self.due.extend([now] * self._per_request)
+            connection.send(self.sent - 1, self.request(self.sent - 1), now)
 
-    def offer(self, request: bytes, due: int) -> None:
+    def offer(self, number: int, due: int) -> None:
+        request = self.request(number)
         if self._idle:
-            self._idle.popleft().send(request, due)
+            self._idle.popleft().send(number, request, due)
         else:
-            self._backlog.append((request, due))
+            self._backlog.append((number, request, due))
 
-    def answered(self, nanoseconds: int, status: int, body: bytes) -> None:
+    def answered(self, number: int, nanoseconds: int, status: int, body: bytes) -> None:
         self.latencies.append(nanoseconds / 1e6)
+        self.statuses[number] = status
         if not 200 <= status < 300:
             self.refused += 1
             self.first_refusal = self.first_refusal or f"{status} {body[:500].decode(errors='replace')}"
@@ -165,12 +176,12 @@ async def _pace(run: _Run) -> None:
             await asyncio.sleep(wait / 1e9)
             continue
         run.due.extend([due] * (run.load.batch or 1))
-        run.offer(run.request(run.sent), due)
+        run.offer(run.sent, due)
         run.sent += 1
 
 
-async def drive(load: Load) -> tuple[Loaded, array[int]]:
-    """Send it all and return when the last answer came; what came of it, and (open loop) when each index was due.
+async def drive(load: Load) -> tuple[Loaded, dict[str, array[int]]]:
+    """Send it all and return when the last answer came; what came of it, and what belongs into the files.
 
     Raises:
         BadAnswer: the server closed a connection or answered something that is not HTTP/1.1.
@@ -198,12 +209,13 @@ async def drive(load: Load) -> tuple[Loaded, array[int]]:
         p999=percentile(ordered, 0.999),
         first_refusal=run.first_refusal,
     )
-    return loaded, run.due
+    return loaded, {load.instants: run.due, load.statuses: run.statuses}
 
 
 if __name__ == "__main__":
     wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    outcome, due = uvloop.run(drive(wanted))
-    if wanted.instants:
-        Path(wanted.instants).write_bytes(due.tobytes())
+    outcome, files = uvloop.run(drive(wanted))
+    for file, values in files.items():
+        if file:
+            Path(file).write_bytes(values.tobytes())
     sys.stdout.buffer.write(msgspec.json.encode(outcome))

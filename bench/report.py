@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from bench.measure import Figure
+from bench.overload import Overload
 
 Medians = Mapping[str, Mapping[str, Figure]]
 _PEER = "peer"
@@ -49,6 +50,7 @@ def write(
     facts: Mapping[str, str],
     medians: Medians,
     rounds: Mapping[str, Mapping[str, list[Figure]]],
+    overloads: Sequence[Overload],
     seconds: float,
 ) -> Path:
     """Everything, also each round by itself; the file's path."""
@@ -56,5 +58,6 @@ def write(
     at = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     path = folder / f"{at}.json"
     content = {"at": at, "seconds": round(seconds, 1), "facts": facts, "medians": medians, "rounds": rounds}
+    content["overload"] = overloads
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     return path

@@ -22,6 +22,8 @@ from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, State
 
 TENANT = "bench"
+WITHOUT_BOUND = 100_000_000
+"""A backlog that is never reached: rows that pile one up must not be turned away."""
 
 
 class Tidings:
@@ -43,7 +45,8 @@ class Tidings:
         asyncio.run(migrate(self.dsn))
         self._key = asyncio.run(_prepare(self.dsn))
         self._settings = folder / "tidings.toml"
-        self._settings.write_text(self._toml(vendor_port), encoding="utf-8")
+        self._vendor_port = vendor_port
+        self._allow(WITHOUT_BOUND)
         self._workers: Process | None = None
         self._api = self._run("api")
         self._api.await_port(self.port)
@@ -72,6 +75,13 @@ class Tidings:
             self._workers.stop(30)
             self._workers = None
 
+    def restart_api(self, backlog: int) -> None:
+        """Start the API anew; it turns notifications away from this backlog on."""
+        self._api.stop(30)
+        self._allow(backlog)
+        self._api = self._run("api")
+        self._api.await_port(self.port)
+
     def recorded(self) -> int:
         """How many deliveries rest as sent."""
         return asyncio.run(_sent(self.dsn))
@@ -85,12 +95,16 @@ class Tidings:
         command = python("tidings.cli", "run", "--role", role, "--settings", str(self._settings))
         return Process(command, self._folder / f"{role}.log")
 
-    def _toml(self, vendor_port: int) -> str:
-        vendor = f"http://127.0.0.1:{vendor_port}"
+    def _allow(self, backlog: int) -> None:
+        self._settings.write_text(self._toml(backlog), encoding="utf-8")
+
+    def _toml(self, backlog: int) -> str:
+        vendor = f"http://127.0.0.1:{self._vendor_port}"
         sections: dict[str, dict[str, object]] = {
             "http": {"port": self.port},
             "database": {"dsn": self.dsn},
             "sandbox": {"port": free_port(), "smtp_port": free_port()},
+            "overload": {"backlog": backlog},
             "channels": {"sms": ["twilio"], "email": ["sendgrid"]},
             "providers.twilio": {
                 "account_sid": "AC" + "0" * 32,

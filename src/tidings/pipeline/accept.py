@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, State
+from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
@@ -33,6 +34,9 @@ from tidings.ports.store import History
 
 RESERVATION_LEASE = 30.0
 """Seconds after which a reservation without an answer counts as abandoned by a process that died."""
+
+_BITS = 16
+_LANES = {topics.requests(lane): lane for lane in Priority}
 
 IN_FLIGHT = 1.0
 """Seconds after which the first request has probably been answered."""
@@ -95,9 +99,11 @@ class Accept:
         rules: AdmissionRules,
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
     ) -> None:
-        commits = GroupCommit(queue)
-        self._put = commits.put
-        self._admission = Admission(queue, commits, clock, rules)
+        # Two, so that critical never waits for what bulk has to store.
+        self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
+        self._admission = Admission(
+            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS)
+        )
         self._composer = Composer(renderer, randomness)
         self._idempotency = idempotency
         self._history = history
@@ -115,9 +121,12 @@ class Accept:
         """
 
         async def read(ids: _Ids, now: int) -> list[_Result]:
-            return [await self._notification(tenant, requests.decode_one(body), len(body), now, partial(ids, 0))]
+            request = requests.decode_one(body)
+            self._admission.admit(request.priority)
+            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0))]
 
         if idempotency_key is not None:
+            self._turn_away(lambda: [body])
             return await self._once(tenant, idempotency_key, fingerprint(body, _SINGLE), read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
@@ -137,9 +146,11 @@ class Accept:
             raws = requests.decode_batch(body)
             if admit is not None:
                 await admit(len(raws))
-            return [await self._item(tenant, raw, now, ids, index) for index, raw in enumerate(raws)]
+            let_in: set[Priority] = set()
+            return [await self._item(tenant, raw, now, partial(ids, at), at, let_in) for at, raw in enumerate(raws)]
 
         if idempotency_key is not None:
+            self._turn_away(lambda: requests.decode_batch(body))
             return await self._once(tenant, idempotency_key, fingerprint(body, _BATCH), read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
@@ -162,7 +173,7 @@ class Accept:
         if received:
             now = self._clock.now()
             facts = [_outcome(receipt, provider, channel, now) for receipt in received]
-            await self._put([Item(topics.OUTCOMES, facts[0].tenant, encode_outcomes(facts))])
+            await self._others.put([Item(topics.OUTCOMES, facts[0].tenant, encode_outcomes(facts))])
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:
@@ -172,19 +183,36 @@ class Accept:
     def _fresh_id(self, _number: int, bucket: int) -> UUID:
         return self._composer.fresh_id(self._clock.now(), bucket)
 
-    async def _item(self, tenant: str, raw: msgspec.Raw, now: int, ids: _Ids, index: int) -> _Result:
-        """One item of a batch, or what is wrong with it."""
+    def _turn_away(self, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
+        """While lanes are turned away, do it before a key is reserved for nothing. Raises Overloaded."""
+        if self._admission.is_open():
+            return
+        with suppress(Invalid):  # whoever reads it next says what is wrong
+            for raw in read():
+                self._admission.admit(requests.decode_one(raw).priority)
+
+    async def _put(self, items: Sequence[Item]) -> None:
+        """Return when they are durable, all of them or none. Raises Unavailable."""
+        waiting = dict.fromkeys(Priority, 0)
+        for item in items:
+            waiting[_LANES[item.topic]] += 1
+        for lane, number in waiting.items():
+            self._admission.count(lane, number)
+        commits = self._critical if waiting[Priority.CRITICAL] == len(items) else self._others
+        await commits.put(items)
+
+    async def _item(
+        self, tenant: str, raw: msgspec.Raw, now: int, identify: Identify, index: int, let_in: set[Priority]
+    ) -> _Result:
+        """One item of a batch, or what is wrong with it. `let_in`: the lanes that were let in for this batch."""
         try:
             request = requests.decode_one(raw)
-            return await self._notification(tenant, request, len(bytes(raw)), now, partial(ids, index))
+            if request.priority not in let_in:
+                self._admission.admit(request.priority)
+                let_in.add(request.priority)
+            return await self._composer.compose(tenant, request, len(bytes(raw)), now, identify)
         except Invalid as problem:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
-
-    async def _notification(
-        self, tenant: str, request: requests.NotificationRequest, size: int, now: int, identify: Identify
-    ) -> Notification:
-        self._admission.admit(request.priority)
-        return await self._composer.compose(tenant, request, size, now, identify)
 
     async def _once(
         self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids, int], Awaitable[list[_Result]]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable
 
 import structlog
 
@@ -17,41 +18,84 @@ from tidings.ports.queue import Queue
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the queues."""
+SOONEST, LATEST = 4.0, 10.0
+"""Seconds after which those who are turned away are asked to come again; spread, so that they do not come together."""
 _IDLE_AFTER = 5_000
-_RETRY_AFTER = 5.0
 _log = structlog.get_logger("tidings.admission")
 
 
 class Admission:
-    """Lets notifications in, or raises Overloaded."""
+    """Lets notifications in, or raises Overloaded.
 
-    def __init__(self, queue: Queue, commits: GroupCommit, clock: Clock, rules: AdmissionRules) -> None:
+    `critical` and `others` are where they wait for their commit. `randomness` gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        critical: GroupCommit,
+        others: GroupCommit,
+        clock: Clock,
+        rules: AdmissionRules,
+        randomness: Callable[[], float],
+    ) -> None:
         self._queue = queue
-        self._commits = commits
+        self._critical = critical
+        self._others = others
         self._clock = clock
         self._rules = rules
-        self._backlog: Mapping[Priority, int] = {}
+        self._randomness = randomness
+        self._backlog = dict.fromkeys(Priority, 0)
+        self._let_in = dict.fromkeys(Priority, 0)
         self._asked_at = -_IDLE_AFTER
+        self._turned_away: Counter[tuple[Priority, str]] = Counter()
 
     def admit(self, priority: Priority) -> None:
-        """Let a notification of this lane in. Raises Overloaded when there is too much to do already."""
+        """Let notifications of this lane in. Raises Overloaded when there is too much to do already."""
         self._asked_at = self._clock.elapsed()
-        commits = self._commits
-        why = refusal(priority, Load(commits.held, commits.lag, self._backlog), self._rules)
+        why = refusal(priority, self._load(), self._rules)
         if why is not None:
-            raise Overloaded(f"{why}; {priority.value} is turned away for now", _RETRY_AFTER)
+            self._turned_away[priority, why] += 1
+            retry_after = SOONEST + (LATEST - SOONEST) * self._randomness()
+            raise Overloaded(f"{why}; {priority.value} is turned away for now", retry_after)
+
+    def count(self, priority: Priority, number: int) -> None:
+        """So many of this lane were let in. They wait, as far as is known, until the next look at the queues."""
+        self._backlog[priority] += number
+        self._let_in[priority] += number
+
+    def is_open(self) -> bool:
+        """Whether everybody is let in: bulk is the first to be turned away."""
+        return refusal(Priority.BULK, self._load(), self._rules) is None
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Look at the queues for as long as requests come, until `stopping` is set: an idle process asks nothing."""
         while not stopping.is_set():
             if self._clock.elapsed() - self._asked_at < _IDLE_AFTER:
                 try:
-                    self._backlog = {priority: await self._depth(priority) for priority in Priority}
+                    await self._look()
                 except Unavailable as error:
                     _log.warning("the backlog is unknown", why=str(error))
+            self._tell()
             await self._clock.sleep(LOOK_EVERY)
 
+    def _load(self) -> Load:
+        critical, others = self._critical, self._others
+        return Load(critical.held + others.held, others.lag, self._backlog)
+
+    async def _look(self) -> None:
+        before = dict(self._let_in)
+        depths = {priority: await self._depth(priority) for priority in Priority}
+        self._backlog = {lane: depth + self._let_in[lane] - before[lane] for lane, depth in depths.items()}
+
+    def _tell(self) -> None:
+        """Log who was turned away since the last look: a line for each refusal would be a load of its own."""
+        for (lane, why), count in self._turned_away.items():
+            _log.warning("overloaded", lane=lane.value, turned_away=count, why=why, backlog=self._backlog)
+        self._turned_away.clear()
+
     async def _depth(self, priority: Priority) -> int:
+        # In the order in which items move: one that moves meanwhile counts twice rather than not at all.
         depth = await self._queue.depth(topics.requests(priority), topics.ROUTE)
         for channel in Channel:
             depth += await self._queue.depth(topics.deliveries(channel, priority), topics.DELIVER)

@@ -46,6 +46,8 @@ class GroupCommit:
     @property
     def lag(self) -> float:
         """Seconds for which the oldest that is not durable yet has waited."""
+        if not self.held:
+            return 0.0
         oldest = min((puts[0].since for puts in self._storing.values() if puts), default=None)
         if oldest is None:
             oldest = self._waiting[0].since if self._waiting else None
