@@ -70,7 +70,6 @@ class Reason(StrEnum):
     REPLAYED = "replayed"
     SWEPT = "swept"
     STUCK = "stuck"
-    REPEATED = "repeated"
 
 
 class QuietPolicy(StrEnum):

@@ -17,6 +17,7 @@ from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
 from tidings.model.user import Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.accept import RESERVATION_LEASE
+from tidings.pipeline.deliver import RECORDED_WITHIN
 from tidings.pipeline.stage import REPEATED, Reader
 from tidings.policy.idempotency import KEPT
 from tidings.ports.queue import Item
@@ -24,7 +25,7 @@ from tidings.wiring import readings
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
-LEASE = 60
+LEASE, RECORDED = 60, int(RECORDED_WITHIN) + 1
 
 
 class Slow(Recorder):
@@ -117,10 +118,11 @@ async def test_a_copy_without_an_original_is_sent_after_the_wait(flow: Flow) -> 
     assert claim is not None
     await claim.done([copy])
     await flow.settle()
-    assert (await flow.view(id)).deliveries[0].reason == "repeated"
+    seen = (await flow.view(id)).deliveries[0]
+    assert (seen.state, seen.reason) == (State.PENDING, "may_have_been_sent")
     await wait(flow, LEASE - 1)
     assert not flow.provider(Channel.SMS).sent
-    await wait(flow, 2)
+    await wait(flow, 1 + RECORDED)
     assert (await flow.view(id)).state is State.SENT
     await wait(flow, LEASE)
     assert len(flow.provider(Channel.SMS).sent) == 1
@@ -271,14 +273,33 @@ async def test_a_key_of_yesterday_accepts_anew(flow: Flow) -> None:
     assert await flow.accept("k", **body) != first
 
 
-async def test_a_refused_retry_of_an_abandoned_key_does_not_free_it(flow: Flow) -> None:
+async def test_a_retry_of_an_abandoned_key_is_judged_as_of_the_first_request(flow: Flow) -> None:
     await flow.user()
     soon = (flow.clock.now() + 10_000) // 1000
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS, "expires_at": f"{_rfc3339(soon)}"}
     await abandon(flow, "k", **body)
     await flow.clock.advance(RESERVATION_LEASE)
-    with pytest.raises(Invalid, match="expires_at"):
-        await flow.accept("k", **body)
+    id = await flow.accept("k", **body)
+    await flow.settle()
+    await wait(flow, 2 * LEASE)
+    assert (await flow.view(id)).state is State.EXPIRED
+    assert not flow.provider(Channel.SMS).sent
+
+
+async def test_a_refused_retry_of_an_abandoned_key_does_not_free_it(flow: Flow) -> None:
+    await flow.user()
+    await flow.template("hello", {"en": Content(sms=SmsContent("Hello"))})
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "template": "hello"}
+    await abandon(flow, "k", **body)
+    await flow.clock.advance(RESERVATION_LEASE)
+
+    async def unpublished(*_: object) -> None:
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow.renderer, "published", unpublished)
+        with pytest.raises(Invalid, match="no template"):
+            await flow.accept("k", **body)
     with pytest.raises(Conflict, match="another body"):
         await flow.accept("k", to={"user_id": "ada"}, content=SMS)
 
