@@ -133,6 +133,7 @@ def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Se
         "queue": queue,
         "sandbox": {"port": free_port(), "smtp_port": free_port()},
         "deliver": {"backoff_base": 0.2},
+        "stop": {"drain": 0},
         "telemetry": {"log_level": "warning"},
     }
     return Settings.model_validate(tree | more)

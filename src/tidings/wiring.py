@@ -10,16 +10,14 @@ import asyncio
 import gc
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from tidings.api.app import create_app
-from tidings.api.connections import Bounds
 from tidings.api.limits import Limiter
-from tidings.api.server import serve
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
@@ -30,7 +28,7 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
-from tidings.config import Http, Settings
+from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.accounting import MINUTE
 from tidings.model.errors import SettingsError
@@ -56,6 +54,7 @@ from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
+from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Routed, Switchboard
 from tidings.policy.idempotency import KEPT
 from tidings.ports.clock import Clock
@@ -69,13 +68,12 @@ from tidings.report.readiness import readiness
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.sandbox.server import serve as serve_sandbox
+from tidings.serving import Ready, run_api
 from tidings.telemetry import logs, metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates
 
 ROLES = frozenset({"api", "worker", "sandbox"})
-Ready = Callable[[Mapping[str, str]], None]
-"""Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
@@ -106,8 +104,10 @@ class Parts:
     randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
-async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
+async def run(settings: Settings, roles: frozenset[str], ready: Ready, listening: socket.socket | None = None) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
+
+    `listening` is the API's socket where somebody else holds it.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -133,7 +133,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
                     group.create_task(work(parts, stopping))
                     ready({"worker": ""})
                 if "api" in roles:
-                    group.create_task(serve_api(parts, stopping, ready))
+                    group.create_task(serve_api(parts, stopping, ready, listening))
         await stopping.wait()
 
 
@@ -173,10 +173,10 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
-    """The reading stages, each topic with its own loop, until `stopping` is set."""
+    """The reading stages, each topic in a loop, until `stopping` is set; what is under way then has the grace."""
     store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
-    async with asyncio.TaskGroup() as group:
+    async with finishing(stopping, parts.settings.stop.grace) as group:
         for reading in readings(parts):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
@@ -239,6 +239,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
                     topic=topics.deliveries(channel, priority),
                     decode=decode_delivery,
                     work=deliver,
+                    stop=deliver.stop,
                     max_items=DELIVER_BATCH,
                     room=deliver.room,
                     lease=settings.lease,
@@ -282,24 +283,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
-    """The HTTP API until `stopping` is set; requests under way are answered first."""
-    http = parts.settings.http
+async def serve_api(
+    parts: Parts, stopping: asyncio.Event, ready: Ready, listening: socket.socket | None = None
+) -> None:
+    """The HTTP API until `stopping` is set, on `listening` or on a socket of its own; requests are answered first."""
     accept = accepting(parts)
-    wired = services(parts, accept)
-    async with asyncio.TaskGroup() as group:
-        for part in (accept, wired.vitals):
-            group.create_task(part.watch(stopping))
-        await serve(create_app(wired), http.host, http.port, _bounds(http), stopping, lambda url: ready({"api": url}))
-
-
-def _bounds(http: Http) -> Bounds:
-    return Bounds(
-        max_connections=http.max_connections,
-        max_header_bytes=http.max_header_bytes,
-        header_timeout=http.header_timeout,
-        body_timeout=http.body_timeout,
-    )
+    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, listening)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -322,7 +311,7 @@ def accepting(parts: Parts) -> Accept:
     )
 
 
-def services(parts: Parts, accept: Accept) -> Services:
+def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     """What the API calls."""
     store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     return Services(
@@ -340,6 +329,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: readiness(store, parts.queue),
+        stopping=stopping.is_set,
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
         public_url=parts.settings.public_url,

@@ -1,0 +1,61 @@
+"""Listening sockets: opened here, or by whoever started this process.
+
+A socket that is held outside outlives the process: connections wait in its backlog until another one takes them, so
+neither a restart nor a crash refuses any.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from tidings.model.errors import SettingsError
+
+BACKLOG = 2048
+FIRST_PASSED = 3
+"""The first descriptor that is passed by the protocol of systemd's socket activation (sd_listen_fds(3))."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket: requests wait in its backlog until a server takes them. Raises SettingsError."""
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG, reuse_port=False
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"the API cannot listen on {host}:{port} ({error.strerror}); choose another port with --port (0: any)"
+        ) from error
+    # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number. Without
+    # it an answer's body waits up to 40 ms for the acknowledgement of its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """The listening TCP socket that this process was started with as `descriptor`. Raises SettingsError."""
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise SettingsError(f"the descriptor {descriptor} is no open socket ({error.strerror})") from error
+    if found.type != socket.SOCK_STREAM or found.family not in {socket.AF_INET, socket.AF_INET6}:
+        raise SettingsError(f"the descriptor {descriptor} is no TCP socket")
+    if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise SettingsError(f"the socket with the descriptor {descriptor} does not listen")
+    os.set_inheritable(descriptor, False)
+    return found
+
+
+def passed(environment: Mapping[str, str], pid: int) -> int | None:
+    """The descriptor that systemd (or who does as it does) passed to the process `pid`; None when it passed none.
+
+    Raises:
+        SettingsError: it passed several.
+    """
+    if environment.get("LISTEN_PID") != str(pid):
+        return None
+    count = environment.get("LISTEN_FDS", "0")
+    if count not in {"0", "1"}:
+        raise SettingsError(f"LISTEN_FDS is {count}: one socket is taken, for the API")
+    return FIRST_PASSED if count == "1" else None
