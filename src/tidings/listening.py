@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 
 from tidings.model.errors import SettingsError
 
 BACKLOG = 2048
-FIRST_PASSED = 3
-"""The first descriptor that is passed by the protocol of systemd's socket activation (sd_listen_fds(3))."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -45,17 +42,3 @@ def inherited(descriptor: int) -> socket.socket:
         raise SettingsError(f"the socket with the descriptor {descriptor} does not listen")
     os.set_inheritable(descriptor, False)
     return found
-
-
-def passed(environment: Mapping[str, str], pid: int) -> int | None:
-    """The descriptor that systemd (or who does as it does) passed to the process `pid`; None when it passed none.
-
-    Raises:
-        SettingsError: it passed several.
-    """
-    if environment.get("LISTEN_PID") != str(pid):
-        return None
-    count = environment.get("LISTEN_FDS", "0")
-    if count not in {"0", "1"}:
-        raise SettingsError(f"LISTEN_FDS is {count}: one socket is taken, for the API")
-    return FIRST_PASSED if count == "1" else None

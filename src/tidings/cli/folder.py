@@ -20,7 +20,9 @@ LEAST_FREE = 200 * 1024 * 1024
 class Running(Struct, frozen=True):
     """What runs on a data folder: the process of `up`, where its parts are found, and their processes by name.
 
-    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`.
+    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`. `restarts` counts the
+    restarts that have ended (None: a version that cannot restart), `restarting` is the role that is being replaced now,
+    and `failure` says why the last restart was given up.
     """
 
     pid: int
@@ -29,6 +31,9 @@ class Running(Struct, frozen=True):
     dsn: str
     children: dict[str, int] = {}
     real: tuple[str, ...] = ()
+    restarts: int | None = None
+    restarting: str = ""
+    failure: str = ""
 
 
 class DataFolder:
