@@ -36,9 +36,13 @@ def inherited(descriptor: int) -> socket.socket:
         found = socket.socket(fileno=descriptor)
     except OSError as error:
         raise SettingsError(f"the descriptor {descriptor} is no open socket ({error.strerror})") from error
+    why = ""
     if found.type != socket.SOCK_STREAM or found.family not in {socket.AF_INET, socket.AF_INET6}:
-        raise SettingsError(f"the descriptor {descriptor} is no TCP socket")
-    if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise SettingsError(f"the socket with the descriptor {descriptor} does not listen")
+        why = "is no TCP socket"
+    elif not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        why = "does not listen"
+    if why:
+        found.close()
+        raise SettingsError(f"the socket with the descriptor {descriptor} {why}")
     os.set_inheritable(descriptor, False)
     return found
