@@ -10,4 +10,5 @@ pytest_plugins = [
     "support_stores",
     "support_sandbox",
     "support_system",
+    "support_up",
 ]
