@@ -141,5 +141,3 @@ async def start(started: list[Up], folder: Path) -> Up:
     run = Up(folder)
     started.append(run)
     return await run.ready()
-
-
