@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,12 +98,22 @@ class Up:
 
     async def tidings(self, *arguments: str) -> str:
         """What another command prints that uses this one."""
-        command = [*TIDINGS, *arguments, "--data-dir", str(self.folder / "data")]
-        result = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, cwd=self.folder, env=environment(), check=False
-        )
+        result = await self._command(arguments)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
+
+    async def fails(self, *arguments: str) -> str:
+        """What another command says that cannot do what it is told."""
+        result = await self._command(arguments)
+        assert result.returncode in {1, 2}, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    async def _command(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        command = [*TIDINGS, *arguments, "--data-dir", str(self.folder / "data")]
+        return await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, cwd=self.folder, env=environment(), check=False
+        )
 
     async def paste(self) -> str:
         """Run the printed command in a shell, as a newcomer does; the id in its answer."""

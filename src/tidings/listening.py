@@ -9,20 +9,34 @@ from __future__ import annotations
 import os
 import socket
 
+from msgspec import Struct
+
 from tidings.model.errors import SettingsError
 
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: requests wait in its backlog until a server takes them. Raises SettingsError."""
+class Held(Struct, frozen=True):
+    """Listening sockets that somebody else holds: this process leaves them to those who share them, or come after."""
+
+    api: socket.socket | None = None
+    sandbox: tuple[socket.socket, socket.socket] | None = None
+    """Its HTTP and its SMTP."""
+
+
+def listen(host: str, port: int, what: str = "the API", option: str = "--port") -> socket.socket:
+    """A listening socket: requests wait in its backlog until a server takes them.
+
+    Raises:
+        SettingsError: there can be none; `what` would listen there, and `option` sets the port.
+    """
     try:
         listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG, reuse_port=False
         )
     except OSError as error:
         raise SettingsError(
-            f"the API cannot listen on {host}:{port} ({error.strerror}); choose another port with --port (0: any)"
+            f"{what} cannot listen on {host}:{port} ({error.strerror}); choose another port with {option} (0: any)"
         ) from error
     # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number. Without
     # it an answer's body waits up to 40 ms for the acknowledgement of its head.

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import random
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
 from tidings.config import Settings
+from tidings.listening import Held
 from tidings.model import topics
 from tidings.model.accounting import MINUTE
 from tidings.model.errors import SettingsError
@@ -73,6 +73,7 @@ from tidings.telemetry import logs, metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates
 
+NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
 
 ROUTE_BATCH = 500
@@ -104,10 +105,10 @@ class Parts:
     randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
-async def run(settings: Settings, roles: frozenset[str], ready: Ready, listening: socket.socket | None = None) -> None:
+async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
 
-    `listening` is the API's socket where somebody else holds it.
+    `held` are the sockets that somebody else holds.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -124,7 +125,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, listening
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         if "sandbox" in roles:
-            ready({"sandbox": await stack.enter_async_context(sandbox(settings))})
+            ready({"sandbox": await stack.enter_async_context(sandbox(settings, held))})
         if roles & {"api", "worker"}:
             parts = await stack.enter_async_context(open_parts(settings))
             async with asyncio.TaskGroup() as group:
@@ -133,7 +134,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, listening
                     group.create_task(work(parts, stopping))
                     ready({"worker": ""})
                 if "api" in roles:
-                    group.create_task(serve_api(parts, stopping, ready, listening))
+                    group.create_task(serve_api(parts, stopping, ready, held))
         await stopping.wait()
 
 
@@ -283,12 +284,10 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def serve_api(
-    parts: Parts, stopping: asyncio.Event, ready: Ready, listening: socket.socket | None = None
-) -> None:
-    """The HTTP API until `stopping` is set, on `listening` or on a socket of its own; requests are answered first."""
+async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: Held = NONE_HELD) -> None:
+    """The HTTP API until `stopping` is set, on the socket that is held or on one of its own; requests are answered."""
     accept = accepting(parts)
-    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, listening)
+    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, held.api)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -341,7 +340,7 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
 
 
 @asynccontextmanager
-async def sandbox(settings: Settings) -> AsyncIterator[str]:
+async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[str]:
     """The vendors' stand-in; its address."""
     place = settings.sandbox
     handle = await serve_sandbox(
@@ -351,6 +350,7 @@ async def sandbox(settings: Settings) -> AsyncIterator[str]:
         sandbox_credentials.load_or_create(settings.data_dir / "sandbox"),
         receipts_url=f"{settings.public_url}/v1/receipts",
         log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
+        held=held.sandbox,
     )
     try:
         yield handle.url

@@ -50,6 +50,10 @@ def taken(log: Path) -> Counter[str]:
     return Counter(arrival["delivery"] for arrival in arrivals if arrival["status"] != "refused")
 
 
+async def reached(log: Path, count: int) -> None:
+    await eventually(lambda: len(taken(log)) >= count, 60, every=0.05)
+
+
 @pytest.mark.timeout(300)
 async def test_a_busy_worker_is_stopped_and_started_again(
     tmp_path: Path, postgres_dsn: str, brokers: str | None
@@ -70,7 +74,7 @@ async def test_a_busy_worker_is_stopped_and_started_again(
             took = []
             for number in range(1, RESTARTS + 1):
                 goal = accepted * number // (RESTARTS + 2)
-                await eventually(lambda goal=goal: len(taken(log)) >= goal, 60, every=0.05)
+                await reached(log, goal)
                 asked = time.monotonic()
                 assert await processes.kill("worker", signal.SIGTERM) == 0
                 took.append(time.monotonic() - asked)

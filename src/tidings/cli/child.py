@@ -24,6 +24,8 @@ from tidings.cli.plain import CannotGoOn, say
 from tidings.config import Settings, without_settings
 
 READY = b"ready "
+OPTIONS = {"api": "--fd", "sandbox": "--sandbox-fds"}
+"""How each role is told of the sockets that are held for it."""
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 10.0
 _STEADY_AFTER = 30.0
@@ -116,8 +118,8 @@ class Child:
     """`tidings run --role <role>` (or `command`), started again whenever it ends.
 
     `changed` is called when it starts and is ready, `ended` with the number of each process that has ended.
-    `environment` is added to the one that it inherits. `listening` is a socket that this process holds for it: it
-    outlives each of the child's processes.
+    `environment` is added to the one that it inherits. `listening` are sockets that this process holds for it:
+    they outlive each of the child's processes.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Child:
         changed: Callable[[], None],
         command: Sequence[str] = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--role"),
         environment: Mapping[str, str] | None = None,
-        listening: socket.socket | None = None,
+        listening: Sequence[socket.socket] = (),
         ended: Callable[[int], None] = _unheard,
     ) -> None:
         self.role = role
@@ -136,9 +138,9 @@ class Child:
         self.ready = asyncio.Event()
         self._command = (*command, role)
         self._passed: tuple[int, ...] = ()
-        if listening is not None:
-            self._command += ("--fd", str(listening.fileno()))
-            self._passed = (listening.fileno(),)
+        if listening:
+            self._passed = tuple(one.fileno() for one in listening)
+            self._command += (OPTIONS.get(role, "--fd"), *map(str, self._passed))
         self._environment = environment or {}
         self._settings = settings.model_dump_json().encode() + b"\n"
         self._grace = settings.stop.kill_after
@@ -202,7 +204,10 @@ class Child:
             old = self._life
             if old is not None and not beside:
                 await self._end(old)
-            fresh = await self._start()
+            try:
+                fresh = await self._start()
+            except OSError as error:
+                raise CannotGoOn(f"no new process for the {self.role} can be started: {error}", 1) from error
             if not await fresh.is_ready(_READY_WITHIN):
                 await self._end(fresh)
                 goes_on = " The old one goes on." if beside else ""

@@ -15,7 +15,7 @@ SIGNAL = signal.SIGUSR1
 ORDER = ("worker", "api", "sandbox")
 """Who reads is replaced before who writes: the new version reads what the old one wrote."""
 _ALONE = frozenset({"sandbox"})
-"""What cannot run twice: it listens by itself, and remembers in its own memory what arrived."""
+"""What cannot run twice: it remembers in its own memory what arrived. Connections wait meanwhile."""
 
 
 class Restarts:

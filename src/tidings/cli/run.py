@@ -20,7 +20,7 @@ from tidings.cli.child import READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings, passed_socket
-from tidings.listening import inherited
+from tidings.listening import Held, inherited
 
 app = command_line()
 
@@ -34,6 +34,7 @@ def run(
         int | None,
         typer.Option(help="A listening TCP socket that this process inherits, for the API (or LISTEN_FDS=1)."),
     ] = None,
+    sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one process, by role.
@@ -46,7 +47,10 @@ def run(
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
         fd = passed_socket()
-    listening = None if fd is None else inherited(fd)
+    held = Held(
+        api=None if fd is None else inherited(fd),
+        sandbox=None if sandbox_fds is None else (inherited(sandbox_fds[0]), inherited(sandbox_fds[1])),
+    )
     if supervised:
         line = socket.socket(fileno=os.dup(0))
         reader = line.makefile("rb")
@@ -69,7 +73,7 @@ def run(
         def ready(addresses: Mapping[str, str]) -> None:
             say(_ready_line(addresses).decode())
 
-    uvloop.run(wiring.run(settings, roles, ready, listening))
+    uvloop.run(wiring.run(settings, roles, ready, held))
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated
@@ -80,8 +81,8 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
         folder.fresh_metrics()
         say(f"Tidings starts; its data is in {folder.path}")
         async with AsyncExitStack() as stack:
-            # Held here, so that connections wait while no API process is there to take them.
-            listening = stack.enter_context(listen(settings.http.host, settings.http.port))
+            # Held here, so that connections wait while no process is there to take them.
+            listening = {role: [stack.enter_context(one) for one in held] for role, held in _listen(settings)}
             dsn = settings.database.dsn
             if dsn is None:
                 dsn = await stack.enter_async_context(_postgres(folder))
@@ -104,7 +105,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
                     announce,
                     ended=partial(metrics.forget, folder.metrics),
                     environment=together,
-                    listening=listening if role == "api" else None,
+                    listening=listening.get(role, ()),
                 )
                 for role in roles
             ]
@@ -132,6 +133,15 @@ def _with_ports(settings: Settings) -> Settings:
     if sandbox.enabled:
         update["sandbox"] = sandbox.model_copy(update={"port": ports[1], "smtp_port": ports[2]})
     return settings.model_copy(update=update)
+
+
+def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
+    """The sockets of each role that listens. Raises SettingsError."""
+    http, sandbox = settings.http, settings.sandbox
+    yield "api", [listen(http.host, http.port)]
+    if sandbox.enabled:
+        viewer = listen(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port")
+        yield "sandbox", [viewer, listen(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port")]
 
 
 @asynccontextmanager

@@ -185,7 +185,7 @@ async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path:
 
 async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        one = child(tmp_path, TAKES_ONE, listening=listening)
+        one = child(tmp_path, TAKES_ONE, listening=[listening])
         address = listening.getsockname()
         async with kept(one):
             await asyncio.wait_for(one.ready.wait(), 10)
