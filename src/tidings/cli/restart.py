@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import Annotated
+
+import typer
 
 from tidings.backends.postgres.migrate import migrate
 from tidings.cli.folder import DataFolder, Running
@@ -19,7 +22,11 @@ _WITHIN = 600.0
 
 
 @app.command()
-def restart(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+def restart(
+    roles: Annotated[list[str] | None, typer.Argument(help="worker, api, sandbox; without any, all of them.")] = None,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
     """Replace the running processes one by one, without a failed request.
 
     After an upgrade, or for processes that misbehave: worker and API are
@@ -36,11 +43,18 @@ def restart(settings_file: SettingsFile = None, data_dir: DataDir = None) -> Non
             f"the `tidings up` that runs (process {running.pid}) is of a version that cannot restart: stop it with "
             "Ctrl-C, and start it again"
         )
+    wanted = roles or []
+    if unknown := set(wanted) - set(running.children):
+        raise CannotGoOn(f"{', '.join(sorted(unknown))} does not run here; {', '.join(sorted(running.children))} do")
     # What runs now suits the first half of the new schema; the second half has to wait until it is gone.
     with step("Schema, before"):
         asyncio.run(migrate(running.dsn, ("pre",)))
+    folder.ask_for(wanted)
     os.kill(running.pid, SIGNAL)
     _follow(folder, running.restarts + (1 if not running.restarting else 2))
+    if wanted:
+        say(f"Runs anew: {', '.join(wanted)}.")
+        return
     with step("Schema, after"):
         asyncio.run(migrate(running.dsn))
     say("Everything runs anew.")

@@ -19,10 +19,16 @@ _ALONE = frozenset({"sandbox"})
 
 
 class Restarts:
-    """Replaces the children whenever it is asked to. `changed` is called with each step."""
+    """Replaces the children whenever it is asked to.
 
-    def __init__(self, children: Sequence[Child], changed: Callable[[], None]) -> None:
+    `wanted` gives the roles that are to be replaced (none: all); `changed` is called with each step.
+    """
+
+    def __init__(
+        self, children: Sequence[Child], wanted: Callable[[], Sequence[str]], changed: Callable[[], None]
+    ) -> None:
         self._children = children
+        self._wanted = wanted
         self._changed = changed
         self._asked = asyncio.Event()
         self.ended = 0
@@ -40,8 +46,10 @@ class Restarts:
             self._asked.clear()
             say("\nRestarting, one by one:")
             self.failure = ""
+            wanted = self._wanted()
+            chosen = [child for child in self._children if not wanted or child.role in wanted]
             try:
-                for child in sorted(self._children, key=lambda child: ORDER.index(child.role)):
+                for child in sorted(chosen, key=lambda child: ORDER.index(child.role)):
                     self._tell(child.role)
                     with step(child.role):
                         await child.replace(beside=child.role not in _ALONE)
@@ -49,7 +57,7 @@ class Restarts:
                 self.failure = str(error)
                 say_error(f"the restart was given up: {error}")
             else:
-                say("Everything runs anew.")
+                say("Done.")
             self.ended += 1
             self._tell("")
 

@@ -94,7 +94,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             def announce() -> None:
                 folder.announce(_running(settings, children, dsn, restarts))
 
-            restarts = Restarts(children, announce)
+            restarts = Restarts(children, folder.asked_for, announce)
             asyncio.get_running_loop().add_signal_handler(SIGNAL, restarts.ask)
             together = {"PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
             children += [
