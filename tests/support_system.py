@@ -179,19 +179,24 @@ class Processes:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._file = settings.data_dir / "settings.json"
+        self.written = settings.model_dump_json()
+        self._file = settings.data_dir / f"{unique('settings')}.json"
         self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    def environment(self) -> Mapping[str, str]:
+        """What the processes get."""
+        return os.environ
 
     async def start(self, role: str) -> None:
         """Start a role and wait until it is ready."""
-        self._file.write_text(self.settings.model_dump_json())
+        self._file.write_text(self.written)
         code = (
             "import asyncio,sys,pathlib; from tidings.config import Settings; from tidings.wiring import run;"
             "s=Settings.model_validate_json(pathlib.Path(sys.argv[1]).read_text());"
             "asyncio.run(run(s, frozenset([sys.argv[2]]), lambda a: print('ready', flush=True)))"
         )
         program = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, str(self._file), role, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", code, str(self._file), role, stdout=asyncio.subprocess.PIPE, env=self.environment()
         )
         self._running[role] = program
         assert program.stdout is not None
