@@ -30,7 +30,6 @@ DEFAULT_FILE = "tidings.toml"
 API_URL = "TIDINGS_API_URL"
 API_KEY = "TIDINGS_API_KEY"
 _COMMAND_LINE = "the command line"
-_FIRST_PASSED = 3
 
 
 class _Section(BaseModel):
@@ -224,14 +223,8 @@ class CanarySettings(_Section):
 class StopSettings(_Section):
     """How a process ends that is told to (SIGTERM). Seconds."""
 
-    grace: float = Field(
-        default=20.0, ge=0, description="what is under way may take so long; then it is left to its lease"
-    )
-    drain: float = Field(
-        default=2.0,
-        ge=0,
-        description="how long the API tells clients with open connections to use another one; a part of `grace`",
-    )
+    grace: float = Field(default=20.0, ge=0, description="what is under way may take so long; then it is left")
+    drain: float = Field(default=2.0, ge=0, description="how long the API sends clients away first; a part of `grace`")
 
     @property
     def kill_after(self) -> float:
@@ -344,20 +337,6 @@ def without_settings(environment: Mapping[str, str] | None = None) -> dict[str, 
     """The environment for a child that is given its settings whole: the same, without any setting in it."""
     variables = os.environ if environment is None else environment
     return {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-
-
-def passed_socket(environment: Mapping[str, str] | None = None) -> int | None:
-    """The descriptor of the socket that systemd, or who does as it does, passed to this process (sd_listen_fds(3)).
-
-    None: it passed none. Raises SettingsError when it passed several.
-    """
-    variables = os.environ if environment is None else environment
-    count = variables.get("LISTEN_FDS", "0")
-    if variables.get("LISTEN_PID") != str(os.getpid()) or count == "0":
-        return None
-    if count != "1":
-        raise SettingsError(f"LISTEN_FDS is {count}: one socket is taken, for the API")
-    return _FIRST_PASSED
 
 
 def _from_file(path: Path, *, required: bool) -> dict[str, Any]:

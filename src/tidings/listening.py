@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from tidings.model.errors import SettingsError
 
 BACKLOG = 2048
+_FIRST_PASSED = 3
 
 
 class Held(Struct, frozen=True):
@@ -38,9 +40,7 @@ def listen(host: str, port: int, what: str = "the API", option: str = "--port") 
         raise SettingsError(
             f"{what} cannot listen on {host}:{port} ({error.strerror}); choose another port with {option} (0: any)"
         ) from error
-    # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number. Without
-    # it an answer's body waits up to 40 ms for the acknowledgement of its head.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _send_at_once(listening)
     return listening
 
 
@@ -59,4 +59,25 @@ def inherited(descriptor: int) -> socket.socket:
         found.close()
         raise SettingsError(f"the socket with the descriptor {descriptor} {why}")
     os.set_inheritable(descriptor, False)
+    _send_at_once(found)
     return found
+
+
+def passed_socket(environment: Mapping[str, str] | None = None) -> int | None:
+    """The descriptor of the socket that systemd, or who does as it does, passed to this process (sd_listen_fds(3)).
+
+    None: it passed none. Raises SettingsError when it passed several.
+    """
+    variables = os.environ if environment is None else environment
+    count = variables.get("LISTEN_FDS", "0")
+    if variables.get("LISTEN_PID") != str(os.getpid()) or count == "0":
+        return None
+    if count != "1":
+        raise SettingsError(f"LISTEN_FDS is {count}: one socket is taken, for the API")
+    return _FIRST_PASSED
+
+
+def _send_at_once(listening: socket.socket) -> None:
+    # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number. Without
+    # it an answer's body waits up to 40 ms for the acknowledgement of its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -5,8 +5,7 @@ import socket
 
 import pytest
 
-from tidings.config import passed_socket
-from tidings.listening import inherited, listen
+from tidings.listening import inherited, listen, passed_socket
 from tidings.model.errors import SettingsError
 
 

@@ -19,8 +19,8 @@ from tidings import wiring
 from tidings.cli.child import READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
-from tidings.config import Settings, passed_socket
-from tidings.listening import Held, inherited
+from tidings.config import Settings
+from tidings.listening import Held, inherited, passed_socket
 
 app = command_line()
 

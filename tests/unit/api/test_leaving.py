@@ -11,9 +11,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from support import eventually
-from tidings.config import StopSettings
+from tidings.api.connections import Bounds
+from tidings.api.leaving import Farewell
+from tidings.api.server import serve
 from tidings.listening import listen
-from tidings.serving import serve
 
 GET = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD, BODY = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"body"
@@ -76,11 +77,11 @@ class Served:
         self.address = self.socket.getsockname()
         self.kept = self.socket.dup() if held else None
         self.lines: list[Line] = []
-        settings = StopSettings.model_validate(stop)
+        farewell = Farewell(held=held, **stop)
         ready = asyncio.Event()
         self.ready = ready.wait
         self.serving = asyncio.create_task(
-            serve(self.app, self.socket, settings, self.stopping, lambda _: ready.set(), held=held)
+            serve(self.app, self.socket, Bounds(), farewell, self.stopping, lambda _: ready.set())
         )
 
     async def connect(self) -> Line:
@@ -218,8 +219,9 @@ async def test_a_held_socket_is_left_to_the_others_at_once(serving: Start) -> No
     successor = App()
     stopping, ready = asyncio.Event(), asyncio.Event()
     assert served.kept is not None
+    farewell = Farewell(drain=0, held=True)
     second = asyncio.create_task(
-        serve(successor, served.kept.dup(), StopSettings(drain=0), stopping, lambda _: ready.set(), held=True)
+        serve(successor, served.kept.dup(), Bounds(), farewell, stopping, lambda _: ready.set())
     )
     assert await waiting.answer() == ("/waiting", False)
     stopping.set()
