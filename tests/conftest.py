@@ -11,4 +11,5 @@ pytest_plugins = [
     "support_sandbox",
     "support_system",
     "support_faults",
+    "support_up",
 ]

@@ -134,6 +134,7 @@ def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Se
         "queue": queue,
         "sandbox": {"port": free_port(), "smtp_port": free_port()},
         "deliver": {"backoff_base": 0.2},
+        "stop": {"drain": 0},
         "telemetry": {"log_level": "warning"},
     }
     return Settings.model_validate(tree | more)
@@ -182,9 +183,13 @@ class Processes:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._file = settings.data_dir / "settings.json"
-        self._file.write_text(settings.model_dump_json())
+        self.written = settings.model_dump_json()
+        self._file = settings.data_dir / f"{unique('settings')}.json"
         self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    def environment(self) -> Mapping[str, str]:
+        """What the processes get."""
+        return os.environ
 
     async def start(self, role: str, name: str | None = None, clock: float = 0.0) -> None:
         """Start a role and wait until it is ready. `name`: what it is called, if not by its role.
@@ -192,11 +197,13 @@ class Processes:
         `clock`: by how many seconds its clock is ahead.
         """
         name = name or role
+        self._file.write_text(self.written)
         with self.log(name).open("ab") as log:
             program = await asyncio.create_subprocess_exec(
                 sys.executable, str(ROLE), str(self._file), role, str(os.getpid()), str(clock),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=self.environment(),
             )  # fmt: skip
         self._running[name] = program
         assert program.stdout is not None

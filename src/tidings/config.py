@@ -220,6 +220,18 @@ class CanarySettings(_Section):
     deadline: float = Field(default=10.0, gt=0, description="seconds within which it must arrive")
 
 
+class StopSettings(_Section):
+    """How a process ends that is told to (SIGTERM). Seconds."""
+
+    grace: float = Field(default=20.0, ge=0, description="what is under way may take so long; then it is left")
+    drain: float = Field(default=2.0, ge=0, description="how long the API sends clients away first; a part of `grace`")
+
+    @property
+    def kill_after(self) -> float:
+        """Whoever supervises the process kills it when it has not ended by then."""
+        return self.grace + 5.0
+
+
 class Telemetry(_Section):
     """Logs."""
 
@@ -241,6 +253,7 @@ class Settings(_Section):
     overload: Overload = Overload()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
+    stop: StopSettings = StopSettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
         default={},

@@ -10,16 +10,13 @@ import asyncio
 import gc
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from tidings.api.app import create_app
-from tidings.api.connections import Bounds
 from tidings.api.limits import Limiter
-from tidings.api.server import serve
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.kafka.queue import KafkaQueue
@@ -30,7 +27,8 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
-from tidings.config import Http, Settings
+from tidings.config import Settings
+from tidings.listening import Held
 from tidings.model import topics
 from tidings.model.accounting import MINUTE
 from tidings.model.errors import SettingsError
@@ -56,6 +54,7 @@ from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
+from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Routed, Switchboard
 from tidings.policy.idempotency import KEPT
 from tidings.ports.clock import Clock
@@ -69,13 +68,13 @@ from tidings.report.readiness import readiness
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.sandbox.server import serve as serve_sandbox
+from tidings.serving import Ready, run_api
 from tidings.telemetry import logs, metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates
 
+NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
-Ready = Callable[[Mapping[str, str]], None]
-"""Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
@@ -106,8 +105,10 @@ class Parts:
     randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
-async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
+async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
+
+    `held` are the sockets that somebody else holds.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -124,7 +125,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         if "sandbox" in roles:
-            ready({"sandbox": await stack.enter_async_context(sandbox(settings))})
+            ready({"sandbox": await stack.enter_async_context(sandbox(settings, held))})
         if roles & {"api", "worker"}:
             parts = await stack.enter_async_context(open_parts(settings))
             async with asyncio.TaskGroup() as group:
@@ -133,7 +134,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready) -> None:
                     group.create_task(work(parts, stopping))
                     ready({"worker": ""})
                 if "api" in roles:
-                    group.create_task(serve_api(parts, stopping, ready))
+                    group.create_task(serve_api(parts, stopping, ready, held))
         await stopping.wait()
 
 
@@ -173,10 +174,10 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 async def work(parts: Parts, stopping: asyncio.Event) -> None:
-    """The reading stages, each topic with its own loop, until `stopping` is set."""
+    """The reading stages, each topic in a loop, until `stopping` is set; what is under way then has the grace."""
     store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
-    async with asyncio.TaskGroup() as group:
+    async with finishing(stopping, parts.settings.stop.grace) as group:
         for reading in readings(parts):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
@@ -239,6 +240,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
                     topic=topics.deliveries(channel, priority),
                     decode=decode_delivery,
                     work=deliver,
+                    stop=deliver.stop,
                     max_items=DELIVER_BATCH,
                     room=deliver.room,
                     lease=settings.lease,
@@ -282,24 +284,10 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready) -> None:
-    """The HTTP API until `stopping` is set; requests under way are answered first."""
-    http = parts.settings.http
+async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: Held = NONE_HELD) -> None:
+    """The HTTP API until `stopping` is set, on the socket that is held or on one of its own; requests are answered."""
     accept = accepting(parts)
-    wired = services(parts, accept)
-    async with asyncio.TaskGroup() as group:
-        for part in (accept, wired.vitals):
-            group.create_task(part.watch(stopping))
-        await serve(create_app(wired), http.host, http.port, _bounds(http), stopping, lambda url: ready({"api": url}))
-
-
-def _bounds(http: Http) -> Bounds:
-    return Bounds(
-        max_connections=http.max_connections,
-        max_header_bytes=http.max_header_bytes,
-        header_timeout=http.header_timeout,
-        body_timeout=http.body_timeout,
-    )
+    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, held.api)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -322,7 +310,7 @@ def accepting(parts: Parts) -> Accept:
     )
 
 
-def services(parts: Parts, accept: Accept) -> Services:
+def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     """What the API calls."""
     store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     return Services(
@@ -340,6 +328,7 @@ def services(parts: Parts, accept: Accept) -> Services:
         clock=parts.clock,
         vitals=Vitals(store.ping, parts.clock),
         readiness=lambda: readiness(store, parts.queue),
+        stopping=stopping.is_set,
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
         public_url=parts.settings.public_url,
@@ -351,7 +340,7 @@ def services(parts: Parts, accept: Accept) -> Services:
 
 
 @asynccontextmanager
-async def sandbox(settings: Settings) -> AsyncIterator[str]:
+async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[str]:
     """The vendors' stand-in; its address."""
     place = settings.sandbox
     handle = await serve_sandbox(
@@ -361,6 +350,7 @@ async def sandbox(settings: Settings) -> AsyncIterator[str]:
         sandbox_credentials.load_or_create(settings.data_dir / "sandbox"),
         receipts_url=f"{settings.public_url}/v1/receipts",
         log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
+        held=held.sandbox,
     )
     try:
         yield handle.url

@@ -26,6 +26,7 @@ ENVIRONMENT = {"environ", "getenv", "environb"}
 READS_THE_ENVIRONMENT = {
     "config.py",
     "backends/postgres/binaries.py",  # hands the environment on to PostgreSQL, less what would steer it
+    "listening.py",  # systemd has variables of its own
     "telemetry/metrics.py",  # the metrics library has a variable of its own
 }
 MOST_LINES = 400

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -16,14 +17,15 @@ from typing import Any, NoReturn
 import uvicorn
 from msgspec import Struct
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from tidings.api import problems
+from tidings.api.leaving import LeavingConnection, LeavingState
 from tidings.api.problems import Refused
 
-GRACE = 20
-"""Seconds in which requests under way may be answered after the end was asked for."""
+LAST_WORDS = 1
+"""Seconds that uvicorn gives to what has not ended within the grace."""
 LINGER = 2.0
 """Seconds in which what a refused client goes on sending is thrown away, so that it gets to see the answer."""
 SWEEP = 1.0
@@ -53,7 +55,7 @@ class Bounds(Struct, frozen=True):
     body_timeout: float = 60.0
 
 
-class Connection(HttpToolsProtocol):
+class Connection(LeavingConnection):
     """uvicorn's side of one connection, within the bounds that its config has."""
 
     def __init__(
@@ -64,7 +66,6 @@ class Connection(HttpToolsProtocol):
         self._deadline: float | None = self.loop.time() + self._bounds.header_timeout
         self._unread = 0  # bytes that came since something was complete
         self._arriving = False
-        self._answering: RequestResponseCycle | None = None
         self._reason: Refused | None = None
         self._refused = False
         self._unsent = 0
@@ -133,10 +134,6 @@ class Connection(HttpToolsProtocol):
             self._deadline = now + SWEEP  # it is we who do not read
         elif late:
             self._refuse(self._too_slow())
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _too_long(self) -> Refused:
         most = f"{self._bounds.max_header_bytes} bytes and {MOST_HEADERS} headers"
@@ -217,11 +214,30 @@ class Server(uvicorn.Server):
             log_config=None,
             server_header=False,
             proxy_headers=False,  # nothing here asks for the client's address
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=LAST_WORDS,
         )
         config.bounds = bounds
         super().__init__(config)
+        self.server_state: LeavingState = LeavingState()
+        self.listening = asyncio.Event()
         self._swept_at = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    def leave(self) -> None:
+        """Tell the clients of all connections, with their next answers, to use others."""
+        self.server_state.leaving = True
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.leave()
+
+    def stop_accepting(self) -> None:
+        """Take no further connections; those that are open go on."""
+        for server in self.servers:
+            server.close()
 
     async def on_tick(self, counter: int) -> bool:
         """Look at the connections, besides what uvicorn does several times a second."""

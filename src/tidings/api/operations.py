@@ -12,6 +12,7 @@ from tidings.api.services import Services
 router = APIRouter(tags=["Operations"])
 
 OK = "ok"
+STOPPING = "stopping"
 _Services = Annotated[Services, Depends(services_of)]
 _OPEN: dict[str, list[str]] = {"security": []}
 
@@ -38,11 +39,17 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Can it take requests?",
-    responses={503: {"model": Readiness, "description": "A part does not answer"}},
+    responses={503: {"model": Readiness, "description": "A part does not answer, or the process ends"}},
     openapi_extra=_OPEN,
 )
 async def readyz(services: _Services, response: Response) -> Readiness:
-    """200 when every part that is needed answers, 503 otherwise: send no requests here then."""
+    """200 when every part that is needed answers, 503 otherwise: send no requests here then.
+
+    `stopping` (503 too): the process was told to end, and answers for a moment longer.
+    """
+    if services.stopping():
+        response.status_code = 503
+        return Readiness(status=STOPPING, parts={})
     parts = dict(await services.readiness())
     ready = all(state == OK for state in parts.values())
     if not ready:

@@ -105,14 +105,18 @@ def _uncounted(result: str, count: int) -> None:
     """Counts nothing: for an app whose metrics nobody reads."""
 
 
+def _goes_on() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything that the app calls.
 
     `vitals` knows whether the store answers. `readiness` names each part that is needed with `ok` or what is wrong with
-    it. `metrics` gives the page for Prometheus and its content type; `accepted` counts what the API took (`accepted`)
-    and turned away (`refused`, `unavailable`). `public_url` is the base URL that vendors sign and the documentation
-    shows.
+    it, and `stopping` says whether the process was told to end. `metrics` gives the page for Prometheus and its content
+    type; `accepted` counts what the API took (`accepted`) and turned away (`refused`, `unavailable`). `public_url` is
+    the base URL that vendors sign and the documentation shows.
     """
 
     accept: Accepts
@@ -131,6 +135,7 @@ class Services:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]
     limiter: Limiter
+    stopping: Callable[[], bool] = _goes_on
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
     accepted: Callable[[str, int], None] = _uncounted

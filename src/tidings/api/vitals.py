@@ -49,12 +49,14 @@ class Vitals:
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Ask for as long as requests come, until `stopping` is set."""
-        while not stopping.is_set():
-            if self._silent or self._clock.elapsed() - self._asked_at < _IDLE_AFTER:
-                await self._ask()
-            await self._clock.sleep(ASK_EVERY)
-        if self._asking is not None:
-            self._asking.cancel()
+        try:
+            while not stopping.is_set():
+                if self._silent or self._clock.elapsed() - self._asked_at < _IDLE_AFTER:
+                    await self._ask()
+                await self._clock.sleep(ASK_EVERY)
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
 
     async def guard(self, request: Coroutine[Any, Any, T]) -> T:
         """What `request` gives. Raises Unavailable when the store says nothing; what was begun may still happen."""

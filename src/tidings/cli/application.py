@@ -14,6 +14,7 @@ from tidings.model.errors import SettingsError, TidingsError
 
 COMMANDS = {
     "up": "tidings.cli.up",
+    "restart": "tidings.cli.restart",
     "run": "tidings.cli.run",
     "send": "tidings.cli.send",
     "status": "tidings.cli.status",

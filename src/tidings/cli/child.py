@@ -24,20 +24,102 @@ from tidings.cli.plain import CannotGoOn, say
 from tidings.config import Settings, without_settings
 
 READY = b"ready "
-GRACE = 25.0
-"""Seconds that a child has to finish what is under way."""
+OPTIONS = {"api": "--fd", "sandbox": "--sandbox-fds"}
+"""How each role is told of the sockets that are held for it."""
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 10.0
 _STEADY_AFTER = 30.0
 _TRIES_TO_START = 3
+_READY_WITHIN = 60.0
 _LARGEST_LOG = 64 * 1024 * 1024
 _LINES_SHOWN = 12
+
+
+class Life:
+    """One process, from its start to its end; it is ready when its `role` is."""
+
+    def __init__(
+        self, role: str, process: Process, line: socket.socket, settings: bytes, log: Path, log_from: int
+    ) -> None:
+        self._role = role
+        self._process = process
+        self._log = log
+        self._log_from = log_from
+        self.addresses: dict[str, str] = {}
+        self.ready = asyncio.Event()
+        self.ended = asyncio.create_task(self._live(line, settings))
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 when it has ended."""
+        return self._process.pid if self._process.returncode is None else 0
+
+    async def is_ready(self, seconds: float) -> bool:
+        """Wait until it is ready; False when it ends before, or takes longer."""
+        ready = asyncio.create_task(self.ready.wait())
+        try:
+            await asyncio.wait({ready, self.ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        return self.ready.is_set() and not self.ended.done()
+
+    async def end(self, grace: float) -> bool:
+        """Ask it to end, and kill it when it does not within `grace` seconds; whether it ended by itself."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+        _, late = await asyncio.wait({self.ended}, timeout=grace)
+        if late:
+            self.kill()
+            await asyncio.wait({self.ended})
+        return not late
+
+    def kill(self) -> None:
+        """End it and what it started, now."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def last_words(self) -> str:
+        """The end of what it wrote into the log."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-_LINES_SHOWN:]) or f"  (nothing in {self._log})"
+
+    async def _live(self, line: socket.socket, settings: bytes) -> int:
+        try:
+            reader, writer = await asyncio.open_connection(sock=line)
+        except BaseException:
+            line.close()
+            raise
+        listening = asyncio.create_task(self._listen(reader))
+        try:
+            writer.write(settings)
+            return await self._process.wait()
+        finally:
+            listening.cancel()
+            writer.close()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                if line.startswith(READY):
+                    self.addresses |= msgspec.json.decode(line.removeprefix(READY), type=dict[str, str])
+                    if self._role in self.addresses:
+                        self.ready.set()
+
+
+def _unheard(pid: int) -> None:
+    """Nobody wants to know."""
 
 
 class Child:
     """`tidings run --role <role>` (or `command`), started again whenever it ends.
 
-    `changed` is called when it starts and when it is ready; `environment` is added to the one that it inherits.
+    `changed` is called when it starts and is ready, `ended` with the number of each process that has ended.
+    `environment` is added to the one that it inherits. `listening` are sockets that this process holds for it:
+    they outlive each of the child's processes.
     """
 
     def __init__(
@@ -48,23 +130,36 @@ class Child:
         changed: Callable[[], None],
         command: Sequence[str] = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--role"),
         environment: Mapping[str, str] | None = None,
+        listening: Sequence[socket.socket] = (),
+        ended: Callable[[int], None] = _unheard,
     ) -> None:
         self.role = role
-        self._command = (*command, role)
-        self._environment = environment or {}
-        self._log_from = 0
         self.log = log
-        self.addresses: dict[str, str] = {}
         self.ready = asyncio.Event()
+        self._command = (*command, role)
+        self._passed: tuple[int, ...] = ()
+        if listening:
+            self._passed = tuple(one.fileno() for one in listening)
+            self._command += (OPTIONS.get(role, "--fd"), *map(str, self._passed))
+        self._environment = environment or {}
         self._settings = settings.model_dump_json().encode() + b"\n"
+        self._grace = settings.stop.kill_after
         self._changed = changed
-        self._process: Process | None = None
+        self._ended = ended
+        self._life: Life | None = None
+        self._lives: set[Life] = set()
+        self._replacing = asyncio.Lock()
         self._stop = asyncio.Event()
 
     @property
     def pid(self) -> int:
         """The process id; 0 while there is none."""
-        return self._process.pid if self._process and self._process.returncode is None else 0
+        return self._life.pid if self._life else 0
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where its roles are found, as it said itself."""
+        return self._life.addresses if self._life else {}
 
     async def keep(self) -> None:
         """Run it until `stop`.
@@ -76,13 +171,19 @@ class Child:
         while not self._stop.is_set():
             began = time.monotonic()
             was_ready = self.ready.is_set()
-            code = await self._run()
+            life = self._life = await self._start()
+            telling = asyncio.create_task(self._tell(life))
+            try:
+                life, code = await self._last_end(life)
+            finally:
+                telling.cancel()
             if self._stop.is_set():
                 return
             if not self.ready.is_set():
                 failures += 1
                 if code == 2 or failures == _TRIES_TO_START:
-                    raise CannotGoOn(f"the {self.role} does not start ({_how(code)}). Its last words:\n{self._tail()}")
+                    words = life.last_words()
+                    raise CannotGoOn(f"the {self.role} does not start ({_how(code)}). Its last words:\n{words}")
             steady = time.monotonic() - began > _STEADY_AFTER
             wait = _FIRST_WAIT if steady or not was_ready else min(wait * 2, _LONGEST_WAIT)
             say(f"The {self.role} {_how(code)}; it is started again in {wait:g} s. Its log: {self.log}")
@@ -90,28 +191,43 @@ class Child:
                 async with asyncio.timeout(wait):
                     await self._stop.wait()
 
+    async def replace(self, *, beside: bool) -> None:
+        """Let a new process take the place of the one that runs.
+
+        `beside`: the old one is told to end when the new one is ready, so that at any time there is one. Otherwise it
+        ends first.
+
+        Raises:
+            CannotGoOn: the new one did not become ready. With `beside` the old one goes on.
+        """
+        async with self._replacing:
+            old = self._life
+            if old is not None and not beside:
+                await self._end(old)
+            try:
+                fresh = await self._start()
+            except OSError as error:
+                raise CannotGoOn(f"no new process for the {self.role} can be started: {error}", 1) from error
+            if not await fresh.is_ready(_READY_WITHIN):
+                await self._end(fresh)
+                goes_on = " The old one goes on." if beside else ""
+                words = fresh.last_words()
+                raise CannotGoOn(f"the new {self.role} does not become ready.{goes_on} Its last words:\n{words}", 1)
+            self._life = fresh
+            self._changed()
+            if old is not None and beside:
+                await self._end(old)
+
     async def stop(self) -> None:
         """Ask it to end, and kill it when it does not within the grace."""
         self._stop.set()
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(GRACE):
-                await process.wait()
-        except TimeoutError:
-            say(f"The {self.role} does not end; it is killed. What it had begun is repeated at the next start.")
-            self.kill()
-            await process.wait()
+        await asyncio.gather(*(self._end(life) for life in list(self._lives)))
 
     def kill(self) -> None:
         """End it and what it started, now."""
         self._stop.set()
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        for life in self._lives:
+            life.kill()
 
     def trim_log(self) -> None:
         """Set a log that grew too large aside."""
@@ -121,49 +237,55 @@ class Child:
                 self.log.with_suffix(".log.1").write_bytes(self.log.read_bytes())
                 os.truncate(self.log, 0)
 
-    async def _run(self) -> int:
+    async def _start(self) -> Life:
         ours, theirs = socket.socketpair()
         try:
             with theirs, self.log.open("ab") as log:
-                self._log_from = log.tell()
-                self._process = await asyncio.create_subprocess_exec(
+                log_from = log.tell()
+                process = await asyncio.create_subprocess_exec(
                     *self._command,
                     stdin=theirs.fileno(),
                     stdout=log,
                     stderr=log,
                     env={**without_settings(), **self._environment},
+                    pass_fds=self._passed,
                     # A session of its own: Ctrl-C in the terminal reaches the parent alone, which ends things in order.
                     start_new_session=True,
                 )
-            self._changed()
-            reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
             ours.close()
             raise
-        listening = asyncio.create_task(self._listen(reader))
-        try:
-            writer.write(self._settings)
-            return await self._process.wait()
-        finally:
-            listening.cancel()
-            writer.close()
+        life = Life(self.role, process, ours, self._settings, self.log, log_from)
+        self._lives.add(life)
+        life.ended.add_done_callback(lambda _: self._bury(life, process.pid))
+        if self._stop.is_set():
+            life.kill()  # whoever stopped this child did not know of it yet
+        self._changed()
+        return life
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                if line.startswith(READY):
-                    self.addresses |= msgspec.json.decode(line.removeprefix(READY), type=dict[str, str])
-                    if self.role in self.addresses:
-                        if self.ready.is_set():
-                            say(f"The {self.role} is ready again.")
-                        self.ready.set()
-                        self._changed()
+    def _bury(self, life: Life, pid: int) -> None:
+        self._lives.discard(life)
+        self._ended(pid)
 
-    def _tail(self) -> str:
-        with self.log.open("rb") as log:
-            log.seek(self._log_from)
-            lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-_LINES_SHOWN:]) or f"  (nothing in {self.log})"
+    async def _tell(self, life: Life) -> None:
+        await life.ready.wait()
+        if self.ready.is_set():
+            say(f"The {self.role} is ready again.")
+        self.ready.set()
+        self._changed()
+
+    async def _last_end(self, life: Life) -> tuple[Life, int]:
+        """Wait until a process ends that no other one has taken the place of; which, and its exit code."""
+        while True:
+            code = await asyncio.shield(life.ended)
+            async with self._replacing:
+                if self._life is life or self._life is None:
+                    return life, code
+                life = self._life
+
+    async def _end(self, life: Life) -> None:
+        if not await life.end(self._grace):
+            say(f"The {self.role} does not end; it is killed. What it had begun is repeated at the next start.")
 
 
 def _how(code: int) -> str:

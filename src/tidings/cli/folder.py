@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,9 @@ LEAST_FREE = 200 * 1024 * 1024
 class Running(Struct, frozen=True):
     """What runs on a data folder: the process of `up`, where its parts are found, and their processes by name.
 
-    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`.
+    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`. `restarts` counts the
+    restarts that have ended (None: a version that cannot restart), `restarting` is the role that is being replaced now,
+    and `failure` says why the last restart was given up.
     """
 
     pid: int
@@ -29,6 +31,9 @@ class Running(Struct, frozen=True):
     dsn: str
     children: dict[str, int] = {}
     real: tuple[str, ...] = ()
+    restarts: int | None = None
+    restarting: str = ""
+    failure: str = ""
 
 
 class DataFolder:
@@ -40,6 +45,7 @@ class DataFolder:
         self.metrics = self.path / "metrics"
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
+        self._wanted = self.path / "restart.json"
         self._key = self.path / "demo.key"
 
     def prepare(self) -> None:
@@ -96,6 +102,19 @@ class DataFolder:
     def announce(self, running: Running) -> None:
         """Say what runs here. Readable by this user alone: the DSN has a password."""
         write_private(self._running, msgspec.json.encode(running))
+
+    def ask_for(self, roles: Sequence[str]) -> None:
+        """Leave word of what is to be restarted."""
+        write_private(self._wanted, msgspec.json.encode(roles))
+
+    def asked_for(self) -> list[str]:
+        """What is to be restarted, as somebody left word; all of it when nobody did. The word is used up."""
+        try:
+            wanted = msgspec.json.decode(self._wanted.read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError):
+            return []
+        self._wanted.unlink(missing_ok=True)
+        return wanted
 
     def running(self) -> Running | None:
         """What runs here now; None when nothing does."""

@@ -16,10 +16,11 @@ import typer
 import uvloop
 
 from tidings import wiring
-from tidings.cli.child import GRACE, READY
+from tidings.cli.child import READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
+from tidings.listening import Held, inherited, passed_socket
 
 app = command_line()
 
@@ -29,19 +30,34 @@ def run(
     role: Annotated[list[str], typer.Option("--role", help="api, worker, sandbox or all; may be given several times.")],
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
+    fd: Annotated[
+        int | None,
+        typer.Option(help="A listening TCP socket that this process inherits, for the API (or LISTEN_FDS=1)."),
+    ] = None,
+    sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one process, by role.
 
     It runs until SIGTERM, on a PostgreSQL that runs already, and prints a
-    line `ready {"<role>": "<address>"}` for each role that is ready.
+    line `ready {"<role>": "<address>"}` for each role that is ready. Several
+    API processes may share one socket with --fd: whoever holds it loses no
+    connection when one of them is stopped, replaced or killed.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
+    if fd is None and "api" in roles:
+        fd = passed_socket()
+    held = Held(
+        api=None if fd is None else inherited(fd),
+        sandbox=None if sandbox_fds is None else (inherited(sandbox_fds[0]), inherited(sandbox_fds[1])),
+    )
     if supervised:
         line = socket.socket(fileno=os.dup(0))
         reader = line.makefile("rb")
         settings = Settings.model_validate_json(reader.readline())
-        threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
+        threading.Thread(
+            target=_end_with_parent, args=(reader, settings.stop.kill_after), name="parent", daemon=True
+        ).start()
 
         def ready(addresses: Mapping[str, str]) -> None:
             with contextlib.suppress(OSError):  # the parent is gone, and this process ends for that
@@ -57,20 +73,20 @@ def run(
         def ready(addresses: Mapping[str, str]) -> None:
             say(_ready_line(addresses).decode())
 
-    uvloop.run(wiring.run(settings, roles, ready))
+    uvloop.run(wiring.run(settings, roles, ready, held))
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:
     return READY + msgspec.json.encode(addresses)
 
 
-def _end_with_parent(reader: BufferedReader) -> None:
+def _end_with_parent(reader: BufferedReader, grace: float) -> None:
     """Wait until the parent's end of the line closes, then end this process: in good order, or else at once."""
     with contextlib.suppress(OSError):
         while reader.readline():
             continue
     # A process that stops in time is gone before the timer fires.
-    timer = threading.Timer(GRACE, os.kill, (os.getpid(), signal.SIGKILL))
+    timer = threading.Timer(grace, os.kill, (os.getpid(), signal.SIGKILL))
     timer.daemon = True
     timer.start()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -22,8 +24,11 @@ from tidings.cli.folder import DataFolder, Running
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say, step
 from tidings.cli.ports import Wish, choose
+from tidings.cli.restarting import SIGNAL, Restarts
 from tidings.cli.tenants import demo_key
 from tidings.config import Settings
+from tidings.listening import listen
+from tidings.telemetry import metrics
 
 app = command_line()
 
@@ -44,7 +49,9 @@ def up(
 ) -> None:
     """Start everything on this machine, until Ctrl-C.
 
-    PostgreSQL (unless database.dsn is set), the API, the worker, and the sandbox that stands in for the vendors.
+    PostgreSQL (unless database.dsn is set), the API, the worker, and the
+    sandbox that stands in for the vendors. `tidings restart` replaces the
+    processes while they work (as SIGUSR1 does).
     """
     if port == 0:
         # Who asks for any free port is not bound to the sandbox's either.
@@ -74,6 +81,8 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
         folder.fresh_metrics()
         say(f"Tidings starts; its data is in {folder.path}")
         async with AsyncExitStack() as stack:
+            # Held here, so that connections wait while no process is there to take them.
+            listening = {role: [stack.enter_context(one) for one in held] for role, held in _listen(settings)}
             dsn = settings.database.dsn
             if dsn is None:
                 dsn = await stack.enter_async_context(_postgres(folder))
@@ -83,11 +92,22 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             roles = [role for role in ROLES if role != "sandbox" or settings.sandbox.enabled]
 
             def announce() -> None:
-                folder.announce(_running(settings, children, dsn))
+                folder.announce(_running(settings, children, dsn, restarts))
 
+            restarts = Restarts(children, folder.asked_for, announce)
+            asyncio.get_running_loop().add_signal_handler(SIGNAL, restarts.ask)
             together = {"PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
             children += [
-                Child(role, settings, folder.logs / f"{role}.log", announce, environment=together) for role in roles
+                Child(
+                    role,
+                    settings,
+                    folder.logs / f"{role}.log",
+                    announce,
+                    ended=partial(metrics.forget, folder.metrics),
+                    environment=together,
+                    listening=listening.get(role, ()),
+                )
+                for role in roles
             ]
             await stack.enter_async_context(_kept(children))
             with step("Processes: " + ", ".join(roles)):
@@ -98,7 +118,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             first_start.greet(settings, folder, key, time.monotonic() - began)
             if open_viewer and settings.sandbox.enabled:
                 webbrowser.open(settings.sandbox.local_url)
-            await asyncio.get_running_loop().create_future()
+            await restarts.run()
 
 
 def _with_ports(settings: Settings) -> Settings:
@@ -113,6 +133,15 @@ def _with_ports(settings: Settings) -> Settings:
     if sandbox.enabled:
         update["sandbox"] = sandbox.model_copy(update={"port": ports[1], "smtp_port": ports[2]})
     return settings.model_copy(update=update)
+
+
+def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
+    """The sockets of each role that listens. Raises SettingsError."""
+    http, sandbox = settings.http, settings.sandbox
+    yield "api", [listen(http.host, http.port)]
+    if sandbox.enabled:
+        viewer = listen(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port")
+        yield "sandbox", [viewer, listen(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port")]
 
 
 @asynccontextmanager
@@ -160,7 +189,7 @@ async def _all_ready(children: Sequence[Child]) -> None:
         raise CannotGoOn(f"the {late.role} is not ready after {_READY_WITHIN:.0f} s. Its log: {late.log}", 1) from error
 
 
-def _running(settings: Settings, children: Sequence[Child], dsn: str) -> Running:
+def _running(settings: Settings, children: Sequence[Child], dsn: str, restarts: Restarts) -> Running:
     return Running(
         pid=os.getpid(),
         api_url=settings.http.local_url,
@@ -168,6 +197,9 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str) -> Running
         dsn=dsn,
         children={child.role: child.pid for child in children},
         real=first_start.sent_for_real(settings),
+        restarts=restarts.ended,
+        restarting=restarts.role,
+        failure=restarts.failure,
     )
 
 

@@ -21,8 +21,8 @@ from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
-from tidings.pipeline.stage import Taken
-from tidings.pipeline.switchboard import Line, Switchboard
+from tidings.pipeline.stage import Partly, Taken
+from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
@@ -56,6 +56,7 @@ class Needs(Struct, frozen=True):
 class _Ready(Struct, frozen=True, gc=False):
     delivery: Delivery
     category: Category
+    place: int
 
 
 class Deliver:
@@ -79,14 +80,21 @@ class Deliver:
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item]:
-        """Send what may be sent; the outcomes."""
+    def stop(self) -> None:
+        """The process is to stop: provider calls under way go on, no other is begun."""
+        self._switchboard.stop()
+
+    async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item] | Partly:
+        """Send what may be sent; the outcomes, and what was not begun because the process is to stop."""
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
         rendered = await self._rendered(ready, outcomes)
-        for tried in await self._send(rendered, outcomes):
+        unbegun: list[_Ready] = []
+        for tried in await self._send(rendered, outcomes, unbegun):
             outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
+        if unbegun:
+            return Partly(pack(outcomes), [ready.place for ready in unbegun])
         return pack(outcomes)
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
@@ -114,7 +122,9 @@ class Deliver:
                     outcomes.append(second_copy(delivery, now, self._claims_end))
                     continue
             seen.add(attempt)
-            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category))
+            fresh.append(
+                _Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category, taken.place)
+            )
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
@@ -172,7 +182,9 @@ class Deliver:
                 rendered.append((ready, content))
         return rendered
 
-    async def _send(self, batch: Sequence[tuple[_Ready, RenderedContent]], outcomes: list[Outcome]) -> Iterable[Tried]:
+    async def _send(
+        self, batch: Sequence[tuple[_Ready, RenderedContent]], outcomes: list[Outcome], unbegun: list[_Ready]
+    ) -> Iterable[Tried]:
         """Hand the batch to the providers, each getting pieces of the size that it takes."""
         picking = self._switchboard.picking(self._lane)
         by_line: dict[Line, list[tuple[_Ready, RenderedContent]]] = {}
@@ -183,7 +195,7 @@ class Deliver:
             else:
                 by_line.setdefault(line, []).append((ready, content))
         pieces = [
-            self._call(line, piece)
+            self._call(line, piece, unbegun)
             for line, placed in by_line.items()
             for piece in _pieces(placed, line.most_at_once(self._lane))
         ]
@@ -191,10 +203,15 @@ class Deliver:
             return await pieces[0]
         return [tried for piece in await asyncio.gather(*pieces) for tried in piece]
 
-    async def _call(self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]]) -> list[Tried]:
+    async def _call(
+        self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], unbegun: list[_Ready]
+    ) -> list[Tried]:
         provider = line.provider
         outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
         results = await line.call(outbound, self._lane)
+        if results[0] is STOPPED:
+            unbegun += [ready for ready, _ in piece]
+            return []
         return [
             Tried(
                 delivery=ready.delivery,

@@ -18,6 +18,7 @@ from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.deliveries import build, wait_for
 from tidings.pipeline.letters import Judged, judge
 from tidings.pipeline.packs import pack
+from tidings.pipeline.stopping import pause
 from tidings.policy.letters import address_of
 from tidings.policy.stuck import STILL_FOR
 from tidings.ports.clock import Clock
@@ -64,7 +65,7 @@ class Replaying:
                 _log.exception("a replay failed")
                 worked = False
             if not worked:
-                await self._clock.sleep(LONGEST_SLEEP)
+                await pause(LONGEST_SLEEP, stopping, self._clock)
 
     async def once(self) -> bool:
         """Take one page of the replay that waits longest; False when none waits."""

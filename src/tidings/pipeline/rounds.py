@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from tidings.model.errors import Unavailable
+from tidings.pipeline.stopping import pause
 from tidings.ports.accounts import Rounds
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -33,21 +34,10 @@ async def repeat(
         except Exception:
             meter.failure(name, "", "error")
             _log.exception("a round failed", round=name)
-        await _pause(every, stopping, clock)
+        await pause(every, stopping, clock)
 
 
 async def leave(rounds: Rounds, name: str, holder: UUID) -> None:
     """Let another process make the next round at once."""
     with contextlib.suppress(Unavailable):  # the lease ends by itself
         await rounds.release(name, holder)
-
-
-async def _pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
-    waiting = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stopping.wait())]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in waiting:
-            one.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*waiting, return_exceptions=True)

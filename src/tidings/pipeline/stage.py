@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Generic, TypeVar
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ import structlog
 from msgspec import Struct
 
 from tidings.model.errors import LeaseLost, Unavailable, Unreadable
+from tidings.pipeline.stopping import Stopping
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
@@ -40,17 +41,29 @@ def nothing(_: Sequence[Item]) -> Sequence[Item]:
 
 
 class Taken(Struct, Generic[T], frozen=True, gc=False):
-    """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy."""
+    """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy.
+
+    `place` is where it stood in its claim.
+    """
 
     value: T
     begun: bool = False
     repeated: bool = False
+    place: int = 0
+
+
+class Partly(Struct, frozen=True):
+    """What a stage that was stopped half-way has to put; the items at the places `unbegun` go back to the queue."""
+
+    outputs: Sequence[Item]
+    unbegun: Collection[int]
 
 
 class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     """How a stage reads one topic.
 
     `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.
+    `stop` is called when the process is to stop: `work` then begins nothing more that has effects outside the queue.
     `room` says how many items may be claimed now (0: look again in a moment). `lease` (seconds) is for work with
     effects outside the queue. `in_flight` batches are worked on at once, and up to `most_in_flight` when some of them
     take longer than `PATIENCE`: what one of them waits for must not stop the others. After a batch that was not full
@@ -61,7 +74,8 @@ class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     stage: str
     topic: str
     decode: Callable[[bytes], T]
-    work: Callable[[Sequence[Taken[T]]], Awaitable[Sequence[Item]]]
+    work: Callable[[Sequence[Taken[T]]], Awaitable[Sequence[Item] | Partly]]
+    stop: Callable[[], None] | None = None
     max_items: int = 500
     room: Callable[[], int] | None = None
     lease: float | None = None
@@ -82,14 +96,21 @@ class Reader(Generic[T]):
         self._clock = clock
         self._meter = meter
         self._turns = asyncio.Semaphore(reading.in_flight)
-        self._stopping: asyncio.Event | None = None
+        self._stopping = Stopping()
+        self._running = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set, then finish what is under way."""
-        self._stopping = stopping
+        """Work until `stopping` is set, then claim no more, and finish or give back what is under way."""
+        self._running = True
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._stop(stopping))
             for _ in range(max(self._reading.in_flight, self._reading.most_in_flight)):
                 group.create_task(self._loop(stopping))
+
+    async def _stop(self, stopping: asyncio.Event) -> None:
+        await self._stopping.follow(stopping)
+        if self._reading.stop is not None:
+            self._reading.stop()
 
     async def _loop(self, stopping: asyncio.Event) -> None:
         reading, pause = self._reading, 0.0
@@ -97,7 +118,7 @@ class Reader(Generic[T]):
             try:
                 taken = await self._turn(stopping)
                 if reading.linger and 0 < taken < reading.max_items:
-                    await self._clock.sleep(reading.linger)
+                    await self._stopping.ending(self._clock.sleep(reading.linger))
             except Unavailable as error:
                 self._meter.failure(reading.stage, reading.topic, "unavailable")
                 if not pause:  # once for an outage, not once a second
@@ -109,7 +130,7 @@ class Reader(Generic[T]):
                 pause = 0.0
                 continue
             pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_PAUSE)
-            await self._clock.sleep(pause)
+            await self._stopping.ending(self._clock.sleep(pause))
 
     async def _turn(self, stopping: asyncio.Event) -> int:
         """One batch when it is this loop's turn; the number of its items."""
@@ -139,9 +160,10 @@ class Reader(Generic[T]):
         reading = self._reading
         room = reading.max_items if reading.room is None else min(reading.room(), reading.max_items)
         if room <= 0:
-            await self._clock.sleep(NO_ROOM)
+            await self._stopping.ending(self._clock.sleep(NO_ROOM))
             return None
-        return await self._queue.claim(reading.topic, reading.stage, room, reading.max_wait, reading.lease)
+        claiming = self._queue.claim(reading.topic, reading.stage, room, reading.max_wait, reading.lease)
+        return await self._stopping.ending(claiming)
 
     async def _finish_batch(self, claim: Claim) -> int:
         started = time.perf_counter()
@@ -151,7 +173,10 @@ class Reader(Generic[T]):
         except Unavailable:
             await self._give_back(claim)
             raise
-        await self._finish(claim, outputs)
+        if isinstance(outputs, Partly):
+            await self._finish(claim, outputs.outputs, outputs.unbegun)
+        else:
+            await self._finish(claim, outputs)
         items, seconds = len(claim.items), time.perf_counter() - started
         self._meter.batch(self._reading.stage, self._reading.topic, items, seconds)
         return items
@@ -160,14 +185,14 @@ class Reader(Generic[T]):
         """The readable items; the others go aside."""
         batch: list[Taken[T]] = []
         decode = self._reading.decode
-        for item in items:
+        for place, item in enumerate(items):
             try:
-                batch.append(Taken(decode(item.body), item.redelivered, REPEATED in item.headers))
+                batch.append(Taken(decode(item.body), item.redelivered, REPEATED in item.headers, place))
             except Unreadable as error:
                 await self._set_aside(item.key, item.body, str(error))
         return batch
 
-    async def _work(self, batch: Sequence[Taken[T]]) -> Sequence[Item]:
+    async def _work(self, batch: Sequence[Taken[T]]) -> Sequence[Item] | Partly:
         if not batch:
             return ()
         try:
@@ -185,14 +210,15 @@ class Reader(Generic[T]):
         outputs: list[Item] = []
         for taken in batch:
             try:
-                outputs.extend(await self._reading.work([taken]))
+                done = await self._reading.work([taken])
+                outputs.extend(done.outputs if isinstance(done, Partly) else done)
             except (Unavailable, asyncio.CancelledError):
                 raise
             except Exception as error:
                 await self._set_aside("", msgspec.msgpack.encode(taken.value), repr(error))
         return outputs
 
-    async def _finish(self, claim: Claim, outputs: Sequence[Item]) -> None:
+    async def _finish(self, claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         """End the claim.
 
         What came of work with effects outside is known here alone. It is kept, and handed in when the queue is back.
@@ -200,10 +226,10 @@ class Reader(Generic[T]):
         pause = 0.0
         while True:
             try:
-                await self._end(claim, outputs)
+                await self._end(claim, outputs, unbegun)
                 return
             except Unavailable as error:
-                if self._reading.lease is None or self._stopping is None or self._stopping.is_set():
+                if self._reading.lease is None or not self._running or self._stopping.is_set:
                     raise
                 self._meter.failure(self._reading.stage, self._reading.topic, "unavailable")
                 if not pause:
@@ -211,9 +237,9 @@ class Reader(Generic[T]):
             pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
             await self._clock.sleep(pause)
 
-    async def _end(self, claim: Claim, outputs: Sequence[Item]) -> None:
+    async def _end(self, claim: Claim, outputs: Sequence[Item], unbegun: Collection[int]) -> None:
         try:
-            await claim.done(outputs)
+            await claim.done(outputs, unbegun)
         except Unavailable:
             if self._reading.lease is None:
                 await self._give_back(claim)

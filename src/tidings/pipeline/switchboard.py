@@ -20,6 +20,7 @@ from msgspec import Struct
 from tidings.model.delivery import Delivery
 from tidings.model.sending import AnyDelivery, Retry, SendResult, Uncertain
 from tidings.model.vocabulary import Priority
+from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.retry import is_fault, is_throttled
 from tidings.policy.token_bucket import TokenBucket
@@ -34,6 +35,8 @@ _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
 """The share of a line that a lane leaves to the more urgent ones."""
+STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
+"""The answer for what goes back to the queue."""
 _NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
 _log = structlog.get_logger("tidings.provider")
 
@@ -66,6 +69,7 @@ class Line:
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
         self._paused_until = 0
         self._told = 1.0
+        self._stopping = Stopping()
         self.others: Sequence[Line] = ()
 
     @property
@@ -111,11 +115,16 @@ class Line:
         now = self._clock.elapsed()
         return (max(self._breaker.next_probe(now), self._paused_until, now) - now) / 1000
 
+    def stop(self) -> None:
+        """The process is to stop: what is under way goes on, no other call is begun."""
+        self._stopping.set()
+        self._wake()
+
     async def call(self, outbound: Sequence[AnyDelivery], lane: Priority) -> Sequence[SendResult]:
         """Send when it is this call's turn; a result for each, in order. Raises only CancelledError."""
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
-                return [_NOT_BEGUN] * len(outbound)
+                return [STOPPED if self._stopping.is_set else _NOT_BEGUN] * len(outbound)
             began = self._clock.elapsed()
             number = self._breaker.begin(began, len(outbound))
             try:
@@ -149,7 +158,7 @@ class Line:
             self._wake()
 
     async def _slot(self, lane: Priority, cost: int, deadline: int) -> bool:
-        while self.is_used():
+        while self.is_used() and not self._stopping.is_set:
             if not self._under_way or self._under_way + cost <= self._slots(lane, self.share()):
                 return True
             if not await self._woken(lane, deadline):
@@ -162,8 +171,8 @@ class Line:
             wait = bucket.wait(count, now, kept)
             if now + wait > deadline:
                 return False
-            await self._clock.sleep(wait / 1000)
-            if not self.is_used():
+            await self._stopping.ending(self._clock.sleep(wait / 1000))
+            if self._stopping.is_set or not self.is_used():
                 return False
         return True
 
@@ -184,7 +193,7 @@ class Line:
 
     def _wake(self) -> None:
         """Let the most urgent of those who wait look again; all of them when the line is left alone."""
-        everyone = not self.is_used()
+        everyone = self._stopping.is_set or not self.is_used()
         for lane in Priority:
             waiting = self._waiting[lane]
             while waiting:
@@ -229,6 +238,11 @@ class Switchboard:
         self._by_name = {line.name: line for line in self.lines}
         for line in self.lines:
             line.others = [other for other in self.lines if other is not line]
+
+    def stop(self) -> None:
+        """The process is to stop: begin no other call."""
+        for line in self.lines:
+            line.stop()
 
     def is_open(self) -> bool:
         """Whether any line may be used now."""

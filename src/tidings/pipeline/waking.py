@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from tidings.model.errors import Unavailable
+from tidings.pipeline.stopping import pause
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 
@@ -38,25 +39,25 @@ async def keep_moving(
     moved = 0
     while not stopping.is_set():
         try:
-            pause = 0.0
+            rest = 0.0
             earliest = await next_due()
             now = clock.now()
             if earliest is None or earliest > now:
                 moved = 0
-                pause = LONGEST_SLEEP if earliest is None else min(LONGEST_SLEEP, (earliest - now) / 1000)
+                rest = LONGEST_SLEEP if earliest is None else min(LONGEST_SLEEP, (earliest - now) / 1000)
             else:
                 moved = await _move(move, AT_ONCE if moved >= batch else 1)
-                pause = 0.0 if moved else TAKEN_BY_OTHERS
+                rest = 0.0 if moved else TAKEN_BY_OTHERS
         except Unavailable as error:
             meter.failure(stage, "", "unavailable")
             _log.warning("waiting for a part", stage=stage, why=str(error))
-            pause = LONGEST_SLEEP
+            rest = LONGEST_SLEEP
         except Exception:
             meter.failure(stage, "", "error")
             _log.exception("the schedule failed", stage=stage)
-            pause = LONGEST_SLEEP
-        if pause:
-            await clock.sleep(pause)
+            rest = LONGEST_SLEEP
+        if rest:
+            await pause(rest, stopping, clock)
 
 
 async def _move(move: Callable[[], Awaitable[int]], times: int) -> int:

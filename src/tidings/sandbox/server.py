@@ -73,22 +73,18 @@ async def serve(
     receipts_url: str | None = None,
     log_path: Path | None = None,
     hint: str = "",
+    held: tuple[socket.socket, socket.socket] | None = None,
 ) -> Handle:
     """Serve a sandbox on `host` until `stop` of the handle; a port of 0 takes any free one.
 
     `receipts_url` is the base URL of the receipts (`…/v1/receipts`), `log_path` an append-only file of what arrived,
-    `hint` a command that the empty page shows.
+    `hint` a command that the empty page shows. `held` are listening sockets, for HTTP and SMTP, that outlive it.
 
     Raises:
         SettingsError: a port is taken or not allowed, or the file cannot be written.
     """
     sandbox = create_app(credentials, Options(receipts_url=receipts_url, log_path=log_path, hint=hint))
-    http = _listen(host, port, "sandbox.port")
-    try:
-        mail = _listen(host, smtp_port, "sandbox.smtp_port")
-    except SettingsError:
-        http.close()
-        raise
+    http, mail = held or _listen_twice(host, port, smtp_port)
     logging.getLogger("mail.log").setLevel(logging.ERROR)
     smtp = await asyncio.get_running_loop().create_server(sandbox.smtp.protocol, sock=mail)
     config = uvicorn.Config(
@@ -109,6 +105,15 @@ async def serve(
     serving = asyncio.create_task(server.serve(sockets=[http]))
     await server.listening.wait()
     return Handle(sandbox, server, serving, smtp, host)
+
+
+def _listen_twice(host: str, port: int, smtp_port: int) -> tuple[socket.socket, socket.socket]:
+    http = _listen(host, port, "sandbox.port")
+    try:
+        return http, _listen(host, smtp_port, "sandbox.smtp_port")
+    except SettingsError:
+        http.close()
+        raise
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +30,9 @@ OBEDIENT = LISTENS + "reader.read()\nprint('the parent is gone', flush=True)\n"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LISTENS + "while True: signal.pause()\n"
 
 
-def child(tmp_path: Path, program: str, changed: Callable[[], None] = lambda: None) -> Child:
+def child(tmp_path: Path, program: str, changed: Callable[[], None] = lambda: None, **more: Any) -> Child:
     command = (sys.executable, "-c", program)
-    return Child("api", Settings(data_dir=tmp_path), tmp_path / "api.log", changed, command)
+    return Child("api", Settings(data_dir=tmp_path), tmp_path / "api.log", changed, command, **more)
 
 
 @asynccontextmanager
@@ -98,7 +100,7 @@ async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
 async def test_one_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tidings.cli.child.GRACE", 0.2)
+    monkeypatch.setattr("tidings.config.StopSettings.kill_after", 0.2)
     one = child(tmp_path, STUBBORN)
     async with kept(one):
         await asyncio.wait_for(one.ready.wait(), 10)
@@ -114,6 +116,84 @@ async def test_stopping_interrupts_the_wait_before_the_next_start(tmp_path: Path
         await eventually(lambda: one.log.exists() and one.pid == 0)
         await one.stop()
         await asyncio.wait_for(keeping, 5)
+
+
+TAKES_ONE = (
+    "import os, signal, socket, sys\n"
+    + LISTENS
+    + """
+server = socket.socket(fileno=int(sys.argv[3]))
+while True:
+    taken, _ = server.accept()
+    if taken.recv(100) == b"die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    taken.sendall(str(os.getpid()).encode())
+    taken.close()
+"""
+)
+
+
+async def asked(address: tuple[str, int], what: bytes = b"who") -> bytes:
+    """What the process that takes the connection answers; the connection waits until there is one."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(what)
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_new_process_takes_over_while_the_old_one_ends(tmp_path: Path) -> None:
+    buried: list[int] = []
+    one = child(tmp_path, OBEDIENT, ended=buried.append)
+    async with kept(one):
+        await asyncio.wait_for(one.ready.wait(), 10)
+        first = one.pid
+        await one.replace(beside=True)
+        assert one.pid not in {0, first}
+        assert not alive(first)
+        assert alive(one.pid)
+        second = one.pid
+        await one.replace(beside=False)
+        assert one.pid not in {0, first, second}
+        assert not alive(second)
+        assert buried == [first, second]
+        await one.stop()
+        assert one.pid == 0
+
+
+async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path: Path) -> None:
+    switch = tmp_path / "broken"
+    one = child(
+        tmp_path, f"import pathlib, sys\nif pathlib.Path({str(switch)!r}).exists(): sys.exit('no way')\n" + OBEDIENT
+    )
+    async with kept(one):
+        await asyncio.wait_for(one.ready.wait(), 10)
+        first = one.pid
+        switch.touch()
+        with pytest.raises(CannotGoOn, match=r"does not become ready. The old one goes on. Its last words:\n  no way"):
+            await one.replace(beside=True)
+        assert one.pid == first
+        assert alive(first)
+        # It is watched as before.
+        switch.unlink()
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: one.pid not in {0, first})
+
+
+async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        one = child(tmp_path, TAKES_ONE, listening=[listening])
+        address = listening.getsockname()
+        async with kept(one):
+            await asyncio.wait_for(one.ready.wait(), 10)
+            first = await asked(address)
+            assert int(first) == one.pid
+            assert await asked(address, b"die") == b""
+            # Nobody is there now; it waits for the next one.
+            assert await asked(address) not in {b"", first}
 
 
 def test_a_log_that_grew_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

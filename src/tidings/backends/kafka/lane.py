@@ -282,7 +282,10 @@ class Lane:
         """Tell the claimer, in its loop."""
         if isinstance(answer, Batch) and answer.lease is not None:
             answer.deadline = time.monotonic() + answer.lease
-        if not request.loop.is_closed():
+        if isinstance(answer, Batch) and request.abandoned:
+            # Not by way of the loop: this thread may be about to end, and its last commit must say that it is unbegun.
+            self.give_back(answer)
+        elif not request.loop.is_closed():
             request.loop.call_soon_threadsafe(self._resolve, request, answer)
         elif isinstance(answer, Batch):
             self.give_back(answer)

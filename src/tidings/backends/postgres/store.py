@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Self
 
+import asyncpg
+
 from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds, PostgresWatched
 from tidings.backends.postgres.caps import PostgresCaps
-from tidings.backends.postgres.connection import ConnectionPool, close_pool, open_pool, translated
+from tidings.backends.postgres.connection import Connected, ConnectionPool, close_pool, open_pool, translated
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
 from tidings.backends.postgres.inbox import PostgresInbox
@@ -19,6 +21,7 @@ from tidings.backends.postgres.statements import check_queries
 from tidings.backends.postgres.templates import PostgresTemplates
 from tidings.backends.postgres.tenants import PostgresTenants
 from tidings.backends.postgres.users import PostgresUsers
+from tidings.model.errors import SettingsError
 
 
 class PostgresStore:
@@ -50,7 +53,7 @@ class PostgresStore:
 
         Raises:
             Unavailable: the server does not answer.
-            SettingsError: it refuses the DSN.
+            SettingsError: it refuses the DSN, or has the schema of another version.
         """
         pool = await open_pool(dsn, pool_size, "tidings-store", plan_cache_mode="force_generic_plan")
         try:
@@ -63,7 +66,7 @@ class PostgresStore:
         try:
             with translated():
                 async with pool.acquire() as connection:
-                    await check_queries(connection)
+                    await _check(connection)
             await store.history.maintain(time.time_ns() // 1_000_000 if now is None else now)
         except BaseException:
             await store.close()
@@ -79,3 +82,13 @@ class PostgresStore:
         """Free the connections."""
         await close_pool(self._pulse)
         await close_pool(self._pool)
+
+
+async def _check(connection: Connected) -> None:
+    try:
+        await check_queries(connection)
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
+        where = ", ".join(getattr(error, "__notes__", ()))
+        raise SettingsError(
+            f"the database's schema is not that of this version ({error}; {where}): run `tidings migrate`"
+        ) from error

@@ -1,0 +1,147 @@
+"""An orderly stop: no claim is begun, what waits is given back unbegun, and what is under way finishes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support_flow import Flow, Recorder
+from tidings.model import topics
+from tidings.model.outcome import Outcome
+from tidings.model.sending import AnyDelivery, SendResult, Sent
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.wire import decode_outcomes
+from tidings.pipeline.schedule import Schedule
+from tidings.pipeline.stage import Reader
+from tidings.pipeline.stopping import Stopping
+from tidings.wiring import readings
+
+DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
+
+
+class Hanging(Recorder):
+    """Answers when it is told to."""
+
+    def __init__(self, concurrency: int) -> None:
+        super().__init__("hanging", Channel.SMS)
+        self.concurrency = concurrency
+        self.batch_size = 1
+        self.timeout = 1_000.0
+        self.answer = asyncio.Event()
+
+    async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        self.sent.extend(batch)
+        await self.answer.wait()
+        return [Sent() for _ in batch]
+
+
+@asynccontextmanager
+async def reading(flow: Flow, topic: str, stopping: asyncio.Event) -> AsyncIterator[asyncio.Task[None]]:
+    """A reader of the topic, as a worker runs it."""
+    parts = flow.parts()
+    [found] = [one for one in readings(parts) if one.topic == topic]
+    reader: Reader[Any] = Reader(found, parts.queue, parts.objects, parts.clock, parts.metrics)
+    running = asyncio.create_task(reader.run(stopping))
+    try:
+        yield running
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def facts(flow: Flow) -> list[Outcome]:
+    """What stands in `outcomes`."""
+    found: list[Outcome] = []
+    while (claim := await flow.queue.claim(topics.OUTCOMES, topics.RECORD, 100, 0.0)) is not None:
+        found += [fact for item in claim.items for fact in decode_outcomes(item.body)]
+        await claim.done()
+    return found
+
+
+async def routed(flow: Flow, count: int) -> None:
+    """Deliveries that wait for the provider."""
+    for number in range(count):
+        await flow.accept(to={"phone": f"+4915123456{number:03d}"}, content={"sms": {"text": "x"}})
+    await flow.settle(topics.ROUTE)
+    await facts(flow)
+
+
+async def test_a_reader_that_waits_ends_at_once(flow: Flow) -> None:
+    stopping = asyncio.Event()
+    async with reading(flow, DELIVERIES, stopping) as running:
+        await flow.clock.settle()
+        assert not running.done()
+        stopping.set()
+        await flow.clock.settle()  # no time passes
+        assert running.done()
+
+
+async def test_the_schedule_ends_at_once(flow: Flow) -> None:
+    stopping = asyncio.Event()
+    parts = flow.parts()
+    running = asyncio.create_task(Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+    await flow.clock.settle()
+    assert not running.done()
+    stopping.set()
+    await flow.clock.settle()
+    assert running.done()
+    await running
+
+
+@pytest.mark.parametrize("limit", ["slots", "rate"])
+async def test_what_waits_for_its_turn_goes_back_unbegun_and_what_is_under_way_finishes(flow: Flow, limit: str) -> None:
+    provider = Hanging(concurrency=2 if limit == "slots" else 50)
+    provider.rate = 2 if limit == "rate" else None
+    flow.providers[Channel.SMS] = [provider]
+    await routed(flow, 5)
+    stopping = asyncio.Event()
+    async with reading(flow, DELIVERIES, stopping) as running:
+        await flow.clock.advance(0.1)
+        begun = len(provider.sent)
+        assert 0 < begun < 5
+        stopping.set()
+        await flow.clock.advance(0.1)
+        assert len(provider.sent) == begun
+        assert not running.done()
+        provider.answer.set()
+        await flow.clock.advance(0.1)
+        assert running.done()
+    assert [fact.state for fact in await facts(flow)] == [State.SENT] * begun
+    left = await flow.queue.claim(DELIVERIES, topics.DELIVER, 100, 0.0, 60.0)
+    assert left is not None
+    assert len(left.items) == 5 - begun
+    # The next process takes them for what they are: never begun.
+    assert not any(item.redelivered for item in left.items)
+
+
+async def test_what_was_not_begun_may_be_begun_later_by_the_same_process(flow: Flow) -> None:
+    provider = Hanging(concurrency=1)
+    flow.providers[Channel.SMS] = [provider]
+    await routed(flow, 3)
+    stopping = asyncio.Event()
+    async with reading(flow, DELIVERIES, stopping):
+        await flow.clock.settle()
+        stopping.set()
+        provider.answer.set()
+        await flow.clock.settle()
+    await flow.settle()
+    assert len(provider.sent) == len({outbound.id for outbound in provider.sent}) == 3
+
+
+async def test_waits_end_and_other_ends_pass() -> None:
+    stopping = Stopping()
+    hanging = asyncio.create_task(stopping.ending(asyncio.Event().wait()))
+    cancelled = asyncio.create_task(stopping.ending(asyncio.Event().wait()))
+    assert await stopping.ending(asyncio.sleep(0, "value")) == "value"
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    with pytest.raises(TimeoutError):
+        await stopping.ending(asyncio.wait_for(asyncio.Event().wait(), 0))
+    stopping.set()
+    assert await hanging is None
+    assert await stopping.ending(asyncio.Event().wait()) is None
