@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,6 @@ from tidings.channels.tools import Tools
 from tidings.config import Settings
 from tidings.listening import Held
 from tidings.model import topics
-from tidings.model.accounting import MINUTE
 from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel, Priority
@@ -44,6 +44,7 @@ from tidings.pipeline.categories import Categories
 from tidings.pipeline.change import Change
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
+from tidings.pipeline.housekeeping import keep_house
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
@@ -56,7 +57,6 @@ from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Routed, Switchboard
-from tidings.policy.idempotency import KEPT
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -81,8 +81,6 @@ DELIVER_BATCH = 500
 MOST_BATCHES = 16
 """Batches of a lane that wait for slow providers at once, at most."""
 SHARE_OF_LEASE = 0.8
-KEEP_COUNTS = 400 * 24 * 60
-"""Minutes for which the counts of what was accepted are kept."""
 RECORD_BATCH = 20
 """Packs, each of up to 200 outcomes."""
 RECORD_LINGER = 0.05
@@ -187,7 +185,8 @@ async def work(parts: Parts, stopping: asyncio.Event) -> None:
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
-        group.create_task(repeat("house", lambda: _keep_house(parts), 3600, stopping, parts.clock, parts.metrics))
+        house = partial(keep_house, parts.store, parts.clock)
+        group.create_task(repeat("house", house, 3600, stopping, parts.clock, parts.metrics))
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:
@@ -386,12 +385,3 @@ def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> It
 
 def _sandbox_url(settings: Settings) -> str:
     return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
-
-
-async def _keep_house(parts: Parts) -> None:
-    """Make partitions for the days to come, and forget what is kept for a time only."""
-    now = parts.clock.now()
-    await parts.store.history.maintain(now)
-    await parts.store.idempotency.sweep(now - KEPT)
-    await parts.store.caps.sweep(now)
-    await parts.store.accounts.forget(now // MINUTE - KEEP_COUNTS)
