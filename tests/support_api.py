@@ -71,6 +71,7 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: SystemClock = field(default_factory=SystemClock)
     parts: dict[str, str] = field(default_factory=lambda: {"store": "ok", "queue": "ok"})
+    stopping: bool = False
     received: list[InboundRequest] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
     bounds: Bounds = field(default=Bounds())
@@ -255,6 +256,7 @@ def _services(world: World) -> Services:
         clock=world.clock,
         vitals=Vitals(store.ping, world.clock),
         readiness=readiness,
+        stopping=lambda: world.stopping,
         metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),
         limiter=Limiter(MemoryTokens(world.clock), world.rates),
         accepted=world.metrics.accepted,

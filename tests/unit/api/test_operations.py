@@ -40,6 +40,14 @@ async def test_health_and_readiness_need_no_key(api: Api) -> None:
     assert (await api.get("/healthz", key=None)).status == 200
 
 
+async def test_a_process_that_ends_says_so_first(api: Api) -> None:
+    api.world.stopping = True
+    leaving = await api.get("/readyz", key=None)
+    assert leaving.status == 503
+    assert leaving.json() == {"status": "stopping", "parts": {}}
+    assert (await api.get("/healthz", key=None)).status == 200
+
+
 async def test_metrics_count_what_was_accepted_and_refused(api: Api) -> None:
     good, bad = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "x"}}}, {"to": 7}
     await api.post("/v1/notifications", good)

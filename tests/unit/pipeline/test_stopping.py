@@ -17,7 +17,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import decode_outcomes
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader
-from tidings.pipeline.stopping import Stopping
+from tidings.pipeline.stopping import Stopping, finishing
 from tidings.wiring import readings
 
 DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
@@ -145,3 +145,36 @@ async def test_waits_end_and_other_ends_pass() -> None:
     stopping.set()
     assert await hanging is None
     assert await stopping.ending(asyncio.Event().wait()) is None
+
+
+async def test_what_takes_longer_than_the_grace_is_left() -> None:
+    stopping, ended = asyncio.Event(), []
+
+    async def work(until: asyncio.Event) -> None:
+        try:
+            await until.wait()
+            ended.append("finished")
+        except asyncio.CancelledError:
+            ended.append("left")
+            raise
+
+    async def worker(grace: float) -> None:
+        async with finishing(stopping, grace) as group:
+            group.create_task(work(stopping))
+            group.create_task(work(asyncio.Event()))
+
+    running = asyncio.create_task(worker(0.05))
+    await asyncio.sleep(0)
+    assert not running.done()
+    stopping.set()
+    await asyncio.wait_for(running, 5)
+    assert ended == ["finished", "left"]
+
+
+async def test_a_failure_is_no_end_of_the_grace() -> None:
+    async def fails() -> None:
+        raise TimeoutError("a part")
+
+    with pytest.raises(ExceptionGroup):
+        async with finishing(asyncio.Event(), 1.0) as group:
+            group.create_task(fails())
