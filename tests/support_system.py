@@ -83,7 +83,7 @@ class System:
 
         async def look() -> Any:
             seen = (await self.call("GET", f"/v1/notifications/{id}")).json
-            assert seen["state"] in RESTING, seen
+            assert seen.get("state") in RESTING, seen
             return seen
 
         return await eventually(look, timeout)
@@ -93,7 +93,7 @@ class System:
 
         async def look() -> Any:
             seen = (await self.call("GET", f"/v1/notifications/{id}")).json
-            assert seen["state"] == state, seen
+            assert seen.get("state") == state, seen
             return seen
 
         return await eventually(look, timeout)

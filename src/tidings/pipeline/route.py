@@ -63,7 +63,7 @@ class Route:
             if notification.id in cancelled:
                 outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
             elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
-                outcomes.append(_later(notification, now, due))
+                outcomes.append(_later(taken, notification, now, due))
             else:
                 come.append(taken)
         people = await self._users.people(
@@ -119,7 +119,7 @@ class Route:
             content = notification.content.channels() if notification.content is not None else ()
         person = person or NOBODY
         found = addresses(notification.to, person.profile, wanted(notification, content))
-        return _Case(notification, taken.repeated or taken.begun, person, content, found)
+        return _Case(notification, _is_copy(taken), person, content, found)
 
 
 def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
@@ -127,15 +127,20 @@ def _about(notification: Notification, now: int, state: State, reason: str) -> O
     return Outcome(notification.id, notification.tenant, now, state, reason=reason, notification=notification)
 
 
+def _is_copy(taken: Taken[Notification]) -> bool:
+    """Whether an earlier look at the same notification may have decided already."""
+    return taken.begun or taken.repeated
+
+
 def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
     """When to go on with a notification that is to be sent at `due`; None for now.
 
-    It waits once, whatever the clock over there says. A repeated item may have waited before: it waits too, even if
-    it is late by now, and as the same fact is recorded once, so is the wait.
+    It waits once, whatever the clock over there says. What may be a copy waits too, even if it is late by now: where
+    the original waits it is the same fact, recorded once, and else the wait is that of a copy.
     """
     if taken.value.step:
         return None
-    return due if due > now or ((taken.begun or taken.repeated) and due > taken.value.accepted_at) else None
+    return due if due > now or (_is_copy(taken) and due > taken.value.accepted_at) else None
 
 
 def _past_local_time(
@@ -156,23 +161,24 @@ def _past_local_time(
         where = zone(send_zone(notification.to, person.profile))
         wall = next_wall(notification.send_at_local, where, now)
         due = instant_of(wall, where)
-        again = not notification.step and (taken.begun or taken.repeated) and due > notification.accepted_at
-        if due <= now and not again:
+        if due <= now and _due(taken, due, now) is None:
             ready.append(taken)
             continue
         dated = msgspec.structs.replace(notification, send_at_local=wall.isoformat())
         if notification.expires_at is not None and notification.expires_at <= due:
             outcomes.append(_about(dated, now, State.EXPIRED, Reason.EXPIRED))
         else:
-            outcomes.append(_later(dated, now, due))
+            outcomes.append(_later(taken, dated, now, due))
     return ready
 
 
-def _later(notification: Notification, now: int, due: int) -> Outcome:
+def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
     waiting = msgspec.structs.replace(notification, step=notification.step + 1)
-    wait = Wait(due, topics.requests(notification.priority), key_of(notification), encode(waiting))
+    topic, key = topics.requests(notification.priority), key_of(notification)
     return msgspec.structs.replace(
-        _about(notification, now, State.DEFERRED, Reason.SEND_AT), step=notification.step, wait=wait
+        _about(notification, now, State.DEFERRED, Reason.SEND_AT),
+        step=notification.step,
+        wait=Wait(due, topic, key, encode(waiting), repeated=_is_copy(taken)),
     )
 
 
