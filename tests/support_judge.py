@@ -48,6 +48,7 @@ class Verdict(Struct):
     arrived: int = 0
     states: dict[str, int] = {}
     lost: int = 0
+    swept: int = 0
     doubled: int = 0
     doubled_uncertain: int = 0
     doubled_allowed: int = 0
@@ -67,7 +68,7 @@ class Verdict(Struct):
         told = [
             f"accepted {self.accepted}, unanswered {self.unanswered} (refusals: {_listed(self.refusals)})",
             f"arrived {self.arrived}, states: {_listed(self.states)}",
-            f"lost {self.lost}, doubled {self.doubled}",
+            f"lost {self.lost}, doubled {self.doubled}; lost on the way and found by the sweeper {self.swept}",
             f"doubled and marked uncertain {self.doubled_uncertain}, where it is allowed {self.doubled_allowed}",
             f"sent before its time by {self.earliest:.1f} s at most",
             f"longest time without a 202: {self.gap_accepting:.1f} s, without an arrival: {self.gap_arriving:.1f} s",
@@ -135,6 +136,8 @@ class Judge:
         doubtful = any(
             entry["delivery"] == delivery["id"] and entry["state"] == "uncertain" for entry in seen["timeline"]
         )
+        if any(entry["delivery"] == delivery["id"] and entry["reason"] == "swept" for entry in seen["timeline"]):
+            verdict.swept += 1
         if state not in RESTING:
             verdict.blame("does not rest", seen)
         if state in _REACHED and not copies:
