@@ -105,11 +105,7 @@ class Parts:
 
 
 async def run(
-    settings: Settings,
-    roles: frozenset[str],
-    ready: Ready,
-    held: Held = NONE_HELD,
-    lanes: frozenset[Priority] = LANES,
+    settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD, lanes: frozenset[Priority] = LANES
 ) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
 
@@ -262,19 +258,15 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
                     after_loss=of_what_may_have_been_taken,
                 )
             )
-    if lanes == URGENT:
-        return found
-    found.append(
-        Reading(
-            stage=topics.RECORD,
-            topic=topics.OUTCOMES,
-            decode=decode_outcomes,
-            work=Record(store.history),
-            max_items=RECORD_BATCH,
-            linger=RECORD_LINGER,
-        )
+    recording = Reading(
+        stage=topics.RECORD,
+        topic=topics.OUTCOMES,
+        decode=decode_outcomes,
+        work=Record(store.history),
+        max_items=RECORD_BATCH,
+        linger=RECORD_LINGER,
     )
-    return found
+    return found if lanes == URGENT else [*found, recording]
 
 
 def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
