@@ -47,7 +47,7 @@ class Tidings:
         self._settings = folder / "tidings.toml"
         self._vendor_port = vendor_port
         self._allow(WITHOUT_BOUND)
-        self._workers: Process | None = None
+        self._workers: dict[str, Process] = {}
         self._api = self._run("api")
         self._api.await_port(self.port)
 
@@ -61,19 +61,20 @@ class Tidings:
         found = {"postgres": self.postgres.pid, "api": self._api.pid}
         if self.kafka is not None:
             found["kafka"] = self.kafka.pid
-        if self._workers is not None:
-            found["worker"] = self._workers.pid
-        return found
+        return found | {name: worker.pid for name, worker in self._workers.items()}
 
-    def start_workers(self) -> None:
-        """Start the sending side: one process."""
-        self._workers = self._run("worker")
+    def start_workers(self, *, by_urgency: bool = False) -> None:
+        """Start the sending side: one process; `by_urgency`: one for the critical lane and one for the others."""
+        if by_urgency:
+            self._workers["critical worker"] = self._run("worker", "--lane", "critical")
+        lanes = ("--lane", "normal", "--lane", "bulk") if by_urgency else ()
+        self._workers["worker"] = self._run("worker", *lanes)
 
     def stop_workers(self) -> None:
         """End the sending side; what waits stays in the queue."""
-        if self._workers is not None:
-            self._workers.stop(30)
-            self._workers = None
+        for worker in self._workers.values():
+            worker.stop(30)
+        self._workers.clear()
 
     def restart_api(self, backlog: int) -> None:
         """Start the API anew; it turns notifications away from this backlog on."""
@@ -91,8 +92,8 @@ class Tidings:
         self.stop_workers()
         self._api.stop(30)
 
-    def _run(self, role: str) -> Process:
-        command = python("tidings.cli", "run", "--role", role, "--settings", str(self._settings))
+    def _run(self, role: str, *options: str) -> Process:
+        command = python("tidings.cli", "run", "--role", role, *options, "--settings", str(self._settings))
         return Process(command, self._folder / f"{role}.log")
 
     def _allow(self, backlog: int) -> None:

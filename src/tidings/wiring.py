@@ -75,6 +75,7 @@ from tidings.templating.templates import Templates
 
 NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
+LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
@@ -103,10 +104,12 @@ class Parts:
     randomness: random.Random = field(default_factory=random.SystemRandom)
 
 
-async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD) -> None:
+async def run(
+    settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD, lanes: frozenset[Priority] = LANES
+) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
 
-    `held` are the sockets that somebody else holds.
+    `held` are the sockets that somebody else holds, `lanes` those of a worker.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -129,7 +132,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Hel
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:
-                    group.create_task(work(parts, stopping))
+                    group.create_task(work(parts, stopping, lanes))
                     ready({"worker": ""})
                 if "api" in roles:
                     group.create_task(serve_api(parts, stopping, ready, held))
@@ -171,14 +174,20 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         )
 
 
-async def work(parts: Parts, stopping: asyncio.Event) -> None:
-    """The reading stages, each topic in a loop, until `stopping` is set; what is under way then has the grace."""
+async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority] = LANES) -> None:
+    """The reading stages, each topic in a loop, until `stopping` is set; what is under way then has the grace.
+
+    A worker for the critical lane alone does nothing but route and deliver it: so nothing that waits elsewhere, however
+    much it is, takes its turns.
+    """
     store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
     async with finishing(stopping, parts.settings.stop.grace) as group:
-        for reading in readings(parts):
+        for reading in readings(parts, lanes):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
+        if lanes == URGENT:
+            return
         group.create_task(recur.run(stopping))
         group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
@@ -201,9 +210,10 @@ def canary(parts: Parts) -> Canary:
     return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
-def readings(parts: Parts) -> list[Reading[Any]]:
-    """Which stage reads which topic, and how."""
+def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[Any]]:
+    """Which stage reads which topic, and how, in a worker for these lanes."""
     store, settings = parts.store, parts.settings.deliver
+    ordered = [lane for lane in Priority if lane in lanes]
     categories = Categories(store.tenants, parts.clock)
     route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock)
     # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
@@ -217,7 +227,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
             max_items=ROUTE_BATCH,
             lease=marked,
         )
-        for priority in Priority
+        for priority in ordered
     ]
     needs = Needs(
         users=store.users,
@@ -231,7 +241,7 @@ def readings(parts: Parts) -> list[Reading[Any]]:
     )
     for channel in Channel:
         switchboard = _switchboard(parts, channel)
-        for priority in Priority:
+        for priority in ordered:
             deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
             found.append(
                 Reading(
@@ -248,17 +258,15 @@ def readings(parts: Parts) -> list[Reading[Any]]:
                     after_loss=of_what_may_have_been_taken,
                 )
             )
-    found.append(
-        Reading(
-            stage=topics.RECORD,
-            topic=topics.OUTCOMES,
-            decode=decode_outcomes,
-            work=Record(store.history),
-            max_items=RECORD_BATCH,
-            linger=RECORD_LINGER,
-        )
+    recording = Reading(
+        stage=topics.RECORD,
+        topic=topics.OUTCOMES,
+        decode=decode_outcomes,
+        work=Record(store.history),
+        max_items=RECORD_BATCH,
+        linger=RECORD_LINGER,
     )
-    return found
+    return found if lanes == URGENT else [*found, recording]
 
 
 def _switchboard(parts: Parts, channel: Channel) -> Switchboard:

@@ -9,13 +9,15 @@ from urllib.parse import urlencode
 import pytest
 from twilio.request_validator import RequestValidator
 
+from support_flow import Flow
 from support_vendors import MemoryInbox, StillClock, id_of
 from tidings.config import Settings
+from tidings.model import topics
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
 from tidings.ports.provider import Provider
-from tidings.wiring import build_providers
+from tidings.wiring import LANES, URGENT, build_providers, readings
 
 
 def made(folder: Path, **settings: Any) -> dict[str, Provider[Any]]:
@@ -82,3 +84,14 @@ def test_a_section_of_ones_own_is_never_filled_up_from_the_sandbox(tmp_path: Pat
 def test_what_cannot_serve_is_told(tmp_path: Path, channels: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         made(tmp_path, channels=channels)
+
+
+def test_workers_by_urgency_read_everything_between_them_and_nothing_twice(tmp_path: Path) -> None:
+    parts = Flow(tmp_path).parts()
+    one, urgent, others = (
+        [(reading.stage, reading.topic) for reading in readings(parts, lanes)]
+        for lanes in (LANES, URGENT, LANES - URGENT)
+    )
+    assert sorted(urgent + others) == sorted(one)
+    assert {topic.rpartition(".")[2] for _, topic in urgent} == {"critical"}
+    assert (topics.RECORD, topics.OUTCOMES) in others

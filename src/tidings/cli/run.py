@@ -21,6 +21,7 @@ from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 from tidings.listening import Held, inherited, passed_socket
+from tidings.model.vocabulary import Priority
 
 app = command_line()
 
@@ -35,6 +36,10 @@ def run(
         typer.Option(help="A listening TCP socket that this process inherits, for the API (or LISTEN_FDS=1)."),
     ] = None,
     sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
+    lane: Annotated[
+        list[Priority] | None,
+        typer.Option("--lane", help="What a worker routes and delivers; may be given several times. Default: all."),
+    ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one process, by role.
@@ -43,6 +48,10 @@ def run(
     line `ready {"<role>": "<address>"}` for each role that is ready. Several
     API processes may share one socket with --fd: whoever holds it loses no
     connection when one of them is stopped, replaced or killed.
+
+    Under load, give the critical lane a worker of its own (`--lane critical`)
+    and the others another one (`--lane normal --lane bulk`). Every lane needs
+    a worker; one with `--lane critical` alone records and schedules nothing.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
@@ -73,7 +82,7 @@ def run(
         def ready(addresses: Mapping[str, str]) -> None:
             say(_ready_line(addresses).decode())
 
-    uvloop.run(wiring.run(settings, roles, ready, held))
+    uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane) if lane else wiring.LANES))
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:
