@@ -28,7 +28,7 @@ CONTENT = {"push": {"title": "Order", "body": "On its way"}}
 
 async def tally(system: System) -> Counter[str]:
     counted: Counter[str] = Counter()
-    for line in (await system.call("GET", "/v1/tally")).json["tally"]:
+    for line in (await system.call("GET", "/v1/accounting")).json["tally"]:
         if line["channel"] is None:
             counted[line["state"]] += line["count"]
     return counted

@@ -157,13 +157,19 @@ async def test_what_the_old_version_wrote_is_read_and_both_work_together(
             assert first.json["id"] == again.json["id"]
             assert again.headers["idempotency-replayed"] == "true"
             accepted.append(first.json["id"])
+            together = {"notifications": [replayed, {"to": 7}]}
+            first = await before.call("POST", "/v1/notifications/batch", together, headers={"idempotency-key": "b"})
+            again = await after.call("POST", "/v1/notifications/batch", together, headers={"idempotency-key": "b"})
+            assert (first.status, again.status) == (202, 202)
+            assert first.json == again.json
+            accepted.append(first.json["results"][0]["id"])
             for role in ("api", "worker"):
                 assert await befores.kill(role, signal.SIGTERM) == 0
             await migrate(empty_dsn)
 
             async def all_sent() -> Counter[str]:
                 counted: Counter[str] = Counter()
-                for line in (await after.call("GET", "/v1/tally")).json["tally"]:
+                for line in (await after.call("GET", "/v1/accounting")).json["tally"]:
                     if line["channel"] is None:
                         counted[line["state"]] += line["count"]
                 assert counted == {"sent": len(accepted)}

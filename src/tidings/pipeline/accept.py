@@ -44,8 +44,8 @@ IN_FLIGHT = 1.0
 LATEST_PUT = 10_000
 """Milliseconds after which a request whose reservation was slow puts nothing: another may take the key over soon."""
 
-_SINGLE, _BATCH = "notifications", "notifications/batch"
-"""The operations that a key belongs to."""
+_SINGLE, _BATCH = "", "notifications/batch"
+"""The operations that a key belongs to. 0.1.0 knew one, without a name, and its keys are known for a day."""
 
 _Ids = Callable[[int, int], UUID]
 """The id of a request by its number in the body and the bucket of its person."""
@@ -127,7 +127,7 @@ class Accept:
 
         if idempotency_key is not None:
             self._turn_away(lambda: [body])
-            return await self._once(tenant, idempotency_key, fingerprint(body, _SINGLE), read)
+            return await self._once(tenant, idempotency_key, (fingerprint(body, _SINGLE),), read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
         self._count(tenant, _ids_of(results))
@@ -151,7 +151,10 @@ class Accept:
 
         if idempotency_key is not None:
             self._turn_away(lambda: requests.decode_batch(body))
-            return await self._once(tenant, idempotency_key, fingerprint(body, _BATCH), read)
+            digests = [fingerprint(body, _BATCH)]
+            if b'"notifications"' in body:  # no body of a single request, so 0.1.0 took it for a batch
+                digests.append(fingerprint(body, _SINGLE))
+            return await self._once(tenant, idempotency_key, digests, read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
         self._count(tenant, _ids_of(results))
@@ -215,9 +218,11 @@ class Accept:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
     async def _once(
-        self, tenant: str, key: str, digest: bytes, read: Callable[[_Ids, int], Awaitable[list[_Result]]]
+        self, tenant: str, key: str, digests: Sequence[bytes], read: Callable[[_Ids, int], Awaitable[list[_Result]]]
     ) -> Answer:
         """Answer what the key's first request was answered; be that one if there was none.
+
+        `digests` stand for the request, the first as it is written, all as they are read.
 
         The key comes first, before the request is even read: what was accepted once is answered so, whatever has become
         of its template since.
@@ -225,8 +230,8 @@ class Accept:
         check_key(key)
         began, now = self._clock.elapsed(), self._clock.now()
         seed = self._fresh_id(0, 0)
-        held = await self._idempotency.reserve(tenant, key, digest, seed, now, RESERVATION_LEASE)
-        if held.fingerprint != digest:
+        held = await self._idempotency.reserve(tenant, key, digests[0], seed, now, RESERVATION_LEASE)
+        if held.fingerprint not in digests:
             raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
             if held.answer is None:
