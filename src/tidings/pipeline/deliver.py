@@ -114,7 +114,9 @@ class Deliver:
                     outcomes.append(second_copy(delivery, now, self._claims_end))
                     continue
             seen.add(attempt)
-            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category))
+            fresh.append(
+                _Ready(self._switchboard.in_doubt(delivery) if taken.begun or taken.repeated else delivery, category)
+            )
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:

@@ -63,7 +63,7 @@ class Route:
             if notification.id in cancelled:
                 outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
             elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
-                outcomes.append(_later(notification, now, due))
+                outcomes.append(_later(taken, notification, now, due))
             else:
                 come.append(taken)
         people = await self._users.people(
@@ -164,13 +164,15 @@ def _past_local_time(
         if notification.expires_at is not None and notification.expires_at <= due:
             outcomes.append(_about(dated, now, State.EXPIRED, Reason.EXPIRED))
         else:
-            outcomes.append(_later(dated, now, due))
+            outcomes.append(_later(taken, dated, now, due))
     return ready
 
 
-def _later(notification: Notification, now: int, due: int) -> Outcome:
+def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
+    """It waits until `due`; what may be a second copy is still one then."""
     waiting = msgspec.structs.replace(notification, step=notification.step + 1)
-    wait = Wait(due, topics.requests(notification.priority), key_of(notification), encode(waiting))
+    topic, repeated = topics.requests(notification.priority), taken.repeated or taken.begun
+    wait = Wait(due, topic, key_of(notification), encode(waiting), repeated=repeated)
     return msgspec.structs.replace(
         _about(notification, now, State.DEFERRED, Reason.SEND_AT), step=notification.step, wait=wait
     )
