@@ -111,7 +111,7 @@ async def test_traffic_shifts_from_a_dead_provider_and_comes_back(system: System
 
 
 async def _all_rest(system: System, accepted: int) -> Any:
-    tally = (await system.call("GET", "/v1/tally")).json["tally"]
+    tally = (await system.call("GET", "/v1/accounting")).json["tally"]
     states: Counter[str] = Counter()
     for line in tally:
         if line["channel"] is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,15 @@ import pytest
 
 from tidings.backends.memory.tenants import MemoryIdempotency
 from tidings.model.delivery import Delivery
-from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
+from tidings.model.recurrence import Recurrence
 from tidings.pipeline import accept, deliver
+from tidings.pipeline.capping import Capping
 from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.stage import Reader, Taken
-from tidings.policy import breaker, routing
+from tidings.policy import breaker, recurring, routing
+from tidings.policy.recurring import Occurrence
 from tidings.ports.idempotency import Reservation
 from tidings.ports.queue import Claim, Item
 from tidings.simulation.observers import Rule
@@ -73,11 +77,11 @@ def a_failed_end_gives_the_batch_back_unmarked(patch: pytest.MonkeyPatch) -> Non
 def who_lost_the_lease_decides(patch: pytest.MonkeyPatch) -> None:
     """Two claims over one batch both put what follows from it."""
 
+    careful = Reader._finish
+
     async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
-        try:
-            await claim.done(outputs)
-        except LeaseLost:
-            await self._queue.put(outputs)
+        self._reading = msgspec.structs.replace(self._reading, after_loss=lambda all_of_them: all_of_them)
+        await careful(self, claim, outputs)
 
     patch.setattr(Reader, "_finish", finish)
 
@@ -129,6 +133,28 @@ def a_breaker_that_never_closes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(breaker.Breaker, "share", never_again)
 
 
+def daylight_saving_fires_twice(patch: pytest.MonkeyPatch) -> None:
+    """A time that the clock shows twice comes twice."""
+    following = recurring._following
+
+    def twice(recurrence: Recurrence, where: tzinfo, local: datetime, due: int) -> Iterator[Occurrence]:
+        again = int(local.replace(tzinfo=where, fold=1).timestamp() * 1000)
+        if again > due:
+            yield Occurrence(local, again)
+        yield from following(recurrence, where, local, due)
+
+    patch.setattr(recurring, "_following", twice)
+
+
+def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks whether there is room."""
+
+    async def never(self: Capping, deliveries: Sequence[Delivery], now: int) -> dict[int, Outcome]:
+        return {}
+
+    patch.setattr(Capping, "refused", never)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("bug", "rules", "seeds"),
@@ -142,7 +168,9 @@ def a_breaker_that_never_closes(patch: pytest.MonkeyPatch) -> None:
         (a_retaken_key_puts_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
         (an_uncertain_answer_is_forgotten, {Rule.SENT_ONCE, Rule.TAKEN_IS_SENT}, 30),
         (opt_outs_count_when_routed_only, {Rule.WISHES}, 60),
-        (a_breaker_that_never_closes, {Rule.RESTS}, 100),
+        (a_breaker_that_never_closes, {Rule.RESTS}, 200),
+        (daylight_saving_fires_twice, {Rule.EACH_OCCURRENCE_ONCE}, 200),
+        (caps_are_forgotten, {Rule.CAPS}, 50),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

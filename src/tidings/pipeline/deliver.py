@@ -123,7 +123,11 @@ class Deliver:
                     continue
             seen.add(attempt)
             fresh.append(
-                _Ready(self._switchboard.in_doubt(delivery) if taken.begun else delivery, category, taken.place)
+                _Ready(
+                    self._switchboard.in_doubt(delivery) if taken.begun or taken.repeated else delivery,
+                    category,
+                    taken.place,
+                )
             )
         return fresh
 

@@ -173,6 +173,7 @@ def _past_local_time(
 
 
 def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
+    """It waits until `due`; what may be a second copy is still one then."""
     waiting = msgspec.structs.replace(notification, step=notification.step + 1)
     topic, key = topics.requests(notification.priority), key_of(notification)
     return msgspec.structs.replace(

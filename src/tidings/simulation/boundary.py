@@ -10,14 +10,15 @@ from uuid import UUID
 
 from tidings.backends.memory.history import MemoryCancellations
 from tidings.backends.memory.queue import Lane, MemoryBroker, MemoryClaim, MemoryQueue
+from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.store import MemoryStore
 from tidings.model.errors import Unavailable
 from tidings.model.letters import Replay
 from tidings.model.outcome import Wait
+from tidings.model.recurrence import Recurrence
 from tidings.ports.queue import Claim, Item, Received
-from tidings.ports.schedule import Scheduled
 from tidings.simulation.loop import GROUP
 from tidings.simulation.observers import WatchedHistory
 from tidings.simulation.processes import LOOK, Look, Process
@@ -109,6 +110,24 @@ class SimulatedReplays(MemoryReplays):
         self.waking.wake()
 
 
+class SimulatedRecurrences(MemoryRecurrences):
+    """Recurrences that can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waking = Waking()
+
+    @property
+    def next(self) -> int | None:
+        """When the next occurrence is due, or given back; None when none will be."""
+        return min((row.ready for row in self._rows.values() if row.ready is not None), default=None)
+
+    async def add(self, recurrence: Recurrence) -> None:
+        """See Recurrences."""
+        await super().add(recurrence)
+        self.waking.wake()
+
+
 class SimulatedStore(MemoryStore):
     """A memory store whose schedule can be waited for and whose history is watched."""
 
@@ -119,16 +138,19 @@ class SimulatedStore(MemoryStore):
         self.cancellations = MemoryCancellations(self.schedule)
         self.letters = MemoryLetters(self.history)
         self.replays: SimulatedReplays = SimulatedReplays()
+        self.recurrences: SimulatedRecurrences = SimulatedRecurrences()
 
 
-class _SchedulePort(Port):
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-        """See Schedule; that nothing is due is answered when something may be."""
-        schedule = cast("SimulatedSchedule", self._adapter)
-        rows = await self._process.crossing("schedule.due", schedule.due)(now, limit, lease)
-        if not rows:
-            await schedule.waking.until(schedule.next, now)
-        return rows
+class _DuePort(Port):
+    async def next_due(self) -> int | None:
+        """See Schedule and Recurrences; when nothing is due, this is answered when something may be."""
+        what = cast("SimulatedSchedule | SimulatedRecurrences", self._adapter)
+        due = await self._process.crossing(f"{self._name}.next_due", what.next_due)()
+        now = self._process.now()
+        if due is None or due > now:
+            await what.waking.until(due, now)
+            return what.next
+        return due
 
 
 class _ReplaysPort(Port):
@@ -160,7 +182,7 @@ class StorePort:
                 look.cancelled.update(dict.fromkeys(keys, loop.time()))
 
         self.history: Any = Port("history", store.history, process)
-        self.schedule: Any = _SchedulePort("schedule", store.schedule, process)
+        self.schedule: Any = _DuePort("schedule", store.schedule, process)
         self.users: Any = Port("users", store.users, process, {"people": people, "suppressed": suppressed})
         self.cancellations: Any = Port("cancellations", store.cancellations, process, {"cancelled": cancelled})
         self.templates: Any = Port("templates", store.templates, process)
@@ -174,7 +196,7 @@ class StorePort:
         self.idempotency: Any = Port("idempotency", store.idempotency, process)
         self.caps: Any = Port("caps", store.caps, process)
         self.changes: Any = Port("changes", store.changes, process)
-        self.recurrences: Any = Port("recurrences", store.recurrences, process)
+        self.recurrences: Any = _DuePort("recurrences", store.recurrences, process)
 
     async def ping(self) -> None:
         """Always there."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from tidings.model.history import HistoryFilter, NotificationRecord
-from tidings.model.ids import notification_of, slot_of
+from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.preferences import refusal
 from tidings.policy.quiet_hours import wake_up
 from tidings.policy.transitions import RESTING, rank
+from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.vendors import Call
@@ -68,8 +70,16 @@ async def violations(world: World) -> list[Violation]:
         if name.endswith(".txt"):
             why = await world.objects.get(name) or b""
             found.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why.decode()}"))
-    for check in (nothing_is_lost, answers_agree, nothing_is_doubled, history_tells_the_truth, wishes_are_kept):
+    for check in (
+        nothing_is_lost,
+        answers_agree,
+        nothing_is_doubled,
+        history_tells_the_truth,
+        wishes_are_kept,
+        caps_are_kept,
+    ):
         found += check(evidence)
+    found += await occurrences_come_once(evidence)
     return found + await the_books_balance(evidence)
 
 
@@ -108,7 +118,7 @@ def answers_agree(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(Rule.ANSWERED_ONCE, f"number {number} of request {asked.numbers} got {len(ids)} ids")
             least = len(ids)
             most = 1 if asked.key is not None else ledger.tries.get(asked, 0)
-            if told == {None}:
+            if told == {None} and not asked.twice:
                 most -= 1
             count = made[asked.tenant, number]
             if not least <= count <= most:
@@ -161,6 +171,55 @@ def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
                     Rule.WISHES,
                     f"{call.delivery} was offered to {call.vendor.name} at {call.at:.3f} s by {call.process}: {why}",
                 )
+
+
+def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
+    """In no window that a cap names were more notifications offered, however late the looks at it are reckoned."""
+    looked: dict[tuple[str, str, str], dict[UUID, tuple[int, int]]] = defaultdict(dict)
+    for calls in evidence.calls.values():
+        for call in calls:
+            if call.user_id is not None and call.look is not None and _category(call).caps:
+                scope = looked[call.tenant, call.user_id, call.category]
+                span = call.look.readings[0], call.look.readings[-1]
+                id = notification_of(call.delivery)
+                scope[id] = min(span, scope.get(id, span))
+    for (tenant, user_id, category), spans in looked.items():
+        for cap in _CATEGORIES[category].caps:
+            ordered = sorted(spans.values())
+            for first, last in zip(ordered, ordered[cap.count :], strict=False):
+                if max(end for _, end in ordered[ordered.index(first) : ordered.index(last) + 1]) - first[0] < (
+                    cap.seconds * 1000
+                ):
+                    yield Violation(
+                        Rule.CAPS, f"{tenant}/{user_id} got more than {cap.count} of {category} in {cap.seconds} s"
+                    )
+
+
+async def occurrences_come_once(evidence: Evidence) -> list[Violation]:
+    """As many notifications as the rule has occurrences, less those that were skipped; daily ones on different days."""
+    found: list[Violation] = []
+    sent: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for record in evidence.records.values():
+        notification = record.notification
+        number = msgspec.json.decode(notification.metadata)["n"]
+        sent[notification.tenant, number].append(instant_of(notification.id))
+    skipped: Counter[tuple[str, int]] = Counter()
+    for tenant in scenarios.TENANTS:
+        for recurrence in await evidence.world.store.recurrences.list(tenant, None, 1_000):
+            number = msgspec.json.decode(recurrence.request)["metadata"]["n"]
+            skipped[tenant, number] = recurrence.progress.skipped
+    for change in evidence.world.scenario.changes:
+        if isinstance(change, scenarios.Recurring):
+            key = change.tenant, change.number
+            came = len(sent[key])
+            if came + skipped[key] != change.times:
+                text = f"{change.body.decode()}: {came} came and {skipped[key]} were skipped of {change.times}"
+                found.append(Violation(Rule.EACH_OCCURRENCE_ONCE, text))
+            days = {datetime.fromtimestamp(at / 1000, zone(change.timezone)).date() for at in sent[key]}
+            if change.dates and len(days) != came:
+                text = f"{change.body.decode()}: {came} came on {len(days)} days"
+                found.append(Violation(Rule.EACH_OCCURRENCE_ONCE, text))
+    return found
 
 
 async def the_books_balance(evidence: Evidence) -> list[Violation]:

@@ -36,6 +36,8 @@ class Rule(StrEnum):
     WISHES = "nothing is sent against a wish"
     FORWARDS = "no state moves backwards"
     APPEND_ONLY = "no fact is changed"
+    EACH_OCCURRENCE_ONCE = "each occurrence of a recurrence comes once"
+    CAPS = "nobody gets more than a cap permits"
     BALANCE = "the books balance"
 
 

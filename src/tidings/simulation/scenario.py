@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 
-from tidings.config import Delivering
+from tidings.config import BreakerSettings, Delivering
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
-from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
-from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours
+from tidings.model.vocabulary import Channel, Excess, Priority, Strategy
+from tidings.policy.wall_clock import offset, shown, zone
 from tidings.simulation import faults
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import MOODS, Mood, Traits
@@ -23,7 +24,11 @@ CATEGORIES = (
     Category("security", critical=True),
     Category("marketing"),
     Category("news", allow_doubles=True),
+    Category("offers", caps=(Cap(2, 120),)),
+    Category("hints", caps=(Cap(1, 60), Cap(3, 600)), excess=Excess.HOLD),
 )
+RECURRING = 10_000
+"""The numbers of recurrences, in the metadata of what they send, begin here."""
 TEMPLATE = TemplateVersion(
     name="order",
     version=0,
@@ -110,15 +115,27 @@ class ClocksMoved(Struct, frozen=True):
     at: float
 
 
+class Recurring(Struct, frozen=True):
+    """A recurrence is created. `dates`: on how many different days it comes (0: within minutes); `times`: how often."""
+
+    at: float
+    tenant: str
+    number: int
+    times: int
+    dates: int
+    timezone: str
+    body: bytes
+
+
 class Outage(Struct, frozen=True):
-    """All processes of a role are killed, and start again after `seconds`."""
+    """All processes whose names start with `role` are killed, and start again after `seconds`."""
 
     at: float
     role: str
     seconds: float
 
 
-Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage
+Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage | Recurring
 
 
 class Scenario(Struct, frozen=True):
@@ -135,6 +152,7 @@ class Scenario(Struct, frozen=True):
     partitions: int
     audit_every: float
     delivering: Delivering
+    breaker: BreakerSettings
     vendors: tuple[Traits, ...]
     asked: tuple[Asked, ...]
     changes: tuple[Change, ...]
@@ -154,9 +172,15 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
         partitions=chance.choice((0, 0, 1, 3)),
         audit_every=chance.choice((30.0, 120.0, 1e6)),
         delivering=delivering or _delivering(chance),
+        breaker=BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0))),
         vendors=vendors,
         asked=asked,
-        changes=tuple(sorted(_changes(chance, storm, asked, vendors), key=lambda change: change.at)),
+        changes=tuple(
+            sorted(
+                [*_changes(chance, storm, asked, vendors), *_recurring(chance, storm, start)],
+                key=lambda change: change.at,
+            )
+        ),
     )
 
 
@@ -223,7 +247,7 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
     if chance.random() < 0.15:
         to = {"email": f"inline-{chance.randrange(3)}@example.com", "phone": "+493012345620"}
     body: dict[str, Any] = {"to": to, "metadata": {"n": number}}
-    category = chance.choice((None, "security", "marketing", "news"))
+    category = chance.choice((None, "security", "marketing", "news", "offers", "hints"))
     if category is not None:
         body["category"] = category
     if chance.random() < 0.2:
@@ -255,7 +279,7 @@ def _delivering(chance: random.Random) -> Delivering:
         attempts=chance.choice((1, 2, 3, 5)),
         backoff_base=chance.choice((0.5, 2.0, 30.0)),
         backoff_cap=chance.choice((10.0, 900.0)),
-        lease=chance.choice((15.0, 60.0)),
+        lease=chance.choice((6.0, 15.0, 60.0)),
     )
 
 
@@ -272,6 +296,49 @@ def _vendors(chance: random.Random) -> list[Traits]:
         for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH)
         for place in ("one", "two")[: chance.choice((1, 1, 2))]
     ]
+
+
+def _recurring(chance: random.Random, storm: float, start: int) -> list[Change]:
+    """Recurrences: by the minute while there are faults, and daily at hours at which clocks are set."""
+    found: list[Change] = []
+    for number in range(chance.choice((0, 0, 1, 2))):
+        daily, times = chance.random() < 0.4, chance.randint(2, 4)
+        timezone = chance.choice(_changing(start) if daily else _ZONES)
+        if not daily and offset(zone(timezone), start) != offset(zone(timezone), start + 3_600_000):
+            timezone = "UTC"  # which of two showings of a minute is meant, only a rule for days can say
+        first = shown(zone(timezone), start + round(storm / 2 + 60) * 1000).replace(microsecond=0)
+        if daily:
+            first = first.replace(hour=chance.choice((1, 2, 9)), minute=30, second=0) + timedelta(days=1)
+        body = {
+            "rrule": f"FREQ={'DAILY' if daily else 'MINUTELY'};COUNT={times}",
+            "start": first.isoformat(),
+            "timezone": timezone,
+            "request": {
+                "to": {"email": "again@example.com"},
+                "content": {"email": _LITERAL["email"]},
+                "metadata": {"n": RECURRING + number},
+            },
+        }
+        found.append(
+            Recurring(
+                at=chance.random() * storm / 2,
+                tenant=chance.choice(TENANTS),
+                number=RECURRING + number,
+                times=times,
+                dates=times if daily else 0,
+                timezone=timezone,
+                body=json.dumps(body).encode(),
+            )
+        )
+    return found
+
+
+def _changing(start: int) -> tuple[str, ...]:
+    """The timezones whose clocks are set within four days; all if there are none."""
+    found = tuple(
+        name for name in _ZONES if offset(zone(name), start) != offset(zone(name), start + 4 * 24 * 3600 * 1000)
+    )
+    return found or _ZONES
 
 
 def _changes(
@@ -309,7 +376,7 @@ def _changes(
         for _ in range(chance.choice((0, 1, 3, 6)))
     ]
     found += [
-        Outage(chance.random() * storm, chance.choice(("api", "worker", "worker")), chance.choice((1.0, 20.0, 50.0)))
+        Outage(chance.random() * storm, chance.choice(("api", "worker", "")), chance.choice((1.0, 20.0, 50.0)))
         for _ in range(chance.choice((0, 0, 0, 1, 2)))
     ]
     found += [ClocksMoved(chance.random() * storm) for _ in range(chance.choice((0, 1, 4)))]

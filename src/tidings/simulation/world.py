@@ -23,6 +23,8 @@ from tidings.model.tenant import Tenant
 from tidings.model.user import Preferences, Suppression
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.compose import Composer
+from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.provider import Provider
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
@@ -38,6 +40,7 @@ from tidings.simulation.scenario import (
     MoodChanged,
     Outage,
     PreferencesSet,
+    Recurring,
     Scenario,
 )
 from tidings.simulation.vendors import Call, SimulatedProvider, Traits, Vendor
@@ -51,7 +54,7 @@ SESSION = 10.0
 """Seconds after which a partitioned broker takes a silent client for dead."""
 LONGEST_FREEZE_OF_AN_API = 10.0
 """Seconds. One that stands still past the lease of an idempotency key puts again what was put meanwhile (a limit)."""
-LONGEST_CALM = 4 * 24 * 3600.0
+LONGEST_CALM = 7 * 24 * 3600.0
 """Virtual seconds within which everything must have come to rest after the last fault."""
 INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout=10.0)
 
@@ -94,6 +97,9 @@ class World:
         self._outside: Context = copy_context()
         self._trace = trace
         self.clients = Clients(self, random.Random(f"{scenario.seed}/clients"))
+        bits = random.Random(f"{scenario.seed}/recurrences").getrandbits
+        composer = Composer(TemplateRenderer(self.store.templates, self), bits)
+        self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
         self.vendors = {
             traits.name: Vendor(traits, random.Random(f"{scenario.seed}/{traits.name}"), self.storm, self.clients.post)
             for traits in scenario.vendors
@@ -105,6 +111,7 @@ class World:
         self._outage = 0.0
         self._settings = Settings(
             deliver=scenario.delivering,
+            breaker=scenario.breaker,
             audit=AuditSettings(interval=scenario.audit_every),
             canary=CanarySettings(enabled=False),
         )
@@ -166,7 +173,7 @@ class World:
 
     def _due(self) -> int | None:
         """When the next thing is due that waits in the store."""
-        known = (self.store.schedule.next, self.store.replays.next_ready)
+        known = (self.store.schedule.next, self.store.replays.next_ready, self.store.recurrences.next)
         return min((due for due in known if due is not None), default=None)
 
     def _what_is_left(self) -> str:
@@ -342,6 +349,8 @@ class World:
                 self.log(f"{id} is cancelled")
                 await self.store.cancellations.cancel(change.tenant, id, self.now())
                 self.wishes.cancelled.setdefault(id, at)
+        elif isinstance(change, Recurring):
+            await self._recurrences.create(change.tenant, change.body)
         elif isinstance(change, MoodChanged):
             self.vendors[change.vendor].mood = change.mood
         elif isinstance(change, Outage) and self.storm.raging:
