@@ -81,7 +81,7 @@ async def test_the_refusal_names_what_was_meant(api: Api) -> None:
 
 @pytest.mark.parametrize("value", ["0.5", "1700000000", "2026-01-31", "2026-01-31T09:00:00", "now", "", "1e300", "NaN"])
 async def test_a_time_is_written_as_one(api: Api, value: str) -> None:
-    for path in ("/v1/notifications", "/v1/accounting"):
+    for path in ("/v1/notifications", "/v1/dead-letters"):
         told = problem(await api.get(f"{path}?since={value}"), 400, "invalid_parameter")
         assert told["parameter"] == "since"
         assert "2026-01-31T09:00:00Z" in told["detail"]
