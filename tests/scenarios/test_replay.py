@@ -63,7 +63,8 @@ async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system:
     assert max(arrival["at"] for arrival in arrived) >= began + (COUNT - 2) * 1000 / RATE
     assert (await system.call("GET", "/v1/dead-letters")).json["dead_letters"] == []
     tallied = {
-        (row["channel"], row["state"]): row["count"] for row in (await system.call("GET", "/v1/accounting")).json["tally"]
+        (row["channel"], row["state"]): row["count"]
+        for row in (await system.call("GET", "/v1/accounting")).json["tally"]
     }
     assert tallied == {("sms", "delivered"): COUNT, (None, "delivered"): COUNT}
 
