@@ -8,8 +8,8 @@ does not answer, those who wait and those who come are told to come again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,7 +22,6 @@ ANSWER_WITHIN = 0.5
 READY_WITHIN = 2.0
 """Seconds in which a part that is ready answers."""
 _IDLE_AFTER = 5_000
-_SILENCE = "the database does not answer"
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.api")
 
@@ -46,7 +45,7 @@ class Vitals:
         self._asked_at = -_IDLE_AFTER
         self._asking: asyncio.Future[None] | None = None
         self._silent = False
-        self._guarded: dict[asyncio.Task[Any], _Guarded[Any]] = {}
+        self._guarded: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Ask for as long as requests come, until `stopping` is set."""
@@ -62,20 +61,29 @@ class Vitals:
     async def guard(self, request: Coroutine[Any, Any, T]) -> T:
         """What `request` gives. Raises Unavailable when the store says nothing; what was begun may still happen."""
         self._asked_at = self._clock.elapsed()
+        loop = asyncio.get_running_loop()
+        # A task and a future, and not asyncio.wait with its own tasks: this is on the way of every request.
+        answering = loop.create_task(request)
+        over = self._guarded[answering] = loop.create_future()
         if self._silent:
-            request.close()
-            raise Unavailable(_SILENCE)
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        guarded = _Guarded(request)
-        self._guarded[task] = guarded
+            over.set_result(None)
+        answering.add_done_callback(self._end)
         try:
-            return await guarded
-        except asyncio.CancelledError:
-            if guarded.let_go and not task.uncancel():
-                raise Unavailable(_SILENCE) from None
-            raise
+            await over
         finally:
-            del self._guarded[task]
+            if not answering.done():
+                # Its statement may hang for as long as the store does: nobody waits for its end.
+                answering.cancel()
+        if not answering.done():
+            raise Unavailable("the database does not answer")
+        return answering.result()
+
+    def _end(self, answering: asyncio.Task[Any]) -> None:
+        over = self._guarded.pop(answering)
+        if not over.done():
+            over.set_result(None)
+        elif not answering.cancelled():
+            answering.exception()  # whoever asked has been told something else
 
     async def _ask(self) -> None:
         if self._asking is None:
@@ -95,68 +103,6 @@ class Vitals:
         if not self._silent:
             _log.warning("the store does not answer", why=why)
         self._silent = True
-        for task, guarded in self._guarded.items():
-            if not guarded.let_go:
-                guarded.let_go = True
-                task.cancel()
-
-
-class _Guarded(Generic[T]):
-    """Awaits a coroutine in the caller's own task: one more for each request would cost a tenth of its handling.
-
-    When the caller is cancelled after it was told to let go, the coroutine is cancelled in a task of its own: its
-    statement may hang for as long as the store does, and nobody waits for its end.
-    """
-
-    __slots__ = ("_coroutine", "let_go")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._coroutine = coroutine
-        self.let_go = False
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        coroutine = self._coroutine
-        try:
-            waited_for = coroutine.send(None)
-            while True:
-                try:
-                    yield waited_for
-                except asyncio.CancelledError as cancelled:
-                    if self.let_go:
-                        _abandon(coroutine)
-                        raise
-                    waited_for = coroutine.throw(cancelled)
-                else:
-                    waited_for = coroutine.send(None)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-class _Cancelled:
-    """Awaits the end of a coroutine that is cancelled where it stands."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._coroutine = coroutine
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            waited_for = self._coroutine.throw(asyncio.CancelledError())
-            while True:
-                yield waited_for
-                waited_for = self._coroutine.send(None)
-        except (StopIteration, asyncio.CancelledError, TidingsError):
-            return  # whoever asked has been told something else
-
-
-def _abandon(coroutine: Coroutine[Any, Any, Any]) -> None:
-    async def end() -> None:
-        await _Cancelled(coroutine)
-
-    ending = asyncio.ensure_future(end())
-    _ending.add(ending)
-    ending.add_done_callback(_ending.discard)
-
-
-_ending: set[asyncio.Future[None]] = set()
-"""The loop itself keeps no task alive."""
+        for over in self._guarded.values():
+            if not over.done():
+                over.set_result(None)

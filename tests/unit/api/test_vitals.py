@@ -91,26 +91,3 @@ async def test_an_idle_api_asks_nothing(pulse: Pulse) -> None:
     stopping.set()
     await watching
     assert not pulse.asked
-
-
-async def test_nobody_waits_for_the_end_of_what_is_cancelled_and_it_comes_all_the_same(
-    watched: Vitals, pulse: Pulse
-) -> None:
-    ended = asyncio.Event()
-
-    async def hanging() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await pulse.answers.wait()  # as a connection that is given back waits for its statement
-            ended.set()
-
-    pulse.answers.clear()
-    with pytest.raises(Unavailable):
-        await watched.guard(hanging())
-    assert not ended.is_set()
-    pulse.answers.set()
-    await eventually(ended.is_set)
-    task = asyncio.current_task()
-    assert task is not None
-    assert not task.cancelling()
