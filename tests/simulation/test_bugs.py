@@ -168,7 +168,7 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
         (a_retaken_key_puts_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
         (an_uncertain_answer_is_forgotten, {Rule.SENT_ONCE, Rule.TAKEN_IS_SENT}, 30),
         (opt_outs_count_when_routed_only, {Rule.WISHES}, 60),
-        (a_breaker_that_never_closes, {Rule.RESTS}, 200),
+        (a_breaker_that_never_closes, {Rule.HEALS, Rule.RESTS}, 50),
         (daylight_saving_fires_twice, {Rule.EACH_OCCURRENCE_ONCE}, 200),
         (caps_are_forgotten, {Rule.CAPS}, 50),
     ],

@@ -42,7 +42,7 @@ def draw(chance: random.Random) -> Weather:
         refused=sometimes(chance.choice((0.002, 0.01, 0.05))),
         unanswered=sometimes(chance.choice((0.002, 0.01, 0.04))),
         crash=sometimes(chance.choice((0.001, 0.004, 0.015))),
-        freeze=sometimes(chance.choice((0.0005, 0.003))),
+        freeze=sometimes(chance.choice((0.0005, 0.003, 0.01))),
         longest_freeze=chance.choice((5.0, 40.0, 120.0)),
         longest_outage=chance.choice((0.5, 5.0, 60.0)),
         most_crashes=chance.choice((1, 3, 6)),

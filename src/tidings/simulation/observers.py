@@ -38,6 +38,7 @@ class Rule(StrEnum):
     APPEND_ONLY = "no fact is changed"
     EACH_OCCURRENCE_ONCE = "each occurrence of a recurrence comes once"
     CAPS = "nobody gets more than a cap permits"
+    HEALS = "when the faults are over, every provider is used again"
     BALANCE = "the books balance"
 
 

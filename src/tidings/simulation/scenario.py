@@ -14,7 +14,7 @@ from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, Strategy
-from tidings.policy.wall_clock import offset, shown, zone
+from tidings.policy.wall_clock import instant_of, offset, shown, zone
 from tidings.simulation import faults
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import MOODS, Mood, Traits
@@ -29,6 +29,10 @@ CATEGORIES = (
 )
 RECURRING = 10_000
 """The numbers of recurrences, in the metadata of what they send, begin here."""
+AFTERWARDS = 20_000
+"""The numbers of what is sent long after the last fault begin here."""
+HEALED_AFTER = 600.0
+"""Seconds after the last fault in which everything has recovered."""
 TEMPLATE = TemplateVersion(
     name="order",
     version=0,
@@ -174,7 +178,7 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
         delivering=delivering or _delivering(chance),
         breaker=BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0))),
         vendors=vendors,
-        asked=asked,
+        asked=(*asked, *_afterwards(storm)),
         changes=tuple(
             sorted(
                 [*_changes(chance, storm, asked, vendors), *_recurring(chance, storm, start)],
@@ -239,6 +243,32 @@ def _asked(chance: random.Random, storm: float, day: datetime, seed: int) -> tup
         )
         number += size
     return start, tuple(sorted(asked, key=lambda one: one.at))
+
+
+def _afterwards(storm: float) -> list[Asked]:
+    """A few requests when all is well again, to people of whom nothing else is known."""
+    return [
+        Asked(
+            at=storm + HEALED_AFTER + number,
+            tenant=TENANTS[0],
+            numbers=(AFTERWARDS + number,),
+            body=json.dumps(
+                {
+                    "to": {
+                        "email": f"after-{number}@example.com",
+                        "phone": f"+4930123457{number}0",
+                        "devices": [f"after-{number}"],
+                    },
+                    "content": {channel: _LITERAL[channel] for channel in ("email", "sms", "push")},
+                    "metadata": {"n": AFTERWARDS + number},
+                }
+            ).encode(),
+            key=f"after-{number}",
+            tries=5,
+            timeout=10.0,
+        )
+        for number in range(4)
+    ]
 
 
 def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
@@ -307,6 +337,8 @@ def _recurring(chance: random.Random, storm: float, start: int) -> list[Change]:
         if not daily and offset(zone(timezone), start) != offset(zone(timezone), start + 3_600_000):
             timezone = "UTC"  # which of two showings of a minute is meant, only a rule for days can say
         first = shown(zone(timezone), start + round(storm / 2 + 60) * 1000).replace(microsecond=0)
+        if not daily and instant_of(first, zone(timezone)) < start:
+            continue  # the clock shows this for the second time
         if daily:
             first = first.replace(hour=chance.choice((1, 2, 9)), minute=30, second=0) + timedelta(days=1)
         body = {

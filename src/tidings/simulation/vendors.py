@@ -113,6 +113,7 @@ class Vendor:
         self.chance = chance
         self._storm = storm
         self._taken: dict[str, str] = {}
+        self.under_way: set[str] = set()
         self._deliver_receipts = deliver_receipts
         self.loop = asyncio.get_running_loop()
 
@@ -134,6 +135,7 @@ class Vendor:
         repeated = self.has_taken(outbound)
         reference = self._taken.get(outbound.idempotency_key) if repeated else f"{self.traits.name}-{len(self.log)}"
         self._taken[outbound.idempotency_key] = str(reference)
+        self.under_way.discard(outbound.idempotency_key)
         self._write(outbound, process, look, took=not repeated, repeated=repeated, declined=False)
         if not repeated:
             self._tell(outbound, str(reference))
@@ -240,7 +242,11 @@ class SimulatedProvider(Provider[Any]):
             manner = chance.choice(("well", "throttled", "rejected", "unsure_taken", "unsure_lost"))
         if manner == "hung":
             manner = chance.choice(("unsure_taken", "unsure_lost"))
+        if outbound.idempotency_key in vendor.under_way and vendor.traits.idempotent:
+            vendor.turn_away(outbound, self._process, look, declined=False)
+            return Uncertain("under_way")  # it minds keys, and has not made up its mind about this one
         if manner == "late":
+            vendor.under_way.add(outbound.idempotency_key)
             # The caller has given up by then.
             vendor.loop.call_later(
                 self.timeout + chance.random() * 60,
