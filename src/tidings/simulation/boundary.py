@@ -148,7 +148,7 @@ class _DuePort(Port):
         due = await self._process.crossing(f"{self._name}.next_due", what.next_due)()
         now = self._process.now()
         if due is None or due > now:
-            await what.waking.until(due, now)
+            await what.waking.until(what.next, now)  # what came while the answer was on its way is known by now
             return what.next
         return due
 

@@ -50,6 +50,8 @@ from tidings.wiring import Parts, accepting, work
 T = TypeVar("T")
 
 WORKERS = ("worker-1", "worker-2")
+HELD_WITHIN = 30.0
+"""Seconds after which a database ends a transaction in which nothing happens."""
 SESSION = 10.0
 """Seconds after which a partitioned broker takes a silent client for dead."""
 LONGEST_FREEZE_OF_AN_API = 10.0
@@ -291,9 +293,13 @@ class World:
         self.loop.call_later(outage, self._start, process.name, context=self._outside.copy())
 
     def _frozen(self, process: Process, seconds: float) -> None:
-        if self.scenario.partitions and seconds > SESSION and process.name in self._alive:
-            _, queue = self._alive[process.name]
+        if process.name not in self._alive:
+            return
+        _, queue = self._alive[process.name]
+        if self.scenario.partitions and seconds > SESSION:
             self.loop.call_later(SESSION, queue.client.evict, context=self._outside.copy())
+        elif not self.scenario.partitions and seconds > HELD_WITHIN:
+            self.loop.call_later(HELD_WITHIN, queue.client.cut, context=self._outside.copy())
 
     async def call(self, name: str, request: Callable[[Accepts], Awaitable[T]]) -> T:
         """Make a request to an API process. Raises what it raises, or ConnectionError."""

@@ -338,6 +338,12 @@ class MemoryQueue:
         self._ended = True
         self.evict()
 
+    def cut(self) -> None:
+        """The broker ends transactions in which nothing happens for long: unleased claims go back."""
+        for claim in reversed(self._claims):
+            if claim.in_transaction:
+                claim.abandon()
+
     def evict(self) -> None:
         """The broker takes the client for dead: it loses its claims as in a crash, and may go on with new ones."""
         for claim in reversed(self._claims):

@@ -28,6 +28,8 @@ from tidings.ports.queue import Claim, Extent, Item
 
 CLAIMS = 32
 """Unleased claims that one process holds at most: each is an open transaction on a connection."""
+HELD_WITHIN = 30
+"""Seconds after which the server takes an unleased claim back: its process has frozen, and others wait for it."""
 WRITERS = 8
 """Connections for puts, leases and the rest, apart from the claims so that neither waits for the other."""
 
@@ -57,7 +59,13 @@ class PostgresQueue:
     async def open(cls, dsn: str, claims: int = CLAIMS, writers: int = WRITERS) -> Self:
         """Connect. Raises Unavailable when the server does not answer, SettingsError when it refuses."""
         # A plan made while the table was small must not sort a hundred thousand rows for every claim.
-        claim_pool = await open_pool(dsn, claims, "tidings-queue-claim", enable_seqscan="off")
+        claim_pool = await open_pool(
+            dsn,
+            claims,
+            "tidings-queue-claim",
+            enable_seqscan="off",
+            idle_in_transaction_session_timeout=f"{HELD_WITHIN}s",
+        )
         writer_pool = await open_pool(dsn, writers, "tidings-queue", enable_seqscan="off")
         queue = cls(dsn, claim_pool, writer_pool, claims)
         try:
