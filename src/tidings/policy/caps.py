@@ -103,10 +103,11 @@ def take(
             if (forbidden := forbidding(_instants(count, changed, passed), count.caps, now)) is not None
         ]
         if not over:
-            for _, count in fresh:
+            for count in counts:
                 if count.scope not in changed:
                     changed[count.scope] = kept(passed.get(count.scope, {}), count.caps, now)
-                changed[count.scope][count.id] = now
+                # Asked again, it goes out only now: what follows is reckoned from here.
+                changed[count.scope][count.id] = max(now, changed[count.scope].get(count.id, now))
             verdicts.append(None)
             continue
         final = next((found for found in over if not counts[found.place].holds), None)
