@@ -68,13 +68,15 @@ async def test_it_gets_the_settings_and_says_when_it_is_ready(tmp_path: Path) ->
 
 
 async def test_it_is_started_again_when_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = child(tmp_path, OBEDIENT)
+    changes: list[int] = []
+    one = child(tmp_path, OBEDIENT, lambda: changes.append(one.pid))
     async with kept(one):
         await asyncio.wait_for(one.ready.wait(), 10)
         first = one.pid
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: one.pid not in {0, first})
-        await eventually(lambda: one.log.read_text().count("settings for") == 2)
+        await eventually(lambda: len(changes) == 4)  # each is started, and is ready
+        assert one.log.read_text().count("settings for") == 2
         await one.stop()
     said = capsys.readouterr().out
     assert f"The api was ended by SIGKILL; it is started again in 0.5 s. Its log: {one.log}" in said
