@@ -139,6 +139,8 @@ async def furnish(system: System) -> None:
 @pytest.mark.timeout(300)
 # What schemathesis sends may be long; hypothesis would rather not print it.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr:hypothesis.errors.HypothesisWarning")
+# The system runs in this process and draws random numbers too, sometimes while hypothesis does.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 async def test_every_operation_keeps_what_the_document_promises(tmp_path: Path, postgres_dsn: str) -> None:
     async with running(settings_for(tmp_path, postgres_dsn, None)) as system:
         await furnish(system)
