@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from tidings.config import Delivering
-from tidings.simulation import checks, scenario
+from tidings.simulation import checks, drawing
 from tidings.simulation.loop import Stuck, VirtualLoop
 from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.world import World
@@ -33,7 +33,7 @@ class Report(Struct, frozen=True):
 
 def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = False) -> Report:
     """Run one seed; with `delivering`, under these settings instead of those that the seed draws."""
-    drawn = scenario.draw(seed, delivering)
+    drawn = drawing.draw(seed, delivering)
     loop = VirtualLoop()  # type: ignore[abstract]  # what it lacks, threads and sockets, must not be used
     lines: list[str] = []
     worlds: list[World] = []

@@ -26,6 +26,7 @@ from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.provider import Provider
+from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
 from tidings.simulation.clients import APIS, Clients
@@ -161,9 +162,9 @@ class World:
                 await self.store.tenants.put_category(tenant, category)
             stored = await self.store.templates.add_version(tenant, scenarios.TEMPLATE)
             await self.store.templates.publish(tenant, stored.name, stored.version)
-        for tenant, user_id in scenarios.users():
-            profile = scenarios.profile(self.chance, user_id)
-            preferences = scenarios.preferences(self.chance)
+        for tenant, user_id in drawing.users():
+            profile = drawing.profile(self.chance, user_id)
+            preferences = drawing.preferences(self.chance)
             await self._apply(PreferencesSet(0.0, tenant, user_id, profile, preferences))
 
     async def _rest(self) -> None:
