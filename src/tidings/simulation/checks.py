@@ -35,6 +35,7 @@ class Evidence:
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
         self.replays: Counter[UUID] = Counter()
+        self.copied: set[UUID] = set()
         for record in records.values():
             best: dict[UUID, int] = {}
             for event in record.events:
@@ -43,6 +44,8 @@ class Evidence:
                     best[event.id], self.states[event.id] = place, event.state
                 if event.state is State.UNCERTAIN:
                     self.uncertain.add(event.id)
+                if event.state is State.PENDING and event.reason == Reason.MAY_HAVE_BEEN_SENT:
+                    self.copied.add(event.id)
                 if event.reason == Reason.REPLAYED:
                     self.replays[event.id] += 1
         self.calls: dict[UUID, list[Call]] = defaultdict(list)
@@ -138,13 +141,16 @@ def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
         if _category(calls[0]).allow_doubles:
             continue
         takes = [call for call in calls if call.took]
+        copied = delivery in evidence.copied
         if len(takes) > 1 + evidence.replays[delivery] and calls[0].vendor.channel is not Channel.INAPP:
-            yield Violation(Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}")
+            yield Violation(
+                Rule.COPIES if copied else Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}"
+            )
         tried = Counter(call.attempt for call in calls if not (call.vendor.idempotent or call.declined))
         for attempt, count in tried.items():
             if count > 1:
                 yield Violation(
-                    Rule.TRIED_ONCE,
+                    Rule.COPIES if copied else Rule.TRIED_ONCE,
                     f"{delivery}: attempt {attempt} may have been taken {count} times: {_places(calls)}",
                 )
 
