@@ -23,7 +23,7 @@ class Categories:
     async def load(self, tenants: Collection[str]) -> None:
         """Make `get` know these tenants. To be called once per batch."""
         now = self._clock.now()
-        for tenant in tenants:
+        for tenant in sorted(tenants):  # a set has another order in every process, and a run must be repeatable
             known = self._known.get(tenant)
             if known is None or now - known[0] > FRESH:
                 declared = {category.name: category for category in await self._tenants.categories(tenant)}
