@@ -227,6 +227,13 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, and leave no socket behind: uvicorn gives up on what is still open after its last words."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # a transport that was closed frees its socket in the loop's next round
+
     def leave(self) -> None:
         """Tell the clients of all connections, with their next answers, to use others."""
         self.server_state.leaving = True

@@ -47,7 +47,6 @@ async def serve(
         asked.cancel()
         server.should_exit = True
         await serving
-        await asyncio.sleep(0)  # a transport that was closed frees its socket in the loop's next round
 
 
 async def _leave(server: Server, serving: asyncio.Task[None], farewell: Farewell) -> None:

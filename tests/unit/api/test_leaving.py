@@ -192,6 +192,14 @@ async def test_the_grace_bounds_it(serving: Start) -> None:
     await asyncio.wait_for(served.serving, 5)
 
 
+async def test_no_socket_outlives_it(serving: Start) -> None:
+    served = await serving(drain=0.1, grace=0.1)
+    line = await served.connect()  # so new that a request on it may be on its way
+    served.stopping.set()
+    await asyncio.wait_for(served.serving, 5)
+    assert await line.is_closed(1)
+
+
 async def test_its_own_socket_takes_connections_until_the_drain_ends(serving: Start) -> None:
     served = await serving(drain=1)
     served.stopping.set()
