@@ -13,18 +13,23 @@ from tidings.simulation.run import simulate
 from tidings.simulation.sweep import sweep
 
 SEEDS = 1_000 if os.environ.get("CI") else 300
-"""`tidings simulate --seeds 10000` looks further; what it finds is in docs/reliability.md until it is mended."""
+MOST_LIMITS = 1 + SEEDS // 500
+"""Seeds that may meet a known limit (docs/reliability.md, "A process that freezes")."""
 SAME_AGAIN = "from tidings.simulation.run import simulate\nprint([simulate(seed).digest for seed in range(20, 26)])"
 
 
 @pytest.mark.timeout(1800)
 def test_every_rule_is_kept() -> None:
     broken = []
+    limited = []
     days = 0.0
     for report in sweep(1, SEEDS, cores=os.cpu_count() or 1):
         days += report.seconds / 86_400
+        if report.limits:
+            limited.append(f"tidings simulate --seed {report.seed}")
         if report.violations:
             broken.append(f"tidings simulate --seed {report.seed}\n    {report.violations[0]}")
+    assert len(limited) <= MOST_LIMITS, limited
     assert not broken, "\n".join([f"{len(broken)} of {SEEDS} seeds broke a rule:", *broken[:20]])
     assert days > SEEDS / 1000  # they did run
 

@@ -78,6 +78,10 @@ def _conclude(reports: list[Report], settings_file: Path | None) -> None:
         for violation in report.violations[:_MOST_SHOWN]:
             say(f"  {violation}")
     say(_summary(reports))
+    limited = [report for report in reports if report.limits]
+    if limited:
+        say(f"{len(limited)} of them met a known limit (docs/reliability.md), the first is seed {limited[0].seed}:")
+        say(f"  {limited[0].limits[0]}")
     if not broken:
         say("Every rule was kept.")
         return

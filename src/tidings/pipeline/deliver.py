@@ -167,6 +167,10 @@ class Deliver:
                 outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
             else:
                 allowed.append(ready)
+        if not self._switchboard.is_open():
+            # What cannot go out now must not be counted as if it did.
+            outcomes += [outcome for ready in allowed for outcome in self._nowhere(ready)]
+            return []
         capped = await self._needs.capping.refused([ready.delivery for ready in allowed], now)
         outcomes += capped.values()
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed

@@ -12,7 +12,7 @@ import msgspec
 from tidings.model.history import HistoryFilter, NotificationRecord
 from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.user import Address, Category
-from tidings.model.vocabulary import Channel, State
+from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.preferences import refusal
 from tidings.policy.quiet_hours import wake_up
 from tidings.policy.transitions import RESTING, rank
@@ -34,6 +34,8 @@ class Evidence:
         self.records = records
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
+        self.replays: Counter[UUID] = Counter()
+        self.copied: set[UUID] = set()
         for record in records.values():
             best: dict[UUID, int] = {}
             for event in record.events:
@@ -42,6 +44,10 @@ class Evidence:
                     best[event.id], self.states[event.id] = place, event.state
                 if event.state is State.UNCERTAIN:
                     self.uncertain.add(event.id)
+                if event.state is State.PENDING and event.reason == Reason.MAY_HAVE_BEEN_SENT:
+                    self.copied.add(event.id)
+                if event.reason == Reason.REPLAYED:
+                    self.replays[event.id] += 1
         self.calls: dict[UUID, list[Call]] = defaultdict(list)
         for log in (*(vendor.log for vendor in world.vendors.values()), world.inbox_log):
             for call in log:
@@ -135,13 +141,16 @@ def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
         if _category(calls[0]).allow_doubles:
             continue
         takes = [call for call in calls if call.took]
-        if len(takes) > 1 and calls[0].vendor.channel is not Channel.INAPP:
-            yield Violation(Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}")
+        copied = delivery in evidence.copied
+        if len(takes) > 1 + evidence.replays[delivery] and calls[0].vendor.channel is not Channel.INAPP:
+            yield Violation(
+                Rule.COPIES if copied else Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}"
+            )
         tried = Counter(call.attempt for call in calls if not (call.vendor.idempotent or call.declined))
         for attempt, count in tried.items():
             if count > 1:
                 yield Violation(
-                    Rule.TRIED_ONCE,
+                    Rule.COPIES if copied else Rule.TRIED_ONCE,
                     f"{delivery}: attempt {attempt} may have been taken {count} times: {_places(calls)}",
                 )
 
@@ -153,7 +162,13 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
         bounced = state is State.FAILED and took
         if state in TAKEN and not took:
             yield Violation(Rule.SENT_IS_TAKEN, f"{delivery} is {state.value}, and nobody took it")
-        if took and state not in TAKEN and not bounced and delivery not in evidence.uncertain:
+        if (
+            took
+            and state not in TAKEN
+            and not bounced
+            and delivery not in evidence.uncertain
+            and not evidence.replays[delivery]
+        ):
             yield Violation(
                 Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {_places(evidence.calls[delivery])}"
             )

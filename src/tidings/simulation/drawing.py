@@ -27,6 +27,7 @@ from tidings.simulation.scenario import (
     Outage,
     PreferencesSet,
     Recurring,
+    Replayed,
     Scenario,
 )
 from tidings.simulation.vendors import MOODS, Traits
@@ -164,7 +165,7 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
     if chance.random() < 0.15:
         to = {"email": f"inline-{chance.randrange(3)}@example.com", "phone": "+493012345620"}
     body: dict[str, Any] = {"to": to, "metadata": {"n": number}}
-    category = chance.choice((None, "security", "marketing", "news", "offers", "hints"))
+    category = chance.choice((None, "security", "marketing", "news", "offers", "hints", "tips", "flash"))
     if category is not None:
         body["category"] = category
     if chance.random() < 0.2:
@@ -182,7 +183,9 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
     if chance.random() < 0.2:
         send_at = now + chance.choice((1_000, 30_000, 200_000, 3_600_000))
         body["send_at"] = _text(send_at)
-    if chance.random() < 0.25:
+    elif chance.random() < 0.05:
+        body["send_at_local"] = f"{chance.randrange(24):02}:{chance.randrange(60):02}"
+    if chance.random() < 0.25 and "send_at_local" not in body:
         body["expires_at"] = _text(send_at + chance.choice((2_000, 30_000, 300_000, 7_200_000)))
     return body
 
@@ -298,5 +301,6 @@ def _changes(
         Outage(chance.random() * storm, chance.choice(("api", "worker", "")), chance.choice((1.0, 20.0, 50.0)))
         for _ in range(chance.choice((0, 0, 0, 1, 2)))
     ]
+    found += [Replayed(chance.random() * 2 * storm, tenant) for tenant in TENANTS if chance.random() < 0.3]
     found += [ClocksMoved(chance.random() * storm) for _ in range(chance.choice((0, 1, 4)))]
     return found

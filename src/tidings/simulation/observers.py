@@ -31,6 +31,7 @@ class Rule(StrEnum):
     MADE_ONCE = "one request is one notification"
     SENT_ONCE = "nobody gets a delivery twice"
     TRIED_ONCE = "an attempt is made once"
+    COPIES = "a delivery that was known to be on its way twice is sent once"
     SENT_IS_TAKEN = "what is called sent was taken"
     TAKEN_IS_SENT = "what was taken is called sent, or uncertain"
     WISHES = "nothing is sent against a wish"
@@ -40,6 +41,10 @@ class Rule(StrEnum):
     CAPS = "nobody gets more than a cap permits"
     HEALS = "when the faults are over, every provider is used again"
     BALANCE = "the books balance"
+
+
+LIMITS = frozenset({Rule.COPIES})
+"""What is nearly always kept, and cannot be always: docs/reliability.md, "A process that freezes"."""
 
 
 class Violation(Struct, frozen=True):

@@ -14,15 +14,20 @@ from msgspec import Struct
 from tidings.config import Delivering
 from tidings.simulation import checks, drawing
 from tidings.simulation.loop import Stuck, VirtualLoop
-from tidings.simulation.observers import Rule, Violation
+from tidings.simulation.observers import LIMITS, Rule, Violation
 from tidings.simulation.world import World
 
 
 class Report(Struct, frozen=True):
-    """What became of a seed. `digest` stands for everything that happened; `seconds` are virtual."""
+    """What became of a seed.
+
+    `limits` are violations of what cannot always be kept. `digest` stands for everything that happened; `seconds` are
+    virtual.
+    """
 
     seed: int
     violations: tuple[Violation, ...]
+    limits: tuple[Violation, ...]
     digest: str
     seconds: float
     steps: int
@@ -62,7 +67,8 @@ def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = 
     world = worlds[0]
     return Report(
         seed=seed,
-        violations=tuple(found),
+        violations=tuple(violation for violation in found if violation.rule not in LIMITS),
+        limits=tuple(violation for violation in found if violation.rule in LIMITS),
         digest=digests[0] if digests else "",
         seconds=loop.time(),
         steps=loop.steps,

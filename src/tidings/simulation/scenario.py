@@ -8,7 +8,7 @@ from tidings.config import BreakerSettings, Delivering
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile
-from tidings.model.vocabulary import Excess
+from tidings.model.vocabulary import Excess, QuietPolicy
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import Mood, Traits
 
@@ -18,6 +18,8 @@ CATEGORIES = (
     Category("marketing"),
     Category("news", allow_doubles=True),
     Category("offers", caps=(Cap(2, 120),)),
+    Category("tips", quiet_hours=QuietPolicy.WAKE_UP),
+    Category("flash", quiet_hours=QuietPolicy.DROP),
     Category("hints", caps=(Cap(1, 60), Cap(3, 600)), excess=Excess.HOLD),
 )
 RECURRING = 10_000
@@ -108,6 +110,13 @@ class Recurring(Struct, frozen=True):
     body: bytes
 
 
+class Replayed(Struct, frozen=True):
+    """Somebody has all dead letters of a tenant sent again."""
+
+    at: float
+    tenant: str
+
+
 class Outage(Struct, frozen=True):
     """All processes whose names start with `role` are killed, and start again after `seconds`."""
 
@@ -116,7 +125,7 @@ class Outage(Struct, frozen=True):
     seconds: float
 
 
-Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage | Recurring
+Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage | Recurring | Replayed
 
 
 class Scenario(Struct, frozen=True):

@@ -19,11 +19,13 @@ from tidings.config import AuditSettings, CanarySettings, Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
-from tidings.model.tenant import Tenant
+from tidings.model.letters import LetterFilter
+from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Preferences, Suppression
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
+from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.provider import Provider
 from tidings.simulation import drawing
@@ -42,6 +44,7 @@ from tidings.simulation.scenario import (
     Outage,
     PreferencesSet,
     Recurring,
+    Replayed,
     Scenario,
 )
 from tidings.simulation.vendors import Call, SimulatedProvider, Traits, Vendor
@@ -103,6 +106,7 @@ class World:
         bits = random.Random(f"{scenario.seed}/recurrences").getrandbits
         composer = Composer(TemplateRenderer(self.store.templates, self), bits)
         self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
+        self._letters = DeadLetters(self.store, self, bits)
         self.vendors = {
             traits.name: Vendor(traits, random.Random(f"{scenario.seed}/{traits.name}"), self.storm, self.clients.post)
             for traits in scenario.vendors
@@ -358,6 +362,8 @@ class World:
                 self.wishes.cancelled.setdefault(id, at)
         elif isinstance(change, Recurring):
             await self._recurrences.create(change.tenant, change.body)
+        elif isinstance(change, Replayed):
+            await self._letters.replay(ApiKey("key", change.tenant, "", b"", ()), LetterFilter(), 5, None, b"")
         elif isinstance(change, MoodChanged):
             self.vendors[change.vendor].mood = change.mood
         elif isinstance(change, Outage) and self.storm.raging:
