@@ -14,7 +14,7 @@ from support import eventually, unique
 from support_stores import NOW
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.user import Cap
-from tidings.policy.caps import REMEMBERED, Count
+from tidings.policy.caps import Count
 from tidings.ports.store import Store
 
 THREE = (Cap(3, 60),)
@@ -44,12 +44,17 @@ async def test_no_more_pass_than_the_cap_permits(store: Store) -> None:
     assert (await store.caps.take(requests(where, ids(1)), NOW + MINUTE))[0] is None
 
 
-async def test_an_id_passes_again_and_counts_once(store: Store) -> None:
-    where, [one, *others] = scope(), ids(4)
-    for later in (0, 1000, 3 * MINUTE, REMEMBERED - 1):
+async def test_an_id_that_comes_again_takes_its_place_along(store: Store) -> None:
+    where, [one, *others] = scope(), ids(5)
+    for later in (0, 1000, 3 * MINUTE):
         assert await store.caps.take(requests(where, [one, one]), NOW + later) == [None, None]
-    verdicts = await store.caps.take(requests(where, others), NOW + 1)
+    verdicts = await store.caps.take(requests(where, others[:3]), NOW + 3 * MINUTE + 1)
     assert [verdict is None for verdict in verdicts] == [True, True, False]
+    # It counts from when it came last, and beyond its window it has to find room.
+    assert await store.caps.take(requests(where, others[3:]), NOW + 4 * MINUTE) == [None]
+    [verdict] = await store.caps.take(requests(where, [one]), NOW + 4 * MINUTE)
+    assert verdict is not None
+    assert verdict.due == NOW + 4 * MINUTE + 1
 
 
 async def test_a_request_counts_everywhere_or_nowhere(store: Store) -> None:
@@ -102,9 +107,9 @@ async def test_what_no_longer_counts_is_swept(store: Store) -> None:
     short, long = scope(), scope()
     await store.caps.take(requests(short, ids(2)), NOW)
     await store.caps.take(requests(long, ids(2), (Cap(2, 86_400),)), NOW)
-    assert await store.caps.sweep(NOW + REMEMBERED - 1) == 0
-    assert await store.caps.sweep(NOW + REMEMBERED) == 1
-    assert (await store.caps.take(requests(long, ids(1), (Cap(2, 86_400),)), NOW + REMEMBERED))[0] is not None
+    assert await store.caps.sweep(NOW + MINUTE - 1) == 0
+    assert await store.caps.sweep(NOW + MINUTE) == 1
+    assert (await store.caps.take(requests(long, ids(1), (Cap(2, 86_400),)), NOW + MINUTE))[0] is not None
     assert await store.caps.sweep(NOW + 86_400_000) == 1
     assert await store.caps.sweep(NOW + 86_400_000) == 0
 

@@ -23,14 +23,17 @@ def test_every_rule_is_kept() -> None:
     broken = []
     limited = []
     days = 0.0
+    seeds = []
     for report in sweep(1, SEEDS, cores=os.cpu_count() or 1):
         days += report.seconds / 86_400
+        seeds.append(report.seed)
         if report.limits:
             limited.append(f"tidings simulate --seed {report.seed}")
         if report.violations:
             broken.append(f"tidings simulate --seed {report.seed}\n    {report.violations[0]}")
     assert len(limited) <= MOST_LIMITS, limited
     assert not broken, "\n".join([f"{len(broken)} of {SEEDS} seeds broke a rule:", *broken[:20]])
+    assert seeds == list(range(1, SEEDS + 1))
     assert days > SEEDS / 1000  # they did run
 
 

@@ -13,27 +13,15 @@ from typing import Any, TypeVar
 
 import structlog
 
-from tidings.model.errors import TidingsError, Unavailable
+from tidings.model.errors import Unavailable
 from tidings.ports.clock import Clock
 
 ASK_EVERY = 0.25
 ANSWER_WITHIN = 0.5
 """Seconds; with `ASK_EVERY` they make less than a second from silence to the answer 503."""
-READY_WITHIN = 2.0
-"""Seconds in which a part that is ready answers."""
 _IDLE_AFTER = 5_000
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.api")
-
-
-async def answer_of(question: Coroutine[Any, Any, object]) -> str:
-    """`ok`, or what is wrong with the part that was asked."""
-    try:
-        async with asyncio.timeout(READY_WITHIN):
-            await question
-    except (TidingsError, TimeoutError) as error:
-        return str(error) or f"no answer within {READY_WITHIN:g} s"
-    return "ok"
 
 
 class Vitals:

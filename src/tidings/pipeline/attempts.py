@@ -95,12 +95,18 @@ def end(delivery: Delivery, category: Category, ending: Outcome, now: int) -> li
 
     An alternative takes over, unless the person might then get it twice and the category does not allow that.
     """
-    if delivery.doubtful:
-        detail = f"{ending.reason} {ending.detail}".strip()
-        ending = msgspec.structs.replace(ending, state=State.UNCERTAIN, reason=Reason.MAY_HAVE_BEEN_SENT, detail=detail)
+    ending = doubted(delivery, ending)
     if ending.state is State.CANCELLED or (delivery.doubtful and not category.allow_doubles):
         return [ending]
     return fall_back(delivery, ending, now)
+
+
+def doubted(delivery: Delivery, ending: Outcome) -> Outcome:
+    """The ending as far as it is certain: where an earlier attempt may have been taken it is not."""
+    if not delivery.doubtful:
+        return ending
+    detail = f"{ending.reason} {ending.detail}".strip()
+    return msgspec.structs.replace(ending, state=State.UNCERTAIN, reason=Reason.MAY_HAVE_BEEN_SENT, detail=detail)
 
 
 def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
@@ -143,8 +149,7 @@ def _again(
         expired = delivery.expires_at is not None and due >= delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
         reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
-        ending = fact(following, now, state, reason, tried.provider, detail=why)
-        ending = msgspec.structs.replace(ending, attempt=delivery.attempt, step=delivery.step)
+        ending = fact(delivery, now, state, reason, tried.provider, detail=why)
         return end(following, tried.category, ending, now)
     reason = Reason.FALLBACK if following.tried else Reason.RETRY
     return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=wait_for(following, due))]

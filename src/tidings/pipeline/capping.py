@@ -12,7 +12,7 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.user import Cap, Category
 from tidings.model.vocabulary import Excess, Reason, State
-from tidings.pipeline.attempts import fact, hold
+from tidings.pipeline.attempts import doubted, fact, hold
 from tidings.pipeline.categories import Categories
 from tidings.policy.addresses import identity
 from tidings.policy.caps import Count, Over
@@ -38,12 +38,10 @@ class Capping:
     async def refused(self, deliveries: Sequence[Delivery], now: int) -> Mapping[int, Outcome]:
         """The outcomes of those that must not be sent now, by their place. The categories of their tenants are loaded.
 
-        A later try of a delivery is not asked for again: its first one has passed. Raises Unavailable.
+        Every try asks: a person gets it when it is sent, not when it was first tried. Raises Unavailable.
         """
         asking = [
-            (place, delivery, counts)
-            for place, delivery in enumerate(deliveries)
-            if delivery.attempt == delivery.first_attempt and (counts := self._counts(delivery))
+            (place, delivery, counts) for place, delivery in enumerate(deliveries) if (counts := self._counts(delivery))
         ]
         if not asking:
             return {}
@@ -73,13 +71,12 @@ class Capping:
 def _outcome(delivery: Delivery, count: Count, over: Over, now: int) -> Outcome:
     if count.id == delivery.id:
         detail = f"the same went to this address less than {over.cap.seconds} s before"
-        return fact(delivery, now, State.SUPPRESSED, Reason.DUPLICATE, detail=detail)
+        return doubted(delivery, fact(delivery, now, State.SUPPRESSED, Reason.DUPLICATE, detail=detail))
+    if count.holds and (delivery.expires_at is None or over.due < delivery.expires_at):
+        return hold(delivery, now, over.due, Reason.CAPPED)
+    state = State.EXPIRED if count.holds else State.SUPPRESSED
     detail = f"at most {over.cap.count} in {over.cap.seconds} s"
-    if not count.holds:
-        return fact(delivery, now, State.SUPPRESSED, Reason.CAPPED, detail=detail)
-    if delivery.expires_at is not None and delivery.expires_at <= over.due:
-        return fact(delivery, now, State.EXPIRED, Reason.CAPPED, detail=detail)
-    return hold(delivery, now, over.due, Reason.CAPPED)
+    return doubted(delivery, fact(delivery, now, state, Reason.CAPPED, detail=detail))
 
 
 def _person(delivery: Delivery, by: Category) -> bytes:

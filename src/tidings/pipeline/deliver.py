@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -20,6 +19,7 @@ from tidings.model.vocabulary import Channel, Priority, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
+from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
@@ -73,6 +73,7 @@ class Deliver:
         self._needs = needs
         self._policy = policy
         self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
+        self._in_hand = InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
         """How many deliveries could begin at once; 0 when the providers have enough to do."""
@@ -106,29 +107,27 @@ class Deliver:
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
+        begun = {_attempt(taken.value) for taken in batch if taken.begun}
         fresh: list[_Ready] = []
-        seen: set[tuple[UUID, int]] = set()
-        for taken in batch:
+        seen: set[Attempt] = set()
+        # Of copies that waited for different reasons the furthest goes on: what the others decide is recorded already.
+        for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
             if attempt in made or attempt in seen:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
-                if taken.begun:
+                if attempt in begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
+                    seen.add(attempt)
                     continue
                 if taken.repeated:
                     outcomes.append(second_copy(delivery, now, self._claims_end))
                     continue
             seen.add(attempt)
-            fresh.append(
-                _Ready(
-                    self._switchboard.in_doubt(delivery) if taken.begun or taken.repeated else delivery,
-                    category,
-                    taken.place,
-                )
-            )
+            in_doubt = attempt in begun or taken.repeated
+            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if in_doubt else delivery, category, taken.place))
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
@@ -200,7 +199,8 @@ class Deliver:
             line = picking.line(ready.delivery, self._needs.randomness())
             if line is None:
                 outcomes += self._nowhere(ready)
-            else:
+            # One that was begun goes on in any case: the claim that had begun it may put no facts any more.
+            elif self._in_hand.take(_attempt(ready.delivery)) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
         pieces = [
             self._call(line, piece, unbegun)
@@ -216,10 +216,13 @@ class Deliver:
     ) -> list[Tried]:
         provider = line.provider
         outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
+        attempts = [_attempt(ready.delivery) for ready, _ in piece]
         results = await line.call(outbound, self._lane)
         if results[0] is STOPPED:
+            self._in_hand.give_back(attempts)
             unbegun += [ready for ready, _ in piece]
             return []
+        self._in_hand.end(attempts)
         return [
             Tried(
                 delivery=ready.delivery,
@@ -249,7 +252,7 @@ def _is_doubtful(taken: Taken[Delivery]) -> bool:
     return taken.begun or taken.repeated or taken.value.step > 0
 
 
-def _attempt(delivery: Delivery) -> tuple[UUID, int]:
+def _attempt(delivery: Delivery) -> Attempt:
     return delivery.id, delivery.attempt
 
 

@@ -59,7 +59,7 @@ class Partly(Struct, frozen=True):
     unbegun: Collection[int]
 
 
-class Reading(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
+class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     """How a stage reads one topic.
 
     `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.

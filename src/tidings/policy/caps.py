@@ -1,8 +1,9 @@
 """Caps: how often something may pass within a time, in a window that slides.
 
 A *scope* is what is counted: a user's notifications of a category, a user's of all categories, the same content to the
-same address. What passes is remembered by its id and its instant; an id that has passed passes again without being
-counted, so that a redelivery, a retry, or another channel of the same notification costs nothing.
+same address. What passes is remembered by its id and its instant. An id that comes again (a redelivery, a retry,
+another channel of the notification) takes its place along: it is counted once, from then on, and its earlier instant
+does not stand in its way. So within the windows it passes in any case, and later only where there is room.
 """
 
 from __future__ import annotations
@@ -14,12 +15,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.user import Cap
-
-REMEMBERED = 3_600_000
-"""Milliseconds for which an id is known at least, even where every window is shorter."""
-
-SPARE = 200
-"""How many ids are known at most for that reason alone."""
 
 Passed: TypeAlias = Mapping[UUID, int]
 """What has passed in a scope: ids with their instants (milliseconds since the epoch)."""
@@ -65,16 +60,13 @@ def forbidding(instants: Sequence[int], caps: Sequence[Cap], now: int) -> tuple[
 
 def kept_for(caps: Sequence[Cap]) -> int:
     """Milliseconds after which what passed under these caps means nothing any more."""
-    return max([REMEMBERED, *(cap.seconds * 1000 for cap in caps)])
+    return max((cap.seconds for cap in caps), default=0) * 1000
 
 
 def kept(passed: Passed, caps: Sequence[Cap], now: int) -> dict[UUID, int]:
-    """What of `passed` still counts or may be asked for again, oldest first."""
-    window = max((cap.seconds for cap in caps), default=0) * 1000
-    entries = sorted(passed.items(), key=lambda entry: entry[1])
-    counting = [entry for entry in entries if entry[1] > now - window]
-    spare = [entry for entry in entries[: len(entries) - len(counting)] if entry[1] > now - REMEMBERED]
-    return dict(spare[-SPARE:] + counting)
+    """What of `passed` still counts, oldest first."""
+    since = now - kept_for(caps)
+    return {id: at for id, at in sorted(passed.items(), key=lambda entry: entry[1]) if at > since}
 
 
 def take(
@@ -92,33 +84,27 @@ def take(
     expected: dict[bytes, list[int]] = {}
     verdicts: list[Over | None] = []
     for counts in requests:
-        fresh = [
-            (place, count)
-            for place, count in enumerate(counts)
-            if count.id not in changed.get(count.scope, passed.get(count.scope, {}))
-        ]
         over = [
             Over(place, *forbidden)
-            for place, count in fresh
-            if (forbidden := forbidding(_instants(count, changed, passed), count.caps, now)) is not None
+            for place, count in enumerate(counts)
+            if (forbidden := forbidding(_others(count, changed, passed), count.caps, now)) is not None
         ]
         if not over:
             for count in counts:
                 if count.scope not in changed:
                     changed[count.scope] = kept(passed.get(count.scope, {}), count.caps, now)
-                # Asked again, it goes out only now: what follows is reckoned from here.
                 changed[count.scope][count.id] = max(now, changed[count.scope].get(count.id, now))
             verdicts.append(None)
             continue
         final = next((found for found in over if not counts[found.place].holds), None)
         if final is None:
-            final = _in_turn([count for _, count in fresh], over, changed, passed, expected)
+            final = _in_turn(counts, over, changed, passed, expected)
         verdicts.append(final)
     return verdicts, changed
 
 
 def _in_turn(
-    fresh: Sequence[Count],
+    counts: Sequence[Count],
     over: Sequence[Over],
     changed: Mapping[bytes, Passed],
     passed: Mapping[bytes, Passed],
@@ -127,15 +113,17 @@ def _in_turn(
     """The verdict on a request that is held: due when those that were held before it have had their turn."""
     last = max(over, key=lambda found: found.due)
     due = last.due
-    for count in fresh:
+    for count in counts:
         waiting = expected.get(count.scope)
         if waiting:
-            ahead = forbidding(sorted([*_instants(count, changed, passed), *waiting]), count.caps, due)
+            ahead = forbidding(sorted([*_others(count, changed, passed), *waiting]), count.caps, due)
             due = due if ahead is None else ahead[1]
-    for count in fresh:
+    for count in counts:
         expected.setdefault(count.scope, []).append(due)
     return Over(last.place, last.cap, due)
 
 
-def _instants(count: Count, changed: Mapping[bytes, Passed], passed: Mapping[bytes, Passed]) -> list[int]:
-    return sorted(changed.get(count.scope, passed.get(count.scope, {})).values())
+def _others(count: Count, changed: Mapping[bytes, Passed], passed: Mapping[bytes, Passed]) -> list[int]:
+    """When the other ids of the scope passed, ascending."""
+    known = changed.get(count.scope, passed.get(count.scope, {}))
+    return sorted(at for id, at in known.items() if id != count.id)

@@ -3,7 +3,7 @@
 Promises, checked on every adapter by tests/conformance/test_caps.py:
 
 - However many processes take at once, what passes in a scope never exceeds the caps that were asked with.
-- An id that has passed passes again, and is counted once, for an hour and for the longest window asked with.
+- An id that comes again is counted once, from then on: while it counts it passes, later where there is room.
 - A request passes in all of its counts or is counted in none.
 - What passed is durable when `take` returns.
 """

@@ -82,6 +82,7 @@ def simulate_each(seeds: Iterable[int], delivering: Delivering | None = None) ->
     """One seed after the other, with garbage collected in between instead of on the way."""
     collecting = gc.isenabled()
     gc.disable()
+    gc.collect()  # what a part before this one left
     gc.freeze()  # what is there already need not be looked through each time
     try:
         for number, seed in enumerate(seeds, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
@@ -46,7 +47,7 @@ def _bounded(
     pool: multiprocessing.pool.Pool, run: partial[list[Report]], parts: Iterator[range], ahead: int
 ) -> Iterator[list[Report]]:
     """The results in order, with only so many parts handed out ahead: there may be no end of them."""
-    waiting = [pool.apply_async(run, (part,)) for part, _ in zip(parts, range(ahead), strict=False)]
+    waiting = deque(pool.apply_async(run, (part,)) for part in itertools.islice(parts, ahead))
     while waiting:
-        yield waiting.pop(0).get()
-        waiting += [pool.apply_async(run, (part,)) for part, _ in zip(parts, range(1), strict=False)]
+        yield waiting.popleft().get()
+        waiting.extend(pool.apply_async(run, (part,)) for part in itertools.islice(parts, 1))

@@ -128,15 +128,32 @@ async def test_an_alternative_is_free_and_a_capped_notification_looks_for_none(f
     assert (sent(flow, Channel.PUSH), sent(flow)) == (1, 1)
 
 
-async def test_a_later_try_is_free(flow: Flow) -> None:
+async def test_a_later_try_has_its_own_place_while_it_counts(flow: Flow) -> None:
     await flow.user()
-    await declare(flow, caps=(Cap(1, 1),), dedupe=1)
+    await declare(flow, caps=(Cap(1, HOUR),), dedupe=HOUR)
     answers: Iterator[SendResult] = iter([Retry("unavailable"), Sent(), Sent()])
     flow.provider(Channel.SMS).answers = lambda _: next(answers)
     first = await send(flow)
     second = await send(flow, content=text("another"))
     assert [state for state, _ in await states(flow, first + second)] == [State.DEFERRED, State.SUPPRESSED]
     await flow.advance(5)
+    assert await states(flow, first) == [(State.SENT, "")]
+    await flow.advance(HOUR - 1)
+    third = await send(flow, content=text("a third"))
+    assert await states(flow, third) == [(State.SUPPRESSED, "capped")], "the first counts from when it was sent"
+
+
+async def test_a_later_try_beyond_its_window_has_to_find_room(flow: Flow) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, 60),), excess=Excess.HOLD)
+    answers: Iterator[SendResult] = iter([Retry("unavailable", after=100), Sent(), Sent()])
+    flow.provider(Channel.SMS).answers = lambda _: next(answers)
+    first = await send(flow)
+    await flow.advance(90)
+    assert await states(flow, await send(flow, content=text("another"))) == [(State.SENT, "")]
+    await flow.advance(59)
+    assert await states(flow, first) == [(State.DEFERRED, "capped")]
+    await flow.advance(1)
     assert await states(flow, first) == [(State.SENT, "")]
 
 

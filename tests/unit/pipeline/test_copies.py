@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from support_flow import TENANT, Flow, Recorder
@@ -14,8 +15,9 @@ from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
-from tidings.model.user import Category, Preferences, QuietHours
-from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.user import Cap, Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Excess, Priority, State
+from tidings.model.wire import decode_delivery, decode_outcomes, encode
 from tidings.pipeline.accept import RESERVATION_LEASE
 from tidings.pipeline.deliver import RECORDED_WITHIN
 from tidings.pipeline.stage import REPEATED, Reader
@@ -83,6 +85,45 @@ async def test_a_copy_waits_while_another_worker_has_the_original(flow: Flow) ->
     await wait(flow, LEASE)
     assert len(provider.sent) == 1
     assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_that_meets_its_original_in_one_process_is_not_sent(flow: Flow) -> None:
+    provider = Slow()
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    waited = msgspec.structs.replace(decode_delivery(copy.body), step=1)
+    copy = Item(TOPIC, copy.key, encode(waited))
+    one = worker(flow)
+    first = asyncio.create_task(one.once())
+    await provider.asked.wait()
+    await flow.queue.put([copy])
+    assert await one.once() == 1, "while the original is under way"
+    provider.may_answer.set()
+    await first
+    await flow.queue.put([copy])
+    assert await one.once() == 1, "before its facts are recorded"
+    await flow.settle()
+    assert len(provider.sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_of_copies_that_come_together_the_furthest_goes_on(flow: Flow) -> None:
+    """What the other one would decide is a fact already, and its wait with it."""
+    await flow.store.tenants.put_category(TENANT, Category("news", caps=(Cap(1, 60),), excess=Excess.HOLD))
+    await flow.user()
+    await flow.accept(to={"user_id": "ada"}, content=SMS, category="news")
+    await flow.settle()
+    _, item = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    delivery = decode_delivery(item.body)
+    waited = [msgspec.structs.replace(delivery, step=step) for step in (1, 2)]
+    await claim.done([Item(TOPIC, item.key, encode(one)) for one in waited])
+    assert await worker(flow).once() == 2
+    told = await flow.queue.claim(topics.OUTCOMES, topics.RECORD, 10, 0)
+    assert told is not None
+    facts = [outcome for pack in told.items for outcome in decode_outcomes(pack.body) if outcome.id == delivery.id]
+    assert [(fact.state, fact.reason, fact.step) for fact in facts if fact.step] == [(State.DEFERRED, "capped", 2)]
 
 
 async def test_a_copy_that_overtakes_its_original_leaves_it_to_that(flow: Flow) -> None:
