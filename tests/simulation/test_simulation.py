@@ -12,8 +12,8 @@ from tidings.config import Delivering
 from tidings.simulation.run import simulate
 from tidings.simulation.sweep import sweep
 
-SEEDS = 1_000 if os.environ.get("CI") else 300
-MOST_LIMITS = 1 + SEEDS // 500
+SEEDS = 10_000 if os.environ.get("CI") else 300
+MOST_LIMITS = 1 + SEEDS // 2_000
 """Seeds that may meet a known limit (docs/reliability.md, "A process that freezes")."""
 SAME_AGAIN = "from tidings.simulation.run import simulate\nprint([simulate(seed).digest for seed in range(20, 26)])"
 
