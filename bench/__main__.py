@@ -85,9 +85,9 @@ def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: f
                         table.add(row, name, figure)
                 if isinstance(system := running[name], Tidings) and system.kafka is None:
                     trial = overload.Trial(folder, system, vendor)
-                    for batch in (overload.BATCH, 0):
-                        _say(f"round {number + 1} of {sizes.rounds}: {name}, overload, {batch or 1} in each request")
-                        overloads.append(trial.measure(batch, overload.QUICK if quick else overload.FULL))
+                    for case in overload.CASES:
+                        _say(f"round {number + 1} of {sizes.rounds}: {name}, overload")
+                        overloads.append(trial.measure(case, overload.QUICK if quick else overload.FULL))
     medians = table.medians()
     print(report.table(medians, facts))
     if overloads:

@@ -40,7 +40,6 @@ TIMES = 3.0
 CALM = 0.5
 BACKLOG_SECONDS = 5.0
 """The backlog that is allowed, in seconds of what can be done: less than is advised, so that the run stays short."""
-BATCH = 20
 TURNS = [Priority.CRITICAL if turn == 7 else Priority.NORMAL if turn % 2 else Priority.BULK for turn in range(20)]
 """The lane of each of 20 requests: 5 % critical, 45 % normal, 50 % bulk."""
 ITEM = workload.SINGLE.item[:-1] + ',"priority":"@turn@"}'
@@ -65,6 +64,19 @@ QUICK = Spans(sustained=10_000, calm=4.0, lead=6.0, window=6.0)
 FULL = Spans(sustained=24_000, calm=8.0, lead=8.0, window=20.0)
 
 
+class Case(Struct, frozen=True):
+    """`batch` notifications in each request (0: one, unwrapped); `granted`: sends a second that the vendor grants.
+
+    Without `granted` (0) the machine is the bound, and generator, vendor and refusals take their part of it.
+    """
+
+    batch: int
+    granted: float = 0.0
+
+
+CASES = (Case(20), Case(0), Case(0, granted=1_000.0))
+
+
 class Latency(Struct, frozen=True):
     """From the instant at which a request was due until its notifications were at the vendor, in milliseconds."""
 
@@ -83,6 +95,7 @@ class Overload(Struct, frozen=True, kw_only=True):
     """
 
     batch: int
+    granted: float
     sustained: float
     offered: float
     goodput: float
@@ -146,10 +159,11 @@ class Trial:
         self._vendor = vendor
         self._next = 1
 
-    def measure(self, batch: int, spans: Spans) -> Overload:
-        """Offer `batch` notifications in each request (0: one, unwrapped)."""
-        system = self._system
-        system.start_workers(by_urgency=self._by_urgency)
+    def measure(self, case: Case, spans: Spans) -> Overload:
+        """Offer three times what can be done. A vendor's rate is kept by each worker, so with one there is one."""
+        system, batch = self._system, case.batch
+        system.grant(case.granted)
+        system.start_workers(by_urgency=self._by_urgency and not case.granted)
         try:
             self._run(batch, WARM_UP)
             before = processes.cpu_us(system.roots())
@@ -168,6 +182,7 @@ class Trial:
             after = self._run(batch, int(sustained * CALM * spans.calm), sustained * CALM)
         finally:
             system.stop_workers()
+            system.grant(0.0)
             system.restart_api(backlog=WITHOUT_BOUND)
         begin = run.due[0] + int(spans.lead * 1e9)
         end = begin + int(spans.window * 1e9)
@@ -175,6 +190,7 @@ class Trial:
         cores = watch.cores(begin, end)
         return Overload(
             batch=batch or 1,
+            granted=case.granted,
             sustained=sustained,
             offered=sustained * TIMES,
             goodput=goodput,
@@ -341,14 +357,15 @@ class _Watch:
 def table(found: Sequence[Overload]) -> str:
     """The medians over the rounds as lines of the report."""
     lines = [f"{TIMES:g} times what can be done is offered:"]
-    for batch in sorted({one.batch for one in found}, reverse=True):
-        lines += _lines([_flat(one) for one in found if one.batch == batch], batch)
+    for case in dict.fromkeys((one.batch, one.granted) for one in found):
+        lines += _lines([_flat(one) for one in found if (one.batch, one.granted) == case], *case)
     return "\n".join(lines)
 
 
-def _lines(rounds: Sequence[dict[str, float]], batch: int) -> list[str]:
+def _lines(rounds: Sequence[dict[str, float]], batch: int, granted: float) -> list[str]:
     middle = {name: median(one[name] for one in rounds) for name in rounds[0]}
     title = f"{batch} in each request" if batch > 1 else "one in each request"
+    title += f", the vendor grants {granted:.0f}/s" if granted else ""
     can, offered, arrive = middle["sustained"], middle["offered"], middle["goodput"]
     lines = [
         f"  {title}: {can:.0f}/s can be done, {offered:.0f}/s offered, {arrive:.0f}/s arrive ({middle['share']:.0%})",
@@ -391,7 +408,9 @@ def main(arguments: Sequence[str]) -> None:
     """Measure the overload alone."""
     parser = argparse.ArgumentParser(prog="python -m bench.overload", description="What gets through an overload.")
     parser.add_argument("--quick", action="store_true", help="shorter phases")
-    parser.add_argument("--batches", default="20,0", help="notifications in each request; 0: one, unwrapped")
+    parser.add_argument(
+        "--cases", default="1,2,3", help="1: 20 in each request, 2: one, 3: one, and the vendor's rate is the bound"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--one-worker", action="store_true", help="all lanes in one worker process")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, with the logs")
@@ -410,8 +429,8 @@ def main(arguments: Sequence[str]) -> None:
             stack.callback(system.close)
             trial = Trial(folder, system, vendor, by_urgency=not chosen.one_worker)
             for _ in range(chosen.rounds):
-                for batch in chosen.batches.split(","):
-                    found.append(trial.measure(int(batch), QUICK if chosen.quick else FULL))
+                for number in chosen.cases.split(","):
+                    found.append(trial.measure(CASES[int(number) - 1], QUICK if chosen.quick else FULL))
                     print(table(found[-1:]), flush=True)
     finally:
         if chosen.keep:

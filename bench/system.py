@@ -46,6 +46,7 @@ class Tidings:
         self._key = asyncio.run(_prepare(self.dsn))
         self._settings = folder / "tidings.toml"
         self._vendor_port = vendor_port
+        self._granted = 0.0
         self._allow(WITHOUT_BOUND)
         self._workers: dict[str, Process] = {}
         self._api = self._run("api")
@@ -83,6 +84,11 @@ class Tidings:
         self._api = self._run("api")
         self._api.await_port(self.port)
 
+    def grant(self, rate: float) -> None:
+        """Workers started from now on send at most so many texts a second; 0: as many as they can."""
+        self._granted = rate
+        self._allow(WITHOUT_BOUND)
+
     def recorded(self) -> int:
         """How many deliveries rest as sent."""
         return asyncio.run(_sent(self.dsn))
@@ -112,6 +118,7 @@ class Tidings:
                 "auth_token": "token-of-the-benchmark",
                 "from_number": "+15005550006",
                 "base_url": vendor,
+                **({"rate": self._granted} if self._granted else {}),
             },
             "providers.sendgrid": {
                 "api_key": "SG.key-of-the-benchmark",

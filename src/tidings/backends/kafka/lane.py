@@ -173,10 +173,8 @@ class Lane:
     def _read(self, consumer: Consumer) -> None:
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         while not self._stopping:
-            messages = self._fetch(consumer)
+            self._fetch(consumer)
             with self._changed:
-                if messages:
-                    self._ledger.arrive(messages)
                 now = time.monotonic()
                 self._ledger.expire(now)
             if now >= self._held_until:
@@ -189,8 +187,8 @@ class Lane:
             self._probe(consumer)
         self._commit(consumer)
 
-    def _fetch(self, consumer: Consumer) -> list[Message]:
-        """New messages; waits for the first one, or for whatever else may happen, for a tick."""
+    def _fetch(self, consumer: Consumer) -> None:
+        """Take new messages in; waits for the first one, or for whatever else may happen, for a tick."""
         with self._changed:
             wanted = sum(request.max_items for request in self._requests)
             waiting = len(self._ledger.waiting)
@@ -200,10 +198,18 @@ class Lane:
                 wanted = sum(request.max_items for request in self._requests)
         self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
         # `consume` of many would wait for all of them: wait for one, then take what else is there.
-        messages = consumer.consume(1, 0 if waiting else tick)
-        if messages and wanted > waiting + 1:
-            messages += consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0)
-        return self._readable(messages)
+        # It is taken in before the rest is asked for: meanwhile its partition may go, and come back from the start.
+        if self._take_in(consumer.consume(1, 0 if waiting else tick)) and wanted > waiting + 1:
+            self._take_in(consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0))
+
+    def _take_in(self, messages: Sequence[Message]) -> bool:
+        """Whether there was anything."""
+        if not messages:
+            return False
+        readable = self._readable(messages)
+        with self._changed:
+            self._ledger.arrive(readable)
+        return True
 
     def _readable(self, messages: Sequence[Message]) -> list[Message]:
         readable = [message for message in messages if message.error() is None]
