@@ -12,4 +12,5 @@ pytest_plugins = [
     "support_system",
     "support_faults",
     "support_up",
+    "support_simulation",
 ]

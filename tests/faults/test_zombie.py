@@ -60,7 +60,9 @@ async def test_a_zombie_that_had_called_a_provider(tmp_path: Path, postgres_dsn:
             assert taken_over["reason"] == "may_have_been_sent"
             assert "a lease was lost" not in processes.log("first").read_text()
         seen = await system.in_state(id, "sent")
-        assert "a lease was lost" in processes.log("first").read_text()
+        if brokers is None:
+            assert "a lease was lost" in processes.log("first").read_text()
+        # Kafka misses a member before the lease ends: what that puts when it wakes is put as ever.
         [delivery] = seen["deliveries"]
         told = {entry["state"] for entry in seen["timeline"] if entry["delivery"] == delivery["id"]}
         assert told == {"pending", "sent", "uncertain"}
