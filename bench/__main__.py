@@ -32,7 +32,7 @@ SYSTEMS = ("tidings", "tidings+kafka", "peer")
 def main(arguments: Sequence[str]) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="CPU, rates and latencies, with a peer.")
-    parser.add_argument("--quick", action="store_true", help="one short round (4 minutes; the figures are rough)")
+    parser.add_argument("--quick", action="store_true", help="one short round (5 minutes; the figures are rough)")
     parser.add_argument("--rounds", type=int, help="how many rounds")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--vendor-delay", type=float, default=0.0, metavar="MS", help="the vendors answer after MS")
