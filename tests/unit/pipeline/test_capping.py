@@ -218,3 +218,12 @@ async def test_nothing_is_asked_where_nothing_is_declared(flow: Flow, monkeypatc
     await declare(flow, caps=(Cap(1, HOUR),))
     monkeypatch.setattr(flow.store.caps, "take", None)
     assert await states(flow, await send(flow, category="other")) == [(State.SENT, "")]
+
+
+async def test_what_no_provider_can_take_now_counts_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    await flow.user()
+    await declare(flow, caps=(Cap(1, HOUR),))
+    flow.provider(Channel.SMS).answers = lambda _: Retry("unreachable")
+    await send(flow, 10, category="other")
+    monkeypatch.setattr(flow.store.caps, "take", None)
+    assert await states(flow, await send(flow)) == [(State.DEFERRED, "providers_down")]
