@@ -86,7 +86,7 @@ def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: f
                 if isinstance(system := running[name], Tidings) and system.kafka is None:
                     trial = overload.Trial(folder, system, vendor)
                     for case in overload.CASES:
-                        _say(f"round {number + 1} of {sizes.rounds}: {name}, overload")
+                        _say(f"round {number + 1} of {sizes.rounds}: {name}, overload, {case.title}")
                         overloads.append(trial.measure(case, overload.QUICK if quick else overload.FULL))
     medians = table.medians()
     print(report.table(medians, facts))

@@ -73,6 +73,12 @@ class Case(Struct, frozen=True):
     batch: int
     granted: float = 0.0
 
+    @property
+    def title(self) -> str:
+        """For people."""
+        title = f"{self.batch or 'one'} in each request"
+        return title + f", the vendor grants {self.granted:.0f}/s" if self.granted else title
+
 
 CASES = (Case(20), Case(0), Case(0, granted=1_000.0))
 
@@ -94,8 +100,7 @@ class Overload(Struct, frozen=True, kw_only=True):
     `growth` how much of it was added during the window; `cores` is the CPU that each used.
     """
 
-    batch: int
-    granted: float
+    case: Case
     sustained: float
     offered: float
     goodput: float
@@ -162,8 +167,7 @@ class Trial:
     def measure(self, case: Case, spans: Spans) -> Overload:
         """Offer three times what can be done. A vendor's rate is kept by each worker, so with one there is one."""
         system, batch = self._system, case.batch
-        system.grant(case.granted)
-        system.start_workers(by_urgency=self._by_urgency and not case.granted)
+        system.start_workers(by_urgency=self._by_urgency and not case.granted, granted=case.granted)
         try:
             self._run(batch, WARM_UP)
             before = processes.cpu_us(system.roots())
@@ -182,15 +186,13 @@ class Trial:
             after = self._run(batch, int(sustained * CALM * spans.calm), sustained * CALM)
         finally:
             system.stop_workers()
-            system.grant(0.0)
             system.restart_api(backlog=WITHOUT_BOUND)
         begin = run.due[0] + int(spans.lead * 1e9)
         end = begin + int(spans.window * 1e9)
         goodput = sum(begin <= came < end for came in run.arrived) / spans.window
         cores = watch.cores(begin, end)
         return Overload(
-            batch=batch or 1,
-            granted=case.granted,
+            case=case,
             sustained=sustained,
             offered=sustained * TIMES,
             goodput=goodput,
@@ -357,15 +359,13 @@ class _Watch:
 def table(found: Sequence[Overload]) -> str:
     """The medians over the rounds as lines of the report."""
     lines = [f"{TIMES:g} times what can be done is offered:"]
-    for case in dict.fromkeys((one.batch, one.granted) for one in found):
-        lines += _lines([_flat(one) for one in found if (one.batch, one.granted) == case], *case)
+    for case in dict.fromkeys(one.case for one in found):
+        lines += _lines([_flat(one) for one in found if one.case == case], case.title)
     return "\n".join(lines)
 
 
-def _lines(rounds: Sequence[dict[str, float]], batch: int, granted: float) -> list[str]:
+def _lines(rounds: Sequence[dict[str, float]], title: str) -> list[str]:
     middle = {name: median(one[name] for one in rounds) for name in rounds[0]}
-    title = f"{batch} in each request" if batch > 1 else "one in each request"
-    title += f", the vendor grants {granted:.0f}/s" if granted else ""
     can, offered, arrive = middle["sustained"], middle["offered"], middle["goodput"]
     lines = [
         f"  {title}: {can:.0f}/s can be done, {offered:.0f}/s offered, {arrive:.0f}/s arrive ({middle['share']:.0%})",
@@ -408,13 +408,16 @@ def main(arguments: Sequence[str]) -> None:
     """Measure the overload alone."""
     parser = argparse.ArgumentParser(prog="python -m bench.overload", description="What gets through an overload.")
     parser.add_argument("--quick", action="store_true", help="shorter phases")
-    parser.add_argument(
-        "--cases", default="1,2,3", help="1: 20 in each request, 2: one, 3: one, and the vendor's rate is the bound"
-    )
+    numbered = {str(number): case for number, case in enumerate(CASES, 1)}
+    told = "; ".join(f"{number}: {case.title}" for number, case in numbered.items())
+    parser.add_argument("--cases", default=",".join(numbered), help=told)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--one-worker", action="store_true", help="all lanes in one worker process")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, with the logs")
     chosen = parser.parse_args(arguments)
+    cases = chosen.cases.split(",")
+    if unknown := set(cases) - set(numbered):
+        parser.error(f"no such case: {', '.join(sorted(unknown))} ({told})")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
     folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
@@ -429,8 +432,8 @@ def main(arguments: Sequence[str]) -> None:
             stack.callback(system.close)
             trial = Trial(folder, system, vendor, by_urgency=not chosen.one_worker)
             for _ in range(chosen.rounds):
-                for number in chosen.cases.split(","):
-                    found.append(trial.measure(CASES[int(number) - 1], QUICK if chosen.quick else FULL))
+                for number in cases:
+                    found.append(trial.measure(numbered[number], QUICK if chosen.quick else FULL))
                     print(table(found[-1:]), flush=True)
     finally:
         if chosen.keep:

@@ -46,7 +46,6 @@ class Tidings:
         self._key = asyncio.run(_prepare(self.dsn))
         self._settings = folder / "tidings.toml"
         self._vendor_port = vendor_port
-        self._granted = 0.0
         self._allow(WITHOUT_BOUND)
         self._workers: dict[str, Process] = {}
         self._api = self._run("api")
@@ -64,8 +63,12 @@ class Tidings:
             found["kafka"] = self.kafka.pid
         return found | {name: worker.pid for name, worker in self._workers.items()}
 
-    def start_workers(self, *, by_urgency: bool = False) -> None:
-        """Start the sending side: one process; `by_urgency`: one for the critical lane and one for the others."""
+    def start_workers(self, *, by_urgency: bool = False, granted: float = 0.0) -> None:
+        """Start the sending side: one process; `by_urgency`: one for the critical lane and one for the others.
+
+        `granted`: each process sends at most so many texts a second; 0: as many as it can.
+        """
+        self._allow(WITHOUT_BOUND, granted)
         if by_urgency:
             self._workers["critical worker"] = self._run("worker", "--lane", "critical")
         lanes = ("--lane", "normal", "--lane", "bulk") if by_urgency else ()
@@ -84,11 +87,6 @@ class Tidings:
         self._api = self._run("api")
         self._api.await_port(self.port)
 
-    def grant(self, rate: float) -> None:
-        """Workers started from now on send at most so many texts a second; 0: as many as they can."""
-        self._granted = rate
-        self._allow(WITHOUT_BOUND)
-
     def recorded(self) -> int:
         """How many deliveries rest as sent."""
         return asyncio.run(_sent(self.dsn))
@@ -102,10 +100,11 @@ class Tidings:
         command = python("tidings.cli", "run", "--role", role, *options, "--settings", str(self._settings))
         return Process(command, self._folder / f"{role}.log")
 
-    def _allow(self, backlog: int) -> None:
-        self._settings.write_text(self._toml(backlog), encoding="utf-8")
+    def _allow(self, backlog: int, granted: float = 0.0) -> None:
+        """What the processes that start next read."""
+        self._settings.write_text(self._toml(backlog, granted), encoding="utf-8")
 
-    def _toml(self, backlog: int) -> str:
+    def _toml(self, backlog: int, granted: float) -> str:
         vendor = f"http://127.0.0.1:{self._vendor_port}"
         sections: dict[str, dict[str, object]] = {
             "http": {"port": self.port},
@@ -118,7 +117,7 @@ class Tidings:
                 "auth_token": "token-of-the-benchmark",
                 "from_number": "+15005550006",
                 "base_url": vendor,
-                **({"rate": self._granted} if self._granted else {}),
+                **({"rate": granted} if granted else {}),
             },
             "providers.sendgrid": {
                 "api_key": "SG.key-of-the-benchmark",

@@ -24,12 +24,17 @@ class _Sweep:
     """A process that runs all seeds, politely, and writes a line for each."""
 
     def __init__(self) -> None:
-        self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed in `end`
-        self._process = subprocess.Popen([sys.executable, __file__], stdout=self._out, start_new_session=True)
+        self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - both are closed in `end`
+        self._err: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdout=self._out, stderr=self._err, start_new_session=True
+        )
 
     def reports(self) -> list[Report]:
         """What came of each seed, in order, when all have been run."""
-        assert self._process.wait() == 0, "the simulation broke off; it has said above why"
+        status = self._process.wait()
+        self._err.seek(0)
+        assert status == 0, f"the simulation broke off: {self._err.read().decode(errors='replace')}"
         self._out.seek(0)
         return [msgspec.json.decode(line, type=Report) for line in self._out]
 
@@ -39,6 +44,7 @@ class _Sweep:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._out.close()
+        self._err.close()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from tidings.api.services import Accepts
 from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.memory.queue import MemoryQueue
+from tidings.backends.postgres.queue import HELD_WITHIN
 from tidings.channels.inapp.inbox import Inbox, InboxConfig
 from tidings.channels.tools import Tools
 from tidings.config import AuditSettings, CanarySettings, Settings
@@ -54,8 +55,6 @@ from tidings.wiring import Parts, accepting, work
 T = TypeVar("T")
 
 WORKERS = ("worker-1", "worker-2")
-HELD_WITHIN = 30.0
-"""Seconds after which a database ends a transaction in which nothing happens."""
 SESSION = 10.0
 """Seconds after which a partitioned broker takes a silent client for dead."""
 LONGEST_FREEZE_OF_AN_API = 10.0
