@@ -20,6 +20,7 @@ from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Se
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel
+from tidings.parts import Parts
 from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
@@ -31,7 +32,7 @@ from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, Reports
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.wiring import Parts, readings
+from tidings.working import readings
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]

@@ -27,7 +27,9 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.store import PostgresStore
 from tidings.config import Settings
 from tidings.model.tenant import Scope, Tenant
-from tidings.wiring import open_parts, sandbox, serve_api, work
+from tidings.parts import open_parts
+from tidings.wiring import sandbox, serve_api
+from tidings.working import work
 
 ROLE = Path(__file__).resolve().parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}

@@ -11,9 +11,10 @@ from tidings.api.connections import Bounds
 from tidings.api.leaving import Farewell
 from tidings.api.server import serve
 from tidings.api.services import Services
-from tidings.config import Http, Settings
+from tidings.config import Settings
 from tidings.listening import listen
 from tidings.pipeline.accept import Accept
+from tidings.sections import Http
 
 Ready = Callable[[Mapping[str, str]], None]
 """Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""

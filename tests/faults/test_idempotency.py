@@ -27,17 +27,18 @@ from pyreqwest.exceptions import PyreqwestError
 from support import eventually
 from support_flow import Recorder
 from support_system import Processes, Reply, System, settings_for, tenant_with_key
-from tidings import wiring
+from tidings import working
 from tidings.backends.memory.clock import SystemClock
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.sending import AnyDelivery, SendResult
 from tidings.model.vocabulary import Channel, Priority
+from tidings.parts import Parts, open_parts
 from tidings.pipeline.accept import RESERVATION_LEASE, Accept, Answer
 from tidings.ports.clock import Clock
 from tidings.ports.provider import Provider
-from tidings.wiring import Parts, open_parts, work
+from tidings.working import work
 
 TENANT = "shop"
 BACKLOG = 40
@@ -103,7 +104,7 @@ class Log(Recorder):
 
 async def work_until_killed(file: Path, log: Path, batch: int) -> None:
     """A worker that takes up to `batch` items at once: two copies in one batch would be told apart at once."""
-    wiring.DELIVER_BATCH = wiring.ROUTE_BATCH = batch
+    working.DELIVER_BATCH = working.ROUTE_BATCH = batch
     async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
         providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [Log(log)]}
         await work(dataclasses.replace(parts, providers=providers), asyncio.Event())

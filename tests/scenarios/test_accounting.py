@@ -17,10 +17,12 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.vocabulary import Channel, Priority
+from tidings.parts import Parts, open_parts
 from tidings.pipeline.audit import Audit
 from tidings.pipeline.stage import Reader
 from tidings.ports.queue import Claim
-from tidings.wiring import Parts, audit, open_parts, readings, sandbox, serve_api, work
+from tidings.wiring import sandbox, serve_api
+from tidings.working import audit, readings, work
 
 SMS = {"sms": {"text": "Hello"}}
 NUMBER = "+4915123456789"

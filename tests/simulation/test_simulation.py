@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from support_simulation import SEEDS
-from tidings.config import Delivering
+from tidings.sections import Delivering
 from tidings.simulation.run import Report, simulate
 
 MOST_LIMITS = 1 + SEEDS // 2_000

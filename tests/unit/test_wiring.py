@@ -16,8 +16,9 @@ from tidings.model import topics
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
+from tidings.parts import build_providers
 from tidings.ports.provider import Provider
-from tidings.wiring import LANES, URGENT, build_providers, readings
+from tidings.working import LANES, URGENT, readings
 
 
 def made(folder: Path, **settings: Any) -> dict[str, Provider[Any]]:

@@ -1,1 +1,1 @@
-"""Adapters of the ports. Known to wiring alone."""
+"""Adapters of the ports. Known to parts.py and the command line alone."""

@@ -22,6 +22,7 @@ from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 from tidings.listening import Held, inherited, passed_socket
 from tidings.model.vocabulary import Priority
+from tidings.working import LANES
 
 app = command_line()
 
@@ -82,7 +83,7 @@ def run(
         def ready(addresses: Mapping[str, str]) -> None:
             say(_ready_line(addresses).decode())
 
-    uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane) if lane else wiring.LANES))
+    uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane) if lane else LANES))
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:

@@ -14,7 +14,7 @@ import typer
 
 from tidings.cli.options import SettingsFile, settings_from
 from tidings.cli.plain import command_line, command_name, say
-from tidings.config import Delivering
+from tidings.sections import Delivering
 from tidings.simulation.observers import Rule
 from tidings.simulation.run import Report, simulate
 from tidings.simulation.sweep import sweep

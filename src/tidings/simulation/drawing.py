@@ -7,10 +7,10 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tidings.config import BreakerSettings, Delivering
 from tidings.model.user import Address, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Priority, Strategy
 from tidings.policy.wall_clock import instant_of, offset, shown, zone
+from tidings.sections import BreakerSettings, Delivering
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
     AFTERWARDS,

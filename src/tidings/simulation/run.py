@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from tidings.config import Delivering
+from tidings.sections import Delivering
 from tidings.simulation import checks, drawing
 from tidings.simulation.loop import Stuck, VirtualLoop
 from tidings.simulation.observers import LIMITS, Rule, Violation

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from tidings.config import BreakerSettings, Delivering
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile
 from tidings.model.vocabulary import Excess, QuietPolicy
+from tidings.sections import BreakerSettings, Delivering
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import Mood, Traits
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
-from tidings.config import Delivering
+from tidings.sections import Delivering
 from tidings.simulation.run import Report, simulate_all, simulate_each
 
 PART = 25

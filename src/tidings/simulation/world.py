@@ -16,7 +16,7 @@ from tidings.backends.memory.queue import MemoryQueue
 from tidings.backends.postgres.queue import HELD_WITHIN
 from tidings.channels.inapp.inbox import Inbox, InboxConfig
 from tidings.channels.tools import Tools
-from tidings.config import AuditSettings, CanarySettings, Settings
+from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
@@ -24,11 +24,13 @@ from tidings.model.letters import LetterFilter
 from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Preferences, Suppression
 from tidings.model.vocabulary import Channel
+from tidings.parts import Parts
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.provider import Provider
+from tidings.sections import AuditSettings, CanarySettings
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
@@ -50,7 +52,7 @@ from tidings.simulation.scenario import (
 )
 from tidings.simulation.vendors import Call, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
-from tidings.wiring import Parts, accepting, work
+from tidings.working import accepting, work
 
 T = TypeVar("T")
 

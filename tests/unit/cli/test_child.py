@@ -102,7 +102,7 @@ async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
 async def test_one_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tidings.config.StopSettings.kill_after", 0.2)
+    monkeypatch.setattr("tidings.sections.StopSettings.kill_after", 0.2)
     one = child(tmp_path, STUBBORN)
     async with kept(one):
         await asyncio.wait_for(one.ready.wait(), 10)

@@ -18,7 +18,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.audit import Audit
 from tidings.ports.queue import Item
 from tidings.report.accounting import Accounting
-from tidings.wiring import audit
+from tidings.working import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 REQUESTS = topics.requests(Priority.NORMAL)

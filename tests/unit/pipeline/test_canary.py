@@ -14,7 +14,7 @@ from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.canary import USER, Canary
 from tidings.pipeline.rounds import repeat
-from tidings.wiring import canary
+from tidings.working import canary
 
 
 def value(flow: Flow, name: str) -> float:

@@ -23,7 +23,7 @@ from tidings.pipeline.deliver import RECORDED_WITHIN
 from tidings.pipeline.stage import REPEATED, Reader
 from tidings.policy.idempotency import KEPT
 from tidings.ports.queue import Item
-from tidings.wiring import readings
+from tidings.working import readings
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)

@@ -20,7 +20,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.replay import Replaying
 from tidings.telemetry.metrics import Metrics
-from tidings.wiring import audit
+from tidings.working import audit
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}

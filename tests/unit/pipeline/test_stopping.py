@@ -18,7 +18,7 @@ from tidings.model.wire import decode_outcomes
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader
 from tidings.pipeline.stopping import Stopping, finishing
-from tidings.wiring import readings
+from tidings.working import readings
 
 DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
 

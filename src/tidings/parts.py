@@ -1,0 +1,115 @@
+"""The adapters that the settings ask for, behind the ports: what the stages and the API are made with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.memory.clock import SystemClock
+from tidings.backends.objects.folder import Folder
+from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.store import PostgresStore
+from tidings.channels.registry import serving
+from tidings.channels.tools import Tools
+from tidings.config import Settings
+from tidings.model import topics
+from tidings.model.errors import SettingsError
+from tidings.model.tenant import CANARY_TENANT
+from tidings.model.vocabulary import Channel
+from tidings.pipeline.accepted import AcceptedCounter
+from tidings.ports.clock import Clock
+from tidings.ports.objects import Objects
+from tidings.ports.provider import Provider
+from tidings.ports.queue import Queue
+from tidings.ports.store import Inbox, Store
+from tidings.sandbox import credentials as sandbox_credentials
+from tidings.sandbox.mirror import MirroredInbox
+from tidings.telemetry import metrics
+from tidings.templating.renderer import TemplateRenderer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The adapters behind the ports."""
+
+    settings: Settings
+    clock: Clock
+    queue: Queue
+    store: Store
+    objects: Objects
+    providers: dict[Channel, list[Provider[Any]]]
+    renderer: TemplateRenderer
+    metrics: metrics.Metrics
+    accepted: AcceptedCounter
+    randomness: random.Random = field(default_factory=random.SystemRandom)
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Every adapter that the settings ask for, connected; closed at the end."""
+    if settings.database.dsn is None:
+        raise SettingsError("there is no database.dsn; `tidings up` starts the bundled PostgreSQL and sets it")
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        store = await PostgresStore.open(settings.database.dsn, settings.database.pool_size)
+        stack.push_async_callback(store.close)
+        queue = await _queue(settings)
+        stack.push_async_callback(queue.close)
+        await queue.declare(topics.subscriptions())
+        accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
+        inbox: Inbox = store.inbox
+        if settings.sandbox.enabled:
+            mirrored = MirroredInbox(inbox, sandbox_url(settings), unseen=frozenset({CANARY_TENANT}))
+            stack.push_async_callback(mirrored.close)
+            inbox = mirrored
+        known: dict[Channel, list[Provider[Any]]] = {}
+        for channel, provider in build_providers(settings, inbox, clock):
+            stack.push_async_callback(provider.close)
+            known.setdefault(channel, []).append(provider)
+        yield Parts(
+            settings=settings,
+            clock=clock,
+            queue=queue,
+            store=store,
+            objects=Folder(settings.data_dir / "objects"),
+            providers=known,
+            renderer=TemplateRenderer(store.templates, clock),
+            metrics=metrics.Metrics(),
+            accepted=accepted,
+        )
+
+
+async def _queue(settings: Settings) -> Queue:
+    if settings.queue.kind == "kafka":
+        return await KafkaQueue.open(
+            settings.queue.brokers,
+            partitions=settings.queue.partitions,
+            replication=settings.queue.replication,
+            prefix=settings.queue.prefix,
+        )
+    return await PostgresQueue.open(str(settings.database.dsn))
+
+
+def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
+    """The providers of every channel, best first: those in the settings, else the sandbox's. Raises SettingsError."""
+    stand_ins: dict[str, dict[str, Any]] = {}
+    if settings.sandbox.enabled:
+        credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
+        stand_ins = sandbox_credentials.provider_settings(
+            credentials, sandbox_url(settings), settings.sandbox.host, settings.sandbox.smtp_port
+        )
+    receipts = f"{settings.public_url}/v1/receipts"
+    for channel in Channel:
+        names = settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]
+        for provider in serving(channel, names, settings.providers, stand_ins, Tools(receipts, clock, inbox)):
+            yield channel, provider
+
+
+def sandbox_url(settings: Settings) -> str:
+    """The base URL of the sandbox."""
+    return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
