@@ -14,6 +14,7 @@ from tidings.model.errors import Conflict, NotFound
 from tidings.model.notification import Content
 from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
+from tidings.pipeline.content_request import ContentRequest
 from tidings.report.notifications import rfc3339
 from tidings.templating.check import path_of
 from tidings.templating.templates import Preview
@@ -230,7 +231,10 @@ def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
     return TemplateVersion(
         name=name,
         version=0,
-        contents={locale: converted(raw, Content, path_of(locale)) for locale, raw in wanted.contents.items()},
+        contents={
+            locale: converted(raw, ContentRequest, path_of(locale)).content()
+            for locale, raw in wanted.contents.items()
+        },
         default_locale=wanted.default_locale,
         variables={
             variable: converted(raw, TemplateVariable, f"$.variables.{variable}")

@@ -12,6 +12,7 @@ from msgspec import Struct
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.pipeline.content_request import ContentRequest
 from tidings.policy import addresses, links, wall_clock
 
 MOST_ITEMS = 1_000
@@ -43,7 +44,7 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
     to: RecipientRequest
     template: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
-    content: Content | None = None
+    content: ContentRequest | None = None
     channels: list[Channel] = []
     strategy: Strategy = Strategy.ALL
     category: str = "transactional"
@@ -164,8 +165,9 @@ def has_nul(value: object) -> bool:
     return False
 
 
-def literal(content: Content) -> Content:
+def literal(request: ContentRequest) -> Content:
     """The checked literal content. Raises Invalid."""
+    content = request.content()
     for channel in content.channels():
         part = getattr(content, channel.value)
         for name in part.__struct_fields__:
