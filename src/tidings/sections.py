@@ -219,6 +219,9 @@ class Telemetry(Section):
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
+    whole_messages: bool = Field(
+        default=False, description="log the messages of unforeseen exceptions, which may hold what people are told"
+    )
 
 
 def url_of(host: str, port: int) -> str:

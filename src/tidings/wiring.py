@@ -56,7 +56,10 @@ async def run(
         raise SettingsError(
             f"no such role: {', '.join(sorted(unknown)) or '(none)'}; choose from {', '.join(sorted(ROLES))}"
         )
-    logs.configure(settings.telemetry.log_level, settings.telemetry.log_format, "+".join(sorted(roles)))
+    telemetry = settings.telemetry
+    logs.configure(
+        telemetry.log_level, telemetry.log_format, "+".join(sorted(roles)), whole_messages=telemetry.whole_messages
+    )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

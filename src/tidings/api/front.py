@@ -145,15 +145,24 @@ def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
     if isinstance(error, Overloaded):
         return  # who turns away tells how many; a line for each would add to the load
     if refused.status == 503:
-        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=scope["path"], error=str(error))
+        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=_place(scope), error=str(error))
     elif refused.status >= 500:
         _log.error(
             "unforeseen error",
             request_id=scope[REQUEST_ID],
             method=scope["method"],
-            path=scope["path"],
+            path=_place(scope),
             exc_info=error,
         )
+
+
+def _place(scope: Scope) -> str:
+    """The path without what names a person: the route's template, or as much of it as every path has."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    first = scope["path"].split("/")[:3]
+    return "/".join(first) + ("/…" if scope["path"].count("/") > 2 else "")
 
 
 class _Answer:

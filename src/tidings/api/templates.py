@@ -232,8 +232,7 @@ def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
         name=name,
         version=0,
         contents={
-            locale: converted(raw, ContentRequest, path_of(locale)).content()
-            for locale, raw in wanted.contents.items()
+            locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in wanted.contents.items()
         },
         default_locale=wanted.default_locale,
         variables={

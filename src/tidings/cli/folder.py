@@ -55,7 +55,9 @@ class DataFolder:
             CannotGoOn: it cannot, or has not.
         """
         try:
-            self.logs.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._close_to_others()
+            self.logs.mkdir(exist_ok=True)
             probe = self.path / f".probe-{os.getpid()}"
             probe.write_bytes(b"x")
             probe.unlink()
@@ -70,6 +72,12 @@ class DataFolder:
                 f"only {free // 2**20} MB are free on the disk of {self.path}, and at least {LEAST_FREE // 2**20} MB "
                 "are needed. Free some, or choose a folder on another disk with --data-dir."
             )
+
+    def _close_to_others(self) -> None:
+        """Nobody else may enter: addresses and contents lie below. PostgreSQL's own user may pass."""
+        status = self.path.stat()
+        if status.st_uid == os.geteuid():
+            self.path.chmod(status.st_mode & 0o710)
 
     def fresh_metrics(self) -> None:
         """Make the folder in which the processes count together, empty: counters begin anew with each start."""
