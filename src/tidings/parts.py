@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         await queue.declare(topics.subscriptions())
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
-        if settings.sandbox.enabled:
+        if settings.uses_sandbox:
             mirrored = MirroredInbox(inbox, sandbox_url(settings), unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored
@@ -96,18 +96,36 @@ async def _queue(settings: Settings) -> Queue:
 
 
 def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
-    """The providers of every channel, best first: those in the settings, else the sandbox's. Raises SettingsError."""
+    """The providers of every channel that has some, best first. Raises SettingsError."""
     stand_ins: dict[str, dict[str, Any]] = {}
-    if settings.sandbox.enabled:
+    if settings.uses_sandbox:
         credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
         stand_ins = sandbox_credentials.provider_settings(
             credentials, sandbox_url(settings), settings.sandbox.host, settings.sandbox.smtp_port
         )
     receipts = f"{settings.public_url}/v1/receipts"
     for channel in Channel:
-        names = settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]
-        for provider in serving(channel, names, settings.providers, stand_ins, Tools(receipts, clock, inbox)):
+        names = provider_names(settings, channel)
+        for provider in serving(channel, names or (), settings.providers, stand_ins, Tools(receipts, clock, inbox)):
             yield channel, provider
+
+
+def provider_names(settings: Settings, channel: Channel) -> Sequence[str] | None:
+    """Who serves the channel, best first: nobody where it is off. None: nobody configured it, and requests are refused.
+
+    The inbox needs no vendor: unless it is turned off, it is there.
+    """
+    named = settings.channels.get(channel)
+    if named is not None:
+        return tuple(named)
+    if settings.uses_sandbox or channel is Channel.INAPP:
+        return sandbox_credentials.CHANNELS[channel]
+    return None
+
+
+def unserved(settings: Settings) -> frozenset[Channel]:
+    """The channels that nobody configured."""
+    return frozenset(channel for channel in Channel if provider_names(settings, channel) is None)
 
 
 def sandbox_url(settings: Settings) -> str:

@@ -67,7 +67,11 @@ class QueueSettings(Section):
 class Sandbox(Section):
     """The vendors' stand-in with its viewer."""
 
-    enabled: bool = True
+    enabled: bool | None = Field(
+        default=None,
+        description="without it, the sandbox serves every channel until one real provider is named, and then none",
+        examples=[True],
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8401, ge=0, le=65535)
     smtp_port: int = Field(default=8425, ge=0, le=65535)

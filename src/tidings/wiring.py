@@ -23,7 +23,6 @@ from tidings.model.vocabulary import Priority
 from tidings.parts import Parts, open_parts
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.change import Change
-from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recurrences import Recurrences
 from tidings.report.accounting import Accounting
@@ -34,7 +33,7 @@ from tidings.sandbox.server import serve as serve_sandbox
 from tidings.serving import Ready, run_api
 from tidings.telemetry import logs, metrics
 from tidings.templating.templates import Templates
-from tidings.working import LANES, accepting, work
+from tidings.working import LANES, accepting, composing, work
 
 NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
@@ -93,7 +92,7 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: H
 
 def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     """What the API calls."""
-    store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
+    store, composer = parts.store, composing(parts)
     return Services(
         accept=accept,
         reports=Reports(store.history, store.schedule, parts.clock),

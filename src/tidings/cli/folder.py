@@ -46,7 +46,7 @@ class DataFolder:
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
         self._wanted = self.path / "restart.json"
-        self._key = self.path / "demo.key"
+        self.demo_key_path = self.path / "demo.key"
 
     def prepare(self) -> None:
         """Make sure that it can be written and has room.
@@ -140,13 +140,13 @@ class DataFolder:
     def demo_key(self) -> str | None:
         """The secret of the key that the first start made, if it is still here."""
         try:
-            return self._key.read_text(encoding="ascii").strip() or None
+            return self.demo_key_path.read_text(encoding="ascii").strip() or None
         except OSError:
             return None
 
     def keep_demo_key(self, secret: str) -> None:
         """Keep it for later starts and for client commands, readable by this user alone."""
-        write_private(self._key, secret.encode())
+        write_private(self.demo_key_path, secret.encode())
 
     def _read(self) -> Running | None:
         try:

@@ -66,6 +66,7 @@ class Reason(StrEnum):
     CAPPED = "capped"
     DUPLICATE = "duplicate"
     PROVIDERS_DOWN = "providers_down"
+    CHANNEL_OFF = "channel_off"
     CHANGED = "changed"
     REPLAYED = "replayed"
     SWEPT = "swept"

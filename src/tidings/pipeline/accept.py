@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -84,7 +84,7 @@ class Accept:
     """The first stage.
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
-    each once, before they are answered.
+    each once, before they are answered. `unserved` are the channels that nobody configured.
     """
 
     def __init__(
@@ -98,13 +98,14 @@ class Accept:
         receipt_readers: Mapping[str, tuple[Channel, ReceiptReader]],
         rules: AdmissionRules,
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
+        unserved: Collection[Channel] = (),
     ) -> None:
         # Two, so that critical never waits for what bulk has to store.
         self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
         self._admission = Admission(
             queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS)
         )
-        self._composer = Composer(renderer, randomness)
+        self._composer = Composer(renderer, randomness, unserved)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
