@@ -28,6 +28,7 @@ from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
 from tidings.ports.store import Inbox, Store
 from tidings.sandbox import credentials as sandbox_credentials
+from tidings.sandbox.gate import token_of
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.telemetry import metrics
 from tidings.templating.renderer import TemplateRenderer
@@ -64,7 +65,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.uses_sandbox:
-            mirrored = MirroredInbox(inbox, sandbox_url(settings), unseen=frozenset({CANARY_TENANT}))
+            token = token_of(sandbox_credentials.load_or_create(settings.data_dir / "sandbox"))
+            mirrored = MirroredInbox(inbox, sandbox_url(settings), token, unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored
         known: dict[Channel, list[Provider[Any]]] = {}
@@ -130,4 +132,4 @@ def unserved(settings: Settings) -> frozenset[Channel]:
 
 def sandbox_url(settings: Settings) -> str:
     """The base URL of the sandbox."""
-    return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
+    return settings.sandbox.local_url

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
@@ -75,6 +77,17 @@ class Sandbox(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8401, ge=0, le=65535)
     smtp_port: int = Field(default=8425, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="names by which browsers reach the viewer, besides localhost; it then asks for a token",
+        examples=[["sandbox.example.internal"]],
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """The environment has `one, other`."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @property
     def local_url(self) -> str:

@@ -131,6 +131,7 @@ async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[s
         receipts_url=f"{settings.public_url}/v1/receipts",
         log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
         held=held.sandbox,
+        allowed_hosts=place.allowed_hosts,
     )
     try:
         yield handle.url

@@ -17,6 +17,8 @@ from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import Settings
+from tidings.sandbox.credentials import load_or_create
+from tidings.sandbox.gate import is_guarded, token_of
 
 DEMO_PROFILE: dict[str, Any] = {
     "name": "Ada",
@@ -59,7 +61,7 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
     say(f"  API            {url}")
     say(f"  API reference  {url}/docs")
     if settings.uses_sandbox:
-        say(f"  Sandbox viewer {settings.sandbox.local_url}")
+        say(f"  Sandbox viewer {viewer_url(settings, folder)}")
     if key is not None:
         say(f"  API key        {key}")
         say(f"                 (tenant {DEMO_TENANT}, may do everything; shown once, kept in {folder.demo_key_path})")
@@ -76,6 +78,14 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
         say(f"  {me} key create{own_folder} --tenant {DEMO_TENANT}      another API key")
     say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
+
+
+def viewer_url(settings: Settings, folder: DataFolder) -> str:
+    """Where the sandbox's viewer is opened, with its token where it asks for one."""
+    place = settings.sandbox
+    if not is_guarded(place.host, place.allowed_hosts):
+        return place.local_url
+    return f"{place.local_url}/?token={token_of(load_or_create(folder.path / 'sandbox'))}"
 
 
 def _bearer(key: str | None, folder: DataFolder) -> str:

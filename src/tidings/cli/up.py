@@ -117,7 +117,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
                 await asyncio.to_thread(first_start.prepare, settings.http.local_url, key)
             first_start.greet(settings, folder, key if is_new else None, time.monotonic() - began)
             if open_viewer and settings.uses_sandbox:
-                webbrowser.open(settings.sandbox.local_url)
+                webbrowser.open(first_start.viewer_url(settings, folder))
             await restarts.run()
 
 

@@ -89,7 +89,7 @@ def test_a_line_has_neither_locals_nor_addresses_nor_messages(written: io.String
     password = "hunter2hunter2"
     try:
         try:
-            {}[password]
+            {"user": 1}[password]
         except KeyError as error:
             raise RuntimeError(f"cannot send 'Your code is 4711' with {password}") from error
     except RuntimeError:
