@@ -28,6 +28,7 @@ from tidings.sections import (
     Delivering,
     Http,
     LimitSettings,
+    Operations,
     Overload,
     QueueSettings,
     Sandbox,
@@ -48,6 +49,7 @@ class Settings(Section):
 
     data_dir: Path = Path("tidings-data")
     http: Http = Http()
+    operations: Operations = Operations()
     database: Database = Database()
     queue: QueueSettings = QueueSettings()
     sandbox: Sandbox = Sandbox()

@@ -28,6 +28,7 @@ class Http(Section):
     public_url: str | None = Field(
         default=None, description="the base URL that vendors and browsers reach; without it, host and port"
     )
+    docs: bool = Field(default=True, description="serve the API reference at /docs and /openapi.json")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
     max_bodies_bytes: int = Field(
         default=268_435_456, ge=16_777_216, description="bodies under way that are together larger are refused with 503"
@@ -47,6 +48,23 @@ class Http(Section):
     def local_url(self) -> str:
         """The base URL of the API from this machine."""
         return url_of(self.host, self.port)
+
+
+class Operations(Section):
+    """Where /healthz, /readyz and /metrics are answered, if not beside the API."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="a port of its own, which the API's then does not answer for; 0 takes any free one",
+        examples=[8402],
+    )
+
+    def url(self, http: Http) -> str:
+        """The base URL at which this machine asks."""
+        return http.local_url if self.port is None else url_of(self.host, self.port)
 
 
 class Database(Section):

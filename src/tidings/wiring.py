@@ -116,6 +116,8 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
             max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes
         ),
         accepted=parts.metrics.accepted,
+        operations=parts.settings.operations.port is None,
+        docs=parts.settings.http.docs,
     )
 
 

@@ -18,7 +18,7 @@ from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import Settings
 from tidings.sandbox.credentials import load_or_create
-from tidings.sandbox.gate import is_guarded, token_of
+from tidings.sandbox.gate import is_guarded, is_loopback_host, token_of
 
 DEMO_PROFILE: dict[str, Any] = {
     "name": "Ada",
@@ -77,7 +77,33 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
     if key is None:
         say(f"  {me} key create{own_folder} --tenant {DEMO_TENANT}      another API key")
     say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
+    for warning in open_to_others(settings):
+        say(f"\n{warning}")
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
+
+
+def open_to_others(settings: Settings) -> list[str]:
+    """A sentence about each listener that other machines reach, and what stands open there."""
+    http, operations, warnings = settings.http, settings.operations, []
+    if not is_loopback_host(http.host):
+        beside = [] if operations.port is not None else ["/metrics and /readyz"]
+        beside += ["/docs"] if http.docs else []
+        without_key = f" Without a key anybody reads {' and '.join(beside)} there." if beside else ""
+        warnings.append(
+            f"Other machines reach the API on {http.host}:{http.port}, and it speaks no TLS: put a proxy that does in\n"
+            f"front, or API keys and addresses travel in clear.{without_key}\n"
+            "operations.port gives /metrics and /readyz a listener of their own; http.docs = false closes /docs."
+        )
+    if operations.port is not None and not is_loopback_host(operations.host):
+        warnings.append(
+            f"Other machines read /metrics and /readyz on {operations.host}:{operations.port} without a key."
+        )
+    if settings.uses_sandbox and not is_loopback_host(settings.sandbox.host):
+        warnings.append(
+            "Other machines reach the sandbox: who has its token, or sees it travel without TLS, reads all that\n"
+            "arrives there."
+        )
+    return warnings
 
 
 def viewer_url(settings: Settings, folder: DataFolder) -> str:

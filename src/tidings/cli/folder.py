@@ -22,7 +22,7 @@ class Running(Struct, frozen=True):
 
     `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`. `restarts` counts the
     restarts that have ended (None: a version that cannot restart), `restarting` is the role that is being replaced now,
-    and `failure` says why the last restart was given up.
+    and `failure` says why the last restart was given up. `operations_url` is where /readyz and /metrics answer.
     """
 
     pid: int
@@ -34,6 +34,7 @@ class Running(Struct, frozen=True):
     restarts: int | None = None
     restarting: str = ""
     failure: str = ""
+    operations_url: str = ""
 
 
 class DataFolder:

@@ -128,8 +128,13 @@ def _with_ports(settings: Settings) -> Settings:
     if settings.uses_sandbox:
         wishes.append(Wish(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port"))
         wishes.append(Wish(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port"))
+    operations = settings.operations
+    if operations.port is not None:
+        wishes.append(Wish(operations.host, operations.port, "the operations", "operations.port"))
     ports = choose(wishes)
     update: dict[str, object] = {"http": http.model_copy(update={"port": ports[0]})}
+    if operations.port is not None:
+        update["operations"] = operations.model_copy(update={"port": ports[-1]})
     if settings.uses_sandbox:
         update["sandbox"] = sandbox.model_copy(update={"port": ports[1], "smtp_port": ports[2]})
     return settings.model_copy(update=update)
@@ -200,6 +205,7 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str, restarts: 
         restarts=restarts.ended,
         restarting=restarts.role,
         failure=restarts.failure,
+        operations_url=settings.operations.url(settings.http),
     )
 
 

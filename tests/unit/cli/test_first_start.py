@@ -95,3 +95,21 @@ def test_the_greeting_offers_a_demo_that_can_run(
     monkeypatch.setattr(first_start, "find_spec", lambda _name: None)
     greet(Settings(), DataFolder(tmp_path), "tk_secret", 3.21)
     assert f"make demo ARGS='--data-dir {tmp_path}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, []),
+        ({"http": {"host": "localhost"}}, []),
+        ({"http": {"host": "0.0.0.0"}}, ["speaks no TLS", "/metrics and /readyz and /docs"]),
+        ({"http": {"host": "::", "docs": False}, "operations": {"port": 9}}, ["speaks no TLS"]),
+        ({"operations": {"port": 9, "host": "10.0.0.1"}}, ["Other machines read /metrics and /readyz on 10.0.0.1:9"]),
+        ({"sandbox": {"host": "0.0.0.0"}}, ["Other machines reach the sandbox"]),
+        ({"sandbox": {"host": "0.0.0.0", "enabled": False}}, []),
+    ],
+)
+def test_what_other_machines_reach_is_told(settings: dict[str, object], words: list[str]) -> None:
+    said = "\n".join(first_start.open_to_others(Settings.model_validate(settings)))
+    assert all(word in said for word in words)
+    assert bool(said) is bool(words)
