@@ -18,7 +18,7 @@ from tidings.api.limits import Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.services import Limits
 from tidings.api.vitals import Vitals
-from tidings.model.errors import Overloaded, TidingsError
+from tidings.model.errors import BadReceipt, Overloaded, TidingsError
 
 REQUEST_ID = "tidings.request_id"
 CALLER = "tidings.caller"
@@ -144,7 +144,9 @@ def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
     """Log what is our fault; what is the caller's stands in the answer."""
     if isinstance(error, Overloaded):
         return  # who turns away tells how many; a line for each would add to the load
-    if refused.status == 503:
+    if isinstance(error, BadReceipt):
+        _log.warning("a receipt was refused", request_id=scope[REQUEST_ID], path=scope["path"], why=str(error))
+    elif refused.status == 503:
         _log.warning("unavailable", request_id=scope[REQUEST_ID], path=_place(scope), error=str(error))
     elif refused.status >= 500:
         _log.error(
