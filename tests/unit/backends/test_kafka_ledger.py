@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Message
 
 from tidings.backends.kafka.ledger import Ledger
+from tidings.backends.kafka.progress import Progress
 from tidings.model.errors import LeaseLost
 
 
@@ -14,7 +15,7 @@ def message(partition: int, offset: int, key: bytes | None = b"k", headers: obje
 def assigned(*numbers: int) -> Ledger:
     ledger = Ledger()
     for number in numbers:
-        ledger.assign(number, None, "")
+        ledger.assign(number, Progress())
     return ledger
 
 

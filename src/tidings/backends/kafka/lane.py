@@ -12,11 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tidings.backends.kafka.ledger import Batch, Ledger
+from tidings.backends.kafka.positions import LOST, committed, found_again
+from tidings.backends.kafka.progress import Progress
+from tidings.backends.kafka.protocol import GroupProtocol
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
 
@@ -33,7 +37,6 @@ _IDLE_AHEAD = 50
 """How many items an idle lane holds before it tells the broker to pause."""
 _MOST_AT_ONCE = 20_000
 _REVIVAL = 1.0
-_CALL = 5.0
 _log = structlog.get_logger("tidings.kafka")
 
 
@@ -52,18 +55,20 @@ class Request:
 class Lane:
     """Reads `topic` for `group`."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, group: str, protocol: GroupProtocol) -> None:
         self._settings = settings
+        self._protocol = protocol
         self._topic = settings.topic(topic)
         self._name = f"{group}.{topic}"
-        self._config = settings.consumer(topic, group, self._told, self._on_commit)
+        self._config = partial(settings.consumer, topic, group, on_error=self._told, on_commit=self._on_commit)
         self._changed = threading.Condition()
         self._ledger = Ledger()
         self._requests: deque[Request] = deque()
         self._asked_at: float | None = None
         self._failure: str | None = None
         self._probed = self._committed_at = self._held_until = 0.0
-        self._paused = self._assigned = self._stopping = False
+        self._paused: bool | None = False
+        self._assigned = self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"tidings-kafka-{self._name}", daemon=True)
         self._thread.start()
 
@@ -151,13 +156,16 @@ class Lane:
 
     def _run(self) -> None:
         while not self._stopping:
+            protocol = self._protocol.name
             try:
-                consumer = Consumer(self._config)
+                consumer = Consumer(self._config(protocol=protocol))
                 try:
                     self._read(consumer)
                 finally:
                     consumer.close()
             except Exception as error:
+                if isinstance(error, KafkaException) and self._protocol.refused(protocol, error.args[0]):
+                    continue
                 self._fail(str(error))
                 if not isinstance(error, KafkaException):
                     _log.exception("a consumer broke down; a new one takes its place", lane=self._name)
@@ -199,28 +207,41 @@ class Lane:
         self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
         # `consume` of many would wait for all of them: wait for one, then take what else is there.
         # It is taken in before the rest is asked for: meanwhile its partition may go, and come back from the start.
-        if self._take_in(consumer.consume(1, 0 if waiting else tick)) and wanted > waiting + 1:
-            self._take_in(consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0))
+        if self._take_in(consumer, consumer.consume(1, 0 if waiting else tick)) and wanted > waiting + 1:
+            self._take_in(consumer, consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0))
 
-    def _take_in(self, messages: Sequence[Message]) -> bool:
+    def _take_in(self, consumer: Consumer, messages: Sequence[Message]) -> bool:
         """Whether there was anything."""
         if not messages:
             return False
-        readable = self._readable(messages)
+        readable = [message for message in messages if message.error() is None]
         with self._changed:
             self._ledger.arrive(readable)
+        if len(readable) < len(messages):
+            for message in messages:
+                if (error := message.error()) is not None:
+                    self._heed(consumer, message, error)
+        else:
+            self._failure = None
         return True
 
-    def _readable(self, messages: Sequence[Message]) -> list[Message]:
-        readable = [message for message in messages if message.error() is None]
-        if len(readable) < len(messages):
-            error = next(error for message in messages if (error := message.error()) is not None)
-            if error.fatal():
-                raise KafkaException(error)
+    def _heed(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
+        """Instead of an item, the consumer tells of an error."""
+        if error.fatal():
+            raise KafkaException(error)
+        number = message.partition()
+        progress = None if number is None else self._ledger.progress(number)
+        if error.code() not in LOST or number is None or progress is None:
             self._fail(error.str())
-        elif readable:
-            self._failure = None
-        return readable
+            return
+        place = TopicPartition(self._topic, number)
+        offset, anew = found_again(consumer, place, progress, error.code())
+        if anew is not None:
+            with self._changed:
+                self._ledger.restart(number, anew)
+        consumer.incremental_unassign([place])
+        consumer.incremental_assign([TopicPartition(self._topic, number, offset)])
+        self._paused = None
 
     def _serve(self, consumer: Consumer) -> None:
         """Hand out what waits. Unleased batches go at once, leased ones when their beginning is committed."""
@@ -308,20 +329,21 @@ class Lane:
     # --- partitions come and go; called by the consumer inside `consume` and `close` ---
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        known: list[TopicPartition] | None = None
+        known: list[tuple[int, Progress, bool]] | None = None
         while known is None and not self._stopping:
             try:
-                known = consumer.committed(places, timeout=_CALL)
+                known = list(committed(consumer, places))
             except KafkaException as error:
                 self._fail(f"the offsets of the group are not to be had: {error.args[0]}")
-        for place in known or []:
-            base = place.offset if place.offset >= 0 else None
-            with self._changed:
-                self._ledger.assign(place.partition, base, place.metadata or "")
-        self._paused = False
+        if known is None:
+            return
+        with self._changed:
+            for number, progress, dirty in known:
+                self._ledger.assign(number, progress, dirty=dirty)
+        consumer.incremental_assign([TopicPartition(self._topic, number, p.base or 0) for number, p, _ in known])
+        # The new ones flow, those kept over a rebalance may be paused.
+        self._paused = None
         self._assigned = True
-        # Without the metadata in the list: that is for commits.
-        consumer.incremental_assign([TopicPartition(self._topic, p.partition, p.offset) for p in known or places])
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Let the claims over these partitions end first, for a while."""
@@ -340,6 +362,7 @@ class Lane:
         consumer.incremental_unassign(places)
 
     def _set_paused(self, consumer: Consumer, *, paused: bool) -> None:
+        """Pause or resume every partition that is assigned, when they are not known to be so."""
         if paused != self._paused:
             (consumer.pause if paused else consumer.resume)(consumer.assignment())
             self._paused = paused

@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
-from tidings.model.errors import Unavailable
+from tidings.model.errors import SettingsError, Unavailable
 from tidings.ports.queue import Item
 
 _POLL = 0.2
@@ -42,24 +42,37 @@ class _Batch:
 
 
 class BatchProducer:
-    """Makes batches of items durable."""
+    """Makes batches of items durable. Raises SettingsError when it cannot be made."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._producer = Producer(settings.producer(self._told))
         self._closing = False
         self._broken = False
+        self._why = ""
+        try:
+            self._producer = Producer(settings.producer(self._told))
+        except KafkaException as error:
+            raise SettingsError(f"[kafka] cannot be used: {_text(error.args[0])}") from error
         self._thread = threading.Thread(target=self._poll, name="tidings-kafka-producer", daemon=True)
         self._thread.start()
 
     def connect(self, timeout: float) -> None:
-        """Return when a broker answered (blocks). Raises Unavailable."""
+        """Return when a broker answered (blocks).
+
+        Raises:
+            SettingsError: the brokers are on other machines, and would be spoken to in plaintext.
+            Unavailable: none answered, or let this client in.
+        """
         try:
-            self._producer.list_topics(timeout=timeout)
+            known = self._producer.list_topics(timeout=timeout)
         except KafkaException as error:
+            why = self._why or _text(error.args[0])
             raise Unavailable(
-                f"Kafka does not answer at {self._settings.brokers} ({_text(error.args[0])}): check the addresses"
+                f"Kafka does not answer at {self._settings.brokers} ({why}): check the addresses, and [kafka] if the "
+                "brokers want TLS or a login"
             ) from error
+        # The bootstrap servers may be on this machine (a tunnel), and the brokers that they name elsewhere.
+        self._settings.security.refuse_plaintext(broker.host for broker in known.brokers.values())
 
     async def put(self, items: Sequence[Item]) -> None:
         """Return when every item is acknowledged by all in-sync replicas.
@@ -129,6 +142,8 @@ class BatchProducer:
         broken.close()
 
     def _told(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._why = _text(error)
         if error.fatal():
             self._broken = True
         if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
