@@ -6,6 +6,7 @@ pytest_plugins = [
     "support_parts",
     "support_postgres",
     "support_kafka",
+    "support_kafka_security",
     "support_queues",
     "support_stores",
     "support_sandbox",

@@ -27,6 +27,7 @@ from tidings.sections import (
     Database,
     Delivering,
     Http,
+    KafkaSection,
     LimitSettings,
     Operations,
     Overload,
@@ -52,6 +53,7 @@ class Settings(Section):
     operations: Operations = Operations()
     database: Database = Database()
     queue: QueueSettings = QueueSettings()
+    kafka: KafkaSection = KafkaSection()
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
     limits: LimitSettings = LimitSettings()

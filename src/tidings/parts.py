@@ -10,6 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.kafka.security import Security
+from tidings.backends.kafka.settings import KafkaSettings
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.postgres.queue import PostgresQueue
@@ -88,13 +90,37 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 async def _queue(settings: Settings) -> Queue:
     if settings.queue.kind == "kafka":
-        return await KafkaQueue.open(
-            settings.queue.brokers,
-            partitions=settings.queue.partitions,
-            replication=settings.queue.replication,
-            prefix=settings.queue.prefix,
-        )
+        return await KafkaQueue.open_with(kafka_settings(settings))
     return await PostgresQueue.open(str(settings.database.dsn))
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """What the settings say about Kafka."""
+    queue, kafka = settings.queue, settings.kafka
+    return KafkaSettings(
+        queue.brokers,
+        partitions=queue.partitions,
+        replication=queue.replication,
+        prefix=queue.prefix,
+        drain=kafka.drain,
+        group_protocol=kafka.group_protocol,
+        security=Security(
+            tls=kafka.tls,
+            ca_file=kafka.ca_file,
+            certificate_file=kafka.certificate_file,
+            key_file=kafka.key_file,
+            key_password=kafka.key_password.get_secret_value(),
+            sasl=kafka.sasl,
+            username=kafka.username,
+            password=kafka.password.get_secret_value(),
+            token_url=kafka.token_url,
+            token_ca_file=kafka.token_ca_file,
+            client_id=kafka.client_id,
+            client_secret=kafka.client_secret.get_secret_value(),
+            scope=kafka.scope,
+            allow_plaintext=kafka.allow_plaintext,
+        ),
+    )
 
 
 def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:

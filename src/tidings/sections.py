@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
@@ -82,6 +82,51 @@ class QueueSettings(Section):
     partitions: int = Field(default=8, ge=1)
     replication: int = Field(default=1, ge=1, description="3 for production, with min.insync.replicas=2")
     prefix: str = Field(default="", description="before the name of every topic, when several systems share a cluster")
+
+
+def _revealed(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+Secret = Annotated[SecretStr, PlainSerializer(_revealed, when_used="json")]
+"""A secret that hides from whoever prints it. A child process is given it with all settings, as JSON."""
+
+
+class KafkaSection(Section):
+    """How the brokers of Kafka are spoken to, where `queue.kind` is kafka."""
+
+    tls: bool = Field(default=False, description="speak TLS; the brokers' certificates and names are verified")
+    ca_file: str = Field(
+        default="", description="PEM file of the authorities that signed them; without it, those that the system trusts"
+    )
+    certificate_file: str = Field(default="", description="PEM file of this client's certificate (mutual TLS)")
+    key_file: str = Field(default="", description="PEM file of the key that belongs to certificate_file")
+    key_password: Secret = Field(default=SecretStr(""), description="the password of key_file, if it has one")
+    sasl: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        default="", description="how this client logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    username: str = Field(default="", description="for PLAIN and SCRAM")
+    password: Secret = Field(default=SecretStr(""), description="for PLAIN and SCRAM")
+    token_url: str = Field(
+        default="", description="for OAUTHBEARER: the token endpoint of the OpenID provider (client credentials)"
+    )
+    token_ca_file: str = Field(default="", description="PEM file of the authorities that signed its certificate")
+    client_id: str = Field(default="", description="for OAUTHBEARER")
+    client_secret: Secret = Field(default=SecretStr(""), description="for OAUTHBEARER")
+    scope: str = Field(default="", description="for OAUTHBEARER, if the provider wants one")
+    allow_plaintext: bool = Field(
+        default=False,
+        description="speak to brokers on other machines without TLS: only in a network that nobody else can read",
+    )
+    group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        default="auto", description="auto: consumer (KIP-848), and classic where the brokers do not know it"
+    )
+    drain: float = Field(
+        default=5.0,
+        ge=0,
+        le=120,
+        description="seconds that a partition which moves to another process waits for the claims over it to end",
+    )
 
 
 class Sandbox(Section):

@@ -19,11 +19,11 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.model.wire import encode_outcomes
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.group_commit import GroupCommit
+from tidings.pipeline.packs import pack
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.ports.clock import Clock
@@ -177,7 +177,7 @@ class Accept:
         if received:
             now = self._clock.now()
             facts = [_outcome(receipt, provider, channel, now) for receipt in received]
-            await self._others.put([Item(topics.OUTCOMES, facts[0].tenant, encode_outcomes(facts))])
+            await self._others.put(pack(facts))
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:

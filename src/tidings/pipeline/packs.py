@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tidings.model.ids import bucket_of
 from tidings.model.outcome import Outcome
 from tidings.model.topics import OUTCOMES
 from tidings.model.vocabulary import State
@@ -35,10 +36,18 @@ def of_what_may_have_been_taken(items: Sequence[Item]) -> list[Item]:
     )
 
 
+def _key(first: Outcome) -> str:
+    """By the bucket of the first fact's user: a tenant's packs spread, so that all recorders work for a large one.
+
+    Facts need no order among themselves, so any key would do; this one is the same each time.
+    """
+    return f"{first.tenant}\x00{bucket_of(first.id)}"
+
+
 def _items(outcomes: Sequence[Outcome]) -> Iterator[Item]:
     body = encode_outcomes(outcomes)
     if len(body) <= LARGEST_PACK or len(outcomes) == 1:
-        yield Item(OUTCOMES, outcomes[0].tenant, body)
+        yield Item(OUTCOMES, _key(outcomes[0]), body)
         return
     half = len(outcomes) // 2
     yield from _items(outcomes[:half])

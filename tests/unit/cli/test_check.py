@@ -96,7 +96,7 @@ def test_without_the_sandbox_a_channel_without_a_provider_is_refused(capsys: pyt
 def test_brokers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text(f"[queue]\nkind = 'kafka'\nbrokers = '127.0.0.1:{closed_port()}'\n")
     assert run(["check"]) == 1
-    assert "wrong Kafka no broker of 127.0.0.1" in told(capsys)
+    assert "wrong Kafka Kafka does not answer at 127.0.0.1" in told(capsys)
 
 
 def test_a_running_database_is_asked(postgres_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from tidings.backends.kafka.ledger import Batch, Ledger
 from tidings.backends.kafka.positions import LOST, committed, found_again
 from tidings.backends.kafka.progress import Progress
 from tidings.backends.kafka.protocol import GroupProtocol
+from tidings.backends.kafka.request import Request
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
 
@@ -38,18 +39,6 @@ _IDLE_AHEAD = 50
 _MOST_AT_ONCE = 20_000
 _REVIVAL = 1.0
 _log = structlog.get_logger("tidings.kafka")
-
-
-class Request:
-    """A claimer that waits for items. `batch` is set when they are on their way to it."""
-
-    def __init__(self, max_items: int, lease: float | None) -> None:
-        self.max_items = max_items
-        self.lease = lease
-        self.loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[Batch] = self.loop.create_future()
-        self.abandoned = False
-        self.taken = False
 
 
 class Lane:

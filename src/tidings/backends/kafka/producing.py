@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from tidings.backends.kafka.connecting import Complaints, made, reach
 from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
-from tidings.model.errors import SettingsError, Unavailable
+from tidings.model.errors import Unavailable
 from tidings.ports.queue import Item
 
 _POLL = 0.2
@@ -48,31 +49,14 @@ class BatchProducer:
         self._settings = settings
         self._closing = False
         self._broken = False
-        self._why = ""
-        try:
-            self._producer = Producer(settings.producer(self._told))
-        except KafkaException as error:
-            raise SettingsError(f"[kafka] cannot be used: {_text(error.args[0])}") from error
+        self._complaints = Complaints()
+        self._producer = made(lambda: Producer(settings.producer(self._told)))
         self._thread = threading.Thread(target=self._poll, name="tidings-kafka-producer", daemon=True)
         self._thread.start()
 
     def connect(self, timeout: float) -> None:
-        """Return when a broker answered (blocks).
-
-        Raises:
-            SettingsError: the brokers are on other machines, and would be spoken to in plaintext.
-            Unavailable: none answered, or let this client in.
-        """
-        try:
-            known = self._producer.list_topics(timeout=timeout)
-        except KafkaException as error:
-            why = self._why or _text(error.args[0])
-            raise Unavailable(
-                f"Kafka does not answer at {self._settings.brokers} ({why}): check the addresses, and [kafka] if the "
-                "brokers want TLS or a login"
-            ) from error
-        # The bootstrap servers may be on this machine (a tunnel), and the brokers that they name elsewhere.
-        self._settings.security.refuse_plaintext(broker.host for broker in known.brokers.values())
+        """Return when a broker answered (blocks). Raises as `reach`."""
+        reach(self._producer, self._settings, self._complaints, timeout)
 
     async def put(self, items: Sequence[Item]) -> None:
         """Return when every item is acknowledged by all in-sync replicas.
@@ -130,9 +114,13 @@ class BatchProducer:
 
     def _poll(self) -> None:
         while not self._closing:
-            self._producer.poll(_POLL)
-            if self._broken:
-                self._replace()
+            try:
+                if self._broken:
+                    self._replace()
+                self._producer.poll(_POLL)
+            except KafkaException as error:
+                self._told(error.args[0])
+                time.sleep(_POLL)
 
     def _replace(self) -> None:
         """After a fatal error a producer takes nothing any more. What is under way in it is not confirmed."""
@@ -142,8 +130,7 @@ class BatchProducer:
         broken.close()
 
     def _told(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            self._why = _text(error)
+        self._complaints.told(error)
         if error.fatal():
             self._broken = True
         if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
