@@ -55,6 +55,7 @@ class Lane:
         self._requests: deque[Request] = deque()
         self._asked_at: float | None = None
         self._failure: str | None = None
+        self._fatal: KafkaError | None = None
         self._probed = self._committed_at = self._held_until = 0.0
         self._paused: bool | None = False
         self._assigned = self._stopping = False
@@ -145,7 +146,7 @@ class Lane:
 
     def _run(self) -> None:
         while not self._stopping:
-            protocol = self._protocol.name
+            protocol, self._fatal = self._protocol.name, None
             try:
                 consumer = Consumer(self._config(protocol=protocol))
                 try:
@@ -171,6 +172,8 @@ class Lane:
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         while not self._stopping:
             self._fetch(consumer)
+            if self._fatal is not None:
+                raise KafkaException(self._fatal)
             with self._changed:
                 now = time.monotonic()
                 self._ledger.expire(now)
@@ -216,7 +219,7 @@ class Lane:
 
     def _heed(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
         """Instead of an item, the consumer tells of an error."""
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             raise KafkaException(error)
         number = message.partition()
         progress = None if number is None else self._ledger.progress(number)
@@ -366,7 +369,9 @@ class Lane:
         return self._failure
 
     def _told(self, error: KafkaError) -> None:
-        if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION} or error.fatal():  # noqa: SLF001
+        if error.fatal():
+            self._fatal = error  # such a consumer gets nothing any more, and says so only once
+        elif error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION}:  # noqa: SLF001
             self._fail(error.str())
 
     def _fail(self, why: str) -> None:

@@ -10,7 +10,11 @@ from confluent_kafka import KafkaError
 from tidings.model.errors import SettingsError
 
 AUTO, CONSUMER, CLASSIC = "auto", "consumer", "classic"
-_UNKNOWN = {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}  # noqa: SLF001 - the client's own code
+_UNKNOWN = [
+    KafkaError(code).str()
+    for code in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE)  # noqa: SLF001
+]
+"""A consumer wraps its last error into one with the code _FATAL: what it was stands in its text alone."""
 _log = structlog.get_logger("tidings.kafka")
 
 
@@ -26,7 +30,7 @@ class GroupProtocol:
 
     def refused(self, used: str, error: KafkaError) -> bool:
         """A consumer that used the protocol `used` failed: whether the other one is to be used from now on."""
-        if used != CONSUMER or error.code() not in _UNKNOWN or not self._automatic:
+        if used != CONSUMER or not any(text in error.str() for text in _UNKNOWN) or not self._automatic:
             return False
         with self._lock:
             if self.name == CONSUMER:
