@@ -1,4 +1,7 @@
-"""A real Kafka broker (KRaft, one node) for tests and benchmarks: downloaded once with Maven, started in about 3 s."""
+"""A real Kafka broker (KRaft) for tests and benchmarks: downloaded once with Maven, started in about 3 s.
+
+Its fixtures, and clusters of several, are in support_kafka_cluster.py.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,13 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from support import unique
-from support_parts import CACHE, KAFKA_JARS, require
+from support_parts import CACHE, KAFKA_JARS
 
 POM = Path(__file__).resolve().parent / "kafka" / "pom.xml"
 
@@ -234,25 +235,3 @@ class KafkaBroker:
 
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
-
-
-@pytest.fixture(scope="session")
-def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker for the whole run. A test that harms it starts its own."""
-    require("kafka")
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.kill()
-
-
-@pytest.fixture
-def kafka_broker(kafka_server: KafkaBroker) -> str:
-    """The bootstrap string of a running broker."""
-    return kafka_server.bootstrap
-
-
-@pytest.fixture
-def kafka_prefix() -> str:
-    """A prefix for topics and groups that no other test uses."""
-    return unique("t") + "."

@@ -68,6 +68,7 @@ class TestTopics:
             {"cleanup.policy": "compact"},
             {"cleanup.policy": "compact,delete", "unclean.leader.election.enable": "true"},
             {"max.message.bytes": "1000"},
+            {"min.insync.replicas": "2"},  # of one replica: nothing could be put
         ],
     )
     async def test_one_that_would_lose_items_is_set_right(
@@ -85,6 +86,7 @@ class TestTopics:
                 and found["cleanup.policy"] == "delete"
                 and found["unclean.leader.election.enable"] == "false"
                 and int(found["max.message.bytes"]) == LARGEST_ITEM
+                and found["min.insync.replicas"] == "1"
             )
 
         await eventually(right, PATIENCE)

@@ -62,12 +62,13 @@ def ensure(admin: AdminClient, settings: KafkaSettings, topics: Iterable[str]) -
     try:
         known = admin.list_topics(timeout=_CALL).topics
         _create(admin, settings, [name for name in names if name not in known])
-        existing = [name for name in names if name in known]
-        for name in existing:
+        replicas: dict[str, int] = {}
+        for name in [name for name in names if name in known]:
             if partitions := known[name].partitions:  # none: another process is just creating it
-                _judge(settings, name, len(partitions), min(len(found.replicas) for found in partitions.values()))
-        if existing:
-            _set_right(admin, settings, existing)
+                replicas[name] = min(len(found.replicas) for found in partitions.values())
+                _judge(settings, name, len(partitions), replicas[name])
+        if replicas:
+            _set_right(admin, settings, replicas)
     except (KafkaException, TimeoutError) as error:
         raise Unavailable(f"Kafka did not make the topics ready: {error}") from error
 
@@ -106,9 +107,10 @@ def _judge(settings: KafkaSettings, name: str, partitions: int, replicas: int) -
         )  # fmt: skip
 
 
-def _set_right(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> None:
+def _set_right(admin: AdminClient, settings: KafkaSettings, replicas: Mapping[str, int]) -> None:
+    """Change what is not as needed in these topics, of so many replicas each."""
     changes: list[ConfigResource] = []
-    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in replicas]
     for resource, answer in admin.describe_configs(asked, request_timeout=_CALL).items():
         try:
             entries = answer.result(_CALL)
@@ -120,7 +122,7 @@ def _set_right(admin: AdminClient, settings: KafkaSettings, names: list[str]) ->
                 topic=resource.name, needed=needed(settings),
             )  # fmt: skip
             continue
-        if wrong := _wrong(settings, entries):
+        if wrong := _wrong(settings, entries, replicas[resource.name]):
             edits = [
                 ConfigEntry(key, right, incremental_operation=AlterConfigOpType.SET) for key, right in wrong.items()
             ]
@@ -141,17 +143,18 @@ def _set_right(admin: AdminClient, settings: KafkaSettings, names: list[str]) ->
         raise KafkaException(refusal)
 
 
-def _wrong(settings: KafkaSettings, entries: Mapping[str, ConfigEntry]) -> dict[str, str]:
+def _wrong(settings: KafkaSettings, entries: Mapping[str, ConfigEntry], replicas: int) -> dict[str, str]:
     """What is not as needed, with the right values."""
+    most = {"min.insync.replicas": replicas}  # with more than there are, nothing can be put at all
     wrong = {}
     for key, value in needed(settings).items():
-        entry = entries.get(key)
-        found = None if entry is None else entry.value
-        if found == value or (found is not None and key in _AT_LEAST and int(found) >= int(value)):
-            continue
-        if key == "unclean.leader.election.enable" and found is not None and found.lower() == value:
-            continue
-        wrong[key] = value
+        found = entries[key].value if key in entries else None
+        if found is not None and key in _AT_LEAST:
+            fine = int(value) <= int(found) <= most.get(key, int(found))
+        else:
+            fine = found == value
+        if not fine:
+            wrong[key] = value
     return wrong
 
 
