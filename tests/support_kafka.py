@@ -91,7 +91,7 @@ class KafkaBroker:
     """One broker with its data in `folder`. `settings` override SETTINGS (server.properties).
 
     `listeners` are more of them, name to security protocol; `scram` are users as StorageTool takes them; `java` are
-    options of the virtual machine.
+    options of the virtual machine; `advertised` is the host that clients are told.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class KafkaBroker:
         listeners: Mapping[str, str] | None = None,
         scram: Sequence[str] = (),
         java: Sequence[str] = (),
+        advertised: str = "127.0.0.1",
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -111,6 +112,7 @@ class KafkaBroker:
         self._protocols = dict(listeners or {})
         self._scram = [word for entry in scram for word in ("--add-scram", entry)]
         self._java = list(java)
+        self._advertised = advertised
         self._settings = dict(SETTINGS) | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -204,7 +206,7 @@ class KafkaBroker:
         settings = self._settings | {
             "node.id": str(self.node),
             "listeners": ",".join([*own, f"CONTROLLER://127.0.0.1:{self.controller_port}"]),
-            "advertised.listeners": ",".join(own),
+            "advertised.listeners": ",".join(own).replace("//127.0.0.1", f"//{self._advertised}"),
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "controller.quorum.voters": self.voters,
             "log.dirs": str(self.folder / "data"),

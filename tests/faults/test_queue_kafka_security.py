@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import structlog.testing
 from msgspec import structs
 
 from support import needs
+from support_kafka import KafkaBroker
 from support_kafka_security import (
     CLIENT,
     CLIENT_SECRET,
@@ -70,6 +72,16 @@ async def refused(settings: KafkaSettings, why: str) -> None:
         with pytest.raises(Unavailable, match=why) as told:
             await KafkaQueue.open_with(settings)
     assert not any(secret in str(told.value) + repr(settings) for secret in SECRETS)
+
+
+async def test_brokers_elsewhere_behind_a_bootstrap_server_on_this_machine(tmp_path: Path) -> None:
+    broker = KafkaBroker(tmp_path, {"inter.broker.listener.name": "PLAINTEXT"}, advertised=socket.gethostname())
+    try:
+        await asyncio.to_thread(broker.start)
+        with pytest.raises(SettingsError, match=f"broker {socket.gethostname()} is not on this machine"):
+            await KafkaQueue.open(broker.bootstrap)
+    finally:
+        await asyncio.to_thread(broker.kill)
 
 
 class TestTls:

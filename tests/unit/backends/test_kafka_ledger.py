@@ -140,3 +140,18 @@ def test_without_a_consumer_nothing_is_ours() -> None:
     with pytest.raises(LeaseLost):
         ledger.end(batch, 0.0)
     assert committed(ledger) == {}
+
+
+def test_a_log_that_was_cut_voids_what_waits_and_what_is_claimed() -> None:
+    ledger = filled(6, 0, 1)
+    held = ledger.take(4, 60.0)
+    committed(ledger)
+    ledger.restart(0, Progress.unknown(0, 2))
+    assert committed(ledger)[0] == (0, "b=0+2;d=")
+    with pytest.raises(LeaseLost):
+        ledger.end(held, 0.0)
+    ledger.arrive([message(0, offset) for offset in range(4)])
+    marks = {(entry[0].number, entry[1]): entry[2].redelivered for entry in ledger.waiting}
+    assert {offset: mark for (number, offset), mark in marks.items() if number == 0} == {
+        0: True, 1: True, 2: False, 3: False,
+    }  # fmt: skip

@@ -33,7 +33,12 @@ _PASSING = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
-_HAS_MEMBERS = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH}
+_HAS_MEMBERS = {
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
@@ -90,10 +95,10 @@ class Administration:
             Unavailable: some of it, perhaps, was not deleted.
         """
         try:
-            before = self._listed()
+            before = self._readers(subscriptions)
             done = {topic: self._done(topic, groups, before) for topic, groups in subscriptions.items()}
             # A group that was declared meanwhile may want what was put, and done by the others, since.
-            if new := self._listed() - before:
+            if new := self._readers(subscriptions) - before:
                 _log.info("nothing is deleted this time: there are new groups", groups=sorted(new))
                 return
             for places in done.values():
@@ -103,12 +108,13 @@ class Administration:
         except (KafkaException, TimeoutError) as error:
             raise Unavailable(f"Kafka did not delete what is done: {error}") from error
 
-    def _listed(self) -> frozenset[str]:
-        """The names of all groups of the cluster. Raises KafkaException when a broker did not tell its own."""
+    def _readers(self, topics: Collection[str]) -> frozenset[str]:
+        """The cluster's groups that read any of the topics. Raises KafkaException when a broker told nothing of its own."""
         listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
         if listed.errors:
             raise listed.errors[0]
-        return frozenset(group.group_id for group in listed.valid)
+        found = (group.group_id for group in listed.valid)
+        return frozenset(group_id for group_id in found if any(self._settings.reads(group_id, one) for one in topics))
 
     def _done(self, topic: str, groups: Collection[str], listed: Collection[str]) -> list[TopicPartition]:
         """Up to where each partition of the topic is done by every group."""
