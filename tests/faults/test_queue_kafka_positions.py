@@ -266,3 +266,14 @@ class TestTrimming:
         with pytest.raises(Unavailable, match="did not delete"):
             await asyncio.to_thread(queue._administration.trim, {TOPIC: {GROUP}})
         assert await asyncio.to_thread(self.oldest, admin, settings) == 0
+
+
+class TestTopicsThatABrokerDoesNotKnow:
+    """As for a moment after their creation, on the brokers that hear of it last."""
+
+    async def test_nothing_is_said_of_how_far_they_are(self, queue: KafkaQueue) -> None:
+        # An empty extent would cover itself, and prove lost what was just put.
+        async with asyncio.timeout(PATIENCE):
+            for ask in (queue.extent, queue.depth):
+                with pytest.raises(Unavailable, match="did not tell how far nowhere is"):
+                    await ask("nowhere", GROUP)

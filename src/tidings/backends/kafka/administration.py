@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
@@ -25,6 +26,8 @@ _CALL = 15.0
 _SETTLING = 5.0
 """Seconds that a new topic, or a new leader, may take until every broker knows of it."""
 _PAUSE = 0.05
+_AT_ONCE = 8
+"""Groups that are begun at once: each costs several round trips."""
 _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -62,9 +65,10 @@ class Administration:
             Unavailable: Kafka does not answer.
         """
         ensure(self._admin, self._settings, subscriptions)
-        for topic, groups in subscriptions.items():
-            for group in groups:
-                self._patiently(self._begin, topic, group)
+        readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
+            for begun in [beside.submit(self._patiently, self._begin, *reading) for reading in readings]:
+                begun.result()
 
     def depth(self, topic: str, group: str) -> int:
         """How many items of the topic the group has not done, by what it has committed."""
@@ -109,7 +113,7 @@ class Administration:
             raise Unavailable(f"Kafka did not delete what is done: {error}") from error
 
     def _readers(self, topics: Collection[str]) -> frozenset[str]:
-        """The cluster's groups that read any of the topics. Raises KafkaException when a broker told nothing of its own."""
+        """The groups of the cluster that read any of these. Raises KafkaException when a broker did not tell its."""
         listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
         if listed.errors:
             raise listed.errors[0]
@@ -169,8 +173,11 @@ class Administration:
         raise KafkaException(problem)
 
     def _places(self, name: str) -> list[TopicPartition]:
-        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
-        return [TopicPartition(name, number) for number in partitions]
+        """The partitions of the topic. Raises KafkaException when the broker that was asked does not know it, yet."""
+        known = self._admin.list_topics(name, timeout=_CALL).topics[name]
+        if known.error is not None or not known.partitions:
+            raise KafkaException(known.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        return [TopicPartition(name, number) for number in known.partitions]
 
     def _depth(self, name: str, group_id: str) -> int:
         places = self._places(name)
