@@ -134,7 +134,7 @@ class KafkaBroker:
         """What the broker printed."""
         return self.folder / "broker.log"
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         """Start, and return when it answers. Data of an earlier run is kept."""
         self.launch()
         self.wait(timeout)
@@ -218,7 +218,7 @@ class KafkaBroker:
         if done.returncode:
             raise RuntimeError(f"the broker's folder was not formatted:\n{done.stdout}{done.stderr}")
 
-    def wait(self, timeout: float = 60.0) -> None:
+    def wait(self, timeout: float = 120.0) -> None:
         """Return when it answers."""
         deadline = time.monotonic() + timeout
         # Quiet: connections are refused until the broker listens, and librdkafka would print each refusal.
