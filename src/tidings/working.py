@@ -169,6 +169,7 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
             provider,
             weight=weights.get(provider.name, int(place == 0)),
             patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+            longest_pause_s=settings.deliver.retry_policy(channel).cap,
         )
         for place, provider in enumerate(parts.providers[channel])
     ]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
@@ -16,7 +17,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
@@ -34,8 +35,6 @@ HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-SHORTEST_HOLD = 0.5
-"""Seconds."""
 NOBODY = Person()
 T = TypeVar("T")
 
@@ -222,8 +221,7 @@ class Deliver:
             self._in_hand.give_back(attempts)
             unbegun += [ready for ready, _ in piece]
             return []
-        self._in_hand.end(attempts)
-        return [
+        tried = [
             Tried(
                 delivery=ready.delivery,
                 category=ready.category,
@@ -231,20 +229,24 @@ class Deliver:
                 idempotent=provider.idempotent,
                 others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
+                refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
+        # What used up no try is made again under the same number.
+        self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
+        self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
+        return tried
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
         now, delivery = self._needs.clock.now(), ready.delivery
+        reason, detail = self._switchboard.obstacle(delivery)
+        why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
-            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
-        pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
-        due = now + math.ceil(pause * 1000)
-        if delivery.expires_at is not None and due >= delivery.expires_at:
-            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
-        return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
+        known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
+        return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

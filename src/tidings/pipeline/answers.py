@@ -1,0 +1,44 @@
+"""What a call's answers mean for whom: one delivery, everybody at that account, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent
+from tidings.policy.redaction import without_addresses
+from tidings.policy.retry import about, is_fault, is_throttled
+from tidings.policy.throttling import Refusal, Throttling
+
+
+def settled(
+    results: Sequence[SendResult], outbound: Sequence[AnyDelivery], throttling: Throttling, *, failing: bool
+) -> Sequence[SendResult]:
+    """The results of a call, each `Retry` saying whom it is about.
+
+    While the provider is `failing` for everybody, its failures are about nobody.
+    """
+    refusals: dict[int, Refusal] = {}
+    for place, result in enumerate(results):
+        if isinstance(result, Retry) and is_throttled(result):
+            refusals[place] = Refusal(outbound[place].to, id(result), about(result) is About.ACCOUNT)
+    taken = sum(isinstance(result, Sent | Rejected) for result in results)
+    everybodys = dict(zip(refusals, throttling.heard(list(refusals.values()), taken), strict=True))
+    return [
+        msgspec.structs.replace(result, about=_whose(result, everybodys.get(place), failing=failing))
+        if isinstance(result, Retry)
+        else result
+        for place, result in enumerate(results)
+    ]
+
+
+def told(fault: SendResult) -> str:
+    """A failure in words that name nobody."""
+    return "" if isinstance(fault, Sent) else without_addresses(f"{fault.reason} {fault.detail}".strip())
+
+
+def _whose(result: Retry, everybodys: bool | None, *, failing: bool) -> About:
+    if everybodys is not None:
+        return About.ACCOUNT if everybodys else About.DELIVERY
+    return About.UNOFFERED if failing and is_fault(result) else about(result)
