@@ -1,15 +1,38 @@
-"""What a call's answers mean for whom: one delivery, everybody at that account, or nobody."""
+"""What a provider answers to a call, and whom that is about: one delivery, everybody at that account, or nobody."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+import structlog
 
-from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent
+from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.policy.redaction import without_addresses
 from tidings.policy.retry import about, is_fault, is_throttled
 from tidings.policy.throttling import Refusal, Throttling
+from tidings.ports.provider import Provider
+
+_log = structlog.get_logger("tidings.provider")
+
+
+async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+    """What the provider answers; what is unknown is Uncertain."""
+    try:
+        async with asyncio.timeout(provider.timeout):
+            results = await provider.send(outbound)
+    except TimeoutError:
+        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
+    except Exception as error:
+        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
+        _log.exception("a provider raised", provider=provider.name)
+        return [Uncertain("provider_error", repr(error))] * len(outbound)
+    if len(results) != len(outbound):
+        _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
+        return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
+    return results
 
 
 def settled(

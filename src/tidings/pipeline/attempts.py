@@ -13,6 +13,7 @@ from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.deliveries import wait_for
 from tidings.policy.retry import (
+    BUSY,
     THROTTLED,
     RetryPolicy,
     about,
@@ -191,8 +192,10 @@ def _wait_for_it(tried: Tried, result: Retry, policy: RetryPolicy, now: int, ran
     """The same attempt again when the provider takes anything at all."""
     if is_throttled(result):
         reason, detail = THROTTLED, result.detail
-    elif result.reason == "busy":
+    elif result.reason == BUSY:
         reason, detail = Reason.PROVIDER_BUSY, result.detail
+    elif result.reason == Reason.PROVIDER_OPEN:
+        reason, detail = Reason.PROVIDER_OPEN, result.detail
     else:
         reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
     delivery = tried.delivery

@@ -14,7 +14,7 @@ from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import AnyDelivery, RenderedContent
+from tidings.model.sending import About, AnyDelivery, RenderedContent, Retry, SendResult
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
@@ -24,7 +24,7 @@ from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
-from tidings.policy.retry import RetryPolicy
+from tidings.policy.retry import BUSY, RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
@@ -80,6 +80,14 @@ class Deliver:
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
 
+    def outlet(self) -> int:
+        """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
+        return self._switchboard.outlet(self._lane)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        self._switchboard.watch(on_change)
+
     def stop(self) -> None:
         """The process is to stop: provider calls under way go on, no other is begun."""
         self._switchboard.stop()
@@ -105,6 +113,9 @@ class Deliver:
         """
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
+        again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
+        arrived = await self._needs.history.arrived(again) if again else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         begun = {_attempt(taken.value) for taken in batch if taken.begun}
         fresh: list[_Ready] = []
@@ -113,7 +124,7 @@ class Deliver:
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen:
+            if attempt in made or attempt in seen or delivery.id in arrived:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
@@ -216,7 +227,7 @@ class Deliver:
         provider = line.provider
         outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
         attempts = [_attempt(ready.delivery) for ready, _ in piece]
-        results = await line.call(outbound, self._lane)
+        results = [_why_busy(result, line) for result in await line.call(outbound, self._lane)]
         if results[0] is STOPPED:
             self._in_hand.give_back(attempts)
             unbegun += [ready for ready, _ in piece]
@@ -247,6 +258,14 @@ class Deliver:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
         known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
+
+
+def _why_busy(result: SendResult, line: Line) -> SendResult:
+    """What did not get its turn because the line is left alone waits for the line's reason."""
+    if result is STOPPED or not isinstance(result, Retry) or result.reason != BUSY or line.is_used():
+        return result
+    reason, detail = line.obstacle()
+    return Retry(reason, line.next_try(), detail, About.UNOFFERED)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

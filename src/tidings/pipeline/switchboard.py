@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +18,9 @@ import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
-from tidings.model.sending import About, AnyDelivery, Retry, SendResult, Uncertain
+from tidings.model.sending import About, AnyDelivery, Retry, SendResult
 from tidings.model.vocabulary import Priority, Reason
-from tidings.pipeline.answers import settled, told
+from tidings.pipeline.answers import answers_of, settled, told
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.retry import THROTTLED, is_fault
@@ -76,6 +76,7 @@ class Line:
         self._fault = ""
         self._stopping = Stopping()
         self.others: Sequence[Line] = ()
+        self.on_change: list[Callable[[], None]] = []
 
     @property
     def name(self) -> str:
@@ -90,9 +91,10 @@ class Line:
             self._tell(share)
         return 0.0 if now < self._paused_until else share
 
-    def is_well(self) -> bool:
-        """Whether it takes what it gets, as far as is known: it is not being probed, and did not ask to wait."""
-        return self.share() > 0.0 and not self._breaker.probing
+    def outlet(self, lane: Priority) -> int:
+        """How many more sends of this lane that waited are to begin now; 0 unless it is known to be well."""
+        room = 0 if self._breaker.probing else self.room(lane, self.share())
+        return self._throttling.let_out(room) if room else 0
 
     def is_used(self) -> bool:
         """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
@@ -143,7 +145,7 @@ class Line:
             began, probe = self._clock.elapsed(), self._breaker.probing
             number = self._breaker.begin(began, len(outbound))
             try:
-                results = await _results(self.provider, outbound)
+                results = await answers_of(self.provider, outbound)
             except BaseException:
                 self._breaker.abandon(number)
                 raise
@@ -240,7 +242,12 @@ class Line:
         self._paused_until = max(self._paused_until, now + int(seconds * 1000))
         if is_new and self._throttling.pauses == 1:
             _log.warning("a provider asks for less", provider=self.name, seconds=seconds)
+            self._report()
         self._wake()
+
+    def _report(self) -> None:
+        for hear in self.on_change:
+            hear()
 
     def _tell(self, share: float) -> None:
         """Log that it is left alone, and that it is back, once each: not whenever a probe fails."""
@@ -251,9 +258,11 @@ class Line:
             if not self._left_alone:
                 why = "slow" if self._breaker.is_slow else self._fault
                 _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.next_try())
+                self._report()
             self._left_alone = True
         elif self._left_alone and not self._breaker.probing:
             _log.info("a provider is back", provider=self.name)
+            self._report()
             self._left_alone = False
 
 
@@ -280,6 +289,15 @@ class Switchboard:
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
         return sum(line.room(lane, shares[line]) for line in usual or self.lines)
+
+    def outlet(self, lane: Priority) -> int:
+        """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
+        return sum(line.outlet(lane) for line in self.lines)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a line is left alone, and when it is back."""
+        for line in self.lines:
+            line.on_change.append(on_change)
 
     def next_try(self, delivery: Delivery | None = None) -> float:
         """Seconds until some line (for the delivery) may be used again, as far as is known."""
@@ -369,20 +387,3 @@ def _candidates(lines: Sequence[Line], by_name: dict[str, Line], delivery: Deliv
     if pinned is not None:
         return (pinned,)
     return [line for line in lines if line.name not in delivery.refused] or lines
-
-
-async def _results(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-    """What the provider answers; what is unknown is Uncertain."""
-    try:
-        async with asyncio.timeout(provider.timeout):
-            results = await provider.send(outbound)
-    except TimeoutError:
-        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
-    except Exception as error:
-        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
-        _log.exception("a provider raised", provider=provider.name)
-        return [Uncertain("provider_error", repr(error))] * len(outbound)
-    if len(results) != len(outbound):
-        _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
-        return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
-    return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _ADDRESSES = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;]+")
-_NUMBERS = re.compile(r"\+?\d[\d ()./-]{5,}\d")
+_NUMBERS = re.compile(r"\+?(?:\d[ ()/-]*){6,}\d")
 _TOKENS = re.compile(r"[A-Za-z0-9_:\-]{24,}")
 
 

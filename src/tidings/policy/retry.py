@@ -11,6 +11,8 @@ from tidings.model.user import Retries
 
 THROTTLED = "throttled"
 """The reason of a provider that asks for less, and of what waits because the account was asked to."""
+BUSY = "busy"
+"""The reason of what did not get its turn at a provider."""
 PATIENT_BASE = 300.0
 """Seconds before the second try where a provider puts one recipient off: what mail servers usually want to see."""
 PATIENT_CAP = 3_600.0
@@ -20,7 +22,7 @@ LAST_LOOK_MS = 1_000
 
 _MOST_DOUBLINGS = 62
 _ASKS_FOR_LESS = frozenset({THROTTLED, "queue_full"})
-_NOT_OFFERED = frozenset({"unreachable", "busy"})
+_NOT_OFFERED = frozenset({"unreachable", BUSY})
 _FAULTS = frozenset(
     {
         "unreachable",

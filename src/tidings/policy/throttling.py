@@ -17,6 +17,8 @@ SEVERAL = 3
 """So many recipients in a row mean the account."""
 ENOUGH_TAKEN = 20
 """So many others taken, against a tenth of them refused, show that a recipient who is refused again is meant alone."""
+FEWEST = 3
+"""After a pause at least so many that waited are sent at once."""
 _MOST_REMEMBERED = 10_000
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 """How long an account waits that was not told: doubled for as long as nothing is taken."""
@@ -39,6 +41,8 @@ class Throttling:
         self._taken = 0
         self._refused = 0
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._of_this_round = 0
+        self._let_out: int | None = None
         self.pauses = 0
         """How often the account was made to wait since something was taken."""
 
@@ -49,6 +53,7 @@ class Throttling:
         """
         if taken:
             self._taken += taken
+            self._of_this_round += taken
             self._row.clear()
             self._all_wait = False
             self.pauses = 0
@@ -68,7 +73,19 @@ class Throttling:
             wanted = min(math.ldexp(_PAUSE_S, min(self.pauses, 10)), _LONGEST_PAUSE_S)
         if not goes_on:
             self.pauses += 1
+            self._let_out, self._of_this_round = max(FEWEST, self._of_this_round), 0
         return min(wanted, longest_s)
+
+    def let_out(self, room: int) -> int:
+        """How many of those that waited may follow now, where there is `room`.
+
+        After a pause as many as were taken before it, and twice as many each time, until it asks for less again.
+        """
+        if self._let_out is None:
+            return room
+        allowed = min(self._let_out, room)
+        self._let_out = None if self._let_out >= room else self._let_out * 2
+        return allowed
 
     def _means_all(self, refusal: Refusal) -> bool:
         before = self._known.pop(refusal.recipient, None)
