@@ -19,8 +19,9 @@ from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
+from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
 from tidings.model.vocabulary import State
+from tidings.policy.retry import about
 
 TIMESTAMP = "1790000000"
 MARKS = {
