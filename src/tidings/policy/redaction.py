@@ -1,4 +1,4 @@
-"""Text of vendors without what could name a person: for logs, and for facts about others than that person."""
+"""Text of vendors without what could name a person, for facts about other people (logs have a net of their own)."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import minijinja
@@ -209,7 +210,7 @@ async def test_the_end_comes_when_only_those_wait_who_wait_for_long(monkeypatch:
     ]
     looks: list[str] = []
 
-    async def answer(self: Shop, method: str, path: str) -> dict[str, object]:
+    async def answer(self: Shop, method: str, path: str) -> dict[str, Any]:
         looks.append(path)
         if path == "/v1/accounting":
             return {"tally": tally}
