@@ -173,14 +173,36 @@ class Delivering(Section):
     backoff_base: float = Field(
         default=2.0, gt=0, description="seconds before the second try, at most; doubles each time"
     )
-    backoff_cap: float = Field(default=900.0, gt=0, description="no wait is longer, in seconds")
+    backoff_cap: float = Field(default=900.0, gt=0, description="no wait between two tries is longer, in seconds")
+    patient_attempts: int = Field(
+        default=8,
+        ge=1,
+        le=30,
+        description="tries where a mail server puts one mail off (a greylist, a full mailbox): after 5 minutes, 10, "
+        "20, 40, then each hour. A channel or category with attempts of its own has that many here, too",
+    )
+    outage_hold_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="seconds that a delivery without expires_at waits for a provider that is out, at most",
+    )
+    outage_pause_s: float = Field(
+        default=1_800.0, ge=1, description="seconds after which what waits for a provider is offered again, at most"
+    )
     lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
     channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
 
     def retry_policy(self, channel: Channel) -> RetryPolicy:
         """What holds for the channel."""
         own = self.channels.get(channel, Retrying())
-        general = RetryPolicy(self.attempts, self.backoff_base, self.backoff_cap)
+        general = RetryPolicy(
+            self.attempts,
+            self.backoff_base,
+            self.backoff_cap,
+            self.patient_attempts,
+            self.outage_hold_s,
+            self.outage_pause_s,
+        )
         return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
 
 

@@ -22,6 +22,7 @@ from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.housekeeping import keep_house
 from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
+from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
@@ -53,8 +54,12 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
     """
     store, composer = parts.store, composing(parts)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
+    reads = readings(parts, lanes)
+    outlets = {reading.topic: reading.work for reading in reads if isinstance(reading.work, Deliver)}
+    recovery = Recovery(outlets, store.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
-        for reading in readings(parts, lanes):
+        group.create_task(recovery.run(stopping))
+        for reading in reads:
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
         if lanes == URGENT:
@@ -169,6 +174,7 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
             provider,
             weight=weights.get(provider.name, int(place == 0)),
             patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+            longest_pause_s=settings.deliver.retry_policy(channel).cap,
         )
         for place, provider in enumerate(parts.providers[channel])
     ]
@@ -198,4 +204,5 @@ def accepting(parts: Parts) -> Accept:
         rules=parts.settings.overload.rules(),
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
+        held=store.schedule.held,
     )

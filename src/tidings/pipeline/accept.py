@@ -20,7 +20,7 @@ from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline import requests
-from tidings.pipeline.admission import Admission
+from tidings.pipeline.admission import Admission, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.packs import pack
@@ -84,7 +84,7 @@ class Accept:
     """The first stage.
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
-    each once, before they are answered. `unserved` are the channels that nobody configured.
+    each once, before they are answered. `unserved` are the channels that nobody configured. `held` is `Schedule.held`.
     """
 
     def __init__(
@@ -99,11 +99,12 @@ class Accept:
         rules: AdmissionRules,
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
         unserved: Collection[Channel] = (),
+        held: Held = nothing_held,
     ) -> None:
         # Two, so that critical never waits for what bulk has to store.
         self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
         self._admission = Admission(
-            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS)
+            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held
         )
         self._composer = Composer(renderer, randomness, unserved)
         self._idempotency = idempotency

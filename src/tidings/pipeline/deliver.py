@@ -7,23 +7,24 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import AnyDelivery, RenderedContent
+from tidings.model.sending import About, AnyDelivery, RenderedContent, Retry, SendResult
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
-from tidings.policy.retry import RetryPolicy
+from tidings.policy.retry import BUSY, RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
@@ -34,8 +35,6 @@ HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-SHORTEST_HOLD = 0.5
-"""Seconds."""
 NOBODY = Person()
 T = TypeVar("T")
 
@@ -81,6 +80,14 @@ class Deliver:
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
 
+    def outlet(self) -> int:
+        """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
+        return self._switchboard.outlet(self._lane)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        self._switchboard.watch(on_change)
+
     def stop(self) -> None:
         """The process is to stop: provider calls under way go on, no other is begun."""
         self._switchboard.stop()
@@ -106,6 +113,9 @@ class Deliver:
         """
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
+        again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
+        arrived = await self._needs.history.arrived(again) if again else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         begun = {_attempt(taken.value) for taken in batch if taken.begun}
         fresh: list[_Ready] = []
@@ -114,7 +124,7 @@ class Deliver:
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen:
+            if attempt in made or attempt in seen or delivery.id in arrived:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
@@ -217,13 +227,12 @@ class Deliver:
         provider = line.provider
         outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
         attempts = [_attempt(ready.delivery) for ready, _ in piece]
-        results = await line.call(outbound, self._lane)
+        results = [_why_busy(result, line) for result in await line.call(outbound, self._lane)]
         if results[0] is STOPPED:
             self._in_hand.give_back(attempts)
             unbegun += [ready for ready, _ in piece]
             return []
-        self._in_hand.end(attempts)
-        return [
+        tried = [
             Tried(
                 delivery=ready.delivery,
                 category=ready.category,
@@ -231,20 +240,32 @@ class Deliver:
                 idempotent=provider.idempotent,
                 others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
+                refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
+        # What used up no try is made again under the same number.
+        self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
+        self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
+        return tried
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
         now, delivery = self._needs.clock.now(), ready.delivery
+        reason, detail = self._switchboard.obstacle(delivery)
+        why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
-            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
-        pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
-        due = now + math.ceil(pause * 1000)
-        if delivery.expires_at is not None and due >= delivery.expires_at:
-            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
-        return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
+        known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
+        return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
+
+
+def _why_busy(result: SendResult, line: Line) -> SendResult:
+    """What did not get its turn because the line is left alone waits for the line's reason."""
+    if result is STOPPED or not isinstance(result, Retry) or result.reason != BUSY or line.is_used():
+        return result
+    reason, detail = line.obstacle()
+    return Retry(reason, line.next_try(), detail, About.UNOFFERED)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

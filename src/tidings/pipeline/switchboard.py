@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,11 +18,13 @@ import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
-from tidings.model.sending import AnyDelivery, Retry, SendResult, Uncertain
-from tidings.model.vocabulary import Priority
+from tidings.model.sending import About, AnyDelivery, Retry, SendResult
+from tidings.model.vocabulary import Priority, Reason
+from tidings.pipeline.answers import answers_of, settled, told
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
-from tidings.policy.retry import is_fault, is_throttled
+from tidings.policy.retry import THROTTLED, is_fault
+from tidings.policy.throttling import Throttling
 from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -30,9 +32,6 @@ from tidings.ports.provider import Provider
 
 _BURST = 1.0
 """Seconds of its rate that a line may send at once."""
-_PAUSE = 1.0
-"""Seconds for which a provider is left alone that asked for less without saying how long."""
-_LONGEST_PAUSE = 60.0
 _KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
 """The share of a line that a lane leaves to the more urgent ones."""
 STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
@@ -46,11 +45,13 @@ class Routed(Struct, frozen=True):
 
     `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
     how long a send waits for its turn: what has waited longer is put off instead, so that no batch outlives its lease.
+    `longest_pause_s`: a provider that asks the account to wait for longer is asked again sooner.
     """
 
     provider: Provider[Any]
     weight: int = 1
     patience: float = 10.0
+    longest_pause_s: float = 900.0
 
 
 class Line:
@@ -67,10 +68,15 @@ class Line:
         self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
         self._under_way = 0
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
+        self._throttling = Throttling()
+        self._longest_pause = routed.longest_pause_s
         self._paused_until = 0
         self._told = 1.0
+        self._left_alone = False
+        self._fault = ""
         self._stopping = Stopping()
         self.others: Sequence[Line] = ()
+        self.on_change: list[Callable[[], None]] = []
 
     @property
     def name(self) -> str:
@@ -84,6 +90,11 @@ class Line:
         if share != self._told:
             self._tell(share)
         return 0.0 if now < self._paused_until else share
+
+    def outlet(self, lane: Priority) -> int:
+        """How many more sends of this lane that waited are to begin now; 0 unless it is known to be well."""
+        room = 0 if self._breaker.probing else self.room(lane, self.share())
+        return self._throttling.let_out(room) if room else 0
 
     def is_used(self) -> bool:
         """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
@@ -115,6 +126,12 @@ class Line:
         now = self._clock.elapsed()
         return (max(self._breaker.next_probe(now), self._paused_until, now) - now) / 1000
 
+    def obstacle(self) -> tuple[str, str]:
+        """The reason for which nothing may go through it now, and what is known about it."""
+        if self._breaker.probing or self._clock.elapsed() >= self._paused_until:
+            return Reason.PROVIDER_OPEN, f"{self.name}: {self._fault or 'it fails'}"
+        return THROTTLED, f"{self.name} asked for less"
+
     def stop(self) -> None:
         """The process is to stop: what is under way goes on, no other call is begun."""
         self._stopping.set()
@@ -125,17 +142,20 @@ class Line:
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
                 return [STOPPED if self._stopping.is_set else _NOT_BEGUN] * len(outbound)
-            began = self._clock.elapsed()
+            began, probe = self._clock.elapsed(), self._breaker.probing
             number = self._breaker.begin(began, len(outbound))
             try:
-                results = await _results(self.provider, outbound)
+                results = await answers_of(self.provider, outbound)
             except BaseException:
                 self._breaker.abandon(number)
                 raise
             ended = self._clock.elapsed()
-            self._breaker.end(number, ended, sum(is_fault(result) for result in results))
-            self._heed(results, ended)
+            faults = [result for result in results if is_fault(result)]
+            self._fault = told(faults[-1]) if faults else self._fault
+            self._breaker.end(number, ended, len(faults))
             self.share()
+            results = settled(results, outbound, self._throttling, failing=probe or self._breaker.probing)
+            self._leave_alone([one.after for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
         for kind, count in Counter(type(result).__name__.lower() for result in results).items():
             self._meter.results(self.name, kind, count, (ended - began) / 1000)
         return results
@@ -212,22 +232,38 @@ class Line:
         """Tokens that this lane leaves to more urgent ones."""
         return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
 
-    def _heed(self, results: Sequence[SendResult], now: int) -> None:
-        """Leave the provider alone for as long as it asked for."""
-        asked = [result.after for result in results if isinstance(result, Retry) and is_throttled(result)]
-        if asked:
-            wanted = max((after for after in asked if after is not None and after > 0), default=_PAUSE)
-            self._paused_until = max(self._paused_until, now + int(min(wanted, _LONGEST_PAUSE) * 1000))
+    def _leave_alone(self, asked: Sequence[float | None]) -> None:
+        """Nothing goes through for as long as the provider asked, if it asked the account to wait."""
+        if not asked:
+            return
+        now = self._clock.elapsed()
+        is_new = now >= self._paused_until
+        seconds = self._throttling.pause_s(asked, self._longest_pause, goes_on=not is_new)
+        self._paused_until = max(self._paused_until, now + int(seconds * 1000))
+        if is_new and self._throttling.pauses == 1:
+            _log.warning("a provider asks for less", provider=self.name, seconds=seconds)
+            self._report()
+        self._wake()
+
+    def _report(self) -> None:
+        for hear in self.on_change:
+            hear()
 
     def _tell(self, share: float) -> None:
+        """Log that it is left alone, and that it is back, once each: not whenever a probe fails."""
         self._told = share
         self._meter.health(self.name, share)
         if share == 0.0:
-            why = "slow" if self._breaker.is_slow else "failing"
-            _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.next_try())
             self._wake()
-        elif share >= 1.0:
-            _log.info("a provider is well again", provider=self.name)
+            if not self._left_alone:
+                why = "slow" if self._breaker.is_slow else self._fault
+                _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.next_try())
+                self._report()
+            self._left_alone = True
+        elif self._left_alone and not self._breaker.probing:
+            _log.info("a provider is back", provider=self.name)
+            self._report()
+            self._left_alone = False
 
 
 class Switchboard:
@@ -254,13 +290,36 @@ class Switchboard:
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
         return sum(line.room(lane, shares[line]) for line in usual or self.lines)
 
-    def next_try(self) -> float:
-        """Seconds until some line may be used again, as far as is known."""
-        return min(line.next_try() for line in self.lines)
+    def outlet(self, lane: Priority) -> int:
+        """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
+        return sum(line.outlet(lane) for line in self.lines)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a line is left alone, and when it is back."""
+        for line in self.lines:
+            line.on_change.append(on_change)
+
+    def next_try(self, delivery: Delivery | None = None) -> float:
+        """Seconds until some line (for the delivery) may be used again, as far as is known."""
+        return min(line.next_try() for line in self._candidates(delivery))
+
+    def obstacle(self, delivery: Delivery) -> tuple[str, str]:
+        """The reason for which the delivery has to wait, and what is known about it: of the line that is back first."""
+        return min(self._candidates(delivery), key=Line.next_try).obstacle()
 
     def has_others(self, line: Line, delivery: Delivery) -> bool:
-        """Whether there are lines besides this one that have not refused the delivery."""
-        return any(other.name not in delivery.tried for other in line.others)
+        """Whether the delivery can go to another line at once."""
+        names = (*delivery.tried, *delivery.refused)
+        return any(other.name not in names and other.is_used() for other in line.others)
+
+    def is_refused_by_all_but(self, line: Line, delivery: Delivery) -> bool:
+        """Whether no other line will ever take the delivery."""
+        return all(other.name in delivery.refused for other in line.others)
+
+    def _candidates(self, delivery: Delivery | None) -> Sequence[Line]:
+        if delivery is None:
+            return self.lines
+        return _candidates(self.lines, self._by_name, delivery)
 
     def drops_repeats(self, delivery: Delivery) -> bool:
         """Whether a send that may have been made already can be made again: its provider would tell a repetition."""
@@ -291,13 +350,10 @@ class Picking:
         self._room = {line: line.room(lane, self._share[line]) for line in lines}
 
     def line(self, delivery: Delivery, randomness: float) -> Line | None:
-        """The line for a delivery: the pinned one, else one that has not refused it. None: no line may be used now."""
-        pinned = self._by_name.get(delivery.pinned)
-        if pinned is not None:
-            candidates: Sequence[Line] = (pinned,)
-        else:
-            candidates = [line for line in self._lines if line.name not in delivery.tried] or self._lines
-        chosen = self._by_weight(candidates, randomness)
+        """The line for a delivery, rather one that has not been tried. None: no line that may take it is used now."""
+        candidates = _candidates(self._lines, self._by_name, delivery)
+        fresh = [line for line in candidates if line.name not in delivery.tried]
+        chosen = self._by_weight(fresh, randomness) or self._by_weight(candidates, randomness)
         if chosen is not None:
             self._room[chosen] -= 1
         return chosen
@@ -325,18 +381,9 @@ class Picking:
         return share >= 1.0 or (share > 0.0 and self._room[line] > 0)
 
 
-async def _results(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-    """What the provider answers; what is unknown is Uncertain."""
-    try:
-        async with asyncio.timeout(provider.timeout):
-            results = await provider.send(outbound)
-    except TimeoutError:
-        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
-    except Exception as error:
-        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
-        _log.exception("a provider raised", provider=provider.name)
-        return [Uncertain("provider_error", repr(error))] * len(outbound)
-    if len(results) != len(outbound):
-        _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
-        return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
-    return results
+def _candidates(lines: Sequence[Line], by_name: dict[str, Line], delivery: Delivery) -> Sequence[Line]:
+    """The lines that may take the delivery: the pinned one, else those that have not refused it for good."""
+    pinned = by_name.get(delivery.pinned)
+    if pinned is not None:
+        return (pinned,)
+    return [line for line in lines if line.name not in delivery.refused] or lines
