@@ -30,7 +30,7 @@ _MAX_TAG = 64
 _RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa", "Yezi"})
 # The languages that extended ones (`zh-yue`) are written after, RFC 5646 section 2.2.2. The list is closed.
 _EXTENDED_AFTER = frozenset({"ar", "kok", "lv", "ms", "sgn", "sw", "uz", "zh"})
-# Tags older than RFC 4646 that its grammar or meaning does not cover, with what the registry prefers. The list is closed.
+# Tags older than RFC 4646 that its grammar does not cover, with what the registry prefers. The list is closed.
 _GRANDFATHERED = {
     "art-lojban": "jbo",
     "cel-gaulish": "xtg",

@@ -63,7 +63,7 @@ def test_the_best_is_available_and_what_the_chain_names_comes_first(
     if own and not any("-Han" in tag for tag in available):
         assert found == own[0]
     if found is not None and found != default:
-        assert found.split("-")[0] == locale.split("-")[0]
+        assert found.split("-")[0] == locale.split("-", maxsplit=1)[0]
 
 
 ALIASES = [
