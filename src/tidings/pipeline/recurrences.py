@@ -37,8 +37,8 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
     `rrule` is a recurrence rule of RFC 5545, at most once a minute, and counts from `start`, a time on the wall clock
     of `timezone`: an IANA name, or `user` for wherever the user is at the time. `request` is the body of a notification
-    without its times. An occurrence that is missed by more than `grace_seconds` is skipped. `exdates` are left out: times
-    of that wall clock, `2026-12-24T09:00`, or whole days, `2026-12-24`.
+    without its times. An occurrence that is missed by more than `grace_seconds` is skipped. `exdates` are left out:
+    times of that wall clock, `2026-12-24T09:00`, or whole days, `2026-12-24`.
     """
 
     rrule: str

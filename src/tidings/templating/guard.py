@@ -53,10 +53,16 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class Token(Struct, frozen=True):
-    """One token of code. `kind` is `string`, `number`, `name` or `symbol`."""
+    """One token of code. `kind` is `string`, `number`, `name` or `symbol`; `at` is where it stands in its piece."""
 
     kind: str
     text: str
+    at: int = 0
+
+    @property
+    def end(self) -> int:
+        """Behind its last character."""
+        return self.at + len(self.text)
 
 
 class Piece(Struct, frozen=True):
@@ -179,7 +185,7 @@ def _code(source: str, start: int, line: int) -> Piece:
         if match is None:
             raise TemplateError(f"line {line}: unexpected character {source[at]!r} in the template's code")
         if match.lastgroup not in {None, "space"}:
-            token = Token(str(match.lastgroup), match.group())
+            token = Token(str(match.lastgroup), match.group(), at - start)
             _balance(brackets, token, line)
             tokens.append(token)
         at = match.end()
@@ -315,7 +321,7 @@ def _arguments(tokens: Sequence[Token], at: int) -> Sequence[Token]:
     """All tokens between the parentheses that open at `at`; none when none do."""
     if at >= len(tokens) or tokens[at].text != "(":
         return ()
-    return tokens[at + 1 : _end(tokens, at)]
+    return tokens[at + 1 : closing(tokens, at)]
 
 
 def _check_value(tokens: Sequence[Token], head: int) -> None:
@@ -332,7 +338,7 @@ def _check_value(tokens: Sequence[Token], head: int) -> None:
 
 def _check_constant(tokens: Sequence[Token], at: int) -> None:
     """A list, map or tuple that a template writes down holds constants."""
-    for token in tokens[at + 1 : _end(tokens, at)]:
+    for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "name" and token.text not in _CONSTANTS:
             raise TemplateError(
                 f"a list that a template writes down may only hold texts and numbers, not {token.text}; "
@@ -343,7 +349,7 @@ def _check_constant(tokens: Sequence[Token], at: int) -> None:
 def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
     """The tokens of a bracket that are in no further bracket."""
     depth = 0
-    for token in tokens[at + 1 : _end(tokens, at)]:
+    for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "symbol" and token.text in _CLOSING:
             depth += 1
         elif token.kind == "symbol" and token.text in _CLOSING.values():
@@ -352,7 +358,7 @@ def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
             yield token
 
 
-def _end(tokens: Sequence[Token], at: int) -> int:
+def closing(tokens: Sequence[Token], at: int) -> int:
     """Where the bracket that opens at `at` is closed."""
     depth = 0
     for position in range(at, len(tokens)):

@@ -35,7 +35,7 @@ def test_only_the_html_of_a_mail_is_escaped() -> None:
     email = rendered(Channel.EMAIL, content, data)
     assert isinstance(email, EmailContent)
     assert email.subject == email.text == data["v"]
-    assert email.html == ("<p>&lt;b&gt;&quot;A&quot; &amp; &#x27;B&#x27;&lt;&#x2f;b&gt;</p><p><b>\"A\" & 'B'</b></p>")
+    assert email.html == ("<p>&lt;b&gt;&quot;A&quot; &amp; &#x27;B&#x27;&lt;/b&gt;</p><p><b>\"A\" & 'B'</b></p>")
     assert rendered(Channel.SMS, content, data) == SmsContent(data["v"])
     push = rendered(Channel.PUSH, content, data)
     assert isinstance(push, PushContent)
