@@ -56,10 +56,11 @@ class Composer:
         data = requests.json_object(request.data, "$.data")
         requests.json_object(request.metadata, "$.metadata")
         times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
+        channels = chosen(request)
         template, content, available = await self._said(tenant, request, data)
         if not available:
             raise Invalid("no_content", "there is no content for any channel", "$.content")
-        for index, channel in enumerate(request.channels):
+        for index, channel in enumerate(channels):
             if channel not in available:
                 raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
         channels = self._served(request, available)
@@ -113,7 +114,7 @@ class Composer:
             published = await self._renderer.published(tenant, request.template)
             if published is None:
                 raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
-            check_variables(published, data)
+            check_variables(published, data, chosen(request))
             return published.ref, None, published.channels
         content = requests.literal(request.content) if request.content is not None else None
         return None, content, content.channels() if content is not None else ()
@@ -127,11 +128,19 @@ def _not_configured(channel: Channel, path: str) -> Invalid:
     )
 
 
-def check_variables(template: Published, data: object) -> None:
-    """Raises Invalid unless `data` has every variable that the template requires."""
+def chosen(request: requests.NotificationRequest) -> tuple[Channel, ...]:
+    """The channels that a request names; none when it leaves the choice open. Raises Invalid for an empty list."""
+    if request.channels is not None and not request.channels:
+        raise Invalid("no_channels", "name at least one channel, or leave channels out for all of them", "$.channels")
+    return tuple(request.channels or ())
+
+
+def check_variables(template: Published, data: dict[str, Any], channels: Sequence[Channel]) -> None:
+    """Raises Invalid unless `data` has what the template needs for these channels (none: all that it has)."""
     missing = template.missing(data)
     if missing:
         raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
+    template.check(data, channels)
 
 
 def queued(notification: Notification, *, repeated: bool = False) -> Item:

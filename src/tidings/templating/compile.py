@@ -66,10 +66,10 @@ class Part(Struct, frozen=True):
     """One text of a content.
 
     `literal` is the text itself where it has no code. `dialect` is the engine's for it. `one_line`: line ends become
-    spaces. `is_link`: it must be safe to follow. `is_sms`: it is sent in the cheap alphabet of text messages where
-    that has a twin for each of its characters. `careful`: the data must be shielded (guard.py), and so it must when a
-    path of `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses;
-    the `shadowed` ones among them must be in the data.
+    spaces. `is_link`: it must be safe to follow. `is_sms`: it is sent in the cheap alphabet of text messages where that
+    has a twin for each of its characters. `careful`: the data must be shielded (guard.py), and so it must when a path
+    of `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses; the
+    `shadowed` ones among them must be in the data.
     """
 
     path: str

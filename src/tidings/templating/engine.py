@@ -104,6 +104,24 @@ def _join(values: Any, joiner: Any = "", attribute: str | None = None) -> str:
     return text
 
 
+def _first(values: Any) -> Any:
+    """`{{ names|first }}`: the first item of a list or letter of a text; nothing of what is empty."""
+    return _at(values, 0)
+
+
+def _last(values: Any) -> Any:
+    """`{{ names|last }}`: the last item of a list or letter of a text; nothing of what is empty."""
+    return _at(values, -1)
+
+
+def _at(values: Any, place: int) -> Any:
+    if not hasattr(_known(values), "__iter__"):
+        raise BadArgument("first and last take a list or a text")
+    items = values if isinstance(values, str | list | tuple) else list(values)
+    FUEL.burn(1 + len(items) // 64)
+    return items[place] if items else NOTHING
+
+
 def _field(item: Any, path: str) -> Any:
     for name in str(path).split("."):
         item = item.get(name) if isinstance(item, dict) else None
@@ -121,7 +139,15 @@ def _html_as_text(value: Any) -> str:
     return to_text(text)
 
 
-_FILTERS: Mapping[str, Callable[..., Any]] = {TEXT: _text, LOW: _low, "default": _default, "d": _default, "join": _join}
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    TEXT: _text,
+    LOW: _low,
+    "default": _default,
+    "d": _default,
+    "join": _join,
+    "first": _first,
+    "last": _last,
+}
 _OF_DIALECT: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     PLAIN: {"escape": _text, "e": _text},
     HTML: {"escape": _escaped, "e": _escaped},

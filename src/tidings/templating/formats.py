@@ -305,7 +305,9 @@ def _decimal(value: Any) -> Decimal | None:
 
 
 def _plain(number: Decimal) -> int | float:
-    return int(number) if number == number.to_integral_value() else float(number)
+    if number == number.to_integral_value():
+        return int(number)
+    return float(number)
 
 
 def _places(decimals: object) -> int:

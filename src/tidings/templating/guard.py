@@ -32,6 +32,7 @@ MAPPABLE = frozenset(
 METHOD_NAMES = frozenset({*vars(dict), *vars(list)}) - set(dir(object))
 """Names that Python's dicts and lists answer themselves when the data does not."""
 
+MAX_PATH = 20
 MAX_NESTING = 30
 """How deep brackets may be nested."""
 
@@ -108,7 +109,7 @@ def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
 
     As long as the data has them all, data answers and no method does. None: it may ask at other places too.
     """
-    bound = {name for piece in found for name in _bound(piece)}
+    bound = {name for piece in found for name in bound_names(piece)}
     paths: set[tuple[str, ...]] = set()
     for piece in found:
         tokens = piece.tokens
@@ -128,7 +129,7 @@ def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
     return frozenset(paths)
 
 
-def _bound(piece: Piece) -> set[str]:
+def bound_names(piece: Piece) -> set[str]:
     """The names that a block gives a value of its own."""
     if piece.kind != "block":
         return set()
@@ -141,7 +142,7 @@ def _path(tokens: Sequence[Token], end: int) -> tuple[str, ...] | None:
     """The names of the path that ends before `end`; None when it does not begin with a plain name."""
     names: list[str] = []
     at = end - 1
-    while at >= 0:
+    while at >= 0 and len(names) <= MAX_PATH:
         if tokens[at].text == "]":
             if at < 2 or tokens[at - 1].kind != "string" or tokens[at - 2].text != "[":
                 return None

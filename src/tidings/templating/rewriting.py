@@ -18,7 +18,9 @@ TEXT, LOW = "_text", "_low"
 _OF_TEXTS = frozenset(
     """capitalize e escape lines lower replace split string striptags title trim truncate upper""".split()  # noqa: SIM905
 )
-_ARITHMETIC = frozenset({"-", "/", "//", "%"})
+_DIVISION = frozenset({"/", "//", "%"})
+_ARITHMETIC = _DIVISION | {"-"}
+_WORDS = frozenset({"in", "and", "or", "not", "if", "elif", "else", "is", "set", "for", "with"})
 _OPENING = {")": "(", "]": "[", "}": "{"}
 
 
@@ -66,22 +68,45 @@ def _is_constant(before: Token | None, after: Token | None) -> bool:
 
 
 def _around(tokens: Sequence[Token], at: int, name: str, *, left: bool, right: bool) -> set[tuple[int, str]]:
-    """Put the filter `name` behind the operands of the operator at `at` that are no constants and no calculations."""
+    """Put the filter `name` behind the operands of the operator at `at`, as far as they are no constants."""
     found: set[tuple[int, str]] = set()
+    operands: list[tuple[int, int]] = []
     if left and at:
-        begin = _begin(tokens, at - 1)
-        if not _is_literal(tokens, begin, at) and not (begin and tokens[begin - 1].text in _ARITHMETIC):
-            found.add((tokens[at - 1].end, f"|{name}"))
-    if right and at + 1 < len(tokens):
-        end = _end(tokens, at + 1)
-        is_term = end is not None and end < len(tokens) and tokens[end].text in _ARITHMETIC
-        if end is not None and not is_term and not _is_literal(tokens, at + 1, end):
+        operands.append((_begin_of_term(tokens, at - 1), at))
+    if right and at + 1 < len(tokens) and (end := _end_of_term(tokens, at + 1)) is not None:
+        operands.append((at + 1, end))
+    for begin, end in operands:
+        is_term = any(token.text in _ARITHMETIC and token.kind == "symbol" for token in tokens[begin:end])
+        if is_term:
+            found |= {(tokens[begin].at, "("), (tokens[end - 1].end, f")|{name}")}
+        elif not (end == begin + 1 and tokens[begin].kind in {"string", "number"}):
             found.add((tokens[end - 1].end, f"|{name}"))
     return found
 
 
-def _is_literal(tokens: Sequence[Token], begin: int, end: int) -> bool:
-    return end == begin + 1 and tokens[begin].kind in {"string", "number"}
+def _begin_of_term(tokens: Sequence[Token], last: int) -> int:
+    """Where the term begins that ends with the token `last`: values with a division between them, and a sign."""
+    begin = _begin(tokens, last)
+    while begin > 1 and tokens[begin - 1].text in _DIVISION:
+        begin = _begin(tokens, begin - 2)
+    if begin and tokens[begin - 1].text == "-" and (begin == 1 or _precedes_value(tokens[begin - 2])):
+        begin -= 1
+    return begin
+
+
+def _end_of_term(tokens: Sequence[Token], first: int) -> int | None:
+    """Behind the term that begins with the token `first`; None when `not` stands there."""
+    end = _end(tokens, first + (tokens[first].text == "-")) if first + 1 < len(tokens) else first + 1
+    while end is not None and end + 1 < len(tokens) and tokens[end].text in _DIVISION:
+        end = _end(tokens, end + 1)
+    return end
+
+
+def _precedes_value(token: Token) -> bool:
+    """Whether a value begins behind this token, so that a minus there is a sign."""
+    if token.kind == "name":
+        return token.text in _WORDS
+    return token.kind == "symbol" and token.text not in _OPENING
 
 
 def _begin(tokens: Sequence[Token], last: int) -> int:
@@ -103,7 +128,7 @@ def _begin(tokens: Sequence[Token], last: int) -> int:
 def _is_asked(token: Token) -> bool:
     """Whether a bracket behind this token asks it for something."""
     if token.kind == "name":
-        return token.text not in {"in", "and", "or", "not", "if", "elif", "else", "is", "set", "for", "with"}
+        return token.text not in _WORDS
     return token.kind == "string" or token.text in _OPENING
 
 

@@ -71,16 +71,13 @@ def text_of(value: Any) -> str:
 
 def filled(data: Mapping[str, Any], optional: Iterable[str]) -> Mapping[str, Any]:
     """The data with `NOTHING` for the optional variables that are left out or null, and for null inside of values."""
-    found: dict[str, Any] | None = None
+    changed: dict[str, Any] = {name: NOTHING for name in optional if data.get(name) is None}
     for name, value in data.items():
-        if (isinstance(value, dict | list)) and (value := _without_null(value)) is not value:
-            found = dict(data) if found is None else found
-            found[name] = value
-    for name in optional:
-        if data.get(name) is None:
-            found = dict(data) if found is None else found
-            found[name] = NOTHING
-    return data if found is None else found
+        if isinstance(value, dict | list):
+            without = _without_null(value)
+            if without is not value:
+                changed[name] = without
+    return {**data, **changed} if changed else data
 
 
 def _without_null(value: Any) -> Any:

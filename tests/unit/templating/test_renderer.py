@@ -157,8 +157,8 @@ async def test_published_says_what_is_missing() -> None:
     published = await renderer.published(TENANT, "order")
     assert published is not None
     assert published.channels == (Channel.SMS,)
-    assert published.missing({"n": None, "m": 1}) == []
-    incomplete: list[object] = [{"m": 1}, {}, [], None, "n", 5]
+    assert published.missing({"n": "", "m": 1}) == []
+    incomplete: list[object] = [{"m": 1}, {"n": None}, {}, [], None, "n", 5]
     for data in incomplete:
         assert published.missing(data) == ["n"]
 
