@@ -23,7 +23,7 @@ _ATTRIBUTE = re.compile(
 _BLOCKS = frozenset(
     """address article aside blockquote body center details dialog dir div dl fieldset figcaption figure footer form
     frameset h1 h2 h3 h4 h5 h6 header hgroup legend listing main menu nav ol optgroup option p plaintext pre search
-    section select summary table caption thead tbody tfoot ul xmp""".split()  # noqa: SIM905
+    section select summary table caption ul xmp""".split()  # noqa: SIM905
 )
 _LINES = frozenset({"br", "tr", "dt", "dd", "hr", "li"})
 _CELLS = frozenset({"td", "th"})
