@@ -44,7 +44,7 @@ class Nothing:
         return 0
 
 
-NOTHING: Final = Nothing()
+NOTHING: Final[Nothing] = Nothing()
 
 
 def is_nothing(value: object) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.templating.compile import compile_version
 from tidings.templating.formats import reading
+from tidings.templating.guard import FILTERS
 
 MAY = "2026-05-04T22:30:00Z"
 
@@ -201,3 +204,18 @@ def test_a_wrong_argument_is_an_error(source: str) -> None:
 @given(st.text(max_size=12))
 def test_there_are_formats_for_any_tag(tag: str) -> None:
     assert reading(tag).language
+
+
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "templates.md"
+EXAMPLES = re.findall(r"\| `(\{\{ .*? \}\})` → `(.*?)` \|", HOW_TO.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("source", "expected"), EXAMPLES)
+def test_the_examples_of_the_documentation_are_right(source: str, expected: str) -> None:
+    assert shown(source.replace("\\|", "|"), "de", None) == expected
+
+
+def test_the_documentation_names_every_filter() -> None:
+    assert len(EXAMPLES) == 13
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", HOW_TO.read_text("utf-8")))))
+    assert named >= FILTERS
