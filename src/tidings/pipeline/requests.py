@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
@@ -46,7 +46,7 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
     template: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
     content: ContentRequest | None = None
-    channels: list[Channel] | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
     strategy: Strategy = Strategy.ALL
     category: str = "transactional"
     priority: Priority = Priority.NORMAL
@@ -101,6 +101,8 @@ def explain(error: Exception) -> Invalid:
         return Invalid("unknown_field", f"there is no field {field['name']!r} here", f"{path}.{field['name']}")
     if field:
         return Invalid("missing_field", f"the field {field['name']!r} is required", f"{path}.{field['name']}")
+    if path == "$.channels" and "length" in what:
+        return Invalid("no_channels", "name at least one channel, or leave channels out for all of them", path)
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
     if "RFC3339" in what or "timezone component" in what:

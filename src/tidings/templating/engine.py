@@ -135,7 +135,7 @@ def _escaped(value: Any) -> Any:
 
 def _html_as_text(value: Any) -> str:
     text = text_of(value)
-    FUEL.burn(5 + len(text) // 8)
+    FUEL.burn(5 + len(text) // 64 + 5 * (text.count("<") + text.count("&")))
     return to_text(text)
 
 

@@ -109,7 +109,7 @@ def plural_filter(state: State, value: Any, other: str | None = None, **forms: s
 def times(value: Any, factor: Any) -> int | float | Nothing:
     """`{{ price|times(quantity) }}`: the product of two numbers."""
     FUEL.burn(2)
-    if value is NOTHING or factor is NOTHING:
+    if _lacks(value, factor):
         return NOTHING
     return _plain(_number(value) * _number(factor))
 
@@ -117,7 +117,7 @@ def times(value: Any, factor: Any) -> int | float | Nothing:
 def plus(value: Any, addend: Any) -> int | float | Nothing:
     """`{{ price|plus(shipping) }}`: the sum of two numbers."""
     FUEL.burn(2)
-    if value is NOTHING or addend is NOTHING:
+    if _lacks(value, addend):
         return NOTHING
     return _plain(_number(value) + _number(addend))
 
@@ -136,6 +136,11 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 
 FOR_THE_READER = frozenset(FILTERS) - {"times", "plus"}
 """The filters that ask for the reader's locale or timezone."""
+
+
+def _lacks(*operands: Any) -> bool:
+    """Whether one of the operands has no value."""
+    return any(operand is NOTHING for operand in operands)
 
 
 def _reader(state: State) -> tuple[str, str | None]:

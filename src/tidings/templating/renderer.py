@@ -27,6 +27,9 @@ from tidings.templating.markup import to_text
 PUBLISHED_FOR = 1000
 """For how many milliseconds the answer to "which version is published" is good."""
 
+MOST_MARKS = 4_000
+"""Tags and entities of a literal mail's HTML from which a text is made."""
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
 
@@ -198,9 +201,16 @@ def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
 
 @lru_cache(maxsize=64)
 def _text_of(html: str) -> str | None:
-    """The text for a mail that was given as HTML alone; None where the HTML has none."""
+    """The text for a mail that was given as HTML alone; None where the HTML has none, or is too intricate."""
+    if _is_intricate(html):
+        return None
     text = to_text(html)
     return None if is_blank(text) else text + "\n"
+
+
+def _is_intricate(html: str) -> bool:
+    """Whether it would take long to read: by its tags and entities, not by its letters."""
+    return html.count("<") + html.count("&") > MOST_MARKS
 
 
 def _fit(delivery: Delivery, content: RenderedContent) -> RenderedContent | TemplateError:
@@ -214,7 +224,7 @@ def _fit(delivery: Delivery, content: RenderedContent) -> RenderedContent | Temp
 
 
 def _shows(html: str | None) -> bool:
-    return html is not None and ("<img" in html.lower() or _text_of(html) is not None)
+    return html is not None and (_is_intricate(html) or "<img" in html.lower() or _text_of(html) is not None)
 
 
 def _decoded(data: bytes) -> Mapping[str, Any] | TemplateError:
