@@ -54,7 +54,7 @@ def plainly(text: str) -> str:
     One character outside of GSM-7 makes a message up to three times as dear. Typographic quotes, dashes, spaces and
     composed accents have twins; a text that needs UCS-2 anyway keeps its own.
     """
-    if _ONLY_GSM.fullmatch(text):
+    if (text.isascii() and "`" not in text) or _ONLY_GSM.fullmatch(text):
         return text
     twin = unicodedata.normalize("NFC", text).translate(_TWINS)
     return twin if _ONLY_GSM.fullmatch(twin) else text

@@ -8,6 +8,7 @@ kept.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ from tidings.templating.values import NOTHING, BadArgument, is_nothing, text_of
 PLAIN: Final = "plain"
 HTML: Final = "html"
 DERIVED: Final = "derived"
+
+# The engine's own escaping writes / as &#x2f;, which helps nobody and hides links from those who look for them.
+_SPECIAL = re.compile(r"[&<>\"'/]")
 
 # guard.py refuses these by name; here they go for good, so that no other way leads to them.
 _UNBOUNDED_GLOBALS = ("debug", "dict", "namespace", "cycler", "joiner", "now", "lipsum", "randrange")
@@ -61,6 +65,8 @@ def environment(dialect: str, fuel: int, undefined: str) -> minijinja.Environmen
 
 
 def _shown_in_html(value: Any) -> Any:
+    if type(value) is str and _SPECIAL.search(value) is None:
+        return value
     return value if hasattr(value, "__html__") else minijinja.safe(html.escape(text_of(value)))
 
 

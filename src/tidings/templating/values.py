@@ -73,23 +73,25 @@ def filled(data: Mapping[str, Any], optional: Iterable[str]) -> Mapping[str, Any
     """The data with `NOTHING` for the optional variables that are left out or null, and for null inside of values."""
     changed: dict[str, Any] = {name: NOTHING for name in optional if data.get(name) is None}
     for name, value in data.items():
-        if isinstance(value, dict | list):
-            without = _without_null(value)
-            if without is not value:
-                changed[name] = without
+        if (type(value) is dict or type(value) is list) and _has_null(value):
+            changed[name] = _without_null(value)
     return {**data, **changed} if changed else data
 
 
+def _has_null(value: dict[str, Any] | list[Any]) -> bool:
+    for each in value.values() if type(value) is dict else value:
+        if each is None or ((type(each) is dict or type(each) is list) and _has_null(each)):
+            return True
+    return False
+
+
 def _without_null(value: Any) -> Any:
-    """The same object when there is no null in it."""
     if value is None:
         return NOTHING
     if isinstance(value, dict):
-        fields = {name: _without_null(each) for name, each in value.items()}
-        return fields if any(fields[name] is not each for name, each in value.items()) else value
+        return {name: _without_null(each) for name, each in value.items()}
     if isinstance(value, list):
-        items = [_without_null(each) for each in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        return [_without_null(each) for each in value]
     return value
 
 
