@@ -38,7 +38,9 @@ class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to create.
 
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
-    default locale needs content for every channel that another locale has.
+    default locale needs content for every channel that another locale has. Beside Jinja's own, the filters are `date`,
+    `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` print
+    nothing when they are left out.
     """
 
     contents: dict[str, Any]

@@ -35,6 +35,8 @@ MEANINGS = {
     "address_suppressed": "the address is on the suppression list",
     "no_content": "the template has no content for this channel",
     "template_error": "the template could not be rendered",
+    "empty_content": "there is nothing in it to see",
+    "too_long": "it is longer than the channel takes",
     "retry": "is tried again",
     "fallback": "is tried at another provider",
     "attempts_exhausted": "every attempt failed",

@@ -57,6 +57,8 @@ class Reason(StrEnum):
     ADDRESS_SUPPRESSED = "address_suppressed"
     NO_CONTENT = "no_content"
     TEMPLATE_ERROR = "template_error"
+    EMPTY_CONTENT = "empty_content"
+    TOO_LONG = "too_long"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     RETRY = "retry"

@@ -192,7 +192,7 @@ class Deliver:
         for ready, content in zip(batch, contents, strict=True):
             if isinstance(content, TemplateError):
                 ending = fact(
-                    ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail
+                    ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail
                 )
                 outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
             else:
