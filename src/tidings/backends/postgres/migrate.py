@@ -14,6 +14,7 @@ from importlib.resources import files
 import asyncpg
 from msgspec import Struct
 
+from tidings.backends.postgres.checks import check_server
 from tidings.backends.postgres.connection import connect, translated
 from tidings.model.errors import SettingsError
 
@@ -61,9 +62,10 @@ async def migrate(
         Unavailable: the database does not answer.
     """
     wanted = list(migrations() if known is None else known)
-    connection = await connect(dsn, "tidings-migrate")
+    connection = await connect(dsn, "tidings-migrate", lock_timeout="0", statement_timeout="0")
     try:
         with translated():
+            await check_server(connection)
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=600)
             applied = await _applied(connection, {migration.name: migration for migration in wanted})
             done = []

@@ -26,12 +26,14 @@ from tidings.backends.postgres.writing import Writing, prepare, put_statement, q
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Claim, Extent, Item
 
-CLAIMS = 32
+CLAIMS = 16
 """Unleased claims that one process holds at most: each is an open transaction on a connection."""
 HELD_WITHIN = 30
 """Seconds after which the server takes an unleased claim back: its process has frozen, and others wait for it."""
 WRITERS = 8
 """Connections for puts, leases and the rest, apart from the claims so that neither waits for the other."""
+MOST_CONNECTIONS = CLAIMS + WRITERS + 1
+"""What one queue opens at most, the listener with them."""
 
 _DECLARE_LOCK = 7166200102
 _LONGEST_NAME = 55
@@ -63,6 +65,7 @@ class PostgresQueue:
             dsn,
             claims,
             "tidings-queue-claim",
+            least=0,  # a process that claims nothing needs none
             enable_seqscan="off",
             idle_in_transaction_session_timeout=f"{HELD_WITHIN}s",
         )
