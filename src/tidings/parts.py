@@ -64,7 +64,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         queue = await _queue(settings)
         stack.push_async_callback(queue.close)
         await queue.declare(topics.subscriptions())
-        await store.check_room(MOST_CONNECTIONS if queue.atomic else 0)
+        await store.advise(MOST_CONNECTIONS if queue.atomic else 0)
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.uses_sandbox:

@@ -17,35 +17,17 @@ _log = structlog.get_logger("tidings.database")
 
 
 async def check_server(connection: Connected) -> None:
-    """Raises SettingsError where Tidings cannot work; logs a warning where a promise rests on less than it should.
-
-    A forgetful `synchronous_commit` costs nothing: every session of ours sets its own (connection.py).
-    """
-    version, encoding, fsync, full_pages, commit, standbys = await connection.fetchrow(_SQL["server"])
+    """Raises SettingsError where Tidings cannot work."""
+    version, encoding, *_ = await connection.fetchrow(_SQL["server"])
     if version < OLDEST:
         raise SettingsError(
             f"database.dsn leads to PostgreSQL {version}; Tidings needs {OLDEST} or newer (tested up to {NEWEST}). "
             "Upgrade the server, or name another."
         )
-    if version > NEWEST:
-        _log.warning("this PostgreSQL is newer than the newest that was tested", version=version, tested=NEWEST)
     if encoding != "UTF8":
         raise SettingsError(
             f"the database of database.dsn has the encoding {encoding}, which cannot hold every name and text. Make "
             "one that can: CREATE DATABASE tidings ENCODING 'UTF8' TEMPLATE template0"
-        )
-    if not fsync or not full_pages:
-        _log.warning(
-            "PostgreSQL is set to lose acknowledged data in a power cut",
-            fsync=fsync,
-            full_page_writes=full_pages,
-            todo="set both to on",
-        )
-    if commit == "local" and standbys:
-        _log.warning(
-            "a failover may lose what was acknowledged: nobody waits for the standbys",
-            synchronous_commit=commit,
-            todo="set synchronous_commit to on",
         )
 
 
@@ -63,13 +45,32 @@ async def check_pooling(one: Connected, other: Connected) -> None:
         )
 
 
-async def check_room(connection: Connected, most: int) -> None:
-    """Logs a warning when a process that may open `most` connections would not find room for them beside the others."""
+async def advise(connection: Connected, most: int) -> None:
+    """Logs a warning where a promise rests on less than it should, or `most` connections of a process find no room.
+
+    A forgetful `synchronous_commit` costs nothing: every session of ours sets its own (connection.py).
+    """
+    version, _, fsync, full_pages, commit, standbys = await connection.fetchrow(_SQL["server"])
+    if version > NEWEST:
+        _log.warning("this PostgreSQL is newer than the newest that was tested", version=version, tested=NEWEST)
+    if not fsync or not full_pages:
+        _log.warning(
+            "PostgreSQL is set to lose acknowledged data in a power cut",
+            fsync=fsync,
+            full_page_writes=full_pages,
+            todo="set both to on",
+        )
+    if commit == "local" and standbys:
+        _log.warning(
+            "a failover may lose what was acknowledged: nobody waits for the standbys",
+            synchronous_commit=commit,
+            todo="set synchronous_commit to on",
+        )
     room, open_now, ours = await connection.fetchrow(_SQL["room"])
     if open_now - 1 + most > room:
         _log.warning(
             "PostgreSQL may run out of connections",
-            max_connections=room,
+            clients_at_most=room,
             open_now=open_now,
             of_tidings=ours,
             this_process_may_open=most,

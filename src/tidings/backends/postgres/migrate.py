@@ -14,7 +14,7 @@ from importlib.resources import files
 import asyncpg
 from msgspec import Struct
 
-from tidings.backends.postgres.checks import check_server
+from tidings.backends.postgres.checks import check_pooling, check_server
 from tidings.backends.postgres.connection import connect, translated
 from tidings.model.errors import SettingsError
 
@@ -66,6 +66,12 @@ async def migrate(
     try:
         with translated():
             await check_server(connection)
+            # A lock of the session is what keeps two of us apart.
+            other = await connect(dsn, "tidings-migrate")
+            try:
+                await check_pooling(connection, other)
+            finally:
+                await other.close()
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=600)
             applied = await _applied(connection, {migration.name: migration for migration in wanted})
             done = []

@@ -9,7 +9,7 @@ import asyncpg
 
 from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds, PostgresWatched
 from tidings.backends.postgres.caps import PostgresCaps
-from tidings.backends.postgres.checks import check_pooling, check_room, check_server
+from tidings.backends.postgres.checks import advise, check_pooling, check_server
 from tidings.backends.postgres.connection import Connected, ConnectionPool, close_pool, open_pool, translated
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
@@ -85,11 +85,11 @@ class PostgresStore:
                 await self._pulse.expire_connections()
                 raise Unavailable("PostgreSQL takes no writes (a standby, or default_transaction_read_only)")
 
-    async def check_room(self, others: int) -> None:
-        """Logs a warning when the server has no room for these connections and `others` of this process."""
+    async def advise(self, others: int) -> None:
+        """Logs what is wrong with the server; a process may open these connections and `others`."""
         with translated():
             async with self._pulse.acquire() as connection:
-                await check_room(connection, self._pool.get_max_size() + self._pulse.get_max_size() + others)
+                await advise(connection, self._pool.get_max_size() + self._pulse.get_max_size() + others)
 
     async def close(self) -> None:
         """Free the connections."""

@@ -169,8 +169,10 @@ async def test_the_encoding_is_checked_before_anything_is_written(encoded_dsn: s
 
 
 async def test_a_server_that_may_lose_data_is_named_in_the_log(postgres_dsn: str) -> None:
+    store = await PostgresStore.open(postgres_dsn)
     with capture_logs() as logs:
-        await (await PostgresStore.open(postgres_dsn)).close()
+        await store.advise(0)
+    await store.close()
     [said] = [log for log in logs if "power cut" in log["event"]]  # the tests' server has neither
     assert (said["fsync"], said["full_page_writes"]) == (False, False)
 
@@ -178,10 +180,10 @@ async def test_a_server_that_may_lose_data_is_named_in_the_log(postgres_dsn: str
 async def test_too_few_connections_are_named_in_the_log(postgres_dsn: str) -> None:
     store = await PostgresStore.open(postgres_dsn)
     with capture_logs() as logs:
-        await store.check_room(2)
+        await store.advise(2)
     assert not [log for log in logs if "connections" in log["event"]]
     with capture_logs() as logs:
-        await store.check_room(300)
+        await store.advise(300)
     [said] = [log for log in logs if "run out of connections" in log["event"]]
     assert said["this_process_may_open"] == 311
     await store.close()
