@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncpg
 import structlog
 
 from tidings.backends.postgres.binaries import OLDEST
@@ -18,7 +19,7 @@ _log = structlog.get_logger("tidings.database")
 
 async def check_server(connection: Connected) -> None:
     """Raises SettingsError where Tidings cannot work."""
-    version, encoding, *_ = await connection.fetchrow(_SQL["server"])
+    version, encoding, *_ = await _row(connection, "server")
     if version < OLDEST:
         raise SettingsError(
             f"database.dsn leads to PostgreSQL {version}; Tidings needs {OLDEST} or newer (tested up to {NEWEST}). "
@@ -50,7 +51,7 @@ async def advise(connection: Connected, most: int) -> None:
 
     A forgetful `synchronous_commit` costs nothing: every session of ours sets its own (connection.py).
     """
-    version, _, fsync, full_pages, commit, standbys = await connection.fetchrow(_SQL["server"])
+    version, _, fsync, full_pages, commit, standbys = await _row(connection, "server")
     if version > NEWEST:
         _log.warning("this PostgreSQL is newer than the newest that was tested", version=version, tested=NEWEST)
     if not fsync or not full_pages:
@@ -66,7 +67,7 @@ async def advise(connection: Connected, most: int) -> None:
             synchronous_commit=commit,
             todo="set synchronous_commit to on",
         )
-    room, open_now, ours = await connection.fetchrow(_SQL["room"])
+    room, open_now, ours = await _row(connection, "room")
     if open_now - 1 + most > room:
         _log.warning(
             "PostgreSQL may run out of connections",
@@ -76,3 +77,8 @@ async def advise(connection: Connected, most: int) -> None:
             this_process_may_open=most,
             todo="raise max_connections, or lower database.pool_size; docs/how-to/operate.md has the sum",
         )
+
+
+async def _row(connection: Connected, name: str) -> asyncpg.Record:
+    [row] = await connection.fetch(_SQL[name])
+    return row

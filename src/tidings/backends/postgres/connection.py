@@ -131,7 +131,7 @@ async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: 
     """
     finder = Finder(dsn, CONNECT_WITHIN)
 
-    async def connecting(_dsn: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+    async def connecting(*_: Any, **options: Any) -> Any:
         connection = await _prepared(finder, name, settings, options)
         # Its other connections are to the same server: what they read there may be old.
         connection.read_only = pool.expire_connections

@@ -14,6 +14,7 @@ from tidings.model.errors import SettingsError
 WRITABLE = frozenset({"any", "read-write", "primary"})
 """The values of `target_session_attrs` that a writer can be content with; all of them mean `read-write` here."""
 
+_WRITES = "read-write"
 _PORT = 5432
 _SHORTEST = 1.0
 """Seconds that one server of several has at least to answer."""
@@ -96,10 +97,10 @@ class Finder:
         raise ConnectionError("no server of database.dsn takes writes: " + "; ".join(refusals)) from last
 
     async def _one(self, address: Address | None, options: dict[str, Any]) -> _Connection:
-        where = {} if address is None else {"host": [address.host], "port": [address.port]}
-        return await asyncpg.connect(
-            self._dsn, **options | where, timeout=self._each, target_session_attrs="read-write"
-        )
+        where: dict[str, Any] = {} if address is None else {"host": [address.host], "port": [address.port]}
+        where |= {"timeout": self._each, "target_session_attrs": _WRITES}
+        connection: _Connection = await asyncpg.connect(self._dsn, **options | where)
+        return connection
 
 
 def _hosts(parts: SplitResult) -> Sequence[str]:

@@ -65,6 +65,12 @@ async def bodies(queue: PostgresQueue, seconds: float = 20.0) -> list[bytes]:
     return [item.body for item in claim.items]
 
 
+async def looked_again(queue: PostgresQueue) -> None:
+    """The queue has looked at all of the table once more."""
+    before = queue._waker._whole_at
+    await eventually(lambda: queue._waker._whole_at > before)
+
+
 async def pages(connection: asyncpg.Connection, name: str, *arguments: object) -> int:
     """How many pages a statement reads."""
     statement = _on(TABLE, name)
@@ -118,7 +124,7 @@ async def test_what_is_committed_late_keeps_its_place(
     number = await slow.fetchval(f'SELECT max(id) FROM queue."{TABLE}"')
     for _ in range(5):
         await pass_through(queue, 10)
-        await asyncio.sleep(0.1)
+        await looked_again(queue)
     await queue.put([Item(TOPIC, "k", b"early")])
     assert max(low(queue), low(other)) <= number, "the bound waits for what was open"
     await slow.execute("COMMIT")
