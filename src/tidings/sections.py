@@ -72,7 +72,13 @@ class Database(Section):
     """PostgreSQL."""
 
     dsn: str | None = Field(default=None, description="where it runs; without it, `tidings up` starts its own")
-    pool_size: int = Field(default=10, ge=2)
+    server: Literal["bundled", "system"] | None = Field(
+        default=None,
+        description="which PostgreSQL `tidings up` starts: the one that comes with Tidings, or the one that is "
+        "installed here; without it the latter, if there is one; always of the version that made the data folder",
+        examples=["bundled"],
+    )
+    pool_size: int = Field(default=10, ge=2, description="connections of one process for all but the queue")
 
 
 class QueueSettings(Section):

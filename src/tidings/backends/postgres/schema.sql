@@ -127,8 +127,8 @@ CREATE TABLE schedule (
     topic text NOT NULL,
     key bytea NOT NULL,
     body bytea NOT NULL,
-    held boolean NOT NULL DEFAULT false,
     leased boolean NOT NULL DEFAULT false,
+    held boolean NOT NULL DEFAULT false,
     PRIMARY KEY (id)
 );
 
