@@ -161,7 +161,7 @@ def choose(made_by: int | None, found: Sequence[Binaries], source: Source | None
     raise SettingsError(
         f"the data folder was made by PostgreSQL {made_by}, but only {here} is "
         + (f"here. Install PostgreSQL {made_by}" if source is None else f"there as {source}. Leave out --postgres")
-        + ", or choose another folder with --data-dir. (One version cannot read another's files: to move, use `pg_dump` "
+        + ", or choose another folder with --data-dir. (One version cannot read another's files: to move, use pg_dump "
         "of the old one and restore with the new one.)"
     )
 
