@@ -37,7 +37,7 @@ def standby_of(primary: Server) -> Iterator[int]:
     process = subprocess.Popen(
         [
             programs / "postgres", "-D", home, "-c", f"port={port}", "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", "fsync=off",
+            "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200",
         ],
         user=who.uid, group=who.gid, extra_groups=[] if who.switches else None, cwd=home, env=environment(),
         stdout=log, stderr=log, start_new_session=True, umask=0o077,
