@@ -83,7 +83,7 @@ class Flow:
         self.clock = VirtualClock()
         self.broker = MemoryBroker(self.clock)
         self.queue = MemoryQueue(self.broker)
-        self.store = MemoryStore()
+        self.store = MemoryStore(self.clock.now)
         self.objects = Folder(folder)
         self.providers: dict[Channel, list[Provider[Any]]] = {
             channel: [Recorder(f"{channel.value}-one", channel)] for channel in Channel

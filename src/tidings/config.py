@@ -28,6 +28,7 @@ from tidings.sections import (
     Delivering,
     Http,
     KafkaSection,
+    KeepSettings,
     LimitSettings,
     Operations,
     Overload,
@@ -61,6 +62,7 @@ class Settings(Section):
     overload: Overload = Overload()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
+    keep: KeepSettings = KeepSettings()
     stop: StopSettings = StopSettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(

@@ -14,7 +14,7 @@ from tidings.backends.kafka.security import Security
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
-from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.queue import MOST_CONNECTIONS, PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
@@ -64,6 +64,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         queue = await _queue(settings)
         stack.push_async_callback(queue.close)
         await queue.declare(topics.subscriptions())
+        await store.advise(MOST_CONNECTIONS if queue.atomic else 0)
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.uses_sandbox:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from tidings.model import topics
@@ -19,7 +18,7 @@ from tidings.pipeline.categories import Categories
 from tidings.pipeline.channel_off import ChannelOff
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
-from tidings.pipeline.housekeeping import keep_house
+from tidings.pipeline.housekeeping import EVERY, Housekeeping
 from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
 from tidings.pipeline.recovery import Recovery
@@ -70,8 +69,8 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
-        house = partial(keep_house, parts.store, parts.clock)
-        group.create_task(repeat("house", house, 3600, stopping, parts.clock, parts.metrics))
+        house = Housekeeping(store, parts.objects, parts.clock, parts.settings.keep.rules())
+        group.create_task(repeat("house", house.once, EVERY, stopping, parts.clock, parts.metrics))
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:

@@ -64,6 +64,11 @@ async def test_from_the_first_start_to_the_last_process(folder: Path, started: l
 
     await eventually(lambda: asyncio.to_thread(counted))
 
+    assert re.search(r"  PostgreSQL \d+ \((bundled|of this system, /.*)\) +\d", up.text), "which one it is"
+    # Nobody relies on a failure: in health the server has nothing to say.
+    said = (folder / "data" / "postgres.log").read_text()
+    assert [line for line in said.splitlines() if re.search("ERROR|FATAL|PANIC|WARNING", line)] == []
+
     up.process.send_signal(signal.SIGINT)
     assert await up.ended() == 0
     assert "Stopping" in up.text

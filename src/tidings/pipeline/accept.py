@@ -230,9 +230,9 @@ class Accept:
         of its template since.
         """
         check_key(key)
-        began, now = self._clock.elapsed(), self._clock.now()
+        began = self._clock.elapsed()
         seed = self._fresh_id(0, 0)
-        held = await self._idempotency.reserve(tenant, key, digests[0], seed, now, RESERVATION_LEASE)
+        held = await self._idempotency.reserve(tenant, key, digests[0], seed, RESERVATION_LEASE)
         if held.fingerprint not in digests:
             raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
@@ -248,15 +248,15 @@ class Accept:
                 raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:
             if held.retaken:  # the first request may have come through, and the key must go on to stand for it
-                await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+                await self._idempotency.abandon(tenant, key, held.reserved_at)
             else:
-                await self._idempotency.forget(tenant, key, now)
+                await self._idempotency.forget(tenant, key, held.reserved_at)
             raise
         try:
             await self._put(await self._missing(tenant, results) if held.retaken else _items(results))
         except Unavailable:
             # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
-            await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+            await self._idempotency.abandon(tenant, key, held.reserved_at)
             raise
         if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
             self._count(tenant, _ids_of(results))

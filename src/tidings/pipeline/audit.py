@@ -34,6 +34,9 @@ FIRST = 60
 MOST_MINUTES = 60
 """Minutes that one round walks at most; after a long stop the next ones go on."""
 ASIDE = "aside/"
+MANY_ASIDE = 1_000
+COUNT_MANY_EVERY = 10 * MINUTE
+"""Milliseconds between two counts of what is aside, when it is much."""
 _BYTES = ".bin"
 
 _log = structlog.get_logger("tidings.audit")
@@ -71,12 +74,13 @@ class Audit:
         self._clock = clock
         self._meter = meter
         self._open: dict[tuple[str, int], _Open] = {}
+        self._counted, self._count_at = 0, 0
         self._check_at: dict[tuple[str, int], int] = {}
 
     async def once(self) -> bool:
         """Make one round; False when another process makes them. Raises Unavailable."""
         now = self._clock.now()
-        position = await self._rounds.begin(ROUND, self._holder, now, ROUNDS_MISSED * self._every)
+        position = await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every)
         if position is None:
             self._sweeper.forget()
             self._open.clear()
@@ -87,7 +91,7 @@ class Audit:
         swept = await self._sweeper.once(now)
         missing = await self._close_gaps(now)
         self._meter.swept(swept.requeued, swept.ended)
-        self._meter.found(missing, {"backlog": swept.backlog, "aside": await self._aside()}, now)
+        self._meter.found(missing, {"backlog": swept.backlog, "aside": await self._aside(now)}, now)
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -147,11 +151,14 @@ class Audit:
             )
         return found
 
-    async def _aside(self) -> int:
-        """How many items were put aside because they could not be read."""
+    async def _aside(self, now: int) -> int:
+        """How many items were put aside because they could not be read; if many, as of some minutes ago."""
+        if now < self._count_at:
+            return self._counted
         count = 0
         async for name in self._objects.list(ASIDE):
             count += name.endswith(_BYTES)
+        self._counted, self._count_at = count, now + (COUNT_MANY_EVERY if count > MANY_ASIDE else 0)
         return count
 
 

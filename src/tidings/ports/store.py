@@ -146,6 +146,10 @@ class Cancellations(Protocol):
         """Those that are marked."""
         ...
 
+    async def sweep(self, before: int, most: int) -> int:
+        """Forget up to `most` of notifications that were accepted, and cancelled, before this instant; how many."""
+        ...
+
 
 class TemplateStore(Protocol):
     """Templates and their immutable versions."""
@@ -202,6 +206,21 @@ class Inbox(Protocol):
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """Set `field` (`seen_at`, `read_at`, `archived_at`) of these items (None: all); the number that changed."""
+        ...
+
+
+class SweptInbox(Inbox, Protocol):
+    """Inboxes whose old items can be deleted."""
+
+    async def sweep(self, before: int, most: int) -> int:
+        """Delete up to `most` items, whosever, that were made before this instant; how many."""
+        ...
+
+    async def trim(self, since: int, until: int, keep: int, most: int) -> int:
+        """Of users who got an item within these instants delete all but the `keep` newest, `most` at once; how many.
+
+        An item's instant is here that of its id.
+        """
         ...
 
 
@@ -288,7 +307,7 @@ class Store(Protocol):
         ...
 
     @property
-    def inbox(self) -> Inbox:
+    def inbox(self) -> SweptInbox:
         """What was put into inboxes."""
         ...
 

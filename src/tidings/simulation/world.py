@@ -92,7 +92,7 @@ class World:
     def __init__(self, scenario: Scenario, trace: Callable[[float, str], None]) -> None:
         self.loop = cast("VirtualLoop", asyncio.get_running_loop())
         self.scenario = scenario
-        self.store = SimulatedStore()
+        self.store = SimulatedStore(self.now)
         self.objects = MemoryObjects()
         self.broker = SimulatedBroker(self, scenario.partitions)
         self.wishes = Wishes()

@@ -211,6 +211,14 @@ class MemoryCancellations:
         """See Cancellations."""
         return {id for id in notification_ids if id in self._schedule.hurried}
 
+    async def sweep(self, before: int, most: int) -> int:
+        """See Cancellations."""
+        hurried = self._schedule.hurried
+        old = [id for id, at in hurried.items() if at < before and instant_of(id) < before][:most]
+        for id in old:
+            del hurried[id]
+        return len(old)
+
 
 def _event(outcome: Outcome) -> Event:
     return Event(

@@ -34,6 +34,10 @@ class Home(Protocol):
         """The claim is over, and these tables have something new."""
         ...
 
+    def returned(self, relation: str, number: int) -> None:
+        """Items that had left the table may be back in it, with numbers from this one on."""
+        ...
+
     @property
     def pool(self) -> ConnectionPool:
         """For statements of one round trip."""
@@ -97,6 +101,7 @@ class LeasedClaim:
         self._announce = announce
         self._relation = relation
         self._token = token
+        self._first: int = rows[0][0]
         self._begun = False
         self.items: Sequence[Received] = received(rows)
 
@@ -106,8 +111,12 @@ class LeasedClaim:
         self._begun = True
         statement = lease_done_statement(writing.relations, self._relation)
         back = [index + 1 for index in released]
-        with translated():
-            ended = await self._home.pool.fetchval(statement, self._token, back, *writing.arguments)
+        try:
+            with translated():
+                ended = await self._home.pool.fetchval(statement, self._token, back, *writing.arguments)
+        finally:
+            if back:
+                self._home.returned(self._relation, self._first)
         if not ended:
             raise LeaseLost("the lease ran out before the batch was done")
         self._announce((*writing.touched, self._relation) if released else writing.touched)

@@ -25,8 +25,9 @@ WITH notifications AS (
 SELECT 1;
 
 -- name: append_new
--- As `append`, of what is probably not there yet: it fails as a whole when some of it is. Without ON CONFLICT a row is
--- looked up and confirmed once less: a quarter of the server's work.
+-- As `append`, of notifications that are probably not there yet: it fails as a whole when one of them is. Without ON
+-- CONFLICT a row is looked up and confirmed once less. Not so the facts: that something was sent both its sender and the
+-- vendor's receipt say, in health, and each failure would be an error in the server's log and the batch written twice.
 WITH notifications AS (
     INSERT INTO notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
     SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
@@ -41,6 +42,7 @@ WITH notifications AS (
             $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
             $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
         ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
 )
 SELECT 1;
 
