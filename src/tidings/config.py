@@ -26,6 +26,7 @@ from tidings.sections import (
     CanarySettings,
     Database,
     Delivering,
+    Fairness,
     Http,
     LimitSettings,
     Operations,
@@ -57,6 +58,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
+    fairness: Fairness = Fairness()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
     stop: StopSettings = StopSettings()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from tidings.model import topics
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.parts import Parts, unserved
 from tidings.pipeline.accept import Accept
@@ -18,9 +18,11 @@ from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.channel_off import ChannelOff
 from tidings.pipeline.compose import Composer
-from tidings.pipeline.deliver import Deliver, Needs
+from tidings.pipeline.deliver import RECORDED_WITHIN, Deliver, Needs
 from tidings.pipeline.housekeeping import keep_house
+from tidings.pipeline.in_hand import InHand
 from tidings.pipeline.packs import of_what_may_have_been_taken
+from tidings.pipeline.precedence import Precedence
 from tidings.pipeline.record import Record
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
@@ -30,6 +32,7 @@ from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Routed, Switchboard
+from tidings.policy.shares import Shares
 from tidings.ports.clock import Clock
 
 LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
@@ -52,7 +55,17 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
     much it is, takes its turns.
     """
     store, composer = parts.store, composing(parts)
-    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
+    shares = Shares(parts.settings.fairness.rules())
+    recur = Recur(
+        store.recurrences,
+        store.users,
+        composer,
+        parts.queue,
+        parts.clock,
+        parts.metrics,
+        parts.accepted.add,
+        shares,
+    )
     async with finishing(stopping, parts.settings.stop.grace) as group:
         for reading in readings(parts, lanes):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
@@ -60,7 +73,7 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         if lanes == URGENT:
             return
         group.create_task(recur.run(stopping))
-        group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+        group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics, shares).run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
@@ -84,21 +97,32 @@ def canary(parts: Parts) -> Canary:
 def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[Any]]:
     """Which stage reads which topic, and how, in a worker for these lanes."""
     store, settings = parts.store, parts.settings.deliver
-    ordered = [lane for lane in Priority if lane in lanes]
+    ordered = [lane for lane in Lane if lane.priority in lanes]
     categories = Categories(store.tenants, parts.clock)
-    route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock)
+    precedence = Precedence(parts.clock)
     # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
     marked = None if parts.queue.atomic else settings.lease
     found: list[Reading[Any]] = [
         Reading(
             stage=topics.ROUTE,
-            topic=topics.requests(priority),
+            topic=topics.requests(lane),
             decode=decode_notification,
-            work=route,
+            work=precedence.noting(
+                lane,
+                Route(
+                    store.users,
+                    store.cancellations,
+                    categories,
+                    parts.renderer,
+                    parts.clock,
+                    surplus=lane.is_surplus,
+                ),
+            ),
+            room=precedence.room(lane, ROUTE_BATCH),
             max_items=ROUTE_BATCH,
             lease=marked,
         )
-        for priority in ordered
+        for lane in ordered
     ]
     needs = Needs(
         users=store.users,
@@ -114,18 +138,19 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         if not parts.providers.get(channel):
             found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), marked)
             continue
-        switchboard = _switchboard(parts, channel)
-        for priority in ordered:
-            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
+        switchboard = _switchboard(parts, channel, precedence)
+        in_hand = InHand(parts.clock, RECORDED_WITHIN)
+        for lane in ordered:
+            deliver = Deliver(switchboard, lane, needs, settings.retry_policy(channel), settings.lease, in_hand)
             found.append(
                 Reading(
                     stage=topics.DELIVER,
-                    topic=topics.deliveries(channel, priority),
+                    topic=topics.deliveries(channel, lane),
                     decode=decode_delivery,
-                    work=deliver,
+                    work=precedence.noting(lane, deliver),
                     stop=deliver.stop,
                     max_items=DELIVER_BATCH,
-                    room=deliver.room,
+                    room=precedence.room(lane, DELIVER_BATCH, deliver.room),
                     lease=settings.lease,
                     in_flight=2,
                     most_in_flight=MOST_BATCHES,
@@ -144,23 +169,23 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
 
 
 def _turned_off(
-    channel: Channel, lanes: Sequence[Priority], work: ChannelOff, marked: float | None
+    channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None
 ) -> list[Reading[Any]]:
     """How the queues of a channel without providers are read: nothing is to lie in them for ever."""
     return [
         Reading(
             stage=topics.DELIVER,
-            topic=topics.deliveries(channel, priority),
+            topic=topics.deliveries(channel, lane),
             decode=decode_delivery,
             work=work,
             max_items=DELIVER_BATCH,
             lease=marked,
         )
-        for priority in lanes
+        for lane in lanes
     ]
 
 
-def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
+def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Switchboard:
     """The channel's providers by weight, as all lanes of this process share them."""
     settings = parts.settings
     weights = settings.channels.get(channel, {})
@@ -172,7 +197,7 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
         )
         for place, provider in enumerate(parts.providers[channel])
     ]
-    return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics)
+    return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics, precedence.is_quiet)
 
 
 def composing(parts: Parts) -> Composer:
@@ -196,6 +221,7 @@ def accepting(parts: Parts) -> Accept:
             for provider in serving
         },
         rules=parts.settings.overload.rules(),
+        shares=Shares(parts.settings.fairness.rules()),
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
     )

@@ -15,7 +15,7 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent
 from tidings.model.user import Category
-from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
@@ -62,18 +62,24 @@ class _Ready(Struct, frozen=True, gc=False):
 class Deliver:
     """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
 
-    `lease` (seconds) is that of the claims over these deliveries.
+    `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
     """
 
     def __init__(
-        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+        self,
+        switchboard: Switchboard,
+        lane: Lane,
+        needs: Needs,
+        policy: RetryPolicy,
+        lease: float = 60.0,
+        in_hand: InHand | None = None,
     ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
         self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
-        self._in_hand = InHand(needs.clock, RECORDED_WITHIN)
+        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
         """How many deliveries could begin at once; 0 when the providers have enough to do."""
@@ -123,7 +129,7 @@ class Deliver:
                     seen.add(attempt)
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._claims_end))
+                    outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in begun or taken.repeated

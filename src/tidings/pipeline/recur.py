@@ -21,9 +21,11 @@ from tidings.model.notification import Notification
 from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, Recurrence
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer, queued
+from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.waking import keep_moving
 from tidings.policy.recurring import Move, occurrence_id, step
 from tidings.policy.routing import send_zone
+from tidings.policy.shares import ShareRules, Shares
 from tidings.policy.wall_clock import zone
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -54,11 +56,13 @@ class Recur:
         clock: Clock,
         meter: Meter,
         count: Callable[[str, Sequence[UUID]], None],
+        shares: Shares | None = None,
     ) -> None:
         self._store = store
         self._users = users
         self._compose = composer.compose
         self._queue = queue
+        self._shares = shares or Shares(ShareRules())
         self._clock = clock
         self._meter = meter
         self._count = count
@@ -81,7 +85,8 @@ class Recur:
             self._tell(row.recurrence, then)
             moved.append(Moved(row.recurrence.id, row.recurrence.progress, then))
         if fired:
-            await self._queue.put([queued(notification, repeated=again) for notification, again in fired])
+            items = [queued(notification, repeated=again) for notification, again in fired]
+            await self._queue.put(shared_out(items, self._shares, self._clock.elapsed()))
         for notification, again in fired:
             if not again:  # else it may have been counted before: too few is safe, too many is an alarm
                 self._count(notification.tenant, (notification.id,))

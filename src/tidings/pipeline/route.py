@@ -12,7 +12,7 @@ from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
-from tidings.model.vocabulary import Channel, Reason, State
+from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.model.wire import encode
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliveries import build, key_of, wait_for
@@ -40,16 +40,27 @@ class _Case(Struct):
 
 
 class Route:
-    """The second stage. Its only effect is its outputs, so it may be repeated at will."""
+    """The second stage. Its only effect is its outputs, so it may be repeated at will.
+
+    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries.
+    """
 
     def __init__(
-        self, users: Users, cancellations: Cancellations, categories: Categories, renderer: Renderer, clock: Clock
+        self,
+        users: Users,
+        cancellations: Cancellations,
+        categories: Categories,
+        renderer: Renderer,
+        clock: Clock,
+        *,
+        surplus: bool = False,
     ) -> None:
         self._users = users
         self._cancellations = cancellations
         self._categories = categories
         self._renderer = renderer
         self._clock = clock
+        self._surplus = surplus
 
     async def __call__(self, batch: Sequence[Taken[Notification]]) -> list[Item]:
         """Deliveries and outcomes for a batch of notifications."""
@@ -76,7 +87,7 @@ class Route:
                 delivery = _delivery(case, planned)
                 outcomes.append(_planned(case.notification, planned, delivery, now))
                 if delivery is not None and planned.state is State.PENDING:
-                    items.append(_put(delivery, repeated=case.repeated))
+                    items.append(_put(delivery, repeated=case.repeated, surplus=self._surplus))
         return items + pack(outcomes)
 
     async def _plans(
@@ -218,6 +229,7 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
     )
 
 
-def _put(delivery: Delivery, *, repeated: bool) -> Item:
+def _put(delivery: Delivery, *, repeated: bool, surplus: bool) -> Item:
     headers = {REPEATED: "1"} if repeated else {}
-    return Item(topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery), headers)
+    lane = Lane.of(delivery.priority, surplus=surplus)
+    return Item(topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), headers)

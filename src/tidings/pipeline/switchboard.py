@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.sending import AnyDelivery, Retry, SendResult, Uncertain
-from tidings.model.vocabulary import Priority
+from tidings.model.vocabulary import Lane
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.retry import is_fault, is_throttled
@@ -33,8 +33,16 @@ _BURST = 1.0
 _PAUSE = 1.0
 """Seconds for which a provider is left alone that asked for less without saying how long."""
 _LONGEST_PAUSE = 60.0
-_KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
+_KEPT = {
+    Lane.CRITICAL: 0.0,
+    Lane.CRITICAL_SURPLUS: 0.05,
+    Lane.NORMAL: 0.1,
+    Lane.NORMAL_SURPLUS: 0.2,
+    Lane.BULK: 0.25,
+    Lane.BULK_SURPLUS: 0.35,
+}
 """The share of a line that a lane leaves to the more urgent ones."""
+_LESS_URGENT = {lane: tuple(Lane)[place + 1 :] for place, lane in enumerate(Lane)}
 STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
 """The answer for what goes back to the queue."""
 _NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
@@ -56,17 +64,21 @@ class Routed(Struct, frozen=True):
 class Line:
     """One provider, as all lanes of this process share it."""
 
-    def __init__(self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter, is_quiet: Callable[[], bool]
+    ) -> None:
         self.provider = routed.provider
         self.weight = routed.weight
         self._patience = round(routed.patience * 1000)
         self._clock = clock
         self._meter = meter
+        self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
         rate = routed.provider.rate
         self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
         self._under_way = 0
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
+        self._under_way_of = dict.fromkeys(Lane, 0)
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self._paused_until = 0
         self._told = 1.0
         self._stopping = Stopping()
@@ -91,7 +103,7 @@ class Line:
             return True
         return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
 
-    def room(self, lane: Priority, share: float) -> int:
+    def room(self, lane: Lane, share: float) -> int:
         """How many sends of this lane could begin at once, at this share."""
         if share <= 0.0:
             return 0
@@ -99,11 +111,13 @@ class Line:
             return max(0, PROBES - self._under_way)
         provider = self.provider
         room = max(0, self._slots(lane, share) - self._under_way) * provider.batch_size // provider.parallel
+        if not room and not self._waiting[lane] and self._less_urgent_are_under_way(lane):
+            room = 1  # it waits at the head of the line: else those who take whatever becomes free keep it for ever
         if self._bucket is not None:
             room = min(room, int(self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)))
         return max(0, room)
 
-    def most_at_once(self, lane: Priority) -> int:
+    def most_at_once(self, lane: Lane) -> int:
         """How many sends one call may hold."""
         if self._breaker.probing:
             return 1
@@ -120,7 +134,7 @@ class Line:
         self._stopping.set()
         self._wake()
 
-    async def call(self, outbound: Sequence[AnyDelivery], lane: Priority) -> Sequence[SendResult]:
+    async def call(self, outbound: Sequence[AnyDelivery], lane: Lane) -> Sequence[SendResult]:
         """Send when it is this call's turn; a result for each, in order. Raises only CancelledError."""
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
@@ -141,7 +155,7 @@ class Line:
         return results
 
     @asynccontextmanager
-    async def _turn(self, lane: Priority, count: int) -> AsyncIterator[bool]:
+    async def _turn(self, lane: Lane, count: int) -> AsyncIterator[bool]:
         """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
         deadline = self._clock.elapsed() + self._patience
         cost = min(count, self.provider.parallel)
@@ -150,14 +164,16 @@ class Line:
             yield False
             return
         self._under_way += cost
+        self._under_way_of[lane] += cost
         self._wake()  # there may be room for one more
         try:
             yield await self._tokens(lane, count, deadline)
         finally:
             self._under_way -= cost
+            self._under_way_of[lane] -= cost
             self._wake()
 
-    async def _slot(self, lane: Priority, cost: int, deadline: int) -> bool:
+    async def _slot(self, lane: Lane, cost: int, deadline: int) -> bool:
         while self.is_used() and not self._stopping.is_set:
             if not self._under_way or self._under_way + cost <= self._slots(lane, self.share()):
                 return True
@@ -165,7 +181,7 @@ class Line:
                 break
         return False
 
-    async def _tokens(self, lane: Priority, count: int, deadline: int) -> bool:
+    async def _tokens(self, lane: Lane, count: int, deadline: int) -> bool:
         bucket, kept = self._bucket, self._kept(lane)
         while bucket is not None and not bucket.take(count, now := self._clock.elapsed(), kept):
             wait = bucket.wait(count, now, kept)
@@ -176,7 +192,7 @@ class Line:
                 return False
         return True
 
-    async def _woken(self, lane: Priority, deadline: int) -> bool:
+    async def _woken(self, lane: Lane, deadline: int) -> bool:
         """Wait until there may be room; False when the deadline comes first."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].append(turn)
@@ -194,7 +210,7 @@ class Line:
     def _wake(self) -> None:
         """Let the most urgent of those who wait look again; all of them when the line is left alone."""
         everyone = self._stopping.is_set or not self.is_used()
-        for lane in Priority:
+        for lane in Lane:
             waiting = self._waiting[lane]
             while waiting:
                 turn = waiting.popleft()
@@ -203,12 +219,17 @@ class Line:
                     if not everyone:
                         return
 
-    def _slots(self, lane: Priority, share: float) -> int:
+    def _slots(self, lane: Lane, share: float) -> int:
         """How many requests may be under way when this lane begins one."""
         slots = self.provider.concurrency * self.provider.parallel * (share or 1.0)
+        if lane.is_surplus and self._is_quiet():
+            lane = Lane.of(lane.priority, surplus=False)
         return max(1, int(slots - int(slots * _KEPT[lane])))
 
-    def _kept(self, lane: Priority) -> int:
+    def _less_urgent_are_under_way(self, lane: Lane) -> bool:
+        return any(self._under_way_of[other] for other in _LESS_URGENT[lane])
+
+    def _kept(self, lane: Lane) -> int:
         """Tokens that this lane leaves to more urgent ones."""
         return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
 
@@ -231,10 +252,21 @@ class Line:
 
 
 class Switchboard:
-    """The lines of one channel, in order of preference. At least one."""
+    """The lines of one channel, in order of preference. At least one.
 
-    def __init__(self, routed: Sequence[Routed], rules: BreakerRules, clock: Clock, meter: Meter) -> None:
-        self.lines = tuple(Line(one, rules, clock, meter) for one in routed)
+    `is_quiet`: whether only those have something to send who have sent more than their share. Then the surplus leaves
+    no more slots than its lane.
+    """
+
+    def __init__(
+        self,
+        routed: Sequence[Routed],
+        rules: BreakerRules,
+        clock: Clock,
+        meter: Meter,
+        is_quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.lines = tuple(Line(one, rules, clock, meter, is_quiet) for one in routed)
         self._by_name = {line.name: line for line in self.lines}
         for line in self.lines:
             line.others = [other for other in self.lines if other is not line]
@@ -248,7 +280,7 @@ class Switchboard:
         """Whether any line may be used now."""
         return any(line.is_used() for line in self.lines)
 
-    def room(self, lane: Priority) -> int:
+    def room(self, lane: Lane) -> int:
         """How many deliveries of this lane could begin at once. The spare lines count when no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
@@ -276,7 +308,7 @@ class Switchboard:
             pinned = self.lines[0].name
         return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
-    def picking(self, lane: Priority) -> Picking:
+    def picking(self, lane: Lane) -> Picking:
         """Picks for the deliveries of one batch."""
         return Picking(self.lines, self._by_name, lane)
 
@@ -284,7 +316,7 @@ class Switchboard:
 class Picking:
     """Picks lines for the deliveries of one batch, by what is known of them when it begins."""
 
-    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Priority) -> None:
+    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Lane) -> None:
         self._lines = lines
         self._by_name = by_name
         self._share = {line: line.share() for line in lines}
