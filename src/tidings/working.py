@@ -25,6 +25,7 @@ from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.precedence import Precedence
 from tidings.pipeline.record import Record
 from tidings.pipeline.recur import Recur
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
@@ -130,7 +131,7 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         history=store.history,
         categories=categories,
         capping=Capping(store.caps, categories),
-        renderer=parts.renderer,
+        rendering=Rendering(parts.renderer, parts.clock),
         clock=parts.clock,
         randomness=parts.randomness.random,
     )

@@ -21,13 +21,13 @@ from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
-from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, Users
 
 HELD_AT_ONCE = 100
@@ -48,7 +48,7 @@ class Needs(Struct, frozen=True):
     history: History
     categories: Categories
     capping: Capping
-    renderer: Renderer
+    rendering: Rendering
     clock: Clock
     randomness: Callable[[], float]
 
@@ -96,8 +96,8 @@ class Deliver:
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
-        rendered = await self._rendered(ready, outcomes)
         unbegun: list[_Ready] = []
+        rendered = await self._rendered(ready, outcomes, unbegun)
         for tried in await self._send(rendered, outcomes, unbegun):
             outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
         if unbegun:
@@ -180,12 +180,15 @@ class Deliver:
         outcomes += capped.values()
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
-    async def _rendered(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[tuple[_Ready, RenderedContent]]:
-        if not batch:
-            return []
-        contents = await self._needs.renderer.render([ready.delivery for ready in batch])
+    async def _rendered(
+        self, batch: Sequence[_Ready], outcomes: list[Outcome], unbegun: list[_Ready]
+    ) -> list[tuple[_Ready, RenderedContent]]:
+        """The batch with its contents; what was not rendered in time goes to `unbegun`."""
+        contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
+        unbegun += [batch[place] for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
-        for ready, content in zip(batch, contents, strict=True):
+        for place, content in contents:
+            ready = batch[place]
             if isinstance(content, TemplateError):
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail

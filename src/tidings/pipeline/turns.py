@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import zip_longest
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from tidings.ports.clock import Clock
 
+T = TypeVar("T")
 SLICE = 5
 """Milliseconds of work before the others have their turn."""
+
+
+def in_turn(items: Sequence[T], owner: Callable[[T], str], had_turn: Callable[[str], int] = lambda _: 0) -> Sequence[T]:
+    """The first of each owner, then the second of each, and so on; the owners as they had their last turn."""
+    queues: dict[str, list[T]] = {}
+    for item in items:
+        queues.setdefault(owner(item), []).append(item)
+    if len(queues) <= 1:
+        return items
+    ordered = [queues[name] for name in sorted(queues, key=had_turn)]
+    return [item for row in zip_longest(*ordered, fillvalue=None) for item in row if item is not None]
 
 
 class Turn:
