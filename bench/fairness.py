@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from bench import processes, workload
 from bench.kafka import KafkaBroker
-from bench.load import Load, percentile
+from bench.load import Load, Loaded, percentile
 from bench.measure import Vendor, Wrong
 from bench.postgres import Postgres
 from bench.processes import eventually
@@ -47,12 +47,16 @@ _WITHIN = 900.0
 
 
 class Beside(Struct, frozen=True, kw_only=True):
-    """What the other tenant saw beside a flood. Latencies in milliseconds, from due to the vendor and to the record.
+    """What the other tenant saw beside a flood.
+
+    Latencies are in milliseconds from due: until the API's answer, until the vendor has it, until it is recorded.
 
     `flood_rate` is how many of the flood arrived in a second meanwhile; `left` how many were still to come at the end.
     """
 
     shares: bool
+    answer_p50: float
+    answer_p99: float
     calm_p50: float
     calm_p99: float
     p50: float
@@ -84,7 +88,7 @@ class Trial:
             self._flood(WARM_UP).wait(_WITHIN)
             self._arrived(WARM_UP)
             self._vendor.reset()
-            calm = self._singles(seconds / 2)
+            calm, _ = self._singles(seconds / 2)
             self._vendor.reset()
             flood = self._flood(count)
             time.sleep(LEAD)
@@ -93,7 +97,7 @@ class Trial:
             over = threading.Event()
             watching = threading.Thread(target=self._watch, args=(recorded, over))
             watching.start()
-            waits = self._singles(seconds)
+            waits, seen = self._singles(seconds)
             over.set()
             watching.join()
             passed = self._vendor.count().arrivals - before - len(waits) - len(recorded)
@@ -108,6 +112,8 @@ class Trial:
             system.stop_workers()
         return Beside(
             shares=shares,
+            answer_p50=seen.p50,
+            answer_p99=seen.p99,
             calm_p50=percentile(calm, 0.5),
             calm_p99=percentile(calm, 0.99),
             p50=percentile(waits, 0.5),
@@ -123,15 +129,19 @@ class Trial:
         load = self._load(count, self._system.headers, batch=BATCH, connections=4)
         return self._start(load)
 
-    def _singles(self, seconds: float) -> list[float]:
-        """Send single ones at a steady pace; how long each took from due to the vendor, ascending, in milliseconds."""
+    def _singles(self, seconds: float) -> tuple[list[float], Loaded]:
+        """Send single ones at a steady pace.
+
+        How long each took from due to the vendor, ascending, in milliseconds; and what the generator saw.
+        """
         load = self._load(int(seconds * RATE), self._headers, rate=RATE, instants=str(self._folder / "instants"))
         if self._start(load).wait(_WITHIN):
             raise Wrong("the load generator of the other tenant failed")
         due = array("q", Path(load.instants).read_bytes())
         eventually(lambda: all(self._vendor.arrivals(load.first, load.count)), _WITHIN, "the single ones to arrive")
         arrived = self._vendor.arrivals(load.first, load.count)
-        return sorted((came - at) / 1e6 for came, at in zip(arrived, due, strict=True))
+        seen = msgspec.json.decode((self._folder / f"{load.first}.json").read_bytes(), type=Loaded)
+        return sorted((came - at) / 1e6 for came, at in zip(arrived, due, strict=True)), seen
 
     def _watch(self, recorded: list[float], over: threading.Event) -> None:
         """Send one at a time, and note how long it takes until it is recorded as sent, in milliseconds."""
@@ -177,9 +187,8 @@ class Trial:
         return load
 
     def _start(self, load: Load) -> subprocess.Popen[bytes]:
-        log = (self._folder / "load.log").open("ab")
-        with log:
-            process = subprocess.Popen(python("bench.load"), stdin=subprocess.PIPE, stdout=log, stderr=log)
+        with (self._folder / "load.log").open("ab") as log, (self._folder / f"{load.first}.json").open("wb") as output:
+            process = subprocess.Popen(python("bench.load"), stdin=subprocess.PIPE, stdout=output, stderr=log)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(load))
         process.stdin.close()
@@ -195,11 +204,12 @@ class Trial:
 def table(found: Sequence[Beside]) -> str:
     """The figures as lines of the report."""
     lines = [
-        "| shares | alone p50, p99 | beside the flood p50, p99, most | recorded p50, most | the flood |",
-        "|---|---|---|---|---|",
+        "| shares | alone p50, p99 | answer p50, p99 | vendor p50, p99, most | recorded p50, most | the flood |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {'fair' if one.shares else 'none'} | {one.calm_p50:.0f}, {one.calm_p99:.0f} ms "
+        f"| {one.answer_p50:.0f}, {one.answer_p99:.0f} ms "
         f"| {one.p50:.0f}, {one.p99:.0f}, {one.most:.0f} ms | {one.recorded_p50:.0f}, {one.recorded_most:.0f} ms "
         f"| {one.flood_rate:.0f}/s, {one.left:,} left |"
         for one in found

@@ -35,7 +35,7 @@ _SETTINGS = {
     "full_page_writes": "on",
     # A laptop's share of memory; queue tables are small and hot, history is read near its end.
     "shared_buffers": "128MB",
-    "max_connections": "100",
+    "max_connections": "200",
     "wal_compression": "on",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "15min",
