@@ -224,6 +224,10 @@ class Tenants(Protocol):
         """The key with this SHA-256, revoked or not, with the limits of its tenant."""
         ...
 
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """The same for many at once, by their digests; without those that nobody has."""
+        ...
+
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """A tenant's keys, newest first."""
         ...
