@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,30 +101,7 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     ordered = [lane for lane in Lane if lane.priority in lanes]
     categories = Categories(store.tenants, parts.clock)
     precedence = Precedence(parts.clock)
-    # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
-    marked = None if parts.queue.atomic else settings.lease
-    found: list[Reading[Any]] = [
-        Reading(
-            stage=topics.ROUTE,
-            topic=topics.requests(lane),
-            decode=decode_notification,
-            work=precedence.noting(
-                lane,
-                Route(
-                    store.users,
-                    store.cancellations,
-                    categories,
-                    parts.renderer,
-                    parts.clock,
-                    surplus=lane.is_surplus,
-                ),
-            ),
-            room=precedence.room(lane, ROUTE_BATCH),
-            max_items=ROUTE_BATCH,
-            lease=marked,
-        )
-        for lane in ordered
-    ]
+    found: list[Reading[Any]] = [*_routing(parts, ordered, categories, precedence)]
     needs = Needs(
         users=store.users,
         cancellations=store.cancellations,
@@ -137,7 +114,7 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     )
     for channel in Channel:
         if not parts.providers.get(channel):
-            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), marked)
+            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), _marked(parts))
             continue
         switchboard = _switchboard(parts, channel, precedence)
         in_hand = InHand(parts.clock, RECORDED_WITHIN)
@@ -169,6 +146,14 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     return found if lanes == URGENT else [*found, recording]
 
 
+def _marked(parts: Parts) -> float | None:
+    """The lease of a stage without effects outside.
+
+    Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
+    """
+    return None if parts.queue.atomic else parts.settings.deliver.lease
+
+
 def _turned_off(
     channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None
 ) -> list[Reading[Any]]:
@@ -184,6 +169,25 @@ def _turned_off(
         )
         for lane in lanes
     ]
+
+
+def _routing(
+    parts: Parts, lanes: Sequence[Lane], categories: Categories, precedence: Precedence
+) -> Iterator[Reading[Any]]:
+    """How `route` reads its topics."""
+    store, marked = parts.store, _marked(parts)
+    for lane in lanes:
+        surplus = lane.is_surplus
+        route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock, surplus=surplus)
+        yield Reading(
+            stage=topics.ROUTE,
+            topic=topics.requests(lane),
+            decode=decode_notification,
+            work=precedence.noting(lane, route),
+            room=precedence.room(lane, ROUTE_BATCH),
+            max_items=ROUTE_BATCH,
+            lease=marked,
+        )
 
 
 def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Switchboard:
