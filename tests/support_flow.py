@@ -113,7 +113,7 @@ class Flow:
             readers,
             self.settings.overload.rules(),
             self.accepted.add,
-            self.shares,
+            shares=self.shares,
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
@@ -188,7 +188,7 @@ class Flow:
             self.clock,
             parts.metrics,
             self.accepted.add,
-            self.shares,
+            shares=self.shares,
         )
         schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics, self.shares)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)

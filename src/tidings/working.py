@@ -154,9 +154,7 @@ def _marked(parts: Parts) -> float | None:
     return None if parts.queue.atomic else parts.settings.deliver.lease
 
 
-def _turned_off(
-    channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None
-) -> list[Reading[Any]]:
+def _turned_off(channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None) -> list[Reading[Any]]:
     """How the queues of a channel without providers are read: nothing is to lie in them for ever."""
     return [
         Reading(
