@@ -65,16 +65,18 @@ class Tidings:
             found["kafka"] = self.kafka.pid
         return found | {name: worker.pid for name, worker in self._workers.items()}
 
-    def start_workers(self, *, by_urgency: bool = False, granted: float = 0.0) -> None:
-        """Start the sending side: one process; `by_urgency`: one for the critical lane and one for the others.
+    def start_workers(self, *, together: bool = False, granted: float = 0.0) -> None:
+        """Start the sending side: a process for the critical lane, one for the others; `together`: one for all.
 
-        `granted`: each process sends at most so many texts a second; 0: as many as it can.
+        `granted`: at most so many texts are sent in a second; 0: as many as can be.
         """
         self._allow(WITHOUT_BOUND, granted)
-        if by_urgency:
-            self._workers["critical worker"] = self._run("worker", "--lane", "critical")
-        lanes = ("--lane", "normal", "--lane", "bulk") if by_urgency else ()
-        self._workers["worker"] = self._run("worker", *lanes)
+        if together:
+            every = ("--lane", "critical", "--lane", "normal", "--lane", "bulk")
+            self._workers["worker"] = self._run("worker", *every)
+            return
+        self._workers["critical worker"] = self._run("worker", "--lane", "critical")
+        self._workers["worker"] = self._run("worker", "--lane", "normal", "--lane", "bulk")
 
     def stop_workers(self) -> None:
         """End the sending side; what waits stays in the queue."""

@@ -197,6 +197,7 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
             provider,
             weight=weights.get(provider.name, int(place == 0)),
             patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+            bucket=parts.bucket,
         )
         for place, provider in enumerate(parts.providers[channel])
     ]

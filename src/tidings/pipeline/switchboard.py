@@ -49,16 +49,23 @@ _NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
 _log = structlog.get_logger("tidings.provider")
 
 
+def of_its_own(_name: str, rate: float, burst: float) -> TokenBucket:
+    """A bucket that this process has for itself."""
+    return TokenBucket(rate, burst)
+
+
 class Routed(Struct, frozen=True):
     """A provider and how it is used.
 
     `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
     how long a send waits for its turn: what has waited longer is put off instead, so that no batch outlives its lease.
+    `bucket` makes the one that keeps the vendor's rate, of a name, tokens a second, and tokens at once.
     """
 
     provider: Provider[Any]
     weight: int = 1
     patience: float = 10.0
+    bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 class Line:
@@ -75,7 +82,7 @@ class Line:
         self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
         rate = routed.provider.rate
-        self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
+        self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST))
         self._under_way = 0
         self._under_way_of = dict.fromkeys(Lane, 0)
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
