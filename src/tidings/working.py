@@ -33,7 +33,7 @@ from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Routed, Switchboard
-from tidings.policy.shares import Shares
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 
 LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
@@ -146,6 +146,18 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     return found if lanes == URGENT else [*found, recording]
 
 
+def _narrow(parts: Parts) -> dict[Channel, Shares]:
+    """The shares of the channels whose vendors all have a rate, where half of that is less than a tenant's share."""
+    rules, found = parts.settings.fairness.rules(), dict[Channel, Shares]()
+    for channel, serving in parts.providers.items():
+        rates = [provider.rate for provider in serving]
+        if rules.per_second and rates and None not in rates:
+            half = sum(rate for rate in rates if rate is not None) / 2
+            if half < rules.per_second:
+                found[channel] = Shares(ShareRules(per_second=half, burst=max(1, min(rules.burst, int(half)))))
+    return found
+
+
 def _marked(parts: Parts) -> float | None:
     """The lease of a stage without effects outside.
 
@@ -173,10 +185,11 @@ def _routing(
     parts: Parts, lanes: Sequence[Lane], categories: Categories, precedence: Precedence
 ) -> Iterator[Reading[Any]]:
     """How `route` reads its topics."""
-    store, marked = parts.store, _marked(parts)
+    store, marked, narrow = parts.store, _marked(parts), _narrow(parts)
     for lane in lanes:
         surplus = lane.is_surplus
-        route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock, surplus=surplus)
+        people, cancelled = store.users, store.cancellations
+        route = Route(people, cancelled, categories, parts.renderer, parts.clock, surplus=surplus, narrow=narrow)
         yield Reading(
             stage=topics.ROUTE,
             topic=topics.requests(lane),

@@ -19,6 +19,7 @@ from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
 from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
+from tidings.policy.shares import Shares
 from tidings.policy.transitions import IN_FLIGHT
 from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
@@ -27,6 +28,7 @@ from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, Person, UserKey, Users
 
 NOBODY = Person()
+NOT_NARROW: Mapping[Channel, Shares] = {}
 
 
 class _Case(Struct):
@@ -42,7 +44,8 @@ class _Case(Struct):
 class Route:
     """The second stage. Its only effect is its outputs, so it may be repeated at will.
 
-    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries.
+    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries. `narrow` has the shares of channels
+    whose vendors take less than a tenant may send: what exceeds them is surplus from here on.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Route:
         clock: Clock,
         *,
         surplus: bool = False,
+        narrow: Mapping[Channel, Shares] = NOT_NARROW,
     ) -> None:
         self._users = users
         self._cancellations = cancellations
@@ -61,6 +65,7 @@ class Route:
         self._renderer = renderer
         self._clock = clock
         self._surplus = surplus
+        self._narrow = narrow
 
     async def __call__(self, batch: Sequence[Taken[Notification]]) -> list[Item]:
         """Deliveries and outcomes for a batch of notifications."""
@@ -87,8 +92,15 @@ class Route:
                 delivery = _delivery(case, planned)
                 outcomes.append(_planned(case.notification, planned, delivery, now))
                 if delivery is not None and planned.state is State.PENDING:
-                    items.append(_put(delivery, repeated=case.repeated, surplus=self._surplus))
+                    items.append(_put(delivery, repeated=case.repeated, surplus=self._is_surplus(delivery, case)))
         return items + pack(outcomes)
+
+    def _is_surplus(self, delivery: Delivery, case: _Case) -> bool:
+        shares = self._narrow.get(delivery.channel)
+        if self._surplus or shares is None:
+            return self._surplus
+        # A copy comes after its original, wherever that is.
+        return case.repeated or not shares.take(delivery.tenant, delivery.priority, 1, self._clock.elapsed())
 
     async def _plans(
         self, batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], now: int

@@ -114,6 +114,19 @@ async def test_recurrences_that_come_due_together_are_a_flood(flow: Flow) -> Non
     assert await behind(flow, await single(flow)) == 100
 
 
+async def test_a_tenant_within_its_share_does_not_fill_a_vendor_that_takes_less(flow: Flow) -> None:
+    flow.provider(Channel.SMS).rate = 10
+    await flood(flow, BURST)
+    await flow.settle(only=topics.ROUTE)
+    assert await depths(flow) == {"deliveries.sms.normal": 5, "deliveries.sms.normal.surplus": BURST - 5}
+    await single(flow)
+    await flow.settle(only=topics.ROUTE)
+    assert (await depths(flow))["deliveries.sms.normal"] == 6
+    await flow.accept(to={"email": "ada@example.com"}, content=MAIL)
+    await flow.settle(only=topics.ROUTE)
+    assert "deliveries.email.normal.surplus" in await depths(flow), "that one exceeds the share of the lane"
+
+
 async def test_everything_of_a_surplus_stays_surplus_on_its_way(flow: Flow) -> None:
     flow.spend_share()
     await flow.accept(to={"phone": "+4915123456789", "email": "ada@example.com"}, content={**SMS, **MAIL})
