@@ -27,6 +27,8 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
 _Versions = dict[_Key, Compiled | TemplateError | None]
 """None for a version that does not exist."""
+LARGE = 32_768
+"""Characters from which on a version is compiled in a thread, so that the loop stays free."""
 LOADED_AT_ONCE = 4
 """Versions that are read and compiled before anything is rendered with them: each may have a megabyte."""
 
@@ -144,7 +146,9 @@ class TemplateRenderer:
         if version is None:
             return None
         try:
-            compiled = self._compiled[key] = compile_version(version)
+            large = _size(version) > LARGE
+            compiled = await asyncio.to_thread(compile_version, version) if large else compile_version(version)
+            self._compiled[key] = compiled
         except TemplateError as error:
             return error
         while len(self._compiled) > self._capacity:
@@ -172,6 +176,17 @@ def _rendered(
         return compiled.render(delivery.channel, delivery.locale, delivery.timezone, data)
     except TemplateError as error:
         return error
+
+
+def _size(version: TemplateVersion) -> int:
+    """The characters of all its texts."""
+    texts = [
+        text
+        for content in version.contents.values()
+        for channel in content.channels()
+        for text in msgspec.structs.astuple(getattr(content, channel.value))
+    ]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _published(version: TemplateVersion) -> PublishedTemplate:
