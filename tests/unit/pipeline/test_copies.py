@@ -260,6 +260,29 @@ async def test_a_copy_stays_behind_an_original_that_waits_as_surplus(flow: Flow,
     assert (await flow.view(id)).state is State.SENT
 
 
+async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_back_unbegun(flow: Flow) -> None:
+    await flow.user()
+    flow.spend_share()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    await abandon(flow, "k", **body)
+    await flow.settle(only=topics.ROUTE)
+    held = await flow.queue.claim(SURPLUS, topics.DELIVER, 10, 0)
+    assert held is not None
+    await flow.clock.advance(RESERVATION_LEASE)
+    id = await flow.accept("k", **body)
+    await flow.settle()  # the copy is looked at, and waits
+    assert not flow.provider(Channel.SMS).sent
+    await held.release()
+    for _ in range(3 * LEASE):
+        await flow.clock.advance(1)
+        await flow.settle(besides_surplus=True)
+    assert not flow.provider(Channel.SMS).sent
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
 async def _one_item(flow: Flow, reader: Reader[Any], topic: str) -> None:
     claim = await flow.queue.claim(topic, topics.DELIVER, 1, 0, LEASE)
     assert claim is not None
