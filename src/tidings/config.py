@@ -26,6 +26,7 @@ from tidings.sections import (
     CanarySettings,
     Database,
     Delivering,
+    Fairness,
     Http,
     KafkaSection,
     KeepSettings,
@@ -60,6 +61,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
+    fairness: Fairness = Fairness()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
     keep: KeepSettings = KeepSettings()

@@ -13,6 +13,7 @@ from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
 from tidings.policy.keeping import DAY, Keeping
 from tidings.policy.retry import RetryPolicy
+from tidings.policy.shares import ShareRules
 
 
 class Section(BaseModel):
@@ -295,6 +296,22 @@ class Overload(Section):
     def rules(self) -> AdmissionRules:
         """As the policy wants them."""
         return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
+
+
+class Fairness(Section):
+    """Each tenant's fair share of a lane, in each process. What exceeds it is sent too, with what the others leave."""
+
+    per_second: float = Field(
+        default=100.0,
+        ge=0,
+        description="notifications that a tenant is sure of, in each lane, over time; 0: no shares, first come first "
+        "served",
+    )
+    burst: int = Field(default=200, ge=1, description="the same at once")
+
+    def rules(self) -> ShareRules:
+        """As the policy wants them."""
+        return ShareRules(per_second=self.per_second, burst=self.burst)
 
 
 class AuditSettings(Section):

@@ -17,6 +17,7 @@ from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
 from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.policy import recurring
 from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence
 from tidings.report.notifications import rfc3339
@@ -46,8 +47,8 @@ class OccurrenceView(Struct, frozen=True):
 class RecurrenceView(Struct, frozen=True):
     """A recurrence; times are RFC 3339, UTC, except `start` and `exdates`, which are on the wall clock.
 
-    `next` has the coming occurrences, as far as is known now. `skipped` counts those that were not sent, `problem` says
-    why the latest was not ("" when it was).
+    `next` has the coming occurrences, as far as is known now; in a listing the first of them. `skipped` counts those
+    that were not sent, `problem` says why the latest was not ("" when it was).
     """
 
     id: str
@@ -102,12 +103,12 @@ async def create_recurrence(call: Caller, request: Request) -> Response:
     **operation(Scope.READ, "List recurrences"),
 )
 async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """Newest first, each with its coming occurrences."""
+    """Newest first, each with the occurrence that comes next; one by itself shows more of them."""
     size, position = call.page(limit), call.position(_LISTING, cursor)
     before = None if position is None else from_text(RECURRENCE_PREFIX, position)
     found = await call.services.recurrences.list(call.tenant, before, size + 1)
     following = to_text(RECURRENCE_PREFIX, found[size - 1].id) if len(found) > size else None
-    shown = [await _shown(call, recurrence) for recurrence in found[:size]]
+    shown = [_view(recurrence, recurring.stored(recurrence)) for recurrence in found[:size]]
     return answer(RecurrencePage(shown, call.cursor(_LISTING, following)))
 
 

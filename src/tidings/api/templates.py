@@ -21,7 +21,7 @@ from tidings.templating.templates import Preview
 
 router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=StrictRoute)
 
-_LISTING = "templates"
+_LISTING, _VERSIONS = "templates", "template versions"
 _MOST_VERSIONS = 1_000_000
 
 WholeNumber = Annotated[
@@ -88,10 +88,20 @@ class TemplatePage(Struct, frozen=True):
     next: str | None
 
 
-class VersionList(Struct, frozen=True):
-    """All versions of a template, newest first."""
+class VersionRow(Struct, frozen=True):
+    """A version without its contents and variables; those are at its own address. `created_at` is RFC 3339, UTC."""
 
-    versions: list[VersionView]
+    name: str
+    version: int
+    description: str
+    created_at: str
+
+
+class VersionPage(Struct, frozen=True):
+    """Versions of a template, newest first. `next` is the cursor of the following page, null at the end."""
+
+    versions: list[VersionRow]
+    next: str | None
 
 
 TemplateName = Annotated[str, Path(max_length=100, description="the template's name", examples=[DEMO_TEMPLATE])]
@@ -163,13 +173,18 @@ async def create_version(call: Caller, name: TemplateName, request: Request) -> 
 @router.get(
     "/{name}/versions",
     response_class=Response,
-    responses=answered(VersionList, "The versions"),
+    responses=answered(VersionPage, "A page"),
     **operation(Scope.READ, "List a template's versions"),
 )
-async def list_versions(call: Caller, name: TemplateName) -> Response:
-    """All of them, newest first."""
-    versions = await call.services.templates.versions(call.tenant, name)
-    return answer(VersionList([_view(version) for version in versions]))
+async def list_versions(call: Caller, name: TemplateName, cursor: Cursor = None, limit: Limit = None) -> Response:
+    """Newest first, without their contents."""
+    size, listing = call.page(limit), f"{_VERSIONS}/{name}"
+    position = call.position(listing, cursor)
+    before = None if position is None else int(position)
+    found = await call.services.templates.versions(call.tenant, name, before, size + 1)
+    rows = [VersionRow(one.name, one.version, one.description, rfc3339(one.created_at)) for one in found[:size]]
+    following = str(rows[-1].version) if len(found) > size else None
+    return answer(VersionPage(rows, call.cursor(listing, following)))
 
 
 @router.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,14 +19,16 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.pipeline import requests
-from tidings.pipeline.admission import Admission, Held, nothing_held
+from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
-from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.packs import pack
+from tidings.pipeline.sharing import shared_out
+from tidings.pipeline.turns import Turns
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item, Queue
@@ -36,7 +39,7 @@ RESERVATION_LEASE = 30.0
 """Seconds after which a reservation without an answer counts as abandoned by a process that died."""
 
 _BITS = 16
-_LANES = {topics.requests(lane): lane for lane in Priority}
+_LEAST_URGENT = list(Lane).index
 
 IN_FLIGHT = 1.0
 """Seconds after which the first request has probably been answered."""
@@ -100,12 +103,12 @@ class Accept:
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
         unserved: Collection[Channel] = (),
         held: Held = nothing_held,
+        shares: Shares | None = None,
     ) -> None:
-        # Two, so that critical never waits for what bulk has to store.
-        self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
-        self._admission = Admission(
-            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held
-        )
+        self._commits = Commits(queue)
+        self._admission = Admission(queue, self._commits, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held)
+        self._shares = shares or Shares(ShareRules())
+        self._turns = Turns(clock)
         self._composer = Composer(renderer, randomness, unserved)
         self._idempotency = idempotency
         self._history = history
@@ -124,11 +127,11 @@ class Accept:
 
         async def read(ids: _Ids, now: int) -> list[_Result]:
             request = requests.decode_one(body)
-            self._admission.admit(request.priority)
+            self._admit(tenant, request.priority, 1)
             return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0))]
 
         if idempotency_key is not None:
-            self._turn_away(lambda: [body])
+            self._turn_away(tenant, lambda: [body])
             return await self._once(tenant, idempotency_key, (fingerprint(body, _SINGLE),), read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
@@ -149,10 +152,15 @@ class Accept:
             if admit is not None:
                 await admit(len(raws))
             let_in: set[Priority] = set()
-            return [await self._item(tenant, raw, now, partial(ids, at), at, let_in) for at, raw in enumerate(raws)]
+            results: list[_Result] = []
+            async with self._turns.of(tenant) as turn:
+                for at, raw in enumerate(raws):
+                    results.append(await self._item(tenant, raw, now, partial(ids, at), (at, len(raws)), let_in))
+                    await turn.pause()
+            return results
 
         if idempotency_key is not None:
-            self._turn_away(lambda: requests.decode_batch(body))
+            self._turn_away(tenant, lambda: requests.decode_batch(body))
             digests = [fingerprint(body, _BATCH)]
             if b'"notifications"' in body:  # no body of a single request, so 0.1.0 took it for a batch
                 digests.append(fingerprint(body, _SINGLE))
@@ -178,7 +186,7 @@ class Accept:
         if received:
             now = self._clock.now()
             facts = [_outcome(receipt, provider, channel, now) for receipt in received]
-            await self._others.put(pack(facts))
+            await self._commits.others.put(pack(facts))
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:
@@ -188,36 +196,57 @@ class Accept:
     def _fresh_id(self, _number: int, bucket: int) -> UUID:
         return self._composer.fresh_id(self._clock.now(), bucket)
 
-    def _turn_away(self, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
+    def _admit(self, tenant: str, priority: Priority, count: int) -> None:
+        """Let so many of a tenant in, within its share or as surplus. Raises Overloaded."""
+        surplus = not self._shares.cover(tenant, priority, count, self._clock.elapsed())
+        self._admission.admit(Lane.of(priority, surplus=surplus))
+
+    def _turn_away(self, tenant: str, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
         """While lanes are turned away, do it before a key is reserved for nothing. Raises Overloaded."""
         if self._admission.is_open():
             return
         with suppress(Invalid):  # whoever reads it next says what is wrong
-            for raw in read():
-                self._admission.admit(requests.decode_one(raw).priority)
+            raws, let_in = read(), set()
+            for raw in raws:
+                priority = requests.decode_one(raw).priority
+                if priority not in let_in:
+                    self._admit(tenant, priority, len(raws))
+                    let_in.add(priority)
 
     async def _put(self, items: Sequence[Item]) -> None:
         """Return when they are durable, all of them or none. Raises Unavailable."""
-        waiting = dict.fromkeys(Priority, 0)
-        for item in items:
-            waiting[_LANES[item.topic]] += 1
+        if not items:
+            return
+        full = {priority for priority in Priority if not self._admission.takes(Lane.of(priority, surplus=True))}
+        placed = shared_out(items, self._shares, self._clock.elapsed(), owing=full)
+        waiting = Counter(topics.LANES[item.topic] for item in placed)
         for lane, number in waiting.items():
             self._admission.count(lane, number)
-        commits = self._critical if waiting[Priority.CRITICAL] == len(items) else self._others
-        await commits.put(items)
+        await self._commits.of(max(waiting, key=_LEAST_URGENT)).put(placed)
 
     async def _item(
-        self, tenant: str, raw: msgspec.Raw, now: int, identify: Identify, index: int, let_in: set[Priority]
+        self,
+        tenant: str,
+        raw: msgspec.Raw,
+        now: int,
+        identify: Identify,
+        place: tuple[int, int],
+        let_in: set[Priority],
     ) -> _Result:
-        """One item of a batch, or what is wrong with it. `let_in`: the lanes that were let in for this batch."""
+        """One item of a batch, or what is wrong with it.
+
+        `place`: which one, of how many. `let_in`: the priorities that were let in for this batch.
+        """
         try:
             request = requests.decode_one(raw)
             if request.priority not in let_in:
-                self._admission.admit(request.priority)
+                self._admit(tenant, request.priority, place[1])
                 let_in.add(request.priority)
             return await self._composer.compose(tenant, request, len(bytes(raw)), now, identify)
         except Invalid as problem:
-            return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
+            return Invalid(
+                problem.code, problem.detail, f"$.notifications[{place[0]}]" + problem.path.removeprefix("$")
+            )
 
     async def _once(
         self, tenant: str, key: str, digests: Sequence[bytes], read: Callable[[_Ids, int], Awaitable[list[_Result]]]

@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.accounting import MINUTE, Gap
-from tidings.model.vocabulary import Priority
 from tidings.pipeline.passage import Passage, arrived
 from tidings.pipeline.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.sweep import Sweeper
@@ -125,7 +124,7 @@ class Audit:
             del self._open[key]
         for key, gap in gaps.items():
             if key not in self._open and self._check_at.get(key, 0) <= now:
-                self._open[key] = _Open(gap, Passage(topics.requests(priority) for priority in Priority))
+                self._open[key] = _Open(gap, Passage(topics.REQUESTS))
         for one in await arrived(self._queue, list(self._open.values()), _passage):
             key = (one.gap.tenant, one.gap.minute)
             del self._open[key]

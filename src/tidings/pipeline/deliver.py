@@ -16,19 +16,19 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import About, AnyDelivery, RenderedContent, Retry, SendResult
 from tidings.model.user import Category
-from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
 from tidings.policy.retry import BUSY, RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
-from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, Users
 
 HELD_AT_ONCE = 100
@@ -47,7 +47,7 @@ class Needs(Struct, frozen=True):
     history: History
     categories: Categories
     capping: Capping
-    renderer: Renderer
+    rendering: Rendering
     clock: Clock
     randomness: Callable[[], float]
 
@@ -61,18 +61,24 @@ class _Ready(Struct, frozen=True, gc=False):
 class Deliver:
     """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
 
-    `lease` (seconds) is that of the claims over these deliveries.
+    `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
     """
 
     def __init__(
-        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+        self,
+        switchboard: Switchboard,
+        lane: Lane,
+        needs: Needs,
+        policy: RetryPolicy,
+        lease: float = 60.0,
+        in_hand: InHand | None = None,
     ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
         self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
-        self._in_hand = InHand(needs.clock, RECORDED_WITHIN)
+        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
         """How many deliveries could begin at once; 0 when the providers have enough to do."""
@@ -97,8 +103,8 @@ class Deliver:
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
-        rendered = await self._rendered(ready, outcomes)
         unbegun: list[_Ready] = []
+        rendered = await self._rendered(ready, outcomes, unbegun)
         for tried in await self._send(rendered, outcomes, unbegun):
             outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
         if unbegun:
@@ -133,7 +139,7 @@ class Deliver:
                     seen.add(attempt)
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._claims_end))
+                    outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in begun or taken.repeated
@@ -184,12 +190,15 @@ class Deliver:
         outcomes += capped.values()
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
-    async def _rendered(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[tuple[_Ready, RenderedContent]]:
-        if not batch:
-            return []
-        contents = await self._needs.renderer.render([ready.delivery for ready in batch])
+    async def _rendered(
+        self, batch: Sequence[_Ready], outcomes: list[Outcome], unbegun: list[_Ready]
+    ) -> list[tuple[_Ready, RenderedContent]]:
+        """The batch with its contents; what was not rendered in time goes to `unbegun`."""
+        contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
+        unbegun += [batch[place] for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
-        for ready, content in zip(batch, contents, strict=True):
+        for place, content in contents:
+            ready = batch[place]
             if isinstance(content, TemplateError):
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail

@@ -21,9 +21,12 @@ from tidings.model.notification import Notification
 from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, Recurrence
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer, queued
+from tidings.pipeline.sharing import shared_out
+from tidings.pipeline.turns import in_turn
 from tidings.pipeline.waking import keep_moving
 from tidings.policy.recurring import Move, occurrence_id, step
 from tidings.policy.routing import send_zone
+from tidings.policy.shares import ShareRules, Shares
 from tidings.policy.wall_clock import zone
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -34,6 +37,8 @@ from tidings.ports.store import Person, UserKey, Users
 STAGE = "recur"
 BATCH = 200
 LEASE = 30.0
+MOST_COMPUTING = 20
+"""Milliseconds after which what was computed is put, and the others have their turn."""
 NOBODY = Person()
 Asked: TypeAlias = requests.NotificationRequest | Invalid
 _log = structlog.get_logger("tidings.recur")
@@ -54,11 +59,13 @@ class Recur:
         clock: Clock,
         meter: Meter,
         count: Callable[[str, Sequence[UUID]], None],
+        shares: Shares | None = None,
     ) -> None:
         self._store = store
         self._users = users
         self._compose = composer.compose
         self._queue = queue
+        self._shares = shares or Shares(ShareRules())
         self._clock = clock
         self._meter = meter
         self._count = count
@@ -74,20 +81,35 @@ class Recur:
             return 0
         asked = [_asked(row.recurrence) for row in due]
         people = await self._people(due, asked)
+        rest = in_turn(list(zip(due, asked, strict=True)), lambda one: one[0].recurrence.tenant)
+        while rest:
+            rest = rest[await self._some(rest, people) :]
+        self._meter.batch(STAGE, "", len(due), 0.0)
+        return len(due)
+
+    async def _some(self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person]) -> int:
+        """Move the first of them, as many as can be computed in a slice of time but at least one; how many.
+
+        A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
+        """
         fired: list[tuple[Notification, bool]] = []
         moved: list[Moved] = []
-        for row, request in zip(due, asked, strict=True):
+        began = self._clock.elapsed()
+        for row, request in rows:
             then = await self._one(row, request, people, fired)
             self._tell(row.recurrence, then)
             moved.append(Moved(row.recurrence.id, row.recurrence.progress, then))
+            if self._clock.elapsed() - began >= MOST_COMPUTING:
+                break
+        await asyncio.sleep(0)
         if fired:
-            await self._queue.put([queued(notification, repeated=again) for notification, again in fired])
+            items = [queued(notification, repeated=again) for notification, again in fired]
+            await self._queue.put(shared_out(items, self._shares, self._clock.elapsed()))
         for notification, again in fired:
             if not again:  # else it may have been counted before: too few is safe, too many is an alarm
                 self._count(notification.tenant, (notification.id,))
         await self._store.settle(moved)
-        self._meter.batch(STAGE, "", len(due), 0.0)
-        return len(due)
+        return len(moved)
 
     async def _one(
         self,

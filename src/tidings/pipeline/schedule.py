@@ -6,8 +6,10 @@ import asyncio
 
 import msgspec
 
+from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.stage import REPEATED
 from tidings.pipeline.waking import keep_moving
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
@@ -18,11 +20,17 @@ LEASE = 30.0
 
 
 class Schedule:
-    """Moves due rows. A crash between put and settle puts a row again, marked as repeated."""
+    """Moves due rows. A crash between put and settle puts a row again, marked as repeated.
 
-    def __init__(self, store: ScheduleStore, queue: Queue, clock: Clock, meter: Meter) -> None:
+    What falls due together counts as what is sent together: it has its tenant's share of the lane.
+    """
+
+    def __init__(
+        self, store: ScheduleStore, queue: Queue, clock: Clock, meter: Meter, shares: Shares | None = None
+    ) -> None:
         self._store = store
         self._queue = queue
+        self._shares = shares or Shares(ShareRules())
         self._clock = clock
         self._meter = meter
 
@@ -35,14 +43,11 @@ class Schedule:
         due = await self._store.due(self._clock.now(), BATCH, LEASE)
         if not due:
             return 0
-        await self._queue.put(
-            [
-                msgspec.structs.replace(row.item, headers={**row.item.headers, REPEATED: "1"})
-                if row.again
-                else row.item
-                for row in due
-            ]
-        )
+        items = [
+            msgspec.structs.replace(row.item, headers={**row.item.headers, REPEATED: "1"}) if row.again else row.item
+            for row in due
+        ]
+        await self._queue.put(shared_out(items, self._shares, self._clock.elapsed()))
         await self._store.settle([row.id for row in due])
         self._meter.batch("schedule", "", len(due), 0.0)
         return len(due)

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
-from tidings.model.vocabulary import Priority, Reason
+from tidings.model.vocabulary import Lane, Reason
 from tidings.pipeline.answers import answers_of, settled, told
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
@@ -32,12 +32,25 @@ from tidings.ports.provider import Provider
 
 _BURST = 1.0
 """Seconds of its rate that a line may send at once."""
-_KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
+_KEPT = {
+    Lane.CRITICAL: 0.0,
+    Lane.CRITICAL_SURPLUS: 0.05,
+    Lane.NORMAL: 0.1,
+    Lane.NORMAL_SURPLUS: 0.2,
+    Lane.BULK: 0.25,
+    Lane.BULK_SURPLUS: 0.35,
+}
 """The share of a line that a lane leaves to the more urgent ones."""
+_LESS_URGENT = {lane: tuple(Lane)[place + 1 :] for place, lane in enumerate(Lane)}
 STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
 """The answer for what goes back to the queue."""
 _NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
 _log = structlog.get_logger("tidings.provider")
+
+
+def of_its_own(_name: str, rate: float, burst: float) -> TokenBucket:
+    """A bucket that this process has for itself."""
+    return TokenBucket(rate, burst)
 
 
 class Routed(Struct, frozen=True):
@@ -46,28 +59,34 @@ class Routed(Struct, frozen=True):
     `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
     how long a send waits for its turn: what has waited longer is put off instead, so that no batch outlives its lease.
     `longest_pause_s`: a provider that asks the account to wait for longer is asked again sooner.
+    `bucket` makes the one that keeps the vendor's rate, of a name, tokens a second, and tokens at once.
     """
 
     provider: Provider[Any]
     weight: int = 1
     patience: float = 10.0
     longest_pause_s: float = 900.0
+    bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 class Line:
     """One provider, as all lanes of this process share it."""
 
-    def __init__(self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter, is_quiet: Callable[[], bool]
+    ) -> None:
         self.provider = routed.provider
         self.weight = routed.weight
         self._patience = round(routed.patience * 1000)
         self._clock = clock
         self._meter = meter
+        self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
         rate = routed.provider.rate
-        self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
+        self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST))
         self._under_way = 0
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
+        self._under_way_of = dict.fromkeys(Lane, 0)
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self._throttling = Throttling()
         self._longest_pause = routed.longest_pause_s
         self._paused_until = 0
@@ -91,7 +110,7 @@ class Line:
             self._tell(share)
         return 0.0 if now < self._paused_until else share
 
-    def outlet(self, lane: Priority) -> int:
+    def outlet(self, lane: Lane) -> int:
         """How many more sends of this lane that waited are to begin now; 0 unless it is known to be well."""
         room = 0 if self._breaker.probing else self.room(lane, self.share())
         return self._throttling.let_out(room) if room else 0
@@ -102,7 +121,7 @@ class Line:
             return True
         return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
 
-    def room(self, lane: Priority, share: float) -> int:
+    def room(self, lane: Lane, share: float) -> int:
         """How many sends of this lane could begin at once, at this share."""
         if share <= 0.0:
             return 0
@@ -110,11 +129,13 @@ class Line:
             return max(0, PROBES - self._under_way)
         provider = self.provider
         room = max(0, self._slots(lane, share) - self._under_way) * provider.batch_size // provider.parallel
+        if not room and not self._waiting[lane] and self._less_urgent_are_under_way(lane):
+            room = 1  # it waits at the head of the line: else those who take whatever becomes free keep it for ever
         if self._bucket is not None:
             room = min(room, int(self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)))
         return max(0, room)
 
-    def most_at_once(self, lane: Priority) -> int:
+    def most_at_once(self, lane: Lane) -> int:
         """How many sends one call may hold."""
         if self._breaker.probing:
             return 1
@@ -137,7 +158,7 @@ class Line:
         self._stopping.set()
         self._wake()
 
-    async def call(self, outbound: Sequence[AnyDelivery], lane: Priority) -> Sequence[SendResult]:
+    async def call(self, outbound: Sequence[AnyDelivery], lane: Lane) -> Sequence[SendResult]:
         """Send when it is this call's turn; a result for each, in order. Raises only CancelledError."""
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
@@ -161,7 +182,7 @@ class Line:
         return results
 
     @asynccontextmanager
-    async def _turn(self, lane: Priority, count: int) -> AsyncIterator[bool]:
+    async def _turn(self, lane: Lane, count: int) -> AsyncIterator[bool]:
         """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
         deadline = self._clock.elapsed() + self._patience
         cost = min(count, self.provider.parallel)
@@ -170,14 +191,16 @@ class Line:
             yield False
             return
         self._under_way += cost
+        self._under_way_of[lane] += cost
         self._wake()  # there may be room for one more
         try:
             yield await self._tokens(lane, count, deadline)
         finally:
             self._under_way -= cost
+            self._under_way_of[lane] -= cost
             self._wake()
 
-    async def _slot(self, lane: Priority, cost: int, deadline: int) -> bool:
+    async def _slot(self, lane: Lane, cost: int, deadline: int) -> bool:
         while self.is_used() and not self._stopping.is_set:
             if not self._under_way or self._under_way + cost <= self._slots(lane, self.share()):
                 return True
@@ -185,7 +208,7 @@ class Line:
                 break
         return False
 
-    async def _tokens(self, lane: Priority, count: int, deadline: int) -> bool:
+    async def _tokens(self, lane: Lane, count: int, deadline: int) -> bool:
         bucket, kept = self._bucket, self._kept(lane)
         while bucket is not None and not bucket.take(count, now := self._clock.elapsed(), kept):
             wait = bucket.wait(count, now, kept)
@@ -196,7 +219,7 @@ class Line:
                 return False
         return True
 
-    async def _woken(self, lane: Priority, deadline: int) -> bool:
+    async def _woken(self, lane: Lane, deadline: int) -> bool:
         """Wait until there may be room; False when the deadline comes first."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].append(turn)
@@ -214,7 +237,7 @@ class Line:
     def _wake(self) -> None:
         """Let the most urgent of those who wait look again; all of them when the line is left alone."""
         everyone = self._stopping.is_set or not self.is_used()
-        for lane in Priority:
+        for lane in Lane:
             waiting = self._waiting[lane]
             while waiting:
                 turn = waiting.popleft()
@@ -223,12 +246,17 @@ class Line:
                     if not everyone:
                         return
 
-    def _slots(self, lane: Priority, share: float) -> int:
+    def _slots(self, lane: Lane, share: float) -> int:
         """How many requests may be under way when this lane begins one."""
         slots = self.provider.concurrency * self.provider.parallel * (share or 1.0)
+        if lane.is_surplus and self._is_quiet():
+            lane = Lane.of(lane.priority, surplus=False)
         return max(1, int(slots - int(slots * _KEPT[lane])))
 
-    def _kept(self, lane: Priority) -> int:
+    def _less_urgent_are_under_way(self, lane: Lane) -> bool:
+        return any(self._under_way_of[other] for other in _LESS_URGENT[lane])
+
+    def _kept(self, lane: Lane) -> int:
         """Tokens that this lane leaves to more urgent ones."""
         return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
 
@@ -267,10 +295,21 @@ class Line:
 
 
 class Switchboard:
-    """The lines of one channel, in order of preference. At least one."""
+    """The lines of one channel, in order of preference. At least one.
 
-    def __init__(self, routed: Sequence[Routed], rules: BreakerRules, clock: Clock, meter: Meter) -> None:
-        self.lines = tuple(Line(one, rules, clock, meter) for one in routed)
+    `is_quiet`: whether only those have something to send who have sent more than their share. Then the surplus leaves
+    no more slots than its lane.
+    """
+
+    def __init__(
+        self,
+        routed: Sequence[Routed],
+        rules: BreakerRules,
+        clock: Clock,
+        meter: Meter,
+        is_quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.lines = tuple(Line(one, rules, clock, meter, is_quiet) for one in routed)
         self._by_name = {line.name: line for line in self.lines}
         for line in self.lines:
             line.others = [other for other in self.lines if other is not line]
@@ -284,13 +323,13 @@ class Switchboard:
         """Whether any line may be used now."""
         return any(line.is_used() for line in self.lines)
 
-    def room(self, lane: Priority) -> int:
+    def room(self, lane: Lane) -> int:
         """How many deliveries of this lane could begin at once. The spare lines count when no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
         return sum(line.room(lane, shares[line]) for line in usual or self.lines)
 
-    def outlet(self, lane: Priority) -> int:
+    def outlet(self, lane: Lane) -> int:
         """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
         return sum(line.outlet(lane) for line in self.lines)
 
@@ -335,7 +374,7 @@ class Switchboard:
             pinned = self.lines[0].name
         return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
-    def picking(self, lane: Priority) -> Picking:
+    def picking(self, lane: Lane) -> Picking:
         """Picks for the deliveries of one batch."""
         return Picking(self.lines, self._by_name, lane)
 
@@ -343,7 +382,7 @@ class Switchboard:
 class Picking:
     """Picks lines for the deliveries of one batch, by what is known of them when it begins."""
 
-    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Priority) -> None:
+    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Lane) -> None:
         self._lines = lines
         self._by_name = by_name
         self._share = {line: line.share() for line in lines}

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tidings.model.accounting import StateCount
 from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
 from tidings.model.outcome import Outcome
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
@@ -178,8 +178,8 @@ class TemplateStore(Protocol):
         """Templates by name, from `after` (exclusive) on."""
         ...
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
-        """All versions, newest first."""
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
+        """Up to `limit` versions, newest first, from the number `before` (exclusive; None: the newest) on."""
         ...
 
 
@@ -245,6 +245,10 @@ class Tenants(Protocol):
 
     async def key(self, digest: bytes) -> ApiKey | None:
         """The key with this SHA-256, revoked or not, with the limits of its tenant."""
+        ...
+
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """The same for many at once, by their digests; without those that nobody has."""
         ...
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:

@@ -119,6 +119,7 @@ class World:
         self._outage = 0.0
         self._settings = Settings(
             deliver=scenario.delivering,
+            fairness=scenario.fairness,
             breaker=scenario.breaker,
             audit=AuditSettings(interval=scenario.audit_every),
             canary=CanarySettings(enabled=False),

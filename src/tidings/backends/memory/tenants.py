@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from msgspec import Struct
@@ -52,6 +52,10 @@ class MemoryTenants:
         """See Tenants."""
         key = self._keys.get(digest)
         return None if key is None else replace(key, tenant_limits=self._tenants[key.tenant].limits)
+
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """See Tenants."""
+        return {digest: key for digest in digests if (key := await self.key(digest)) is not None}
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """See Tenants."""

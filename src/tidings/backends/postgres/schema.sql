@@ -281,6 +281,7 @@ CREATE TABLE template_version (
     version integer NOT NULL,
     description text NOT NULL,
     body bytea NOT NULL,
+    created_at bigint,
     PRIMARY KEY (tenant, name, version)
 );
 
