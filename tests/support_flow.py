@@ -168,7 +168,7 @@ class Flow:
             parts.metrics,
             self.accepted.add,
         )
-        schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics)
+        schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
             moved = await schedule.once() + await recurring.once() + await replaying.once()

@@ -58,7 +58,8 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         if lanes == URGENT:
             return
         group.create_task(recur.run(stopping))
-        group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+        schedule = Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics)
+        group.create_task(schedule.run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:

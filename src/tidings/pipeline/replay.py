@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from tidings.model.errors import Unavailable
 from tidings.model.ids import REPLAY_PREFIX, notification_of, slot_of, to_text
 from tidings.model.letters import Replay, ReplayState
 from tidings.model.outcome import Outcome
@@ -18,6 +17,7 @@ from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.deliveries import build, wait_for
 from tidings.pipeline.letters import Judged, judge
 from tidings.pipeline.packs import pack
+from tidings.pipeline.setbacks import Setbacks
 from tidings.pipeline.stopping import pause
 from tidings.policy.letters import address_of
 from tidings.policy.stuck import STILL_FOR
@@ -53,19 +53,15 @@ class Replaying:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
+        setbacks = Setbacks(_log, self._meter, "replay")
         while not stopping.is_set():
             try:
-                worked = await self.once()
-            except Unavailable as error:
-                self._meter.failure("replay", "", "unavailable")
-                _log.warning("waiting for a part", why=str(error))
-                worked = False
-            except Exception:
-                self._meter.failure("replay", "", "error")
-                _log.exception("a replay failed")
-                worked = False
-            if not worked:
-                await pause(LONGEST_SLEEP, stopping, self._clock)
+                rest = 0.0 if await self.once() else LONGEST_SLEEP
+                setbacks.over()
+            except Exception as error:
+                rest = setbacks.note(error)
+            if rest:
+                await pause(rest, stopping, self._clock)
 
     async def once(self) -> bool:
         """Take one page of the replay that waits longest; False when none waits."""

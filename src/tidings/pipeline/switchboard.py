@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,8 +18,10 @@ import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
+from tidings.model.errors import LeaseLost, Unavailable
 from tidings.model.sending import AnyDelivery, Retry, SendResult, Uncertain
 from tidings.model.vocabulary import Priority
+from tidings.pipeline.answers import fitting
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.retry import is_fault, is_throttled
@@ -35,17 +37,34 @@ _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
 """The share of a line that a lane leaves to the more urgent ones."""
-STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
-"""The answer for what goes back to the queue."""
-_NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
+AHEAD = 500
+"""Milliseconds of work that a line may be given in advance. Less, and fast calls pay a batch's statements for a few of
+them; more, and another process stands idle while its deliveries wait here, or a killed one leaves more to its lease."""
+_PACE = 8
+"""Calls over which the pace of a line is averaged."""
+_LANES = tuple(Priority)
+"""The most urgent first."""
+_STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
+_NO_TURN = Retry("busy", detail="it was not begun: its turn at the provider did not come")
+_NOT_OURS = Retry("busy", detail="it was not begun: the queue did not confirm that it may be")
+_UNBEGUN = (_STOPPED, _NO_TURN, _NOT_OURS)
 _log = structlog.get_logger("tidings.provider")
+
+
+async def nothing_to_begin() -> None:
+    """For calls of which nobody need know."""
+
+
+def is_unbegun(result: SendResult) -> bool:
+    """Whether this is the answer of a line that made no call: the deliveries go back to the queue."""
+    return any(result is one for one in _UNBEGUN)
 
 
 class Routed(Struct, frozen=True):
     """A provider and how it is used.
 
     `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
-    how long a send waits for its turn: what has waited longer is put off instead, so that no batch outlives its lease.
+    how long a send waits for its turn: what has waited longer goes back unbegun, so that no batch outlives its lease.
     """
 
     provider: Provider[Any]
@@ -66,6 +85,8 @@ class Line:
         rate = routed.provider.rate
         self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
         self._under_way = 0
+        self._queued = dict.fromkeys(Priority, 0)
+        self._pace: float | None = None
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
         self._paused_until = 0
         self._told = 1.0
@@ -93,14 +114,27 @@ class Line:
 
     def room(self, lane: Priority, share: float) -> int:
         """How many sends of this lane could begin at once, at this share."""
+        return self._room(lane, share, 0)
+
+    def ahead(self, lane: Priority, share: float) -> int:
+        """How many more sends of this lane may come here: what can begin within `AHEAD`, less what waits already."""
+        # Those who are less urgent let this lane pass.
+        waiting = sum(self._queued[other] for other in _LANES[: _LANES.index(lane) + 1])
+        return max(0, self._room(lane, share, AHEAD if share >= 1.0 else 0) - waiting)
+
+    def _room(self, lane: Priority, share: float, within: int) -> int:
+        """How many sends of this lane could begin within so many milliseconds, if nobody else waited."""
         if share <= 0.0:
             return 0
         if self._breaker.probing:
             return max(0, PROBES - self._under_way)
-        provider = self.provider
-        room = max(0, self._slots(lane, share) - self._under_way) * provider.batch_size // provider.parallel
-        if self._bucket is not None:
-            room = min(room, int(self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)))
+        provider, slots = self.provider, self._slots(lane, share)
+        if self._pace is not None:
+            slots = int(slots * max(1.0, within / max(self._pace, 1.0)))
+        room = max(0, slots - self._under_way) * provider.batch_size // provider.parallel
+        if self._bucket is not None and provider.rate is not None:
+            tokens = self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)
+            room = min(room, int(tokens + provider.rate * within / 1000))
         return max(0, room)
 
     def most_at_once(self, lane: Priority) -> int:
@@ -120,11 +154,24 @@ class Line:
         self._stopping.set()
         self._wake()
 
-    async def call(self, outbound: Sequence[AnyDelivery], lane: Priority) -> Sequence[SendResult]:
-        """Send when it is this call's turn; a result for each, in order. Raises only CancelledError."""
+    async def call(
+        self,
+        outbound: Sequence[AnyDelivery],
+        lane: Priority,
+        begin: Callable[[], Awaitable[None]] = nothing_to_begin,
+    ) -> Sequence[SendResult]:
+        """Send when it is this call's turn; a result for each, in order.
+
+        `begin` is awaited right before: when it raises LeaseLost or Unavailable no call is made (`is_unbegun`).
+        """
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
-                return [STOPPED if self._stopping.is_set else _NOT_BEGUN] * len(outbound)
+                return [_STOPPED if self._stopping.is_set else _NO_TURN] * len(outbound)
+            try:
+                await begin()
+            except (LeaseLost, Unavailable) as error:
+                _log.warning("calls were not made", provider=self.name, count=len(outbound), why=str(error))
+                return [_NOT_OURS] * len(outbound)
             began = self._clock.elapsed()
             number = self._breaker.begin(began, len(outbound))
             try:
@@ -133,6 +180,7 @@ class Line:
                 self._breaker.abandon(number)
                 raise
             ended = self._clock.elapsed()
+            self._pace = ended - began if self._pace is None else self._pace + (ended - began - self._pace) / _PACE
             self._breaker.end(number, ended, sum(is_fault(result) for result in results))
             self._heed(results, ended)
             self.share()
@@ -145,7 +193,12 @@ class Line:
         """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
         deadline = self._clock.elapsed() + self._patience
         cost = min(count, self.provider.parallel)
-        if not await self._slot(lane, cost, deadline):
+        self._queued[lane] += count
+        try:
+            has_slot = await self._slot(lane, cost, deadline)
+        finally:
+            self._queued[lane] -= count
+        if not has_slot:
             self._wake()
             yield False
             return
@@ -249,10 +302,10 @@ class Switchboard:
         return any(line.is_used() for line in self.lines)
 
     def room(self, lane: Priority) -> int:
-        """How many deliveries of this lane could begin at once. The spare lines count when no other may be used."""
+        """How many deliveries of this lane to claim. The spare lines count when no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
-        return sum(line.room(lane, shares[line]) for line in usual or self.lines)
+        return sum(line.ahead(lane, shares[line]) for line in usual or self.lines)
 
     def next_try(self) -> float:
         """Seconds until some line may be used again, as far as is known."""
@@ -289,6 +342,7 @@ class Picking:
         self._by_name = by_name
         self._share = {line: line.share() for line in lines}
         self._room = {line: line.room(lane, self._share[line]) for line in lines}
+        self._ahead = {line: line.ahead(lane, self._share[line]) for line in lines}
 
     def line(self, delivery: Delivery, randomness: float) -> Line | None:
         """The line for a delivery: the pinned one, else one that has not refused it. None: no line may be used now."""
@@ -300,6 +354,7 @@ class Picking:
         chosen = self._by_weight(candidates, randomness)
         if chosen is not None:
             self._room[chosen] -= 1
+            self._ahead[chosen] -= 1
         return chosen
 
     def _by_weight(self, lines: Sequence[Line], randomness: float) -> Line | None:
@@ -307,7 +362,11 @@ class Picking:
         if len(usable) <= 1:
             return usable[0] if usable else next((line for line in lines if line.is_used()), None)
         # A full line makes nobody wait who can go elsewhere; but the spare lines are not for overflow.
-        with_room = [line for line in usable if self._room[line] > 0 and line.weight] or usable
+        with_room = (
+            [line for line in usable if self._room[line] > 0 and line.weight]
+            or [line for line in usable if self._ahead[line] > 0 and line.weight]
+            or usable
+        )
         mark = randomness * sum(line.weight for line in lines)
         for line in with_room:
             mark -= line.weight * self._share[line]
@@ -335,7 +394,8 @@ async def _results(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> 
     except Exception as error:
         # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
         _log.exception("a provider raised", provider=provider.name)
-        return [Uncertain("provider_error", repr(error))] * len(outbound)
+        return fitting([Uncertain("provider_error", repr(error))] * len(outbound))
+    results = fitting(results)
     if len(results) != len(outbound):
         _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
         return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
