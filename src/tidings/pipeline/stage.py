@@ -107,6 +107,8 @@ class _Done(Struct):
     outputs: list[Item] = []
     unbegun: set[int] = set()
     stuck: set[int] = set()
+    broke: bool = False
+    """Whether it failed after something of it was begun."""
 
 
 class Reader(Generic[T]):
@@ -199,6 +201,8 @@ class Reader(Generic[T]):
         except Exception as error:
             await self._cannot_end(claim, beginning, error)
             raise
+        if not done.broke:
+            self._most = min(self._most * 2, self._reading.max_items)
         items, seconds = len(claim.items), time.perf_counter() - started
         self._meter.batch(self._reading.stage, self._reading.topic, items, seconds)
         if done.stuck:
@@ -220,6 +224,10 @@ class Reader(Generic[T]):
             raise
         except Exception:
             _log.exception("a batch failed; going on one by one", stage=self._reading.stage, topic=self._reading.topic)
+            if beginning.places:
+                # What it had begun cannot be tried alone now: smaller and smaller claims find the one that is to blame.
+                self._most = max(1, len(claim.items) // 2)
+                done.broke = True
         else:
             suspects = [taken for taken in batch if taken.place in failed]
         for taken in suspects:
@@ -250,16 +258,18 @@ class Reader(Generic[T]):
         """
         place = taken.place
         if place in beginning.places:  # by the batch that failed
-            done.unbegun.add(place)
-            return
-        try:
-            failed = await self._take_up([taken], beginning, done)
-            why = failed.get(place)
-        except (Unavailable, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            _log.exception("an item failed", stage=self._reading.stage, topic=self._reading.topic)
-            why = repr(error)
+            if len(claim.items) > 1 or not taken.begun:
+                done.unbegun.add(place)
+                return
+            why: str | None = "it failed again and again after it was begun"
+        else:
+            try:
+                why = (await self._take_up([taken], beginning, done)).get(place)
+            except (Unavailable, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                _log.exception("an item failed", stage=self._reading.stage, topic=self._reading.topic)
+                why = repr(error)
         if why is None:
             return
         if place in beginning.places and not taken.begun:
@@ -321,8 +331,6 @@ class Reader(Generic[T]):
             _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
             if facts := self._reading.after_loss(outputs):
                 await self._queue.put(facts)
-        else:
-            self._most = min(self._most * 2, self._reading.max_items)
 
     async def _cannot_end(self, claim: Claim, beginning: Beginning, error: Exception) -> None:
         """The queue refuses the outputs: smaller and smaller claims find the item that is the cause. It goes aside."""
