@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -19,8 +20,10 @@ from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore
 from tidings.backends.postgres.waking import Lane
 from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.recurrence import Progress, Recurrence
 from tidings.model.user import Profile
 from tidings.ports.queue import Claim, Item
+from tidings.ports.recurrences import Moved
 
 TOPIC, GROUP = "requests.normal", "route"
 
@@ -305,3 +308,24 @@ async def test_many_processes_may_declare_at_once(postgres_dsn: str) -> None:
     for queue in queues:
         assert await queue.depth("t4", GROUP) == 0
         await queue.close()
+
+
+async def test_a_recurrence_that_nobody_can_read_is_parked(postgres_dsn: str) -> None:
+    store = await PostgresStore.open(postgres_dsn)
+    progress = Progress("local", 1_000)
+    made = [
+        Recurrence(UUID(int=number), "t", "name", "FREQ=DAILY", "2026-01-01T09:00:00", "UTC", b"{}", progress=progress)
+        for number in range(1, 4)
+    ]
+    for one in made:
+        await store.recurrences.add(one)
+    other = await asyncpg.connect(postgres_dsn)
+    await other.execute("UPDATE recurrence SET body = 'nonsense' WHERE id = $1", made[1].id)
+    found = await store.recurrences.due(2_000, 10, 30.0)
+    assert [row.recurrence.id for row in found] == [made[0].id, made[2].id]
+    await store.recurrences.settle([Moved(row.recurrence.id, row.recurrence.progress, Progress()) for row in found])
+    assert await store.recurrences.next_due() is None
+    problem = await other.fetchval("SELECT problem FROM recurrence WHERE id = $1", made[1].id)
+    assert problem.startswith("unreadable: ")
+    await other.close()
+    await store.close()
