@@ -11,15 +11,16 @@ UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) VIRTUAL_ENV= $(BI
 LOCKED := pyproject.toml uv.lock
 ARGS ?=
 
-.PHONY: help run demo test check lint format types imports dependencies bench faults clean parts dev
+.PHONY: help run demo audit test check lint format types imports dependencies bench faults clean parts dev
 
 help:
 	@echo 'make run     start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
 	@echo 'make demo    a shop with 50,000 people and a day of orders, against what runs'
 	@echo 'make test    all tests'
 	@echo 'make check   formatting, lint, types, imports, dependencies'
+	@echo 'make audit   known vulnerabilities of the locked dependencies'
 	@echo 'make bench   the figures that the README claims'
-	@echo 'make faults  the tests that kill and cut things, with a storm of ten minutes on each queue'
+	@echo 'make faults  the tests that kill and cut things: ten minutes of storm on each queue, three Kafka brokers'
 	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
 	@echo
 	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
@@ -51,11 +52,17 @@ imports: dev
 dependencies: dev
 	$(BIN)/deptry .
 
+audit: dev
+	@mkdir -p .cache
+	@$(BIN)/uv export --quiet --frozen --no-emit-project --format requirements-txt --output-file .cache/locked.txt
+	@$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --requirement .cache/locked.txt --disable-pip --strict
+
 bench: $(VENV)/installed-bench
 	@$(BIN)/python -m bench $(ARGS)
 
 faults: dev parts
 	@$(BIN)/pytest tests/faults --minutes 10 $(ARGS)
+	@$(BIN)/pytest tests/conformance/test_queue.py tests/faults/test_queue_kafka*.py -k kafka --brokers 3
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

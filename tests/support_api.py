@@ -112,8 +112,11 @@ class Api:
         key: str | None = "",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request. `body` is bytes as they are, or anything else as JSON; `key` None sends none."""
-        request = self._client.request(method, self.url + path)
+        """One request. `body` is bytes as they are, or anything else as JSON; `key` None sends none.
+
+        `path` may be a whole URL, of another server.
+        """
+        request = self._client.request(method, path if path.startswith("http") else self.url + path)
         if key is not None:
             request = request.bearer_auth(key or await self.key())
         sent = dict(headers or {})

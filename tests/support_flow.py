@@ -24,6 +24,8 @@ from tidings.parts import Parts
 from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
+from tidings.pipeline.deliver import Deliver
+from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
@@ -90,6 +92,7 @@ class Flow:
         self.settings = Settings()
         self.metrics = Metrics()
         self._readings: list[Reading[Any]] | None = None
+        self._recovery: Recovery | None = None
         self._random_bits = random.Random(seed).getrandbits
         self.accepted = AcceptedCounter(self.store.accounts, self.clock, lambda: UUID(int=self._random_bits(128)))
         self.accept_stage = self._accept({})
@@ -105,6 +108,7 @@ class Flow:
             readers,
             self.settings.overload.rules(),
             self.accepted.add,
+            held=self.store.schedule.held,
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
@@ -157,6 +161,8 @@ class Flow:
         parts = self.parts()
         if self._readings is None:
             self._readings = readings(parts)
+            outlets = {reading.topic: reading.work for reading in self._readings if isinstance(reading.work, Deliver)}
+            self._recovery = Recovery(outlets, self.store.schedule, self.clock, parts.metrics)
         stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
         composer = Composer(self.renderer, random.Random(1).getrandbits)
         recurring = Recur(
@@ -171,6 +177,8 @@ class Flow:
         schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
+            if only is None and self._recovery is not None:
+                await self._recovery.once()
             moved = await schedule.once() + await recurring.once() + await replaying.once()
             for reader in stages:
                 moved += await reader.once()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from support_kafka_cluster import replication_of
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.postgres.queue import PostgresQueue
@@ -26,7 +27,7 @@ async def open_queue(kind: str, location: str, prefix: str) -> Queue:
     """A client of the queue at `location` (a DSN, a bootstrap string)."""
     if kind == "postgres":
         return await PostgresQueue.open(location)
-    return await KafkaQueue.open(location, partitions=4, prefix=prefix)
+    return await KafkaQueue.open(location, partitions=4, replication=replication_of(location), prefix=prefix)
 
 
 @dataclass

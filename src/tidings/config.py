@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from tidings.channels.registry import names_an_account
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 from tidings.sections import (
@@ -26,7 +27,9 @@ from tidings.sections import (
     Database,
     Delivering,
     Http,
+    KafkaSection,
     LimitSettings,
+    Operations,
     Overload,
     QueueSettings,
     Sandbox,
@@ -47,8 +50,10 @@ class Settings(Section):
 
     data_dir: Path = Path("tidings-data")
     http: Http = Http()
+    operations: Operations = Operations()
     database: Database = Database()
     queue: QueueSettings = QueueSettings()
+    kafka: KafkaSection = KafkaSection()
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
     limits: LimitSettings = LimitSettings()
@@ -60,8 +65,9 @@ class Settings(Section):
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
         default={},
-        description="the providers of each channel: a list, best first, or a table with their weights; an absent one "
-        "uses the sandbox",
+        description="the providers of each channel: a list, best first, or a table with their weights. An empty list "
+        "turns a channel off. One that is not named uses the sandbox where that is on; otherwise requests for it are "
+        "refused",
     )
     providers: dict[str, dict[str, Any]] = Field(
         default={}, description="each provider's own settings, by its name; `kind` tells which one it is"
@@ -74,6 +80,14 @@ class Settings(Section):
         if not isinstance(value, Mapping):
             return value
         return {channel: weighted(names) for channel, names in value.items()}
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether the vendors' stand-in runs: as `sandbox.enabled` says; else unless a real provider is named."""
+        if self.sandbox.enabled is not None:
+            return self.sandbox.enabled
+        named = {name for names in self.channels.values() for name in names}
+        return not any(names_an_account(self.providers.get(name, {})) for name in named)
 
     @property
     def public_url(self) -> str:

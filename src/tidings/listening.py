@@ -26,15 +26,19 @@ class Held(Struct, frozen=True):
     """Its HTTP and its SMTP."""
 
 
-def listen(host: str, port: int, what: str = "the API", option: str = "--port") -> socket.socket:
+def listen(
+    host: str, port: int, what: str = "the API", option: str = "--port", *, shared: bool = False
+) -> socket.socket:
     """A listening socket: requests wait in its backlog until a server takes them.
+
+    `shared`: another process that asks for the same may listen there too, and each connection goes to one of them.
 
     Raises:
         SettingsError: there can be none; `what` would listen there, and `option` sets the port.
     """
     try:
         listening = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG, reuse_port=False
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG, reuse_port=shared
         )
     except OSError as error:
         raise SettingsError(

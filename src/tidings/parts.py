@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.kafka.security import Security
+from tidings.backends.kafka.settings import KafkaSettings
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.postgres.queue import PostgresQueue
@@ -28,6 +30,7 @@ from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
 from tidings.ports.store import Inbox, Store
 from tidings.sandbox import credentials as sandbox_credentials
+from tidings.sandbox.gate import token_of
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.telemetry import metrics
 from tidings.templating.renderer import TemplateRenderer
@@ -63,8 +66,9 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         await queue.declare(topics.subscriptions())
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
-        if settings.sandbox.enabled:
-            mirrored = MirroredInbox(inbox, sandbox_url(settings), unseen=frozenset({CANARY_TENANT}))
+        if settings.uses_sandbox:
+            token = token_of(sandbox_credentials.load_or_create(settings.data_dir / "sandbox"))
+            mirrored = MirroredInbox(inbox, sandbox_url(settings), token, unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored
         known: dict[Channel, list[Provider[Any]]] = {}
@@ -86,30 +90,72 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 async def _queue(settings: Settings) -> Queue:
     if settings.queue.kind == "kafka":
-        return await KafkaQueue.open(
-            settings.queue.brokers,
-            partitions=settings.queue.partitions,
-            replication=settings.queue.replication,
-            prefix=settings.queue.prefix,
-        )
+        return await KafkaQueue.open_with(kafka_settings(settings))
     return await PostgresQueue.open(str(settings.database.dsn))
 
 
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """What the settings say about Kafka."""
+    queue, kafka = settings.queue, settings.kafka
+    return KafkaSettings(
+        queue.brokers,
+        partitions=queue.partitions,
+        replication=queue.replication,
+        prefix=queue.prefix,
+        drain=kafka.drain,
+        group_protocol=kafka.group_protocol,
+        security=Security(
+            tls=kafka.tls,
+            ca_file=kafka.ca_file,
+            certificate_file=kafka.certificate_file,
+            key_file=kafka.key_file,
+            key_password=kafka.key_password.get_secret_value(),
+            sasl=kafka.sasl,
+            username=kafka.username,
+            password=kafka.password.get_secret_value(),
+            token_url=kafka.token_url,
+            token_ca_file=kafka.token_ca_file,
+            client_id=kafka.client_id,
+            client_secret=kafka.client_secret.get_secret_value(),
+            scope=kafka.scope,
+            allow_plaintext=kafka.allow_plaintext,
+        ),
+    )
+
+
 def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
-    """The providers of every channel, best first: those in the settings, else the sandbox's. Raises SettingsError."""
+    """The providers of every channel that has some, best first. Raises SettingsError."""
     stand_ins: dict[str, dict[str, Any]] = {}
-    if settings.sandbox.enabled:
+    if settings.uses_sandbox:
         credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
         stand_ins = sandbox_credentials.provider_settings(
             credentials, sandbox_url(settings), settings.sandbox.host, settings.sandbox.smtp_port
         )
     receipts = f"{settings.public_url}/v1/receipts"
     for channel in Channel:
-        names = settings.channels.get(channel) or sandbox_credentials.CHANNELS[channel]
-        for provider in serving(channel, names, settings.providers, stand_ins, Tools(receipts, clock, inbox)):
+        names = provider_names(settings, channel)
+        for provider in serving(channel, names or (), settings.providers, stand_ins, Tools(receipts, clock, inbox)):
             yield channel, provider
+
+
+def provider_names(settings: Settings, channel: Channel) -> Sequence[str] | None:
+    """Who serves the channel, best first: nobody where it is off. None: nobody configured it, and requests are refused.
+
+    The inbox needs no vendor: unless it is turned off, it is there.
+    """
+    named = settings.channels.get(channel)
+    if named is not None:
+        return tuple(named)
+    if settings.uses_sandbox or channel is Channel.INAPP:
+        return sandbox_credentials.CHANNELS[channel]
+    return None
+
+
+def unserved(settings: Settings) -> frozenset[Channel]:
+    """The channels that nobody configured."""
+    return frozenset(channel for channel in Channel if provider_names(settings, channel) is None)
 
 
 def sandbox_url(settings: Settings) -> str:
     """The base URL of the sandbox."""
-    return f"http://{settings.sandbox.host}:{settings.sandbox.port}"
+    return settings.sandbox.local_url

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
@@ -26,6 +28,7 @@ class Http(Section):
     public_url: str | None = Field(
         default=None, description="the base URL that vendors and browsers reach; without it, host and port"
     )
+    docs: bool = Field(default=True, description="serve the API reference at /docs and /openapi.json")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
     max_bodies_bytes: int = Field(
         default=268_435_456, ge=16_777_216, description="bodies under way that are together larger are refused with 503"
@@ -47,6 +50,23 @@ class Http(Section):
         return url_of(self.host, self.port)
 
 
+class Operations(Section):
+    """Where /healthz, /readyz and /metrics are answered, if not beside the API."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="a port of its own, which the API's then does not answer for; 0 takes any free one",
+        examples=[8402],
+    )
+
+    def url(self, http: Http) -> str:
+        """The base URL at which this machine asks."""
+        return http.local_url if self.port is None else url_of(self.host, self.port)
+
+
 class Database(Section):
     """PostgreSQL."""
 
@@ -64,13 +84,73 @@ class QueueSettings(Section):
     prefix: str = Field(default="", description="before the name of every topic, when several systems share a cluster")
 
 
+def _revealed(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+Secret = Annotated[SecretStr, PlainSerializer(_revealed, when_used="json")]
+"""A secret that hides from whoever prints it. A child process is given it with all settings, as JSON."""
+
+
+class KafkaSection(Section):
+    """How the brokers of Kafka are spoken to, where `queue.kind` is kafka."""
+
+    tls: bool = Field(default=False, description="speak TLS; the brokers' certificates and names are verified")
+    ca_file: str = Field(
+        default="", description="PEM file of the authorities that signed them; without it, those that the system trusts"
+    )
+    certificate_file: str = Field(default="", description="PEM file of this client's certificate (mutual TLS)")
+    key_file: str = Field(default="", description="PEM file of the key that belongs to certificate_file")
+    key_password: Secret = Field(default=SecretStr(""), description="the password of key_file, if it has one")
+    sasl: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        default="", description="how this client logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    username: str = Field(default="", description="for PLAIN and SCRAM")
+    password: Secret = Field(default=SecretStr(""), description="for PLAIN and SCRAM")
+    token_url: str = Field(
+        default="", description="for OAUTHBEARER: the token endpoint of the OpenID provider (client credentials)"
+    )
+    token_ca_file: str = Field(default="", description="PEM file of the authorities that signed its certificate")
+    client_id: str = Field(default="", description="for OAUTHBEARER")
+    client_secret: Secret = Field(default=SecretStr(""), description="for OAUTHBEARER")
+    scope: str = Field(default="", description="for OAUTHBEARER, if the provider wants one")
+    allow_plaintext: bool = Field(
+        default=False,
+        description="speak to brokers on other machines without TLS: only in a network that nobody else can read",
+    )
+    group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        default="auto", description="auto: consumer (KIP-848), and classic where the brokers do not know it"
+    )
+    drain: float = Field(
+        default=5.0,
+        ge=0,
+        le=120,
+        description="seconds that a partition which moves to another process waits for the claims over it to end",
+    )
+
+
 class Sandbox(Section):
     """The vendors' stand-in with its viewer."""
 
-    enabled: bool = True
+    enabled: bool | None = Field(
+        default=None,
+        description="without it, the sandbox serves every channel until one real provider is named, and then none",
+        examples=[True],
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8401, ge=0, le=65535)
     smtp_port: int = Field(default=8425, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="names by which browsers reach the viewer, besides localhost; it then asks for a token",
+        examples=[["sandbox.example.internal"]],
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """The environment has `one, other`."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @property
     def local_url(self) -> str:
@@ -93,14 +173,36 @@ class Delivering(Section):
     backoff_base: float = Field(
         default=2.0, gt=0, description="seconds before the second try, at most; doubles each time"
     )
-    backoff_cap: float = Field(default=900.0, gt=0, description="no wait is longer, in seconds")
+    backoff_cap: float = Field(default=900.0, gt=0, description="no wait between two tries is longer, in seconds")
+    patient_attempts: int = Field(
+        default=8,
+        ge=1,
+        le=30,
+        description="tries where a mail server puts one mail off (a greylist, a full mailbox): after 5 minutes, 10, "
+        "20, 40, then each hour. A channel or category with attempts of its own has that many here, too",
+    )
+    outage_hold_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="seconds that a delivery without expires_at waits for a provider that is out, at most",
+    )
+    outage_pause_s: float = Field(
+        default=1_800.0, ge=1, description="seconds after which what waits for a provider is offered again, at most"
+    )
     lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
     channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
 
     def retry_policy(self, channel: Channel) -> RetryPolicy:
         """What holds for the channel."""
         own = self.channels.get(channel, Retrying())
-        general = RetryPolicy(self.attempts, self.backoff_base, self.backoff_cap)
+        general = RetryPolicy(
+            self.attempts,
+            self.backoff_base,
+            self.backoff_cap,
+            self.patient_attempts,
+            self.outage_hold_s,
+            self.outage_pause_s,
+        )
         return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
 
 
@@ -219,6 +321,9 @@ class Telemetry(Section):
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
+    whole_messages: bool = Field(
+        default=False, description="log the messages of unforeseen exceptions, which may hold what people are told"
+    )
 
 
 def url_of(host: str, port: int) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
-from tidings.api.app import create_app
-from tidings.api.connections import Bounds
+from tidings.api.app import create_app, create_operations
+from tidings.api.connections import Bounds, Server
 from tidings.api.leaving import Farewell
 from tidings.api.server import serve
 from tidings.api.services import Services
 from tidings.config import Settings
 from tidings.listening import listen
 from tidings.pipeline.accept import Accept
-from tidings.sections import Http
+from tidings.sections import Http, url_of
 
 Ready = Callable[[Mapping[str, str]], None]
 """Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""
@@ -37,11 +38,31 @@ async def run_api(
     farewell = Farewell(drain=stop.drain, grace=stop.grace, held=listening is not None)
     plug = listening or listen(http.host, http.port)
     for_ever = asyncio.Event()  # they watch until the last answer is given, and then their sleep is not waited for
-    async with asyncio.TaskGroup() as group:
+    async with _operations(services, settings, ready), asyncio.TaskGroup() as group:
         watching = [group.create_task(part.watch(for_ever)) for part in (accept, services.vitals)]
         await serve(create_app(services), plug, _bounds(http), farewell, stopping, lambda url: ready({"api": url}))
         for watch in watching:
             watch.cancel()
+
+
+@asynccontextmanager
+async def _operations(services: Services, settings: Settings, ready: Ready) -> AsyncIterator[None]:
+    """The listener for those who run Tidings, where the settings name one. It ends last: it tells that the API ends."""
+    place = settings.operations
+    if place.port is None:
+        yield
+        return
+    # Shared, so that a process and the one that takes its place can both be asked for a moment.
+    plug = listen(place.host, place.port, "the operations", "operations.port", shared=True)
+    server = Server(create_operations(services), _bounds(settings.http))
+    serving = asyncio.create_task(server.serve(sockets=[plug]))
+    await server.listening.wait()
+    ready({"operations": url_of(place.host, plug.getsockname()[1])})
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _bounds(http: Http) -> Bounds:

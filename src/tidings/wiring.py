@@ -23,7 +23,6 @@ from tidings.model.vocabulary import Priority
 from tidings.parts import Parts, open_parts
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.change import Change
-from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recurrences import Recurrences
 from tidings.report.accounting import Accounting
@@ -34,7 +33,7 @@ from tidings.sandbox.server import serve as serve_sandbox
 from tidings.serving import Ready, run_api
 from tidings.telemetry import logs, metrics
 from tidings.templating.templates import Templates
-from tidings.working import LANES, accepting, work
+from tidings.working import LANES, accepting, composing, work
 
 NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
@@ -56,7 +55,10 @@ async def run(
         raise SettingsError(
             f"no such role: {', '.join(sorted(unknown)) or '(none)'}; choose from {', '.join(sorted(ROLES))}"
         )
-    logs.configure(settings.telemetry.log_level, settings.telemetry.log_format, "+".join(sorted(roles)))
+    telemetry = settings.telemetry
+    logs.configure(
+        telemetry.log_level, telemetry.log_format, "+".join(sorted(roles)), whole_messages=telemetry.whole_messages
+    )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -90,7 +92,7 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: H
 
 def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     """What the API calls."""
-    store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
+    store, composer = parts.store, composing(parts)
     return Services(
         accept=accept,
         reports=Reports(store.history, store.schedule, parts.clock),
@@ -114,6 +116,8 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
             max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes
         ),
         accepted=parts.metrics.accepted,
+        operations=parts.settings.operations.port is None,
+        docs=parts.settings.http.docs,
     )
 
 
@@ -129,6 +133,7 @@ async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[s
         receipts_url=f"{settings.public_url}/v1/receipts",
         log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
         held=held.sandbox,
+        allowed_hosts=place.allowed_hosts,
     )
     try:
         yield handle.url

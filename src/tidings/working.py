@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from tidings.model import topics
 from tidings.model.vocabulary import Channel, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
-from tidings.parts import Parts
+from tidings.parts import Parts, unserved
 from tidings.pipeline.accept import Accept
 from tidings.pipeline.audit import Audit
 from tidings.pipeline.canary import Canary
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
+from tidings.pipeline.channel_off import ChannelOff
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.housekeeping import keep_house
+from tidings.pipeline.line import Routed
 from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.record import Record
+from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
@@ -27,7 +31,7 @@ from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
-from tidings.pipeline.switchboard import Routed, Switchboard
+from tidings.pipeline.switchboard import Switchboard
 from tidings.ports.clock import Clock
 
 LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
@@ -49,10 +53,14 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
     A worker for the critical lane alone does nothing but route and deliver it: so nothing that waits elsewhere, however
     much it is, takes its turns.
     """
-    store, composer = parts.store, Composer(parts.renderer, parts.randomness.getrandbits)
+    store, composer = parts.store, composing(parts)
     recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
+    reads = readings(parts, lanes)
+    outlets = {reading.topic: reading.work for reading in reads if isinstance(reading.work, Deliver)}
+    recovery = Recovery(outlets, store.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
-        for reading in readings(parts, lanes):
+        group.create_task(recovery.run(stopping))
+        for reading in reads:
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
         if lanes == URGENT:
@@ -110,6 +118,9 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         randomness=parts.randomness.random,
     )
     for channel in Channel:
+        if not parts.providers.get(channel):
+            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), marked)
+            continue
         switchboard = _switchboard(parts, channel)
         for priority in ordered:
             deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
@@ -139,6 +150,23 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     return found if lanes == URGENT else [*found, recording]
 
 
+def _turned_off(
+    channel: Channel, lanes: Sequence[Priority], work: ChannelOff, marked: float | None
+) -> list[Reading[Any]]:
+    """How the queues of a channel without providers are read: nothing is to lie in them for ever."""
+    return [
+        Reading(
+            stage=topics.DELIVER,
+            topic=topics.deliveries(channel, priority),
+            decode=decode_delivery,
+            work=work,
+            max_items=DELIVER_BATCH,
+            lease=marked,
+        )
+        for priority in lanes
+    ]
+
+
 def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
     """The channel's providers by weight, as all lanes of this process share them."""
     settings = parts.settings
@@ -148,10 +176,16 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
             provider,
             weight=weights.get(provider.name, int(place == 0)),
             patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+            longest_pause_s=settings.deliver.retry_policy(channel).cap,
         )
         for place, provider in enumerate(parts.providers[channel])
     ]
     return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics)
+
+
+def composing(parts: Parts) -> Composer:
+    """What makes notifications of requests."""
+    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings))
 
 
 def accepting(parts: Parts) -> Accept:
@@ -171,4 +205,6 @@ def accepting(parts: Parts) -> Accept:
         },
         rules=parts.settings.overload.rules(),
         count=parts.accepted.add,
+        unserved=unserved(parts.settings),
+        held=store.schedule.held,
     )

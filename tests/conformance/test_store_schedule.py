@@ -61,6 +61,46 @@ async def test_next_due(store: Store, tenant: str) -> None:
     assert await store.schedule.next_due() == NOW + 9000
 
 
+async def hold(store: Store, tenant: str, topic: str, *dues: int) -> None:
+    """Write a row that waits for a provider for each instant; its body is the instant."""
+    outcomes = []
+    for due in dues:
+        sent = notification(tenant)
+        wait = Wait(due, topic, "key", b"%d" % due, held=True)
+        outcomes += [accepted(sent), fact(sent, State.DEFERRED, wait=wait)]
+    await store.history.append(outcomes)
+
+
+async def test_what_waits_for_a_provider_is_counted_by_topic_up_to_a_number(store: Store, tenant: str) -> None:
+    assert await store.schedule.held(100) == {}
+    await wait_for(store, tenant, NOW + 1, NOW + 2)
+    await hold(store, tenant, "one", NOW + 1, NOW + 2, NOW + 3)
+    await hold(store, tenant, "two", NOW + 1)
+    assert await store.schedule.held(100) == {"one": 3, "two": 1}
+    assert sum((await store.schedule.held(2)).values()) == 2
+    (row, *_) = await store.schedule.due(NOW + 1, 10, 30.0)
+    await store.schedule.settle([row.id])
+    assert sum((await store.schedule.held(100)).values()) in {3, 4}
+
+
+async def test_what_waits_for_a_provider_is_brought_forward_and_nothing_else(store: Store, tenant: str) -> None:
+    await wait_for(store, tenant, NOW + 50_000)
+    await hold(store, tenant, "one", NOW + 30_000, NOW + 10_000, NOW + 20_000)
+    await hold(store, tenant, "two", NOW + 5_000)
+    await store.schedule.bring_forward("one", 2, NOW)
+    assert await store.schedule.next_due() == NOW
+    brought = await store.schedule.due(NOW, 10, 30.0)
+    assert sorted(int(row.item.body) for row in brought) == [NOW + 10_000, NOW + 20_000]
+    assert not any(row.again for row in brought)
+
+
+async def test_what_is_under_way_is_not_brought_forward(store: Store, tenant: str) -> None:
+    await hold(store, tenant, "one", NOW)
+    await store.schedule.due(NOW, 10, 30.0)
+    await store.schedule.bring_forward("one", 10, NOW + 1_000)
+    assert await store.schedule.due(NOW + 1_000, 10, 30.0) == []
+
+
 async def test_concurrent_callers_never_share_a_row(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, *range(NOW, NOW + 300))
     answers = await asyncio.gather(*(store.schedule.due(NOW + 1000, 40, 30.0) for _ in range(12)))

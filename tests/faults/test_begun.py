@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ async def test_a_killed_worker_leaves_in_doubt_only_what_a_vendor_was_asked(
             await _accept(system)
             for number in range(KILLS):
                 so_far = len(await system.arrivals())
-                await eventually(lambda least=so_far + 2 * CONCURRENCY: _arrived(system, least), 120, every=0.02)
+                await eventually(partial(_arrived, system, so_far + 2 * CONCURRENCY), 120, every=0.02)
                 await processes.kill(f"worker-{number}")
                 await processes.start("worker", f"worker-{number + 1}")
             await eventually(lambda: _rests(system), 200, every=1.0)

@@ -30,6 +30,7 @@ def started(ups: list[Up]) -> list[Up]:
 
 async def test_from_the_first_start_to_the_last_process(folder: Path, started: list[Up]) -> None:
     up = await start(started, folder)
+    (key,) = re.findall(r"API key +(tk_\S+)", up.text)
     id = await up.paste()
     view = await up.rested(id)
     assert view["state"] == "delivered"
@@ -69,7 +70,8 @@ async def test_from_the_first_start_to_the_last_process(folder: Path, started: l
     assert not (folder / "data" / "running.json").exists()
 
     again = await start(started, folder)
-    assert re.findall(r"API key +(\S+)", again.text) == re.findall(r"API key +(\S+)", up.text)
+    assert key not in again.text
+    await again.rested(await again.paste())
     assert (await again.rested(id))["state"] == "delivered"
     again.process.send_signal(signal.SIGTERM)
     assert await again.ended() == 0
@@ -165,6 +167,10 @@ async def test_tenants_and_keys(folder: Path, started: list[Up]) -> None:
 
 async def test_a_small_shop_has_a_day_and_its_sums_close(folder: Path, started: list[Up]) -> None:
     up = await start(started, folder)
-    said = await up.tidings("demo", "--users", "200", "--orders", "120", "--seconds", "2")
+    # With this seed one of the customers has an address that the vendor answers with 429 for ever.
+    said = await up.tidings("demo", "--users", "200", "--orders", "120", "--seconds", "2", "--seed", "21")
     assert "The sums close." in said
     assert "440 notifications accepted, 440 accounted for" in said
+    assert re.search(r"^ *dead +attempts_exhausted +[1-9]", said, re.MULTILINE), said
+    waits = re.findall(r"deliver(?:y|ies) waits? until .*: (\w+) ", said)
+    assert set(waits) <= {"quiet_hours"}, said

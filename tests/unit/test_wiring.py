@@ -16,7 +16,8 @@ from tidings.model import topics
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
-from tidings.parts import build_providers
+from tidings.model.vocabulary import Channel
+from tidings.parts import build_providers, unserved
 from tidings.ports.provider import Provider
 from tidings.working import LANES, URGENT, readings
 
@@ -96,3 +97,43 @@ def test_workers_by_urgency_read_everything_between_them_and_nothing_twice(tmp_p
     assert sorted(urgent + others) == sorted(one)
     assert {topic.rpartition(".")[2] for _, topic in urgent} == {"critical"}
     assert (topics.RECORD, topics.OUTCOMES) in others
+
+
+MAIL_SERVER = {"smtp": {"host": "mail.example", "from_address": "hello@shop.example"}}
+
+
+def test_one_real_provider_turns_the_sandbox_off(tmp_path: Path) -> None:
+    found = made(tmp_path, channels={"email": ["smtp"]}, providers=MAIL_SERVER)
+    assert list(found) == ["smtp", "inbox"]
+    whole = Settings.model_validate({"channels": {"email": ["smtp"]}, "providers": MAIL_SERVER})
+    assert not whole.uses_sandbox
+    assert unserved(whole) == {Channel.SMS, Channel.PUSH}
+
+
+def test_the_sandbox_stays_beside_real_providers_where_it_is_asked_for(tmp_path: Path) -> None:
+    sections = {"channels": {"email": ["smtp"]}, "providers": MAIL_SERVER, "sandbox": {"enabled": True}}
+    assert list(made(tmp_path, **sections)) == ["smtp", "twilio", "fcm", "inbox"]
+    assert unserved(Settings.model_validate(sections)) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("settings", "uses"),
+    [
+        ({}, True),
+        ({"channels": {"sms": []}}, True),
+        ({"channels": {"sms": ["twilio"]}}, True),
+        ({"channels": {"sms": ["twilio"]}, "providers": {"twilio": {"rate": 5}}}, True),
+        ({"channels": {"sms": ["twilio"]}, "providers": {"twilio": account("a")}}, False),
+        ({"channels": {"sms": {"eu": 1}}, "providers": {"eu": account("a", kind="twilio")}}, False),
+        ({"providers": {"twilio": account("a")}}, True),
+        ({"sandbox": {"enabled": False}}, False),
+    ],
+)
+def test_when_the_sandbox_serves(settings: dict[str, Any], uses: bool) -> None:
+    assert Settings.model_validate(settings).uses_sandbox is uses
+
+
+def test_an_empty_list_turns_a_channel_off(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"channels": {"sms": [], "inapp": []}}
+    assert list(made(tmp_path, **settings)) == ["sendgrid", "fcm"]
+    assert unserved(Settings.model_validate(settings)) == frozenset()

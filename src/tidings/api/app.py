@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from http import HTTPMethod
+from types import ModuleType
 from typing import Any, NoReturn
 
 import msgspec
@@ -69,9 +70,14 @@ def create_app(services: Services) -> ASGIApp:
         generate_unique_id_function=lambda route: route.name,
     )
     resources.state.services = services
-    for path, others in _shadowed(_methods()):
+    modules = [
+        module
+        for module in _ROUTERS
+        if (services.operations or module is not operations) and (services.docs or module is not docs)
+    ]
+    for path, others in _shadowed(_methods(modules)):
         resources.add_route(path, _refuse_method, methods=others, include_in_schema=False)
-    for module in _ROUTERS:
+    for module in modules:
         resources.include_router(module.router)
     _publish_document(resources, services)
     _tell_problems(resources)
@@ -79,6 +85,14 @@ def create_app(services: Services) -> ASGIApp:
     room = Room(services.limits.max_bodies_bytes)
     hot = Hot(services.accept, services.limits, room, services.accepted)
     return Front(resources, hot, keyring, services.limiter, services.limits, room, services.vitals)
+
+
+def create_operations(services: Services) -> ASGIApp:
+    """What those who run Tidings ask, as an app for a listener of its own."""
+    app = FastAPI(title="Tidings operations", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.services = services
+    app.include_router(operations.router)
+    return app
 
 
 class _Published:
@@ -117,10 +131,10 @@ def _fits(template: str, path: str) -> bool:
     )
 
 
-def _methods() -> Mapping[str, set[str]]:
+def _methods(modules: Iterable[ModuleType]) -> Mapping[str, set[str]]:
     """The methods of each path, those of the hot routes included."""
     methods = {SINGLE: {"POST"}, BATCH: {"POST"}}
-    for module in _ROUTERS:
+    for module in modules:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 methods.setdefault(route.path, set()).update(route.methods or ())
@@ -148,7 +162,8 @@ def _publish_document(resources: FastAPI, services: Services) -> None:
     async def published(request: Request) -> Response:
         return Response(request.app.state.published.body, media_type="application/json")
 
-    resources.add_route(docs.DOCUMENT, published, include_in_schema=False)
+    if services.docs:
+        resources.add_route(docs.DOCUMENT, published, include_in_schema=False)
 
 
 def _tell_problems(resources: FastAPI) -> None:

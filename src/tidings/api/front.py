@@ -18,7 +18,7 @@ from tidings.api.limits import Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.services import Limits
 from tidings.api.vitals import Vitals
-from tidings.model.errors import Overloaded, TidingsError
+from tidings.model.errors import BadReceipt, Overloaded, TidingsError
 
 REQUEST_ID = "tidings.request_id"
 CALLER = "tidings.caller"
@@ -144,16 +144,27 @@ def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
     """Log what is our fault; what is the caller's stands in the answer."""
     if isinstance(error, Overloaded):
         return  # who turns away tells how many; a line for each would add to the load
-    if refused.status == 503:
-        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=scope["path"], error=str(error))
+    if isinstance(error, BadReceipt):
+        _log.warning("a receipt was refused", request_id=scope[REQUEST_ID], path=scope["path"], why=str(error))
+    elif refused.status == 503:
+        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=_place(scope), error=str(error))
     elif refused.status >= 500:
         _log.error(
             "unforeseen error",
             request_id=scope[REQUEST_ID],
             method=scope["method"],
-            path=scope["path"],
+            path=_place(scope),
             exc_info=error,
         )
+
+
+def _place(scope: Scope) -> str:
+    """The path without what names a person: the route's template, or as much of it as every path has."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    first = scope["path"].split("/")[:3]
+    return "/".join(first) + ("/…" if scope["path"].count("/") > 2 else "")
 
 
 class _Answer:

@@ -29,8 +29,9 @@ from tidings.api.templates import (
     VersionRequest,
 )
 from tidings.api.users import UserItem
-from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
+from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
 from tidings.pipeline.change import ChangeRequest
+from tidings.pipeline.content_request import ContentRequest
 from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.accounting import AccountView
@@ -182,8 +183,8 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         ReplayRequest,
         ReplayPage,
         AccountView,
-        _published(TemplateRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
-        _published(VersionRequest, contents=dict[str, Content], variables=dict[str, TemplateVariable]),
+        _published(TemplateRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
+        _published(VersionRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
         PublishRequest,
         PreviewRequest,
         TemplatePage,

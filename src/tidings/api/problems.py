@@ -107,7 +107,8 @@ def refusal(error: TidingsError) -> Refused:
             status = 422 if error.code in _UNPROCESSABLE_CONFLICTS else 409
             return Refused(status, error.code, error.detail, headers=_retry_after(error.retry_after))
         case BadReceipt():
-            return Refused(403, "invalid_receipt", str(error))
+            # Which setting is wrong is for those who run Tidings, not for whoever calls: the log has it.
+            return Refused(403, "invalid_receipt", "nothing proves that this comes from the vendor; the log says why")
         case TemplateError():
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
         case Unavailable():

@@ -17,6 +17,7 @@ from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
 from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence
 from tidings.report.notifications import rfc3339
 
@@ -43,7 +44,7 @@ class OccurrenceView(Struct, frozen=True):
 
 
 class RecurrenceView(Struct, frozen=True):
-    """A recurrence; times are RFC 3339, UTC, except `start`, which is on the wall clock.
+    """A recurrence; times are RFC 3339, UTC, except `start` and `exdates`, which are on the wall clock.
 
     `next` has the coming occurrences, as far as is known now. `skipped` counts those that were not sent, `problem` says
     why the latest was not ("" when it was).
@@ -63,6 +64,7 @@ class RecurrenceView(Struct, frozen=True):
     problem: str
     created_at: str
     updated_at: str
+    exdates: list[str] = []
 
 
 class RecurrencePage(Struct, frozen=True):
@@ -184,11 +186,12 @@ def _view(recurrence: Recurrence, upcoming: Sequence[Occurrence]) -> RecurrenceV
         state = RecurrenceState.PAUSED
     else:
         state = RecurrenceState.ENDED if progress.due is None else RecurrenceState.ACTIVE
+    rule, exdates = written(recurrence.rrule)
     return RecurrenceView(
         id=to_text(RECURRENCE_PREFIX, recurrence.id),
         name=recurrence.name,
         state=state,
-        rrule=recurrence.rrule,
+        rrule=rule,
         start=recurrence.start,
         timezone=recurrence.timezone,
         request=msgspec.Raw(recurrence.request),
@@ -199,4 +202,5 @@ def _view(recurrence: Recurrence, upcoming: Sequence[Occurrence]) -> RecurrenceV
         problem=progress.problem,
         created_at=rfc3339(recurrence.created_at),
         updated_at=rfc3339(recurrence.updated_at),
+        exdates=list(exdates),
     )

@@ -116,7 +116,8 @@ class Services:
     `vitals` knows whether the store answers. `readiness` names each part that is needed with `ok` or what is wrong with
     it, and `stopping` says whether the process was told to end. `metrics` gives the page for Prometheus and its content
     type; `accepted` counts what the API took (`accepted`) and turned away (`refused`, `unavailable`). `public_url` is
-    the base URL that vendors sign and the documentation shows.
+    the base URL that vendors sign and the documentation shows. `operations` and `docs`: the app answers /healthz,
+    /readyz and /metrics, and serves the API reference.
     """
 
     accept: Accepts
@@ -139,3 +140,5 @@ class Services:
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
     accepted: Callable[[str, int], None] = _uncounted
+    operations: bool = True
+    docs: bool = True

@@ -14,6 +14,7 @@ from tidings.model.errors import Conflict, NotFound
 from tidings.model.notification import Content
 from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
+from tidings.pipeline.content_request import ContentRequest
 from tidings.report.notifications import rfc3339
 from tidings.templating.check import path_of
 from tidings.templating.templates import Preview
@@ -37,7 +38,9 @@ class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to create.
 
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
-    default locale needs content for every channel that another locale has.
+    default locale needs content for every channel that another locale has. Beside Jinja's own, the filters are `date`,
+    `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` print
+    nothing when they are left out.
     """
 
     contents: dict[str, Any]
@@ -230,7 +233,9 @@ def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
     return TemplateVersion(
         name=name,
         version=0,
-        contents={locale: converted(raw, Content, path_of(locale)) for locale, raw in wanted.contents.items()},
+        contents={
+            locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in wanted.contents.items()
+        },
         default_locale=wanted.default_locale,
         variables={
             variable: converted(raw, TemplateVariable, f"$.variables.{variable}")

@@ -165,11 +165,12 @@ def _health(settings_file: Path | None, data_dir: Path | None) -> list[str]:
     running = DataFolder(settings_from(settings_file, data_dir).data_dir).running()
     if running is None:
         return ["Nothing runs on the data folder, so nothing is known of the canary and of what is stuck."]
+    page = f"{running.operations_url or running.api_url}/metrics"
     client = SyncClientBuilder().timeout(_WITHIN).no_proxy().build()
     try:
-        text = bytes(client.get(f"{running.api_url}/metrics").build().send().bytes()).decode()
+        text = bytes(client.get(page).build().send().bytes()).decode()
     except PyreqwestError:
-        return [f"{running.api_url}/metrics does not answer, so nothing is known of the canary and of what is stuck."]
+        return [f"{page} does not answer, so nothing is known of the canary and of what is stuck."]
     finally:
         client.close()
     return health({name: float(value) for name, value in _SERIES.findall(text)}, time.time())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module, metadata
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 
 from tidings.cli.plain import CannotGoOn, command_line, say_error
 from tidings.model.errors import SettingsError, TidingsError
+from tidings.telemetry.redaction import described
 
 COMMANDS = {
     "up": "tidings.cli.up",
@@ -48,6 +50,9 @@ class Commands(TyperGroup):
         return typer.main.get_command(import_module(COMMANDS[cmd_name]).app)
 
 
+_OURS_ALONE = 0o077
+"""What Tidings and its children write holds addresses, contents and secrets: files 0600, folders 0700."""
+
 app = command_line(cls=Commands, no_args_is_help=True)
 
 
@@ -69,6 +74,7 @@ def tidings(
 
 def main() -> None:
     """Run what the command line asks for, and exit with 0, or with 2 for what the user can mend, or with 1."""
+    os.umask(_OURS_ALONE)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -101,7 +107,7 @@ def _explain(error: Exception) -> int:
         say_error(str(error))
         return 2 if isinstance(error, SettingsError) else 1
     say_error(
-        f"something went wrong that should not have: {type(error).__name__}: {error}\n"
+        f"something went wrong that should not have: {described(error)}\n"
         "Run the same with --debug to see where, and report it with that."
     )
     return 1

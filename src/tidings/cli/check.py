@@ -11,10 +11,9 @@ from pathlib import Path
 
 import asyncpg
 import typer
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from tidings.backends.kafka.connecting import answering
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.binaries import available, choose
 from tidings.channels.registry import build, kind_of, names_an_account
@@ -25,6 +24,7 @@ from tidings.cli.plain import command_line
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.model.vocabulary import Channel
+from tidings.parts import kafka_settings
 from tidings.sandbox import credentials as sandbox_credentials
 
 app = command_line()
@@ -67,7 +67,7 @@ async def _ask_all(settings: Settings) -> list[Finding]:
         for name in settings.channels.get(channel, ())
     ]
     findings = list(await asyncio.gather(*asked))
-    findings += [_sandboxed(settings, channel) for channel in Channel if not settings.channels.get(channel)]
+    findings += [_without_names(settings, channel) for channel in Channel if not settings.channels.get(channel)]
     return findings + list(_unused(settings))
 
 
@@ -102,18 +102,10 @@ async def _postgres(settings: Settings) -> str:
 
 
 def _kafka(settings: Settings) -> str:
-    brokers = settings.queue.brokers
-    if not brokers:
-        raise SettingsError('queue.brokers is empty: list the bootstrap servers, such as "host:9092,host2:9092"')
-    try:
-        known = AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
-    except KafkaException as error:
-        raise SettingsError(f"no broker of {brokers} answers: {error.args[0].str()}. Check queue.brokers") from error
-    if len(known.brokers) < settings.queue.replication:
-        raise SettingsError(
-            f"there are {len(known.brokers)} brokers, too few for queue.replication = {settings.queue.replication}"
-        )
-    return f"{len(known.brokers)} brokers answer"
+    found = answering(kafka_settings(settings))
+    if found < settings.queue.replication:
+        raise SettingsError(f"there are {found} brokers, too few for queue.replication = {settings.queue.replication}")
+    return f"{found} brokers answer"
 
 
 async def _provider(settings: Settings, channel: Channel, name: str) -> str:
@@ -121,7 +113,7 @@ async def _provider(settings: Settings, channel: Channel, name: str) -> str:
     serves = kind_of(name, section).channel
     if serves is not channel:
         raise SettingsError(f"it serves {serves.value}; name it under channels.{serves.value}")
-    if settings.sandbox.enabled and not names_an_account(section):
+    if settings.uses_sandbox and not names_an_account(section):
         why = "names no account" if name in settings.providers else "is not there"
         return f"the section [providers.{name}] {why}, so the sandbox stands in for it"
     provider = build(name, section, Tools(f"{settings.public_url}/v1/receipts", SystemClock(), None))
@@ -131,12 +123,17 @@ async def _provider(settings: Settings, channel: Channel, name: str) -> str:
         await provider.close()
 
 
-def _sandboxed(settings: Settings, channel: Channel) -> Finding:
-    names = ", ".join(sandbox_credentials.CHANNELS[channel])
-    if settings.sandbox.enabled or channel is Channel.INAPP:
-        return Finding(channel.value, True, "the inbox" if channel is Channel.INAPP else "the sandbox: nothing is sent")
+def _without_names(settings: Settings, channel: Channel) -> Finding:
+    """What becomes of a channel for which the settings name no provider."""
+    if channel in settings.channels:
+        return Finding(channel.value, True, "off: what is for it is recorded as suppressed, channel_off")
+    if channel is Channel.INAPP:
+        return Finding(channel.value, True, "the inbox")
+    if settings.uses_sandbox:
+        return Finding(channel.value, True, "the sandbox: nothing is sent")
+    (name, *_) = sandbox_credentials.CHANNELS[channel]
     return Finding(
-        channel.value, False, f"no provider: the sandbox is off, so name one, as in {channel.value} = [{names!r}]"
+        channel.value, True, f'not configured: requests for it are refused. To use it: {channel.value} = ["{name}"]'
     )
 
 

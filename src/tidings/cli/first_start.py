@@ -12,11 +12,13 @@ from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.channels.registry import names_an_account
 from tidings.cli.client import Api, Refused
 from tidings.cli.folder import DataFolder
-from tidings.cli.plain import command_name, say
+from tidings.cli.plain import command_name, say, with_faker
 from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import Settings
+from tidings.sandbox.credentials import load_or_create
+from tidings.sandbox.gate import is_guarded, is_loopback_host, token_of
 
 DEMO_PROFILE: dict[str, Any] = {
     "name": "Ada",
@@ -41,35 +43,81 @@ def prepare(url: str, key: str) -> None:
             api.call("PUT", f"/v1/users/{DEMO_USER}", DEMO_PROFILE)
 
 
-def curl(url: str, key: str) -> str:
-    """One line that sends an order confirmation to the demo user on every channel."""
+def curl(url: str, bearer: str) -> str:
+    """One line that sends an order confirmation to the demo user; `bearer` is the quoted header for the shell."""
     body = shlex.quote(json.dumps(ORDER, ensure_ascii=False, separators=(",", ":")))
-    return (
-        f"curl -sS {url}/v1/notifications -H 'Authorization: Bearer {key}' "
-        f"-H 'Content-Type: application/json' -d {body}"
-    )
+    return f"curl -sS {url}/v1/notifications -H {bearer} -H 'Content-Type: application/json' -d {body}"
 
 
-def greet(settings: Settings, folder: DataFolder, key: str, took: float) -> None:
-    """Say where everything is and what to try. `took` is in seconds."""
+def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) -> None:
+    """Say where everything is and what to try. `took` is in seconds.
+
+    `key` is the demo tenant's key when this start has made it: it is shown this once. A later start says where it is.
+    """
     url = settings.http.local_url
     me = command_name()
     own_folder = "" if folder.path == Path.cwd() / "tidings-data" else f" --data-dir {shlex.quote(str(folder.path))}"
     say(f"\nTidings is up, after {took:.1f} s.\n")
     say(f"  API            {url}")
     say(f"  API reference  {url}/docs")
-    if settings.sandbox.enabled:
-        say(f"  Sandbox viewer {settings.sandbox.local_url}")
-    say(f"  API key        {key}")
-    say(f"                 (tenant {DEMO_TENANT}, may do everything; kept in {folder.path / 'demo.key'})")
+    if settings.uses_sandbox:
+        say(f"  Sandbox viewer {viewer_url(settings, folder)}")
+    if key is not None:
+        say(f"  API key        {key}")
+        say(f"                 (tenant {DEMO_TENANT}, may do everything; shown once, kept in {folder.demo_key_path})")
+    else:
+        say(f"  API key        in {folder.demo_key_path}")
+        say(f"                 (tenant {DEMO_TENANT})")
     say(f"\n{_what_the_line_does(settings)}\n")
-    say(curl(url, key))
+    say(curl(url, _bearer(key, folder)))
     say("\nThen try:\n")
     say(f"  {me} send{own_folder} --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'")
     say(f"  {me} status{own_folder} <the id that it prints>")
     say(f"  {_demo(me, own_folder)}      a shop with 50,000 people and a day of orders")
+    if key is None:
+        say(f"  {me} key create{own_folder} --tenant {DEMO_TENANT}      another API key")
     say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
+    for warning in open_to_others(settings):
+        say(f"\n{warning}")
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
+
+
+def open_to_others(settings: Settings) -> list[str]:
+    """A sentence about each listener that other machines reach, and what stands open there."""
+    http, operations, warnings = settings.http, settings.operations, []
+    if not is_loopback_host(http.host):
+        beside = [] if operations.port is not None else ["/metrics and /readyz"]
+        beside += ["/docs"] if http.docs else []
+        without_key = f" Without a key anybody reads {' and '.join(beside)} there." if beside else ""
+        warnings.append(
+            f"Other machines reach the API on {http.host}:{http.port}, and it speaks no TLS: put a proxy that does in\n"
+            f"front, or API keys and addresses travel in clear.{without_key}\n"
+            "operations.port gives /metrics and /readyz a listener of their own; http.docs = false closes /docs."
+        )
+    if operations.port is not None and not is_loopback_host(operations.host):
+        warnings.append(
+            f"Other machines read /metrics and /readyz on {operations.host}:{operations.port} without a key."
+        )
+    if settings.uses_sandbox and not is_loopback_host(settings.sandbox.host):
+        warnings.append(
+            "Other machines reach the sandbox: who has its token, or sees it travel without TLS, reads all that\n"
+            "arrives there."
+        )
+    return warnings
+
+
+def viewer_url(settings: Settings, folder: DataFolder) -> str:
+    """Where the sandbox's viewer is opened, with its token where it asks for one."""
+    place = settings.sandbox
+    if not is_guarded(place.host, place.allowed_hosts):
+        return place.local_url
+    return f"{place.local_url}/?token={token_of(load_or_create(folder.path / 'sandbox'))}"
+
+
+def _bearer(key: str | None, folder: DataFolder) -> str:
+    if key is not None:
+        return f"'Authorization: Bearer {key}'"
+    return f'"Authorization: Bearer $(cat {shlex.quote(str(folder.demo_key_path))})"'
 
 
 def sent_for_real(settings: Settings) -> tuple[str, ...]:
@@ -78,26 +126,26 @@ def sent_for_real(settings: Settings) -> tuple[str, ...]:
         f"{channel.value} by {name}"
         for channel, names in settings.channels.items()
         for name in names
-        if name in settings.providers and (not settings.sandbox.enabled or names_an_account(settings.providers[name]))
+        if name in settings.providers and (not settings.uses_sandbox or names_an_account(settings.providers[name]))
     )
 
 
 def _what_the_line_does(settings: Settings) -> str:
     real = sent_for_real(settings)
-    if settings.sandbox.enabled and not real:
+    if settings.uses_sandbox and not real:
         return (
             "Paste this line into another terminal. The sandbox viewer then shows an order confirmation as an email,\n"
             "a text message, a push notification and an item of the inbox, in the language of the user `demo`:"
         )
-    rest = "; everything else goes to the sandbox" if settings.sandbox.enabled else ""
+    rest = "; everything else goes to the sandbox" if settings.uses_sandbox else ""
     return (
         f"This is sent for real: {', '.join(real) or 'nothing'}{rest}. Give the user `{DEMO_USER}` your own\n"
         f"addresses first (PUT /v1/users/{DEMO_USER}), then paste this line into another terminal. It sends an order\n"
-        "confirmation on every channel:"
+        "confirmation on every channel that is configured:"
     )
 
 
 def _demo(me: str, own_folder: str) -> str:
     if find_spec("faker") is not None:
         return f"{me} demo{own_folder}"
-    return "make demo" + (f" ARGS={shlex.quote(own_folder.strip())}" if own_folder else "")
+    return with_faker(own_folder)

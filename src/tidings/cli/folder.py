@@ -22,7 +22,7 @@ class Running(Struct, frozen=True):
 
     `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`. `restarts` counts the
     restarts that have ended (None: a version that cannot restart), `restarting` is the role that is being replaced now,
-    and `failure` says why the last restart was given up.
+    and `failure` says why the last restart was given up. `operations_url` is where /readyz and /metrics answer.
     """
 
     pid: int
@@ -34,6 +34,7 @@ class Running(Struct, frozen=True):
     restarts: int | None = None
     restarting: str = ""
     failure: str = ""
+    operations_url: str = ""
 
 
 class DataFolder:
@@ -46,7 +47,7 @@ class DataFolder:
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
         self._wanted = self.path / "restart.json"
-        self._key = self.path / "demo.key"
+        self.demo_key_path = self.path / "demo.key"
 
     def prepare(self) -> None:
         """Make sure that it can be written and has room.
@@ -55,7 +56,9 @@ class DataFolder:
             CannotGoOn: it cannot, or has not.
         """
         try:
-            self.logs.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._close_to_others()
+            self.logs.mkdir(exist_ok=True)
             probe = self.path / f".probe-{os.getpid()}"
             probe.write_bytes(b"x")
             probe.unlink()
@@ -70,6 +73,12 @@ class DataFolder:
                 f"only {free // 2**20} MB are free on the disk of {self.path}, and at least {LEAST_FREE // 2**20} MB "
                 "are needed. Free some, or choose a folder on another disk with --data-dir."
             )
+
+    def _close_to_others(self) -> None:
+        """Nobody else may enter: addresses and contents lie below. PostgreSQL's own user may pass."""
+        status = self.path.stat()
+        if status.st_uid == os.geteuid():
+            self.path.chmod(status.st_mode & 0o710)
 
     def fresh_metrics(self) -> None:
         """Make the folder in which the processes count together, empty: counters begin anew with each start."""
@@ -132,13 +141,13 @@ class DataFolder:
     def demo_key(self) -> str | None:
         """The secret of the key that the first start made, if it is still here."""
         try:
-            return self._key.read_text(encoding="ascii").strip() or None
+            return self.demo_key_path.read_text(encoding="ascii").strip() or None
         except OSError:
             return None
 
     def keep_demo_key(self, secret: str) -> None:
         """Keep it for later starts and for client commands, readable by this user alone."""
-        write_private(self._key, secret.encode())
+        write_private(self.demo_key_path, secret.encode())
 
     def _read(self) -> Running | None:
         try:

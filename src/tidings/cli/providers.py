@@ -81,8 +81,7 @@ def _serving(settings: Settings) -> list[str]:
         names = settings.channels.get(channel, {})
         shared = sum(weight > 0 for weight in names.values()) > 1
         if not names:
-            own = "the inbox" if channel is Channel.INAPP else "the sandbox" if settings.sandbox.enabled else "nobody"
-            lines.append(f"{channel.value:<6} by {own}")
+            lines.append(f"{channel.value:<6} {_without_names(settings, channel)}")
         for name in names:
             try:
                 kind = kind_of(name, settings.providers.get(name, {})).kind
@@ -94,6 +93,14 @@ def _serving(settings: Settings) -> list[str]:
             told += "" if rate is None else f", {rate} a second"
             lines.append(f"{channel.value:<6} by {name}{told}")
     return lines
+
+
+def _without_names(settings: Settings, channel: Channel) -> str:
+    if channel in settings.channels:
+        return "is off"
+    if channel is Channel.INAPP:
+        return "by the inbox"
+    return "by the sandbox" if settings.uses_sandbox else "is not configured"
 
 
 def _lines(table: Table, width: int) -> list[str]:

@@ -65,15 +65,15 @@ async def new_key(
     return secret
 
 
-async def demo_key(dsn: str, folder: DataFolder) -> str:
-    """The secret of the demo tenant's key: the kept one where it still works, else a new one. Makes the tenant, too."""
+async def demo_key(dsn: str, folder: DataFolder) -> tuple[str, bool]:
+    """The secret of the demo tenant's key, and whether it is new: it is made, as the tenant is, when none works."""
     async with opened(dsn) as tenants:
         await tenants.add(Tenant(DEMO_TENANT, "Demo", now()))
         kept = folder.demo_key
         if kept is not None:
             known = await tenants.key(digest_of(kept.encode()))
             if known is not None and known.tenant == DEMO_TENANT and known.revoked_at is None:
-                return kept
+                return kept, False
         secret = await new_key(tenants, DEMO_TENANT, tuple(Scope), "made by tidings up")
     folder.keep_demo_key(secret)
-    return secret
+    return secret, True

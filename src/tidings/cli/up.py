@@ -89,7 +89,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             settings = settings.model_copy(update={"database": settings.database.model_copy(update={"dsn": dsn})})
             with step("Schema"):
                 await migrate(dsn)
-            roles = [role for role in ROLES if role != "sandbox" or settings.sandbox.enabled]
+            roles = [role for role in ROLES if role != "sandbox" or settings.uses_sandbox]
 
             def announce() -> None:
                 folder.announce(_running(settings, children, dsn, restarts))
@@ -112,12 +112,12 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             await stack.enter_async_context(_kept(children))
             with step("Processes: " + ", ".join(roles)):
                 await _all_ready(children)
-            key = await demo_key(dsn, folder)
+            key, is_new = await demo_key(dsn, folder)
             with step("Demo: tenant, user, template"):
                 await asyncio.to_thread(first_start.prepare, settings.http.local_url, key)
-            first_start.greet(settings, folder, key, time.monotonic() - began)
-            if open_viewer and settings.sandbox.enabled:
-                webbrowser.open(settings.sandbox.local_url)
+            first_start.greet(settings, folder, key if is_new else None, time.monotonic() - began)
+            if open_viewer and settings.uses_sandbox:
+                webbrowser.open(first_start.viewer_url(settings, folder))
             await restarts.run()
 
 
@@ -125,12 +125,17 @@ def _with_ports(settings: Settings) -> Settings:
     """The same with real ports. Raises CannotGoOn when one is in use."""
     http, sandbox = settings.http, settings.sandbox
     wishes = [Wish(http.host, http.port, "the API", "--port")]
-    if sandbox.enabled:
+    if settings.uses_sandbox:
         wishes.append(Wish(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port"))
         wishes.append(Wish(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port"))
+    operations = settings.operations
+    if operations.port is not None:
+        wishes.append(Wish(operations.host, operations.port, "the operations", "operations.port"))
     ports = choose(wishes)
     update: dict[str, object] = {"http": http.model_copy(update={"port": ports[0]})}
-    if sandbox.enabled:
+    if operations.port is not None:
+        update["operations"] = operations.model_copy(update={"port": ports[-1]})
+    if settings.uses_sandbox:
         update["sandbox"] = sandbox.model_copy(update={"port": ports[1], "smtp_port": ports[2]})
     return settings.model_copy(update=update)
 
@@ -139,7 +144,7 @@ def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
     """The sockets of each role that listens. Raises SettingsError."""
     http, sandbox = settings.http, settings.sandbox
     yield "api", [listen(http.host, http.port)]
-    if sandbox.enabled:
+    if settings.uses_sandbox:
         viewer = listen(sandbox.host, sandbox.port, "the sandbox", "--sandbox-port")
         yield "sandbox", [viewer, listen(sandbox.host, sandbox.smtp_port, "the sandbox's SMTP server", "--smtp-port")]
 
@@ -193,13 +198,14 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str, restarts: 
     return Running(
         pid=os.getpid(),
         api_url=settings.http.local_url,
-        sandbox_url=settings.sandbox.local_url if settings.sandbox.enabled else None,
+        sandbox_url=settings.sandbox.local_url if settings.uses_sandbox else None,
         dsn=dsn,
         children={child.role: child.pid for child in children},
         real=first_start.sent_for_real(settings),
         restarts=restarts.ended,
         restarting=restarts.role,
         failure=restarts.failure,
+        operations_url=settings.operations.url(settings.http),
     )
 
 

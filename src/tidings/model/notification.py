@@ -9,7 +9,7 @@ from msgspec import Struct
 from tidings.model.vocabulary import Channel, Priority, Strategy
 
 
-class EmailContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class EmailContent(Struct, frozen=True, gc=False, omit_defaults=True):
     """An email. At least one of `text` and `html`."""
 
     subject: str
@@ -17,13 +17,13 @@ class EmailContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unk
     html: str | None = None
 
 
-class SmsContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class SmsContent(Struct, frozen=True, gc=False, omit_defaults=True):
     """A text message."""
 
     text: str
 
 
-class PushContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class PushContent(Struct, frozen=True, gc=False, omit_defaults=True):
     """A push notification; `link` is opened when it is tapped."""
 
     title: str
@@ -31,7 +31,7 @@ class PushContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unkn
     link: str | None = None
 
 
-class InappContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class InappContent(Struct, frozen=True, gc=False, omit_defaults=True):
     """An item of the user's inbox; `link` is opened when it is clicked."""
 
     title: str
@@ -39,7 +39,7 @@ class InappContent(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unk
     link: str | None = None
 
 
-class Content(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class Content(Struct, frozen=True, gc=False, omit_defaults=True):
     """Content per channel: literal, or (in a template) source text."""
 
     email: EmailContent | None = None

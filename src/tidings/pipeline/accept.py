@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from uuid import UUID
@@ -21,9 +21,9 @@ from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline import requests
-from tidings.pipeline.admission import Admission
-from tidings.pipeline.answers import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
+from tidings.pipeline.admission import Admission, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
+from tidings.pipeline.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.packs import pack
 from tidings.policy.admission import AdmissionRules
@@ -86,7 +86,7 @@ class Accept:
     """The first stage.
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
-    each once, before they are answered.
+    each once, before they are answered. `unserved` are the channels that nobody configured. `held` is `Schedule.held`.
     """
 
     def __init__(
@@ -100,13 +100,15 @@ class Accept:
         receipt_readers: Mapping[str, tuple[Channel, ReceiptReader]],
         rules: AdmissionRules,
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
+        unserved: Collection[Channel] = (),
+        held: Held = nothing_held,
     ) -> None:
         # Two, so that critical never waits for what bulk has to store.
         self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
         self._admission = Admission(
-            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS)
+            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held
         )
-        self._composer = Composer(renderer, randomness)
+        self._composer = Composer(renderer, randomness, unserved)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
@@ -177,11 +179,8 @@ class Accept:
         received = read(request)
         if received:
             now = self._clock.now()
-            by_tenant: dict[str, list[Outcome]] = {}
-            for receipt in received:
-                fact = _outcome(receipt, provider, channel, now)
-                by_tenant.setdefault(fact.tenant, []).append(fact)
-            await self._others.put([item for facts in by_tenant.values() for item in pack(facts)])
+            facts = [_outcome(receipt, provider, channel, now) for receipt in received]
+            await self._others.put(pack(facts))
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
 import structlog
 
@@ -22,13 +23,23 @@ LOOK_EVERY = 1.0
 SOONEST, LATEST = 4.0, 10.0
 """Seconds after which those who are turned away are asked to come again; spread, so that they do not come together."""
 _IDLE_AFTER = 5_000
+_LANES = {topics.deliveries(channel, lane): lane for channel in Channel for lane in Priority}
 _log = structlog.get_logger("tidings.admission")
+
+Held: TypeAlias = Callable[[int], Awaitable[Mapping[str, int]]]
+"""What waits for providers, by topic, counted up to so many."""
+
+
+async def nothing_held(_most: int) -> Mapping[str, int]:
+    """Nothing waits for a provider."""
+    return {}
 
 
 class Admission:
     """Lets notifications in, or raises Overloaded.
 
-    `critical` and `others` are where they wait for their commit. `randomness` gives numbers from 0 to 1.
+    `critical` and `others` are where they wait for their commit. `randomness` gives numbers from 0 to 1. `held` tells
+    what waits for providers, by topic: it is in no queue, and all of it comes back.
     """
 
     def __init__(
@@ -39,6 +50,7 @@ class Admission:
         clock: Clock,
         rules: AdmissionRules,
         randomness: Callable[[], float],
+        held: Held = nothing_held,
     ) -> None:
         self._queue = queue
         self._critical = critical
@@ -46,6 +58,7 @@ class Admission:
         self._clock = clock
         self._rules = rules
         self._randomness = randomness
+        self._held = held
         self._backlog = dict.fromkeys(Priority, 0)
         self._let_in = dict.fromkeys(Priority, 0)
         self._asked_at = -_IDLE_AFTER
@@ -90,6 +103,9 @@ class Admission:
     async def _look(self) -> None:
         before = dict(self._let_in)
         depths = {priority: await self._depth(priority) for priority in Priority}
+        for topic, count in (await self._held(2 * self._rules.backlog)).items():
+            if topic in _LANES:
+                depths[_LANES[topic]] += count
         self._backlog = {lane: depth + self._let_in[lane] - before[lane] for lane, depth in depths.items()}
 
     def _tell(self) -> None:

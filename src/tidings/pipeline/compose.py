@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +22,18 @@ Identify = Callable[[int], UUID]
 
 
 class Composer:
-    """Composes notifications. `randomness` gives as many random bits as it is asked for."""
+    """Composes notifications.
 
-    def __init__(self, renderer: Renderer, randomness: Callable[[int], int]) -> None:
+    `randomness` gives as many random bits as it is asked for. `unserved` are the channels that nobody configured: what
+    asks for one is refused, and a template is sent on the others.
+    """
+
+    def __init__(
+        self, renderer: Renderer, randomness: Callable[[int], int], unserved: Collection[Channel] = ()
+    ) -> None:
         self._renderer = renderer
         self._randomness = randomness
+        self._unserved = frozenset(unserved)
 
     def fresh_id(self, now: int, bucket: int) -> UUID:
         """An id that nothing else has."""
@@ -49,12 +56,14 @@ class Composer:
         data = requests.json_object(request.data, "$.data")
         requests.json_object(request.metadata, "$.metadata")
         times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
+        channels = tuple(request.channels or ())
         template, content, available = await self._said(tenant, request, data)
         if not available:
             raise Invalid("no_content", "there is no content for any channel", "$.content")
-        for index, channel in enumerate(request.channels):
+        for index, channel in enumerate(channels):
             if channel not in available:
                 raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
+        channels = self._served(request, channels, available)
         bucket = stable_bucket(tenant, to.key)
         return Notification(
             id=self.fresh_id(now, bucket) if identify is None else identify(bucket),
@@ -64,7 +73,7 @@ class Composer:
             template=template,
             content=content,
             data=bytes(request.data),
-            channels=tuple(request.channels),
+            channels=channels,
             strategy=request.strategy,
             category=requests.category(request.category),
             priority=request.priority,
@@ -73,6 +82,27 @@ class Composer:
             metadata=bytes(request.metadata),
             send_at_local=times.send_at_local,
         )
+
+    def _served(
+        self, request: requests.NotificationRequest, asked: tuple[Channel, ...], available: Sequence[Channel]
+    ) -> tuple[Channel, ...]:
+        """The channels that the notification names: those `asked` for, or what is served of a template's."""
+        if not self._unserved:
+            return asked
+        for index, channel in enumerate(asked):
+            if channel in self._unserved:
+                raise _not_configured(channel, f"$.channels[{index}]")
+        if asked:
+            return asked
+        served = tuple(channel for channel in available if channel not in self._unserved)
+        if len(served) == len(available):
+            return ()
+        if request.content is not None or not served:
+            missing = next(channel for channel in available if channel in self._unserved)
+            raise _not_configured(
+                missing, f"$.content.{missing.value}" if request.content is not None else "$.template"
+            )
+        return served
 
     async def _said(
         self, tenant: str, request: requests.NotificationRequest, data: dict[str, Any]
@@ -85,17 +115,26 @@ class Composer:
             published = await self._renderer.published(tenant, request.template)
             if published is None:
                 raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
-            check_variables(published, data)
+            check_variables(published, data, request.channels or ())
             return published.ref, None, published.channels
         content = requests.literal(request.content) if request.content is not None else None
         return None, content, content.channels() if content is not None else ()
 
 
-def check_variables(template: Published, data: object) -> None:
-    """Raises Invalid unless `data` has every variable that the template requires."""
+def _not_configured(channel: Channel, path: str) -> Invalid:
+    return Invalid(
+        "channel_not_configured",
+        f"this installation has no provider for {channel.value}; name one under [channels] in its settings",
+        path,
+    )
+
+
+def check_variables(template: Published, data: dict[str, Any], channels: Sequence[Channel]) -> None:
+    """Raises Invalid unless `data` has what the template needs for these channels (none: all that it has)."""
     missing = template.missing(data)
     if missing:
         raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
+    template.check(data, channels)
 
 
 def queued(notification: Notification, *, repeated: bool = False) -> Item:

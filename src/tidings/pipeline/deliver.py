@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -17,14 +18,15 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.beginning import Begin
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
+from tidings.pipeline.line import Line, is_unbegun
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Partly, Taken
-from tidings.pipeline.switchboard import Line, Switchboard, is_unbegun
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
@@ -36,8 +38,6 @@ HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-SHORTEST_HOLD = 0.5
-"""Seconds."""
 NOBODY = Person()
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.deliver")
@@ -91,6 +91,14 @@ class Deliver:
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
 
+    def outlet(self) -> int:
+        """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
+        return self._switchboard.outlet(self._lane)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        self._switchboard.watch(on_change)
+
     def stop(self) -> None:
         """The process is to stop: provider calls under way go on, no other is begun."""
         self._switchboard.stop()
@@ -125,6 +133,9 @@ class Deliver:
         """
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
+        again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
+        arrived = await self._needs.history.arrived(again) if again else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         begun = {_attempt(taken.value) for taken in batch if taken.begun}
         fresh: list[_Ready] = []
@@ -133,7 +144,7 @@ class Deliver:
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen:
+            if attempt in made or attempt in seen or delivery.id in arrived:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
@@ -201,7 +212,7 @@ class Deliver:
         for ready, content in zip(batch, contents, strict=True):
             if isinstance(content, TemplateError):
                 ending = fact(
-                    ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail
+                    ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail
                 )
                 outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
             else:
@@ -262,8 +273,7 @@ class Deliver:
             self._in_hand.give_back(attempts)
             left.unbegun += places
             return []
-        self._in_hand.end(attempts)
-        return [
+        tried = [
             Tried(
                 delivery=ready.delivery,
                 category=ready.category,
@@ -271,20 +281,24 @@ class Deliver:
                 idempotent=provider.idempotent,
                 others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
+                refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
+        # What used up no try is made again under the same number.
+        self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
+        self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
+        return tried
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
         now, delivery = self._needs.clock.now(), ready.delivery
+        reason, detail = self._switchboard.obstacle(delivery)
+        why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
-            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
-        pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
-        due = now + math.ceil(pause * 1000)
-        if delivery.expires_at is not None and due >= delivery.expires_at:
-            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
-        return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
+        known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
+        return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

@@ -48,9 +48,9 @@ def build(
     )
 
 
-def wait_for(delivery: Delivery, due: int) -> Wait:
-    """The wait of a delivery until `due` (milliseconds since the epoch)."""
-    return Wait(due, topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery))
+def wait_for(delivery: Delivery, due: int, *, held: bool = False) -> Wait:
+    """The wait of a delivery until `due` (milliseconds since the epoch); `held`: for a provider."""
+    return Wait(due, topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery), held=held)
 
 
 def key_of(notification: Notification) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import structlog
 
+from tidings.model.ids import bucket_of
 from tidings.model.outcome import Outcome
 from tidings.model.texts import fit
 from tidings.model.topics import OUTCOMES
@@ -43,12 +44,20 @@ def of_what_may_have_been_taken(items: Sequence[Item]) -> list[Item]:
     )
 
 
+def _key(first: Outcome) -> str:
+    """By the bucket of the first fact's user: a tenant's packs spread, so that all recorders work for a large one.
+
+    Facts need no order among themselves, so any key would do; this one is the same each time.
+    """
+    return f"{fit(first.tenant, _MOST_TEXT)}\x00{bucket_of(first.id)}"
+
+
 def _items(outcomes: Sequence[Outcome]) -> Iterator[Item]:
     body = _encoded(outcomes)
     if body is None:
         body = encode_outcomes([_plain(outcomes[0])]) if len(outcomes) == 1 else b""
     if body and (len(body) <= LARGEST_PACK or len(outcomes) == 1):
-        yield Item(OUTCOMES, fit(outcomes[0].tenant, _MOST_TEXT), body)
+        yield Item(OUTCOMES, _key(outcomes[0]), body)
         return
     half = len(outcomes) // 2
     yield from _items(outcomes[:half])

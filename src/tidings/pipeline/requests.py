@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.pipeline.content_request import ContentRequest
 from tidings.policy import addresses, links, wall_clock
+from tidings.policy.content import is_blank, unfit
 
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
@@ -43,8 +45,8 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
     to: RecipientRequest
     template: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
-    content: Content | None = None
-    channels: list[Channel] = []
+    content: ContentRequest | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
     strategy: Strategy = Strategy.ALL
     category: str = "transactional"
     priority: Priority = Priority.NORMAL
@@ -99,6 +101,8 @@ def explain(error: Exception) -> Invalid:
         return Invalid("unknown_field", f"there is no field {field['name']!r} here", f"{path}.{field['name']}")
     if field:
         return Invalid("missing_field", f"the field {field['name']!r} is required", f"{path}.{field['name']}")
+    if path == "$.channels" and "length" in what:
+        return Invalid("no_channels", "name at least one channel, or leave channels out for all of them", path)
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
     if "RFC3339" in what or "timezone component" in what:
@@ -164,8 +168,9 @@ def has_nul(value: object) -> bool:
     return False
 
 
-def literal(content: Content) -> Content:
+def literal(request: ContentRequest) -> Content:
     """The checked literal content. Raises Invalid."""
+    content = request.content()
     for channel in content.channels():
         part = getattr(content, channel.value)
         for name in part.__struct_fields__:
@@ -179,10 +184,14 @@ def literal(content: Content) -> Content:
                 raise Invalid("control_character", "this is one line: no line breaks or control characters", path)
             if name == "link" and not links.is_safe(text):
                 raise Invalid("unsafe_link", links.UNSAFE, path)
-            if not text.strip() and name != "subject":
-                raise Invalid("empty", "this must not be empty", path)
+            if is_blank(text):
+                raise Invalid("empty", "this must not be empty, nor hold invisible characters alone", path)
     if content.email is not None and content.email.text is None and content.email.html is None:
         raise Invalid("missing_content", "an email needs text, html or both", "$.content.email")
+    for channel in content.channels():
+        problem = unfit(getattr(content, channel.value))
+        if problem is not None:
+            raise Invalid(problem.reason, problem.detail, f"$.content.{channel.value}.{problem.field}")
     return content
 
 

@@ -55,6 +55,10 @@ class History(Protocol):
         """Those of `(delivery id, attempt)` that are over: with a recorded result, or not to be made."""
         ...
 
+    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt."""
+        ...
+
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """Where the tenant's deliveries and notifications rest.
 

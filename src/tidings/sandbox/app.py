@@ -12,6 +12,7 @@ from tidings.sandbox.control import MAX_BODY as MAX_CONTROL_BODY
 from tidings.sandbox.control import Control, serve_control
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Faults
+from tidings.sandbox.gate import Gate
 from tidings.sandbox.receipts import Receipts
 from tidings.sandbox.smtp import SmtpSink
 from tidings.sandbox.wire import (
@@ -34,7 +35,8 @@ class Options(Struct, frozen=True):
 
     `receipts_url` is where receipts go, without the provider's name (`http://127.0.0.1:8400/v1/receipts`); None: the
     email events go nowhere. `log_path` is an append-only file of what arrived. `capacity` and `max_bytes` bound what is
-    kept in memory. `hint` is a command that the empty page shows. `seed` makes the chance in faults repeatable.
+    kept in memory. `hint` is a command that the empty page shows. `seed` makes the chance in faults repeatable. `host`
+    is what it listens on, `allowed_hosts` are other names by which it is reached (see gate.py).
     """
 
     receipts_url: str | None = None
@@ -43,6 +45,8 @@ class Options(Struct, frozen=True):
     max_bytes: int = 64_000_000
     hint: str = ""
     seed: int | None = None
+    host: str = "127.0.0.1"
+    allowed_hosts: tuple[str, ...] = ()
 
 
 class Sandbox:
@@ -60,6 +64,7 @@ class Sandbox:
         self._sendgrid = sendgrid.SendGrid(credentials, self.log, self.faults, self.receipts)
         self._twilio = twilio.Twilio(credentials, self.log, self.faults, self.receipts)
         self._fcm = fcm.Fcm(credentials, self._oauth, self.log, self.faults)
+        self._gate = Gate(options.host, options.allowed_hosts, credentials)
         self._control = Control(self.log, self.faults, self.receipts, options.hint)
         self.smtp = SmtpSink(credentials, self.log, self.faults)
 
@@ -106,6 +111,10 @@ class Sandbox:
             answer = self._sendgrid.scopes(await _request(scope, receive, sendgrid.MAX_BODY))
         else:
             request = await _request(scope, receive, MAX_CONTROL_BODY)
+            refusal = self._gate.refusal(request)
+            if refusal is not None:
+                await send_answer(send, refusal)
+                return
             await serve_control(self._control, request, receive, send)
             return
         if fault is None:

@@ -22,14 +22,15 @@ _TIMEOUT = timedelta(seconds=2)
 
 
 class MirroredInbox:
-    """An inbox whose new items are shown by the sandbox at `url`.
+    """An inbox whose new items are shown by the sandbox at `url`, whose `token` lets it in.
 
     The mirror is for looking at, so it never delays or fails an inbox: items wait in a bounded line (the oldest leave
     first), and those that the sandbox does not take are counted in `lost`. Items of the tenants `unseen` are not shown.
     """
 
-    def __init__(self, inbox: Inbox, url: str, unseen: frozenset[str] = frozenset()) -> None:
+    def __init__(self, inbox: Inbox, url: str, token: str, unseen: frozenset[str] = frozenset()) -> None:
         self._inbox = inbox
+        self._bearer = f"Bearer {token}"
         self._unseen = unseen
         self._url = f"{url.rstrip('/')}/_sandbox/inapp"
         self._waiting: deque[InappItem] = deque(maxlen=MAX_WAITING)
@@ -82,6 +83,7 @@ class MirroredInbox:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             request = self._client.post(self._url).header("Content-Type", "application/json")
+            request = request.header("Authorization", self._bearer)
             try:
                 response = await request.body_bytes(msgspec.json.encode(batch)).build().send()
                 taken = response.status < 300

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -74,16 +74,21 @@ async def serve(
     log_path: Path | None = None,
     hint: str = "",
     held: tuple[socket.socket, socket.socket] | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> Handle:
     """Serve a sandbox on `host` until `stop` of the handle; a port of 0 takes any free one.
 
     `receipts_url` is the base URL of the receipts (`…/v1/receipts`), `log_path` an append-only file of what arrived,
     `hint` a command that the empty page shows. `held` are listening sockets, for HTTP and SMTP, that outlive it.
+    `allowed_hosts` are names by which the viewer is reached, besides those of this machine.
 
     Raises:
         SettingsError: a port is taken or not allowed, or the file cannot be written.
     """
-    sandbox = create_app(credentials, Options(receipts_url=receipts_url, log_path=log_path, hint=hint))
+    options = Options(
+        receipts_url=receipts_url, log_path=log_path, hint=hint, host=host, allowed_hosts=tuple(allowed_hosts)
+    )
+    sandbox = create_app(credentials, options)
     http, mail = held or _listen_twice(host, port, smtp_port)
     logging.getLogger("mail.log").setLevel(logging.ERROR)
     smtp = await asyncio.get_running_loop().create_server(sandbox.smtp.protocol, sock=mail)

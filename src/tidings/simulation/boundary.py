@@ -93,6 +93,11 @@ class SimulatedSchedule(MemorySchedule):
         super().hurry(notification_id, now)
         self.waking.wake()
 
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """Make rows due."""
+        await super().bring_forward(topic, most, now)
+        self.waking.wake()
+
 
 class SimulatedReplays(MemoryReplays):
     """Replays that can be waited for."""

@@ -1,30 +1,37 @@
-"""Logs: one JSON object a line on standard error, or readable text for a terminal."""
+"""Logs: one JSON object a line on standard error, or readable text. redaction.py says what is left out."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
-from structlog.tracebacks import ExceptionDictTransformer
+
+from tidings.telemetry.redaction import chain, redacted
+
+_OURS = frozenset({"timestamp", "level", "logger", "exception"})
+"""Fields that this module writes itself."""
 
 
-def configure(level: str, style: str, role: str) -> None:
-    """Set logging up for this process. `level` is a standard name in lower case, `style` is `json` or `text`."""
+def configure(level: str, style: str, role: str, *, whole_messages: bool = False) -> None:
+    """Set logging up for this process.
+
+    `level` is a standard name in lower case, `style` is `json` or `text`. `whole_messages` shows the messages of
+    exceptions that nobody foresaw, which may hold what people are told.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
     ]
+    renderers: list[Any] = [_exceptions(whole=whole_messages), _without_personal_data]
     if style == "json":
-        # Without local variables: they hold passwords, addresses and what people are told.
-        tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=20))
-        renderers: list[Any] = [tracebacks, structlog.processors.JSONRenderer()]
+        renderers.append(structlog.processors.JSONRenderer())
     else:
-        renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        renderers += [_as_lines, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -34,7 +41,7 @@ def configure(level: str, style: str, role: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=())],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
@@ -42,3 +49,44 @@ def configure(level: str, style: str, role: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _exceptions(*, whole: bool) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
+    """Where errors were raised, without local variables: they hold passwords, addresses and what people are told."""
+
+    def render(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        wanted = event.pop("exc_info", None)
+        error = wanted[1] if isinstance(wanted, tuple) else sys.exception() if wanted is True else wanted
+        if isinstance(error, BaseException):
+            event["exception"] = chain(error, whole=whole)
+        return event
+
+    return render
+
+
+def _without_personal_data(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if name not in _OURS:
+            event[name] = _redacted(value)
+    return event
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {redacted(str(name)): _redacted(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(inner) for inner in value]
+    return value if isinstance(value, int | float | bool | None) else redacted(str(value))
+
+
+def _as_lines(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The errors as text below the line, the innermost last, as Python prints them."""
+    if "exception" in event:
+        lines = []
+        for one in reversed(event["exception"]):
+            lines += [f"  {frame['filename']}:{frame['lineno']} in {frame['name']}" for frame in one["frames"]]
+            lines.append(one["exc_value"])
+        event["exception"] = "\n".join(lines)
+    return event

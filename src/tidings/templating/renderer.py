@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import NotFound, TemplateError
-from tidings.model.notification import TemplateRef
+from tidings.model.notification import EmailContent, TemplateRef
 from tidings.model.sending import RenderedContent
 from tidings.model.template import TemplateVersion
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Reason
+from tidings.policy.content import Unfit, is_blank, unfit
 from tidings.ports.clock import Clock
 from tidings.ports.store import TemplateStore
 from tidings.templating.compile import Compiled, compile_version
+from tidings.templating.expectations import Path, check_printed, printed
+from tidings.templating.markup import to_text
 
 PUBLISHED_FOR = 1000
 """For how many milliseconds the answer to "which version is published" is good."""
+
+MOST_MARKS = 4_000
+"""Tags and entities of a literal mail's HTML from which a text is made."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
@@ -33,12 +40,19 @@ class PublishedTemplate(Struct, frozen=True):
     ref: TemplateRef
     channels: tuple[Channel, ...]
     required: tuple[str, ...]
+    printed: Mapping[Channel, tuple[Path, ...]] = {}
 
     def missing(self, data: object) -> list[str]:
-        """The required variables that `data` (a decoded JSON object) lacks."""
+        """The required variables that `data` (a decoded JSON object) lacks, or has as null."""
         if not isinstance(data, Mapping):
             return list(self.required)
-        return [name for name in self.required if name not in data]
+        return [name for name in self.required if data.get(name) is None]
+
+    def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+        """Raises Invalid for data that cannot be printed on `channels` (none: all that it has content for)."""
+        for channel, paths in self.printed.items():
+            if not channels or channel in channels:
+                check_printed(paths, data)
 
 
 class TemplateRenderer:
@@ -63,7 +77,7 @@ class TemplateRenderer:
         if version is None:
             self._published.pop(key, None)
             return None
-        template = _published(version)
+        template = known[1] if known is not None and known[1].ref.version == version.version else _published(version)
         self._published[key] = (now, template)
         self._published.move_to_end(key)
         while len(self._published) > self._capacity:
@@ -118,7 +132,8 @@ class TemplateRenderer:
                 results.append(data)
                 continue
             try:
-                results.append(compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
+                content = compiled.render(delivery.channel, delivery.locale, delivery.timezone, data)
+                results.append(_fit(delivery, content))
             except TemplateError as error:
                 results.append(error)
         return results
@@ -163,6 +178,7 @@ def _published(version: TemplateVersion) -> PublishedTemplate:
         ref=TemplateRef(version.name, version.version),
         channels=_channels(version),
         required=tuple(name for name, variable in version.variables.items() if variable.required),
+        printed=printed(version),
     )
 
 
@@ -172,11 +188,43 @@ def _channels(version: TemplateVersion) -> tuple[Channel, ...]:
 
 
 def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
-    """Inline content, exactly as it was given."""
+    """Inline content as it was given; a mail of HTML alone gets a text beside it."""
     content: RenderedContent | None = None
     if delivery.content is not None:
         content = getattr(delivery.content, delivery.channel.value)
-    return content or TemplateError(f"there is no content for {delivery.channel.value}", delivery.channel.value)
+    if content is None:
+        return TemplateError(f"there is no content for {delivery.channel.value}", delivery.channel.value)
+    if isinstance(content, EmailContent) and content.text is None and content.html is not None:
+        content = structs.replace(content, text=_text_of(content.html))
+    return _fit(delivery, content)
+
+
+@lru_cache(maxsize=64)
+def _text_of(html: str) -> str | None:
+    """The text for a mail that was given as HTML alone; None where the HTML has none, or is too intricate."""
+    if _is_intricate(html):
+        return None
+    text = to_text(html)
+    return None if is_blank(text) else text + "\n"
+
+
+def _is_intricate(html: str) -> bool:
+    """Whether it would take long to read: by its tags and entities, not by its letters."""
+    return html.count("<") + html.count("&") > MOST_MARKS
+
+
+def _fit(delivery: Delivery, content: RenderedContent) -> RenderedContent | TemplateError:
+    """The content, or why no vendor could send it."""
+    problem = unfit(content)
+    if problem is None and isinstance(content, EmailContent) and is_blank(content.text) and not _shows(content.html):
+        problem = Unfit(Reason.EMPTY_CONTENT, "html", "the HTML shows nothing")
+    if problem is None:
+        return content
+    return TemplateError(problem.detail, f"{delivery.channel.value}.{problem.field}", problem.reason)
+
+
+def _shows(html: str | None) -> bool:
+    return html is not None and (_is_intricate(html) or "<img" in html.lower() or _text_of(html) is not None)
 
 
 def _decoded(data: bytes) -> Mapping[str, Any] | TemplateError:

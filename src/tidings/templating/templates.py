@@ -13,6 +13,7 @@ from tidings.model.sending import RenderedContent
 from tidings.model.template import TemplateSummary, TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.policy import addresses
+from tidings.policy.content import unfit
 from tidings.policy.locale import Direction, direction
 from tidings.policy.sms import SmsSize, segments
 from tidings.ports.clock import Clock
@@ -23,7 +24,7 @@ from tidings.templating.renderer import TemplateRenderer
 
 
 class ChannelPreview(Struct, frozen=True):
-    """What a reader would get on one channel, or why it cannot be rendered.
+    """What a reader would get on one channel, and why it cannot be rendered or sent.
 
     `locale` is the one whose content was used. `sms` is the size of a text message, `characters` the number of
     characters of the text that a reader sees first. `path` is the JSON path of the text that `error` is about.
@@ -138,7 +139,7 @@ def _whole(version: TemplateVersion, locale: str | None, data: Mapping[str, Any]
         version=version.version,
         locale=reader,
         direction=direction(reader),
-        missing=tuple(name for name in compiled.required if name not in values),
+        missing=tuple(name for name in compiled.required if values.get(name) is None),
         channels=tuple(_preview(compiled, channel, reader, values) for channel in compiled.channels),
     )
 
@@ -149,11 +150,14 @@ def _preview(compiled: Compiled, channel: Channel, locale: str, values: Mapping[
         rendered = compiled.render(channel, locale, None, values)
     except TemplateError as error:
         return ChannelPreview(channel, content.locale, content.direction, error=error.detail, path=path_of(error.path))
+    problem = unfit(rendered)
     return ChannelPreview(
         channel,
         content.locale,
         content.direction,
         rendered,
+        error="" if problem is None else problem.detail,
+        path="" if problem is None else path_of(f"{content.locale}.{channel.value}.{problem.field}"),
         characters=len(_seen_first(rendered)),
         sms=segments(rendered.text) if isinstance(rendered, SmsContent) else None,
     )

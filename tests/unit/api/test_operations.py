@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+from pathlib import Path
+
+from support import eventually
 from support_api import OTHER, TENANT, Api, problem
 from tidings.api.samples import ORDER
+from tidings.config import Settings
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
+from tidings.pipeline.accept import Accept
+from tidings.serving import run_api
 
 
 async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
@@ -25,7 +33,8 @@ async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
 
 
 async def test_receipts_refused(api: Api) -> None:
-    problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
+    told = problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
+    assert "signature is wrong" not in told["detail"]  # it names a setting: the log has it, not the caller
     problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
     problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
 
@@ -92,3 +101,26 @@ async def test_an_account_is_of_whole_minutes(api: Api) -> None:
     problem(await api.get("/v1/accounting?since=now"), 400, "invalid_parameter")
     problem(await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "empty_span")
     problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "span_too_long")
+
+
+async def test_a_listener_of_their_own_takes_the_operations_off_the_public_port(api: Api, tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"data_dir": tmp_path, "http": {"port": 0, "docs": False}, "operations": {"port": 0}, "stop": {"drain": 0}}
+    )
+    services = dataclasses.replace(api.services, operations=False, docs=False)
+    where: dict[str, str] = {}
+    stopping = asyncio.Event()
+    assert isinstance(api.services.accept, Accept)
+    serving = asyncio.create_task(run_api(services, api.services.accept, settings, stopping, where.update, None))
+    try:
+        await eventually(lambda: "api" in where)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert (await api.get(where["operations"] + path, key=None)).status == 200
+            assert (await api.get(where["api"] + path, key=None)).status == 404
+        for path in ("/docs", "/openapi.json"):
+            assert (await api.get(where["api"] + path, key=None)).status == 404
+        assert (await api.get(where["operations"] + "/v1/users/demo")).status == 404
+        assert (await api.get(where["api"] + "/v1/users/demo")).status == 200
+    finally:
+        stopping.set()
+        await serving

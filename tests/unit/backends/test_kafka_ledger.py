@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Message
 
 from tidings.backends.kafka.ledger import Ledger
+from tidings.backends.kafka.progress import Progress
 from tidings.model.errors import LeaseLost
 
 
@@ -14,7 +15,7 @@ def message(partition: int, offset: int, key: bytes | None = b"k", headers: obje
 def assigned(*numbers: int) -> Ledger:
     ledger = Ledger()
     for number in numbers:
-        ledger.assign(number, None, "")
+        ledger.assign(number, Progress())
     return ledger
 
 
@@ -96,7 +97,7 @@ def test_what_is_given_back_says_what_was_announced_of_it() -> None:
 
 def test_the_announcements_of_a_killed_client_are_read_by_the_next_one() -> None:
     ledger = Ledger()
-    ledger.assign(0, 10, "b=1+2;d=4+1;p=3+1;n=later versions may say more")
+    ledger.assign(0, Progress(10, "b=1+2;d=4+1;p=3+1;n=later versions may say more"))
     ledger.arrive([message(0, offset) for offset in range(10, 16)])
     read = [(int(item.body), item.redelivered, item.repeated) for item in ledger.take(10, None).items]
     assert read == [(10, False, False), (11, True, False), (12, True, False), (13, False, True), (15, False, False)]
@@ -170,3 +171,18 @@ def test_without_a_consumer_nothing_is_ours() -> None:
     with pytest.raises(LeaseLost):
         ledger.end(batch, 0.0)
     assert committed(ledger) == {}
+
+
+def test_a_log_that_was_cut_voids_what_waits_and_what_is_claimed() -> None:
+    ledger = filled(6, 0, 1)
+    held = ledger.take(4, 60.0)
+    committed(ledger)
+    ledger.restart(0, Progress.unknown(0, 2))
+    assert committed(ledger)[0] == (0, "b=0+2;d=")
+    with pytest.raises(LeaseLost):
+        ledger.end(held, 0.0)
+    ledger.arrive([message(0, offset) for offset in range(4)])
+    marks = {(entry[0].number, entry[1]): entry[2].redelivered for entry in ledger.waiting}
+    assert {offset: mark for (number, offset), mark in marks.items() if number == 0} == {
+        0: True, 1: True, 2: False, 3: False,
+    }  # fmt: skip

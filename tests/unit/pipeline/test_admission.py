@@ -123,3 +123,25 @@ async def test_those_who_are_turned_away_come_again_at_different_times_and_are_l
             await gate.clock.advance(3)
     [line] = [line for line in lines if line["event"] == "overloaded"]
     assert (line["lane"], line["turned_away"]) == ("bulk", 2)
+
+
+async def test_what_waits_for_a_provider_counts(gate: Gate) -> None:
+    """It is in no queue, and all of it comes back when the provider does."""
+    held = {topics.deliveries(Channel.SMS, Priority.NORMAL): 0, "of a later version": 10**6}
+    asked: list[int] = []
+
+    async def waiting(most: int) -> dict[str, int]:
+        asked.append(most)
+        return held
+
+    gate.admission = Admission(gate.queue, gate.critical, gate.others, gate.clock, RULES, lambda: 0.5, waiting)
+    async with gate.watched():
+        assert gate.let_in(Priority.NORMAL, 1) == 1
+        held[topics.deliveries(Channel.SMS, Priority.NORMAL)] = RULES.backlog + 1
+        await gate.clock.advance(2)
+        assert gate.let_in(Priority.NORMAL, 5) == 0
+        assert gate.let_in(Priority.CRITICAL, 5) == 5
+        held[topics.deliveries(Channel.SMS, Priority.NORMAL)] = 0
+        await gate.clock.advance(2)
+        assert gate.let_in(Priority.NORMAL, 5) == 5
+    assert set(asked) == {2 * RULES.backlog}, "counting is bounded"

@@ -13,7 +13,7 @@ import pytest
 from support import eventually
 from support_flow import TENANT, Flow
 from tidings.backends.memory.clock import VirtualClock
-from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
+from tidings.backends.memory.queue import MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.objects.folder import Folder
 from tidings.model import topics
 from tidings.model.accounting import AcceptedCount
@@ -219,18 +219,17 @@ async def test_a_batch_whose_look_ups_fail_goes_back_unbegun_however_often_relea
     async def away(*_: object) -> list[Item]:
         raise Unavailable("the store is away")
 
-    release = type(await stage.queue.claim("in", "s", 1, 0, 0.001)).release
+    release = MemoryClaim.release
 
-    async def failing(self: Claim) -> None:
+    async def failing(self: MemoryClaim) -> None:
         nonlocal asked
         asked += 1
         if asked <= failures:
             raise Unavailable("so is the queue")
         await release(self)
 
-    await stage.clock.advance(1)
     reader._reading = msgspec.structs.replace(reader._reading, work=away)
-    monkeypatch.setattr("tidings.backends.memory.queue.MemoryClaim.release", failing)
+    monkeypatch.setattr(MemoryClaim, "release", failing)
     with pytest.raises(Unavailable, match="store"):
         await reader.once()
     await stage.clock.advance(31)
@@ -367,9 +366,11 @@ class Accounts:
 
     def __init__(self) -> None:
         self.mood = "a mistake"
+        self.asked = 0
         self.kept: dict[str, int] = {}
 
     async def count(self, counter: UUID, counts: Sequence[AcceptedCount]) -> None:
+        self.asked += 1
         if self.mood:
             raise ZeroDivisionError(self.mood)
         if any(count.tenant == "bad" for count in counts):
@@ -384,7 +385,7 @@ async def test_the_accepted_counter_outlives_every_error(monkeypatch: pytest.Mon
     async with AcceptedCounter(accounts, clock, lambda: UUID(int=1)).running() as counter:  # type: ignore[arg-type]
         counter.add("good", [UUID(int=1)])
         counter.add("bad", [UUID(int=2)])
-        await asyncio.sleep(0.05)
+        await eventually(lambda: accounts.asked > 2)
         accounts.mood = ""
         await eventually(lambda: accounts.kept == {"good": 1})
         counter.add("good", [UUID(int=3)])

@@ -24,6 +24,7 @@ from tidings.model.wire import encode
 from tidings.pipeline import recur
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.recurrences import Recurrences
+from tidings.policy import recurring
 from tidings.policy.recurring import occurrence_id
 from tidings.ports.queue import Item
 from tidings.ports.recurrences import Moved
@@ -365,7 +366,7 @@ async def test_a_recurrence_that_fails_costs_no_other(flow: Flow, what: str, mon
     service_of_all = service(flow)
     made = [await service_of_all.create(TENANT, json.dumps(body).encode()) for _ in range(5)]
     bad = made[2]
-    step, put, settle = recur.step, flow.queue.put, flow.store.recurrences.settle
+    step, put, settle = recurring.step, flow.queue.put, flow.store.recurrences.settle
 
     def breaks(recurrence: Recurrence, *arguments: Any, **options: Any) -> Any:
         if recurrence.id == bad.id:

@@ -132,7 +132,7 @@ async def test_magic_email(caller: Caller, listener: Listener, to: str, events: 
 
 async def test_in_app_items_are_mirrored_once(caller: Caller, sandbox: Handle) -> None:
     inbox = MemoryInbox()
-    mirror = MirroredInbox(inbox, sandbox.url)
+    mirror = MirroredInbox(inbox, sandbox.url, "token")
     item = InboxItem(id=UUID(int=1), user_id="ana", title="Hello", body="there", created_at=1)
     await mirror.add("shop", [item])
     await mirror.add("shop", [item])
@@ -145,7 +145,7 @@ async def test_in_app_items_are_mirrored_once(caller: Caller, sandbox: Handle) -
 
 
 async def test_a_missing_sandbox_does_not_hurt_the_inbox() -> None:
-    mirror = MirroredInbox(MemoryInbox(), "http://127.0.0.1:1")
+    mirror = MirroredInbox(MemoryInbox(), "http://127.0.0.1:1", "token")
     await mirror.add("shop", [InboxItem(id=UUID(int=1), user_id="ana", title="Hello", body="there")])
     assert await mirror.unread("shop", "ana") == 1
     await eventually(lambda: mirror.lost == 1)
@@ -162,7 +162,7 @@ async def test_a_taken_port_is_told(sandbox: Handle, credentials: Credentials) -
 async def test_stopping_lets_go_of_viewers_and_ports(credentials: Credentials) -> None:
     handle = await serve("127.0.0.1", 0, 0, credentials)
     reader, writer = await asyncio.open_connection("127.0.0.1", handle.port)
-    writer.write(b"GET /_sandbox/events HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+    writer.write(b"GET /_sandbox/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await reader.readuntil(b"event: hello")
     await handle.stop()
     await reader.read()
@@ -175,7 +175,7 @@ async def test_events_go_on_where_they_ended(caller: Caller, sandbox: Handle) ->
     async def frames(last: str, until: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
         header = f"Last-Event-ID: {last}\r\n" if last else ""
-        writer.write(f"GET /_sandbox/events HTTP/1.1\r\nHost: sandbox\r\n{header}\r\n".encode())
+        writer.write(f"GET /_sandbox/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode())
         read = await reader.readuntil(until)
         writer.close()
         return read

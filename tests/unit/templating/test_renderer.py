@@ -157,8 +157,8 @@ async def test_published_says_what_is_missing() -> None:
     published = await renderer.published(TENANT, "order")
     assert published is not None
     assert published.channels == (Channel.SMS,)
-    assert published.missing({"n": None, "m": 1}) == []
-    incomplete: list[object] = [{"m": 1}, {}, [], None, "n", 5]
+    assert published.missing({"n": "", "m": 1}) == []
+    incomplete: list[object] = [{"m": 1}, {"n": None}, {}, [], None, "n", 5]
     for data in incomplete:
         assert published.missing(data) == ["n"]
 
@@ -181,6 +181,52 @@ async def test_a_stored_version_that_no_longer_compiles_fails_its_deliveries_alo
     assert published is not None
     assert published.channels == (Channel.EMAIL,)
     assert answers[1] == SmsContent("x")
+
+
+async def test_what_renders_to_nothing_or_to_too_much_has_a_reason_of_its_own() -> None:
+    contents = {
+        "en": Content(
+            sms=SmsContent("{{ n }}"),
+            email=EmailContent("{{ n }}", html="<p>{{ n }}</p>"),
+            push=PushContent("{{ n }}", "{{ n }}"),
+        )
+    }
+    _, _, renderer = await world(contents)
+    for channel in (Channel.SMS, Channel.EMAIL, Channel.PUSH):
+        for blank in (b'{"n": " "}', '{"n": "\u200b"}'.encode(), b'{"n": "\\n"}'):
+            (answer,) = await renderer.render([delivery(channel, data=blank)])
+            assert isinstance(answer, TemplateError)
+            assert answer.reason == "empty_content"
+    for channel, length in ((Channel.SMS, 1_601), (Channel.PUSH, 2_100), (Channel.EMAIL, 999)):
+        (answer,) = await renderer.render([delivery(channel, data=b'{"n": "%s"}' % (b"x" * length))])
+        assert isinstance(answer, TemplateError)
+        assert answer.reason == "too_long"
+    (answer,) = await renderer.render([delivery(Channel.PUSH, data=b'{"n": {}}')])
+    assert isinstance(answer, TemplateError)
+    assert answer.reason == "template_error"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<h1>Hi</h1><ul><li>a</li><li>b &amp; c</li></ul>", "Hi\n\n- a\n- b & c\n"),
+        ("<p><a href='https://x.example/a'>Here</a></p>", "Here (https://x.example/a)\n"),
+        ("<p>{{ n }}</p>", "{{ n }}\n"),
+        ("<img src='https://x.example/a.png'>", None),
+    ],
+)
+async def test_a_literal_mail_of_html_alone_gets_a_text(html: str, text: str | None) -> None:
+    _, _, renderer = await world(EN)
+    literal = Content(email=EmailContent("s", html=html))
+    assert await renderer.render([delivery(Channel.EMAIL, None, literal)]) == [EmailContent("s", text, html)]
+
+
+async def test_a_literal_mail_that_shows_nothing_is_not_sent() -> None:
+    _, _, renderer = await world(EN)
+    for html in ("<p> </p>", "<style>p{}</style>", "<!-- x -->", "&nbsp;"):
+        (answer,) = await renderer.render([delivery(Channel.EMAIL, None, Content(email=EmailContent("s", html=html)))])
+        assert isinstance(answer, TemplateError)
+        assert answer.reason == "empty_content"
 
 
 async def test_it_is_the_port() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 
-from tidings.backends.kafka.ledger import Batch
+from tidings.backends.kafka.ledger import Batch, Ledger
+from tidings.model.errors import Unavailable
 
 CONFIRMED_WITHIN = 10.0
 """Seconds that an announcement waits for the confirmation of its commit."""
@@ -52,30 +54,42 @@ class Announcement:
 
 
 class Announcements:
-    """Those that wait for the next commit. Over partitions that are `leaving` nothing new is begun."""
+    """Those of one lane that wait for the next commit, `changed` being the lane's lock.
 
-    def __init__(self) -> None:
+    Over partitions that are `leaving` nothing new is begun.
+    """
+
+    def __init__(self, name: str, ledger: Ledger, changed: threading.Condition) -> None:
         self.leaving: frozenset[int] = frozenset()
+        self._name = name
+        self._ledger = ledger
+        self._changed = changed
         self._waiting: list[Announcement] = []
         self._expected_until = 0.0
+        self._closed = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, one: Announcement) -> None:
-        """It goes with the next commit."""
-        self._waiting.append(one)
-        self.expect()
+    async def begin(self, batch: Batch, places: Collection[int]) -> None:
+        """Return when it is committed that these places are begun. Raises LeaseLost and Unavailable."""
+        await self._announce(batch, places, put=False)
 
-    def drop(self, one: Announcement) -> None:
-        """Nobody waits for it any more."""
-        if one in self._waiting:
-            self._waiting.remove(one)
+    async def put(self, batch: Batch, places: Collection[int]) -> None:
+        """Return when it is committed that outputs for these places may be there. Raises LeaseLost and Unavailable."""
+        await self._announce(batch, places, put=True)
 
     def take(self) -> list[Announcement]:
-        """All of them."""
-        taken, self._waiting = self._waiting, []
+        """All of them, for the lane's thread."""
+        with self._changed:
+            taken, self._waiting = self._waiting, []
+            # Another commit may have said so already; that is not known to be confirmed.
+            self._ledger.soil({partition.number for one in taken for partition in one.batch.partitions})
         return taken
+
+    def close(self) -> None:
+        """From now on nobody confirms anything; called under the lock."""
+        self._closed = True
 
     def expect(self) -> None:
         """More are to be expected: a batch was handed out, or somebody has just announced something."""
@@ -85,11 +99,31 @@ class Announcements:
         """Seconds for which the thread may be deaf while leased batches are open."""
         return _SOON if time.monotonic() < self._expected_until else _LATER
 
-    def move(self, batch: Batch) -> bool:
-        """Whether a partition of the batch is about to move to another client."""
-        return any(partition.number in self.leaving for partition in batch.partitions)
-
-
-def partitions_of(announced: Iterable[Announcement]) -> set[int]:
-    """The partitions that they are about."""
-    return {partition.number for one in announced for partition in one.batch.partitions}
+    async def _announce(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
+        one = Announcement(batch)
+        with self._changed:
+            if self._closed:
+                raise Unavailable("this client of the queue is closed")
+            now = time.monotonic()
+            if put:
+                self._ledger.put(batch, places, now)
+            elif any(partition.number in self.leaving for partition in batch.partitions):
+                raise Unavailable(f"a partition of {self._name} is about to move to another client")
+            else:
+                self._ledger.begin(batch, places, now)
+            self._waiting.append(one)
+            self.expect()
+            self._changed.notify()
+        confirmed = False
+        try:
+            confirmed = await one.is_confirmed()
+        finally:
+            if not confirmed:
+                with self._changed:
+                    self._ledger.take_back(batch, places, put=put)
+                    if one in self._waiting:
+                        self._waiting.remove(one)
+        if not confirmed:
+            raise Unavailable(f"Kafka did not confirm what is about to be done with items of {self._name}")
+        with self._changed:
+            self._ledger.check(batch, time.monotonic())

@@ -65,9 +65,20 @@ class Ledger:
         self._partitions: dict[int, Partition] = {}
         self._open: set[Batch] = set()
 
-    def assign(self, number: int, base: int | None, text: str) -> None:
-        """The partition belongs to this client from now on."""
-        self._partitions[number] = Partition(number, Progress(base, text))
+    def assign(self, number: int, progress: Progress, *, dirty: bool = False) -> None:
+        """The partition belongs to this client from now on. `dirty`: what `progress` says is not committed yet."""
+        self._partitions[number] = Partition(number, progress)
+        self._partitions[number].dirty = dirty
+
+    def restart(self, number: int, progress: Progress) -> None:
+        """The log of the partition was cut: what waits of it is void, claims over it are lost, it starts anew."""
+        self.revoke([number])
+        self.assign(number, progress, dirty=True)
+
+    def progress(self, number: int) -> Progress | None:
+        """How far the partition is, if it belongs to this client."""
+        partition = self._partitions.get(number)
+        return None if partition is None else partition.progress
 
     def revoke_all(self) -> None:
         """The consumer is no more."""

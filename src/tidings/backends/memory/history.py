@@ -96,6 +96,15 @@ class MemoryHistory:
             if event.attempt == attempt and _ends_an_attempt(event)
         }
 
+    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
+        """See History."""
+        return {
+            id
+            for id in delivery_ids
+            for event in self._events.get(notification_of(id), {}).get(id, {}).values()
+            if event.state is State.DELIVERED
+        }
+
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History."""
         counts: Counter[tuple[str | None, State, str]] = Counter()

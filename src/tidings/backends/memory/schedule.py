@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from uuid import UUID
 
 from msgspec import Struct
@@ -22,6 +24,7 @@ class _Row(Struct, frozen=True):
     item: Item
     leased_until: int | None = None
     repeated: bool = False
+    held: bool = False
 
 
 class MemorySchedule:
@@ -38,7 +41,7 @@ class MemorySchedule:
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
         row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
-        row = replace(row, repeated=wait.repeated)
+        row = replace(row, repeated=wait.repeated, held=wait.held)
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
@@ -70,6 +73,21 @@ class MemorySchedule:
         wanted = set(notification_ids)
         rows = [row for row in self._rows.values() if row.notification_id in wanted]
         return [_waiting(row) for row in sorted(rows, key=lambda row: (row.due, row.id))]
+
+    async def held(self, most: int) -> Mapping[str, int]:
+        """See Schedule."""
+        waiting = (row.item.topic for row in self._rows.values() if row.held)
+        return Counter(islice(waiting, most))
+
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """See Schedule."""
+        waiting = [
+            row
+            for row in self._rows.values()
+            if row.held and row.item.topic == topic and row.due > now and row.leased_until is None
+        ]
+        for row in heapq.nsmallest(most, waiting, key=lambda row: (row.due, row.id)):
+            self._rows[row.id] = replace(row, due=now)
 
     def for_its_send_time(self, notification_id: UUID) -> Waiting | None:
         """The row with which a notification waits to be routed; None when that cannot be changed any more."""

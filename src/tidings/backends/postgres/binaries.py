@@ -80,9 +80,10 @@ class Account(Struct, frozen=True):
         """Whether this user may walk into every folder above `path`, and into it if it is one."""
         if self.uid is None:
             return True
-        return all(self._may_enter(folder) for folder in (path, *path.parents) if folder.is_dir())
+        return all(self.may_enter(folder) for folder in (path, *path.parents) if folder.is_dir())
 
-    def _may_enter(self, folder: Path) -> bool:
+    def may_enter(self, folder: Path) -> bool:
+        """Whether this user may walk into the folder."""
         status = folder.stat()
         if status.st_uid == self.uid:
             return bool(status.st_mode & stat.S_IXUSR)

@@ -130,12 +130,14 @@ class Folder:
     def _make_home(self) -> None:
         link = self.path / "postgres"
         if link.exists():
+            self._let_through()
             if not self.account.reaches(link.resolve()):
                 raise SettingsError(
                     f"PostgreSQL cannot run as root, and its user cannot enter {link.resolve()}. Make the folders "
                     "above it passable (chmod o+x), or choose another folder with --data-dir."
                 )
             return
+        self._let_through()
         if self.account.reaches(self.path):
             link.mkdir(mode=0o700)
             self.account.owns(link)
@@ -143,12 +145,20 @@ class Folder:
         # Root's own folders are closed to others: the data goes where its user can reach it, and the link finds it.
         temporary = Path(tempfile.gettempdir()).resolve()
         parent = temporary if self.path.is_relative_to(temporary) else Path("/var/lib/tidings")
-        parent.mkdir(parents=True, exist_ok=True)
+        if not parent.exists():
+            parent.mkdir(parents=True)
+            parent.chmod(0o711)
         home = Path(tempfile.mkdtemp(prefix="tidings-postgres-", dir=parent))
         self.account.owns(home)
         link.unlink(missing_ok=True)
         link.symlink_to(home)
         _log.info("postgres_folder", folder=str(home), why=f"{self.path} is closed to PostgreSQL's user")
+
+    def _let_through(self) -> None:
+        """Let the server's own user pass through this folder, and nobody else: not see what is in it."""
+        if self.account.gid is not None and not self.account.may_enter(self.path):
+            os.chown(self.path, -1, self.account.gid)
+            self.path.chmod(0o710)
 
     def _make_data(self) -> None:
         secret = self.path / "postgres.password"

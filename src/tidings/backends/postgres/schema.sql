@@ -122,11 +122,13 @@ CREATE TABLE schedule (
     topic text NOT NULL,
     key bytea NOT NULL,
     body bytea NOT NULL,
+    held boolean NOT NULL DEFAULT false,
     PRIMARY KEY (id)
 );
 
 CREATE INDEX schedule_ready ON schedule (ready);
 CREATE INDEX schedule_notification ON schedule (notification);
+CREATE INDEX schedule_held ON schedule (topic, ready) WHERE held;
 
 -- Recurring sends. `body` is the definition, which the API alone writes; the other columns say how far it is, and the
 -- schedule moves them. `ready` and `handed` as in the table schedule; due and ready are NULL when none will come.

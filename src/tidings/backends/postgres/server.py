@@ -49,6 +49,9 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_min_messages": "warning",
     "log_checkpoints": "off",
+    # An error tells what is wrong, not the row or the statement with somebody's address in it.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
     "logging_collector": "off",
     "log_destination": "stderr",
 }

@@ -59,13 +59,14 @@ WITH events AS (
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
     RETURNING id, rank, step, attempt, at, reason
 ), waits AS (
-    INSERT INTO schedule (notification, due, ready, topic, key, body, handed)
+    INSERT INTO schedule (notification, due, ready, topic, key, body, handed, held)
     SELECT wait.notification, coalesce(wait.due, 0), least(coalesce(wait.due, 0), cancellation.at),
-        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0)
+        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0),
+        coalesce(wait.held, false)
     FROM unnest(
             $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
-            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[]
-        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated)
+            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[], $28::boolean[]
+        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated, held)
     JOIN events ON events.id = wait.id AND events.rank = coalesce(wait.rank, 0)
         AND events.step = coalesce(wait.step, 0) AND events.attempt = coalesce(wait.attempt, 0)
     LEFT JOIN cancellation ON cancellation.id = wait.notification
@@ -145,6 +146,12 @@ FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
 JOIN event ON event.id = asked.id AND event.attempt = asked.attempt
 WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
+
+-- name: arrived
+-- $2: the rank from which on a fact says that the delivery has arrived.
+SELECT DISTINCT event.id
+FROM unnest($1::uuid[]) AS asked (id)
+JOIN event ON event.id = asked.id AND event.rank >= $2::integer;
 
 -- name: tally
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in

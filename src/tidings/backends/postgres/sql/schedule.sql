@@ -13,6 +13,17 @@ DELETE FROM schedule WHERE id = ANY ($1::uuid[]);
 -- name: next_due
 SELECT min(ready) FROM schedule;
 
+-- name: held
+SELECT topic, count(*) FROM (SELECT topic FROM schedule WHERE held LIMIT $1) AS waiting GROUP BY topic;
+
+-- name: bring_forward
+-- What is leased is on its way already.
+UPDATE schedule SET due = $3::bigint, ready = $3::bigint
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM schedule WHERE held AND topic = $1 AND ready > $3::bigint AND handed = 0
+    ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
 -- name: waiting
 SELECT id, notification, due, topic, key, body FROM schedule WHERE notification = ANY ($1::uuid[]) ORDER BY due, id;
 

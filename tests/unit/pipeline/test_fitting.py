@@ -15,7 +15,7 @@ from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.answers import MOST_DETAIL, fitting
+from tidings.pipeline.fitting import MOST_DETAIL, fitting
 from tidings.pipeline.packs import LARGEST_PACK, pack
 from tidings.ports.queue import Item
 

@@ -1,0 +1,106 @@
+"""Who may look into the sandbox and set faults: its own pages, not the vendors' routes, which ask for credentials.
+
+A page of another website must not read arrivals through the reader's browser: not by a name that it points at this
+machine (DNS rebinding), so a request's `Host` must be a name of this machine. Where others can reach the sandbox, it
+asks for a token as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Collection
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.wire import Answer, Request
+
+COOKIE = "tidings_viewer"
+_PROBLEM = (b"content-type", b"application/problem+json")
+
+
+def token_of(credentials: Credentials) -> str:
+    """The viewer's token, which follows from the credentials."""
+    return hmac.new(bytes.fromhex(credentials.token_secret), b"viewer", hashlib.sha256).hexdigest()[:40]
+
+
+def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:
+    """Whether a sandbox that listens on `host`, and is reached as `allowed_hosts`, asks for a token."""
+    return bool(allowed_hosts) or not is_loopback_host(host)
+
+
+class Gate:
+    """Lets requests to the sandbox's own routes in. `allowed_hosts` are names besides `host` and loopback."""
+
+    def __init__(self, host: str, allowed_hosts: Collection[str], credentials: Credentials) -> None:
+        self._names = {name.lower().rstrip(".") for name in (host, *allowed_hosts)}
+        self._token = token_of(credentials) if is_guarded(host, allowed_hosts) else ""
+
+    def refusal(self, request: Request) -> Answer | None:
+        """The answer for who may not come in; None lets the request in."""
+        name = _host_name(request.header(b"host").decode("latin-1"))
+        if not (name in self._names or is_loopback_host(name) or _is_address(name)):
+            return _problem(
+                421, f"the sandbox is not called {name[:100]!r}; if it is, add that name to sandbox.allowed_hosts"
+            )
+        if not self._token or request.path == "/healthz":
+            return None
+        given = parse_qs(request.query).get("token", [""])[-1]
+        if request.method == "GET" and request.path == "/" and self._is_token(given):
+            cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+            return Answer(303, b"", ((b"location", b"/"), (b"set-cookie", cookie.encode())))
+        if self._is_token(_bearer(request)) or self._is_token(_cookie(request)):
+            return None
+        return _problem(401, "open the address with the token that `tidings up` printed: …/?token=…")
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _host_name(header: str) -> str:
+    """The name or address in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{header.strip()}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_loopback_host(name: str) -> bool:
+    """Whether the host name or address is this machine's own, which no other machine reaches."""
+    name = name.lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(name: str) -> bool:
+    """No name points at an address: who asks by one has typed it."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.header(b"authorization").decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _cookie(request: Request) -> str:
+    try:
+        found = SimpleCookie(request.header(b"cookie").decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
+
+
+def _problem(status: int, detail: str) -> Answer:
+    return Answer(status, msgspec.json.encode({"status": status, "detail": detail}), (_PROBLEM,))
