@@ -24,7 +24,6 @@ from tidings.parts import Parts
 from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
-from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
@@ -35,7 +34,7 @@ from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, Reports
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.working import readings
+from tidings.working import outlets, readings
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]
@@ -178,8 +177,7 @@ class Flow:
         parts = self.parts()
         if self._readings is None:
             self._readings = readings(parts)
-            outlets = {reading.topic: reading.work for reading in self._readings if isinstance(reading.work, Deliver)}
-            self._recovery = Recovery(outlets, self.store.schedule, self.clock, parts.metrics)
+            self._recovery = Recovery(outlets(self._readings), self.store.schedule, self.clock, parts.metrics)
         stages = [
             self._reader(reading, parts)
             for reading in self._readings
@@ -196,7 +194,7 @@ class Flow:
             self.accepted.add,
             shares=self.shares,
         )
-        schedule = Schedule(self.store.schedule, self.queue, self.clock, parts.metrics, self.shares)
+        schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics, self.shares)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
             if only is None and self._recovery is not None:

@@ -25,7 +25,7 @@ from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accepted import AcceptedCounter
-from tidings.pipeline.switchboard import of_its_own
+from tidings.pipeline.line import of_its_own
 from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects

@@ -20,8 +20,9 @@ from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import RECORDED_WITHIN, Deliver, Needs
 from tidings.pipeline.housekeeping import EVERY, Housekeeping
 from tidings.pipeline.in_hand import InHand
+from tidings.pipeline.line import Routed
 from tidings.pipeline.packs import of_what_may_have_been_taken
-from tidings.pipeline.precedence import Precedence
+from tidings.pipeline.precedence import Noted, Precedence
 from tidings.pipeline.record import Record
 from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
@@ -32,7 +33,7 @@ from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
-from tidings.pipeline.switchboard import Routed, Switchboard
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 
@@ -68,8 +69,7 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         shares,
     )
     reads = readings(parts, lanes)
-    outlets = {reading.topic: reading.work for reading in reads if isinstance(reading.work, Deliver)}
-    recovery = Recovery(outlets, store.schedule, parts.clock, parts.metrics)
+    recovery = Recovery(outlets(reads), store.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
         group.create_task(recovery.run(stopping))
         for reading in reads:
@@ -78,7 +78,8 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         if lanes == URGENT:
             return
         group.create_task(recur.run(stopping))
-        group.create_task(Schedule(store.schedule, parts.queue, parts.clock, parts.metrics, shares).run(stopping))
+        schedule = Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
+        group.create_task(schedule.run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
@@ -148,6 +149,15 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         linger=RECORD_LINGER,
     )
     return found if lanes == URGENT else [*found, recording]
+
+
+def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:
+    """Where deliveries go out, by topic."""
+    return {
+        reading.topic: reading.work.work
+        for reading in reads
+        if isinstance(reading.work, Noted) and isinstance(reading.work.work, Deliver)
+    }
 
 
 def _narrow(parts: Parts) -> dict[Channel, Shares]:

@@ -229,6 +229,7 @@ class TestKilled:
     ) -> None:
         await own_queue.put([Item(topic, "k", b"before")])
         (held,) = await take(own_queue, topic, GROUP, 1, lease=60.0)
+        await held.begin([0])
         await asyncio.to_thread(own_server.kill)
 
         async def said(call: Awaitable[object]) -> bool:
@@ -240,7 +241,7 @@ class TestKilled:
             await asyncio.gather(
                 said(own_queue.put([Item(topic, "k", b"lost")])), said(held.done([Item(topic, "k", b"out")]))
             )
-            await said(held.release())  # what was begun is not given back unmarked
+            await said(held.begin([0]))
             await eventually(lambda: said(own_queue.claim(topic, GROUP, 1, 0.5)), PATIENCE)
         await asyncio.to_thread(own_server.start)
 

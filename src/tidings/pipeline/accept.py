@@ -18,11 +18,13 @@ from tidings.model.ids import instant_of, seeded_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
+from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
+from tidings.pipeline.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.pipeline.packs import pack
 from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.turns import Turns
@@ -339,6 +341,9 @@ def _read_answer(stored: bytes) -> tuple[UUID | Invalid, ...]:
 PROMPT = 5_000
 """Milliseconds. Vendors date their receipts in whole seconds; one that comes at once is dated by our own clock."""
 
+_MOST_ATTEMPT = 1_000_000
+"""A vendor gives back what we gave it, or anything: what the ranks of facts cannot hold."""
+
 _RECEIPT_STEPS = {"opened": 1, "clicked": 2, "replied": 3, "complained": 4, "unsubscribed": 5}
 
 
@@ -349,12 +354,12 @@ def _outcome(receipt: Receipt, provider: str, channel: Channel, now: int) -> Out
         tenant=receipt.tenant,
         at=receipt.at if 0 < receipt.at < now - PROMPT else now,
         state=state,
-        attempt=receipt.attempt,
+        attempt=min(max(receipt.attempt, 1), _MOST_ATTEMPT),
         step=_RECEIPT_STEPS.get(receipt.kind, 0),
-        reason=receipt.reason or receipt.kind,
+        reason=fit(receipt.reason or receipt.kind, MOST_REASON),
         provider=provider,
-        reference=receipt.reference,
-        detail=receipt.detail,
-        address=None if receipt.address is None else Address(channel, receipt.address),
+        reference=fit(receipt.reference, MOST_REFERENCE),
+        detail=fit(receipt.detail, MOST_DETAIL),
+        address=None if receipt.address is None else Address(channel, fit(receipt.address, MOST_REFERENCE)),
         suppress=receipt.suppress and receipt.address is not None,
     )

@@ -10,9 +10,10 @@ from typing import TypeAlias
 import structlog
 
 from tidings.model import topics
-from tidings.model.errors import Overloaded, Unavailable
+from tidings.model.errors import Overloaded
 from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.group_commit import GroupCommit
+from tidings.pipeline.setbacks import Setbacks
 from tidings.policy.admission import AdmissionRules, Load, refusal
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
@@ -103,14 +104,17 @@ class Admission:
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Look at the queues for as long as requests come, until `stopping` is set: an idle process asks nothing."""
+        setbacks, rest = Setbacks(_log, None, "admission"), LOOK_EVERY
         while not stopping.is_set():
             if self._clock.elapsed() - self._asked_at < _IDLE_AFTER:
                 try:
                     await self._look()
-                except Unavailable as error:
-                    _log.warning("the backlog is unknown", why=str(error))
+                    rest = LOOK_EVERY
+                    setbacks.over()
+                except Exception as error:
+                    rest = max(LOOK_EVERY, setbacks.note(error))
             self._tell()
-            await self._clock.sleep(LOOK_EVERY)
+            await self._clock.sleep(rest)
 
     def _refusal(self, lane: Lane) -> str | None:
         load = Load(self._commits.held, self._commits.of(lane).lag, self._backlog)

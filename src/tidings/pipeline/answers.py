@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.pipeline.fitting import fitting
 from tidings.policy.redaction import without_addresses
 from tidings.policy.retry import about, is_fault, is_throttled
 from tidings.policy.throttling import Refusal, Throttling
@@ -28,7 +29,8 @@ async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -
     except Exception as error:
         # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
         _log.exception("a provider raised", provider=provider.name)
-        return [Uncertain("provider_error", repr(error))] * len(outbound)
+        return fitting([Uncertain("provider_error", repr(error))] * len(outbound))
+    results = fitting(results)
     if len(results) != len(outbound):
         _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
         return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)

@@ -8,24 +8,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import About, AnyDelivery, RenderedContent, Retry, SendResult
+from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
+from tidings.pipeline.beginning import Begin
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
+from tidings.pipeline.line import Line, is_unbegun
 from tidings.pipeline.packs import pack
 from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
-from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
-from tidings.policy.retry import BUSY, RetryPolicy
+from tidings.pipeline.switchboard import Switchboard
+from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
@@ -37,6 +40,7 @@ RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
 NOBODY = Person()
 T = TypeVar("T")
+_log = structlog.get_logger("tidings.deliver")
 
 
 class Needs(Struct, frozen=True):
@@ -58,8 +62,15 @@ class _Ready(Struct, frozen=True, gc=False):
     place: int
 
 
+class _Left(Struct):
+    """Places of a batch that were not begun: for want of a turn, or because something failed."""
+
+    unbegun: list[int] = []
+    failed: dict[int, str] = {}
+
+
 class Deliver:
-    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
+    """The third stage, for one channel and lane. It raises only before it has begun anything.
 
     `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
     """
@@ -81,7 +92,7 @@ class Deliver:
         self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
-        """How many deliveries could begin at once; 0 when the providers have enough to do."""
+        """How many deliveries will have their turn soon; 0 when the providers have enough to do."""
         if self._switchboard.is_open():
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
@@ -98,18 +109,27 @@ class Deliver:
         """The process is to stop: provider calls under way go on, no other is begun."""
         self._switchboard.stop()
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item] | Partly:
-        """Send what may be sent; the outcomes, and what was not begun because the process is to stop."""
+    async def __call__(self, batch: Sequence[Taken[Delivery]], begin: Begin) -> list[Item] | Partly:
+        """Send what may be sent; the outcomes, and what was not begun: its turn did not come, or the lease is over."""
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
-        unbegun: list[_Ready] = []
-        rendered = await self._rendered(ready, outcomes, unbegun)
-        for tried in await self._send(rendered, outcomes, unbegun):
-            outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
-        if unbegun:
-            return Partly(pack(outcomes), [ready.place for ready in unbegun])
+        left = _Left()
+        rendered = await self._rendered(ready, outcomes, left)
+        for tried in await self._send(rendered, outcomes, left, begin):
+            outcomes += self._judged(tried)
+        if left.unbegun or left.failed:
+            return Partly(outputs=pack(outcomes), unbegun=left.unbegun, failed=left.failed)
         return pack(outcomes)
+
+    def _judged(self, tried: Tried) -> list[Outcome]:
+        """What follows. Where that cannot be told the call was made all the same."""
+        now = self._needs.clock.now()
+        try:
+            return judge(tried, self._policy, now, self._needs.randomness())
+        except Exception as error:
+            _log.exception("an answer could not be judged", provider=tried.provider, result=repr(tried.result))
+            return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled.
@@ -191,11 +211,11 @@ class Deliver:
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
     async def _rendered(
-        self, batch: Sequence[_Ready], outcomes: list[Outcome], unbegun: list[_Ready]
+        self, batch: Sequence[_Ready], outcomes: list[Outcome], left: _Left
     ) -> list[tuple[_Ready, RenderedContent]]:
-        """The batch with its contents; what was not rendered in time goes to `unbegun`."""
+        """The batch with its contents; what was not rendered in time is `left`."""
         contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
-        unbegun += [batch[place] for place in late]
+        left.unbegun += [batch[place].place for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
         for place, content in contents:
             ready = batch[place]
@@ -209,7 +229,11 @@ class Deliver:
         return rendered
 
     async def _send(
-        self, batch: Sequence[tuple[_Ready, RenderedContent]], outcomes: list[Outcome], unbegun: list[_Ready]
+        self,
+        batch: Sequence[tuple[_Ready, RenderedContent]],
+        outcomes: list[Outcome],
+        left: _Left,
+        begin: Begin,
     ) -> Iterable[Tried]:
         """Hand the batch to the providers, each getting pieces of the size that it takes."""
         picking = self._switchboard.picking(self._lane)
@@ -222,7 +246,7 @@ class Deliver:
             elif self._in_hand.take(_attempt(ready.delivery)) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
         pieces = [
-            self._call(line, piece, unbegun)
+            self._call(line, piece, left, begin)
             for line, placed in by_line.items()
             for piece in _pieces(placed, line.most_at_once(self._lane))
         ]
@@ -231,15 +255,32 @@ class Deliver:
         return [tried for piece in await asyncio.gather(*pieces) for tried in piece]
 
     async def _call(
-        self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], unbegun: list[_Ready]
+        self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], left: _Left, begin: Begin
     ) -> list[Tried]:
         provider = line.provider
-        outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
         attempts = [_attempt(ready.delivery) for ready, _ in piece]
-        results = [_why_busy(result, line) for result in await line.call(outbound, self._lane)]
-        if results[0] is STOPPED:
+        places = [ready.place for ready, _ in piece]
+        begun = False
+
+        async def begin_these() -> None:
+            nonlocal begun
+            await begin(places)
+            begun = True
+
+        results: Sequence[SendResult]
+        try:
+            outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
+            results = await line.call(outbound, self._lane, begin_these)
+        except Exception as error:
+            _log.exception("a call failed", provider=provider.name, begun=begun)
+            if not begun:
+                self._in_hand.give_back(attempts)
+                left.failed.update(dict.fromkeys(places, repr(error)))
+                return []
+            results = [Uncertain("provider_error", repr(error))] * len(piece)
+        if is_unbegun(results[0]):
             self._in_hand.give_back(attempts)
-            unbegun += [ready for ready, _ in piece]
+            left.unbegun += places
             return []
         tried = [
             Tried(
@@ -267,14 +308,6 @@ class Deliver:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
         known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
-
-
-def _why_busy(result: SendResult, line: Line) -> SendResult:
-    """What did not get its turn because the line is left alone waits for the line's reason."""
-    if result is STOPPED or not isinstance(result, Retry) or result.reason != BUSY or line.is_used():
-        return result
-    reason, detail = line.obstacle()
-    return Retry(reason, line.next_try(), detail, About.UNOFFERED)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from tidings.model.vocabulary import Lane
-from tidings.pipeline.stage import Taken
+from tidings.pipeline.beginning import Begin
+from tidings.pipeline.stage import Partly, Taken
 from tidings.ports.clock import Clock
+from tidings.ports.queue import Item
 
 BESIDE = 100
 """Items of a batch of surplus while there is other work: the loop is soon free for that."""
@@ -26,7 +29,21 @@ class Owned(Protocol):
 
 
 T = TypeVar("T", bound=Owned)
-R = TypeVar("R")
+Work: TypeAlias = Callable[[Sequence[Taken[T]], Begin], Awaitable[Sequence[Item] | Partly]]
+"""A stage, as a reader calls it."""
+
+
+class Noted(Generic[T]):
+    """A stage's work that notes each batch before it begins."""
+
+    def __init__(self, work: Work[T], note: Callable[[Sequence[Taken[T]]], None]) -> None:
+        self.work = work
+        self._note = note
+
+    async def __call__(self, batch: Sequence[Taken[T]], begin: Begin) -> Sequence[Item] | Partly:
+        """What `work` gives."""
+        self._note(batch)
+        return await self.work(batch, begin)
 
 
 class Precedence:
@@ -40,23 +57,19 @@ class Precedence:
         self._others_at = -QUIET
         self._surplus_at: dict[str, int] = {}
 
-    def noting(
-        self, lane: Lane, work: Callable[[Sequence[Taken[T]]], Awaitable[R]]
-    ) -> Callable[[Sequence[Taken[T]]], Awaitable[R]]:
+    def noting(self, lane: Lane, work: Work[T]) -> Noted[T]:
         """`work`, with a note of whom it is for."""
+        return Noted(work, partial(self._note, lane))
 
-        async def noted(batch: Sequence[Taken[T]]) -> R:
-            tenants = {taken.value.tenant for taken in batch}
-            now = self._clock.elapsed()
-            if lane.is_surplus:
-                if len(self._surplus_at) >= _MOST_REMEMBERED:
-                    self._surplus_at.clear()
-                self._surplus_at.update(dict.fromkeys(tenants, now))
-            elif any(now - self._surplus_at.get(tenant, -QUIET) >= QUIET for tenant in tenants):
-                self._others_at = now
-            return await work(batch)
-
-        return noted
+    def _note(self, lane: Lane, batch: Sequence[Taken[T]]) -> None:
+        tenants = {taken.value.tenant for taken in batch}
+        now = self._clock.elapsed()
+        if lane.is_surplus:
+            if len(self._surplus_at) >= _MOST_REMEMBERED:
+                self._surplus_at.clear()
+            self._surplus_at.update(dict.fromkeys(tenants, now))
+        elif any(now - self._surplus_at.get(tenant, -QUIET) >= QUIET for tenant in tenants):
+            self._others_at = now
 
     def is_quiet(self) -> bool:
         """Whether nobody else than those with surplus has sent anything for a while."""

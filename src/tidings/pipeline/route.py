@@ -14,6 +14,7 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.model.wire import encode
+from tidings.pipeline.beginning import Begin
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
@@ -67,7 +68,7 @@ class Route:
         self._surplus = surplus
         self._narrow = narrow
 
-    async def __call__(self, batch: Sequence[Taken[Notification]]) -> list[Item]:
+    async def __call__(self, batch: Sequence[Taken[Notification]], _begin: Begin) -> list[Item]:
         """Deliveries and outcomes for a batch of notifications."""
         now = self._clock.now()
         outcomes: list[Outcome] = []

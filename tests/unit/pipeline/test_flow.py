@@ -13,13 +13,13 @@ from support_flow import TENANT, Flow, Recorder, takes_it
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Conflict
-from tidings.model.ids import delivery_id
+from tidings.model.ids import delivery_id, notification_of
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.model.sending import About, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.template import Variable
 from tidings.model.user import Category, Preferences, QuietHours, Retries
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline import deliver
+from tidings.pipeline import attempts, deliver
 from tidings.ports.queue import Item
 
 EVERYWHERE = {
@@ -381,35 +381,47 @@ async def test_an_uncertain_answer(flow: Flow, idempotent: bool, state: State, c
     assert len({sent.idempotency_key for sent in provider.sent}) == 1
 
 
-async def test_a_killed_workers_batch_is_uncertain_and_never_doubled(flow: Flow) -> None:
+async def test_what_a_killed_worker_had_claimed_and_not_begun_is_sent(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
+    assert await flow.queue.claim(topic, topics.DELIVER, 10, 0, lease=60) is not None
+    await flow.advance(61)
+    assert (await flow.view(id)).state is State.SENT
+    assert len(flow.provider(Channel.EMAIL).sent) == 1
+
+
+async def test_what_a_killed_worker_had_begun_is_uncertain_and_never_doubled(flow: Flow) -> None:
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     parts = flow.parts()
     topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
     claim = await parts.queue.claim(topic, topics.DELIVER, 10, 0, lease=60)
     assert claim is not None
+    await claim.begin([0])
     await flow.advance(61)
     seen = await flow.view(id)
     assert (seen.state, seen.reason) == (State.UNCERTAIN, "may_have_been_sent")
     assert not flow.provider(Channel.EMAIL).sent
 
 
-async def test_a_batch_that_broke_half_way_is_uncertain_for_the_same_worker_too(
+async def test_an_answer_that_cannot_be_judged_is_uncertain_and_costs_no_other(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await flow.user()
-    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    good, bad, also_good = [await flow.accept(to={"user_id": "ada"}, content=MAIL) for _ in range(3)]
+    judge = attempts.judge
 
-    def broken(*_: object) -> Any:
-        raise ZeroDivisionError
+    def broken(tried: Any, *rest: Any) -> Any:
+        if notification_of(tried.delivery.id) == bad:
+            raise ZeroDivisionError
+        return judge(tried, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(deliver, "judge", broken)
-        with pytest.raises(ZeroDivisionError):
-            await flow.settle()
+    monkeypatch.setattr(deliver, "judge", broken)
+    await flow.settle()
     await flow.advance(61)
-    assert (await flow.view(id)).state is State.UNCERTAIN
-    assert len(flow.provider(Channel.EMAIL).sent) == 1
+    assert [(await flow.view(id)).state for id in (good, bad, also_good)] == [State.SENT, State.UNCERTAIN, State.SENT]
+    assert len(flow.provider(Channel.EMAIL).sent) == 3
 
 
 async def test_a_second_copy_of_an_attempt_is_dropped(flow: Flow) -> None:

@@ -1,11 +1,11 @@
 """How far a group has come in one partition: what is done, and what a leased claim has begun.
 
 Kafka keeps one offset per partition and group, and a short text beside it. The offset is the end of the contiguous
-done prefix. The text says what lies behind it: the runs of offsets that are begun, and those that are done already. So
-after a crash an item that was begun comes back marked, one that was done does not come back, and all others come back
-as they were. When the text would grow too long it says less, always on the safe side: what cannot be written as done
-is written as begun, and gaps between begun runs are closed. So an item that was begun or done never comes back
-unmarked, and one that was neither always comes back.
+done prefix. The text says what lies behind it: the runs of offsets that are begun (`b`), those that are done already
+(`d`), and those for which outputs may have been put (`p`). So after a crash an item that was begun comes back marked,
+one that was done does not come back, and all others come back as they were. When the text would grow too long it says
+less, always on the safe side: what cannot be written as done is written as begun, and gaps between runs are closed. So
+an item that was begun or done never comes back unmarked, and one that was neither always comes back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DONE_SHARE = LONGEST_TEXT // 2
 """Bytes of the text that done runs may take."""
 
 _RUNS = r"(?:\d+\+\d+(?:,\d+\+\d+)*)?"
-_TEXT = re.compile(rf"b=({_RUNS});d=({_RUNS})(?:;|$)")
+_TEXT = re.compile(rf"b=({_RUNS});d=({_RUNS})(?:;p=({_RUNS}))?(?:;|$)")
 
 
 def runs_of(offsets: Iterable[int]) -> list[Run]:
@@ -97,18 +97,60 @@ class Runs:
         self._ends[first:last] = ([start] if left < start else []) + ([right] if end < right else [])
 
 
+class Announced:
+    """The offsets of which something was announced. What earlier claims announced stays, whatever is taken back."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._earlier = Runs(runs)
+        self._all = Runs(self._earlier)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._all)
+
+    def is_earlier(self, offset: int) -> bool:
+        """Whether an earlier claim announced it."""
+        return offset in self._earlier
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """A claim announces these."""
+        for start, end in runs:
+            self._all.add(start, end)
+
+    def take_back(self, runs: Iterable[Run]) -> None:
+        """It did not come to that."""
+        for start, end in runs:
+            self._all.discard(start, end)
+            for left, right in self._earlier:
+                self._all.add(max(left, start), min(right, end))
+
+    def keep(self, runs: Iterable[Run]) -> None:
+        """The claim that announced these is over."""
+        for start, end in runs:
+            self._earlier.add(start, end)
+            self._all.add(start, end)
+
+    def finish(self, start: int, end: int) -> None:
+        """These are done."""
+        self._earlier.discard(start, end)
+        self._all.discard(start, end)
+
+
 class Progress:
-    """One partition, from the offset `base` on. `text` is what `metadata` gave to the last commit."""
+    """One partition, from the offset `base` on. `text` is what `metadata` gave to the last commit.
+
+    `put` are the offsets of items of leased claims for which outputs may have been put.
+    """
 
     def __init__(self, base: int | None = None, text: str = "") -> None:
         self._base = base
         self._next = base
-        begun, done = written.groups() if (written := _TEXT.match(text)) else ("", "")
-        self._begun = Runs(_parsed(begun, base or 0))
+        begun, done, put = written.groups("") if (written := _TEXT.match(text)) else ("", "", "")
+        self._begun = Announced(_parsed(begun, base or 0))
+        self.put = Announced(_parsed(put, base or 0))
         self._done = Runs(_parsed(done, base or 0))
-        for start, end in self._done:  # a begun run may be written across done ones, to be one run
-            self._begun.discard(start, end)
-        self._marked = Runs(self._begun)
+        for start, end in self._done:  # a run may be written across done ones, to be one run
+            self._begun.finish(start, end)
+            self.put.finish(start, end)
 
     @classmethod
     def unknown(cls, low: int, high: int) -> Progress:
@@ -132,26 +174,20 @@ class Progress:
         return offset not in self._done
 
     def marked(self, offset: int) -> bool:
-        """Whether an earlier leased claim may have begun the item at `offset`."""
-        return offset in self._marked
+        """Whether an earlier leased claim has begun the item at `offset`."""
+        return self._begun.is_earlier(offset)
 
     def begin(self, runs: Iterable[Run]) -> None:
-        """A leased claim takes these."""
-        for start, end in runs:
-            self._begun.add(start, end)
+        """A leased claim begins these."""
+        self._begun.add(runs)
 
     def forget(self, runs: Iterable[Run]) -> None:
-        """These were given back unbegun. What was marked before stays marked."""
-        for start, end in runs:
-            self._begun.discard(start, end)
-            for left, right in self._marked:
-                self._begun.add(max(left, start), min(right, end))
+        """These were not begun after all. What was marked before stays marked."""
+        self._begun.take_back(runs)
 
     def mark(self, runs: Iterable[Run]) -> None:
         """These come back from a claim that had begun them."""
-        for start, end in runs:
-            self._marked.add(start, end)
-            self._begun.add(start, end)
+        self._begun.keep(runs)
 
     def finish(self, runs: Iterable[Run]) -> None:
         """These are done."""
@@ -175,10 +211,14 @@ class Progress:
     def metadata(self) -> str:
         """The text to commit beside `base`."""
         base = self._base or 0
-        text = f"b={_written(self._begun, base)};d={_written(self._done, base)}"
-        return text if len(text) <= LONGEST_TEXT else self._shortened(base)
+        put = list(self.put)
+        text = _text(_written(self._begun, base), _written(self._done, base), _written(put, base))
+        if len(text) <= LONGEST_TEXT:
+            return text
+        # To take an item for a possible second copy costs it a while, so one run over all of them will do.
+        return self._shortened(base, _written([(put[0][0], put[-1][1])], base) if put else "")
 
-    def _shortened(self, base: int) -> str:
+    def _shortened(self, base: int, put: str) -> str:
         """A text that fits: the longest done runs, and begun runs over everything else that is begun or done."""
         done, begun = Runs(), Runs(self._begun)
         room = _DONE_SHARE
@@ -189,17 +229,21 @@ class Progress:
             else:
                 begun.add(start, end)
         written_done = _written(done, base)
-        left = LONGEST_TEXT - len(f"b=;d={written_done}")
-        return f"b={_written(_fitting(list(begun), done, base, left), base)};d={written_done}"
+        left = LONGEST_TEXT - len(_text("", written_done, put))
+        return _text(_written(_fitting(list(begun), done, base, left), base), written_done, put)
 
     def _finished(self, start: int, end: int) -> None:
-        self._begun.discard(start, end)
-        self._marked.discard(start, end)
+        self._begun.finish(start, end)
+        self.put.finish(start, end)
         self._done.add(start, end)
         first = next(iter(self._done))
         if self._base is not None and first[0] <= self._base < first[1]:
             self._base = first[1]
             self._done.discard(0, first[1])
+
+
+def _text(begun: str, done: str, put: str) -> str:
+    return f"b={begun};d={done};p={put}" if put else f"b={begun};d={done}"
 
 
 def _written(runs: Iterable[Run], base: int) -> str:

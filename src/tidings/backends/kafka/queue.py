@@ -43,17 +43,26 @@ class KafkaClaim:
         self._lane = lane
         self._producer = producer
         self._batch = batch
-        self._begun = False
 
     @property
     def items(self) -> Sequence[Received]:
         """The batch, in claiming order."""
         return self._batch.items
 
+    async def begin(self, places: Collection[int]) -> None:
+        """See Claim."""
+        if self._batch.lease is None:
+            raise ValueError("without a lease nothing outside may be begun")
+        await self._lane.announcements.begin(self._batch, places)
+
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim. When a partition is lost while the outputs are put, they stay, and the items come again."""
+        if outputs and self._batch.lease is not None:
+            # A begun item is known as such; of the others it must be known that outputs for them may be there.
+            repeatable = self._batch.unannounced.difference(released)
+            if repeatable:
+                await self._lane.announcements.put(self._batch, repeatable)
         self._lane.end(self._batch)
-        self._begun = True
         try:
             await self._producer.put(outputs)
         except BaseException:
@@ -62,9 +71,7 @@ class KafkaClaim:
         self._lane.finish(self._batch, released)
 
     async def release(self) -> None:
-        """See Claim. Once `done` was tried, leased items count as begun: the lease brings them back, marked."""
-        if self._begun and self._batch.lease is not None:
-            raise Unavailable("the batch was begun; it comes back when its lease ends")
+        """See Claim."""
         self._lane.end(self._batch)
         self._lane.give_back(self._batch)
 

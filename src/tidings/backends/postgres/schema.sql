@@ -368,6 +368,7 @@ CREATE TABLE queue.subscription (
 );
 
 -- A leased claim: its items left their queue and are here, all in one row, until `done` or until another takes over.
+-- `marks` came with them; `begun` are the positions (from 1) of those that were begun since, NULL where nobody says.
 CREATE TABLE queue.claim (
     token uuid NOT NULL,
     relation text COLLATE "C" NOT NULL,
@@ -377,6 +378,7 @@ CREATE TABLE queue.claim (
     headers bytea[] NOT NULL,
     bodies bytea[] NOT NULL,
     marks boolean[] NOT NULL,
+    begun integer[],
     PRIMARY KEY (token)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0,

@@ -36,6 +36,10 @@ WHERE ctid = ANY (ARRAY(
 ))
 RETURNING due AS first, id, handed > 1 AS again, body, local, due, fired_at, skipped, problem;
 
+-- name: park
+-- It comes no more, and says why.
+UPDATE recurrence SET local = NULL, due = NULL, ready = NULL, problem = $2 WHERE id = $1;
+
 -- name: settle
 -- Only where it still stands at the occurrence that was handed out.
 UPDATE recurrence SET local = moved.local, due = moved.due, ready = moved.due, handed = 0, leased = false,

@@ -35,26 +35,28 @@ WITH taken AS (
 ), sorted AS (
     SELECT * FROM taken ORDER BY id
 ), kept AS (
-    INSERT INTO queue.claim (token, relation, until, ids, keys, headers, bodies, marks)
+    INSERT INTO queue.claim (token, relation, until, ids, keys, headers, bodies, marks, begun)
     SELECT $2, $3, clock_timestamp() + $4::float8 * interval '1 second',
-        array_agg(id), array_agg(key), array_agg(headers), array_agg(body), array_agg(redelivered)
+        array_agg(id), array_agg(key), array_agg(headers), array_agg(body), array_agg(redelivered), '{}'::integer[]
     FROM sorted
     HAVING count(*) > 0
 )
 SELECT id, key, headers, body, redelivered FROM sorted;
 
 -- name: take_over
--- Items of leases that ran out go back to their place, marked. Whoever locks a claim first, its owner's `done` or this,
--- wins; the other finds no row.
+-- Items of leases that ran out go back to their place; those that were begun are marked. A claim that does not say which
+-- were is of the version before, which began all of them. Whoever locks a claim first, its owner or this, wins; the other
+-- finds no row.
 WITH lost AS (
     DELETE FROM queue.claim WHERE token IN (
         SELECT token FROM queue.claim WHERE relation = $1 AND until <= clock_timestamp() FOR UPDATE SKIP LOCKED
     )
-    RETURNING ids, keys, headers, bodies
+    RETURNING ids, keys, headers, bodies, marks, begun
 )
 INSERT INTO {queue} (id, key, headers, body, redelivered)
-SELECT item.id, item.key, item.headers, item.body, true
-FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies) AS item (id, key, headers, body);
+SELECT item.id, item.key, item.headers, item.body, item.mark OR lost.begun IS NULL OR item.place = ANY (lost.begun)
+FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies, lost.marks) WITH ORDINALITY
+    AS item (id, key, headers, body, mark, place);
 
 -- name: filled
 -- The last number that was given. To be asked before `oldest`: what gets its number later must not count as done.
