@@ -21,6 +21,7 @@ from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import Deliver, Needs
 from tidings.pipeline.housekeeping import keep_house
 from tidings.pipeline.packs import of_what_may_have_been_taken
+from tidings.pipeline.recipients import Recipients
 from tidings.pipeline.record import Record
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
@@ -177,7 +178,8 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
 
 def composing(parts: Parts) -> Composer:
     """What makes notifications of requests."""
-    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings))
+    recipients = Recipients(parts.store.users, parts.clock)
+    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -198,4 +200,5 @@ def accepting(parts: Parts) -> Accept:
         rules=parts.settings.overload.rules(),
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
+        recipients=Recipients(store.users, parts.clock),
     )

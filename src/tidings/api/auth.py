@@ -40,7 +40,7 @@ class Keyring:
         """
         digest = _digest(authorization)
         known = self._known.get(digest)
-        if known is not None and self._clock.now() - known[0] < TTL:
+        if known is not None and self._clock.elapsed() - known[0] < TTL:
             key = known[1]
         else:
             key = await self._ask(digest)
@@ -67,7 +67,7 @@ class Keyring:
 
     async def _look_up(self, digest: bytes) -> ApiKey | None:
         # The age counts from before the question: what the store saw is at least that old.
-        asked_at = self._clock.now()
+        asked_at = self._clock.elapsed()
         key = await self._tenants.key(digest)
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()

@@ -16,7 +16,7 @@ from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
 from tidings.pipeline.content_request import ContentRequest
 from tidings.report.notifications import rfc3339
-from tidings.templating.check import path_of
+from tidings.templating.check import is_name, path_of
 from tidings.templating.templates import Preview
 
 router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=StrictRoute)
@@ -121,7 +121,7 @@ async def create_template(call: Caller, request: Request) -> Response:
 async def list_templates(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
     """By name, each with its newest and its published version."""
     size = call.page(limit)
-    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor), size + 1))
+    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor, _name), size + 1))
     following = found[size - 1].name if len(found) > size else None
     return answer(TemplatePage(found[:size], call.cursor(_LISTING, following)))
 
@@ -216,6 +216,13 @@ async def preview_template(call: Caller, name: TemplateName, request: Request) -
     version = None if wanted.version is None else int(wanted.version)
     shown = await call.services.templates.preview(call.tenant, name, version, wanted.locale, wanted.data)
     return answer(shown)
+
+
+def _name(position: str) -> str:
+    """Where the listing goes on. Raises ValueError for what no template can be called."""
+    if not is_name(position):
+        raise ValueError(position)
+    return position
 
 
 async def _exists(call: Caller, name: str) -> bool:

@@ -19,6 +19,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
     one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
     `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
+    `incarnation` is that of the user it is meant for (model/user.py); None: whoever has the id.
     """
 
     id: UUID
@@ -43,6 +44,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     pinned: str = ""
     uncounted: int = 0
     doubtful: bool = False
+    incarnation: int | None = None
 
     @property
     def channel(self) -> Channel:

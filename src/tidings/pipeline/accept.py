@@ -24,6 +24,7 @@ from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.group_commit import GroupCommit
+from tidings.pipeline.recipients import Known, Recipients
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.ports.clock import Clock
@@ -51,6 +52,9 @@ _Ids = Callable[[int, int], UUID]
 """The id of a request by its number in the body and the bucket of its person."""
 
 _Result = Notification | Invalid
+
+_Read = Callable[[_Ids, int, bool], Awaitable[list[_Result]]]
+"""Reads a request made at an instant; the flag says whether its users are looked up."""
 
 Admit = Callable[[int], Awaitable[None]]
 """Lets so many notifications in, or raises."""
@@ -84,7 +88,8 @@ class Accept:
     """The first stage.
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
-    each once, before they are answered. `unserved` are the channels that nobody configured.
+    each once, before they are answered. `unserved` are the channels that nobody configured. `recipients` tells which
+    users exist; without it nobody is looked up.
     """
 
     def __init__(
@@ -99,13 +104,14 @@ class Accept:
         rules: AdmissionRules,
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
         unserved: Collection[Channel] = (),
+        recipients: Recipients | None = None,
     ) -> None:
         # Two, so that critical never waits for what bulk has to store.
         self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
         self._admission = Admission(
             queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS)
         )
-        self._composer = Composer(renderer, randomness, unserved)
+        self._composer = Composer(renderer, randomness, unserved, recipients)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
@@ -121,10 +127,11 @@ class Accept:
             Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             request = requests.decode_one(body)
-            self._admission.admit(request.priority)
-            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0))]
+            self._admission.admit(request.lane)
+            known = await self._composer.known(tenant, [request]) if seen else None
+            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0), known)]
 
         if idempotency_key is not None:
             self._turn_away(lambda: [body])
@@ -143,12 +150,18 @@ class Accept:
         is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             raws = requests.decode_batch(body)
             if admit is not None:
                 await admit(len(raws))
-            let_in: set[Priority] = set()
-            return [await self._item(tenant, raw, now, partial(ids, at), at, let_in) for at, raw in enumerate(raws)]
+            asked = self._asked(raws)
+            known = None
+            if seen:
+                known = await self._composer.known(tenant, (one for one in asked if not isinstance(one, Invalid)))
+            return [
+                await self._item(tenant, request, len(bytes(raw)), now, partial(ids, at), at, known)
+                for at, (request, raw) in enumerate(zip(asked, raws, strict=True))
+            ]
 
         if idempotency_key is not None:
             self._turn_away(lambda: requests.decode_batch(body))
@@ -193,7 +206,7 @@ class Accept:
             return
         with suppress(Invalid):  # whoever reads it next says what is wrong
             for raw in read():
-                self._admission.admit(requests.decode_one(raw).priority)
+                self._admission.admit(requests.decode_one(raw).lane)
 
     async def _put(self, items: Sequence[Item]) -> None:
         """Return when they are durable, all of them or none. Raises Unavailable."""
@@ -205,22 +218,41 @@ class Accept:
         commits = self._critical if waiting[Priority.CRITICAL] == len(items) else self._others
         await commits.put(items)
 
+    def _asked(self, raws: Sequence[msgspec.Raw]) -> list[requests.NotificationRequest | Invalid]:
+        """The items of a batch, or what is wrong with them. Raises Overloaded for the lane of any."""
+        asked: list[requests.NotificationRequest | Invalid] = []
+        let_in: set[Priority] = set()
+        for raw in raws:
+            try:
+                request = requests.decode_one(raw)
+            except Invalid as problem:
+                asked.append(problem)
+                continue
+            if request.lane not in let_in:
+                self._admission.admit(request.lane)
+                let_in.add(request.lane)
+            asked.append(request)
+        return asked
+
     async def _item(
-        self, tenant: str, raw: msgspec.Raw, now: int, identify: Identify, index: int, let_in: set[Priority]
+        self,
+        tenant: str,
+        request: requests.NotificationRequest | Invalid,
+        size: int,
+        now: int,
+        identify: Identify,
+        index: int,
+        known: Known,
     ) -> _Result:
-        """One item of a batch, or what is wrong with it. `let_in`: the lanes that were let in for this batch."""
+        """One item of a batch, or what is wrong with it."""
         try:
-            request = requests.decode_one(raw)
-            if request.priority not in let_in:
-                self._admission.admit(request.priority)
-                let_in.add(request.priority)
-            return await self._composer.compose(tenant, request, len(bytes(raw)), now, identify)
+            if isinstance(request, Invalid):
+                raise request
+            return await self._composer.compose(tenant, request, size, now, identify, known)
         except Invalid as problem:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
-    async def _once(
-        self, tenant: str, key: str, digests: Sequence[bytes], read: Callable[[_Ids, int], Awaitable[list[_Result]]]
-    ) -> Answer:
+    async def _once(self, tenant: str, key: str, digests: Sequence[bytes], read: _Read) -> Answer:
         """Answer what the key's first request was answered; be that one if there was none.
 
         `digests` stand for the request, the first as it is written, all as they are read.
@@ -241,8 +273,9 @@ class Accept:
                 )
             return Answer(_read_answer(held.answer), replayed=True)
         try:
-            # As of when it came first: what was in time then, and may be on its way, must not be refused now.
-            results = await read(partial(seeded_id, held.seed), instant_of(held.seed))
+            # As of when it came first: what was in time then, and may be on its way, must not be refused now, not even
+            # when its user was deleted since.
+            results = await read(partial(seeded_id, held.seed), instant_of(held.seed), not held.retaken)
             if self._clock.elapsed() - began > LATEST_PUT:
                 raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:

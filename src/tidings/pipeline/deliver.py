@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
@@ -23,12 +24,13 @@ from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
+from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Cancellations, History, Person, Users
+from tidings.ports.store import Cancellations, History, Person, UserKey, Users
 
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
@@ -137,6 +139,7 @@ class Deliver:
         people = await self._needs.users.people(
             {(ready.delivery.tenant, ready.delivery.user_id) for ready in batch if ready.delivery.user_id is not None}
         )
+        batch = [_aimed(ready, people) for ready in batch]
         suppressed = await self._needs.users.suppressed(
             {
                 (ready.delivery.tenant, ready.delivery.address)
@@ -158,6 +161,7 @@ class Deliver:
                 suppressed=suppressed,
                 cancelled=cancelled,
                 now=now,
+                incarnation=person.incarnation,
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
@@ -245,6 +249,16 @@ class Deliver:
         if delivery.expires_at is not None and due >= delivery.expires_at:
             return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
         return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
+
+
+def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
+    """The same, at the address that the person has now."""
+    delivery = ready.delivery
+    if delivery.user_id is None:
+        return ready
+    person = people.get((delivery.tenant, delivery.user_id), NOBODY)
+    now = aimed(delivery, person.profile, person.incarnation)
+    return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

@@ -45,6 +45,7 @@ def build(
         expires_at=notification.expires_at,
         alternatives=tuple(alternatives),
         first_attempt=attempt,
+        incarnation=notification.incarnation,
     )
 
 

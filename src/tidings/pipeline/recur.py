@@ -22,6 +22,7 @@ from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, R
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer, queued
 from tidings.pipeline.waking import keep_moving
+from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Move, occurrence_id, step
 from tidings.policy.routing import send_zone
 from tidings.policy.wall_clock import zone
@@ -101,15 +102,21 @@ class Recur:
         try:
             if isinstance(request, Invalid):
                 raise request
+            _check_meant(recurrence, request, people)
             told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # stored by a version that took what this one does not: it can only end
+        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
             return replace(recurrence.progress, local=None, due=None, problem=_said(problem))
         if isinstance(told, Move):
             return told.then
         size = len(recurrence.request)
         try:
             notification = await self._compose(
-                recurrence.tenant, request, size, now, identify=lambda _: occurrence_id(recurrence)
+                recurrence.tenant,
+                request,
+                size,
+                now,
+                identify=lambda _: occurrence_id(recurrence),
+                known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
             skipped = told.then.skipped + 1
@@ -118,13 +125,11 @@ class Recur:
         return told.then
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
-        """The users whose own timezone is asked for."""
+        """The users who are asked for."""
         keys = {
             (row.recurrence.tenant, request.to.user_id)
             for row, request in zip(due, asked, strict=True)
-            if not isinstance(request, Invalid)
-            and row.recurrence.timezone == OF_THE_USER
-            and request.to.user_id is not None
+            if not isinstance(request, Invalid) and request.to.user_id is not None
         }
         return await self._users.people(keys) if keys else {}
 
@@ -151,6 +156,24 @@ def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people:
         return zone(recurrence.timezone)
     person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
     return zone(send_zone(requests.recipient(request.to), person.profile))
+
+
+def _check_meant(
+    recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
+) -> None:
+    """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    if not is_meant(recurrence.incarnation, person.incarnation):
+        raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
+
+
+def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
+    """The incarnations of the tenant's people."""
+    return {
+        user_id: person.incarnation
+        for (owner, user_id), person in people.items()
+        if owner == tenant and person.incarnation is not None
+    }
 
 
 def _said(problem: Invalid) -> str:
