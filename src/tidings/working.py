@@ -53,7 +53,16 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
     much it is, takes its turns.
     """
     store, composer = parts.store, composing(parts)
-    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
+    recur = Recur(
+        store.recurrences,
+        store.users,
+        composer,
+        parts.queue,
+        parts.clock,
+        parts.metrics,
+        parts.accepted.add,
+        parts.accepted.revisit,
+    )
     async with finishing(stopping, parts.settings.stop.grace) as group:
         for reading in readings(parts, lanes):
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
@@ -201,4 +210,5 @@ def accepting(parts: Parts) -> Accept:
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
         recipients=Recipients(store.users, parts.clock),
+        revisit=parts.accepted.revisit,
     )

@@ -13,8 +13,17 @@ from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from msgspec import Struct
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 from starlette.routing import Match
 from starlette.types import Scope as Scopes
 
@@ -52,6 +61,17 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema, which says of a request that what is optional may be null."""
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            properties = handler.resolve_ref_schema(schema).get("properties", {})
+            for name, field in cls.model_fields.items():
+                if not field.is_required() and name in properties:
+                    properties[name] = _or_null(properties[name])
+        return schema
+
     @model_validator(mode="before")
     @classmethod
     def _as_meant(cls, value: Any) -> Any:
@@ -71,6 +91,15 @@ class Shape(BaseModel):
             if isinstance(given, float) and given.is_integer() and name in fields and _is_int(fields[name].annotation)
         }
         return value | whole if whole else value
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema of a property that may be null."""
+    told = {key: value for key, value in schema.items() if key in {"title", "description", "default", "examples"}}
+    rest = {key: value for key, value in schema.items() if key not in told}
+    options = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
+    null = {"type": "null"}
+    return schema if null in options or not rest else told | {"anyOf": [*options, null]}
 
 
 def _is_int(annotation: Any) -> bool:

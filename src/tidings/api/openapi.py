@@ -166,11 +166,11 @@ def _hot(name: str, summary: str, request: type[Struct], answer: type[Struct], e
 
 def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
     structs = [
-        _published(NotificationRequest, data=dict[str, Any], metadata=dict[str, Any]),
+        _published(NotificationRequest, data=dict[str, Any] | None, metadata=dict[str, Any] | None),
         _published(NotificationView, metadata=dict[str, Any]),
-        _published(ChangeRequest, data=dict[str, Any], metadata=dict[str, Any]),
+        _published(ChangeRequest, data=dict[str, Any] | None, metadata=dict[str, Any] | None),
         _published(RecurrenceRequest, request=dict[str, Any]),
-        _published(RecurrenceChange, request=dict[str, Any]),
+        _published(RecurrenceChange, request=dict[str, Any] | None),
         _published(RecurrenceView, request=dict[str, Any]),
         _published(RecurrencePage, recurrences=list[_published(RecurrenceView, request=dict[str, Any])]),  # type: ignore[misc]
         BatchRequest,
@@ -183,8 +183,8 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         ReplayRequest,
         ReplayPage,
         AccountView,
-        _published(TemplateRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
-        _published(VersionRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
+        _published(TemplateRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable] | None),
+        _published(VersionRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable] | None),
         PublishRequest,
         PreviewRequest,
         TemplatePage,

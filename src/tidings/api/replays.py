@@ -33,6 +33,9 @@ IdempotencyKey = Annotated[
 ]
 
 
+_PER_SECOND = 50
+
+
 class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
     """Which dead letters, as in their listing. Nothing given: all that are dead or failed."""
 
@@ -49,8 +52,8 @@ class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
 class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What to send again, and how many of them a second."""
 
-    filter: ReplayFilter = ReplayFilter()
-    per_second: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    filter: ReplayFilter | None = ReplayFilter()
+    per_second: Annotated[int, Meta(ge=1, le=10_000)] | None = _PER_SECOND
 
 
 class ReplayPage(Struct, frozen=True):
@@ -74,7 +77,7 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
     if BODY not in request.scope:
         raise Invalid("missing_body", "say which dead letters; every one is the body {}")
     asked = read(request, ReplayRequest)
-    wanted = asked.filter
+    wanted = asked.filter or ReplayFilter()
     filter = LetterFilter(
         state=None if wanted.state is None else State(wanted.state),
         channel=wanted.channel,
@@ -86,7 +89,9 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
         until=_instant(wanted.until, "$.filter.until"),
     )
     body = msgspec.json.encode(request.scope[BODY])
-    replay, known = await call.services.letters.replay(call.key, filter, asked.per_second, idempotency_key, body)
+    replay, known = await call.services.letters.replay(
+        call.key, filter, asked.per_second or _PER_SECOND, idempotency_key, body
+    )
     response = answer(replay_view(replay), 202)
     response.headers["Location"] = f"/v1/replays/{to_text(REPLAY_PREFIX, replay.id)}"
     if known:
@@ -95,7 +100,10 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
 
 
 def _instant(text: str | None, path: str) -> int | None:
-    return None if text is None else max(0, instants.parse(text, path))
+    try:
+        return None if text is None else max(0, instants.parse(text, path))
+    except Invalid as error:
+        raise Invalid("invalid_time", error.detail, path) from error
 
 
 @router.get(

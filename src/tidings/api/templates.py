@@ -30,21 +30,30 @@ WholeNumber = Annotated[
 """A version's number in a body. JSON does not tell 2 from 2.0, and some clients write the latter."""
 
 
-class TemplateVariable(Variable, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TemplateVariable(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A declared variable of a template. `example` is used by previews that are given no data."""
+
+    required: bool | None = True
+    description: str | None = ""
+    example: Any = None
+
+    @property
+    def variable(self) -> Variable:
+        """As it is stored."""
+        return Variable(self.required is not False, self.description or "", self.example)
 
 
 class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to create.
 
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
-    default locale needs content for every channel that another locale has.
+    default locale needs content for every channel that another locale has. Null is as if it were left out.
     """
 
     contents: dict[str, Any]
-    default_locale: str = "en"
-    variables: dict[str, Any] = {}
-    description: str = ""
+    default_locale: str | None = "en"
+    variables: dict[str, Any] | None = {}
+    description: str | None = ""
 
 
 class TemplateRequest(VersionRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -241,12 +250,12 @@ def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
         contents={
             locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in wanted.contents.items()
         },
-        default_locale=wanted.default_locale,
+        default_locale=wanted.default_locale or "en",
         variables={
-            variable: converted(raw, TemplateVariable, f"$.variables.{variable}")
-            for variable, raw in wanted.variables.items()
+            variable: converted(raw, TemplateVariable, f"$.variables.{variable}").variable
+            for variable, raw in (wanted.variables or {}).items()
         },
-        description=wanted.description,
+        description=wanted.description or "",
     )
 
 

@@ -89,7 +89,8 @@ class Accept:
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
     each once, before they are answered. `unserved` are the channels that nobody configured. `recipients` tells which
-    users exist; without it nobody is looked up.
+    users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned request are put again, which
+    may have been counted then.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Accept:
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
         unserved: Collection[Channel] = (),
         recipients: Recipients | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = _uncounted,
     ) -> None:
         # Two, so that critical never waits for what bulk has to store.
         self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
@@ -117,6 +119,7 @@ class Accept:
         self._clock = clock
         self._receipt_readers = receipt_readers
         self._count = count
+        self._revisit = revisit
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
         """Take one request.
@@ -290,8 +293,8 @@ class Accept:
             # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
             await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
             raise
-        if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
-            self._count(tenant, _ids_of(results))
+        # The process that died may have counted what is retaken: too few is safe, too many is an alarm.
+        (self._revisit if held.retaken else self._count)(tenant, _ids_of(results))
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer

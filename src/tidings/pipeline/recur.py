@@ -43,7 +43,8 @@ _log = structlog.get_logger("tidings.recur")
 class Recur:
     """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
 
-    `count` is told which ids of which tenant are durable, each at most once.
+    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
+    before.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Recur:
         clock: Clock,
         meter: Meter,
         count: Callable[[str, Sequence[UUID]], None],
+        revisit: Callable[[str, Sequence[UUID]], None] = lambda _tenant, _ids: None,
     ) -> None:
         self._store = store
         self._users = users
@@ -63,6 +65,7 @@ class Recur:
         self._clock = clock
         self._meter = meter
         self._count = count
+        self._revisit = revisit
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
@@ -84,8 +87,8 @@ class Recur:
         if fired:
             await self._queue.put([queued(notification, repeated=again) for notification, again in fired])
         for notification, again in fired:
-            if not again:  # else it may have been counted before: too few is safe, too many is an alarm
-                self._count(notification.tenant, (notification.id,))
+            # What comes again may have been counted before: too few is safe, too many is an alarm.
+            (self._revisit if again else self._count)(notification.tenant, (notification.id,))
         await self._store.settle(moved)
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
