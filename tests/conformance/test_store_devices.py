@@ -26,10 +26,10 @@ async def devices(store: Store, tenant: str, user_id: str) -> tuple[str, ...]:
     return user.profile.devices
 
 
-async def put(store: Store, tenant: str, now: int = NOW, **tokens: str) -> None:
+async def put(store: Store, tenant: str, /, **tokens: str) -> None:
     """Users by id, each with its devices by name, separated by spaces."""
     people = [(user_id, Profile(name=user_id, devices=tuple(text.split())), None) for user_id, text in tokens.items()]
-    await store.users.upsert(tenant, people, now)
+    await store.users.upsert(tenant, people, NOW + 5)
 
 
 def bounced(tenant: str, token: str, reason: str = "unregistered", at: int = NOW) -> Outcome:
@@ -57,7 +57,7 @@ async def listed(store: Store, tenant: str, token: str) -> bool:
 class TestOneOwner:
     async def test_a_device_belongs_to_whoever_registered_it_last(self, store: Store, tenant: str) -> None:
         await store.users.upsert(tenant, [("ann", Profile(devices=("one", "two"), name="Ann"), MUTED)], NOW)
-        await put(store, tenant, NOW + 5, bob="three one")
+        await put(store, tenant, bob="three one")
         ann = await store.users.get(tenant, "ann")
         assert ann is not None
         assert (ann.profile, ann.preferences) == (Profile(devices=("two",), name="Ann"), MUTED)

@@ -90,7 +90,7 @@ class UsersAnswer(Shape):
 class DeviceRequest(Shape):
     """A device to register."""
 
-    token: str = Field(description="the device's token for push", examples=["fcm-token-1"])
+    token: str = Field(description="the device's token for push", examples=["device-token-1"])
 
 
 class DevicesAnswer(Shape):
@@ -100,7 +100,7 @@ class DevicesAnswer(Shape):
 
 
 DeviceToken = Annotated[
-    str, Path(max_length=addresses.MAX_DEVICE_TOKEN, description="percent-encoded", examples=["fcm-token-1"])
+    str, Path(max_length=addresses.MAX_DEVICE_TOKEN, description="percent-encoded", examples=["device-token-1"])
 ]
 _item = TypeAdapter(UserItem)
 
@@ -164,7 +164,7 @@ async def delete_user(call: Caller, user_id: UserId) -> None:
 
 @router.post(
     "/{user_id}/devices",
-    **operation(Scope.MANAGE, "Register a device", body={"token": "fcm-token-1"}, before=["user"], user_id="ada"),
+    **operation(Scope.MANAGE, "Register a device", body={"token": "device-token-1"}, before=["user"], user_id="ada"),
 )
 async def add_device(call: Caller, user_id: UserId, device: Annotated[DeviceRequest, Body()]) -> DevicesAnswer:
     """Make it the user's newest device; to register one again does no harm.
@@ -181,7 +181,7 @@ async def add_device(call: Caller, user_id: UserId, device: Annotated[DeviceRequ
 @router.delete(
     "/{user_id}/devices/{device}",
     response_class=Response,
-    **operation(Scope.MANAGE, "Remove a device", before=["user"], status=204, user_id="ada", device="fcm-token-1"),
+    **operation(Scope.MANAGE, "Remove a device", before=["user"], status=204, user_id="ada", device="device-token-1"),
 )
 async def remove_device(call: Caller, user_id: UserId, device: DeviceToken) -> None:
     """The app was signed out of or removed. 204 too when the user does not have the device."""

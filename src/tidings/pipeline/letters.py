@@ -15,7 +15,7 @@ from tidings.model.tenant import ApiKey
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import check_key, fingerprint
-from tidings.policy.letters import WHY, Obstacle, address_of, letter_of, obstacle, present_address_of
+from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
 from tidings.policy.presence import is_meant
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Person, Store, Users
@@ -154,7 +154,7 @@ async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Canc
         {
             (about.tenant, address)
             for (_, about), address in zip(named, presents, strict=True)
-            if address is not None and address.channel is not Channel.INAPP
+            if address.channel is not Channel.INAPP
         }
     )
     cancelled = await cancellations.cancelled({about.id for _, about in named})
@@ -169,5 +169,5 @@ async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Canc
             cancelled=cancelled,
             now=now,
         )
-        judged.append(Judged(letter, person, why, address or address_of(letter)))
+        judged.append(Judged(letter, person, why, address))
     return judged

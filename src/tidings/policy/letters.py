@@ -31,7 +31,6 @@ class Obstacle(StrEnum):
     PASSED_ON = "passed_on"
     UNKNOWN_USER = "unknown_user"
     USER_DELETED = "user_deleted"
-    ADDRESS_CHANGED = "address_changed"
     ADDRESS_SUPPRESSED = "address_suppressed"
 
 
@@ -41,7 +40,6 @@ WHY: dict[Obstacle, str] = {
     Obstacle.PASSED_ON: "another address of the person took over when this one failed",
     Obstacle.UNKNOWN_USER: "its user does not exist any more",
     Obstacle.USER_DELETED: "its user was deleted, and the id belongs to another one now",
-    Obstacle.ADDRESS_CHANGED: "its address is not the person's any more, who has no other on this channel",
     Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
 }
 """Each obstacle in words."""
@@ -99,12 +97,15 @@ def last_address(events: Iterable[Event], id: UUID) -> str:
     return max(told, key=_order).address if told else ""
 
 
-def present_address_of(letter: DeadLetter, profile: Profile | None) -> Address | None:
-    """Where a replay of the letter goes; None when its user has no such address. `profile`: of whoever has the id."""
+def present_address_of(letter: DeadLetter, profile: Profile | None) -> Address:
+    """Where a replay of the letter goes. `profile` is that of whoever has the user's id now.
+
+    A person who has no such address any more is told by the replay's own ending, as whatever is sent too late.
+    """
     address, user_id = address_of(letter), letter.record.notification.to.user_id
     if user_id is None or profile is None:
         return address
-    return present_address(address, user_id, profile)
+    return present_address(address, user_id, profile) or address
 
 
 def obstacle(
@@ -112,7 +113,7 @@ def obstacle(
     *,
     known: bool,
     meant: bool,
-    address: Address | None,
+    address: Address,
     suppressed: Collection[tuple[str, Address]],
     cancelled: Collection[UUID],
     now: int,
@@ -134,8 +135,6 @@ def obstacle(
         return Obstacle.UNKNOWN_USER
     if not meant:
         return Obstacle.USER_DELETED
-    if address is None:
-        return Obstacle.ADDRESS_CHANGED
     if (notification.tenant, address) in suppressed:
         return Obstacle.ADDRESS_SUPPRESSED
     return None

@@ -8,10 +8,17 @@ from datetime import datetime
 from urllib.parse import quote
 
 import pytest
+from msgspec.structs import replace
 
 from support_api import OTHER, TENANT, Api, problem
 from tidings.api import cursors
+from tidings.model import topics
+from tidings.model.ids import NOTIFICATION_PREFIX, new_id, to_text
+from tidings.model.notification import Notification, Recipient
+from tidings.model.outcome import Outcome, Wait
 from tidings.model.tenant import Scope
+from tidings.model.vocabulary import State
+from tidings.model.wire import encode
 from tidings.policy.instants import parse
 from tidings.templating.check import is_name
 
@@ -32,8 +39,8 @@ class TestNulls:
         assert (await api.put("/v1/users/null", preferences)).json()["preferences"] == absent["preferences"]
 
     async def test_a_notification(self, api: Api) -> None:
-        optional = ("template", "data", "channels", "strategy", "category", "priority", "send_at", "expires_at")
-        optional += ("metadata", "send_at_local")
+        optional = ["template", "data", "channels", "strategy", "category", "priority", "send_at", "expires_at"]
+        optional += ["metadata", "send_at_local"]
         to = {**DEMO, "email": None, "phone": None, "devices": None, "locale": None, "timezone": None}
         content = {**SMS, "email": None, "push": None, "inapp": None}
         body = {"to": to, "content": content, **dict.fromkeys(optional)}
@@ -284,7 +291,7 @@ class TestUnknownUsers:
 
 LISTINGS = {
     "notifications": "/v1/notifications",
-    "dead_letters": "/v1/dead-letters",
+    "dead-letters": "/v1/dead-letters",
     "replays": "/v1/replays",
     "recurrences": "/v1/recurrences",
     "templates": "/v1/templates",
@@ -345,3 +352,17 @@ class TestScopes:
             assert answer.status == 200
             assert set(answer.json()) == {"id", "state"}
         assert "request" in (await api.patch(f"/v1/recurrences/{id}", {"name": "y"})).json()
+
+    async def test_nor_by_changing_a_notification(self, api: Api) -> None:
+        now = api.world.clock.now()
+        waiting = Notification(
+            new_id(now, 0, 1), TENANT, Recipient("demo"), now, send_at=now + 60_000, metadata=b'{"secret":1}'
+        )
+        wait = Wait(now + 60_000, topics.REQUESTS[1], f"{TENANT}/demo", encode(replace(waiting, step=1)))
+        fact = Outcome(waiting.id, TENANT, now, State.DEFERRED, reason="send_at", notification=waiting, wait=wait)
+        await api.world.store.history.append([fact])
+        path = f"/v1/notifications/{to_text(NOTIFICATION_PREFIX, waiting.id)}"
+        sender = await api.key(TENANT, Scope.SEND)
+        changed = await api.patch(path, {"priority": "bulk"}, key=sender)
+        assert (changed.status, changed.json()) == (200, {"id": path.rpartition("/")[2], "state": "deferred"})
+        assert (await api.patch(path, {"priority": "normal"})).json()["metadata"] == {"secret": 1}
