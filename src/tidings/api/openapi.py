@@ -76,7 +76,9 @@ export TIDINGS_API_KEY=tk_…
 - **Limits**, where those who run Tidings set any, are told by the `RateLimit-*` headers; more than that is 429 with
   `Retry-After`. A batch counts as many notifications as it has.
 - **Listings** go on with `next` as `cursor`.
-- Times are RFC 3339 with an offset.
+- Times are RFC 3339 with an offset; seconds may be left out.
+- **Ids** of users are your own text, percent-encoded in paths: a `/` in an id is written `%2F`.
+- `null` is as if an optional field were left out. Only in `PATCH /v1/notifications/{id}` it takes `expires_at` away.
 - A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that
   a typo does not go unnoticed. Of a name that is repeated in a JSON object the last value counts.
 """
