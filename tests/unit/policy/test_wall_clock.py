@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -192,9 +193,10 @@ def test_with_no_descriptors_left_a_zone_is_not_forgotten() -> None:
     opened = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
     try:
-        with pytest.raises(OSError, match="open files"):
+        with suppress(OSError):
             while True:
                 opened.append(os.open(os.devnull, os.O_RDONLY))
+        assert opened
         with pytest.raises(Unavailable):
             zone("America/New_York")
     finally:
