@@ -89,7 +89,7 @@ class Accept:
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
     each once, before they are answered. `unserved` are the channels that nobody configured. `recipients` tells which
-    users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned request are put again, which
+    users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned request are put again: they
     may have been counted then.
     """
 

@@ -59,7 +59,7 @@ def accepting(flow: Flow, recipients: Recipients | None = None) -> Accept:
         {},
         AdmissionRules(),
         flow.accepted.add,
-        recipients or Recipients(flow.store.users, flow.clock),
+        recipients=recipients or Recipients(flow.store.users, flow.clock),
     )
 
 
@@ -307,7 +307,7 @@ class TestSuccessors:
 
     async def test_a_recurrence_ends_with_its_user(self, flow: Flow) -> None:
         bits = random.Random(7).getrandbits
-        composer = Composer(flow.renderer, bits, Recipients(flow.store.users, flow.clock))
+        composer = Composer(flow.renderer, bits, recipients=Recipients(flow.store.users, flow.clock))
         desk = Recurrences(flow.store.recurrences, flow.store.users, composer, flow.clock, bits)
         body = {"rrule": "FREQ=DAILY", "start": "2023-11-01T09:00", "request": {"to": ADA, "content": MAIL}}
         with pytest.raises(Invalid, match="there is no user 'ada'") as refused:
