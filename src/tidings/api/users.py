@@ -99,9 +99,7 @@ class DevicesAnswer(Shape):
     devices: list[str]
 
 
-DeviceToken = Annotated[
-    str, Path(max_length=addresses.MAX_DEVICE_TOKEN, description="percent-encoded", examples=["device-token-1"])
-]
+DeviceToken = Annotated[str, Path(description="percent-encoded", examples=["device-token-1"])]
 _item = TypeAdapter(UserItem)
 
 
