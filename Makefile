@@ -20,7 +20,7 @@ help:
 	@echo 'make check   formatting, lint, types, imports, dependencies'
 	@echo 'make audit   known vulnerabilities of the locked dependencies'
 	@echo 'make bench   the figures that the README claims'
-	@echo 'make faults  the tests that kill and cut things, with a storm of ten minutes on each queue'
+	@echo 'make faults  the tests that kill and cut things: ten minutes of storm on each queue, three Kafka brokers'
 	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
 	@echo
 	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
@@ -62,6 +62,7 @@ bench: $(VENV)/installed-bench
 
 faults: dev parts
 	@$(BIN)/pytest tests/faults --minutes 10 $(ARGS)
+	@$(BIN)/pytest tests/conformance/test_queue.py tests/faults/test_queue_kafka*.py -k kafka --brokers 3
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -23,6 +23,7 @@ import uvloop
 from bench import processes
 from bench.postgres import Postgres
 from tidings.backends.memory.clock import SystemClock
+from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.postgres.connection import connect
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue
@@ -93,7 +94,7 @@ async def measure(dsn: str, server: int, waiting: int, burst: int) -> None:
             print(f"\n{name}, with nothing due:", *(row[0] for row in rows), sep="\n  ")
 
         noting, stopping = Noting(queue), asyncio.Event()
-        schedule = Schedule(store.schedule, noting, clock, Metrics())  # type: ignore[arg-type]  # put is all it uses
+        schedule = Schedule(store.schedule, noting, MemoryObjects(), clock, Metrics())  # type: ignore[arg-type]  # put alone
         running = asyncio.create_task(schedule.run(stopping))
         await asyncio.sleep(1)
         before = processes.cpu_us(roots)

@@ -5,7 +5,8 @@ from __future__ import annotations
 pytest_plugins = [
     "support_parts",
     "support_postgres",
-    "support_kafka",
+    "support_kafka_cluster",
+    "support_kafka_security",
     "support_queues",
     "support_stores",
     "support_sandbox",

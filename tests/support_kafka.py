@@ -1,4 +1,7 @@
-"""A real Kafka broker (KRaft, one node) for tests and benchmarks: downloaded once with Maven, started in about 3 s."""
+"""A real Kafka broker (KRaft) for tests and benchmarks: downloaded once with Maven, started in about 3 s.
+
+Its fixtures, and clusters of several, are in support_kafka_cluster.py.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,19 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from support import unique
-from support_parts import CACHE, KAFKA_JARS, require
+from support_parts import CACHE, KAFKA_JARS
 
 POM = Path(__file__).resolve().parent / "kafka" / "pom.xml"
 
 SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -83,13 +82,37 @@ def free_port() -> int:
         return port
 
 
-class KafkaBroker:
-    """One broker with its data in `folder`. `settings` override SETTINGS (server.properties)."""
+def new_cluster_id() -> str:
+    """An id that does not begin with a hyphen, which would read as an option."""
+    return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+
+class KafkaBroker:
+    """One broker with its data in `folder`. `settings` override SETTINGS (server.properties).
+
+    `listeners` are more of them, name to security protocol; `scram` are users as StorageTool takes them; `java` are
+    options of the virtual machine; `advertised` is the host that clients are told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        listeners: Mapping[str, str] | None = None,
+        scram: Sequence[str] = (),
+        java: Sequence[str] = (),
+        advertised: str = "127.0.0.1",
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self._controller_port = free_port()
+        self.controller_port = free_port()
+        self.ports = {name: free_port() for name in listeners or {}}
+        self.node, self.voters, self.cluster_id = 1, f"1@127.0.0.1:{self.controller_port}", new_cluster_id()
+        self._protocols = dict(listeners or {})
+        self._scram = [word for entry in scram for word in ("--add-scram", entry)]
+        self._java = list(java)
+        self._advertised = advertised
         self._settings = dict(SETTINGS) | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -111,13 +134,19 @@ class KafkaBroker:
         """What the broker printed."""
         return self.folder / "broker.log"
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         """Start, and return when it answers. Data of an earlier run is kept."""
+        self.launch()
+        self.wait(timeout)
+
+    def launch(self) -> None:
+        """Start, and return at once."""
         jars = download()
         file = self.folder / "server.properties"
         if not file.exists():
             self._format(jars, file)
-        command = ["java", "-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.Kafka", str(file)]
+        memory = ["-Xms256m", "-Xmx384m", "-XX:+UseSerialGC"]
+        command = ["java", *memory, *self._java, "-cp", f"{jars}/*", "kafka.Kafka", str(file)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
@@ -129,7 +158,6 @@ class KafkaBroker:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._wait(timeout)
 
     def kill(self) -> None:
         """End it as a power cut does."""
@@ -173,33 +201,25 @@ class KafkaBroker:
 
     def _format(self, jars: Path, file: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        own = [f"{name}://127.0.0.1:{port}" for name, port in {"PLAINTEXT": self.port, **self.ports}.items()]
+        protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", **self._protocols}
         settings = self._settings | {
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "node.id": str(self.node),
+            "listeners": ",".join([*own, f"CONTROLLER://127.0.0.1:{self.controller_port}"]),
+            "advertised.listeners": ",".join(own).replace("//127.0.0.1", f"//{self._advertised}"),
+            "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
+            "controller.quorum.voters": self.voters,
             "log.dirs": str(self.folder / "data"),
         }
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        # An id that begins with a hyphen would read as an option.
-        cluster = base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
-        subprocess.run(
-            [
-                "java",
-                "-Xmx128m",
-                "-cp",
-                f"{jars}/*",
-                "kafka.tools.StorageTool",
-                "format",
-                "-t",
-                cluster,
-                "-c",
-                str(file),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        tool = ["java", "-Xmx128m", "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
+        command = [*tool, "-t", self.cluster_id, "-c", str(file), *self._scram]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the broker's folder was not formatted:\n{done.stdout}{done.stderr}")
 
-    def _wait(self, timeout: float) -> None:
+    def wait(self, timeout: float = 120.0) -> None:
+        """Return when it answers."""
         deadline = time.monotonic() + timeout
         # Quiet: connections are refused until the broker listens, and librdkafka would print each refusal.
         probe = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
@@ -217,25 +237,3 @@ class KafkaBroker:
 
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
-
-
-@pytest.fixture(scope="session")
-def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker for the whole run. A test that harms it starts its own."""
-    require("kafka")
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.kill()
-
-
-@pytest.fixture
-def kafka_broker(kafka_server: KafkaBroker) -> str:
-    """The bootstrap string of a running broker."""
-    return kafka_server.bootstrap
-
-
-@pytest.fixture
-def kafka_prefix() -> str:
-    """A prefix for topics and groups that no other test uses."""
-    return unique("t") + "."

@@ -1,17 +1,18 @@
 """Every adapter of the port Queue behind one fixture: `queues`. Also run as a program: a claimer that will be killed.
 
-python support_queues.py KIND LOCATION PREFIX TOPIC GROUP MAX_ITEMS LEASE
+python support_queues.py KIND LOCATION PREFIX hold TOPIC GROUP MAX_ITEMS LEASE PLACES
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
+from support_kafka_cluster import replication_of
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.postgres.queue import PostgresQueue
@@ -26,7 +27,7 @@ async def open_queue(kind: str, location: str, prefix: str) -> Queue:
     """A client of the queue at `location` (a DSN, a bootstrap string)."""
     if kind == "postgres":
         return await PostgresQueue.open(location)
-    return await KafkaQueue.open(location, partitions=4, prefix=prefix)
+    return await KafkaQueue.open(location, partitions=4, replication=replication_of(location), prefix=prefix)
 
 
 @dataclass
@@ -52,15 +53,20 @@ class Queues:
         self.opened.append(queue)
         return queue
 
-    async def die_holding(self, topic: str, group: str, max_items: int, lease: float | None) -> int:
-        """A client claims and its process is killed at once; how many items it held."""
+    async def die_holding(
+        self, topic: str, group: str, max_items: int, lease: float | None, begin: Sequence[int] = ()
+    ) -> int:
+        """A client claims, begins the items at some places, and its process is killed; how many items it held."""
         if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
             claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
             assert claim is not None
+            if begin:
+                await claim.begin(begin)
             queue.crash()
             return len(claim.items)
-        return (await self._kill_after(1, "hold", topic, group, max_items, lease))[0]
+        places = ",".join(map(str, begin))
+        return (await self._kill_after(1, "hold", topic, group, max_items, lease, places))[0]
 
     async def die_working(self, topic: str, group: str, max_items: int, out: str) -> None:
         """A client copies items to `out`, batch after batch, and its process is killed somewhere in between."""
@@ -148,6 +154,8 @@ async def _until_killed(kind: str, location: str, prefix: str, errand: str, *res
         await copy(queue, topic, group, int(max_items), *out)
     claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
     assert claim is not None
+    if places := [int(place) for place in out[0].split(",") if place]:
+        await claim.begin(places)
     _say(len(claim.items))
     await asyncio.Event().wait()
 

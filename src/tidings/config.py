@@ -26,7 +26,10 @@ from tidings.sections import (
     CanarySettings,
     Database,
     Delivering,
+    Fairness,
     Http,
+    KafkaSection,
+    KeepSettings,
     LimitSettings,
     Operations,
     Overload,
@@ -52,13 +55,16 @@ class Settings(Section):
     operations: Operations = Operations()
     database: Database = Database()
     queue: QueueSettings = QueueSettings()
+    kafka: KafkaSection = KafkaSection()
     sandbox: Sandbox = Sandbox()
     deliver: Delivering = Delivering()
     limits: LimitSettings = LimitSettings()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
+    fairness: Fairness = Fairness()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
+    keep: KeepSettings = KeepSettings()
     stop: StopSettings = StopSettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
+from tidings.policy.keeping import DAY, Keeping
 from tidings.policy.retry import RetryPolicy
+from tidings.policy.shares import ShareRules
 
 
 class Section(BaseModel):
@@ -71,7 +73,13 @@ class Database(Section):
     """PostgreSQL."""
 
     dsn: str | None = Field(default=None, description="where it runs; without it, `tidings up` starts its own")
-    pool_size: int = Field(default=10, ge=2)
+    server: Literal["bundled", "system"] | None = Field(
+        default=None,
+        description="which PostgreSQL `tidings up` starts: the one that comes with Tidings, or the one that is "
+        "installed here; without it the latter, if there is one; always of the version that made the data folder",
+        examples=["bundled"],
+    )
+    pool_size: int = Field(default=10, ge=2, description="connections of one process for all but the queue")
 
 
 class QueueSettings(Section):
@@ -82,6 +90,51 @@ class QueueSettings(Section):
     partitions: int = Field(default=8, ge=1)
     replication: int = Field(default=1, ge=1, description="3 for production, with min.insync.replicas=2")
     prefix: str = Field(default="", description="before the name of every topic, when several systems share a cluster")
+
+
+def _revealed(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+Secret = Annotated[SecretStr, PlainSerializer(_revealed, when_used="json")]
+"""A secret that hides from whoever prints it. A child process is given it with all settings, as JSON."""
+
+
+class KafkaSection(Section):
+    """How the brokers of Kafka are spoken to, where `queue.kind` is kafka."""
+
+    tls: bool = Field(default=False, description="speak TLS; the brokers' certificates and names are verified")
+    ca_file: str = Field(
+        default="", description="PEM file of the authorities that signed them; without it, those that the system trusts"
+    )
+    certificate_file: str = Field(default="", description="PEM file of this client's certificate (mutual TLS)")
+    key_file: str = Field(default="", description="PEM file of the key that belongs to certificate_file")
+    key_password: Secret = Field(default=SecretStr(""), description="the password of key_file, if it has one")
+    sasl: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        default="", description="how this client logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    username: str = Field(default="", description="for PLAIN and SCRAM")
+    password: Secret = Field(default=SecretStr(""), description="for PLAIN and SCRAM")
+    token_url: str = Field(
+        default="", description="for OAUTHBEARER: the token endpoint of the OpenID provider (client credentials)"
+    )
+    token_ca_file: str = Field(default="", description="PEM file of the authorities that signed its certificate")
+    client_id: str = Field(default="", description="for OAUTHBEARER")
+    client_secret: Secret = Field(default=SecretStr(""), description="for OAUTHBEARER")
+    scope: str = Field(default="", description="for OAUTHBEARER, if the provider wants one")
+    allow_plaintext: bool = Field(
+        default=False,
+        description="speak to brokers on other machines without TLS: only in a network that nobody else can read",
+    )
+    group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        default="auto", description="auto: consumer (KIP-848), and classic where the brokers do not know it"
+    )
+    drain: float = Field(
+        default=5.0,
+        ge=0,
+        le=120,
+        description="seconds that a partition which moves to another process waits for the claims over it to end",
+    )
 
 
 class Sandbox(Section):
@@ -128,14 +181,36 @@ class Delivering(Section):
     backoff_base: float = Field(
         default=2.0, gt=0, description="seconds before the second try, at most; doubles each time"
     )
-    backoff_cap: float = Field(default=900.0, gt=0, description="no wait is longer, in seconds")
+    backoff_cap: float = Field(default=900.0, gt=0, description="no wait between two tries is longer, in seconds")
+    patient_attempts: int = Field(
+        default=8,
+        ge=1,
+        le=30,
+        description="tries where a mail server puts one mail off (a greylist, a full mailbox): after 5 minutes, 10, "
+        "20, 40, then each hour. A channel or category with attempts of its own has that many here, too",
+    )
+    outage_hold_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="seconds that a delivery without expires_at waits for a provider that is out, at most",
+    )
+    outage_pause_s: float = Field(
+        default=1_800.0, ge=1, description="seconds after which what waits for a provider is offered again, at most"
+    )
     lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
     channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
 
     def retry_policy(self, channel: Channel) -> RetryPolicy:
         """What holds for the channel."""
         own = self.channels.get(channel, Retrying())
-        general = RetryPolicy(self.attempts, self.backoff_base, self.backoff_cap)
+        general = RetryPolicy(
+            self.attempts,
+            self.backoff_base,
+            self.backoff_cap,
+            self.patient_attempts,
+            self.outage_hold_s,
+            self.outage_pause_s,
+        )
         return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
 
 
@@ -223,6 +298,22 @@ class Overload(Section):
         return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
 
 
+class Fairness(Section):
+    """Each tenant's fair share of a lane, in each process. What exceeds it is sent too, with what the others leave."""
+
+    per_second: float = Field(
+        default=100.0,
+        ge=0,
+        description="notifications that a tenant is sure of, in each lane, over time; 0: no shares, first come first "
+        "served",
+    )
+    burst: int = Field(default=200, ge=1, description="the same at once")
+
+    def rules(self) -> ShareRules:
+        """As the policy wants them."""
+        return ShareRules(per_second=self.per_second, burst=self.burst)
+
+
 class AuditSettings(Section):
     """The rounds that look for what is missing or stuck. One process at a time makes them."""
 
@@ -235,6 +326,32 @@ class CanarySettings(Section):
     enabled: bool = True
     interval: float = Field(default=30.0, ge=1, description="seconds between two canaries")
     deadline: float = Field(default=10.0, gt=0, description="seconds within which it must arrive")
+
+
+class KeepSettings(Section):
+    """How long what only grows is kept, in days; 0 keeps it for ever. One worker at a time deletes, once an hour."""
+
+    inbox_days: int = Field(default=90, ge=0, description="items of the users' inboxes")
+    inbox_items: int = Field(default=1_000, ge=0, description="each user's newest items; older ones go sooner")
+    cancellations_days: int = Field(
+        default=400, ge=30, description="marks of cancelled notifications; longer than anything may wait or be replayed"
+    )
+    gaps_days: int = Field(
+        default=90, ge=1, description="gaps in the accounts that are confirmed, and told of till then"
+    )
+    replays_days: int = Field(default=90, ge=1, description="replays of dead letters that have ended")
+    aside_days: int = Field(default=90, ge=0, description="items that could not be read")
+
+    def rules(self) -> Keeping:
+        """As the policy wants them."""
+        return Keeping(
+            inbox=self.inbox_days * DAY,
+            inbox_items=self.inbox_items,
+            cancellations=self.cancellations_days * DAY,
+            gaps=self.gaps_days * DAY,
+            replays=self.replays_days * DAY,
+            aside=self.aside_days * DAY,
+        )
 
 
 class StopSettings(Section):

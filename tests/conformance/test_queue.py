@@ -350,24 +350,36 @@ class TestCrashes:
         assert sorted(map(int, bodies(again))) == list(range(10))
         assert not any(item.redelivered for item in again)
 
-    async def test_a_leased_claim_comes_back_marked(self, queues: Queues, queue: Queue, topic: str) -> None:
+    async def test_what_a_killed_client_had_begun_comes_back_marked_and_nothing_else(
+        self, queues: Queues, queue: Queue, topic: str
+    ) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(10)])
-        held = await queues.die_holding(topic, GROUP, 4, lease=1.0)
-        assert 0 < held <= 4
+        held = await queues.die_holding(topic, GROUP, 4, lease=1.0, begin=(0, 2))
+        assert held == 4
         claims = await take(queue, topic, GROUP, 10)
         marks = {int(item.body): item.redelivered for item in items_of(claims)}
-        assert marks == {number: number < held for number in range(10)}
+        assert marks == {number: number in {0, 2} for number in range(10)}
+        assert not any(item.repeated for item in items_of(claims))
         for claim in claims:
             await claim.done()
         await nothing_left(queue, topic)
 
-    async def test_the_mark_survives_a_second_crash(self, queues: Queues, queue: Queue, topic: str) -> None:
-        await queue.put(numbered(topic, 3))
+    async def test_what_a_killed_client_had_merely_claimed_comes_back_as_it_was(
+        self, queues: Queues, queue: Queue, topic: str
+    ) -> None:
+        await queue.put(numbered(topic, 10))
+        await queues.die_holding(topic, GROUP, 10, lease=1.0)
+        again = items_of(await take(queue, topic, GROUP, 10))
+        assert sorted(map(int, bodies(again))) == list(range(10))
+        assert not any(item.redelivered or item.repeated for item in again)
+
+    async def test_the_mark_survives_further_crashes(self, queues: Queues, queue: Queue, topic: str) -> None:
+        await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
+        await queues.die_holding(topic, GROUP, 10, lease=0.5, begin=(0,))
         await queues.die_holding(topic, GROUP, 10, lease=0.5)
         await queues.die_holding(topic, GROUP, 10, lease=None)
         again = items_of(await take(queue, topic, GROUP, 3))
-        assert len(again) == 3
-        assert any(item.redelivered for item in again)
+        assert {int(item.body): item.redelivered for item in again} == {0: True, 1: False, 2: False}
 
     async def test_a_claim_that_a_client_left_open_comes_back(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 4))
@@ -393,6 +405,81 @@ class TestCrashes:
             assert len(outputs) == count
 
 
+class TestBeginning:
+    async def test_what_was_begun_and_is_done_is_gone(self, queue: Queue, topic: str) -> None:
+        await queue.put(numbered(topic, 5))
+        for claim in await take(queue, topic, GROUP, 5, lease=30.0):
+            await claim.begin(range(len(claim.items)))
+            await claim.done()
+        await nothing_left(queue, topic)
+
+    @pytest.mark.parametrize("how", ["release", "done"])
+    async def test_given_back_what_was_begun_is_marked_and_the_rest_is_not(
+        self, queue: Queue, topic: str, how: str
+    ) -> None:
+        await queue.put([Item(topic, "k", b"%d" % number) for number in range(6)])
+        claims = await take(queue, topic, GROUP, 6, lease=30.0)
+        begun: set[bytes] = set()
+        for claim in claims:
+            places = [place for place, item in enumerate(claim.items) if int(item.body) in {1, 2, 4}]
+            for place in places:  # one after the other, as calls are made
+                await claim.begin([place])
+            begun |= {claim.items[place].body for place in places}
+            if how == "release":
+                await claim.release()
+            else:
+                await claim.done(released=[place for place, item in enumerate(claim.items) if item.body != b"2"])
+        wanted = {0, 1, 2, 3, 4, 5} if how == "release" else {0, 1, 3, 4, 5}
+        again = items_of(await take(queue, topic, GROUP, len(wanted)))
+        assert {int(item.body) for item in again} == wanted
+        assert {item.body for item in again if item.redelivered} == begun - (set() if how == "release" else {b"2"})
+
+    async def test_when_the_lease_runs_out_what_was_begun_is_marked(self, queue: Queue, topic: str) -> None:
+        await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
+        (slow,) = await take(queue, topic, GROUP, 3, lease=0.5)
+        await slow.begin([1])
+        again = items_of(await take(queue, topic, GROUP, 3, lease=30.0))
+        assert {int(item.body): item.redelivered for item in again} == {0: False, 1: True, 2: False}
+
+    async def test_of_a_claim_that_is_over_nothing_can_be_begun(self, queue: Queue, topic: str) -> None:
+        await queue.put([Item(topic, "k", b"slow")])
+        (slow,) = await take(queue, topic, GROUP, 1, lease=0.3)
+        (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        with pytest.raises(LeaseLost):
+            await slow.begin([0])
+        await again.release()
+        with pytest.raises(LeaseLost):
+            await again.begin([0])
+        (third,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        assert not third.items[0].redelivered
+        await third.done()
+        with pytest.raises(LeaseLost):
+            await third.begin([0])
+
+    async def test_many_at_once_are_all_begun(self, queues: Queues, queue: Queue, topic: str) -> None:
+        await queue.put([Item(topic, "k", b"%d" % number) for number in range(40)])
+        (claim,) = await take(queue, topic, GROUP, 40, lease=30.0)
+        await asyncio.gather(*(claim.begin([place]) for place in range(0, 40, 2)))
+        await claim.release()
+        again = items_of(await take(queue, topic, GROUP, 40))
+        assert {int(item.body) for item in again if item.redelivered} == set(range(0, 40, 2))
+
+    async def test_without_a_lease_nothing_can_be_begun(self, queue: Queue, topic: str) -> None:
+        await queue.put(numbered(topic, 1))
+        (claim,) = await take(queue, topic, GROUP, 1)
+        with pytest.raises(ValueError, match="lease"):
+            await claim.begin([0])
+        await claim.done()
+
+    async def test_a_release_after_a_release_is_told_that_it_is_over(self, queue: Queue, topic: str) -> None:
+        await queue.put(numbered(topic, 1))
+        (claim,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        await claim.release()
+        with pytest.raises(LeaseLost):
+            await claim.release()
+        assert len(items_of(await take(queue, topic, GROUP, 1))) == 1
+
+
 class TestLeases:
     async def test_a_lease_that_ran_out_is_fenced(self, queues: Queues, queue: Queue, topic: str) -> None:
         out = unique("out")
@@ -400,6 +487,7 @@ class TestLeases:
         await queue.put([Item(topic, "k", b"slow")])
         (slow,) = await take(queue, topic, GROUP, 1, lease=0.5)
         assert not slow.items[0].redelivered
+        await slow.begin([0])
         (again,) = await claim_anywhere([queue, await queues.open()], topic, 1, lease=30.0)
         assert bodies(again.items) == [b"slow"]
         assert again.items[0].redelivered
@@ -430,7 +518,8 @@ class TestLeases:
 
     async def test_a_released_item_that_was_marked_stays_marked(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"x")])
-        await take(queue, topic, GROUP, 1, lease=0.3)
+        (first,) = await take(queue, topic, GROUP, 1, lease=0.3)
+        await first.begin([0])
         (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
         assert again.items[0].redelivered
         await again.release()

@@ -307,6 +307,15 @@ class TestAttempted:
         assert await store.history.attempted(asked) == {(delivery(sent), 1)}
         assert await store.history.attempted([]) == set()
 
+    async def test_what_has_arrived_is_known_whatever_the_attempt(self, store: Store, tenant: str) -> None:
+        there, bounced, under_way = notification(tenant), notification(tenant), notification(tenant)
+        facts = [fact(there, State.DELIVERED, attempt=1), fact(there, State.DEFERRED, attempt=2, reason=Reason.RETRY)]
+        facts += [fact(bounced, State.SENT, attempt=1), fact(bounced, State.FAILED, attempt=1)]
+        await store.history.append([accepted(there), accepted(bounced), accepted(under_way), *facts])
+        asked = [delivery(one) for one in (there, bounced, under_way)]
+        assert await store.history.arrived(asked) == {delivery(there)}
+        assert await store.history.arrived([]) == set()
+
 
 class TestTally:
     async def test_every_delivery_is_counted_once_where_it_rests(self, store: Store, tenant: str) -> None:

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from support import eventually, needs, unique
 from support_kafka import KafkaBroker, free_port
-from support_queues import PATIENCE, items_of, take
+from support_kafka_cluster import KafkaCluster
+from support_queues import PATIENCE, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable
@@ -26,18 +27,19 @@ EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker that may be harmed."""
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.resume()
-    broker.kill()
+def own_server(tmp_path_factory: pytest.TempPathFactory, broker_count: int) -> Iterator[KafkaCluster]:
+    """A cluster that may be harmed."""
+    cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), broker_count)
+    cluster.start()
+    yield cluster
+    cluster.resume()
+    cluster.kill()
 
 
 @pytest.fixture
-async def own_queue(own_server: KafkaBroker) -> AsyncIterator[KafkaQueue]:
-    queue = await KafkaQueue.open(own_server.bootstrap, partitions=4, prefix=unique("p") + ".")
+async def own_queue(own_server: KafkaCluster) -> AsyncIterator[KafkaQueue]:
+    queue = await open_queue("kafka", own_server.bootstrap, unique("p") + ".")
+    assert isinstance(queue, KafkaQueue)
     yield queue
     await queue.close()
 
@@ -202,7 +204,7 @@ async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix
 
 class TestKilled:
     async def test_what_was_put_survives_and_work_goes_on(
-        self, own_server: KafkaBroker, own_queue: KafkaQueue, topic: str
+        self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, f"k{number}", b"%d" % number) for number in range(100)])
         claims = await take(own_queue, topic, GROUP, 1, max_items=30, lease=60.0)
@@ -223,10 +225,11 @@ class TestKilled:
         await eventually(empty, PATIENCE)
 
     async def test_away_is_said_within_bounds_and_forgotten_when_it_is_back(
-        self, own_server: KafkaBroker, own_queue: KafkaQueue, topic: str
+        self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"before")])
         (held,) = await take(own_queue, topic, GROUP, 1, lease=60.0)
+        await held.begin([0])
         await asyncio.to_thread(own_server.kill)
 
         async def said(call: Awaitable[object]) -> bool:
@@ -238,7 +241,7 @@ class TestKilled:
             await asyncio.gather(
                 said(own_queue.put([Item(topic, "k", b"lost")])), said(held.done([Item(topic, "k", b"out")]))
             )
-            await said(held.release())  # what was begun is not given back unmarked
+            await said(held.begin([0]))
             await eventually(lambda: said(own_queue.claim(topic, GROUP, 1, 0.5)), PATIENCE)
         await asyncio.to_thread(own_server.start)
 
@@ -267,7 +270,7 @@ class TestKilled:
 
 class TestFrozen:
     async def test_a_frozen_broker_is_waited_for_and_nothing_is_lost(
-        self, own_server: KafkaBroker, own_queue: KafkaQueue, topic: str
+        self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"first")])
         (claim,) = await take(own_queue, topic, GROUP, 1, lease=60.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -34,9 +34,9 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 def ack_before_the_output_is_durable(patch: pytest.MonkeyPatch) -> None:
     """The batch is ended first; a crash in between loses its outputs."""
 
-    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         try:
-            await claim.done()
+            await claim.done(released=unbegun)
         except Unavailable:
             await self._give_back(claim)
             raise
@@ -68,9 +68,9 @@ def second_copies_are_sent_at_once(patch: pytest.MonkeyPatch) -> None:
 def a_failed_end_gives_the_batch_back_unmarked(patch: pytest.MonkeyPatch) -> None:
     """Sent, but the queue does not answer: the batch is released as if it had not been begun."""
 
-    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         try:
-            await claim.done(outputs)
+            await claim.done(outputs, unbegun)
         except Unavailable:
             await self._give_back(claim)
             raise
@@ -83,9 +83,9 @@ def who_lost_the_lease_decides(patch: pytest.MonkeyPatch) -> None:
 
     careful = Reader._finish
 
-    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item]) -> None:
+    async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         self._reading = msgspec.structs.replace(self._reading, after_loss=lambda all_of_them: all_of_them)
-        await careful(self, claim, outputs)
+        await careful(self, claim, outputs, unbegun)
 
     patch.setattr(Reader, "_finish", finish)
 
@@ -95,7 +95,7 @@ def idempotency_race(patch: pytest.MonkeyPatch) -> None:
     reserve = MemoryIdempotency.reserve
 
     async def in_two_steps(
-        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float
     ) -> Reservation:
         free = (tenant, key) not in self._reserved
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ def idempotency_race(patch: pytest.MonkeyPatch) -> None:
         await later
         if free:
             self._reserved.pop((tenant, key), None)
-        return await reserve(self, tenant, key, fingerprint, seed, now, lease)
+        return await reserve(self, tenant, key, fingerprint, seed, lease)
 
     patch.setattr(MemoryIdempotency, "reserve", in_two_steps)
 
@@ -161,7 +161,7 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
         (retry_without_fencing, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
         (second_copies_are_sent_at_once, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
         (a_failed_end_gives_the_batch_back_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
-        (who_lost_the_lease_decides, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
+        (who_lost_the_lease_decides, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 300),
         (idempotency_race, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 30),
         (a_retaken_key_puts_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
         (an_uncertain_answer_is_forgotten, {Rule.SENT_ONCE, Rule.TAKEN_IS_SENT}, 60),

@@ -25,8 +25,9 @@ from tidings.api.templates import (
     TemplatePage,
     TemplateRequest,
     TemplateVariable,
-    VersionList,
+    VersionPage,
     VersionRequest,
+    VersionView,
 )
 from tidings.api.users import UserItem
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
@@ -190,7 +191,8 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         PublishRequest,
         PreviewRequest,
         TemplatePage,
-        VersionList,
+        VersionPage,
+        VersionView,
         _published(Preview, channels=list[_published(ChannelPreview, content=dict[str, Any] | None)]),  # type: ignore[misc]
         Problem,
     ]

@@ -18,6 +18,8 @@ from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
 from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.policy import recurring
+from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence
 from tidings.report.notifications import rfc3339
 
@@ -44,10 +46,10 @@ class OccurrenceView(Struct, frozen=True):
 
 
 class RecurrenceView(Struct, frozen=True):
-    """A recurrence; times are RFC 3339, UTC, except `start`, which is on the wall clock.
+    """A recurrence; times are RFC 3339, UTC, except `start` and `exdates`, which are on the wall clock.
 
-    `next` has the coming occurrences, as far as is known now. `skipped` counts those that were not sent, `problem` says
-    why the latest was not ("" when it was).
+    `next` has the coming occurrences, as far as is known now; in a listing the first of them. `skipped` counts those
+    that were not sent, `problem` says why the latest was not ("" when it was).
     """
 
     id: str
@@ -64,6 +66,7 @@ class RecurrenceView(Struct, frozen=True):
     problem: str
     created_at: str
     updated_at: str
+    exdates: list[str] = []
 
 
 class RecurrencePage(Struct, frozen=True):
@@ -101,11 +104,11 @@ async def create_recurrence(call: Caller, request: Request) -> Response:
     **operation(Scope.READ, "List recurrences"),
 )
 async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """Newest first, each with its coming occurrences."""
+    """Newest first, each with the occurrence that comes next; one by itself shows more of them."""
     size, before = call.page(limit), call.position(_LISTING, cursor, partial(from_text, RECURRENCE_PREFIX))
     found = await call.services.recurrences.list(call.tenant, before, size + 1)
     following = to_text(RECURRENCE_PREFIX, found[size - 1].id) if len(found) > size else None
-    shown = [await _shown(call, recurrence) for recurrence in found[:size]]
+    shown = [_view(recurrence, recurring.stored(recurrence)) for recurrence in found[:size]]
     return answer(RecurrencePage(shown, call.cursor(_LISTING, following)))
 
 
@@ -193,11 +196,12 @@ def _view(recurrence: Recurrence, upcoming: Sequence[Occurrence]) -> RecurrenceV
         state = RecurrenceState.PAUSED
     else:
         state = RecurrenceState.ENDED if progress.due is None else RecurrenceState.ACTIVE
+    rule, exdates = written(recurrence.rrule)
     return RecurrenceView(
         id=to_text(RECURRENCE_PREFIX, recurrence.id),
         name=recurrence.name,
         state=state,
-        rrule=recurrence.rrule,
+        rrule=rule,
         start=recurrence.start,
         timezone=recurrence.timezone,
         request=msgspec.Raw(recurrence.request),
@@ -208,4 +212,5 @@ def _view(recurrence: Recurrence, upcoming: Sequence[Occurrence]) -> RecurrenceV
         problem=progress.problem,
         created_at=rfc3339(recurrence.created_at),
         updated_at=rfc3339(recurrence.updated_at),
+        exdates=list(exdates),
     )

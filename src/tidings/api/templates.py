@@ -21,7 +21,7 @@ from tidings.templating.templates import Preview
 
 router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=StrictRoute)
 
-_LISTING = "templates"
+_LISTING, _VERSIONS = "templates", "template versions"
 _MOST_VERSIONS = 1_000_000
 
 WholeNumber = Annotated[
@@ -47,7 +47,9 @@ class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to create.
 
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
-    default locale needs content for every channel that another locale has. Null is as if it were left out.
+    default locale needs content for every channel that another locale has. Beside Jinja's own, the filters are `date`,
+    `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` print
+    nothing when they are left out. Null is as if a field were left out.
     """
 
     contents: dict[str, Any]
@@ -95,10 +97,20 @@ class TemplatePage(Struct, frozen=True):
     next: str | None
 
 
-class VersionList(Struct, frozen=True):
-    """All versions of a template, newest first."""
+class VersionRow(Struct, frozen=True):
+    """A version without its contents and variables; those are at its own address. `created_at` is RFC 3339, UTC."""
 
-    versions: list[VersionView]
+    name: str
+    version: int
+    description: str
+    created_at: str
+
+
+class VersionPage(Struct, frozen=True):
+    """Versions of a template, newest first. `next` is the cursor of the following page, null at the end."""
+
+    versions: list[VersionRow]
+    next: str | None
 
 
 TemplateName = Annotated[str, Path(max_length=100, description="the template's name", examples=[DEMO_TEMPLATE])]
@@ -170,13 +182,17 @@ async def create_version(call: Caller, name: TemplateName, request: Request) -> 
 @router.get(
     "/{name}/versions",
     response_class=Response,
-    responses=answered(VersionList, "The versions"),
+    responses=answered(VersionPage, "A page"),
     **operation(Scope.READ, "List a template's versions"),
 )
-async def list_versions(call: Caller, name: TemplateName) -> Response:
-    """All of them, newest first."""
-    versions = await call.services.templates.versions(call.tenant, name)
-    return answer(VersionList([_view(version) for version in versions]))
+async def list_versions(call: Caller, name: TemplateName, cursor: Cursor = None, limit: Limit = None) -> Response:
+    """Newest first, without their contents."""
+    size, listing = call.page(limit), f"{_VERSIONS}/{name}"
+    before = call.position(listing, cursor, _number)
+    found = await call.services.templates.versions(call.tenant, name, before, size + 1)
+    rows = [VersionRow(one.name, one.version, one.description, rfc3339(one.created_at)) for one in found[:size]]
+    following = str(rows[-1].version) if len(found) > size else None
+    return answer(VersionPage(rows, call.cursor(listing, following)))
 
 
 @router.get(
@@ -232,6 +248,14 @@ def _name(position: str) -> str:
     if not is_name(position):
         raise ValueError(position)
     return position
+
+
+def _number(position: str) -> int:
+    """The version where the listing goes on. Raises ValueError for what is no version's number."""
+    number = int(position) if position.isascii() and position.isdigit() else 0
+    if not 1 <= number <= _MOST_VERSIONS:
+        raise ValueError("this is no version")
+    return number
 
 
 async def _exists(call: Caller, name: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from tidings.model.sending import Rejected, Retry
+from tidings.model.sending import About, Rejected, Retry
+from tidings.policy.retry import about
 from tidings.ports.provider import Provider
 
 Row: TypeAlias = Retry | Rejected
@@ -28,7 +29,7 @@ def follow(row: Row, said: str, asked: float | None = None) -> Row:
     """The result that a row gives: `said` are the vendor's words, `asked` the seconds that it asks to wait."""
     detail = said or row.detail
     if isinstance(row, Retry):
-        return Retry(row.reason, row.after if asked is None else asked, detail)
+        return msgspec.structs.replace(row, after=row.after if asked is None else asked, detail=detail)
     return msgspec.structs.replace(row, detail=detail)
 
 
@@ -75,8 +76,7 @@ def _place(code: str) -> tuple[int, list[int], str]:
 
 def _error(code: str, row: Row) -> tuple[str, ...]:
     if isinstance(row, Retry):
-        follows = "again" if row.after is None else f"again after {row.after:g} s"
-        return (code, row.detail, row.reason, follows, "")
+        return (code, row.detail, row.reason, _again(row), "")
     return (
         code,
         row.detail,
@@ -84,6 +84,16 @@ def _error(code: str, row: Row) -> tuple[str, ...]:
         "another provider" if row.fallback else "final",
         _address(suppress=row.suppress),
     )
+
+
+def _again(row: Retry) -> str:
+    time = "" if row.after is None else f" after {row.after:g} s"
+    whose = about(row)
+    if whose is About.ACCOUNT:
+        return f"all wait{time}"
+    if whose is About.UNOFFERED:
+        return f"waits{time}"
+    return f"again, patiently{time}" if row.patient else f"again{time}"
 
 
 def _address(*, suppress: bool) -> str:

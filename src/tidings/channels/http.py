@@ -5,7 +5,10 @@ request could not be written whole (RFC 9112 section 8: an incomplete one is not
 HTTP/2 stream (RFC 9113 section 8.7). Perhaps (`Uncertain`): it went out, and no answer came. An answer is the vendor's
 own word, unless a gateway says that it does not know: 504, and 520 and 524 of Cloudflare
 (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/). A 502 counts as
-no: gateways say it when what is behind them is not there.
+no: gateways say it when what is behind them is not there, as Cloudflare says 521 to 523, 525, 526 and 530. So nobody
+was offered anything, no more than without a connection or with a login that is refused.
+
+429 without a header that says how long says nothing about the account: it may be meant for the recipient.
 
 Facts: RFC 9110 sections 10.2.3 (Retry-After), 15.5.9 (408: the request did not arrive whole) and 15.6.5 (504).
 """
@@ -28,7 +31,7 @@ from pyreqwest.response import Response
 
 from tidings.channels.errors import ACCOUNT
 from tidings.channels.settings import HttpProviderConfig, is_loopback
-from tidings.model.sending import Rejected, Retry, SendResult, Uncertain
+from tidings.model.sending import About, Rejected, Retry, SendResult, Uncertain
 from tidings.ports.clock import Clock
 
 USER_AGENT = f"tidings/{version('tidings')}"
@@ -45,6 +48,8 @@ _NOT_WRITTEN = "error writing a body to connection"
 _REFUSED_STREAM = "refused stream before processing any application logic"
 
 _UNKNOWN = frozenset({504, 520, 524})
+_NOBODY_BEHIND = frozenset({502, 521, 522, 523, 525, 526, 530})
+"""What gateways say when they reached nobody to hand the request to."""
 
 
 class Answer(Struct, frozen=True):
@@ -165,7 +170,7 @@ def _unanswered(error: PyreqwestError) -> Retry | Uncertain:
     messages = [cause["message"] for cause in details.get("causes") or ()]
     said = messages[-1] if messages else error.message
     if _NEVER_CONNECTED in messages:
-        return Retry("unreachable", detail=brief(f"no connection: {said}"))
+        return Retry("unreachable", detail=brief(f"no connection: {said}"), about=About.UNOFFERED)
     if _NOT_WRITTEN in messages or any(_REFUSED_STREAM in message for message in messages):
         return Retry("connection_lost", detail=brief(f"the request was not taken whole: {said}"))
     return Uncertain("no_answer", detail=brief(f"the request went out and no answer came: {said}"))
@@ -199,16 +204,23 @@ def _seconds(text: str, clock: Clock) -> float | None:
         return None
 
 
+def throttled(asked: float | None, detail: str) -> Retry:
+    """What follows from 429: `asked` are the seconds of headers that speak of the account; None: there were none."""
+    return Retry("throttled", asked, detail, None if asked is None else About.ACCOUNT)
+
+
 def by_status(answer: Answer, clock: Clock, detail: str = "") -> SendResult:
     """What follows from the HTTP status of an answer that is not the vendor's own yes or a known error of its table."""
     status = answer.status
     detail = brief(detail) or f"HTTP status {status}"
     if status == 429:
-        return Retry("throttled", retry_after(answer, clock), detail)
+        return throttled(retry_after(answer, clock), detail)
     if status == 401:
-        return Retry("unauthorized", ACCOUNT, detail)
+        return Retry("unauthorized", ACCOUNT, detail, About.UNOFFERED)
     if status in _UNKNOWN:
         return Uncertain("gateway_timeout", detail)
+    if status in _NOBODY_BEHIND:
+        return Retry("provider_error", retry_after(answer, clock), detail, About.UNOFFERED)
     if status == 408 or status >= 500:
         return Retry("provider_error", retry_after(answer, clock), detail)
     if status >= 300:

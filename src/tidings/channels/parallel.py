@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from tidings.model.sending import Retry
+from tidings.model.sending import About, Retry
 
-NOT_BEGUN = Retry("busy", detail="earlier requests of the batch took all the time; this one was not begun")
+NOT_BEGUN = Retry(
+    "busy", detail="earlier requests of the batch took all the time; this one was not begun", about=About.UNOFFERED
+)
 """The answer for a delivery whose turn did not come."""
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import asyncpg
 import typer
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from tidings.backends.kafka.connecting import answering
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.binaries import available, choose
 from tidings.channels.registry import build, kind_of, names_an_account
@@ -25,6 +24,7 @@ from tidings.cli.plain import command_line
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.model.vocabulary import Channel
+from tidings.parts import kafka_settings
 from tidings.sandbox import credentials as sandbox_credentials
 
 app = command_line()
@@ -82,11 +82,11 @@ async def _ask(part: str, ask: Callable[[], Awaitable[str]]) -> Finding:
 
 
 async def _postgres(settings: Settings) -> str:
-    dsn = settings.database.dsn
+    dsn, server = settings.database.dsn, settings.database.server
     if dsn is None:
         running = DataFolder(settings.data_dir).running()
         if running is None:
-            return f"`tidings up` starts its own: {choose(None, available()).origin}"
+            return f"`tidings up` starts its own: {choose(None, available(server), server).origin}"
         dsn = running.dsn
     try:
         connection = await asyncpg.connect(dsn, timeout=5)
@@ -102,18 +102,10 @@ async def _postgres(settings: Settings) -> str:
 
 
 def _kafka(settings: Settings) -> str:
-    brokers = settings.queue.brokers
-    if not brokers:
-        raise SettingsError('queue.brokers is empty: list the bootstrap servers, such as "host:9092,host2:9092"')
-    try:
-        known = AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
-    except KafkaException as error:
-        raise SettingsError(f"no broker of {brokers} answers: {error.args[0].str()}. Check queue.brokers") from error
-    if len(known.brokers) < settings.queue.replication:
-        raise SettingsError(
-            f"there are {len(known.brokers)} brokers, too few for queue.replication = {settings.queue.replication}"
-        )
-    return f"{len(known.brokers)} brokers answer"
+    found = answering(kafka_settings(settings))
+    if found < settings.queue.replication:
+        raise SettingsError(f"there are {found} brokers, too few for queue.replication = {settings.queue.replication}")
+    return f"{found} brokers answer"
 
 
 async def _provider(settings: Settings, channel: Channel, name: str) -> str:

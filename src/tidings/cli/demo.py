@@ -35,14 +35,14 @@ app = command_line()
 
 _PEOPLE_AT_ONCE = 1_000
 _START_WITHIN = 120.0
-_REST_WITHIN = 900.0
+_REST_WITHIN = 180.0
 
 
 @app.command()
 def demo(
     users: Annotated[int, typer.Option(min=10, help="How many people the shop has.")] = 50_000,
     orders: Annotated[int, typer.Option(min=1, help="How many orders are placed in the day.")] = 12_000,
-    seconds: Annotated[float, typer.Option(min=0, help="How long the day takes, at least.")] = 150.0,
+    seconds: Annotated[float, typer.Option(min=0, help="How long the day takes, at least.")] = 120.0,
     seed: Annotated[int, typer.Option(help="The same number gives the same people and orders.")] = 1,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
@@ -99,15 +99,15 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
             await client.play(events, seconds, passed)
             took = time.monotonic() - began
             rest = progress.add_task("until all rest", total=len(events))
-            tally = await client.rest(
+            end = await client.rest(
                 lambda moving: progress.update(rest, completed=max(0, len(events) - moving)), _REST_WITHIN
             )
             sample = await client.sample(seed)
         books = client.books
     rate = books.accepted.total() / max(took, 0.001)
     say(f"The day took {took:.0f} s: {rate:,.0f} notifications a second on average.\n")
-    result = account(books, tally)
-    show(console, result, books, sample)
+    result = account(books, end.tally, end.waits)
+    show(console, result, books, sample, end.waits)
     return result.faults
 
 

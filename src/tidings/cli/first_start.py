@@ -12,7 +12,7 @@ from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.channels.registry import names_an_account
 from tidings.cli.client import Api, Refused
 from tidings.cli.folder import DataFolder
-from tidings.cli.plain import command_name, say
+from tidings.cli.plain import command_name, say, with_faker
 from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
@@ -148,4 +148,4 @@ def _what_the_line_does(settings: Settings) -> str:
 def _demo(me: str, own_folder: str) -> str:
     if find_spec("faker") is not None:
         return f"{me} demo{own_folder}"
-    return "make demo" + (f" ARGS={shlex.quote(own_folder.strip())}" if own_folder else "")
+    return with_faker(own_folder)

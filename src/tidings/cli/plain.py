@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -66,3 +67,18 @@ def command_name() -> str:
         return "tidings"
     near = os.path.relpath(called)
     return str(called.absolute()) if near.startswith("..") else near
+
+
+def with_faker(options: str) -> str:
+    """The command that runs the demo and brings the name generator that it needs, as this program was installed."""
+    root = checkout()
+    if root is None:
+        return f"{shlex.quote(sys.executable)} -m pip install faker && {command_name()} demo{options}"
+    where = "" if Path.cwd() == root else f" -C {shlex.quote(str(root))}"
+    return f"make{where} demo" + (f" ARGS={shlex.quote(options.strip())}" if options else "")
+
+
+def checkout() -> Path | None:
+    """The clone of the repository that this program runs from; None where it was installed as a package."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "Makefile").is_file() and (root / "pyproject.toml").is_file() else None

@@ -46,6 +46,10 @@ def public_view(settings: Settings) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
     if tree["database"]["dsn"]:
         tree["database"]["dsn"] = _HIDDEN
+    for name, field in Settings.model_fields.items():
+        for key, inner in model.model_fields.items() if (model := _model(field)) else ():
+            if _secret(inner) and tree[name][key]:
+                tree[name][key] = _HIDDEN
     for name, section in tree["providers"].items():
         fields = _fields_of(name, section)
         for key in section:

@@ -11,7 +11,7 @@ import typer
 from tidings.cli.client import Api, connect
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
 from tidings.cli.plain import command_line
-from tidings.cli.timeline import entries, render
+from tidings.cli.timeline import entries, goes_on_waiting, render
 from tidings.model.vocabulary import State
 from tidings.policy.transitions import RESTING
 
@@ -49,7 +49,9 @@ def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
         if len(view["timeline"]) > shown:
             last_news = time.monotonic()
             if not as_json:
-                for line in entries(view["timeline"][shown:], view["created_at"], mixed=True):
+                told = view["timeline"]
+                news = [told[place] for place in range(shown, len(told)) if not goes_on_waiting(told, place)]
+                for line in entries(news, view["created_at"], mixed=True):
                     typer.echo(line)
             shown = len(view["timeline"])
         time.sleep(_LOOK_AGAIN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -24,7 +24,7 @@ _COLOURS = {
     "suppressed": "yellow",
     "uncertain": "magenta",
 }
-_MEANINGS = {
+MEANINGS = {
     "opted_out": "the user does not want this category here",
     "muted": "the user has muted everything",
     "quiet_hours": "waits until the user's quiet hours are over",
@@ -35,6 +35,8 @@ _MEANINGS = {
     "address_suppressed": "the address is on the suppression list",
     "no_content": "the template has no content for this channel",
     "template_error": "the template could not be rendered",
+    "empty_content": "there is nothing in it to see",
+    "too_long": "it is longer than the channel takes",
     "retry": "is tried again",
     "fallback": "is tried at another provider",
     "attempts_exhausted": "every attempt failed",
@@ -42,7 +44,15 @@ _MEANINGS = {
     "swept": "was lost on its way; goes back into its queue",
     "stuck": "was lost on its way again and again",
     "may_have_been_sent": "the provider may or may not have taken it",
+    "throttled": "the provider asked for less",
+    "provider_open": "the provider fails, and is left alone for a while",
+    "provider_failing": "the provider could not be offered anything",
+    "provider_busy": "the provider has enough to do",
+    "capped": "the user has had enough of these for now",
 }
+"""Reasons in words."""
+
+_FOR_A_PROVIDER = frozenset({"throttled", "provider_open", "provider_failing", "provider_busy"})
 
 
 def render(view: Mapping[str, Any]) -> list[str]:
@@ -66,8 +76,44 @@ def render(view: Mapping[str, Any]) -> list[str]:
         lines += ["", *entries(general, view["created_at"])]
     for delivery in view["deliveries"]:
         lines += ["", *_heading(delivery)]
-        lines += entries([e for e in view["timeline"] if e["delivery"] == delivery["id"]], view["created_at"])
+        own = [entry for entry in view["timeline"] if entry["delivery"] == delivery["id"]]
+        lines += entries(gathered(own, delivery.get("next_at")), view["created_at"])
     return lines
+
+
+def gathered(timeline: Sequence[Mapping[str, Any]], next_at: str | None) -> list[Mapping[str, Any]]:
+    """A delivery's entries, each wait for a provider as one, however often it was looked at.
+
+    `next_at`: when the delivery goes on, if it waits.
+    """
+    found: list[Mapping[str, Any]] = []
+    looks = 0
+    for place, entry in enumerate(timeline):
+        looks = looks + 1 if _waits(entry) else 0
+        if looks > 1:
+            found.pop()
+        if not looks:
+            found.append(entry)
+            continue
+        following = timeline[place + 1]["at"] if place + 1 < len(timeline) else next_at
+        first = timeline[place - looks + 1]
+        detail = entry["detail"]
+        if looks > 1:
+            detail = ", ".join([detail, f"{looks} looks"] if detail else [f"{looks} looks"])
+        if following:
+            detail = f"until {moment(following):%Y-%m-%d %H:%M:%S}" + (f", {detail}" if detail else "")
+        found.append({**entry, "at": first["at"], "detail": detail})
+    return found
+
+
+def goes_on_waiting(timeline: Sequence[Mapping[str, Any]], place: int) -> bool:
+    """Whether the entry at this place is one more look of a wait for a provider that was told before."""
+    before = [entry for entry in timeline[:place] if entry["delivery"] == timeline[place]["delivery"]]
+    return bool(before) and _waits(before[-1]) and _waits(timeline[place])
+
+
+def _waits(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["state"] == "deferred" and entry["reason"] in _FOR_A_PROVIDER)
 
 
 def entries(timeline: Iterable[Mapping[str, Any]], created_at: str, *, mixed: bool = False) -> list[str]:
@@ -107,7 +153,7 @@ def _told(entry: Mapping[str, Any]) -> str:
         parts.append(entry["provider"])
     reason = entry["reason"]
     if reason:
-        meaning = _MEANINGS.get(reason)
+        meaning = MEANINGS.get(reason)
         parts.append(f"{reason} ({meaning})" if meaning else reason)
     if entry["detail"]:
         parts.append(entry["detail"])

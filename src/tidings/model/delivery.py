@@ -16,10 +16,12 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
 
     Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so that
     two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
-    `first_reachable`), each with the slot of its delivery. `tried` names the providers that refused it, `pinned` the
-    one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay begins anew.
-    `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
-    `incarnation` is that of the user it is meant for (model/user.py); None: whoever has the id.
+    `first_reachable`), each with the slot of its delivery. `tried` names the providers that could not take it just now,
+    `pinned` the one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay
+    begins anew. `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
+    `refused` names the providers that will never take it. `waits` counts how often it waited for a provider, the first
+    time at `waiting_since` (milliseconds since the epoch). `incarnation` is that of the user it is meant for
+    (model/user.py); None: whoever has the id.
     """
 
     id: UUID
@@ -44,6 +46,9 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     pinned: str = ""
     uncounted: int = 0
     doubtful: bool = False
+    refused: tuple[str, ...] = ()
+    waits: int = 0
+    waiting_since: int | None = None
     incarnation: int | None = None
 
     @property

@@ -75,12 +75,16 @@ class BadReceipt(TidingsError):
 
 
 class TemplateError(TidingsError):
-    """A template that does not compile, render or end. `path` names the part (`email.subject`) where it is known."""
+    """A template that does not compile, render or end. `path` names the part (`email.subject`) where it is known.
 
-    def __init__(self, detail: str, path: str = "") -> None:
+    `reason` is what its deliveries end with.
+    """
+
+    def __init__(self, detail: str, path: str = "", reason: str = "template_error") -> None:
         super().__init__(detail)
         self.detail = detail
         self.path = path
+        self.reason = reason
 
 
 class SettingsError(TidingsError):

@@ -14,7 +14,8 @@ from tidings.model.vocabulary import State
 class Wait(Struct, frozen=True, gc=False, array_like=True):
     """Something to put into a queue later: all waiting is this. `due` is in milliseconds since the epoch.
 
-    `repeated`: it may be a second copy of what is on its way already, and is marked so when it is put.
+    `repeated`: it may be a second copy of what is on its way already, and is marked so when it is put. `held`: it waits
+    for a provider, so it may be put sooner when that is back.
     """
 
     due: int
@@ -22,6 +23,7 @@ class Wait(Struct, frozen=True, gc=False, array_like=True):
     key: str
     body: bytes
     repeated: bool = False
+    held: bool = False
 
 
 class Outcome(Struct, frozen=True, gc=False, array_like=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
@@ -65,12 +66,30 @@ class Sent(Struct, frozen=True, gc=False):
     delivered: bool = False
 
 
+class About(StrEnum):
+    """Whom a provider's "not now" is about.
+
+    `delivery`: this recipient or content; the try counts. `account`: everything that we send there; all of it waits.
+    `unoffered`: nothing was offered, for want of a connection, a login or a working service.
+    """
+
+    DELIVERY = "delivery"
+    ACCOUNT = "account"
+    UNOFFERED = "unoffered"
+
+
 class Retry(Struct, frozen=True, gc=False):
-    """Not taken; the same may succeed later. `after` is what the provider asked for, in seconds, unclamped."""
+    """Not taken; the same may succeed later. `after` is what the provider asked for, in seconds, unclamped.
+
+    `about` None: as `reason` says (policy/retry.py). `patient`: the provider puts off this recipient for minutes or
+    hours, as mail servers do (greylisting, a full mailbox), so that quick tries would be wasted.
+    """
 
     reason: str
     after: float | None = None
     detail: str = ""
+    about: About | None = None
+    patient: bool = False
 
 
 class Rejected(Struct, frozen=True, gc=False):

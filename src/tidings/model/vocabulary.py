@@ -15,11 +15,48 @@ class Channel(StrEnum):
 
 
 class Priority(StrEnum):
-    """The lane that a notification travels in; lanes never wait for each other."""
+    """How urgent a notification is. It chooses the lane; lanes never wait for each other."""
 
     CRITICAL = "critical"
     NORMAL = "normal"
     BULK = "bulk"
+
+
+class Lane(StrEnum):
+    """The queues that a notification travels in, the most urgent first.
+
+    Each priority has a lane, and beside it one for the surplus: what exceeds the fair share of its tenant.
+    """
+
+    CRITICAL = "critical"
+    CRITICAL_SURPLUS = "critical.surplus"
+    NORMAL = "normal"
+    NORMAL_SURPLUS = "normal.surplus"
+    BULK = "bulk"
+    BULK_SURPLUS = "bulk.surplus"
+
+    @classmethod
+    def of(cls, priority: Priority, *, surplus: bool) -> Lane:
+        """The lane of a priority."""
+        return cls(priority.value + _SURPLUS) if surplus else cls(priority.value)
+
+    @property
+    def priority(self) -> Priority:
+        """The priority whose lane it is."""
+        return Priority(self.value.removesuffix(_SURPLUS))
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether it is for what exceeds its tenant's share."""
+        return self.value.endswith(_SURPLUS)
+
+    @property
+    def surplus(self) -> Lane:
+        """The lane for the surplus of this one."""
+        return Lane.of(self.priority, surplus=True)
+
+
+_SURPLUS = ".surplus"
 
 
 class Strategy(StrEnum):
@@ -59,6 +96,8 @@ class Reason(StrEnum):
     ADDRESS_SUPPRESSED = "address_suppressed"
     NO_CONTENT = "no_content"
     TEMPLATE_ERROR = "template_error"
+    EMPTY_CONTENT = "empty_content"
+    TOO_LONG = "too_long"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     RETRY = "retry"
@@ -67,7 +106,9 @@ class Reason(StrEnum):
     MAY_HAVE_BEEN_SENT = "may_have_been_sent"
     CAPPED = "capped"
     DUPLICATE = "duplicate"
-    PROVIDERS_DOWN = "providers_down"
+    PROVIDER_OPEN = "provider_open"
+    PROVIDER_FAILING = "provider_failing"
+    PROVIDER_BUSY = "provider_busy"
     CHANNEL_OFF = "channel_off"
     CHANGED = "changed"
     REPLAYED = "replayed"

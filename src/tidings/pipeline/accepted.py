@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 from uuid import UUID
@@ -13,6 +13,7 @@ import structlog
 from tidings.model.accounting import MINUTE, AcceptedCount, Gap
 from tidings.model.errors import Unavailable
 from tidings.model.ids import instant_of
+from tidings.pipeline.setbacks import Setbacks
 from tidings.policy.stuck import STILL_FOR
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
@@ -62,7 +63,7 @@ class AcceptedCounter:
                 counts = [
                     AcceptedCount(tenant, minute, self._counts[tenant, minute]) for tenant, minute in sorted(changed)
                 ]
-                await self._accounts.count(self._counter, counts)
+                await self._count(counts)
             if changed or revisited:
                 await self._mark(changed | revisited)
         except BaseException:
@@ -80,6 +81,29 @@ class AcceptedCounter:
             [Gap(tenant, minute, max(1, self._counts.get((tenant, minute), 0))) for tenant, minute in late]
         )
 
+    async def _count(self, counts: Sequence[AcceptedCount]) -> None:
+        """Write sums; one that is refused stays unwritten, and the others do not."""
+        try:
+            await self._accounts.count(self._counter, counts)
+        except Unavailable:
+            raise
+        except Exception:
+            if len(counts) == 1:
+                raise
+            _log.exception("sums were refused; going on one by one", count=len(counts))
+        else:
+            return
+        refused: Exception | None = None
+        for count in counts:
+            try:
+                await self._accounts.count(self._counter, [count])
+            except Unavailable:
+                raise
+            except Exception as error:
+                refused = error
+        if refused is not None:
+            raise refused
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Write every second for as long as the context lasts, and what is left at its end."""
@@ -91,17 +115,17 @@ class AcceptedCounter:
             await asyncio.wait([writing])
             try:
                 await self.write()
-            except Unavailable as error:
-                _log.warning("the last second's count is lost", why=str(error))
+            except Exception as error:  # whatever ends the context is more important
+                _log.error("the last second's count is lost", why=repr(error))
 
     async def _keep_writing(self) -> None:
-        failing = False
+        setbacks = Setbacks(_log, None, "accepted")
+        rest = WRITE_EVERY
         while True:
-            await asyncio.sleep(WRITE_EVERY)
+            await asyncio.sleep(rest)
             try:
                 await self.write()
-                failing = False
-            except Unavailable as error:
-                if not failing:  # once for an outage, not once a second
-                    _log.warning("what was accepted is written later", why=str(error))
-                failing = True
+                setbacks.over()
+                rest = WRITE_EVERY
+            except Exception as error:
+                rest = max(WRITE_EVERY, setbacks.note(error))

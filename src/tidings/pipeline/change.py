@@ -116,7 +116,8 @@ class Change:
         if notification.template is None:
             raise Invalid("content_or_template", "this notification has its own content, which takes no data", "$.data")
         template = await self._renderer.pinned(notification.tenant, notification.template)
-        check_variables(template, requests.json_object(msgspec.Raw(notification.data), "$.data"))
+        data = requests.json_object(msgspec.Raw(notification.data), "$.data")
+        check_variables(template, data, notification.channels)
 
 
 def decode(body: bytes) -> ChangeRequest:

@@ -10,6 +10,7 @@ from tidings.model.delivery import Delivery
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.attempts import end, fact
+from tidings.pipeline.beginning import Begin
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import Taken
@@ -24,7 +25,7 @@ class ChannelOff:
         self._categories = categories
         self._clock = clock
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item]:
+    async def __call__(self, batch: Sequence[Taken[Delivery]], _begin: Begin) -> list[Item]:
         """`suppressed: channel_off` for each delivery, or what comes after it."""
         await self._categories.load({taken.value.tenant for taken in batch})
         now = self._clock.now()

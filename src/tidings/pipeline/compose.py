@@ -83,13 +83,14 @@ class Composer:
         data = requests.json_object(request.data, "$.data")
         requests.json_object(request.metadata, "$.metadata")
         times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
+        channels = tuple(request.channels or ())
         template, content, available = await self._said(tenant, request, data)
         if not available:
             raise Invalid("no_content", "there is no content for any channel", "$.content")
-        for index, channel in enumerate(request.channels or ()):
+        for index, channel in enumerate(channels):
             if channel not in available:
                 raise Invalid("no_such_channel", f"there is no content for {channel.value}", f"$.channels[{index}]")
-        channels = self._served(request, available)
+        channels = self._served(request, channels, available)
         bucket = stable_bucket(tenant, to.key)
         return Notification(
             id=self.fresh_id(now, bucket) if identify is None else identify(bucket),
@@ -110,9 +111,10 @@ class Composer:
             incarnation=incarnation,
         )
 
-    def _served(self, request: requests.NotificationRequest, available: Sequence[Channel]) -> tuple[Channel, ...]:
-        """The channels that the notification names: those of the request, or what is served of a template's."""
-        asked = tuple(request.channels or ())
+    def _served(
+        self, request: requests.NotificationRequest, asked: tuple[Channel, ...], available: Sequence[Channel]
+    ) -> tuple[Channel, ...]:
+        """The channels that the notification names: those `asked` for, or what is served of a template's."""
         if not self._unserved:
             return asked
         for index, channel in enumerate(asked):
@@ -141,7 +143,7 @@ class Composer:
             published = await self._renderer.published(tenant, request.template)
             if published is None:
                 raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
-            check_variables(published, data)
+            check_variables(published, data, request.channels or ())
             return published.ref, None, published.channels
         content = requests.literal(request.content) if request.content is not None else None
         return None, content, content.channels() if content is not None else ()
@@ -155,11 +157,12 @@ def _not_configured(channel: Channel, path: str) -> Invalid:
     )
 
 
-def check_variables(template: Published, data: object) -> None:
-    """Raises Invalid unless `data` has every variable that the template requires."""
+def check_variables(template: Published, data: dict[str, Any], channels: Sequence[Channel]) -> None:
+    """Raises Invalid unless `data` has what the template needs for these channels (none: all that it has)."""
     missing = template.missing(data)
     if missing:
         raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
+    template.check(data, channels)
 
 
 def queued(notification: Notification, *, repeated: bool = False) -> Item:

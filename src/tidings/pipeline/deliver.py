@@ -8,38 +8,40 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import AnyDelivery, RenderedContent
+from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
-from tidings.model.vocabulary import Channel, Priority, Reason, State
-from tidings.pipeline.attempts import Tried, end, fact, hold, judge, second_copy
+from tidings.model.vocabulary import Channel, Lane, Reason, State
+from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
+from tidings.pipeline.beginning import Begin
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
+from tidings.pipeline.line import Line, is_unbegun
 from tidings.pipeline.packs import pack
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
-from tidings.pipeline.switchboard import STOPPED, Line, Switchboard
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
-from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, History, Person, UserKey, Users
 
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-SHORTEST_HOLD = 0.5
-"""Seconds."""
 NOBODY = Person()
 T = TypeVar("T")
+_log = structlog.get_logger("tidings.deliver")
 
 
 class Needs(Struct, frozen=True):
@@ -50,7 +52,7 @@ class Needs(Struct, frozen=True):
     history: History
     categories: Categories
     capping: Capping
-    renderer: Renderer
+    rendering: Rendering
     clock: Clock
     randomness: Callable[[], float]
 
@@ -61,44 +63,74 @@ class _Ready(Struct, frozen=True, gc=False):
     place: int
 
 
-class Deliver:
-    """The third stage, for one channel and lane. Raises Unavailable only before the first provider call of a batch.
+class _Left(Struct):
+    """Places of a batch that were not begun: for want of a turn, or because something failed."""
 
-    `lease` (seconds) is that of the claims over these deliveries.
+    unbegun: list[int] = []
+    failed: dict[int, str] = {}
+
+
+class Deliver:
+    """The third stage, for one channel and lane. It raises only before it has begun anything.
+
+    `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
     """
 
     def __init__(
-        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+        self,
+        switchboard: Switchboard,
+        lane: Lane,
+        needs: Needs,
+        policy: RetryPolicy,
+        lease: float = 60.0,
+        in_hand: InHand | None = None,
     ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
         self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
-        self._in_hand = InHand(needs.clock, RECORDED_WITHIN)
+        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
-        """How many deliveries could begin at once; 0 when the providers have enough to do."""
+        """How many deliveries will have their turn soon; 0 when the providers have enough to do."""
         if self._switchboard.is_open():
             return self._switchboard.room(self._lane)
         return HELD_AT_ONCE
+
+    def outlet(self) -> int:
+        """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
+        return self._switchboard.outlet(self._lane)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        self._switchboard.watch(on_change)
 
     def stop(self) -> None:
         """The process is to stop: provider calls under way go on, no other is begun."""
         self._switchboard.stop()
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]]) -> list[Item] | Partly:
-        """Send what may be sent; the outcomes, and what was not begun because the process is to stop."""
+    async def __call__(self, batch: Sequence[Taken[Delivery]], begin: Begin) -> list[Item] | Partly:
+        """Send what may be sent; the outcomes, and what was not begun: its turn did not come, or the lease is over."""
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
-        rendered = await self._rendered(ready, outcomes)
-        unbegun: list[_Ready] = []
-        for tried in await self._send(rendered, outcomes, unbegun):
-            outcomes += judge(tried, self._policy, self._needs.clock.now(), self._needs.randomness())
-        if unbegun:
-            return Partly(pack(outcomes), [ready.place for ready in unbegun])
+        left = _Left()
+        rendered = await self._rendered(ready, outcomes, left)
+        for tried in await self._send(rendered, outcomes, left, begin):
+            outcomes += self._judged(tried)
+        if left.unbegun or left.failed:
+            return Partly(outputs=pack(outcomes), unbegun=left.unbegun, failed=left.failed)
         return pack(outcomes)
+
+    def _judged(self, tried: Tried) -> list[Outcome]:
+        """What follows. Where that cannot be told the call was made all the same."""
+        now = self._needs.clock.now()
+        try:
+            return judge(tried, self._policy, now, self._needs.randomness())
+        except Exception as error:
+            _log.exception("an answer could not be judged", provider=tried.provider, result=repr(tried.result))
+            return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
         """Drop second copies of attempts that were made; end those that may have been and must not be doubled.
@@ -108,6 +140,9 @@ class Deliver:
         """
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
         made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
+        again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
+        arrived = await self._needs.history.arrived(again) if again else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         begun = {_attempt(taken.value) for taken in batch if taken.begun}
         fresh: list[_Ready] = []
@@ -116,7 +151,7 @@ class Deliver:
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, _attempt(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen:
+            if attempt in made or attempt in seen or delivery.id in arrived:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
                 now = self._needs.clock.now()
@@ -125,7 +160,7 @@ class Deliver:
                     seen.add(attempt)
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._claims_end))
+                    outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in begun or taken.repeated
@@ -178,15 +213,18 @@ class Deliver:
         outcomes += capped.values()
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
-    async def _rendered(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[tuple[_Ready, RenderedContent]]:
-        if not batch:
-            return []
-        contents = await self._needs.renderer.render([ready.delivery for ready in batch])
+    async def _rendered(
+        self, batch: Sequence[_Ready], outcomes: list[Outcome], left: _Left
+    ) -> list[tuple[_Ready, RenderedContent]]:
+        """The batch with its contents; what was not rendered in time is `left`."""
+        contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
+        left.unbegun += [batch[place].place for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
-        for ready, content in zip(batch, contents, strict=True):
+        for place, content in contents:
+            ready = batch[place]
             if isinstance(content, TemplateError):
                 ending = fact(
-                    ready.delivery, self._needs.clock.now(), State.FAILED, Reason.TEMPLATE_ERROR, detail=content.detail
+                    ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail
                 )
                 outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
             else:
@@ -194,7 +232,11 @@ class Deliver:
         return rendered
 
     async def _send(
-        self, batch: Sequence[tuple[_Ready, RenderedContent]], outcomes: list[Outcome], unbegun: list[_Ready]
+        self,
+        batch: Sequence[tuple[_Ready, RenderedContent]],
+        outcomes: list[Outcome],
+        left: _Left,
+        begin: Begin,
     ) -> Iterable[Tried]:
         """Hand the batch to the providers, each getting pieces of the size that it takes."""
         picking = self._switchboard.picking(self._lane)
@@ -207,7 +249,7 @@ class Deliver:
             elif self._in_hand.take(_attempt(ready.delivery)) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
         pieces = [
-            self._call(line, piece, unbegun)
+            self._call(line, piece, left, begin)
             for line, placed in by_line.items()
             for piece in _pieces(placed, line.most_at_once(self._lane))
         ]
@@ -216,18 +258,34 @@ class Deliver:
         return [tried for piece in await asyncio.gather(*pieces) for tried in piece]
 
     async def _call(
-        self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], unbegun: list[_Ready]
+        self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], left: _Left, begin: Begin
     ) -> list[Tried]:
         provider = line.provider
-        outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
         attempts = [_attempt(ready.delivery) for ready, _ in piece]
-        results = await line.call(outbound, self._lane)
-        if results[0] is STOPPED:
+        places = [ready.place for ready, _ in piece]
+        begun = False
+
+        async def begin_these() -> None:
+            nonlocal begun
+            await begin(places)
+            begun = True
+
+        results: Sequence[SendResult]
+        try:
+            outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
+            results = await line.call(outbound, self._lane, begin_these)
+        except Exception as error:
+            _log.exception("a call failed", provider=provider.name, begun=begun)
+            if not begun:
+                self._in_hand.give_back(attempts)
+                left.failed.update(dict.fromkeys(places, repr(error)))
+                return []
+            results = [Uncertain("provider_error", repr(error))] * len(piece)
+        if is_unbegun(results[0]):
             self._in_hand.give_back(attempts)
-            unbegun += [ready for ready, _ in piece]
+            left.unbegun += places
             return []
-        self._in_hand.end(attempts)
-        return [
+        tried = [
             Tried(
                 delivery=ready.delivery,
                 category=ready.category,
@@ -235,20 +293,24 @@ class Deliver:
                 idempotent=provider.idempotent,
                 others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
+                refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
+        # What used up no try is made again under the same number.
+        self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
+        self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
+        return tried
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
         now, delivery = self._needs.clock.now(), ready.delivery
+        reason, detail = self._switchboard.obstacle(delivery)
+        why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
-            return end(delivery, ready.category, fact(delivery, now, State.DEAD, Reason.PROVIDERS_DOWN), now)
-        pause = max(self._switchboard.next_try(), SHORTEST_HOLD) + self._needs.randomness() * self._policy.base
-        due = now + math.ceil(pause * 1000)
-        if delivery.expires_at is not None and due >= delivery.expires_at:
-            return end(delivery, ready.category, fact(delivery, now, State.EXPIRED, Reason.PROVIDERS_DOWN), now)
-        return [hold(delivery, now, due, Reason.PROVIDERS_DOWN)]
+            return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
+        known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
+        return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
 
 
 def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:

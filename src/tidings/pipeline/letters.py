@@ -89,7 +89,7 @@ class DeadLetters:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
             held = await self._store.idempotency.reserve(
-                key.tenant, idempotency_key, digest, replay.id, replay.created_at, RESERVATION_LEASE
+                key.tenant, idempotency_key, digest, replay.id, RESERVATION_LEASE
             )
             if held.fingerprint != digest:
                 raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")

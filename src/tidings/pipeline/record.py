@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
+from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
-from tidings.pipeline.stage import Taken
+from tidings.model.wire import encode_outcomes
+from tidings.pipeline.beginning import Begin
+from tidings.pipeline.stage import Aside, Partly, Taken
 from tidings.ports.queue import Item
 from tidings.ports.store import History
+
+_log = structlog.get_logger("tidings.record")
 
 
 class Record:
@@ -16,7 +23,33 @@ class Record:
     def __init__(self, history: History) -> None:
         self._history = history
 
-    async def __call__(self, batch: Sequence[Taken[list[Outcome]]]) -> list[Item]:
-        """Write a batch of packs in one transaction; nothing goes on from here."""
-        await self._history.append([outcome for taken in batch for outcome in taken.value])
+    async def __call__(self, batch: Sequence[Taken[list[Outcome]]], _begin: Begin) -> list[Item] | Partly:
+        """Write a batch of packs in one transaction; nothing goes on from here.
+
+        A fact that the store refuses goes aside alone. Raises Unavailable.
+        """
+        outcomes = [outcome for taken in batch for outcome in taken.value]
+        try:
+            await self._history.append(outcomes)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("facts were refused; going on with fewer at once", count=len(outcomes))
+            return Partly(outputs=[], aside=await self._in_halves(outcomes))
         return []
+
+    async def _in_halves(self, outcomes: Sequence[Outcome]) -> list[Aside]:
+        """Write what can be written of refused facts; the rest, each with the reason. Their order stays."""
+        refused: list[Aside] = []
+        half = max(1, len(outcomes) // 2)
+        for part in (outcomes[:half], outcomes[half:]):
+            try:
+                await self._history.append(part)
+            except Unavailable:
+                raise
+            except Exception as error:
+                if len(part) > 1:
+                    refused += await self._in_halves(part)
+                else:
+                    refused.append(Aside(encode_outcomes(part), repr(error)))
+        return refused

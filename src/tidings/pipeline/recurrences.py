@@ -16,7 +16,7 @@ from tidings.model.ids import new_id, stable_bucket, to_text
 from tidings.model.recurrence import GRACE, OF_THE_USER, RECURRENCE_PREFIX, Recurrence
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer
-from tidings.policy import addresses, recurring, wall_clock
+from tidings.policy import addresses, recurrence_rule, recurring, wall_clock
 from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Occurrence
 from tidings.policy.routing import send_zone
@@ -24,7 +24,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.recurrences import Recurrences as Store
 from tidings.ports.store import Person, Users
 
-LARGEST = requests.LARGEST + 4_096
+LARGEST = requests.LARGEST + 20_480
 MOST_GRACE = 7 * 24 * 3600
 TRIES = 5
 NOBODY = Person()
@@ -38,7 +38,8 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
     `rrule` is a recurrence rule of RFC 5545, at most once a minute, and counts from `start`, a time on the wall clock
     of `timezone`: an IANA name, or `user` for wherever the user is at the time. `request` is the body of a notification
-    without its times. An occurrence that is missed by more than `grace_seconds` is skipped.
+    without its times. An occurrence that is missed by more than `grace_seconds` is skipped. `exdates` are left out:
+    times of that wall clock, `2026-12-24T09:00`, or whole days, `2026-12-24`.
     """
 
     rrule: str
@@ -47,6 +48,7 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     timezone: str | None = OF_THE_USER
     name: str | None = ""
     grace_seconds: Grace | None = GRACE
+    exdates: list[str] | None = []
 
 
 class RecurrenceChange(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -58,6 +60,7 @@ class RecurrenceChange(Struct, frozen=True, gc=False, forbid_unknown_fields=True
     timezone: str | UnsetType | None = UNSET
     name: str | UnsetType | None = UNSET
     grace_seconds: Grace | UnsetType | None = UNSET
+    exdates: list[str] | UnsetType | None = UNSET
 
 
 _request_decoder = msgspec.json.Decoder(RecurrenceRequest)
@@ -89,7 +92,7 @@ class Recurrences:
             id=new_id(now, stable_bucket(tenant, key), self._randomness(54)),
             tenant=tenant,
             name=request.name or "",
-            rrule=request.rrule,
+            rrule=_text(request.rrule, request.exdates or UNSET, ()),
             start=request.start,
             timezone=OF_THE_USER if request.timezone is None else request.timezone,
             request=bytes(request.request),
@@ -224,11 +227,23 @@ def _check_timeless(request: requests.NotificationRequest) -> None:
 
 def _applied(recurrence: Recurrence, wanted: RecurrenceChange) -> Recurrence:
     given = {name: getattr(wanted, name) for name in wanted.__struct_fields__ if getattr(wanted, name) is not UNSET}
+    exdates = given.pop("exdates", UNSET)
+    if "rrule" in given or exdates is not UNSET:
+        rule, left_out = recurrence_rule.written(recurrence.rrule)
+        given["rrule"] = _text(given.get("rrule", rule), exdates, left_out)
     if "grace_seconds" in given:
         given["grace"] = int(given.pop("grace_seconds"))
     if "request" in given:
         given["request"] = bytes(given["request"])
     return replace(recurrence, **given)
+
+
+def _text(rule: str, exdates: Sequence[str] | UnsetType, before: Sequence[str]) -> str:
+    """The rule with what it leaves out: `exdates`, else the rule's own `EXDATE` lines, else what it did before."""
+    line, own = recurrence_rule.written(rule)
+    if own and exdates is not UNSET:
+        raise Invalid("ambiguous_exdates", "give EXDATE lines in the rule or exdates, not both", "$.exdates")
+    return recurrence_rule.joined(line, own or before if exdates is UNSET else exdates)
 
 
 def _checked(recurrence: Recurrence, now: int) -> Recurrence:

@@ -11,13 +11,14 @@ import msgspec
 import structlog
 
 from tidings.model.errors import Unavailable
-from tidings.model.ids import REPLAY_PREFIX, notification_of, slot_of, to_text
-from tidings.model.letters import Replay, ReplayState
+from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, notification_of, slot_of, to_text
+from tidings.model.letters import DeadLetter, Replay, ReplayState
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.deliveries import build, wait_for
 from tidings.pipeline.letters import Judged, judge
 from tidings.pipeline.packs import pack
+from tidings.pipeline.setbacks import Setbacks
 from tidings.pipeline.stopping import pause
 from tidings.policy.stuck import STILL_FOR
 from tidings.ports.clock import Clock
@@ -33,6 +34,9 @@ AHEAD = 1_000
 LEASE = 60.0
 LONGEST_SLEEP = 0.5
 """Seconds. A replay that another process wrote is noticed this late at most."""
+
+FAILED = "failed"
+"""Among the reasons for skipping: something of ours went wrong, and the log says what."""
 
 _log = structlog.get_logger("tidings.replay")
 
@@ -52,19 +56,15 @@ class Replaying:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
+        setbacks = Setbacks(_log, self._meter, "replay")
         while not stopping.is_set():
             try:
-                worked = await self.once()
-            except Unavailable as error:
-                self._meter.failure("replay", "", "unavailable")
-                _log.warning("waiting for a part", why=str(error))
-                worked = False
-            except Exception:
-                self._meter.failure("replay", "", "error")
-                _log.exception("a replay failed")
-                worked = False
-            if not worked:
-                await pause(LONGEST_SLEEP, stopping, self._clock)
+                rest = 0.0 if await self.once() else LONGEST_SLEEP
+                setbacks.over()
+            except Exception as error:
+                rest = setbacks.note(error)
+            if rest:
+                await pause(rest, stopping, self._clock)
 
     async def once(self) -> bool:
         """Take one page of the replay that waits longest; False when none waits."""
@@ -75,38 +75,62 @@ class Replaying:
         started = time.perf_counter()
         limit = min(LARGEST_PAGE, PAGE_SECONDS * replay.per_second)
         page = await self._store.letters.find(replay.tenant, replay.filter, replay.position, limit)
-        judged = await judge(page.letters, self._store.users, self._store.cancellations, now)
-        sent = [one for one in judged if one.obstacle is None]
+        judged = await self._judged(page.letters, now)
         begin = max(now, replay.next_due)
-        if sent:
-            facts = _facts(replay, sent, begin, now)
+        facts = _facts(replay, [one for one in judged if one.obstacle is None], begin, now)
+        if facts:
             await self._store.watched.watch([(notification_of(one.id), _due(one) + STILL_FOR) for one in facts])
             await self._queue.put(pack(facts))
         skipped = Counter(replay.skipped) + Counter(one.obstacle.value for one in judged if one.obstacle is not None)
-        next_due = begin + _after(len(sent), replay.per_second)
+        skipped[FAILED] += len(page.letters) - len(facts) - sum(one.obstacle is not None for one in judged)
+        next_due = begin + _after(len(facts), replay.per_second)
         ended = page.cursor is None
         further = msgspec.structs.replace(
             replay,
             state=ReplayState.FINISHED if ended else ReplayState.RUNNING,
             finished_at=self._clock.now() if ended else None,
-            found=replay.found + len(judged),
-            replayed=replay.replayed + len(sent),
-            skipped=dict(skipped),
+            found=replay.found + len(page.letters),
+            replayed=replay.replayed + len(facts),
+            skipped=dict(+skipped),
             position=page.cursor,
             next_due=next_due,
         )
         if not await self._store.replays.progress(further, max(now, next_due - AHEAD)):
             self._meter.failure("replay", "", "lease_lost")
             _log.warning("a lease was lost", replay=to_text(REPLAY_PREFIX, replay.id))
-        self._meter.batch("replay", "", len(judged), time.perf_counter() - started)
+        self._meter.batch("replay", "", len(page.letters), time.perf_counter() - started)
         return True
+
+    async def _judged(self, letters: Sequence[DeadLetter], now: int) -> list[Judged]:
+        """The letters that can be judged; one that cannot keeps no other from being sent."""
+        users, cancellations = self._store.users, self._store.cancellations
+        try:
+            return await judge(letters, users, cancellations, now)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("letters could not be judged; going on one by one", count=len(letters))
+        judged: list[Judged] = []
+        for letter in letters:
+            try:
+                judged += await judge([letter], users, cancellations, now)
+            except Unavailable:
+                raise
+            except Exception:
+                self._meter.failure("replay", "", "error")
+                _log.exception("a letter could not be judged", delivery=to_text(DELIVERY_PREFIX, letter.id))
+        return judged
 
 
 def _facts(replay: Replay, letters: Sequence[Judged], begin: int, now: int) -> list[Outcome]:
-    """For each letter the fact that it waits for its turn, the first one's at `begin`."""
-    return [
-        _fact(replay, judged, begin + _after(place, replay.per_second), now) for place, judged in enumerate(letters)
-    ]
+    """For each letter that can be sent the fact that it waits for its turn, the first one's at `begin`."""
+    facts: list[Outcome] = []
+    for judged in letters:
+        try:
+            facts.append(_fact(replay, judged, begin + _after(len(facts), replay.per_second), now))
+        except Exception:
+            _log.exception("a letter cannot be sent again", delivery=to_text(DELIVERY_PREFIX, judged.letter.id))
+    return facts
 
 
 def _fact(replay: Replay, judged: Judged, due: int, now: int) -> Outcome:

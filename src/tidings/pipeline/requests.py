@@ -16,6 +16,7 @@ from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
 from tidings.pipeline.content_request import ContentRequest
 from tidings.policy import addresses, instants, links, wall_clock
+from tidings.policy.content import is_blank, unfit
 
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
@@ -54,7 +55,7 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
     template: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
     content: ContentRequest | None = None
-    channels: list[Channel] | None = []
+    channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
     strategy: Strategy | None = Strategy.ALL
     category: str | None = "transactional"
     priority: Priority | None = Priority.NORMAL
@@ -114,6 +115,8 @@ def explain(error: Exception) -> Invalid:
         return Invalid("unknown_field", f"there is no field {field['name']!r} here", f"{path}.{field['name']}")
     if field:
         return Invalid("missing_field", f"the field {field['name']!r} is required", f"{path}.{field['name']}")
+    if path == "$.channels" and "length" in what:
+        return Invalid("no_channels", "name at least one channel, or leave channels out for all of them", path)
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
     return Invalid("wrong_type", what, path)
@@ -208,10 +211,14 @@ def literal(request: ContentRequest) -> Content:
                 raise Invalid("control_character", "this is one line: no line breaks or control characters", path)
             if name == "link" and not links.is_safe(text):
                 raise Invalid("unsafe_link", links.UNSAFE, path)
-            if not text.strip() and name != "subject":
-                raise Invalid("empty", "this must not be empty", path)
+            if is_blank(text):
+                raise Invalid("empty", "this must not be empty, nor hold invisible characters alone", path)
     if content.email is not None and content.email.text is None and content.email.html is None:
         raise Invalid("missing_content", "an email needs text, html or both", "$.content.email")
+    for channel in content.channels():
+        problem = unfit(getattr(content, channel.value))
+        if problem is not None:
+            raise Invalid(problem.reason, problem.detail, f"$.content.{channel.value}.{problem.field}")
     return content
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from tidings.model.errors import Unavailable
+from tidings.pipeline.setbacks import Setbacks
 from tidings.pipeline.stopping import pause
 from tidings.ports.accounts import Rounds
 from tidings.ports.clock import Clock
@@ -25,16 +26,15 @@ async def repeat(
     name: str, once: Callable[[], Awaitable[object]], every: float, stopping: asyncio.Event, clock: Clock, meter: Meter
 ) -> None:
     """Call `once` every so many seconds until `stopping` is set; what fails is told, and tried again next time."""
+    setbacks = Setbacks(_log, meter, name)
     while not stopping.is_set():
+        rest = every
         try:
             await once()
-        except Unavailable as error:
-            meter.failure(name, "", "unavailable")
-            _log.warning("waiting for a part", round=name, why=str(error))
-        except Exception:
-            meter.failure(name, "", "error")
-            _log.exception("a round failed", round=name)
-        await pause(every, stopping, clock)
+            setbacks.over()
+        except Exception as error:
+            rest = max(every, setbacks.note(error))
+        await pause(rest, stopping, clock)
 
 
 async def leave(rounds: Rounds, name: str, holder: UUID) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
-from uuid import uuid4
 
-import msgspec
 import structlog
 from msgspec import Struct
 
 from tidings.model.errors import LeaseLost, Unavailable, Unreadable
+from tidings.pipeline.beginning import Begin, Beginning
+from tidings.pipeline.setbacks import Setbacks
+from tidings.pipeline.setting_aside import set_aside
 from tidings.pipeline.stopping import Stopping
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -29,9 +30,8 @@ PATIENCE = 0.25
 NO_ROOM = 0.05
 """Seconds until a stage that can take nothing now is asked again."""
 PAUSE_AFTER_FAILURE = 0.5
-LONGEST_PAUSE = 10.0
 LONGEST_KEEPING = 2.0
-"""Seconds between two tries to hand in what came of a batch."""
+"""Seconds between two tries to hand in what came of a batch, or to give it back."""
 _log = structlog.get_logger("tidings.stage")
 
 
@@ -41,7 +41,7 @@ def nothing(_: Sequence[Item]) -> Sequence[Item]:
 
 
 class Taken(Struct, Generic[T], frozen=True, gc=False):
-    """A decoded item. `begun`: an earlier claim may have begun it. `repeated`: it may be a second copy.
+    """A decoded item. `begun`: an earlier claim has begun it. `repeated`: it may be a second copy.
 
     `place` is where it stood in its claim.
     """
@@ -52,17 +52,32 @@ class Taken(Struct, Generic[T], frozen=True, gc=False):
     place: int = 0
 
 
-class Partly(Struct, frozen=True):
-    """What a stage that was stopped half-way has to put; the items at the places `unbegun` go back to the queue."""
+class Aside(Struct, frozen=True):
+    """A part of an item that cannot be worked on, as bytes, and why."""
+
+    body: bytes
+    why: str
+
+
+class Partly(Struct, frozen=True, kw_only=True):
+    """What a stage that did not get through its batch has to put.
+
+    The items at the places `unbegun` go back to the queue. Those at the places `failed` (with the reason) were not
+    begun, and are worked on one by one. `aside` are parts of items that got through otherwise.
+    """
 
     outputs: Sequence[Item]
-    unbegun: Collection[int]
+    unbegun: Collection[int] = ()
+    failed: Mapping[int, str] = {}
+    aside: Sequence[Aside] = ()
 
 
 class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     """How a stage reads one topic.
 
-    `work` turns a batch into the items to put; it raises Unavailable before it has had any effect, or not at all.
+    `work` turns a batch into the items to put. Before it hands something to somebody outside it calls the function that
+    it is given with the places of just these items. It raises Unavailable before it has begun anything, or not at all.
+    Whatever else it raises costs only the item that is the cause: the others are worked on one by one.
     `stop` is called when the process is to stop: `work` then begins nothing more that has effects outside the queue.
     `room` says how many items may be claimed now (0: look again in a moment). `lease` (seconds) is for work with
     effects outside the queue. `in_flight` batches are worked on at once, and up to `most_in_flight` when some of them
@@ -74,7 +89,7 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     stage: str
     topic: str
     decode: Callable[[bytes], T]
-    work: Callable[[Sequence[Taken[T]]], Awaitable[Sequence[Item] | Partly]]
+    work: Callable[[Sequence[Taken[T]], Begin], Awaitable[Sequence[Item] | Partly]]
     stop: Callable[[], None] | None = None
     max_items: int = 500
     room: Callable[[], int] | None = None
@@ -84,6 +99,16 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     max_wait: float = 2.0
     linger: float = 0.0
     after_loss: Callable[[Sequence[Item]], Sequence[Item]] = nothing
+
+
+class _Done(Struct):
+    """What came of a claim. The places `unbegun` go back, and so do those that are `stuck`: they cannot go aside."""
+
+    outputs: list[Item] = []
+    unbegun: set[int] = set()
+    stuck: set[int] = set()
+    broke: bool = False
+    """Whether it failed after something of it was begun."""
 
 
 class Reader(Generic[T]):
@@ -98,6 +123,8 @@ class Reader(Generic[T]):
         self._turns = asyncio.Semaphore(reading.in_flight)
         self._stopping = Stopping()
         self._running = False
+        self._most = reading.max_items
+        self._refused: dict[bytes, str] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set, then claim no more, and finish or give back what is under way."""
@@ -113,24 +140,17 @@ class Reader(Generic[T]):
             self._reading.stop()
 
     async def _loop(self, stopping: asyncio.Event) -> None:
-        reading, pause = self._reading, 0.0
+        reading = self._reading
+        setbacks = Setbacks(_log, self._meter, reading.stage, reading.topic)
         while not stopping.is_set():
             try:
                 taken = await self._turn(stopping)
                 if reading.linger and 0 < taken < reading.max_items:
                     await self._stopping.ending(self._clock.sleep(reading.linger))
-            except Unavailable as error:
-                self._meter.failure(reading.stage, reading.topic, "unavailable")
-                if not pause:  # once for an outage, not once a second
-                    _log.warning("waiting for a part", stage=reading.stage, topic=reading.topic, why=str(error))
-            except Exception:
-                self._meter.failure(reading.stage, reading.topic, "error")
-                _log.exception("a batch failed", stage=reading.stage, topic=reading.topic)
+            except Exception as error:
+                await self._stopping.ending(self._clock.sleep(setbacks.note(error)))
             else:
-                pause = 0.0
-                continue
-            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_PAUSE)
-            await self._stopping.ending(self._clock.sleep(pause))
+                setbacks.over()
 
     async def _turn(self, stopping: asyncio.Event) -> int:
         """One batch when it is this loop's turn; the number of its items."""
@@ -158,7 +178,8 @@ class Reader(Generic[T]):
 
     async def _claim(self) -> Claim | None:
         reading = self._reading
-        room = reading.max_items if reading.room is None else min(reading.room(), reading.max_items)
+        most = min(reading.max_items, self._most)
+        room = most if reading.room is None else min(reading.room(), most)
         if room <= 0:
             await self._stopping.ending(self._clock.sleep(NO_ROOM))
             return None
@@ -167,61 +188,122 @@ class Reader(Generic[T]):
 
     async def _finish_batch(self, claim: Claim) -> int:
         started = time.perf_counter()
+        beginning = Beginning(claim)
         try:
-            batch = await self._decode(claim.items)
-            outputs = await self._work(batch)
-        except Unavailable:
+            done = await self._work(claim, beginning)
+        except Exception:
             await self._give_back(claim)
             raise
-        if isinstance(outputs, Partly):
-            await self._finish(claim, outputs.outputs, outputs.unbegun)
-        else:
-            await self._finish(claim, outputs)
+        try:
+            await self._finish(claim, done.outputs, done.unbegun | done.stuck)
+        except Unavailable:
+            raise
+        except Exception as error:
+            await self._cannot_end(claim, beginning, error)
+            raise
+        if not done.broke:
+            self._most = min(self._most * 2, self._reading.max_items)
         items, seconds = len(claim.items), time.perf_counter() - started
         self._meter.batch(self._reading.stage, self._reading.topic, items, seconds)
+        if done.stuck:
+            raise Unavailable(f"{len(done.stuck)} items could not be put aside, and wait in their queue")
+        if self._running and len(done.unbegun) == items:
+            await self._stopping.ending(self._clock.sleep(NO_ROOM))
         return items
 
-    async def _decode(self, items: Sequence[Received]) -> list[Taken[T]]:
+    async def _work(self, claim: Claim, beginning: Beginning) -> _Done:
+        """All that can be done of a batch. Raises Unavailable: then all of it goes back."""
+        done = _Done()
+        batch = await self._decode(claim.items, done)
+        if not batch:
+            return done
+        suspects: Sequence[Taken[T]] = batch
+        try:
+            failed = await self._take_up(batch, beginning, done)
+        except (Unavailable, asyncio.CancelledError):
+            raise
+        except Exception:
+            _log.exception("a batch failed; going on one by one", stage=self._reading.stage, topic=self._reading.topic)
+            if beginning.places:
+                # What it had begun cannot be tried alone now: smaller and smaller claims find the one that is to blame.
+                self._most = max(1, len(claim.items) // 2)
+                done.broke = True
+        else:
+            suspects = [taken for taken in batch if taken.place in failed]
+        for taken in suspects:
+            if self._stopping.is_set:
+                done.unbegun.add(taken.place)
+            else:
+                await self._alone(taken, claim, beginning, done)
+        return done
+
+    async def _take_up(self, batch: Sequence[Taken[T]], beginning: Beginning, done: _Done) -> Mapping[int, str]:
+        """Work on a batch; what of it failed before it was begun, with the reasons."""
+        outcome = await self._reading.work(batch, beginning.begin)
+        if not isinstance(outcome, Partly):
+            done.outputs.extend(outcome)
+            return {}
+        for part in outcome.aside:
+            if not await self._set_aside("", part.body, part.why):
+                raise Unavailable("what cannot be worked on could not be put aside")
+        done.outputs.extend(outcome.outputs)
+        done.unbegun.update(outcome.unbegun)
+        return outcome.failed
+
+    async def _alone(self, taken: Taken[T], claim: Claim, beginning: Beginning, done: _Done) -> None:
+        """One of a batch that failed. What fails once more is the culprit, and goes aside.
+
+        What was begun when something failed goes back as such, and it is for the stage to say what that means. It goes
+        aside when that fails as well: else it would come back for ever.
+        """
+        place = taken.place
+        if place in beginning.places:  # by the batch that failed
+            if len(claim.items) > 1 or not taken.begun:
+                done.unbegun.add(place)
+                return
+            why: str | None = "it failed again and again after it was begun"
+        else:
+            try:
+                why = (await self._take_up([taken], beginning, done)).get(place)
+            except (Unavailable, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                _log.exception("an item failed", stage=self._reading.stage, topic=self._reading.topic)
+                why = repr(error)
+        if why is None:
+            return
+        if place in beginning.places and not taken.begun:
+            done.unbegun.add(place)
+            return
+        item = claim.items[place]
+        if not await self._set_aside(item.key, item.body, why):
+            done.stuck.add(place)
+
+    async def _decode(self, items: Sequence[Received], done: _Done) -> list[Taken[T]]:
         """The readable items; the others go aside."""
         batch: list[Taken[T]] = []
         decode = self._reading.decode
         for place, item in enumerate(items):
+            repeated = item.repeated or REPEATED in item.headers
+            why = self._refused.get(item.body) if self._refused else None
             try:
-                batch.append(Taken(decode(item.body), item.redelivered, REPEATED in item.headers, place))
-            except Unreadable as error:
-                await self._set_aside(item.key, item.body, str(error))
-        return batch
-
-    async def _work(self, batch: Sequence[Taken[T]]) -> Sequence[Item] | Partly:
-        if not batch:
-            return ()
-        try:
-            return await self._reading.work(batch)
-        except (Unavailable, asyncio.CancelledError):
-            raise
-        except Exception:
-            if self._reading.lease is not None:
-                raise  # it may have had effects: the lease brings it back, marked
-            _log.exception("a batch failed; going on one by one", stage=self._reading.stage, topic=self._reading.topic)
-        return await self._one_by_one(batch)
-
-    async def _one_by_one(self, batch: Sequence[Taken[T]]) -> Sequence[Item]:
-        """Work without effects outside can be repeated: find the culprits and put them aside."""
-        outputs: list[Item] = []
-        for taken in batch:
-            try:
-                done = await self._reading.work([taken])
-                outputs.extend(done.outputs if isinstance(done, Partly) else done)
-            except (Unavailable, asyncio.CancelledError):
-                raise
+                if why is None:
+                    batch.append(Taken(decode(item.body), item.redelivered, repeated, place))
             except Exception as error:
-                await self._set_aside("", msgspec.msgpack.encode(taken.value), repr(error))
-        return outputs
+                why = str(error) if isinstance(error, Unreadable) else repr(error)
+            if why is None:
+                continue
+            if await self._set_aside(item.key, item.body, why):
+                self._refused.pop(item.body, None)
+            else:
+                done.stuck.add(place)
+        return batch
 
     async def _finish(self, claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         """End the claim.
 
-        What came of work with effects outside is known here alone. It is kept, and handed in when the queue is back.
+        Only this process knows what came of work with effects outside: it is kept, and handed in when the queue is
+        back.
         """
         pause = 0.0
         while True:
@@ -243,25 +325,45 @@ class Reader(Generic[T]):
         except Unavailable:
             if self._reading.lease is None:
                 await self._give_back(claim)
-            raise  # leased work has begun, and its outputs may be there: the lease brings it back, marked
+            raise  # of leased work the outputs may be there: it is handed in again, or the lease brings it back
         except LeaseLost:
             self._meter.failure(self._reading.stage, self._reading.topic, "lease_lost")
             _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
             if facts := self._reading.after_loss(outputs):
                 await self._queue.put(facts)
 
-    async def _give_back(self, claim: Claim) -> None:
-        try:
-            await claim.release()
-        except Unavailable as error:
-            _log.warning("could not give a batch back; it returns by itself", why=str(error))
+    async def _cannot_end(self, claim: Claim, beginning: Beginning, error: Exception) -> None:
+        """The queue refuses the outputs: smaller and smaller claims find the item that is the cause. It goes aside."""
+        items = claim.items
+        self._most = max(1, len(items) // 2)
+        if len(items) > 1 or beginning.places:
+            await self._give_back(claim)
+        else:
+            # The claim may be over already, and the item back in its queue: whoever gets it next puts it aside.
+            self._refused[items[0].body] = repr(error)
+            await self._give_back(claim)
 
-    async def _set_aside(self, key: str, body: bytes, why: str) -> None:
-        name = f"aside/{self._reading.topic}/{self._clock.now()}-{uuid4().hex}"
-        await self._aside.put(name + ".bin", body)
-        await self._aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode())
-        self._meter.failure(self._reading.stage, self._reading.topic, "aside")
-        _log.error("an item was put aside", topic=self._reading.topic, object=name, why=why)
+    async def _give_back(self, claim: Claim) -> None:
+        """Give back what was claimed, for as long as nobody else does it: the end of the lease, or of the process."""
+        until = self._clock.elapsed() + round((self._reading.lease or 0.0) * 1000)
+        pause = 0.0
+        while True:
+            try:
+                await claim.release()
+                return
+            except LeaseLost:
+                return
+            except Unavailable as error:
+                if pause and (not self._running or self._stopping.is_set or self._clock.elapsed() >= until):
+                    _log.warning("could not give a batch back; it returns by itself", why=str(error))
+                    return
+            if pause:
+                await self._clock.sleep(pause)
+            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
+
+    async def _set_aside(self, key: str, body: bytes, why: str) -> bool:
+        stage, topic = self._reading.stage, self._reading.topic
+        return await set_aside(self._aside, self._clock, self._meter, stage, topic, key, body, why)
 
 
 def _call_last(pending: list[Callable[[], None]]) -> None:

@@ -1,240 +1,38 @@
 """The providers of one channel, and which of them a delivery goes through.
 
-Every provider has a line. A line knows how well its provider is (policy/breaker.py), how many requests may be under way
-and how many sends a second the vendor grants. All lanes of a process share the lines; a part of each is kept free for
-the more urgent lanes, so that bulk never takes all of it.
+Every provider has a line (line.py). All lanes of a process share the lines.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
-import structlog
-from msgspec import Struct
 
 from tidings.model.delivery import Delivery
-from tidings.model.sending import AnyDelivery, Retry, SendResult, Uncertain
-from tidings.model.vocabulary import Priority
-from tidings.pipeline.stopping import Stopping
-from tidings.policy.breaker import PROBES, Breaker, BreakerRules
-from tidings.policy.retry import is_fault, is_throttled
-from tidings.policy.token_bucket import TokenBucket
+from tidings.model.vocabulary import Lane
+from tidings.pipeline.line import Line, Routed
+from tidings.policy.breaker import BreakerRules
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
-from tidings.ports.provider import Provider
-
-_BURST = 1.0
-"""Seconds of its rate that a line may send at once."""
-_PAUSE = 1.0
-"""Seconds for which a provider is left alone that asked for less without saying how long."""
-_LONGEST_PAUSE = 60.0
-_KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
-"""The share of a line that a lane leaves to the more urgent ones."""
-STOPPED = Retry("busy", detail="it was not begun: the process is to stop")
-"""The answer for what goes back to the queue."""
-_NOT_BEGUN = Retry("busy", detail="its turn at the provider did not come")
-_log = structlog.get_logger("tidings.provider")
-
-
-class Routed(Struct, frozen=True):
-    """A provider and how it is used.
-
-    `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
-    how long a send waits for its turn: what has waited longer is put off instead, so that no batch outlives its lease.
-    """
-
-    provider: Provider[Any]
-    weight: int = 1
-    patience: float = 10.0
-
-
-class Line:
-    """One provider, as all lanes of this process share it."""
-
-    def __init__(self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter) -> None:
-        self.provider = routed.provider
-        self.weight = routed.weight
-        self._patience = round(routed.patience * 1000)
-        self._clock = clock
-        self._meter = meter
-        self._breaker = Breaker(rules)
-        rate = routed.provider.rate
-        self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
-        self._under_way = 0
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
-        self._paused_until = 0
-        self._told = 1.0
-        self._stopping = Stopping()
-        self.others: Sequence[Line] = ()
-
-    @property
-    def name(self) -> str:
-        """The provider's."""
-        return self.provider.name
-
-    def share(self) -> float:
-        """How much of its usual traffic it should get now: 0 (none) to 1."""
-        now = self._clock.elapsed()
-        share = self._breaker.share(now)
-        if share != self._told:
-            self._tell(share)
-        return 0.0 if now < self._paused_until else share
-
-    def is_used(self) -> bool:
-        """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
-        if self.share() > 0.0:
-            return True
-        return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
-
-    def room(self, lane: Priority, share: float) -> int:
-        """How many sends of this lane could begin at once, at this share."""
-        if share <= 0.0:
-            return 0
-        if self._breaker.probing:
-            return max(0, PROBES - self._under_way)
-        provider = self.provider
-        room = max(0, self._slots(lane, share) - self._under_way) * provider.batch_size // provider.parallel
-        if self._bucket is not None:
-            room = min(room, int(self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)))
-        return max(0, room)
-
-    def most_at_once(self, lane: Priority) -> int:
-        """How many sends one call may hold."""
-        if self._breaker.probing:
-            return 1
-        size = self.provider.batch_size
-        return size if self._bucket is None else max(1, min(size, int(self._bucket.burst - self._kept(lane))))
-
-    def next_try(self) -> float:
-        """Seconds until it may be used again, as far as is known."""
-        now = self._clock.elapsed()
-        return (max(self._breaker.next_probe(now), self._paused_until, now) - now) / 1000
-
-    def stop(self) -> None:
-        """The process is to stop: what is under way goes on, no other call is begun."""
-        self._stopping.set()
-        self._wake()
-
-    async def call(self, outbound: Sequence[AnyDelivery], lane: Priority) -> Sequence[SendResult]:
-        """Send when it is this call's turn; a result for each, in order. Raises only CancelledError."""
-        async with self._turn(lane, len(outbound)) as has_come:
-            if not has_come:
-                return [STOPPED if self._stopping.is_set else _NOT_BEGUN] * len(outbound)
-            began = self._clock.elapsed()
-            number = self._breaker.begin(began, len(outbound))
-            try:
-                results = await _results(self.provider, outbound)
-            except BaseException:
-                self._breaker.abandon(number)
-                raise
-            ended = self._clock.elapsed()
-            self._breaker.end(number, ended, sum(is_fault(result) for result in results))
-            self._heed(results, ended)
-            self.share()
-        for kind, count in Counter(type(result).__name__.lower() for result in results).items():
-            self._meter.results(self.name, kind, count, (ended - began) / 1000)
-        return results
-
-    @asynccontextmanager
-    async def _turn(self, lane: Priority, count: int) -> AsyncIterator[bool]:
-        """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
-        deadline = self._clock.elapsed() + self._patience
-        cost = min(count, self.provider.parallel)
-        if not await self._slot(lane, cost, deadline):
-            self._wake()
-            yield False
-            return
-        self._under_way += cost
-        self._wake()  # there may be room for one more
-        try:
-            yield await self._tokens(lane, count, deadline)
-        finally:
-            self._under_way -= cost
-            self._wake()
-
-    async def _slot(self, lane: Priority, cost: int, deadline: int) -> bool:
-        while self.is_used() and not self._stopping.is_set:
-            if not self._under_way or self._under_way + cost <= self._slots(lane, self.share()):
-                return True
-            if not await self._woken(lane, deadline):
-                break
-        return False
-
-    async def _tokens(self, lane: Priority, count: int, deadline: int) -> bool:
-        bucket, kept = self._bucket, self._kept(lane)
-        while bucket is not None and not bucket.take(count, now := self._clock.elapsed(), kept):
-            wait = bucket.wait(count, now, kept)
-            if now + wait > deadline:
-                return False
-            await self._stopping.ending(self._clock.sleep(wait / 1000))
-            if self._stopping.is_set or not self.is_used():
-                return False
-        return True
-
-    async def _woken(self, lane: Priority, deadline: int) -> bool:
-        """Wait until there may be room; False when the deadline comes first."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[lane].append(turn)
-        try:
-            async with asyncio.timeout((deadline - self._clock.elapsed()) / 1000):
-                await turn
-        except TimeoutError:
-            return False
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._wake()  # it was our turn: pass it on
-            raise
-        return True
-
-    def _wake(self) -> None:
-        """Let the most urgent of those who wait look again; all of them when the line is left alone."""
-        everyone = self._stopping.is_set or not self.is_used()
-        for lane in Priority:
-            waiting = self._waiting[lane]
-            while waiting:
-                turn = waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    if not everyone:
-                        return
-
-    def _slots(self, lane: Priority, share: float) -> int:
-        """How many requests may be under way when this lane begins one."""
-        slots = self.provider.concurrency * self.provider.parallel * (share or 1.0)
-        return max(1, int(slots - int(slots * _KEPT[lane])))
-
-    def _kept(self, lane: Priority) -> int:
-        """Tokens that this lane leaves to more urgent ones."""
-        return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
-
-    def _heed(self, results: Sequence[SendResult], now: int) -> None:
-        """Leave the provider alone for as long as it asked for."""
-        asked = [result.after for result in results if isinstance(result, Retry) and is_throttled(result)]
-        if asked:
-            wanted = max((after for after in asked if after is not None and after > 0), default=_PAUSE)
-            self._paused_until = max(self._paused_until, now + int(min(wanted, _LONGEST_PAUSE) * 1000))
-
-    def _tell(self, share: float) -> None:
-        self._told = share
-        self._meter.health(self.name, share)
-        if share == 0.0:
-            why = "slow" if self._breaker.is_slow else "failing"
-            _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.next_try())
-            self._wake()
-        elif share >= 1.0:
-            _log.info("a provider is well again", provider=self.name)
 
 
 class Switchboard:
-    """The lines of one channel, in order of preference. At least one."""
+    """The lines of one channel, in order of preference. At least one.
 
-    def __init__(self, routed: Sequence[Routed], rules: BreakerRules, clock: Clock, meter: Meter) -> None:
-        self.lines = tuple(Line(one, rules, clock, meter) for one in routed)
+    `is_quiet`: whether only those have something to send who have sent more than their share. Then the surplus leaves
+    no more slots than its lane.
+    """
+
+    def __init__(
+        self,
+        routed: Sequence[Routed],
+        rules: BreakerRules,
+        clock: Clock,
+        meter: Meter,
+        is_quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.lines = tuple(Line(one, rules, clock, meter, is_quiet) for one in routed)
         self._by_name = {line.name: line for line in self.lines}
         for line in self.lines:
             line.others = [other for other in self.lines if other is not line]
@@ -248,19 +46,42 @@ class Switchboard:
         """Whether any line may be used now."""
         return any(line.is_used() for line in self.lines)
 
-    def room(self, lane: Priority) -> int:
-        """How many deliveries of this lane could begin at once. The spare lines count when no other may be used."""
+    def room(self, lane: Lane) -> int:
+        """How many deliveries of this lane to claim. The spare lines count when no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
-        return sum(line.room(lane, shares[line]) for line in usual or self.lines)
+        return sum(line.ahead(lane, shares[line]) for line in usual or self.lines)
 
-    def next_try(self) -> float:
-        """Seconds until some line may be used again, as far as is known."""
-        return min(line.next_try() for line in self.lines)
+    def outlet(self, lane: Lane) -> int:
+        """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
+        return sum(line.outlet(lane) for line in self.lines)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a line is left alone, and when it is back."""
+        for line in self.lines:
+            line.on_change.append(on_change)
+
+    def next_try(self, delivery: Delivery | None = None) -> float:
+        """Seconds until some line (for the delivery) may be used again, as far as is known."""
+        return min(line.next_try() for line in self._candidates(delivery))
+
+    def obstacle(self, delivery: Delivery) -> tuple[str, str]:
+        """The reason for which the delivery has to wait, and what is known about it: of the line that is back first."""
+        return min(self._candidates(delivery), key=Line.next_try).obstacle()
 
     def has_others(self, line: Line, delivery: Delivery) -> bool:
-        """Whether there are lines besides this one that have not refused the delivery."""
-        return any(other.name not in delivery.tried for other in line.others)
+        """Whether the delivery can go to another line at once."""
+        names = (*delivery.tried, *delivery.refused)
+        return any(other.name not in names and other.is_used() for other in line.others)
+
+    def is_refused_by_all_but(self, line: Line, delivery: Delivery) -> bool:
+        """Whether no other line will ever take the delivery."""
+        return all(other.name in delivery.refused for other in line.others)
+
+    def _candidates(self, delivery: Delivery | None) -> Sequence[Line]:
+        if delivery is None:
+            return self.lines
+        return _candidates(self.lines, self._by_name, delivery)
 
     def drops_repeats(self, delivery: Delivery) -> bool:
         """Whether a send that may have been made already can be made again: its provider would tell a repetition."""
@@ -276,7 +97,7 @@ class Switchboard:
             pinned = self.lines[0].name
         return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
-    def picking(self, lane: Priority) -> Picking:
+    def picking(self, lane: Lane) -> Picking:
         """Picks for the deliveries of one batch."""
         return Picking(self.lines, self._by_name, lane)
 
@@ -284,22 +105,21 @@ class Switchboard:
 class Picking:
     """Picks lines for the deliveries of one batch, by what is known of them when it begins."""
 
-    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Priority) -> None:
+    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Lane) -> None:
         self._lines = lines
         self._by_name = by_name
         self._share = {line: line.share() for line in lines}
         self._room = {line: line.room(lane, self._share[line]) for line in lines}
+        self._ahead = {line: line.ahead(lane, self._share[line]) for line in lines}
 
     def line(self, delivery: Delivery, randomness: float) -> Line | None:
-        """The line for a delivery: the pinned one, else one that has not refused it. None: no line may be used now."""
-        pinned = self._by_name.get(delivery.pinned)
-        if pinned is not None:
-            candidates: Sequence[Line] = (pinned,)
-        else:
-            candidates = [line for line in self._lines if line.name not in delivery.tried] or self._lines
-        chosen = self._by_weight(candidates, randomness)
+        """The line for a delivery, rather one that has not been tried. None: no line that may take it is used now."""
+        candidates = _candidates(self._lines, self._by_name, delivery)
+        fresh = [line for line in candidates if line.name not in delivery.tried]
+        chosen = self._by_weight(fresh, randomness) or self._by_weight(candidates, randomness)
         if chosen is not None:
             self._room[chosen] -= 1
+            self._ahead[chosen] -= 1
         return chosen
 
     def _by_weight(self, lines: Sequence[Line], randomness: float) -> Line | None:
@@ -307,7 +127,11 @@ class Picking:
         if len(usable) <= 1:
             return usable[0] if usable else next((line for line in lines if line.is_used()), None)
         # A full line makes nobody wait who can go elsewhere; but the spare lines are not for overflow.
-        with_room = [line for line in usable if self._room[line] > 0 and line.weight] or usable
+        with_room = (
+            [line for line in usable if self._room[line] > 0 and line.weight]
+            or [line for line in usable if self._ahead[line] > 0 and line.weight]
+            or usable
+        )
         mark = randomness * sum(line.weight for line in lines)
         for line in with_room:
             mark -= line.weight * self._share[line]
@@ -325,18 +149,9 @@ class Picking:
         return share >= 1.0 or (share > 0.0 and self._room[line] > 0)
 
 
-async def _results(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-    """What the provider answers; what is unknown is Uncertain."""
-    try:
-        async with asyncio.timeout(provider.timeout):
-            results = await provider.send(outbound)
-    except TimeoutError:
-        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
-    except Exception as error:
-        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
-        _log.exception("a provider raised", provider=provider.name)
-        return [Uncertain("provider_error", repr(error))] * len(outbound)
-    if len(results) != len(outbound):
-        _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
-        return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
-    return results
+def _candidates(lines: Sequence[Line], by_name: dict[str, Line], delivery: Delivery) -> Sequence[Line]:
+    """The lines that may take the delivery: the pinned one, else those that have not refused it for good."""
+    pinned = by_name.get(delivery.pinned)
+    if pinned is not None:
+        return (pinned,)
+    return [line for line in lines if line.name not in delivery.refused] or lines

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from tidings.model.errors import Unavailable
+from tidings.model.errors import LeaseLost
+from tidings.pipeline.setbacks import Setbacks
 from tidings.pipeline.stopping import pause
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -19,7 +20,28 @@ TAKEN_BY_OTHERS = 0.02
 AT_ONCE = 3
 """How many batches move at the same time while there is more than one."""
 
+SAFE = 0.5
+"""The part of a lease after which nothing new is begun under it."""
 _log = structlog.get_logger("tidings.schedule")
+
+
+class Lease:
+    """How long what was just leased for `seconds` may be worked on. To be made before it is leased.
+
+    Both clocks count: a machine that is suspended may stop one of them.
+    """
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._most = round(SAFE * seconds * 1000)
+        self._clock = clock
+        self._began = clock.elapsed(), clock.now()
+
+    def check(self) -> None:
+        """Raises LeaseLost when too much of it has passed."""
+        elapsed, now = self._began
+        passed = max(self._clock.elapsed() - elapsed, self._clock.now() - now)
+        if passed >= self._most:
+            raise LeaseLost(f"{passed} ms of a lease have passed; what is due is left to others")
 
 
 async def keep_moving(
@@ -37,6 +59,7 @@ async def keep_moving(
     reads the end of an index, however much waits. After a full batch several move at once.
     """
     moved = 0
+    setbacks = Setbacks(_log, meter, stage)
     while not stopping.is_set():
         try:
             rest = 0.0
@@ -48,14 +71,13 @@ async def keep_moving(
             else:
                 moved = await _move(move, AT_ONCE if moved >= batch else 1)
                 rest = 0.0 if moved else TAKEN_BY_OTHERS
-        except Unavailable as error:
-            meter.failure(stage, "", "unavailable")
-            _log.warning("waiting for a part", stage=stage, why=str(error))
-            rest = LONGEST_SLEEP
-        except Exception:
-            meter.failure(stage, "", "error")
-            _log.exception("the schedule failed", stage=stage)
-            rest = LONGEST_SLEEP
+            setbacks.over()
+        except LeaseLost as error:
+            meter.failure(stage, "", "lease_lost")
+            _log.warning("a lease was lost", stage=stage, why=str(error))
+            rest = TAKEN_BY_OTHERS
+        except Exception as error:
+            rest = setbacks.note(error)
         if rest:
             await pause(rest, stopping, clock)
 

@@ -25,7 +25,7 @@ class BreakerRules(Struct, frozen=True, kw_only=True):
 
     It opens when, of at least `least` sends of the last `window`, a share of `failing` failed or a share of `slow` was
     slower than `slow_after`. It stays open for `pause`, doubled up to `longest_pause` each time that probing fails.
-    Each step of the recovery lets twice as much through, after `step` without a new reason to open.
+    Each step of the recovery lets twice as much through, after `step` with traffic and without a new reason to open.
     """
 
     window: int = 4_000
@@ -65,6 +65,7 @@ class Breaker:
         self._pause = rules.pause
         self._open_until: int | None = None
         self._stepped_at = 0
+        self._proven = False
         self._since = 0
         self._slow_only = False
 
@@ -114,6 +115,7 @@ class Breaker:
             if call.began >= self._open_until:
                 self._probed(now, well=failed < call.size and not slow)
             return
+        self._proven = self._proven or (failed < call.size and not slow)
         self._judge(now)
 
     def abandon(self, number: int) -> None:
@@ -125,17 +127,17 @@ class Breaker:
             self._open_until = None
             self._share = _FIRST_STEP
             self._stepped_at = self._since = now
+            self._proven = False
             self._spans.clear()
         else:
             self._open(now, longer=True)
 
     def _recover(self, now: int) -> None:
-        while self._share < 1.0 and now - self._stepped_at >= self._rules.step:
-            # A step needs proof: without traffic since the last one there is none.
-            if not any(span.total for span in self._spans):
-                return
-            self._share = min(1.0, self._share * 2)
-            self._stepped_at += self._rules.step
+        # A step needs proof: without traffic since the last one there is none.
+        if now - self._stepped_at < self._rules.step or not self._proven:
+            return
+        self._share = min(1.0, self._share * 2)
+        self._stepped_at, self._proven = now, False
         if self._share >= 1.0:
             self._pause = self._rules.pause
 

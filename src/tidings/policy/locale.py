@@ -8,7 +8,7 @@ region uses is CLDR's data on likely subtags.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -18,32 +18,90 @@ Direction = Literal["ltr", "rtl"]
 
 _TAG = re.compile(
     r"(?P<language>[a-z]{2,3}|[a-z]{5,8})"
+    r"(?:-(?P<extended>[a-z]{3}))?"
     r"(?:-(?P<script>[a-z]{4}))?"
     r"(?:-(?P<region>[a-z]{2}|[0-9]{3}))?"
-    r"(?P<rest>(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"
-    r"(?:-[a-wyz0-9](?:-[a-z0-9]{2,8})+)*"
+    r"(?P<variants>(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*)"
+    r"(?P<rest>(?:-[a-wyz0-9](?:-[a-z0-9]{2,8})+)*"
     r"(?:-x(?:-[a-z0-9]{1,8})+)?)"
 )
 _MAX_TAG = 64
 # The scripts that Unicode writes from right to left and that living languages use.
 _RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa", "Yezi"})
+# The languages that extended ones (`zh-yue`) are written after, RFC 5646 section 2.2.2. The list is closed.
+_EXTENDED_AFTER = frozenset({"ar", "kok", "lv", "ms", "sgn", "sw", "uz", "zh"})
+# Tags older than RFC 4646 that its grammar does not cover, with what the registry prefers. The list is closed.
+_GRANDFATHERED = {
+    "art-lojban": "jbo",
+    "cel-gaulish": "xtg",
+    "en-gb-oed": "en-gb-oxendict",
+    "i-ami": "ami",
+    "i-bnn": "bnn",
+    "i-default": "en-x-i-default",
+    "i-enochian": "und-x-i-enochian",
+    "i-hak": "hak",
+    "i-klingon": "tlh",
+    "i-lux": "lb",
+    "i-mingo": "see-x-i-mingo",
+    "i-navajo": "nv",
+    "i-pwn": "pwn",
+    "i-tao": "tao",
+    "i-tay": "tay",
+    "i-tsu": "tsu",
+    "no-bok": "nb",
+    "no-nyn": "nn",
+    "sgn-be-fr": "sfb",
+    "sgn-be-nl": "vgt",
+    "sgn-ch-de": "sgg",
+    "zh-guoyu": "zh",
+    "zh-hakka": "hak",
+    "zh-min": "nan-x-zh-min",
+    "zh-min-nan": "nan",
+    "zh-xiang": "hsn",
+}
+# Norwegian is asked for under three names; most who say `no` write Bokmål.
+_RELATED = {"no": ("nb",), "nb": ("no",), "nn": ("no", "nb")}
 
 
 @lru_cache(maxsize=4096)
 def canonical(text: str) -> str | None:
-    """The tag as RFC 5646, section 2.1.1, writes it (`PT_br` becomes `pt-BR`); None when it is no tag."""
-    if len(text) > _MAX_TAG:
+    """The tag in the canonical form of RFC 5646, section 4.5; None when it is no tag.
+
+    `PT_br` becomes `pt-BR`. What is deprecated is replaced by what is preferred, as CLDR knows it: `iw-IL` becomes
+    `he-IL`, `sh` `sr-Latn`, `zh-yue` `yue`, `de-DD` `de-DE`, `i-klingon` `tlh`.
+    """
+    if len(text) > _MAX_TAG or not text.isascii():
         return None
-    match = _TAG.fullmatch(text.replace("_", "-").lower()) if text.isascii() else None
+    text = text.replace("_", "-").lower()
+    match = _TAG.fullmatch(_GRANDFATHERED.get(text, text))
     if match is None:
         return None
-    language, script, region, rest = match["language"], match["script"], match["region"], match["rest"]
-    tag: str = language
-    if script:
-        tag += "-" + script.title()
-    if region:
-        tag += "-" + region.upper()
-    return tag + rest
+    language, script, region = match["language"], match["script"] or "", match["region"] or ""
+    if match["extended"] is not None:
+        if language not in _EXTENDED_AFTER:
+            return None
+        language = match["extended"]
+    preferred = get_global("language_aliases").get(language, language).split("_")
+    language = preferred[0]
+    for part in preferred[1:]:  # `sh` says a script that `sr` does not, `prs` a region
+        script, region = (script or part, region) if len(part) == 4 else (script, region or part)
+    script = get_global("script_aliases").get(script.title(), script.title())
+    region = _region(language, region.upper())
+    variants = [_variant(variant) for variant in match["variants"].split("-")[1:]]
+    return "-".join([part for part in (language, script, region, *variants) if part]) + match["rest"]
+
+
+def _region(language: str, region: str) -> str:
+    """The present name of a region. Of the heirs of one that was divided, the one where the language is at home."""
+    heirs = get_global("territory_aliases").get(region)
+    if not heirs:
+        return region
+    home = get_global("likely_subtags").get(language, "").rpartition("_")[2]
+    return home if home in heirs else str(heirs[0])
+
+
+def _variant(variant: str) -> str:
+    return str(get_global("variant_aliases").get(variant, variant))
 
 
 @lru_cache(maxsize=4096)
@@ -72,13 +130,29 @@ def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
 
 
 def best(locale: str | None, default: str, available: Collection[str]) -> str | None:
-    """The one of `available` (as it is written there) that serves `locale` best; None when not even `default` is."""
-    by_case = {(canonical(name) or name).lower(): name for name in available}
-    for tag in fallbacks(locale, default):
-        found = by_case.get(tag.lower())
+    """The one of `available` (as it is written there) that serves `locale` best; None when not even `default` is.
+
+    Tags that mean the same are the same (`iw` and `he`; `zh-TW` and `zh-Hant-TW`). A reader who names a language and no
+    region gets a region's content where there is nothing nearer: that of the region where most of its readers live
+    (`pt` gets `pt-BR`), else of a larger one (`es-419`), else the first by name.
+    """
+    by_tag = {(canonical(name) or name).lower(): name for name in sorted(available, reverse=True)}
+    tag = canonical(locale) if locale else None
+    if tag is not None:
+        by_meaning = {_maximal(known): name for known, name in reversed(by_tag.items())}
+        language = tag.split("-")[0]
+        for each in fallbacks(tag, default):
+            if each.split("-")[0] != language:
+                continue
+            found = by_tag.get(each.lower())
+            if found is None and (each == tag or _names_script(each)):
+                found = by_meaning.get(_maximal(each))
+            if found is not None:
+                return found
+        found = _related(tag, by_tag) or _of_a_region(tag, by_tag)
         if found is not None:
             return found
-    return None
+    return by_tag.get((canonical(default) or default).lower())
 
 
 @lru_cache(maxsize=4096)
@@ -94,6 +168,57 @@ def _with_script(chain: dict[str, None], subtags: list[str], script: str) -> Non
         return
     chain["-".join([subtags[0], script, *subtags[1:]])] = None
     chain[f"{subtags[0]}-{script}"] = None
+
+
+def _names_script(tag: str) -> bool:
+    subtags = tag.split("-")
+    return len(subtags) > 1 and len(subtags[1]) == 4 and subtags[1].isalpha()
+
+
+def _related(tag: str, by_tag: Mapping[str, str]) -> str | None:
+    """The content in a language that readers of this one take for theirs."""
+    language, _, rest = tag.partition("-")
+    for other in _RELATED.get(language, ()):
+        found = by_tag.get(f"{other}-{rest}".lower()) or by_tag.get(other) or _of_a_region(other, by_tag)
+        if found is not None:
+            return found
+    return None
+
+
+def _of_a_region(tag: str, by_tag: Mapping[str, str]) -> str | None:
+    """The content of some region in the language and script of a tag that names no region."""
+    language, script, region, _ = _parts(tag)
+    if region:
+        return None
+    wanted = _maximal("-".join(part for part in (language, script) if part))
+    near: list[tuple[bool, bool, str]] = []
+    for known in by_tag:
+        own = _maximal(known)
+        if own[:2] == wanted[:2] and _parts(known)[2]:
+            near.append((own[2] != wanted[2], not own[2].isdigit(), known))
+    return by_tag[min(near)[2]] if near else None
+
+
+def _parts(tag: str) -> tuple[str, str, str, str]:
+    """Language, script and region of a tag, "" for one that it does not name, and what follows."""
+    match = _TAG.fullmatch(tag.lower())
+    if match is None:
+        return tag, "", "", ""
+    script, region = match["script"] or "", match["region"] or ""
+    return match["language"], script.title(), region.upper(), match["variants"] + match["rest"]
+
+
+@lru_cache(maxsize=4096)
+def _maximal(tag: str) -> tuple[str, str, str, str]:
+    """The parts of a tag with those that it does not name as CLDR thinks them likely."""
+    language, script, region, rest = _parts(tag)
+    likely = get_global("likely_subtags")
+    for known in (f"{language}_{script}_{region}", f"{language}_{region}", f"{language}_{script}", language):
+        full = likely.get(known)
+        if full is not None:
+            parts = full.split("_")
+            return parts[0], script or parts[1], region or parts[-1], rest
+    return language, script, region, rest
 
 
 def _script(tag: str) -> str | None:

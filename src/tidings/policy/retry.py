@@ -6,14 +6,23 @@ import math
 
 from msgspec import Struct
 
-from tidings.model.sending import Retry, SendResult, Uncertain
+from tidings.model.sending import About, Retry, SendResult, Uncertain
 from tidings.model.user import Retries
 
-MOST_ATTEMPTS = 200
-"""However often a provider asks for patience: after so many attempts a delivery is a dead letter."""
+THROTTLED = "throttled"
+"""The reason of a provider that asks for less, and of what waits because the account was asked to."""
+BUSY = "busy"
+"""The reason of what did not get its turn at a provider."""
+PATIENT_BASE = 300.0
+"""Seconds before the second try where a provider puts one recipient off: what mail servers usually want to see."""
+PATIENT_CAP = 3_600.0
+SHORTEST_HOLD_MS = 500
+LAST_LOOK_MS = 1_000
+"""How long before its end a delivery that waits for a provider is looked at for the last time."""
 
 _MOST_DOUBLINGS = 62
-_THROTTLED = frozenset({"throttled", "busy", "queue_full"})
+_ASKS_FOR_LESS = frozenset({THROTTLED, "queue_full"})
+_NOT_OFFERED = frozenset({"unreachable", BUSY})
 _FAULTS = frozenset(
     {
         "unreachable",
@@ -25,41 +34,57 @@ _FAULTS = frozenset(
         "store_unavailable",
         "unauthorized",
         "no_access_token",
-        "third_party_auth",
         "account_inactive",
         "account_suspended",
         "forbidden",
         "no_such_project",
-        "local_error",
-        "insufficient_storage",
     }
 )
 
 
 class RetryPolicy(Struct, frozen=True, gc=False):
-    """How often and how patiently a delivery is tried. `base` and `cap` in seconds."""
+    """How often and how patiently a delivery is tried. `base` and `cap` in seconds.
+
+    `patient_attempts` is how often where a provider puts one recipient off for minutes. A delivery waits for a provider
+    that is out, or that asked the account to wait, for `hold_s` seconds at most, and for `hold_pause_s` at a time.
+    """
 
     attempts: int = 3
     base: float = 2.0
     cap: float = 900.0
+    patient_attempts: int = 8
+    hold_s: float = 86_400.0
+    hold_pause_s: float = 1_800.0
 
     def of(self, retries: Retries) -> RetryPolicy:
-        """The same with what a category wants otherwise."""
+        """The same with what a category wants otherwise: its number of attempts holds wherever they fail."""
         return RetryPolicy(
             self.attempts if retries.attempts is None else retries.attempts,
             self.base if retries.base is None else retries.base,
             self.cap if retries.cap is None else retries.cap,
+            self.patient_attempts if retries.attempts is None else retries.attempts,
+            self.hold_s,
+            self.hold_pause_s,
         )
 
 
+def about(result: Retry) -> About:
+    """Whom the answer is about, as the provider says or as its reason tells."""
+    if result.about is not None:
+        return result.about
+    return About.UNOFFERED if result.reason in _NOT_OFFERED else About.DELIVERY
+
+
 def is_throttled(result: SendResult) -> bool:
-    """Whether the provider only asked for less at once: no try is used up, and nothing is wrong with it."""
-    return isinstance(result, Retry) and result.reason in _THROTTLED
+    """Whether the provider only asked for less at once, so that nothing is wrong with it."""
+    return isinstance(result, Retry) and result.reason in _ASKS_FOR_LESS
 
 
 def is_fault(result: SendResult) -> bool:
     """Whether the provider itself failed, rather than this one address or content."""
-    return isinstance(result, Uncertain) or (isinstance(result, Retry) and result.reason in _FAULTS)
+    if not isinstance(result, Retry):
+        return isinstance(result, Uncertain)
+    return result.reason in _FAULTS or (about(result) is About.UNOFFERED and result.reason not in _NOT_OFFERED)
 
 
 def retry_at(attempt: int, now: int, asked_after: float | None, base: float, cap: float, randomness: float) -> int:
@@ -69,13 +94,42 @@ def retry_at(attempt: int, now: int, asked_after: float | None, base: float, cap
     attempt. A provider that asked for `asked_after` seconds gets them, and the jitter on top so that not everybody
     returns at once. No wait is longer than `cap` seconds; an answer that is no number of seconds counts as none.
     """
-    jitter = min(math.ldexp(base, min(attempt - 1, _MOST_DOUBLINGS)), cap) * randomness
-    asked = 0.0
-    if asked_after is not None and asked_after > 0:
-        asked = asked_after
-    return now + math.ceil(min(asked + jitter, cap) * 1000)
+    jitter = min(_doubled(base, attempt - 1), cap) * randomness
+    return now + math.ceil(min(_seconds(asked_after) + jitter, cap) * 1000)
+
+
+def patient_at(attempt: int, now: int, asked_after: float | None, randomness: float) -> int:
+    """As `retry_at`, where a provider put off this one recipient: five minutes, doubled up to an hour.
+
+    A quarter of jitter comes on top, never less than was asked for: a greylist that is asked too early begins anew.
+    """
+    pause = max(_doubled(PATIENT_BASE, attempt - 1), _seconds(asked_after))
+    return now + math.ceil(min(pause * (1 + randomness / 4), PATIENT_CAP) * 1000)
 
 
 def may_retry(attempt: int, attempts: int, due: int, expires_at: int | None) -> bool:
     """Whether attempt number `attempt` of at most `attempts` may be followed by another one at `due`."""
     return attempt < attempts and (expires_at is None or due < expires_at)
+
+
+def hold_until(
+    waits: int, now: int, ends_at: int, known_s: float, policy: RetryPolicy, randomness: float
+) -> int | None:
+    """When to look again at a delivery that waits for a provider; None: not before it ends.
+
+    `waits` is how often it waited already, `ends_at` when it must have gone out, `known_s` the seconds until the
+    provider may be used again, as far as is known. Pauses double, so that an outage of hours costs a delivery a handful
+    of looks; the last one is just before the end. Instants are milliseconds since the epoch.
+    """
+    growing = min(_doubled(policy.base, waits), policy.hold_pause_s) * (0.8 + 0.2 * randomness)
+    pause = max(growing, _seconds(known_s) + policy.base * randomness)
+    due = min(now + math.ceil(min(pause, policy.hold_s) * 1000), ends_at - LAST_LOOK_MS)
+    return due if due >= now + SHORTEST_HOLD_MS else None
+
+
+def _doubled(base: float, times: int) -> float:
+    return math.ldexp(base, min(times, _MOST_DOUBLINGS))
+
+
+def _seconds(asked: float | None) -> float:
+    return asked if asked is not None and asked > 0 else 0.0

@@ -4,12 +4,16 @@ Promises, checked on every adapter by tests/conformance/test_queue.py:
 
 - `put` returns when the items are durable. Each group of a topic gets every item.
 - An item that was claimed and neither done nor released comes back: at once when its claimer's process died with an
-  unleased claim, when the lease ran out otherwise. After a *leased* claim it comes back with `redelivered` set.
+  unleased claim, when the lease ran out otherwise.
+- Begun is a fact about an item, not about its claim: what `begin` was told comes back with `redelivered` set, however
+  the claim ends without that item being done. All others come back as if nothing had happened. A mark stays until the
+  item is done.
 - No two live claims of a group hold the same item.
 - The items of one key of one topic are handed out in the order in which they were put; a released or returned item
   comes later than that.
 - `done` makes the outputs durable before the inputs are gone. Where queue and outputs are one database both happen in
-  one transaction (`atomic` is True); elsewhere a crash in between puts the outputs again.
+  one transaction (`atomic` is True). Elsewhere outputs may be there of a leased claim that did not end: its items come
+  back with `repeated` set, unless they were begun or released.
 """
 
 from __future__ import annotations
@@ -30,12 +34,17 @@ class Item(Struct, frozen=True, gc=False):
 
 
 class Received(Struct, frozen=True, gc=False):
-    """One item out of a queue. `redelivered`: an earlier leased claim may have begun it."""
+    """One item out of a queue.
+
+    `redelivered`: an earlier leased claim has begun it. `repeated`: what an earlier leased claim put for it may be
+    there already, although that claim did not end.
+    """
 
     key: str
     body: bytes
     headers: Mapping[str, str] = {}
     redelivered: bool = False
+    repeated: bool = False
 
 
 class Extent(Struct, frozen=True, gc=False):
@@ -59,17 +68,37 @@ class Claim(Protocol):
         """The batch, in claiming order."""
         ...
 
-    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
-        """Make `outputs` durable, then end the claim. Items at the indices `released` go back to the queue.
+    async def begin(self, places: Collection[int]) -> None:
+        """Make durable that exactly the items at these indices are about to be handed to somebody outside.
+
+        To be called before each handing over, as often as there are some; for a leased claim only.
 
         Raises:
-            LeaseLost: the lease ran out before; neither the outputs nor the ending were written.
-            Unavailable: nothing was written; the items come back.
+            LeaseLost: the claim is over. Nothing may be handed over.
+            Unavailable: not known to be durable. Nothing may be handed over, and the items count as unbegun.
+            ValueError: the claim has no lease.
+        """
+        ...
+
+    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
+        """Make `outputs` durable, then end the claim.
+
+        Items at the indices `released` go back to the queue: begun, if they were begun, else as they came.
+
+        Raises:
+            LeaseLost: the claim is over. Neither the outputs nor the ending were written now; an earlier call that
+                raised Unavailable may have written both.
+            Unavailable: not known to be written. The same call, or `release`, may be made again.
         """
         ...
 
     async def release(self) -> None:
-        """Give every item back, unbegun."""
+        """Give every item back: begun, if it was begun, else as it came.
+
+        Raises:
+            LeaseLost: the claim is over, by an earlier call perhaps.
+            Unavailable: not known to be written. It may be called again; else the items come back when the lease ends.
+        """
         ...
 
 
@@ -98,9 +127,8 @@ class Queue(Protocol):
     ) -> Claim | None:
         """A batch of 1 to `max_items`, or None when nothing came within `max_wait` seconds.
 
-        With `lease` (seconds) the claim is durable before this returns, survives its claimer for that long, and marks
-        the items `redelivered` for the next claimer: for work with effects outside. Without, the claim dies with the
-        process: for work whose only effect is its outputs.
+        With `lease` (seconds) the claim may survive its claimer for that long, and its items can be begun: for work
+        with effects outside. Without, the claim dies with the process: for work whose only effect is its outputs.
         """
         ...
 

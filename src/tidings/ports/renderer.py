@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
@@ -26,7 +26,11 @@ class Published(Protocol):
         ...
 
     def missing(self, data: object) -> list[str]:
-        """The required variables that `data` (a decoded JSON object) lacks."""
+        """The required variables that `data` (a decoded JSON object) lacks, or has as null."""
+        ...
+
+    def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+        """Raises Invalid for data that cannot be printed on `channels` (none: all that it has content for)."""
         ...
 
 
@@ -45,6 +49,12 @@ class Renderer(Protocol):
         """The channels that this version has content for. Raises NotFound."""
         ...
 
-    async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
-        """The content of each delivery on its channel, in the best locale, in order."""
+    async def render(
+        self, batch: Sequence[Delivery], within_ms: float | None = None
+    ) -> Sequence[RenderedContent | TemplateError]:
+        """The content of each delivery on its channel, in the best locale, in order.
+
+        With `within_ms` it ends after the first one that is ready when so many milliseconds have passed: then these are
+        the contents of the first deliveries, at least one.
+        """
         ...

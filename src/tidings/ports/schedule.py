@@ -5,7 +5,7 @@ Adapters raise `Unavailable` when the database does not answer; nothing was writ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -36,7 +36,10 @@ class Schedule(Protocol):
     """All waiting: rows with a due time, written by `History.append`."""
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-        """Up to `limit` rows that are due, earliest first, leased to the caller for `lease` seconds."""
+        """Up to `limit` rows that are due at `now`, earliest first, leased to the caller for `lease` seconds.
+
+        Leases run by the store's own clock, here and everywhere: a caller whose clock is wrong takes nobody's.
+        """
         ...
 
     async def settle(self, ids: Sequence[UUID]) -> None:
@@ -49,6 +52,14 @@ class Schedule(Protocol):
 
     async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
         """What waits of these notifications, earliest first; nothing is taken."""
+        ...
+
+    async def held(self, most: int) -> Mapping[str, int]:
+        """How many rows wait for a provider, by topic; counting ends at `most` of all."""
+        ...
+
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """Make up to `most` of the topic's rows that wait for a provider due at `now`, earliest first."""
         ...
 
 

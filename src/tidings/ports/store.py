@@ -15,7 +15,7 @@ from msgspec import Struct
 from tidings.model.accounting import StateCount
 from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
 from tidings.model.outcome import Outcome
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
@@ -56,6 +56,10 @@ class History(Protocol):
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """Those of `(delivery id, attempt)` that are over: with a recorded result, or not to be made."""
+        ...
+
+    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt."""
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
@@ -167,6 +171,10 @@ class Cancellations(Protocol):
         """Those that are marked."""
         ...
 
+    async def sweep(self, before: int, most: int) -> int:
+        """Forget up to `most` of notifications that were accepted, and cancelled, before this instant; how many."""
+        ...
+
 
 class TemplateStore(Protocol):
     """Templates and their immutable versions."""
@@ -195,8 +203,8 @@ class TemplateStore(Protocol):
         """Templates by name, from `after` (exclusive) on."""
         ...
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
-        """All versions, newest first."""
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
+        """Up to `limit` versions, newest first, from the number `before` (exclusive; None: the newest) on."""
         ...
 
 
@@ -226,6 +234,21 @@ class Inbox(Protocol):
         ...
 
 
+class SweptInbox(Inbox, Protocol):
+    """Inboxes whose old items can be deleted."""
+
+    async def sweep(self, before: int, most: int) -> int:
+        """Delete up to `most` items, whosever, that were made before this instant; how many."""
+        ...
+
+    async def trim(self, since: int, until: int, keep: int, most: int) -> int:
+        """Of users who got an item within these instants delete all but the `keep` newest, `most` at once; how many.
+
+        An item's instant is here that of its id.
+        """
+        ...
+
+
 class Tenants(Protocol):
     """Tenants, API keys, categories."""
 
@@ -247,6 +270,10 @@ class Tenants(Protocol):
 
     async def key(self, digest: bytes) -> ApiKey | None:
         """The key with this SHA-256, revoked or not, with the limits of its tenant."""
+        ...
+
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """The same for many at once, by their digests; without those that nobody has."""
         ...
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
@@ -309,7 +336,7 @@ class Store(Protocol):
         ...
 
     @property
-    def inbox(self) -> Inbox:
+    def inbox(self) -> SweptInbox:
         """What was put into inboxes."""
         ...
 

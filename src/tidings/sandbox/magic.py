@@ -112,7 +112,7 @@ EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
 """Word to what the email API does afterwards."""
 
 EMAIL_REFUSALS: dict[str, tuple[str, int]] = {
-    "throttled": ("refused with 429 and X-RateLimit-Reset in a second", 429),
+    "throttled": ("refused with 429, X-RateLimit-Reset in a second and the recipient's name, for ever", 429),
     "unverified": ("refused with 403: the sender is not verified", 403),
     "error": ("refused with 500", 500),
 }

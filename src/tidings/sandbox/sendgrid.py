@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -142,7 +142,7 @@ class SendGrid:
         fault = self._faults.of_request(Vendor.SENDGRID, recipients)
         reference = secrets.token_urlsafe(16)
         arrivals = _arrivals(request, mail, reference)
-        refusal = self._refusal(fault, recipients)
+        refusal = self._refusal(fault, mail)
         if refusal is not None:
             for arrival in arrivals:
                 arrival.status, arrival.error = REFUSED, str(refusal.status)
@@ -154,14 +154,16 @@ class SendGrid:
                 self._decide(arrival)
         return Answer(202, b"", ((b"x-message-id", reference.encode()),)), fault
 
-    def _refusal(self, fault: Fault | None, recipients: list[str]) -> Answer | None:
+    def _refusal(self, fault: Fault | None, mail: MailSend) -> Answer | None:
         if fault is not None and fault.kind is Kind.STATUS:
             return failure(fault.status or 503, fault.retry_after)
-        for recipient in recipients:
-            refused = EMAIL_REFUSALS.get(email_word(recipient))
-            if refused is not None:
-                return failure(refused[1])
-        return None
+        refused: dict[int, list[str]] = {}
+        for position, one in enumerate(mail.personalizations):
+            for to in _all(one):
+                word = EMAIL_REFUSALS.get(email_word(to.email))
+                if word is not None:
+                    refused.setdefault(word[1], []).append(f"personalizations.{position}.to.0.email")
+        return next((failure(status, fields=fields) for status, fields in refused.items()), None)
 
     def _decide(self, arrival: Arrival) -> None:
         fault = self._faults.of_fate(Vendor.SENDGRID, arrival.to)
@@ -175,8 +177,11 @@ class SendGrid:
         self._receipts.plan(arrival, steps, fault)
 
 
-def failure(status: int, after: float | None = None) -> Answer:
-    """A failure as the service words it; `after` are the seconds until it serves again."""
+def failure(status: int, after: float | None = None, fields: Sequence[str] = ()) -> Answer:
+    """A failure as the service words it; `after` are the seconds until it serves again.
+
+    `fields` are the recipients whom too many requests were for; without them it is said of the account.
+    """
     headers = retry_after(after)
     text = {
         401: "The provided authorization grant is invalid, expired, or revoked",
@@ -194,7 +199,8 @@ def failure(status: int, after: float | None = None) -> Answer:
         reset = str(int(time.time() + (after or 1)) + 1).encode()
         headers = (*headers, (b"x-ratelimit-limit", b"600"), (b"x-ratelimit-remaining", b"0"))
         headers = (*headers, (b"x-ratelimit-reset", reset))
-    return _errors(status, [(text, None, None)], headers)
+    named = fields if status == 429 else ()
+    return _errors(status, [(text, field, None) for field in named] or [(text, None, None)], headers)
 
 
 _Problem = tuple[str, str | None, str | None]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
+from tidings.backends.memory.clock import Now
 from tidings.backends.memory.history import MemoryCancellations
 from tidings.backends.memory.queue import Lane, MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.memory.recurrences import MemoryRecurrences
@@ -18,6 +19,8 @@ from tidings.model.errors import Unavailable
 from tidings.model.letters import Replay
 from tidings.model.outcome import Wait
 from tidings.model.recurrence import Recurrence
+from tidings.model.wire import decode_delivery
+from tidings.ports.clock import Clock
 from tidings.ports.queue import Claim, Item, Received
 from tidings.simulation.loop import GROUP
 from tidings.simulation.observers import WatchedHistory
@@ -72,8 +75,8 @@ class Waking:
 class SimulatedSchedule(MemorySchedule):
     """A schedule that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -91,12 +94,17 @@ class SimulatedSchedule(MemorySchedule):
         super().hurry(notification_id, now)
         self.waking.wake()
 
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """Make rows due."""
+        await super().bring_forward(topic, most, now)
+        self.waking.wake()
+
 
 class SimulatedReplays(MemoryReplays):
     """Replays that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -113,8 +121,8 @@ class SimulatedReplays(MemoryReplays):
 class SimulatedRecurrences(MemoryRecurrences):
     """Recurrences that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -131,14 +139,14 @@ class SimulatedRecurrences(MemoryRecurrences):
 class SimulatedStore(MemoryStore):
     """A memory store whose schedule can be waited for and whose history is watched."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.schedule: SimulatedSchedule = SimulatedSchedule()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
+        self.schedule: SimulatedSchedule = SimulatedSchedule(clock)
         self.history: WatchedHistory = WatchedHistory(self.schedule, self.users)
         self.cancellations = MemoryCancellations(self.schedule)
         self.letters = MemoryLetters(self.history)
-        self.replays: SimulatedReplays = SimulatedReplays()
-        self.recurrences: SimulatedRecurrences = SimulatedRecurrences()
+        self.replays: SimulatedReplays = SimulatedReplays(clock)
+        self.recurrences: SimulatedRecurrences = SimulatedRecurrences(clock)
 
 
 class _DuePort(Port):
@@ -206,7 +214,14 @@ class StorePort:
 
 
 class SimulatedBroker(MemoryBroker):
-    """A broker whose clients may die between the outputs of a batch and its end."""
+    """A broker whose clients may die between the outputs of a batch and its end.
+
+    `begun` tells by whom a delivery was begun: it was about to be offered to a vendor.
+    """
+
+    def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
+        super().__init__(clock, partitions)
+        self.begun: dict[UUID, list[Process]] = {}
 
     async def between(self) -> None:
         """See MemoryBroker."""
@@ -234,8 +249,9 @@ class _Client(MemoryQueue):
 class QueuePort:
     """See Queue. `client` is the process's connection to the broker."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+    def __init__(self, broker: SimulatedBroker, process: Process) -> None:
         self.client = _Client(broker)
+        self._broker = broker
         self._process = process
         self.put = process.crossing("queue.put", self.client.put)
         self.extent = process.crossing("queue.extent", self.client.extent)
@@ -265,7 +281,7 @@ class QueuePort:
         except Unavailable:
             claim.abandon()  # with its connection
             raise
-        return ClaimPort(claim, self._process, topic)
+        return ClaimPort(claim, self._process, topic, self._broker)
 
     async def close(self) -> None:
         """See Queue."""
@@ -275,11 +291,26 @@ class QueuePort:
 class ClaimPort:
     """See Claim."""
 
-    def __init__(self, claim: MemoryClaim, process: Process, topic: str) -> None:
+    def __init__(self, claim: MemoryClaim, process: Process, topic: str, broker: SimulatedBroker) -> None:
         self._claim = claim
         self._process = process
         self._topic = topic
+        self._broker = broker
         self.items: Sequence[Received] = claim.items
+
+    async def begin(self, places: Collection[int]) -> None:
+        """See Claim. What was not confirmed is not begun."""
+        try:
+            await self._process.crossing(f"claim.begin {self._topic}", self._begin)(places)
+        except Unavailable:
+            self._claim.unconfirmed(places)
+            raise
+
+    async def _begin(self, places: Collection[int]) -> None:
+        await self._claim.begin(places)
+        for place in places:
+            id = decode_delivery(self.items[place].body).id
+            self._broker.begun.setdefault(id, []).append(self._process)
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim."""

@@ -15,10 +15,12 @@ from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.preferences import refusal
 from tidings.policy.quiet_hours import wake_up
+from tidings.policy.routing import channel_of
 from tidings.policy.transitions import RESTING, rank
 from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.observers import Rule, Violation
+from tidings.simulation.processes import Process
 from tidings.simulation.vendors import Call
 from tidings.simulation.world import World
 
@@ -81,6 +83,7 @@ async def violations(world: World) -> list[Violation]:
         answers_agree,
         nothing_is_doubled,
         history_tells_the_truth,
+        doubts_are_founded,
         wishes_are_kept,
         caps_are_kept,
         all_heals,
@@ -175,6 +178,23 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
     for delivery in evidence.calls:
         if delivery not in evidence.states:
             yield Violation(Rule.KEPT, f"{delivery} was offered, and is not in history")
+
+
+def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
+    """What is uncertain was offered to a vendor, or was one of the calls that its process was just about to make."""
+    about_to_be: Counter[tuple[Process, Channel]] = Counter()
+    for delivery in evidence.uncertain - evidence.calls.keys():
+        begun_by = evidence.world.broker.begun.get(delivery, ())
+        if not begun_by:
+            yield Violation(Rule.DOUBT_IS_OFFERED, f"{delivery} is uncertain, and nobody was ever asked to send it")
+        for process in begun_by:
+            about_to_be[process, channel_of(delivery)] += 1
+    for (process, channel), count in about_to_be.items():
+        vendors = [vendor.traits for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel]
+        most = sum(traits.concurrency * traits.batch_size for traits in vendors)
+        if vendors and count > most:
+            text = f"{process.name} had begun {count} {channel.value} deliveries that it offered to nobody"
+            yield Violation(Rule.DOUBT_IS_OFFERED, text)
 
 
 def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:

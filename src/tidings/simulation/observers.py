@@ -34,6 +34,7 @@ class Rule(StrEnum):
     COPIES = "a delivery that was known to be on its way twice is sent once"
     SENT_IS_TAKEN = "what is called sent was taken"
     TAKEN_IS_SENT = "what was taken is called sent, or uncertain"
+    DOUBT_IS_OFFERED = "what is uncertain was offered, or was about to be"
     WISHES = "nothing is sent against a wish"
     FORWARDS = "no state moves backwards"
     APPEND_ONLY = "no fact is changed"

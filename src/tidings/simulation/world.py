@@ -93,7 +93,7 @@ class World:
     def __init__(self, scenario: Scenario, trace: Callable[[float, str], None]) -> None:
         self.loop = cast("VirtualLoop", asyncio.get_running_loop())
         self.scenario = scenario
-        self.store = SimulatedStore()
+        self.store = SimulatedStore(self.now)
         self.objects = MemoryObjects()
         self.broker = SimulatedBroker(self, scenario.partitions)
         self.wishes = Wishes()
@@ -122,6 +122,7 @@ class World:
         self._outage = 0.0
         self._settings = Settings(
             deliver=scenario.delivering,
+            fairness=scenario.fairness,
             breaker=scenario.breaker,
             audit=AuditSettings(interval=scenario.audit_every),
             canary=CanarySettings(enabled=False),

@@ -187,16 +187,33 @@ def _author_path(version: TemplateVersion, part: str) -> str:
 
 
 def _try_out(version: TemplateVersion, compiled: Compiled) -> None:
-    """Run everything once. Without an example for each variable, only what is wrong with any data counts."""
+    """Run everything as it would be sent: with all that the examples give, and with the required variables alone.
+
+    Without an example for each required variable, only what is wrong with any data counts.
+    """
     data = examples(version)
-    complete = set(data) == set(version.variables)
-    trial = compiled if complete else compile_version(version, undefined="chainable")
+    required = {name: value for name, value in data.items() if version.variables[name].required}
+    if len(required) < len(compiled.required):
+        _run_all(version, compile_version(version, undefined="chainable"), data, Hopeless)
+        return
+    _run_all(version, compiled, data, TemplateError)
+    left_out = [name for name, variable in version.variables.items() if not variable.required]
+    if set(left_out) & data.keys():
+        try:
+            _run_all(version, compiled, required, TemplateError)
+        except TemplateError as error:
+            told = f"without {', '.join(left_out)}, which may be left out: {error.detail}; guard it with {{% if … %}}"
+            raise TemplateError(told, error.path) from None
+
+
+def _run_all(version: TemplateVersion, compiled: Compiled, data: dict[str, Any], counts: type[TemplateError]) -> None:
+    """Raises the first error that counts."""
     for locale, content in version.contents.items():
         for channel in content.channels():
             try:
-                trial.render(channel, locale, None, data)
+                compiled.render(channel, locale, None, data)
             except TemplateError as error:
-                if complete or isinstance(error, Hopeless):
+                if isinstance(error, counts):
                     raise
 
 

@@ -1,7 +1,7 @@
 """Templates made ready: every channel and locale of a version compiled once, rendered many times.
 
-The engine is minijinja: strict about what is undefined, limited in fuel, escaping in email HTML alone, without access
-to files or other templates. It sees plain values only.
+The engine is minijinja: strict about what is undefined, limited in fuel, without access to files or other templates.
+It sees plain values only. Email HTML is escaped, and it alone: elsewhere `|escape` changes nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ from tidings.model.vocabulary import Channel
 from tidings.policy import links
 from tidings.policy.addresses import is_plain
 from tidings.policy.locale import Direction, best, canonical, direction
-from tidings.templating.formats import FILTERS, FOR_THE_READER
+from tidings.policy.sms import plainly
+from tidings.templating import fuel
+from tidings.templating.engine import DERIVED, HTML, PLAIN, environment
+from tidings.templating.formats import FOR_THE_READER
 from tidings.templating.guard import METHOD_NAMES, Piece, check, method_paths
+from tidings.templating.markup import tidied
+from tidings.templating.rewriting import NOTHING_NAME, rewritten
+from tidings.templating.values import filled
 
 FUEL = 50_000
 """What one part may spend: one for each instruction and for every 64 bytes that it makes or reads."""
@@ -35,7 +41,6 @@ IMPLICIT = frozenset({"locale", "direction", "timezone"})
 
 _FUNCTIONS = frozenset({"range", "loop"})
 _ONE_LINE = frozenset({"email.subject", "push.title", "inapp.title", "push.link", "inapp.link"})
-_SPACES = {0x202F: " ", 0x00A0: " "}
 _MAX_CHOICES = 1000
 _EXPLANATIONS = {
     "OutOfFuel": "it does not end, or expands too far; make its loops shorter",
@@ -60,19 +65,20 @@ class Missing(Exception):
 class Part(Struct, frozen=True):
     """One text of a content.
 
-    `literal` is the text itself where it has no code. `one_line`: line ends become spaces. `is_link`: it must be safe
-    to follow. `spaces`: the special spaces of formatted numbers and times, which would force a text message out of its
-    cheap alphabet, become plain ones. `careful`: the data must be shielded (guard.py), and so it must when a path of
-    `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses; the
+    `literal` is the text itself where it has no code. `dialect` is the engine's for it. `one_line`: line ends become
+    spaces. `is_link`: it must be safe to follow. `is_sms`: it is sent in the cheap alphabet of text messages where that
+    has a twin for each of its characters. `careful`: the data must be shielded (guard.py), and so it must when a path
+    of `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses; the
     `shadowed` ones among them must be in the data.
     """
 
     path: str
     template: str
     literal: str | None = None
+    dialect: str = PLAIN
     one_line: bool = False
     is_link: bool = False
-    spaces: bool = False
+    is_sms: bool = False
     careful: bool = False
     present: tuple[tuple[str, ...], ...] = ()
     reader: bool = False
@@ -100,14 +106,18 @@ class Compiled:
     """A version, ready to render. Make it with `compile_version`."""
 
     def __init__(
-        self, version: TemplateVersion, environment: minijinja.Environment, contents: Mapping[Channel, list[Localized]]
+        self,
+        version: TemplateVersion,
+        engines: Mapping[str, minijinja.Environment],
+        contents: Mapping[Channel, list[Localized]],
     ) -> None:
         self.name = version.name
         self.number = version.version
         self.default_locale = version.default_locale
         self.channels = tuple(channel for channel in Channel if channel in contents)
         self.required = tuple(name for name, variable in version.variables.items() if variable.required)
-        self._environment = environment
+        self._optional = tuple(name for name, variable in version.variables.items() if not variable.required)
+        self._engines = engines
         self._contents = {channel: {each.locale: each for each in localized} for channel, localized in contents.items()}
         self._choices: dict[str | None, list[tuple[Channel, Chosen]]] = {}
 
@@ -129,8 +139,9 @@ class Compiled:
         if tag is None:
             raise TemplateError(f"version {self.number} of {self.name} has no content for {channel}", channel.value)
         own = canonical(locale) if locale else None
-        same_language = own is not None and own.split("-")[0] == tag.split("-")[0].lower()
-        chosen = Chosen(available[tag], own if own is not None and same_language else tag)
+        theirs = canonical(tag) or tag
+        same_language = own is not None and own.split("-")[0] == theirs.split("-")[0]
+        chosen = Chosen(available[tag], own if own is not None and same_language else theirs)
         if len(self._choices) >= _MAX_CHOICES:
             self._choices.clear()
         self._choices.setdefault(locale, []).append((channel, chosen))
@@ -144,6 +155,8 @@ class Compiled:
         content = chosen.content
         values: list[str | None] = []
         shielded: Mapping[str, Any] | None = None
+        fuel.FUEL.fill()
+        data = filled(data, self._optional)
         for part in content.parts:
             if part is None or part.literal is not None:
                 values.append(None if part is None else part.literal)
@@ -162,13 +175,15 @@ class Compiled:
         for name in part.shadowed:
             if name not in context:
                 raise TemplateError(f"`{name}` is undefined", part.path)
-        text = _run(self._environment, part, context)
+        text = _run(self._engines[part.dialect], part, context)
         if len(text) > MAX_OUTPUT:
             raise Hopeless(f"it gives more than {MAX_OUTPUT} characters", part.path)
         if "\0" in text:
             raise TemplateError("it gives a NUL character, which no channel can carry", part.path)
-        if part.spaces and not text.isascii():
-            text = text.translate(_SPACES)
+        if part.dialect == DERIVED:
+            text = tidied(text) + "\n"
+        if part.is_sms:
+            text = plainly(text)
         if part.one_line and not text.isprintable():
             text = _folded(text)
         if part.is_link and not links.is_safe(text):
@@ -176,23 +191,32 @@ class Compiled:
         return text
 
 
-def compile_version(version: TemplateVersion, *, undefined: str = "strict") -> Compiled:
+def compile_version(version: TemplateVersion, *, undefined: str = "semi_strict") -> Compiled:
     """Compile every part of a version. `undefined` is the engine's behaviour for what has no value.
 
     Raises:
         TemplateError: a part breaks the rules of guard.py or the syntax; `path` says which (`en.email.subject`).
     """
-    environment = _environment(undefined)
+    engines = {dialect: environment(dialect, FUEL, undefined) for dialect in (PLAIN, HTML, DERIVED)}
     contents: dict[Channel, list[Localized]] = {}
     for locale, content in version.contents.items():
         for channel, source in _sources(content):
             parts = tuple(
-                None if text is None else _part(environment, locale, channel, field, text)
+                None if text is None else _part(engines, locale, channel, field, text, _dialect(version, locale, field))
                 for field, text in structs.asdict(source).items()
             )
             localized = Localized(locale, direction(locale), type(source), parts)
             contents.setdefault(channel, []).append(localized)
-    return Compiled(version, environment, contents)
+    return Compiled(version, engines, contents)
+
+
+def _dialect(version: TemplateVersion, locale: str, field: str) -> str:
+    """The engine's dialect for a field: `html` is one of email alone, and so is a text that was made from it."""
+    if field == "html":
+        return HTML
+    source = version.sources.get(locale)
+    made = field == "text" and source is not None and source.email is not None and source.email.text is None
+    return DERIVED if made else PLAIN
 
 
 def _sources(content: Content) -> Iterable[tuple[Channel, EmailContent | SmsContent | PushContent | InappContent]]:
@@ -202,49 +226,22 @@ def _sources(content: Content) -> Iterable[tuple[Channel, EmailContent | SmsCont
             yield channel, source
 
 
-def _environment(undefined: str) -> minijinja.Environment:
-    environment = minijinja.Environment(fuel=FUEL, pycompat=False)
-    # A line that holds nothing but a tag leaves nothing behind, which is what a plain text needs.
-    environment.trim_blocks = environment.lstrip_blocks = environment.keep_trailing_newline = True
-    environment.undefined_behavior = undefined  # type: ignore[assignment]  # a Literal in its stubs
-    for name in _UNBOUNDED_GLOBALS:
-        environment.remove_global(name)
-    for name in _UNBOUNDED_FILTERS:
-        environment.remove_filter(name)
-    for name, filter in FILTERS.items():
-        environment.add_filter(name, filter)
-    return environment
-
-
-# guard.py refuses these by name; here they go for good, so that no other way leads to them.
-_UNBOUNDED_GLOBALS = ("debug", "dict", "namespace", "cycler", "joiner", "now", "lipsum", "randrange")
-_UNBOUNDED_FILTERS = (
-    "attr",
-    "batch",
-    "chain",
-    "format",
-    "groupby",
-    "indent",
-    "pprint",
-    "slice",
-    "tojson",
-    "wordwrap",
-    "zip",
-)
-
-
-def _part(environment: minijinja.Environment, locale: str, channel: Channel, field: str, source: str) -> Part:
+def _part(
+    engines: Mapping[str, minijinja.Environment], locale: str, channel: Channel, field: str, source: str, dialect: str
+) -> Part:
     path = f"{locale}.{channel.value}.{field}"
+    dialect = dialect if channel is Channel.EMAIL else PLAIN
+    engine = engines[dialect]
     # The engine escapes what templates of this ending print.
-    name = f"{path}.html" if (channel, field) == (Channel.EMAIL, "html") else f"{path}.txt"
-    one_line = f"{channel.value}.{field}" in _ONE_LINE
+    name = f"{path}.html" if dialect == HTML else f"{path}.txt"
+    one_line, is_sms = f"{channel.value}.{field}" in _ONE_LINE, channel is Channel.SMS
     try:
         found = check(source)
         if all(piece.kind == "text" for piece in found):
-            literal = _folded(source) if one_line else source
+            literal = _folded(source) if one_line else plainly(source) if is_sms else source
             return Part(path, name, literal=_safe(literal) if field == "link" else literal)
-        environment.add_template(name, source)
-        free = environment.undeclared_variables_in_template(name)
+        engine.add_template(name, rewritten(found))
+        free = engine.undeclared_variables_in_template(name) - {NOTHING_NAME}
     except TemplateError as error:
         raise TemplateError(error.detail, path) from None
     except minijinja.TemplateError as error:
@@ -253,9 +250,10 @@ def _part(environment: minijinja.Environment, locale: str, channel: Channel, fie
     return Part(
         path,
         name,
+        dialect=dialect,
         one_line=one_line,
         is_link=field == "link",
-        spaces=channel is Channel.SMS,
+        is_sms=is_sms,
         careful=paths is None,
         present=tuple(sorted(paths or ())),
         reader=_asks_for_reader(found),
@@ -280,6 +278,8 @@ def _run(environment: minijinja.Environment, part: Part, context: Mapping[str, A
     except minijinja.TemplateError as error:
         kind = Hopeless if error.kind in _HOPELESS else TemplateError
         raise kind(_explained(error), part.path) from None
+    except fuel.OutOfFuel:
+        raise Hopeless(_EXPLANATIONS["OutOfFuel"], part.path) from None
     except (Missing, TypeError, ValueError) as error:
         raise TemplateError(str(error), part.path) from None
     except BaseException as error:

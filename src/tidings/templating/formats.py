@@ -1,14 +1,19 @@
 """The filters that templates have beside the engine's: dates, numbers, money and plurals as the reader writes them.
 
 Formats are CLDR's, through Babel. A filter takes the reader's locale and timezone from the variables `locale` and
-`timezone`, which every template has. What cannot be read as a date or number is an error, not an empty text.
+`timezone`, which every template has. What has no value gives nothing; what cannot be read as a date or number is an
+error, not an empty text. Numbers are rounded half up, as shops do, from the digits that were given.
+
+A day (`2026-05-04`) is no instant: it is the same day everywhere, and has no time. The engine's fuel does not see what
+Python does, so each call is charged here by what it costs (fuel.py).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -17,6 +22,8 @@ from minijinja import pass_state
 from minijinja._lowlevel import State
 
 from tidings.policy.wall_clock import zone
+from tidings.templating.fuel import FUEL
+from tidings.templating.values import NOTHING, BadArgument, Nothing
 
 Length = Literal["short", "medium", "long", "full"]
 _LENGTHS = frozenset({"short", "medium", "long", "full"})
@@ -24,10 +31,10 @@ _MAX_DECIMALS = 12
 _MAX_DIGITS = 60
 _MILLISECONDS_FROM = 100_000_000_000
 """A number of this size or more counts milliseconds since the epoch: as seconds it would be after the year 5000."""
+_MANY_DIGITS = 120
 
-
-class BadArgument(ValueError):
-    """A filter was given what it cannot format; the text says what it takes."""
+# The day of a year (2026-124), which the standard library does not read.
+_ORDINAL = re.compile(r"([0-9]{4})-?([0-9]{3})")
 
 
 @lru_cache(maxsize=1024)
@@ -45,36 +52,38 @@ def reading(tag: str) -> Locale:
 @pass_state
 def date_filter(state: State, value: Any, length: str = "medium") -> str:
     """`{{ order.placed|date("long") }}`: the day, in the reader's timezone where the value has a time."""
-    return _date(_reader(state), _scalar(value), _length(length))
+    return "" if value is NOTHING else _date(_reader(state), _scalar(value), _length(length))
 
 
 @pass_state
 def time_filter(state: State, value: Any, length: str = "short") -> str:
     """`{{ order.placed|time }}`: the time of day in the reader's timezone."""
-    return _time(_reader(state), _scalar(value), _length(length))
+    return "" if value is NOTHING else _time(_reader(state), _scalar(value), _length(length))
 
 
 @pass_state
 def datetime_filter(state: State, value: Any, length: str = "medium") -> str:
     """`{{ order.placed|datetime("full") }}`: day and time in the reader's timezone."""
-    return _datetime(_reader(state), _scalar(value), _length(length))
+    return "" if value is NOTHING else _datetime(_reader(state), _scalar(value), _length(length))
 
 
 @pass_state
 def number_filter(state: State, value: Any, decimals: int | None = None) -> str:
     """`{{ 1234.5|number(2) }}`: a number with the reader's separators and `decimals` places (by default at most 3)."""
-    return _decimals(_reader(state)[0], _figure(value), decimals)
+    return "" if value is NOTHING else _decimals(_reader(state)[0], _figure(value), decimals)
 
 
 @pass_state
 def percent_filter(state: State, value: Any, decimals: int = 0) -> str:
     """`{{ 0.25|percent }}`: a share as a percentage."""
-    return _percentage(_reader(state)[0], _figure(value), decimals)
+    return "" if value is NOTHING else _percentage(_reader(state)[0], _figure(value), decimals)
 
 
 @pass_state
 def currency_filter(state: State, value: Any, currency: str = "") -> str:
     """`{{ order.total|currency("EUR") }}`: an amount of money; `currency` is an ISO 4217 code."""
+    if value is NOTHING:
+        return ""
     return _money(_reader(state)[0], _figure(value), currency if isinstance(currency, str) else "")
 
 
@@ -82,23 +91,34 @@ def currency_filter(state: State, value: Any, currency: str = "") -> str:
 def plural_filter(state: State, value: Any, other: str | None = None, **forms: str) -> str:
     """`{{ n|plural(one="# item", other="# items") }}`: the form that the language has for this number, `#` its digits.
 
-    The forms are CLDR's: zero, one, two, few, many, other; `other` stands for those that are not given.
+    The forms are CLDR's: zero, one, two, few, many, other; `other` stands for those that are not given. The form is
+    chosen for the number as it is shown: 1.00 is shown as 1.
     """
     if other is None or not set(forms) <= {"zero", "one", "two", "few", "many"}:
         raise BadArgument('plural takes forms of the language: plural(one="# item", other="# items")')
-    count = _number(value)
-    locale = reading(_reader(state)[0])
-    form = forms.get(locale.plural_form(count), other)
-    return form.replace("#", str(numbers.format_decimal(count, locale=locale))) if "#" in form else form
+    if value is NOTHING:
+        return ""
+    digits, category = _counted(_reader(state)[0], _figure(value))
+    form = forms.get(category, other)
+    if not isinstance(form, str):
+        raise BadArgument('the forms of plural are texts: plural(one="# item", other="# items")')
+    FUEL.burn(len(form) // 64)
+    return form.replace("#", digits)
 
 
-def times(value: Any, factor: Any) -> int | float:
+def times(value: Any, factor: Any) -> int | float | Nothing:
     """`{{ price|times(quantity) }}`: the product of two numbers."""
+    FUEL.burn(2)
+    if _lacks(value, factor):
+        return NOTHING
     return _plain(_number(value) * _number(factor))
 
 
-def plus(value: Any, addend: Any) -> int | float:
+def plus(value: Any, addend: Any) -> int | float | Nothing:
     """`{{ price|plus(shipping) }}`: the sum of two numbers."""
+    FUEL.burn(2)
+    if _lacks(value, addend):
+        return NOTHING
     return _plain(_number(value) + _number(addend))
 
 
@@ -118,6 +138,11 @@ FOR_THE_READER = frozenset(FILTERS) - {"times", "plus"}
 """The filters that ask for the reader's locale or timezone."""
 
 
+def _lacks(*operands: Any) -> bool:
+    """Whether one of the operands has no value."""
+    return any(operand is NOTHING for operand in operands)
+
+
 def _reader(state: State) -> tuple[str, str | None]:
     tag, timezone = state.lookup("locale"), state.lookup("timezone")
     return (tag if isinstance(tag, str) else "en", timezone if isinstance(timezone, str) else None)
@@ -125,6 +150,7 @@ def _reader(state: State) -> tuple[str, str | None]:
 
 @lru_cache(maxsize=4096)
 def _date(reader: tuple[str, str | None], value: str | float, length: Length) -> str:
+    FUEL.burn(10)
     moment = _moment(value)
     day = moment.astimezone(zone(reader[1])).date() if isinstance(moment, datetime) else moment
     return dates.format_date(day, length, locale=reading(reader[0]))
@@ -132,52 +158,96 @@ def _date(reader: tuple[str, str | None], value: str | float, length: Length) ->
 
 @lru_cache(maxsize=4096)
 def _time(reader: tuple[str, str | None], value: str | float, length: Length) -> str:
-    return dates.format_time(_instant(value), length, tzinfo=_zone(reader), locale=reading(reader[0]))
+    FUEL.burn(12)
+    return _clock(reader, _instant(value, "time"), length)
 
 
 @lru_cache(maxsize=4096)
 def _datetime(reader: tuple[str, str | None], value: str | float, length: Length) -> str:
-    return dates.format_datetime(_instant(value), length, tzinfo=_zone(reader), locale=reading(reader[0]))
+    FUEL.burn(20)
+    moment = _moment(value)
+    locale = reading(reader[0])
+    if not isinstance(moment, datetime):  # a day has no time to show, and is the same day everywhere
+        return dates.format_date(moment, length, locale=locale)
+    day = dates.format_date(moment.astimezone(zone(reader[1])).date(), length, locale=locale)
+    pattern = str(dates.get_datetime_format(length, locale=locale)).replace("'", "")
+    return pattern.replace("{0}", _clock(reader, moment, length)).replace("{1}", day)
+
+
+def _clock(reader: tuple[str, str | None], moment: datetime, length: Length) -> str:
+    locale = reading(reader[0])
+    pattern: str = locale.time_formats[length].pattern
+    if _writes_half_days_out(locale):
+        pattern = re.sub(r"(?<!a)a(?!a)", "aaaa", pattern)
+    return dates.format_time(moment, pattern, tzinfo=zone(reader[1]), locale=locale)
+
+
+@lru_cache(maxsize=1024)
+def _writes_half_days_out(locale: Locale) -> bool:
+    """Whether CLDR's short names of the half days are AM and PM where the language has its own (ko: 오전, 오후)."""
+    names = locale.day_periods.get("format", {})
+    short, wide = names.get("abbreviated", {}), names.get("wide", {})
+    return short.get("am") == "AM" and wide.get("am", "AM") != "AM" and not wide["am"].isascii()
 
 
 @lru_cache(maxsize=4096)
 def _decimals(tag: str, value: str | float, decimals: int | None) -> str:
-    return str(numbers.format_decimal(_number(value), format=_pattern(decimals), locale=reading(tag)))
+    FUEL.burn(10)
+    number = _rounded(_number(value), 3 if decimals is None else _places(decimals))
+    return str(numbers.format_decimal(number, format=_pattern(decimals), locale=reading(tag)))
+
+
+@lru_cache(maxsize=4096)
+def _counted(tag: str, value: str | float) -> tuple[str, str]:
+    """The digits of a number as they are shown, and the plural category of just these."""
+    FUEL.burn(10)
+    number = _rounded(_number(value), 3)
+    shown = number.to_integral_value() if number == number.to_integral_value() else number.normalize()
+    locale = reading(tag)
+    return str(numbers.format_decimal(shown, locale=locale)), str(locale.plural_form(abs(shown)))
 
 
 @lru_cache(maxsize=4096)
 def _percentage(tag: str, value: str | float, decimals: int) -> str:
+    FUEL.burn(12)
     locale = reading(tag)
     pattern = locale.percent_formats[None].pattern.replace("#,##0", _pattern(decimals) or "#,##0")
-    return str(numbers.format_percent(_number(value), format=pattern, locale=locale))
+    return str(numbers.format_percent(_rounded(_number(value), _places(decimals) + 2), format=pattern, locale=locale))
 
 
 @lru_cache(maxsize=4096)
 def _money(tag: str, value: str | float, currency: str) -> str:
+    FUEL.burn(18)
     code = currency.upper()
     if not numbers.is_currency(code):
         raise BadArgument(f'currency takes an ISO 4217 code, such as currency("EUR"), not {currency[:40]!r}')
-    return str(numbers.format_currency(_number(value), code, locale=reading(tag)))
+    amount = _rounded(_number(value), numbers.get_currency_precision(code))
+    return str(numbers.format_currency(amount, code, locale=reading(tag)))
 
 
-def _zone(reader: tuple[str, str | None]) -> Any:
-    return zone(reader[1])
+def _rounded(number: Decimal, places: int) -> Decimal:
+    """Half up, away from zero: 2.665 is 2.67 with two places. What rounds to zero has no sign."""
+    with localcontext() as context:
+        context.prec = _MANY_DIGITS
+        rounded = number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+        return abs(rounded) if rounded.is_zero() else rounded
 
 
-def _instant(value: str | float) -> datetime:
+def _instant(value: str | float, name: str) -> datetime:
     moment = _moment(value)
     if isinstance(moment, datetime):
         return moment
-    return datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    raise BadArgument(f"{str(value).strip()[:40]!r} is a day and has no time; show it with date instead of {name}")
 
 
 def _moment(value: str | float) -> datetime | date:
     """The day or instant that a value stands for; an instant without an offset is in UTC."""
     try:
         if isinstance(value, str):
-            if len(value) == 10:
-                return date.fromisoformat(value)
-            moment = datetime.fromisoformat(value)
+            text = value.strip().upper()
+            if (day := _day(text)) is not None:
+                return day
+            moment = datetime.fromisoformat(text)
             return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
         return datetime.fromtimestamp(seconds, UTC)
@@ -187,7 +257,19 @@ def _moment(value: str | float) -> datetime | date:
         ) from None
 
 
+def _day(text: str) -> date | None:
+    """The day that a text names without a time, in any writing of ISO 8601; None when it is no day."""
+    try:
+        ordinal = _ORDINAL.fullmatch(text)
+        if ordinal is None:
+            return date.fromisoformat(text)
+        return datetime.strptime("".join(ordinal.groups()), "%Y%j").date()  # noqa: DTZ007 (a day has no timezone)
+    except ValueError:
+        return None
+
+
 def _scalar(value: Any) -> str | float:
+    FUEL.burn(1)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     raise BadArgument("date, time and datetime take RFC 3339 texts such as 2026-05-04T10:30:00Z")
@@ -201,6 +283,7 @@ def _length(text: str) -> Length:
 
 def _figure(value: Any) -> str | float:
     """A value that can be a number, and a key."""
+    FUEL.burn(1)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     raise BadArgument(f"a number was expected, not {str(value)[:40]!r}")
@@ -216,8 +299,10 @@ def _number(value: Any) -> Decimal:
 def _decimal(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, str) and len(value) > _MAX_DIGITS:
-        return None
+    if isinstance(value, str):
+        value = value.strip()
+        if len(value) > _MAX_DIGITS or "_" in value:
+            return None
     try:
         return Decimal(repr(value) if isinstance(value, float) else value)
     except InvalidOperation:
@@ -225,12 +310,19 @@ def _decimal(value: Any) -> Decimal | None:
 
 
 def _plain(number: Decimal) -> int | float:
-    return int(number) if number == number.to_integral_value() else float(number)
+    if number == number.to_integral_value():
+        return int(number)
+    return float(number)
+
+
+def _places(decimals: object) -> int:
+    if isinstance(decimals, bool) or not isinstance(decimals, int) or not 0 <= decimals <= _MAX_DECIMALS:
+        raise BadArgument(f"the number of decimals is 0 to {_MAX_DECIMALS}")
+    return decimals
 
 
 def _pattern(decimals: int | None) -> str | None:
     if decimals is None:
         return None
-    if isinstance(decimals, bool) or not isinstance(decimals, int) or not 0 <= decimals <= _MAX_DECIMALS:
-        raise BadArgument(f"the number of decimals is 0 to {_MAX_DECIMALS}")
-    return "#,##0" + ("." + "0" * decimals if decimals else "")
+    places = _places(decimals)
+    return "#,##0" + ("." + "0" * places if places else "")

@@ -32,6 +32,7 @@ MAPPABLE = frozenset(
 METHOD_NAMES = frozenset({*vars(dict), *vars(list)}) - set(dir(object))
 """Names that Python's dicts and lists answer themselves when the data does not."""
 
+MAX_PATH = 20
 MAX_NESTING = 30
 """How deep brackets may be nested."""
 
@@ -53,10 +54,16 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class Token(Struct, frozen=True):
-    """One token of code. `kind` is `string`, `number`, `name` or `symbol`."""
+    """One token of code. `kind` is `string`, `number`, `name` or `symbol`; `at` is where it stands in its piece."""
 
     kind: str
     text: str
+    at: int = 0
+
+    @property
+    def end(self) -> int:
+        """Behind its last character."""
+        return self.at + len(self.text)
 
 
 class Piece(Struct, frozen=True):
@@ -102,7 +109,7 @@ def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
 
     As long as the data has them all, data answers and no method does. None: it may ask at other places too.
     """
-    bound = {name for piece in found for name in _bound(piece)}
+    bound = {name for piece in found for name in bound_names(piece)}
     paths: set[tuple[str, ...]] = set()
     for piece in found:
         tokens = piece.tokens
@@ -122,7 +129,7 @@ def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
     return frozenset(paths)
 
 
-def _bound(piece: Piece) -> set[str]:
+def bound_names(piece: Piece) -> set[str]:
     """The names that a block gives a value of its own."""
     if piece.kind != "block":
         return set()
@@ -135,7 +142,7 @@ def _path(tokens: Sequence[Token], end: int) -> tuple[str, ...] | None:
     """The names of the path that ends before `end`; None when it does not begin with a plain name."""
     names: list[str] = []
     at = end - 1
-    while at >= 0:
+    while at >= 0 and len(names) <= MAX_PATH:
         if tokens[at].text == "]":
             if at < 2 or tokens[at - 1].kind != "string" or tokens[at - 2].text != "[":
                 return None
@@ -179,7 +186,7 @@ def _code(source: str, start: int, line: int) -> Piece:
         if match is None:
             raise TemplateError(f"line {line}: unexpected character {source[at]!r} in the template's code")
         if match.lastgroup not in {None, "space"}:
-            token = Token(str(match.lastgroup), match.group())
+            token = Token(str(match.lastgroup), match.group(), at - start)
             _balance(brackets, token, line)
             tokens.append(token)
         at = match.end()
@@ -315,7 +322,7 @@ def _arguments(tokens: Sequence[Token], at: int) -> Sequence[Token]:
     """All tokens between the parentheses that open at `at`; none when none do."""
     if at >= len(tokens) or tokens[at].text != "(":
         return ()
-    return tokens[at + 1 : _end(tokens, at)]
+    return tokens[at + 1 : closing(tokens, at)]
 
 
 def _check_value(tokens: Sequence[Token], head: int) -> None:
@@ -332,7 +339,7 @@ def _check_value(tokens: Sequence[Token], head: int) -> None:
 
 def _check_constant(tokens: Sequence[Token], at: int) -> None:
     """A list, map or tuple that a template writes down holds constants."""
-    for token in tokens[at + 1 : _end(tokens, at)]:
+    for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "name" and token.text not in _CONSTANTS:
             raise TemplateError(
                 f"a list that a template writes down may only hold texts and numbers, not {token.text}; "
@@ -343,7 +350,7 @@ def _check_constant(tokens: Sequence[Token], at: int) -> None:
 def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
     """The tokens of a bracket that are in no further bracket."""
     depth = 0
-    for token in tokens[at + 1 : _end(tokens, at)]:
+    for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "symbol" and token.text in _CLOSING:
             depth += 1
         elif token.kind == "symbol" and token.text in _CLOSING.values():
@@ -352,7 +359,7 @@ def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
             yield token
 
 
-def _end(tokens: Sequence[Token], at: int) -> int:
+def closing(tokens: Sequence[Token], at: int) -> int:
     """Where the bracket that opens at `at` is closed."""
     depth = 0
     for position in range(at, len(tokens)):

@@ -2,7 +2,7 @@
 
 The template's own code must come through all of it unread, so it is taken out first and put back at the end. A comment
 stands in for it between tags, where the HTML parser would carry text away (out of a table, say), and a word inside
-tags, attributes and styles.
+tags, attributes and styles. Everything here takes time in proportion to the source, whatever it holds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 
 import mrml
 from css_inline import CSSInliner, InlineError
@@ -18,6 +17,7 @@ from css_inline import CSSInliner, InlineError
 from tidings.model.errors import TemplateError
 from tidings.policy.locale import Direction
 from tidings.templating.guard import pieces
+from tidings.templating.markup import Tag, tags, to_text
 
 _RAW_ELEMENTS = frozenset(
     {"style", "script", "title", "textarea", "mj-title", "mj-preview", "mj-style", "mj-accordion-title"}
@@ -26,7 +26,6 @@ _TAG = re.compile(r"</?([a-zA-Z][^\s/>]*)")
 _IN_TAG = re.compile(r"[\"'>]")
 _STYLE = re.compile(r"<style[\s>]", re.IGNORECASE)
 _MJML_ROOT = re.compile(r"<mjml[\s>]")
-_MJML_TAG = re.compile(r"<(?P<close>/?)(?P<name>mj[a-z0-9-]*)(?P<rest>(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*)>")
 _MJML_TAGS = frozenset(
     """mjml mj-accordion mj-accordion-element mj-accordion-text mj-accordion-title mj-all mj-attributes mj-body
     mj-breakpoint mj-button mj-carousel mj-carousel-image mj-class mj-column mj-divider mj-font mj-group mj-head
@@ -45,12 +44,15 @@ _RIGHT_TO_LEFT = (
     '<mj-attributes><mj-section direction="rtl"/><mj-column direction="rtl"/><mj-group direction="rtl"/>'
     '<mj-text align="right"/><mj-table align="right"/></mj-attributes>'
 )
-_TABLE_OF_CODE = re.compile(
-    rf"(<table\b(?:\"[^\"]*\"|'[^']*'|[^\"'<>])*>)((?:\s*<!--{_MARK}\w+-->)+\s*<tr\b)", re.IGNORECASE
-)
-# Python's own HTML parser takes quadratic time over broken HTML, so it gets what a browser's parser has made of it.
-_tidier = CSSInliner(inline_style_tags=False, keep_style_tags=True, keep_link_tags=True, load_remote_stylesheets=False)
+_ROW_OF_CODE = re.compile(rf"(?:\s*+<!--{_MARK}\w++-->)++\s*+<tr\b", re.IGNORECASE)
+_SELECTORS = re.compile(r"[^{}]*+\{")
+_ESCAPING = re.compile(r"\|\s*(?:e|escape)\b(?!\s*\()")
+MAX_MATCHES = 600_000
+"""How many selectors of style sheets times tags there may be: each selector is tried on each tag."""
+
 _inliner = CSSInliner(keep_style_tags=True, keep_link_tags=True, load_remote_stylesheets=False)
+# MJML's default font would be fetched from its vendor by each reader: only what a template names is loaded.
+_rendering = mrml.RenderOptions(fonts={})
 
 
 def is_mjml(source: str) -> bool:
@@ -81,14 +83,34 @@ def compile_html(source: str, direction: Direction = "ltr") -> str:
 
 
 def plain_text(source: str) -> str:
-    """A text for the mail's other part, from its HTML: the code stays, links show where they lead."""
-    return _around_code(source, lambda html: _to_text(_tidier.inline(html)), may_vanish=True).strip() + "\n"
+    """A text template for the mail's other part, from its HTML: the code stays, links show where they lead.
+
+    What it renders to is made tidy by `markup.tidied`. Raises TemplateError for code that is not closed.
+    """
+    salt = _salt(source)
+    codes: dict[str, int] = {}
+    parts: list[str] = []
+    for piece in pieces(source):
+        if piece.kind == "text":
+            parts.append(piece.source)
+        elif piece.kind != "comment":
+            # The same code is the same word, escaped or not: so a link that shows where it leads is recognised.
+            code = _ESCAPING.sub("", piece.source) if piece.kind == "print" else piece.source
+            parts.append(f"{salt}{codes.setdefault(code, len(codes))}{'y' if piece.kind == 'block' else 'x'}")
+    text = to_text("".join(parts), re.compile(rf"{salt}[0-9]+(?:(?P<flow>y)|x)"))
+    known = list(codes)
+    return re.sub(rf"{salt}([0-9]+)[xy]", lambda match: known[int(match[1])], text) + "\n"
+
+
+def _salt(source: str) -> str:
+    """The beginning of words that stand for code: nothing in the source begins so."""
+    return _MARK + hashlib.blake2b(source.encode("utf-8", "replace"), digest_size=6).hexdigest() + "n"
 
 
 def _mjml(source: str) -> str:
     _check_mjml(source)
     try:
-        return mrml.to_html(source).content
+        return mrml.to_html(source, render_options=_rendering).content
     except OSError as error:
         raise TemplateError(
             f"this MJML cannot be read ({error}); check that attributes are quoted and that & and < are written "
@@ -110,40 +132,29 @@ def _mjml_to_right(source: str) -> str:
 def _check_mjml(source: str) -> None:
     """Find the mistakes that authors make most, with the line and the tag."""
     opened: list[tuple[str, int]] = []
-    source = _without_comments(source)
     line, at = 1, 0
-    for tag in _MJML_TAG.finditer(source):
-        name = tag["name"]
-        line += source.count("\n", at, tag.start())
-        at = tag.start()
+    for tag in tags(source):
+        if not isinstance(tag, Tag) or not tag.name.startswith("mj"):
+            continue
+        name = tag.name
+        line += source.count("\n", at, tag.begin)
+        at = tag.begin
         if name == "mj-include":
             raise TemplateError(f"line {line}: mj-include is not available; put everything into one template")
         if name not in _MJML_TAGS:
             raise TemplateError(f"line {line}: there is no MJML tag <{name}>")
-        if tag["close"]:
+        if tag.closes:
             if not opened or opened[-1][0] != name:
                 expected = f"; <{opened[-1][0]}> of line {opened[-1][1]} is still open" if opened else ""
                 raise TemplateError(f"line {line}: </{name}> closes nothing{expected}")
             opened.pop()
-        elif not tag["rest"].endswith("/"):
+        elif source[tag.end - 2 : tag.end] != "/>":
             opened.append((name, line))
             if len(opened) > _MAX_MJML_DEPTH:
                 raise TemplateError(f"line {line}: MJML tags are nested more than {_MAX_MJML_DEPTH} deep")
     if opened:
         name, line = opened[-1]
         raise TemplateError(f"line {line}: <{name}> is not closed")
-
-
-def _without_comments(source: str) -> str:
-    """The source with its comments blanked out; lines stay lines."""
-    parts: list[str] = []
-    at = 0
-    while (start := source.find("<!--", at)) >= 0:
-        end = source.find("-->", start)
-        end = len(source) if end < 0 else end + 3
-        parts += [source[at:start], "\n" * source.count("\n", start, end)]
-        at = end
-    return "".join([*parts, source[at:]])
 
 
 def _after_space(source: str, at: int) -> int:
@@ -154,16 +165,29 @@ def _after_space(source: str, at: int) -> int:
 
 def _inline(source: str) -> str:
     # Rows that begin with code have no tbody for the parser, which would then open one inside of the loop.
-    source = _TABLE_OF_CODE.sub(r"\1<tbody>\2", source)
+    parts: list[str] = []
+    at = selectors = 0
+    for tag in tags(source):
+        if not isinstance(tag, Tag) or tag.closes:
+            continue
+        if tag.name == "table" and _ROW_OF_CODE.match(source, tag.end):
+            parts += [source[at : tag.end], "<tbody>"]
+            at = tag.end
+        elif tag.name == "style":
+            end = source.find("<", tag.end)
+            sheet = source[tag.end : len(source) if end < 0 else end]
+            selectors += sum(match.group().count(",") + 1 for match in _SELECTORS.finditer(sheet))
+    if selectors * source.count("<") > MAX_MATCHES:
+        raise TemplateError(f"{selectors} selectors of styles are too many for a mail of {source.count('<')} tags")
     try:
-        return _inliner.inline(source)
+        return _inliner.inline("".join([*parts, source[at:]]))
     except InlineError as error:
         raise TemplateError(f"the styles of this HTML cannot be inlined: {error}") from None
 
 
-def _around_code(source: str, change: Callable[[str], str], *, may_vanish: bool = False) -> str:
+def _around_code(source: str, change: Callable[[str], str]) -> str:
     """`change(source)`, with the template's code kept from it."""
-    salt = _MARK + hashlib.blake2b(source.encode("utf-8", "replace"), digest_size=6).hexdigest() + "n"
+    salt = _salt(source)
     place = _Place()
     codes: list[str] = []
     parts: list[str] = []
@@ -185,7 +209,7 @@ def _around_code(source: str, change: Callable[[str], str], *, may_vanish: bool 
 
     changed = re.sub(rf"(?:<!--)?{salt}([0-9]+)x(?:-->)?", restore, changed)
     lost = [code for number, code in enumerate(codes) if number not in seen and not code.startswith("{#")]
-    if lost and not may_vanish:
+    if lost:
         raise TemplateError(f"{lost[0][:60]} stands where the compiled mail has no place for it; move it into a text")
     return changed
 
@@ -215,7 +239,11 @@ class _Place:
 
     def _leave(self, text: str, at: int) -> int:
         until = str(self._until)
-        end = text.lower().find(until, at)
+        if until.startswith("</"):
+            found = re.compile(re.escape(until), re.IGNORECASE).search(text, at)
+            end = found.start() if found else -1
+        else:
+            end = text.find(until, at)
         if end < 0:
             return len(text)
         self._until = None
@@ -245,65 +273,3 @@ class _Place:
             return start + 1
         self._tag = match.group(1).lower() if match.group()[1] != "/" else "/"
         return match.end()
-
-
-def _to_text(source: str) -> str:
-    reader = _TextReader()
-    reader.feed(source)
-    reader.close()
-    text = "".join(reader.parts)
-    text = re.sub(r"[ \t\r\f]+", " ", text)
-    text = re.sub(r" ?\n ?", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
-class _TextReader(HTMLParser):
-    """Collects the text of a document as a person would read it aloud."""
-
-    _SILENT = frozenset({"head", "style", "script", "title"})
-    _BLOCKS = frozenset({"address", "blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "table", "ul"})
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._silence = 0
-        self._links: list[tuple[str, int]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin blocks on lines of their own."""
-        if tag in self._SILENT:
-            self._silence += 1
-        elif tag in self._BLOCKS:
-            self.parts.append("\n\n")
-        elif tag in {"br", "tr"}:
-            self.parts.append("\n")
-        elif tag == "li":
-            self.parts.append("\n- ")
-        elif tag == "a":
-            self._links.append((dict(attrs).get("href") or "", len(self.parts)))
-        elif tag == "img":
-            self.parts.append(dict(attrs).get("alt") or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        """End blocks, and say where links lead."""
-        if tag in self._SILENT:
-            self._silence = max(0, self._silence - 1)
-        elif tag in self._BLOCKS:
-            self.parts.append("\n\n")
-        elif tag in {"td", "th"}:
-            self.parts.append(" ")
-        elif tag == "a" and self._links:
-            href, start = self._links.pop()
-            shown = "".join(self.parts[start:]).strip()
-            if href and not href.startswith("#") and href.removeprefix("mailto:") != shown:
-                self.parts.append(f" ({href})")
-
-    def handle_data(self, data: str) -> None:
-        """Collect what is seen."""
-        if not self._silence:
-            self.parts.append(re.sub(r"\s+", " ", data))
-
-    def handle_comment(self, data: str) -> None:
-        """Collect the stand-ins of the template's code; other comments are not seen."""
-        if not self._silence and data.startswith(_MARK):
-            self.parts.append(data)

@@ -5,26 +5,39 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import NotFound, TemplateError
-from tidings.model.notification import TemplateRef
+from tidings.model.notification import EmailContent, TemplateRef
 from tidings.model.sending import RenderedContent
 from tidings.model.template import TemplateVersion
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Reason
+from tidings.policy.content import Unfit, is_blank, unfit
 from tidings.ports.clock import Clock
 from tidings.ports.store import TemplateStore
 from tidings.templating.compile import Compiled, compile_version
+from tidings.templating.expectations import Path, check_printed, printed
+from tidings.templating.markup import to_text
 
 PUBLISHED_FOR = 1000
 """For how many milliseconds the answer to "which version is published" is good."""
 
+MOST_MARKS = 4_000
+"""Tags and entities of a literal mail's HTML from which a text is made."""
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
+_Versions = dict[_Key, Compiled | TemplateError | None]
+"""None for a version that does not exist."""
+LARGE = 32_768
+"""Characters from which on a version is compiled in a thread, so that the loop stays free."""
+LOADED_AT_ONCE = 4
+"""Versions that are read and compiled before anything is rendered with them: each may have a megabyte."""
 
 
 class PublishedTemplate(Struct, frozen=True):
@@ -33,12 +46,19 @@ class PublishedTemplate(Struct, frozen=True):
     ref: TemplateRef
     channels: tuple[Channel, ...]
     required: tuple[str, ...]
+    printed: Mapping[Channel, tuple[Path, ...]] = {}
 
     def missing(self, data: object) -> list[str]:
-        """The required variables that `data` (a decoded JSON object) lacks."""
+        """The required variables that `data` (a decoded JSON object) lacks, or has as null."""
         if not isinstance(data, Mapping):
             return list(self.required)
-        return [name for name in self.required if name not in data]
+        return [name for name in self.required if data.get(name) is None]
+
+    def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+        """Raises Invalid for data that cannot be printed on `channels` (none: all that it has content for)."""
+        for channel, paths in self.printed.items():
+            if not channels or channel in channels:
+                check_printed(paths, data)
 
 
 class TemplateRenderer:
@@ -63,7 +83,7 @@ class TemplateRenderer:
         if version is None:
             self._published.pop(key, None)
             return None
-        template = _published(version)
+        template = known[1] if known is not None and known[1].ref.version == version.version else _published(version)
         self._published[key] = (now, template)
         self._published.move_to_end(key)
         while len(self._published) > self._capacity:
@@ -94,55 +114,45 @@ class TemplateRenderer:
                 self._channels.popitem(last=False)
         return known
 
-    async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
-        """The content of each delivery on its channel, in the best locale, in order."""
-        versions = await self._versions(batch)
+    async def render(
+        self, batch: Sequence[Delivery], within_ms: float | None = None
+    ) -> Sequence[RenderedContent | TemplateError]:
+        """See Renderer."""
         decoded: dict[bytes, Mapping[str, Any] | TemplateError] = {}
         results: list[RenderedContent | TemplateError] = []
-        for delivery in batch:
-            template = delivery.template
-            if template is None:
-                results.append(_literal(delivery))
-                continue
-            compiled = versions[delivery.tenant, template.name, template.version]
-            if compiled is None:
-                results.append(TemplateError(f"there is no version {template.version} of {template.name}"))
-                continue
-            if isinstance(compiled, TemplateError):
-                results.append(compiled)
-                continue
-            data = decoded.get(delivery.data)
-            if data is None:
-                data = decoded[delivery.data] = _decoded(delivery.data)
-            if isinstance(data, TemplateError):
-                results.append(data)
-                continue
-            try:
-                results.append(compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
-            except TemplateError as error:
-                results.append(error)
+        while len(results) < len(batch):
+            versions, known = await self._versions(batch[len(results) :])
+            began = self._clock.elapsed()  # the waiting for the store is no work
+            for delivery in batch[len(results) : len(results) + known]:
+                results.append(_rendered(delivery, versions, decoded))
+                if within_ms is not None and self._clock.elapsed() - began >= within_ms:
+                    return results
+            if within_ms is not None:
+                break
         return results
 
-    async def _versions(self, batch: Sequence[Delivery]) -> dict[_Key, Compiled | TemplateError | None]:
-        """What the batch renders with; None for a version that does not exist."""
-        found: dict[_Key, Compiled | TemplateError | None] = {}
+    async def _versions(self, batch: Sequence[Delivery]) -> tuple[_Versions, int]:
+        """What the first deliveries of the batch render with, and how many those are."""
+        found: _Versions = {}
         absent: list[_Key] = []
+        known = 0
         for delivery in batch:
-            if delivery.template is None:
-                continue
-            key = (delivery.tenant, delivery.template.name, delivery.template.version)
-            if key in found:
-                continue
-            compiled = self._compiled.get(key)
-            found[key] = compiled
-            if compiled is None:
-                absent.append(key)
-            else:
-                self._compiled.move_to_end(key)
+            if delivery.template is not None:
+                key = (delivery.tenant, delivery.template.name, delivery.template.version)
+                if key not in found:
+                    compiled = self._compiled.get(key)
+                    if compiled is not None:
+                        self._compiled.move_to_end(key)
+                    elif len(absent) == LOADED_AT_ONCE:
+                        break
+                    else:
+                        absent.append(key)
+                    found[key] = compiled
+            known += 1
         if absent:
             loaded = await asyncio.gather(*(self._loaded(key) for key in absent))
             found.update(zip(absent, loaded, strict=True))
-        return found
+        return found, known
 
     async def _loaded(self, key: _Key) -> Compiled | TemplateError | None:
         """The version, compiled and kept; the error of one that cannot be compiled (any more)."""
@@ -150,7 +160,9 @@ class TemplateRenderer:
         if version is None:
             return None
         try:
-            compiled = self._compiled[key] = compile_version(version)
+            large = _size(version) > LARGE
+            compiled = await asyncio.to_thread(compile_version, version) if large else compile_version(version)
+            self._compiled[key] = compiled
         except TemplateError as error:
             return error
         while len(self._compiled) > self._capacity:
@@ -158,11 +170,45 @@ class TemplateRenderer:
         return compiled
 
 
+def _rendered(
+    delivery: Delivery, versions: _Versions, decoded: dict[bytes, Mapping[str, Any] | TemplateError]
+) -> RenderedContent | TemplateError:
+    template = delivery.template
+    if template is None:
+        return _literal(delivery)
+    compiled = versions[delivery.tenant, template.name, template.version]
+    if compiled is None:
+        return TemplateError(f"there is no version {template.version} of {template.name}")
+    if isinstance(compiled, TemplateError):
+        return compiled
+    data = decoded.get(delivery.data)
+    if data is None:
+        data = decoded[delivery.data] = _decoded(delivery.data)
+    if isinstance(data, TemplateError):
+        return data
+    try:
+        return _fit(delivery, compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
+    except TemplateError as error:
+        return error
+
+
+def _size(version: TemplateVersion) -> int:
+    """The characters of all its texts."""
+    texts = [
+        text
+        for content in version.contents.values()
+        for channel in content.channels()
+        for text in msgspec.structs.astuple(getattr(content, channel.value))
+    ]
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
 def _published(version: TemplateVersion) -> PublishedTemplate:
     return PublishedTemplate(
         ref=TemplateRef(version.name, version.version),
         channels=_channels(version),
         required=tuple(name for name, variable in version.variables.items() if variable.required),
+        printed=printed(version),
     )
 
 
@@ -172,11 +218,43 @@ def _channels(version: TemplateVersion) -> tuple[Channel, ...]:
 
 
 def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
-    """Inline content, exactly as it was given."""
+    """Inline content as it was given; a mail of HTML alone gets a text beside it."""
     content: RenderedContent | None = None
     if delivery.content is not None:
         content = getattr(delivery.content, delivery.channel.value)
-    return content or TemplateError(f"there is no content for {delivery.channel.value}", delivery.channel.value)
+    if content is None:
+        return TemplateError(f"there is no content for {delivery.channel.value}", delivery.channel.value)
+    if isinstance(content, EmailContent) and content.text is None and content.html is not None:
+        content = structs.replace(content, text=_text_of(content.html))
+    return _fit(delivery, content)
+
+
+@lru_cache(maxsize=64)
+def _text_of(html: str) -> str | None:
+    """The text for a mail that was given as HTML alone; None where the HTML has none, or is too intricate."""
+    if _is_intricate(html):
+        return None
+    text = to_text(html)
+    return None if is_blank(text) else text + "\n"
+
+
+def _is_intricate(html: str) -> bool:
+    """Whether it would take long to read: by its tags and entities, not by its letters."""
+    return html.count("<") + html.count("&") > MOST_MARKS
+
+
+def _fit(delivery: Delivery, content: RenderedContent) -> RenderedContent | TemplateError:
+    """The content, or why no vendor could send it."""
+    problem = unfit(content)
+    if problem is None and isinstance(content, EmailContent) and is_blank(content.text) and not _shows(content.html):
+        problem = Unfit(Reason.EMPTY_CONTENT, "html", "the HTML shows nothing")
+    if problem is None:
+        return content
+    return TemplateError(problem.detail, f"{delivery.channel.value}.{problem.field}", problem.reason)
+
+
+def _shows(html: str | None) -> bool:
+    return html is not None and (_is_intricate(html) or "<img" in html.lower() or _text_of(html) is not None)
 
 
 def _decoded(data: bytes) -> Mapping[str, Any] | TemplateError:

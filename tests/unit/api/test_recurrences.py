@@ -15,6 +15,7 @@ from tidings.model.outcome import Outcome, Wait
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import encode
+from tidings.policy import recurring
 
 HOUR = 3_600_000
 
@@ -42,6 +43,36 @@ async def test_it_is_created_read_listed_and_deleted(api: Api) -> None:
     assert (await api.delete(path)).status == 204
     problem(await api.get(path), 404, "not_found")
     problem(await api.delete(path), 404, "not_found")
+
+
+async def test_what_is_left_out_is_a_field_or_the_lines_of_a_calendar(api: Api) -> None:
+    made = await created(api, rrule="FREQ=DAILY;", exdates=["2030-12-24", "2030-12-25T09:00"])
+    assert (made["rrule"], made["exdates"]) == ("FREQ=DAILY;", ["2030-12-24", "2030-12-25T09:00:00"])
+    path = f"/v1/recurrences/{made['id']}"
+    left_out = made["next"][1]["local"]
+    told = (await api.patch(path, {"exdates": [left_out, made["next"][2]["local"][:10]]})).json()
+    assert [one["local"] for one in told["next"][:2]] == [made["next"][0]["local"], made["next"][3]["local"]]
+    told = (await api.patch(path, {"rrule": "FREQ=DAILY;INTERVAL=1"})).json()
+    assert told["exdates"][0] == left_out
+    told = (await api.patch(path, {"rrule": "RRULE:FREQ=DAILY\nEXDATE:20301224T090000"})).json()
+    assert (told["rrule"], told["exdates"]) == ("RRULE:FREQ=DAILY", ["2030-12-24T09:00:00"])
+    assert (await api.patch(path, {"exdates": []})).json()["exdates"] == []
+    assert problem(await api.patch(path, {"exdates": ["soon"]}), 422, "invalid_local_time")["path"] == "$.exdates[0]"
+    both = {"rrule": "FREQ=DAILY\nEXDATE:20301224", "exdates": ["2030-12-24"]}
+    assert problem(await api.patch(path, both), 422, "ambiguous_exdates")["path"] == "$.exdates"
+    many = {"exdates": ["2030-12-24"] * 501}
+    assert problem(await api.patch(path, many), 422, "too_many")["path"] == "$.exdates"
+
+
+async def test_a_listing_computes_no_occurrence(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [await created(api, name=str(number)) for number in range(3)]
+
+    def computed(*_: object) -> None:
+        raise AssertionError("a listing has no bound then")
+
+    monkeypatch.setattr(recurring, "_locals", computed)
+    listed = (await api.get("/v1/recurrences")).json()["recurrences"]
+    assert [one["next"] for one in listed] == [one["next"][:1] for one in reversed(made)]
 
 
 async def test_it_is_paused_resumed_and_changed(api: Api) -> None:

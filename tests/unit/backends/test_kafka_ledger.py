@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Message
 
 from tidings.backends.kafka.ledger import Ledger
+from tidings.backends.kafka.progress import Progress
 from tidings.model.errors import LeaseLost
 
 
@@ -14,7 +15,7 @@ def message(partition: int, offset: int, key: bytes | None = b"k", headers: obje
 def assigned(*numbers: int) -> Ledger:
     ledger = Ledger()
     for number in numbers:
-        ledger.assign(number, None, "")
+        ledger.assign(number, Progress())
     return ledger
 
 
@@ -42,12 +43,13 @@ def test_items_of_a_partition_that_is_not_ours_are_left_alone() -> None:
     assert not ledger.waiting
 
 
-def test_a_leased_batch_is_announced_and_an_unleased_one_is_not() -> None:
+def test_what_is_begun_is_announced_and_nothing_else() -> None:
     ledger = filled(4, 0)
     unleased = ledger.take(2, None)
-    assert not ledger.dirty
     leased = ledger.take(2, 60.0)
-    assert committed(ledger) == {0: (0, "b=2+2;d=")}
+    assert not ledger.dirty
+    ledger.begin(leased, [1], 0.0)
+    assert committed(ledger) == {0: (0, "b=3+1;d=")}
     ledger.end(leased, 0.0)
     ledger.finish(leased)
     assert committed(ledger) == {0: (0, "b=;d=2+2")}
@@ -59,32 +61,61 @@ def test_a_leased_batch_is_announced_and_an_unleased_one_is_not() -> None:
 
 def test_a_failed_commit_is_made_again() -> None:
     ledger = filled(1, 0)
-    ledger.take(1, 60.0)
+    ledger.begin(ledger.take(1, 60.0), [0], 0.0)
     first = committed(ledger)
     ledger.soil([0, 9])
     assert committed(ledger) == first
 
 
-def test_giving_back_takes_the_announcement_back() -> None:
+def test_what_was_not_confirmed_is_taken_back() -> None:
     ledger = filled(3, 0)
     batch = ledger.take(3, 60.0)
+    ledger.begin(batch, [0, 2], 0.0)
+    ledger.take_back(batch, [0], put=False)
+    ledger.put(batch, [1], 0.0)
+    assert committed(ledger) == {0: (0, "b=2+1;d=;p=1+1")}
+    ledger.take_back(batch, [1], put=True)
+    assert committed(ledger) == {0: (0, "b=2+1;d=")}
+
+
+def test_what_is_given_back_says_what_was_announced_of_it() -> None:
+    ledger = filled(3, 0)
+    batch = ledger.take(3, 60.0)
+    ledger.begin(batch, [1], 0.0)
+    ledger.put(batch, [2], 0.0)
     ledger.give_back(batch)
-    assert committed(ledger) == {0: (0, "b=;d=")}
-    assert [item.redelivered for item in ledger.take(3, None).items] == [False] * 3
+    again = ledger.take(3, 60.0)
+    assert [(item.redelivered, item.repeated) for item in again.items] == [(False, False), (True, False), (False, True)]
+    assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}
+    # An earlier mark stays, whatever becomes of a later one.
+    ledger.begin(again, [0, 1], 0.0)
+    ledger.take_back(again, [0, 1], put=False)
+    assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}
     with pytest.raises(LeaseLost):
         ledger.end(batch, 0.0)
 
 
-def test_an_overdue_batch_is_lost_and_its_items_are_marked() -> None:
+def test_the_announcements_of_a_killed_client_are_read_by_the_next_one() -> None:
+    ledger = Ledger()
+    ledger.assign(0, Progress(10, "b=1+2;d=4+1;p=3+1;n=later versions may say more"))
+    ledger.arrive([message(0, offset) for offset in range(10, 16)])
+    read = [(int(item.body), item.redelivered, item.repeated) for item in ledger.take(10, None).items]
+    assert read == [(10, False, False), (11, True, False), (12, True, False), (13, False, True), (15, False, False)]
+
+
+def test_an_overdue_batch_is_lost_and_what_was_begun_of_it_is_marked() -> None:
     ledger = filled(2, 0)
     batch = ledger.take(2, 60.0)
+    ledger.begin(batch, [1], 0.0)
     batch.deadline = 100.0
     ledger.expire(99.9)
     assert not ledger.waiting
     ledger.expire(100.0)
-    assert [item.redelivered for item in ledger.take(2, None).items] == [True, True]
+    assert [item.redelivered for item in ledger.take(2, None).items] == [False, True]
     with pytest.raises(LeaseLost):
         ledger.end(batch, 100.0)
+    with pytest.raises(LeaseLost):
+        ledger.begin(batch, [0], 100.0)
 
 
 def test_a_batch_that_is_being_ended_does_not_run_out() -> None:
@@ -111,6 +142,7 @@ def test_ending_may_be_tried_again_after_it_failed() -> None:
 def test_a_lost_partition_fences_the_claims_over_it_and_keeps_the_rest() -> None:
     ledger = filled(2, 0, 1)
     batch = ledger.take(3, 60.0)
+    ledger.begin(batch, [0, 2], 0.0)
     assert ledger.busy({0})
     ledger.revoke([0])
     with pytest.raises(LeaseLost):
@@ -139,3 +171,18 @@ def test_without_a_consumer_nothing_is_ours() -> None:
     with pytest.raises(LeaseLost):
         ledger.end(batch, 0.0)
     assert committed(ledger) == {}
+
+
+def test_a_log_that_was_cut_voids_what_waits_and_what_is_claimed() -> None:
+    ledger = filled(6, 0, 1)
+    held = ledger.take(4, 60.0)
+    committed(ledger)
+    ledger.restart(0, Progress.unknown(0, 2))
+    assert committed(ledger)[0] == (0, "b=0+2;d=")
+    with pytest.raises(LeaseLost):
+        ledger.end(held, 0.0)
+    ledger.arrive([message(0, offset) for offset in range(4)])
+    marks = {(entry[0].number, entry[1]): entry[2].redelivered for entry in ledger.waiting}
+    assert {offset: mark for (number, offset), mark in marks.items() if number == 0} == {
+        0: True, 1: True, 2: False, 3: False,
+    }  # fmt: skip

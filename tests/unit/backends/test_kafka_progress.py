@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidings.backends.kafka.progress import MOST_RUNS, Progress, Runs, runs_of
+from tidings.backends.kafka.progress import LONGEST_TEXT, Progress, Runs, runs_of
 
 run = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 steps = st.lists(st.tuples(st.sampled_from(["add", "discard"]), run), max_size=30)
@@ -65,12 +67,24 @@ def test_offsets_that_hold_nothing_do_not_hold_up_the_prefix() -> None:
     assert progress.base == 6
 
 
-def test_a_log_that_was_made_anew_is_read_from_its_start() -> None:
-    progress = Progress(1000, "b=0+5;d=10+5")
-    assert progress.arrives(0)
-    assert progress.base == 0
-    assert not progress.marked(0)
-    assert [offset for offset in range(1, 1020) if not progress.arrives(offset)] == []
+def test_where_nothing_is_known_everything_that_is_there_may_have_been_begun() -> None:
+    progress = Progress.unknown(5, 8)
+    later = Progress(progress.base, progress.metadata())
+    for known in (progress, later):
+        assert [offset for offset in range(5, 12) if known.arrives(offset)] == list(range(5, 12))
+        assert [offset for offset in range(5, 12) if known.marked(offset)] == [5, 6, 7]
+    assert Progress.unknown(5, 5).metadata() == "b=;d="
+
+
+@pytest.mark.parametrize("text", ["", "of another client", "b=1+;d=", "b=1+2", "d=;b=", "b=1+2,;d="])
+def test_the_text_of_another_tool_is_told_from_ours(text: str) -> None:
+    assert not Progress.wrote(text)
+    assert not Progress(7, text).marked(7)
+
+
+def test_a_text_of_the_next_version_is_read() -> None:
+    assert Progress.wrote("b=0+2;d=3+1;e=7")
+    assert Progress(7, "b=0+2;d=3+1;e=7").marked(8)
 
 
 def test_an_offset_that_arrives_twice_is_handed_out_once() -> None:
@@ -121,13 +135,58 @@ def test_a_long_text_is_cut_on_the_safe_side() -> None:
     odd = [(10**12 + number, 10**12 + number + 1) for number in range(1, count, 2)]
     progress.begin(even)
     progress.finish(odd)
-    text = progress.metadata()
-    assert len(text) < 4096
-    later = Progress(progress.base, text)
-    handed = [offset for offset in range(10**12, 10**12 + count) if later.arrives(offset)]
+    handed = after_a_crash(progress, range(10**12, 10**12 + count))
     assert {start for start, _ in even} <= set(handed)
-    assert all(later.marked(start) for start, _ in even)
-    assert count - len(handed) == MOST_RUNS
+    assert all(handed.values())
+    assert count - len(handed) > 150, "as many as fit are known to be done"
+
+
+def after_a_crash(progress: Progress, offsets: Iterable[int]) -> dict[int, bool]:
+    """What the next client hands out, and whether it comes marked."""
+    text = progress.metadata()
+    assert len(text) <= LONGEST_TEXT
+    later = Progress(progress.base, text)
+    return {offset: later.marked(offset) for offset in offsets if later.arrives(offset)}
+
+
+@pytest.mark.parametrize("count", [99, 101, 500])
+def test_done_here_and_there_never_comes_back_unmarked(count: int) -> None:
+    progress = arrived(0, 2 * count + 1)
+    progress.begin([(2 * number + 1, 2 * number + 2) for number in range(count)])
+    progress.finish([(2 * number + 1, 2 * number + 2) for number in range(count)])
+    handed = after_a_crash(progress, range(2 * count + 1))
+    assert all(handed[offset] for offset in handed if offset % 2)
+    assert set(range(0, 2 * count + 1, 2)) <= set(handed)
+
+
+lengths = st.lists(st.tuples(st.sampled_from(["begun", "done", "neither"]), st.integers(1, 2000)), max_size=1500)
+
+
+@given(st.integers(0, 2**62), lengths)
+@settings(max_examples=60, deadline=None)
+def test_however_many_runs_there_are_the_text_fits_and_errs_on_the_safe_side(
+    base: int, lengths: list[tuple[str, int]]
+) -> None:
+    runs: dict[str, list[tuple[int, int]]] = {"begun": [], "done": [], "neither": [(base, base + 1)]}
+    end = base + 1
+    for kind, length in lengths:
+        runs[kind].append((end, end + length))
+        end += length
+    progress = Progress(base, "")
+    progress.begin([*runs["begun"], *runs["done"]])
+    progress.finish(runs["done"])
+    text = progress.metadata()
+    assert len(text) <= LONGEST_TEXT
+    later = Progress(base, text)
+    for kind, known in runs.items():
+        for start, stop in known:
+            for offset in {start, (start + stop) // 2, stop - 1}:
+                back, marked = offset not in later._done, later.marked(offset)
+                assert back or kind == "done", "what is not done is never lost"
+                assert marked or not back or kind == "neither", "what was begun or done never comes back unmarked"
+    again = Progress(later.base, later.metadata())
+    assert list(again._done) == list(later._done)
+    assert list(again._begun) == list(later._begun)
 
 
 @given(st.data())
@@ -153,9 +212,3 @@ def test_any_mixture_loses_no_mark_and_commits_nothing_undone(data: st.DataObjec
     handed = {offset for offset in range(base, count) if later.arrives(offset)}
     assert handed == set(range(count)) - done
     assert {offset for offset in handed if later.marked(offset)} == begun
-
-
-def test_the_text_of_another_client_says_nothing() -> None:
-    progress = Progress(7, "of another client")
-    assert progress.arrives(7)
-    assert not progress.marked(7)

@@ -20,10 +20,13 @@ ABOUT_ONE_ADDRESS = {
     "mailbox_busy",
     "mailbox_disabled",
     "mailbox_full",
+    "insufficient_storage",
+    "local_error",
     "temporary",
+    "third_party_auth",
     "unknown_error",
 }
-"""Reasons to try again that say nothing about the provider, so no circuit breaker may count them."""
+"""Reasons to try again that say nothing about the provider as a whole, so no circuit breaker may count them."""
 WITH_A_VENDOR = [kind for kind, provider in providers().items() if provider.ERRORS]
 
 

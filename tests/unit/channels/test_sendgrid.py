@@ -19,8 +19,9 @@ from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
+from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
 from tidings.model.vocabulary import State
+from tidings.policy.retry import about
 
 TIMESTAMP = "1790000000"
 MARKS = {
@@ -147,6 +148,32 @@ async def test_a_rate_limits_end_that_makes_no_sense(
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
     assert result.after == after
+
+
+async def test_too_many_requests_are_about_the_account_when_headers_say_so(
+    vendor: SendgridVendor, provider: Sendgrid
+) -> None:
+    for headers, whose in (
+        ({"X-RateLimit-Reset": str(NOW // 1000 + 42)}, About.ACCOUNT),
+        ({"Retry-After": "7"}, About.ACCOUNT),
+        ({}, About.DELIVERY),
+    ):
+        vendor.throttle(headers)
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert about(result) is whose, headers
+
+
+async def test_too_many_requests_for_a_recipient_who_is_named_cost_that_one_alone(
+    vendor: SendgridVendor, provider: Sendgrid
+) -> None:
+    named = b'{"errors": [{"message": "too many requests", "field": "personalizations.1.to.0.email"}]}'
+    vendor.server.script = [Said(429, named, {"X-RateLimit-Reset": str(NOW // 1000 + 42)})]
+    results = await provider.send(newsletter(vendor, 3))
+    assert [type(result) for result in results] == [Sent, Retry, Sent]
+    refused = results[1]
+    assert isinstance(refused, Retry)
+    assert (refused.reason, about(refused)) == ("throttled", About.DELIVERY)
 
 
 async def test_an_email_without_content_is_not_sent(vendor: SendgridVendor, provider: Sendgrid) -> None:

@@ -23,7 +23,8 @@ from support_vendors import tools_for
 from tidings.channels.email.smtp import Smtp
 from tidings.channels.registry import build
 from tidings.model.errors import SettingsError
-from tidings.model.sending import Rejected, Retry, Sent, Uncertain
+from tidings.model.sending import About, Rejected, Retry, Sent, Uncertain
+from tidings.policy.retry import about, is_fault
 
 
 @asynccontextmanager
@@ -182,6 +183,61 @@ async def test_a_full_mailbox_is_no_bad_address() -> None:
         results = await provider.send([vendor.delivery(number) for number in range(1, 5)])
         assert [type(result) for result in results] == [Retry, Rejected, Retry, Rejected]
         assert not any(result.suppress for result in results if isinstance(result, Rejected))
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        {"GREETING": "554 5.3.2 no SMTP service here"},
+        {"GREETING": "421 4.3.2 shutting down"},
+        {"GREETING": "cut"},
+        {"GREETING": "garbage"},
+        {"EHLO": "421 4.3.2 shutting down"},
+        {"MAIL": "421 4.3.2 shutting down"},
+        {"MAIL": "451 4.3.0 cannot take mail now"},
+        {"MAIL": "450 4.7.1 your address is not known here yet"},
+        {"RCPT": "421 4.7.0 too many connections"},
+        {"DATA": "cut"},
+        {"DATA": "421 4.3.2 shutting down"},
+    ],
+    ids=str,
+)
+async def test_what_was_never_offered_uses_up_no_attempt(replies: dict[str, str]) -> None:
+    async with sending(timeout=2) as (provider, vendor):
+        vendor.server.replies = replies
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert about(result) is About.UNOFFERED
+        assert is_fault(result), "the breaker counts it"
+        assert not vendor.server.mails
+
+
+async def test_a_server_that_is_not_there_uses_up_no_attempt() -> None:
+    async with sending() as (provider, vendor):
+        refused_port = vendor.server.port
+    async with sending(port=refused_port) as (provider, vendor):
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert (result.reason, about(result)) == ("unreachable", About.UNOFFERED)
+
+
+@pytest.mark.parametrize("said", ["451 4.7.1 Greylisted", "451 Greylisted, come back", "450 4.2.0 later", "452 full"])
+@pytest.mark.parametrize("stage", ["RCPT", "."])
+async def test_a_mail_that_is_put_off_is_offered_again_patiently(stage: str, said: str) -> None:
+    async with sending() as (provider, vendor):
+        vendor.server.replies = {stage: said}
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert (about(result), result.patient) == (About.DELIVERY, True)
+        assert not is_fault(result), "other mails go on"
+
+
+async def test_too_much_mail_from_us_is_about_the_account() -> None:
+    async with sending() as (provider, vendor):
+        vendor.server.refused = {"ada1@example.com": "450 4.7.28 unusual rate of mail"}
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert (result.reason, about(result)) == ("throttled", About.ACCOUNT)
 
 
 async def test_no_more_connections_than_allowed() -> None:

@@ -93,10 +93,16 @@ def test_without_the_sandbox_a_channel_without_a_provider_is_refused(capsys: pyt
     assert "ok inapp the inbox" in said
 
 
+def test_plaintext_to_brokers_elsewhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tidings.toml").write_text("[queue]\nkind = 'kafka'\nbrokers = 'kafka-1.example:9092'\n")
+    assert run(["check"]) == 1
+    assert "wrong Kafka the Kafka broker kafka-1.example is not on this machine" in told(capsys)
+
+
 def test_brokers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text(f"[queue]\nkind = 'kafka'\nbrokers = '127.0.0.1:{closed_port()}'\n")
     assert run(["check"]) == 1
-    assert "wrong Kafka no broker of 127.0.0.1" in told(capsys)
+    assert "wrong Kafka Kafka does not answer at 127.0.0.1" in told(capsys)
 
 
 def test_a_running_database_is_asked(postgres_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,3 +63,13 @@ def test_secrets_are_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(shown)["providers"]["sendgrid"]["from_address"] == "hello@shop.example"
     assert json.loads(shown)["providers"]["sendgrid-2"]["from_address"] == "b@shop.example"
     assert public_view(Settings())["database"]["dsn"] is None
+
+
+def test_the_secrets_of_a_section_are_hidden_and_reach_a_child_process(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("password", "key_password", "client_secret")
+    settings = load(None, {f"TIDINGS_KAFKA__{name.upper()}": "very-secret" for name in names})
+    assert "very-secret" not in repr(settings) + json.dumps(public_view(settings))
+    assert public_view(settings)["kafka"]["password"] == "(set, not shown)"
+    assert public_view(Settings())["kafka"]["password"] == ""
+    child = Settings.model_validate_json(settings.model_dump_json())
+    assert {getattr(child.kafka, name).get_secret_value() for name in names} == {"very-secret"}

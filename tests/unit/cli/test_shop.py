@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import minijinja
 import mrml
 import phonenumbers
 import pytest
+from msgspec import convert
+from rich.console import Console
 
-from tidings.cli.shop import templates
-from tidings.cli.shop.account import account, arrivals
+from tidings.cli.shop import play, templates
+from tidings.cli.shop.account import account, arrivals, show
 from tidings.cli.shop.countries import COUNTRIES
 from tidings.cli.shop.day import MINUTES, plan
 from tidings.cli.shop.people import people
-from tidings.cli.shop.play import Books
+from tidings.cli.shop.play import Books, Shop, Wait
+from tidings.model.notification import Content, PushContent
+from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.policy import addresses
+from tidings.templating.compile import compile_version
 
 TODAY = date(2026, 3, 1)
 CROWD = list(people(2_000, 7))
@@ -88,6 +95,7 @@ def test_each_request_brings_what_its_template_declares() -> None:
 @pytest.mark.parametrize("template", templates.TEMPLATES, ids=lambda template: template.name)
 def test_every_text_renders_in_every_language(template: templates.ShopTemplate) -> None:
     environment = minijinja.Environment(undefined_behavior="strict")
+    environment.add_filter("currency", lambda amount, code: f"{amount} in {code}")
     data = {name: variable["example"] for name, variable in template.variables.items()}
     seen = set()
     for language, content in template.contents().items():
@@ -102,6 +110,34 @@ def test_every_text_renders_in_every_language(template: templates.ShopTemplate) 
                     assert "<!doctype html>" in mrml.to_html(source).content.lower()
     subjects = {text for _, channel, name, text in seen if (channel, name) in {("email", "subject"), ("push", "title")}}
     assert len(subjects) >= len(templates.LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("locale", "total", "currency", "written"),
+    [
+        ("de-DE", "1234.50", "EUR", "1.234,50\xa0€"),
+        ("en-US", "1234.50", "USD", "$1,234.50"),
+        ("ja-JP", "1234", "JPY", "￥1,234"),
+        ("fr-FR", "1234.50", "EUR", "1\u202f234,50\xa0€"),
+        ("pt-BR", "1234.50", "BRL", "R$\xa01.234,50"),
+    ],
+)
+def test_money_is_written_as_the_reader_writes_it(locale: str, total: str, currency: str, written: str) -> None:
+    template = templates.TEMPLATES[0]
+    contents = {language: convert(parts, Content) for language, parts in template.contents().items()}
+    compiled = compile_version(TemplateVersion(template.name, 1, contents))
+    order = {"number": "A-1", "total": total, "currency": currency, "items": []}
+    text = compiled.render(Channel.PUSH, locale, None, {"name": "Ada", "order": order})
+    assert isinstance(text, PushContent)
+    assert written in text.body
+
+
+def test_no_text_writes_money_by_hand() -> None:
+    for template in templates.TEMPLATES:
+        for parts in template.contents().values():
+            for text in (source for part in parts.values() for source in part.values()):
+                assert not re.search(r"(total|price) *}}", text), text
+                assert not re.search(r"}} *{{ *order.currency", text), text
 
 
 def test_arabic_is_written_from_right_to_left() -> None:
@@ -138,6 +174,57 @@ def test_an_account_that_does_not_close_says_what_is_missing() -> None:
         "1 notifications were refused",
         "2 of push are still under way",
     ]
+
+
+def test_what_waits_for_a_known_time_is_no_fault_and_is_named_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    books = Books(accepted=Counter({"a": 5}))
+    tally = [
+        row(None, "deferred", 5),
+        row("email", "deferred", 3, "throttled"),
+        row("sms", "deferred", 2, "quiet_hours"),
+    ]
+    noon = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    waits = [
+        Wait("quiet_hours", 2, noon, noon.replace(hour=14)),
+        Wait("throttled", 3, noon, noon),
+    ]
+    closed = account(books, tally, waits)
+    assert closed.faults == []
+    show(Console(width=120), closed, books, [], waits)
+    said = capsys.readouterr().out
+    assert "2 deliveries wait until 12:00:00 to 14:00:00: quiet_hours (" in said
+    assert "3 deliveries wait until 12:00:00: throttled (the provider asked for less)" in said
+    assert "The sums close." in said
+    assert account(books, tally).faults == ["3 of email are still under way"]
+
+
+async def test_the_end_comes_when_only_those_wait_who_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "_LOOK_AGAIN", 0.0)
+    later = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+    waiting = {"state": "deferred", "reason": "provider_failing", "next_at": later}
+    quiet = {"state": "deferred", "reason": "quiet_hours", "next_at": later}
+    tally = [
+        row(None, "deferred", 2),
+        row("sms", "deferred", 1, "provider_failing"),
+        row("sms", "deferred", 1, "quiet_hours"),
+    ]
+    looks: list[str] = []
+
+    async def answer(self: Shop, method: str, path: str) -> dict[str, Any]:
+        looks.append(path)
+        if path == "/v1/accounting":
+            return {"tally": tally}
+        page = {"notifications": [{"deliveries": [waiting]}], "next": "more"}
+        return page if "cursor" not in path else {"notifications": [{"deliveries": [quiet]}], "next": None}
+
+    monkeypatch.setattr(Shop, "_call", answer)
+    client = Shop(None, "", "")  # type: ignore[arg-type]  # nothing is asked but by `_call`
+    client.books.accepted["a"] = 2
+    end = await client.rest(lambda _: None, 60.0)
+    assert [(wait.reason, wait.count) for wait in end.waits] == [("provider_failing", 1), ("quiet_hours", 1)]
+    assert len(looks) < 20
+    waiting["next_at"] = datetime.now(UTC).isoformat()
+    assert (await client.rest(lambda _: None, 0.2)).tally == tally, "after its time it tells how things stand"
 
 
 def test_latencies_leave_out_what_had_to_wait() -> None:

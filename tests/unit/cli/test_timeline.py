@@ -118,3 +118,50 @@ def test_waiting_is_said() -> None:
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def waiting(at: str, reason: str, **rest: Any) -> dict[str, Any]:
+    return entry(at, "deferred", delivery="dlv_1", channel="email", reason=reason, **rest)
+
+
+def view_of(next_at: str | None, *told: dict[str, Any]) -> dict[str, Any]:
+    view = notification(timeline=list(told))
+    view["deliveries"] = [{**view["deliveries"][0], "state": "deferred", "next_at": next_at}]
+    return view
+
+
+def test_a_wait_for_a_provider_is_one_line_with_its_end() -> None:
+    told = [
+        waiting("01.000", "provider_failing", attempt=1, provider="smtp", detail="unreachable"),
+        waiting("03.000", "provider_open", detail="smtp: unreachable"),
+        waiting("07.000", "provider_open", detail="smtp: unreachable"),
+    ]
+    lines = render(view_of("2026-03-01T12:00:20.000Z", *told))
+    text = " ".join(" ".join(lines).split())
+    assert text.count("deferred") == 3 - 1 + 0, "the heading and one line"
+    assert "01.000 +1.0 s deferred provider_open" in text
+    assert re.search(r"until 2026-03-01 \d\d:00:20, smtp: unreachable, 3 looks", text)
+
+
+def test_a_wait_that_is_over_ends_with_what_came_next() -> None:
+    told = [
+        waiting("01.000", "throttled"),
+        waiting("03.000", "throttled"),
+        entry("09.000", "sent", delivery="dlv_1", channel="email", attempt=1, provider="smtp"),
+        waiting("11.000", "retry", attempt=2, provider="smtp"),
+        waiting("12.000", "retry", attempt=3, provider="smtp"),
+    ]
+    text = " ".join(" ".join(render(view_of(None, *told))).split())
+    assert re.search(r"throttled \(the provider asked for less\), until 2026-03-01 \d\d:00:09, 2 looks", text)
+    assert text.count("retry (is tried again)") == 2, "tries are told one by one"
+
+
+def test_what_is_followed_tells_a_wait_once() -> None:
+    told = [
+        waiting("01.000", "throttled"),
+        {**waiting("02.000", "throttled"), "delivery": "dlv_2"},
+        waiting("03.000", "provider_open"),
+        entry("04.000", "sent", delivery="dlv_1"),
+        waiting("05.000", "throttled"),
+    ]
+    assert [timeline.goes_on_waiting(told, place) for place in range(5)] == [False, False, True, False, False]

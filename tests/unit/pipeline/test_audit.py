@@ -226,7 +226,7 @@ class TestSweeper:
     async def test_a_lost_retry_goes_on_where_it_was(self, flow: Flow, auditor: Audit) -> None:
         await flow.user()
         mails = flow.provider(Channel.EMAIL)
-        mails.answers = lambda outbound: Retry("busy") if outbound.attempt == 1 else takes_it(outbound)
+        mails.answers = lambda outbound: Retry("unavailable") if outbound.attempt == 1 else takes_it(outbound)
         id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
         await flow.settle()
         await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])

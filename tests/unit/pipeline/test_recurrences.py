@@ -12,16 +12,21 @@ import pytest
 
 from support_flow import TENANT, Flow
 from tidings.model import topics
-from tidings.model.errors import Conflict, Invalid, NotFound, Unavailable
+from tidings.model.errors import Conflict, Invalid, LeaseLost, NotFound, Unavailable
 from tidings.model.history import HistoryFilter
 from tidings.model.ids import bucket_of, stable_bucket
 from tidings.model.notification import Content, SmsContent
 from tidings.model.recurrence import Recurrence
 from tidings.model.template import Variable
 from tidings.model.user import Profile
-from tidings.model.vocabulary import Channel, State
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.wire import encode
+from tidings.pipeline import recur
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.recurrences import Recurrences
+from tidings.policy import recurring
+from tidings.policy.recurring import occurrence_id
+from tidings.ports.queue import Item
 from tidings.ports.recurrences import Moved
 from tidings.report.notifications import NotificationView, Reports
 
@@ -79,6 +84,36 @@ def sent(flow: Flow) -> int:
 async def ready(flow: Flow, timezone: str | None = "Europe/Berlin") -> None:
     await at(flow, "2026-03-26T12:00")
     await flow.user(timezone=timezone)
+
+
+async def test_costly_rules_that_come_due_together_are_moved_in_slices(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn in between, and another tenant's comes out with the first of them."""
+    await ready(flow)
+    await flow.store.users.upsert("bank", [("ada", Profile(phone="+4915199999999"), None)], flow.clock.now())
+    recurrences = service(flow)
+    body = {"rrule": "FREQ=DAILY", "start": "2026-03-27T09:00", "timezone": "Europe/Berlin", "request": REQUEST}
+    for tenant in [TENANT] * 24 + ["bank"]:
+        await recurrences.create(tenant, json.dumps(body).encode())
+    costly, put, batches = recurring.step, flow.queue.put, list[list[str]]()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        flow.clock._now += 15
+        return costly(*arguments, **options)
+
+    async def noted(items: Sequence[Item]) -> None:
+        batches.append([item.key.partition("/")[0] for item in items])
+        await put(items)
+
+    monkeypatch.setattr(recur, "step", slow)
+    monkeypatch.setattr(flow.queue, "put", noted)
+    await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
+    await flow.settle(only="nobody")
+    fired = [batch for batch in batches if batch]
+    assert max(len(batch) for batch in fired) <= 2, "20 ms, and one that was begun"
+    assert "bank" in fired[0]
+    assert sum(len(batch) for batch in fired) == 25
 
 
 async def test_it_is_sent_each_day_at_nine_over_the_jump_of_the_clock(flow: Flow) -> None:
@@ -352,3 +387,80 @@ async def test_what_goes_into_the_lane_is_marked_only_when_it_may_be_a_second_co
     claim = await flow.queue.claim("requests.bulk", topics.ROUTE, 10, 0)
     assert claim is not None
     assert [item.headers for item in claim.items] == [{}]
+
+
+@pytest.mark.parametrize("what", ["step", "put", "settle"])
+async def test_a_recurrence_that_fails_costs_no_other(flow: Flow, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ready(flow)
+    body = {"rrule": "FREQ=DAILY", "start": "2026-03-27T09:00", "timezone": "Europe/Berlin", "request": REQUEST}
+    service_of_all = service(flow)
+    made = [await service_of_all.create(TENANT, json.dumps(body).encode()) for _ in range(5)]
+    bad = made[2]
+    step, put, settle = recurring.step, flow.queue.put, flow.store.recurrences.settle
+
+    def breaks(recurrence: Recurrence, *arguments: Any, **options: Any) -> Any:
+        if recurrence.id == bad.id:
+            raise OverflowError("date value out of range \ud800")
+        return step(recurrence, *arguments, **options)
+
+    async def refuses(items: Sequence[Item]) -> None:
+        if any(item.body == bodies[bad.id] for item in items):
+            raise ValueError("too large")
+        await put(items)
+
+    async def stays(moved: Sequence[Moved]) -> None:
+        if any(move.id == bad.id for move in moved):
+            raise ValueError("out of range")
+        await settle(moved)
+
+    bodies = {bad.id: b""}
+    compose = Composer.compose
+
+    async def noting(self: Composer, *arguments: Any, **options: Any) -> Any:
+        composed = await compose(self, *arguments, **options)
+        if composed.id == occurrence_id(bad):
+            bodies[bad.id] = encode(composed)
+        return composed
+
+    monkeypatch.setattr(Composer, "compose", noting)
+    if what == "step":
+        monkeypatch.setattr(recur, "step", breaks)
+    elif what == "put":
+        monkeypatch.setattr(flow.queue, "put", refuses)
+    else:
+        monkeypatch.setattr(flow.store.recurrences, "settle", stays)
+    await at(flow, "2026-03-27T08:00:01")
+    assert sent(flow) == (5 if what == "settle" else 4)
+    for one in made:
+        seen = await flow.store.recurrences.get(TENANT, one.id)
+        assert seen is not None
+        if one.id != bad.id:
+            assert seen.progress.due == utc("2026-03-28T08:00")
+        elif what == "settle":
+            assert seen.progress == one.progress, "its lease brings it again, as a copy"
+        else:
+            assert (seen.progress.due, seen.progress.problem != "") == (None, True)
+            seen.progress.problem.encode()
+
+
+async def test_who_stood_still_past_his_lease_sends_no_occurrence(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ready(flow)
+    await create(flow)
+    due = flow.store.recurrences.due
+
+    async def then_stands_still(now: int, limit: int, lease: float) -> Any:
+        found = await due(now, limit, lease)
+        if found:
+            await flow.clock.advance(recur.LEASE)
+        return found
+
+    await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(flow.store.recurrences, "due", then_stands_still)
+        with pytest.raises(LeaseLost):
+            await flow.settle()
+    assert await flow.queue.depth(topics.requests(Priority.NORMAL), topics.ROUTE) == 0
+    await flow.settle()
+    for _ in range(80):
+        await flow.advance(1)
+    assert sent(flow) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import random
 from collections import Counter
 from typing import Any
@@ -313,3 +314,25 @@ async def test_another_tenants_letters_do_not_exist(flow: Flow, desk: DeadLetter
     await desk.replay(rival, EVERYTHING, 50, None, b"{}")
     await flow.settle()
     assert not sent(flow)
+
+
+@pytest.mark.parametrize("where", ["tidings.pipeline.letters.obstacle", "tidings.pipeline.replay.build"])
+async def test_a_letter_that_cannot_be_handled_costs_no_other(
+    flow: Flow, desk: DeadLetters, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await died(flow, 5)
+    whole = pydoc.locate(where)
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        about = getattr(arguments[0], "record", None)
+        if (about.notification if about else arguments[0]).id == notification_of(ids[2]):
+            raise ZeroDivisionError
+        return whole(*arguments, **options)  # type: ignore[operator]
+
+    monkeypatch.setattr(where, broken)
+    asked = await replay(desk)
+    for _ in range(5):
+        await flow.advance(1)
+    assert set(sent(flow)) == {*ids} - {ids[2]}
+    seen = await desk.known(TENANT, asked.id)
+    assert (seen.state, seen.found, seen.replayed, seen.skipped) == (ReplayState.FINISHED, 5, 4, {"failed": 1})

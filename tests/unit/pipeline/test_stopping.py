@@ -83,7 +83,9 @@ async def test_a_reader_that_waits_ends_at_once(flow: Flow) -> None:
 async def test_the_schedule_ends_at_once(flow: Flow) -> None:
     stopping = asyncio.Event()
     parts = flow.parts()
-    running = asyncio.create_task(Schedule(parts.store.schedule, parts.queue, parts.clock, parts.metrics).run(stopping))
+    running = asyncio.create_task(
+        Schedule(parts.store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics).run(stopping)
+    )
     await flow.clock.settle()
     assert not running.done()
     stopping.set()

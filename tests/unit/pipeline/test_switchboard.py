@@ -12,15 +12,16 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import SmsContent
-from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
+from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Priority
-from tidings.pipeline.switchboard import Line, Routed, Switchboard
+from tidings.model.vocabulary import Channel, Lane, Priority
+from tidings.pipeline.line import Line, Routed
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.breaker import BreakerRules
 from tidings.telemetry.metrics import Metrics
 
 RULES = BreakerRules()
-NORMAL, BULK, CRITICAL = Priority.NORMAL, Priority.BULK, Priority.CRITICAL
+NORMAL, BULK, CRITICAL = Lane.NORMAL, Lane.BULK, Lane.CRITICAL
 
 
 class Hanging(Recorder):
@@ -61,7 +62,7 @@ def delivery(number: int = 1, tried: tuple[str, ...] = (), pinned: str = "") -> 
         key="shop/x",
         address=Address(Channel.SMS, "+4915123456789"),
         category="orders",
-        priority=NORMAL,
+        priority=Priority.NORMAL,
         tried=tried,
         pinned=pinned,
     )
@@ -153,7 +154,7 @@ async def test_a_slow_provider_without_another_is_used_all_the_same() -> None:
 
 
 async def test_a_throttling_provider_is_left_alone_for_as_long_as_it_asks() -> None:
-    switchboard, clock = board((provider("a", Retry("throttled", after=7)), 1), (provider("b"), 0))
+    switchboard, clock = board((provider("a", Retry("throttled", after=7, about=About.ACCOUNT)), 1), (provider("b"), 0))
     await sends(switchboard.lines[0], 1)
     assert picked(switchboard) == {"b": 100}
     await clock.advance(6.9)

@@ -98,6 +98,23 @@ def test_without_traffic_no_step_is_taken() -> None:
     assert breaker.share(now + 100 * RULES.step) == 0.05
 
 
+def test_every_step_of_the_recovery_needs_traffic_of_its_own() -> None:
+    breaker, now = opened()
+    now = calls(breaker, now + RULES.pause, 1, 0)
+    now = calls(breaker, now + 100, 3, 0)
+    assert breaker.share(now + RULES.step) == 0.1
+    assert breaker.share(now + 28_000) == 0.1, "what it took before this step proves nothing about the next one"
+    now = calls(breaker, now + 28_000, 1, 0)
+    assert breaker.share(now) == 0.2
+
+
+def test_failures_are_no_proof_of_recovery() -> None:
+    breaker, now = opened()
+    now = calls(breaker, now + RULES.pause, 1, 0)
+    calls(breaker, now + 100, 2, 2)
+    assert breaker.share(now + 2 * RULES.step) == 0.05
+
+
 def test_what_began_before_it_opened_is_no_news() -> None:
     breaker = Breaker(RULES)
     hanging = [breaker.begin(0, 1) for _ in range(50)]

@@ -53,9 +53,99 @@ def test_canonical_is_idempotent_and_never_fails(text: str) -> None:
 
 
 @given(TAGS, TAGS, st.sets(TAGS))
-def test_the_best_is_available_and_the_first_of_the_chain(locale: str, default: str, available: set[str]) -> None:
-    chain = [tag for tag in fallbacks(locale, default) if tag in available]
-    assert best(locale, default, available) == (chain[0] if chain else None)
+def test_the_best_is_available_and_what_the_chain_names_comes_first(
+    locale: str, default: str, available: set[str]
+) -> None:
+    found = best(locale, default, available)
+    own = [tag for tag in fallbacks(locale, default)[:-1] if tag in available and tag != default]
+    assert found is None or found in available
+    assert (found is not None) or default not in available
+    if own and not any("-Han" in tag for tag in available):
+        assert found == own[0]
+    if found is not None and found != default:
+        assert found.split("-")[0] == locale.split("-", maxsplit=1)[0]
+
+
+ALIASES = [
+    ("iw", "he", "rtl"),
+    ("iw-IL", "he-IL", "rtl"),
+    ("in", "id", "ltr"),
+    ("in_ID", "id-ID", "ltr"),
+    ("ji", "yi", "rtl"),
+    ("jw", "jv", "ltr"),
+    ("mo", "ro", "ltr"),
+    ("tl-PH", "fil-PH", "ltr"),
+    ("sh", "sr-Latn", "ltr"),
+    ("sh-Cyrl", "sr-Cyrl", "ltr"),
+    ("sh-BA", "sr-Latn-BA", "ltr"),
+    ("prs", "fa-AF", "rtl"),
+    ("zh-yue-HK", "yue-HK", "ltr"),
+    ("zh-cmn-Hans-CN", "zh-Hans-CN", "ltr"),
+    ("ar-arb-EG", "ar-EG", "rtl"),
+    ("por", "pt", "ltr"),
+    ("ger-AT", "de-AT", "ltr"),
+    ("i-klingon", "tlh", "ltr"),
+    ("no-bok", "nb", "ltr"),
+    ("zh-min-nan", "nan", "ltr"),
+    ("en-GB-oed", "en-GB-oxendict", "ltr"),
+    ("de-DD", "de-DE", "ltr"),
+    ("my-BU", "my-MM", "ltr"),
+    ("en-UK", "en-GB", "ltr"),
+    ("en-840", "en-US", "ltr"),
+    ("ru-SU", "ru-RU", "ltr"),
+    ("uk-SU", "uk-UA", "ltr"),
+    ("sr-YU", "sr-RS", "ltr"),
+    ("ja-Latn-heploc", "ja-Latn-alalc97", "ltr"),
+]
+
+
+@pytest.mark.parametrize(("written", "preferred", "runs"), ALIASES)
+def test_what_is_deprecated_is_what_is_preferred(written: str, preferred: str, runs: str) -> None:
+    assert canonical(written) == canonical(preferred) == preferred
+    assert direction(written) == direction(preferred) == runs
+    assert best(written, "en", [preferred, "en"]) == preferred
+    assert best(preferred, "en", [written, "en"]) == written
+
+
+@pytest.mark.parametrize(
+    ("locale", "default", "available", "expected"),
+    [
+        ("iw-IL", "en", ["he", "en"], "he"),
+        ("pt", "en", ["pt-BR", "en"], "pt-BR"),
+        ("pt", "en", ["pt-PT", "en"], "pt-PT"),
+        ("pt", "en", ["pt-PT", "pt-BR", "en"], "pt-BR"),
+        ("pt", "en", ["pt-BR", "pt", "en"], "pt"),
+        ("pt-PT", "en", ["pt-BR", "en"], "en"),
+        ("en", "de", ["en-GB", "de"], "en-GB"),
+        ("en", "de", ["en-GB", "en-AU", "de"], "en-AU"),
+        ("en", "en-GB", ["en-GB", "en-AU"], "en-GB"),
+        ("en", "de", ["en-US", "en-AU", "de"], "en-US"),
+        ("es", "en", ["es-MX", "es-419", "en"], "es-419"),
+        ("es", "en", ["es-MX", "es-ES", "en"], "es-ES"),
+        ("zh-Hant", "en", ["zh-TW", "en"], "zh-TW"),
+        ("zh-Hant-TW", "en", ["zh-TW", "en"], "zh-TW"),
+        ("zh-TW", "en", ["zh-Hant-TW", "en"], "zh-Hant-TW"),
+        ("zh-Hans", "en", ["zh-CN", "en"], "zh-CN"),
+        ("zh", "en", ["zh-CN", "en"], "zh-CN"),
+        ("zh", "en", ["zh-TW", "en"], "en"),
+        ("zh-TW", "en", ["zh", "zh-CN", "en"], "en"),
+        ("sr", "en", ["sr-Latn", "en"], "en"),
+        ("sr", "en", ["sr-Cyrl-RS", "en"], "sr-Cyrl-RS"),
+        ("nb-NO", "en", ["no", "en"], "no"),
+        ("no", "en", ["nb-NO", "en"], "nb-NO"),
+        ("nn-NO", "en", ["nb", "en"], "nb"),
+        ("zh-TW", "zh-TW", ["zh-TW"], "zh-TW"),
+        (None, "iw", ["he"], "he"),
+    ],
+)
+def test_which_content_serves_a_reader(locale: str | None, default: str, available: list[str], expected: str) -> None:
+    assert best(locale, default, available) == expected
+    assert best(locale, default, list(reversed(available))) == expected
+
+
+@pytest.mark.parametrize("tag", ["en-abc", "xx-yue", "zh-yue-cmn", "zh-y"])
+def test_an_extended_language_stands_only_where_the_registry_has_some(tag: str) -> None:
+    assert canonical(tag) is None
 
 
 def test_the_case_of_what_is_available_does_not_matter() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from typing import Any
+from unicodedata import category
 
 import pytest
+from babel.localedata import locale_identifiers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,8 @@ from tidings.model.notification import Content, EmailContent, InappContent, Push
 from tidings.model.sending import RenderedContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.vocabulary import Channel
+from tidings.policy.sms import segments
+from tidings.templating import fuel
 from tidings.templating.compile import MAX_OUTPUT, Hopeless, compile_version
 
 VALUES = st.recursive(
@@ -35,7 +39,7 @@ def test_only_the_html_of_a_mail_is_escaped() -> None:
     email = rendered(Channel.EMAIL, content, data)
     assert isinstance(email, EmailContent)
     assert email.subject == email.text == data["v"]
-    assert email.html == ("<p>&lt;b&gt;&quot;A&quot; &amp; &#x27;B&#x27;&lt;&#x2f;b&gt;</p><p><b>\"A\" & 'B'</b></p>")
+    assert email.html == ("<p>&lt;b&gt;&quot;A&quot; &amp; &#x27;B&#x27;&lt;/b&gt;</p><p><b>\"A\" & 'B'</b></p>")
     assert rendered(Channel.SMS, content, data) == SmsContent(data["v"])
     push = rendered(Channel.PUSH, content, data)
     assert isinstance(push, PushContent)
@@ -129,6 +133,81 @@ def test_formatted_spaces_do_not_make_a_text_message_dear() -> None:
     content = Content(sms=SmsContent("{{ v|time }}"), push=PushContent("t", "{{ v|time }}"))
     assert rendered(Channel.SMS, content, {"v": "2026-05-04T10:30:00Z"}, "en-US") == SmsContent("10:30 AM")
     assert rendered(Channel.PUSH, content, {"v": "2026-05-04T10:30:00Z"}, "en-US") == PushContent("t", "10:30\u202fAM")
+
+
+DEAR = {"n": 1234.5, "d": "2026-05-04T15:30:00Z", "m": -5}
+
+
+@pytest.mark.parametrize("locale", sorted(name for name in locale_identifiers() if len(name) == 2))
+def test_our_filters_make_no_text_message_dear_that_could_be_cheap(locale: str) -> None:
+    """Whatever a filter adds that GSM-7 has a twin for comes as the twin; letters of other alphabets stay."""
+    source = (
+        "{{ n|number }} {{ n|currency('CHF') }} {{ m|number }} {{ m|currency('EUR') }} {{ 0.5|percent }} {{ d|time }}"
+    )
+    compiled = compile_version(
+        TemplateVersion("t", 1, {locale: Content(sms=SmsContent(source))}, default_locale=locale)
+    )
+    content = compiled.render(Channel.SMS, locale, None, DEAR)
+    assert isinstance(content, SmsContent)
+    if segments(content.text).encoding == "ucs-2":
+        foreign = [letter for letter in content.text if ord(letter) > 0x7F and segments(letter).encoding == "ucs-2"]
+        assert any(category(letter)[0] in "LNS" or "\u0600" <= letter <= "\u06ff" for letter in foreign), content.text
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("CHF 1’234.50", "CHF 1'234.50"),
+        ("“Hi” – it’s … me — „you“", '"Hi" - it\'s ... me - "you"'),
+        ("5\u202f000\u00a0€ \u221210", "5 000 € -10"),
+        ("e\u0301te\u0301 \u200b\u200e", "été "),
+        ("Привет – “you”", "Привет – “you”"),
+        ("😀 it’s", "😀 it’s"),
+    ],
+)
+def test_a_text_message_is_cheap_where_it_can_be(typed: str, sent: str) -> None:
+    assert rendered(Channel.SMS, Content(sms=SmsContent(typed)), {}) == SmsContent(sent)
+    assert rendered(Channel.SMS, Content(sms=SmsContent("{{ v }}")), {"v": typed}) == SmsContent(sent)
+    assert rendered(Channel.PUSH, Content(push=PushContent("t", "{{ v }}")), {"v": typed}) == PushContent("t", typed)
+
+
+HEAVY = [
+    "{% for a in v %}{% if (a|datetime('full')) == '' %}{% endif %}{% endfor %}",
+    "{% for a in v %}{{ a|date }}{{ a|time('long') }}{% endfor %}",
+    "{% for a in n %}{{ a|number }}{{ a|currency('EUR') }}{{ a|percent }}{% endfor %}",
+    "{% for a in n %}{{ a|plural(other='# xs') }}{% endfor %}",
+    "{% for a in n %}{% if n|join(',') == '' %}{% endif %}{% endfor %}",
+    "{% for a in n %}{% if (n|default(1)) == '' %}{% endif %}{% endfor %}",
+    "{% for a in n %}{% if s ~ s == '' %}{% endif %}{% endfor %}",
+    "{% set big = n|list %}{% for a in n %}{% if big is defined %}{% endif %}{% endfor %}",
+    "{% set big = n|list %}{% for a in n %}{% if big > 1 %}{% endif %}{% endfor %}",
+    "{% set big = n|list %}{% for a in n %}{% if (big|first) == '' %}{% endif %}{% endfor %}",
+    "{% set big = n|list %}{% for a in n %}{% if (1|default(big)) == '' %}{% endif %}{% endfor %}",
+    "{% for a in n %}{% if (s|e) == '' %}{% endif %}{% endfor %}",
+    "{% for a in n %}{% if (n|first) == '' %}{% endif %}{% endfor %}",
+    "{% for a in n %}{% if (1|plural(other=s)) == '' %}{% endif %}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("source", HEAVY)
+def test_what_filters_cost_is_bounded(source: str) -> None:
+    data = {
+        "v": [f"2026-05-04T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z" for number in range(20_000)],
+        "n": [number + 0.5 for number in range(20_000)],
+        "s": "x" * 50_000,
+    }
+    before = fuel.FUEL.left
+    with pytest.raises(Hopeless, match="does not end, or expands too far"):
+        rendered(Channel.EMAIL, Content(email=EmailContent("x", html=source)), data)
+    assert -100_000 < fuel.FUEL.left < before
+    # The next one has a full tank again.
+    assert rendered(Channel.SMS, Content(sms=SmsContent("{{ 1|number }}")), {}) == SmsContent("1")
+
+
+def test_doubling_a_text_again_and_again_ends_in_an_error() -> None:
+    source = "{% set x = 'xxxxxxxx' %}" + "{% set x = x ~ x %}" * 30 + "{{ x }}"
+    with pytest.raises(Hopeless):
+        rendered(Channel.SMS, Content(sms=SmsContent(source)), {})
 
 
 def test_many_readers_do_not_fill_the_memory() -> None:

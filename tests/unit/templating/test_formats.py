@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.templating.compile import compile_version
 from tidings.templating.formats import reading
+from tidings.templating.guard import FILTERS
 
 MAY = "2026-05-04T22:30:00Z"
 
@@ -59,13 +63,113 @@ def test_times_are_the_readers() -> None:
     assert shown("{{ v|date }}", "de", "2026-05-04", "Asia/Tokyo") == "04.05.2026"
 
 
+DAYS = [
+    "2026-05-04",
+    "20260504",
+    "2026-W19-1",
+    "2026W191",
+    "2026-124",
+    "2026124",
+    " 2026-05-04 ",
+    "2026-05-04\n",
+    "2026-w19-1",
+]
+
+
+@pytest.mark.parametrize("timezone", ["America/New_York", "Pacific/Kiritimati", "Etc/GMT+12", "UTC", None])
+@pytest.mark.parametrize("day", DAYS)
+def test_a_day_is_the_same_day_everywhere(day: str, timezone: str | None) -> None:
+    assert shown("{{ v|date }}", "en-US", day, timezone) == "May 4, 2026"
+    assert shown("{{ v|datetime }}", "en-US", day, timezone) == "May 4, 2026"
+    assert shown("{{ v|datetime('full') }}", "de", day, timezone) == "Montag, 4. Mai 2026"
+    with pytest.raises(TemplateError, match="is a day and has no time; show it with date instead of time"):
+        shown("{{ v|time }}", "en-US", day, timezone)
+
+
+@pytest.mark.parametrize(
+    "instant",
+    ["2026-05-04t10:30:00z", "2026-05-04T10:30:00Z", "2026-05-04 10:30:00Z", "2026-05-04T12:30:00+02:00",
+     "2026-05-04T10:30:00.123456789Z", "20260504T103000Z", " 2026-05-04T10:30Z ", 1_777_890_600, 1_777_890_600_000],
+)  # fmt: skip
+def test_an_instant_is_moved_however_it_is_written(instant: Any) -> None:
+    assert shown("{{ v|datetime('short') }}", "de", instant, "America/New_York") == "04.05.26, 06:30"
+    assert shown("{{ v|date }} {{ v|time }}", "de", instant, "Pacific/Kiritimati") == "05.05.2026 00:30"
+
+
+def test_midnight_is_an_instant() -> None:
+    assert shown("{{ v|date }}", "de", "2026-05-04T00:00:00Z", "America/New_York") == "03.05.2026"
+
+
+@pytest.mark.parametrize("value", ["2026-13-04", "2026-02-30", "2026-W54-1", "2026-400", "10:30", "2026", "2026-05"])
+def test_what_is_nearly_a_day_is_none(value: str) -> None:
+    for name in ("date", "time", "datetime"):
+        with pytest.raises(TemplateError):
+            shown(f"{{{{ v|{name} }}}}", "en", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, "1 item"), (1.0, "1 item"), ("1", "1 item"), ("1.00", "1 item"), ("1.000", "1 item"), (" 1 ", "1 item"),
+        ("1.0001", "1 item"), ("0.9999", "1 item"), (-1, "-1 item"), (0, "0 items"),
+        ("0.0", "0 items"), (1.5, "1.5 items"),
+        ("1.10", "1.1 items"), (2, "2 items"), ("1e3", "1,000 items"), (10**15, "1,000,000,000,000,000 items"),
+    ],
+)  # fmt: skip
+def test_the_plural_is_that_of_the_digits_that_are_shown(value: Any, expected: str) -> None:
+    assert shown("{{ v|plural(one='# item', other='# items') }}", "en", value) == expected
+
+
+def test_the_plural_follows_the_language() -> None:
+    polish = "{{ v|plural(one='# plik', few='# pliki', many='# plików', other='# pliku') }}"
+    for value, expected in (("1.00", "1 plik"), (22, "22 pliki"), ("5.0", "5 plików"), (1.5, "1,5 pliku")):
+        assert shown(polish, "pl", value) == expected
+    arabic = "{{ v|plural(zero='0', one='1', two='2', few='f', many='m', other='o') }}"
+    assert [shown(arabic, "ar", value) for value in (0, 1, "2.0", 3, 11, 100)] == ["0", "1", "2", "f", "m", "o"]
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "expected"),
+    [
+        ("currency('EUR')", 2.665, "€2.67"), ("currency('EUR')", "2.665", "€2.67"), ("currency('USD')", 1.005, "$1.01"),
+        ("currency('JPY')", 0.5, "¥1"), ("currency('JPY')", 1.5, "¥2"), ("currency('JPY')", 2.5, "¥3"),
+        ("currency('EUR')", -2.665, "-€2.67"), ("currency('EUR')", -0.001, "€0.00"),
+        ("currency('EUR')", 2.6649, "€2.66"),
+        ("number(2)", 2.675, "2.68"), ("number(0)", 0.5, "1"), ("number(0)", 2.5, "3"), ("number", 0.0005, "0.001"),
+        ("number(1)", "0.25", "0.3"), ("number(2)", -0.001, "0.00"), ("percent", 0.125, "13%"),
+        ("percent", 0.005, "1%"),
+        ("percent(1)", 0.0625, "6.3%"), ("times(1)|currency('EUR')", 2.665, "€2.67"),
+    ],
+)  # fmt: skip
+def test_halves_are_rounded_up(source: str, value: Any, expected: str) -> None:
+    assert shown(f"{{{{ v|{source} }}}}", "en", value) == expected
+
+
+@given(st.decimals(-(10**9), 10**9, places=4), st.sampled_from(["EUR", "JPY", "KWD"]))
+def test_money_is_never_off_by_more_than_half_of_its_smallest_part(amount: Decimal, currency: str) -> None:
+    places = {"EUR": 2, "JPY": 0, "KWD": 3}[currency]
+    text = shown(f"{{{{ v|currency('{currency}') }}}}", "en", str(amount))
+    digits = Decimal("".join(character for character in text if character in "0123456789.-"))
+    assert digits == amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+
+
+def test_the_half_days_are_named_in_the_readers_language() -> None:
+    contents = {"ko": Content(push=PushContent("t", "{{ v|time }}|{{ v|datetime('short') }}"))}
+    compiled = compile_version(TemplateVersion("t", 1, contents, default_locale="ko"))
+    content = compiled.render(Channel.PUSH, "ko-KR", None, {"v": "2026-05-04T15:30:00Z"})
+    assert content == PushContent("t", "오후 3:30|26. 5. 4. 오후 3:30")
+    assert shown("{{ v|time }}", "en-US", "2026-05-04T15:30:00Z") == "3:30 PM"
+
+
 def test_the_language_of_the_text_decides_when_the_readers_is_another_one() -> None:
     assert shown("{{ v|number(1) }}", "fr-FR", 1234.5) == "1,234.5"
     assert shown("{{ v|number(1) }}", "de-CH", 1234.5) == "1’234.5"
 
 
 @pytest.mark.parametrize("source", ["date", "time", "datetime", "number", "percent", "currency('EUR')", "times(2)"])
-@pytest.mark.parametrize("value", [None, True, "yesterday", [], {}, "", "1e999", "nan", "Infinity", "9" * 100, 1e300])
+@pytest.mark.parametrize(
+    "value", [None, True, "1_000", "yesterday", [], {}, "", "1e999", "nan", "Infinity", "9" * 100, 1e300]
+)
 def test_what_is_no_date_or_number_is_an_error(source: str, value: Any) -> None:
     with pytest.raises(TemplateError) as caught:
         shown(f"{{{{ v|{source} }}}}", "en", value)
@@ -100,3 +204,18 @@ def test_a_wrong_argument_is_an_error(source: str) -> None:
 @given(st.text(max_size=12))
 def test_there_are_formats_for_any_tag(tag: str) -> None:
     assert reading(tag).language
+
+
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "templates.md"
+EXAMPLES = re.findall(r"\| `(\{\{ .*? \}\})` → `(.*?)` \|", HOW_TO.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("source", "expected"), EXAMPLES)
+def test_the_examples_of_the_documentation_are_right(source: str, expected: str) -> None:
+    assert shown(source.replace("\\|", "|"), "de", None) == expected
+
+
+def test_the_documentation_names_every_filter() -> None:
+    assert len(EXAMPLES) == 13
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", HOW_TO.read_text("utf-8")))))
+    assert named >= FILTERS

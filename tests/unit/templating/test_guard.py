@@ -32,7 +32,7 @@ def render(source: str, undefined: str = "strict") -> str:
         ("{% set m = n %}{{ m - 1 }} {% set p, q = [4, 5] %}{{ p }}{{ q }}", "2 45"),
         ("{% with m = 5, k = 6 %}{{ m|plus(k) }}{% endwith %}", "11"),
         ("{% raw %}{{ s }} {% x %}{% endraw %}{# {{ nothing }} #}", "{{ s }} {% x %}"),
-        ("{{ s if n else 'x' }} {{ (n - 1) // 2 }} {{ -n }} {{ n is odd }} {{ n in [1, 3] }}", "text 1 -3 True True"),
+        ("{{ s if n else 'x' }} {{ (n - 1) // 2 }} {{ -n }} {{ n is odd }} {{ n in [1, 3] }}", "text 1 -3 true true"),
         ("{{ {'a': 1.5}.a }} {{ (1, 2)|join('-') }} {{ '}}' }} {{ \"a\\\"b\" }}", '1.5 1-2 }} a"b'),
         ("{{ o['items']|map(attribute='n')|join }} {{ ['a', 'b']|map('upper')|join }}", "one AB"),
         ("{{ [2, 1]|sort|join }} {{ [1, 2]|sum }} {{ n|times(1.5) }}", "12 3 4.5"),

@@ -7,6 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.model.errors import TemplateError
+from tidings.model.notification import Content, EmailContent
+from tidings.model.template import TemplateVersion, Variable
+from tidings.model.vocabulary import Channel
+from tidings.templating.check import checked
+from tidings.templating.compile import compile_version
 from tidings.templating.mail import compile_html, is_mjml, plain_text
 
 ROWS = "<table>{% for i in rows %}<tr><td>{{ i }}</td></tr>{% endfor %}</table>"
@@ -107,6 +112,68 @@ def test_the_text_of_a_mail() -> None:
         "Hello {{ name }}!\n\nYour order\nis on its way & here (https://x/{{ id }}).\n\n"
         "{% for i in rows %}\n- {{ i }}{% endfor %}\n\nA cup a@example.com\n"
     )
+
+
+ROWS_OF = {"items": [{"name": "Cup", "qty": 2}, {"name": "Tea", "qty": 1}], "u": "https://x.example/?a=1&b=2"}
+SAID = ROWS_OF | {"name": "Tom & Jerry's", "body": "<p>Hello <b>you</b></p>"}
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>Your items:</p><ul>{% for i in items %}<li>{{ i.name }} x {{ i.qty }}</li>{% endfor %}</ul>",
+         "Your items:\n\n- Cup x 2\n- Tea x 1\n"),
+        ("<ul>\n{% for i in items %}\n  <li>{{ i.name }}</li>\n{% endfor %}\n</ul>\n<p>x</p>", "- Cup\n- Tea\n\nx\n"),
+        ("<table>\n{% for i in items %}\n<tr>\n<td>{{ i.name }}</td>\n<td>{{ i.qty }}</td></tr>\n{% endfor %}</table>",
+         "Cup 2\nTea 1\n"),
+        ("{% for i in items %}<p>{{ i.name }}</p>{% endfor %}", "Cup\n\nTea\n"),
+        ("<dl>{% for i in items %}<dt>{{ i.name }}</dt><dd>{{ i.qty }}</dd>{% endfor %}</dl>", "Cup\n2\nTea\n1\n"),
+        ("<pre>{% for i in items %}{{ i.name }}\n  {{ i.qty }}\n{% endfor %}</pre>", "Cup\n  2\nTea\n  1\n"),
+        ("<p>a</p>\n{% if items %}\n<p>b</p>\n{% endif %}\n<p>c</p>", "a\n\nb\n\nc\n"),
+        ("<p>Hi {% if name %}{{ name }}{% endif %}, you</p>", "Hi Tom & Jerry's, you\n"),
+        ("{% for i in items %}{{ i.name }}{% if not loop.last %}, {% endif %}{% endfor %}", "Cup, Tea\n"),
+        ("<p>{{ name|e }}</p><div>{{ body|safe }}</div>", "Tom & Jerry's\n\nHello you\n"),
+        ("<p>{{ name|escape }}{{ (name ~ '!')|e }}</p>", "Tom & Jerry'sTom & Jerry's!\n"),
+        ("<p>{{ name }}</p>", "Tom & Jerry's\n"),
+        ('<a href="{{ u }}">{{ u }}</a>', "https://x.example/?a=1&b=2\n"),
+        ('<a href="{{ u|e }}">{{ u }}</a>', "https://x.example/?a=1&b=2\n"),
+        ('<a href="{{ u }}">Here</a>', "Here (https://x.example/?a=1&b=2)\n"),
+    ],
+)  # fmt: skip
+def test_the_text_of_a_mail_of_html_alone(html: str, text: str) -> None:
+    known = {name: Variable() for name in SAID}
+    draft = TemplateVersion("t", 1, {"en": Content(email=EmailContent("s", html=html))}, variables=known)
+    email = compile_version(checked(draft)).render(Channel.EMAIL, None, None, SAID)
+    assert isinstance(email, EmailContent)
+    assert email.text == text
+
+
+def test_a_text_that_somebody_wrote_stays_as_it_was_written() -> None:
+    content = Content(
+        email=EmailContent("s", text="a\n\n\n\nb\n  {{ name|e }}\n{% if name %}\nc\n{% endif %}\n", html="<p>x</p>")
+    )
+    draft = TemplateVersion("t", 1, {"en": content}, variables={"name": Variable()})
+    email = compile_version(checked(draft)).render(Channel.EMAIL, None, None, {"name": "Tom & Jerry"})
+    assert email == EmailContent("s", "a\n\n\n\nb\n  Tom & Jerry\nc\n", "<p>x</p>")
+
+
+def test_no_font_is_loaded_that_the_template_does_not_name() -> None:
+    body = "<mj-body><mj-section><mj-column><mj-text{}>Hi</mj-text></mj-column></mj-section></mj-body></mjml>"
+    for attributes in ("", ' font-family="Roboto, Arial"', ' font-family="Open Sans"'):
+        html = compile_html("<mjml>" + body.format(attributes))
+        assert "fonts.googleapis" not in html
+        assert "@import" not in html
+    font = '<mjml><mj-head><mj-font name="Raleway" href="https://fonts.example/raleway.css"/></mj-head>'
+    html = compile_html(font + body.format(' font-family="Raleway"'))
+    assert "https://fonts.example/raleway.css" in html
+    assert "googleapis" not in html
+
+
+def test_style_sheets_are_bounded_by_what_they_are_tried_on() -> None:
+    sheet = "<style>" + "* *:not(a) *{color:red}" * 2_000 + "</style>"
+    with pytest.raises(TemplateError, match="selectors"):
+        compile_html(sheet + "<p>x" * 3_000)
+    assert "color" in compile_html("<style>" + "p,a,b{color:red}" * 200 + "</style>" + "<p>x</p>" * 300)
 
 
 @pytest.mark.parametrize(

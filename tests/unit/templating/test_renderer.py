@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,9 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority
 from tidings.ports.renderer import Renderer
-from tidings.templating.renderer import TemplateRenderer
+from tidings.templating import renderer as renderer_module
+from tidings.templating.compile import Compiled, compile_version
+from tidings.templating.renderer import LARGE, LOADED_AT_ONCE, TemplateRenderer
 
 TENANT = "shop"
 
@@ -65,6 +68,48 @@ async def world(*contents: dict[str, Content]) -> tuple[CountingTemplates, Virtu
     await store.publish(TENANT, "order", 1)
     store.asked = 0
     return store, clock, TemplateRenderer(store, clock)
+
+
+async def test_a_large_version_is_compiled_beside_the_loop_and_a_small_one_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[bool] = []
+
+    def noted(version: TemplateVersion) -> Compiled:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return compile_version(version)
+
+    monkeypatch.setattr(renderer_module, "compile_version", noted)
+    for filling in ("", " " * LARGE):
+        _, _, renderer = await world({"en": Content(sms=SmsContent("Order {{ n }}" + filling))})
+        [content] = await renderer.render([delivery()])
+        assert content == SmsContent("Order A1" + filling)
+    assert threads == [True, False]
+
+
+async def test_within_a_time_the_first_are_rendered_and_at_least_one() -> None:
+    _, clock, renderer = await world(EN)
+    batch = [delivery(data=b'{"n": "%d"}' % number) for number in range(5)]
+    real, cost = clock.elapsed, 0
+
+    def elapsed() -> int:
+        nonlocal cost
+        cost += 3
+        return real() + cost
+
+    clock.elapsed = elapsed  # type: ignore[method-assign]
+    assert len(await renderer.render(batch, 0)) == 1
+    assert len(await renderer.render(batch, 6)) == 2
+    assert len(await renderer.render(batch, 1_000)) == 5
+    assert len(await renderer.render(batch)) == 5
+
+
+async def test_of_many_versions_only_some_are_read_before_the_first_is_rendered() -> None:
+    store, _, renderer = await world(*[EN] * 20)
+    batch = [delivery(template=TemplateRef("order", number)) for number in range(1, 21)]
+    assert len(await renderer.render(batch, 1_000)) == LOADED_AT_ONCE
+    assert store.asked == LOADED_AT_ONCE
+    assert len(await renderer.render(batch)) == 20
 
 
 EN = {"en": Content(sms=SmsContent("Order {{ n }}")), "de": Content(sms=SmsContent("Bestellung {{ n }}"))}
@@ -157,8 +202,8 @@ async def test_published_says_what_is_missing() -> None:
     published = await renderer.published(TENANT, "order")
     assert published is not None
     assert published.channels == (Channel.SMS,)
-    assert published.missing({"n": None, "m": 1}) == []
-    incomplete: list[object] = [{"m": 1}, {}, [], None, "n", 5]
+    assert published.missing({"n": "", "m": 1}) == []
+    incomplete: list[object] = [{"m": 1}, {"n": None}, {}, [], None, "n", 5]
     for data in incomplete:
         assert published.missing(data) == ["n"]
 
@@ -181,6 +226,52 @@ async def test_a_stored_version_that_no_longer_compiles_fails_its_deliveries_alo
     assert published is not None
     assert published.channels == (Channel.EMAIL,)
     assert answers[1] == SmsContent("x")
+
+
+async def test_what_renders_to_nothing_or_to_too_much_has_a_reason_of_its_own() -> None:
+    contents = {
+        "en": Content(
+            sms=SmsContent("{{ n }}"),
+            email=EmailContent("{{ n }}", html="<p>{{ n }}</p>"),
+            push=PushContent("{{ n }}", "{{ n }}"),
+        )
+    }
+    _, _, renderer = await world(contents)
+    for channel in (Channel.SMS, Channel.EMAIL, Channel.PUSH):
+        for blank in (b'{"n": " "}', '{"n": "\u200b"}'.encode(), b'{"n": "\\n"}'):
+            (answer,) = await renderer.render([delivery(channel, data=blank)])
+            assert isinstance(answer, TemplateError)
+            assert answer.reason == "empty_content"
+    for channel, length in ((Channel.SMS, 1_601), (Channel.PUSH, 2_100), (Channel.EMAIL, 999)):
+        (answer,) = await renderer.render([delivery(channel, data=b'{"n": "%s"}' % (b"x" * length))])
+        assert isinstance(answer, TemplateError)
+        assert answer.reason == "too_long"
+    (answer,) = await renderer.render([delivery(Channel.PUSH, data=b'{"n": {}}')])
+    assert isinstance(answer, TemplateError)
+    assert answer.reason == "template_error"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<h1>Hi</h1><ul><li>a</li><li>b &amp; c</li></ul>", "Hi\n\n- a\n- b & c\n"),
+        ("<p><a href='https://x.example/a'>Here</a></p>", "Here (https://x.example/a)\n"),
+        ("<p>{{ n }}</p>", "{{ n }}\n"),
+        ("<img src='https://x.example/a.png'>", None),
+    ],
+)
+async def test_a_literal_mail_of_html_alone_gets_a_text(html: str, text: str | None) -> None:
+    _, _, renderer = await world(EN)
+    literal = Content(email=EmailContent("s", html=html))
+    assert await renderer.render([delivery(Channel.EMAIL, None, literal)]) == [EmailContent("s", text, html)]
+
+
+async def test_a_literal_mail_that_shows_nothing_is_not_sent() -> None:
+    _, _, renderer = await world(EN)
+    for html in ("<p> </p>", "<style>p{}</style>", "<!-- x -->", "&nbsp;"):
+        (answer,) = await renderer.render([delivery(Channel.EMAIL, None, Content(email=EmailContent("s", html=html)))])
+        assert isinstance(answer, TemplateError)
+        assert answer.reason == "empty_content"
 
 
 async def test_it_is_the_port() -> None:

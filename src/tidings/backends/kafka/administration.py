@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from tidings.backends.kafka.progress import Progress
-from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.backends.kafka.settings import KafkaSettings
+from tidings.backends.kafka.topics import ensure
 from tidings.model.errors import Unavailable
 from tidings.ports.queue import Extent
 
 T = TypeVar("T")
+_log = structlog.get_logger("tidings.kafka")
 
 _CALL = 15.0
 """Seconds that one request may take."""
-_SEGMENT = 128 * 1024 * 1024
-"""Bytes: Kafka deletes whole segments."""
 _SETTLING = 5.0
 """Seconds that a new topic, or a new leader, may take until every broker knows of it."""
 _PAUSE = 0.05
+_AT_ONCE = 8
+"""Groups that are begun at once: each costs several round trips."""
 _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -31,6 +36,12 @@ _PASSING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_HAS_MEMBERS = {
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.REBALANCE_IN_PROGRESS,
 }
 _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -44,31 +55,22 @@ class Administration:
         self._askers: dict[str, Consumer] = {}
         self._making = threading.Lock()
 
-    def declare(self, topics: Iterable[str]) -> None:
-        """Create the topics that are missing. Age deletes nothing from them: `trim` does."""
-        settings = self._settings
-        config = {
-            "max.message.bytes": str(LARGEST_ITEM),
-            "min.insync.replicas": str(max(1, settings.replication - 1)),
-            "retention.ms": "-1",
-            "segment.bytes": str(_SEGMENT),
-        }
-        wanted = [
-            NewTopic(
-                settings.topic(topic),
-                num_partitions=settings.partitions,
-                replication_factor=settings.replication,
-                config=config,
-            )
-            for topic in topics
-        ]
-        if not wanted:
-            return
-        try:
-            for topic, created in self._admin.create_topics(wanted, request_timeout=_CALL).items():
-                _created(topic, created.exception(_CALL))
-        except (KafkaException, TimeoutError) as error:
-            raise Unavailable(f"Kafka did not create the topics: {error}") from error
+    def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
+        """Make the topics ready, and commit the beginning of every group that has no offset yet.
+
+        Such a beginning tells every other client that the group is there (`trim`), and, later, that it is not a new one
+        whose offsets are missing (`positions`).
+
+        Raises:
+            SettingsError: a topic cannot serve as it is.
+            Unavailable: Kafka does not answer.
+        """
+        ensure(self._admin, self._settings, subscriptions)
+        readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
+            begin = partial(self._patiently, self._begin, patience=_CALL)
+            for begun in [beside.submit(begin, topic, group) for topic, group in readings]:
+                begun.result()
 
     def depth(self, topic: str, group: str) -> int:
         """How many items of the topic the group has not done, by what it has committed."""
@@ -78,9 +80,9 @@ class Administration:
         """How far the topic is filled and the group has come, by partition, by what it has committed."""
         return self._patiently(self._extent, topic, group)
 
-    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str) -> T:
-        """What `ask` gives about a topic and a group; a cluster in motion is given a moment."""
-        deadline = time.monotonic() + _SETTLING
+    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str, patience: float = _SETTLING) -> T:
+        """What `ask` gives about a topic and a group; a cluster in motion is given `patience` seconds."""
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return ask(self._settings.topic(topic), self._settings.group_id(topic, group))
@@ -90,37 +92,97 @@ class Administration:
                     raise Unavailable(f"Kafka did not tell how far {topic} is: {error}") from error
             time.sleep(_PAUSE)
 
-    def trim(self, topics: Iterable[str]) -> None:
-        """Delete what every group of a topic has done. A partition that a group has not begun to read stays as it is.
+    def trim(self, subscriptions: Mapping[str, Collection[str]]) -> None:
+        """Delete what every group of a topic has done: those declared here, and those that others have declared.
+
+        A partition of which a group has no offset stays as it is. When not all groups can be seen, nothing is deleted.
 
         Raises:
             Unavailable: some of it, perhaps, was not deleted.
         """
         try:
-            listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
-            known = [group.group_id for group in listed.valid]
-            for topic in topics:
-                groups = [group_id for group_id in known if self._settings.reads(group_id, topic)]
-                self._trim(self._settings.topic(topic), groups)
+            before = self._readers(subscriptions)
+            done = {topic: self._done(topic, groups, before) for topic, groups in subscriptions.items()}
+            # A group that was declared meanwhile may want what was put, and done by the others, since.
+            if new := self._readers(subscriptions) - before:
+                _log.info("nothing is deleted this time: there are new groups", groups=sorted(new))
+                return
+            for places in done.values():
+                if places:
+                    for deleted in self._admin.delete_records(places, request_timeout=_CALL).values():
+                        deleted.result(_CALL)
         except (KafkaException, TimeoutError) as error:
             raise Unavailable(f"Kafka did not delete what is done: {error}") from error
 
-    def _trim(self, name: str, groups: list[str]) -> None:
-        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
-        places = [TopicPartition(name, number) for number in partitions]
-        read = [self._committed(group_id, places) for group_id in groups]
-        done = [
-            TopicPartition(name, number, min(progress[number].base or 0 for progress in read))
-            for number in partitions
-            if read and all(number in progress for progress in read)
+    def _readers(self, topics: Collection[str]) -> frozenset[str]:
+        """The groups of the cluster that read any of these. Raises KafkaException when a broker did not tell its."""
+        listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
+        if listed.errors:
+            raise listed.errors[0]
+        found = (group.group_id for group in listed.valid)
+        return frozenset(group_id for group_id in found if any(self._settings.reads(group_id, one) for one in topics))
+
+    def _done(self, topic: str, groups: Collection[str], listed: Collection[str]) -> list[TopicPartition]:
+        """Up to where each partition of the topic is done by every group."""
+        if not groups:
+            return []
+        readers = {self._settings.group_id(topic, group) for group in groups}
+        readers |= {group_id for group_id in listed if self._settings.reads(group_id, topic)}
+        places = self._places(self._settings.topic(topic))
+        read = [self._committed(group_id, places) for group_id in sorted(readers)]
+        return [
+            TopicPartition(place.topic, place.partition, end)
+            for place in places
+            if all(place.partition in progress for progress in read)
+            and (end := min(progress[place.partition].base or 0 for progress in read)) > 0
         ]
-        if done:
-            for deleted in self._admin.delete_records(done, request_timeout=_CALL).values():
-                deleted.result(_CALL)
+
+    def _begin(self, name: str, group_id: str) -> None:
+        """Commit the beginning of the group wherever it has no offset.
+
+        What is in a partition already may have been begun by a group whose offsets were lost: it is committed as begun.
+        Whether something comes in between is looked at afterwards; a member of the group knows better, and overrules.
+        """
+        places = self._places(name)
+        known = self._committed(group_id, places)
+        missing = [place for place in places if place.partition not in known]
+        if not missing:
+            return
+        low, before = self._offsets(missing, _EARLIEST), self._offsets(missing, _LATEST)
+        if not self._commit_beginning(name, group_id, low, before):
+            return
+        after = self._offsets(missing, _LATEST)
+        if moved := {number: end for number, end in after.items() if end != before[number]}:
+            self._commit_beginning(name, group_id, {number: low[number] for number in moved}, moved)
+
+    def _commit_beginning(self, name: str, group_id: str, low: Mapping[int, int], high: Mapping[int, int]) -> bool:
+        """False when the group has members: they commit what is missing themselves."""
+        beginnings = [
+            TopicPartition(name, number, start, metadata=Progress.unknown(start, high[number]).metadata())
+            for number, start in low.items()
+        ]
+        try:
+            answers = self._asker(group_id).commit(offsets=beginnings, asynchronous=False) or []
+        except KafkaException as error:
+            answers, problem = [], error.args[0]
+        else:
+            problem = None
+        problem = problem or next((place.error for place in answers if place.error is not None), None)
+        if problem is None:
+            return True
+        if problem.code() in _HAS_MEMBERS:
+            return False
+        raise KafkaException(problem)
+
+    def _places(self, name: str) -> list[TopicPartition]:
+        """The partitions of the topic. Raises KafkaException when the broker that was asked does not know it, yet."""
+        known = self._admin.list_topics(name, timeout=_CALL).topics[name]
+        if known.error is not None or not known.partitions:
+            raise KafkaException(known.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        return [TopicPartition(name, number) for number in known.partitions]
 
     def _depth(self, name: str, group_id: str) -> int:
-        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
-        places = [TopicPartition(name, number) for number in partitions]
+        places = self._places(name)
         latest = self._offsets(places, _LATEST)
         committed = self._committed(group_id, places)
         unread = [place for place in places if place.partition not in committed]
@@ -131,8 +193,7 @@ class Administration:
         )
 
     def _extent(self, name: str, group_id: str) -> Extent:
-        partitions = self._admin.list_topics(name, timeout=_CALL).topics[name].partitions
-        places = [TopicPartition(name, number) for number in partitions]
+        places = self._places(name)
         latest = self._offsets(places, _LATEST)
         committed = self._committed(group_id, places)
         unread = [place for place in places if place.partition not in committed]
@@ -158,6 +219,8 @@ class Administration:
         # A consumer that never joins asks, and not the administration: librdkafka (2.16) ends the process when the
         # answer to `list_consumer_group_offsets` is that the coordinator is another one, or not ready.
         known = self._asker(group_id).committed(places, timeout=_CALL)
+        if problem := next((place.error for place in known if place.error is not None), None):
+            raise KafkaException(problem)
         return {place.partition: Progress(place.offset, place.metadata or "") for place in known if place.offset >= 0}
 
     def _asker(self, group_id: str) -> Consumer:
@@ -167,14 +230,6 @@ class Administration:
                 settings = self._settings.client(_ignored) | {"group.id": group_id, "enable.auto.commit": False}
                 asker = self._askers[group_id] = Consumer(settings)
             return asker
-
-
-def _created(topic: str, error: BaseException | None) -> None:
-    if error is None:
-        return
-    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-        return
-    raise Unavailable(f"Kafka did not create the topic {topic}: {error}") from error
 
 
 def _ignored(error: KafkaError) -> None:

@@ -36,7 +36,10 @@ class Stand(Enum):
 
 
 class Batch:
-    """Entries that belong to one claim. `deadline` is on the clock of `time.monotonic`."""
+    """Entries that belong to one claim. `deadline` is on the clock of `time.monotonic`.
+
+    `begun` are the places that were begun, `put` those for which outputs may have been put.
+    """
 
     def __init__(self, entries: list[Entry], lease: float | None) -> None:
         self.entries = entries
@@ -45,6 +48,13 @@ class Batch:
         self.lease = lease
         self.deadline: float | None = None
         self.stand = Stand.OPEN
+        self.begun: set[int] = set()
+        self.put: set[int] = set()
+
+    @property
+    def unannounced(self) -> set[int]:
+        """The places of which nothing was announced."""
+        return set(range(len(self.entries))) - self.begun - self.put
 
 
 class Ledger:
@@ -55,9 +65,20 @@ class Ledger:
         self._partitions: dict[int, Partition] = {}
         self._open: set[Batch] = set()
 
-    def assign(self, number: int, base: int | None, text: str) -> None:
-        """The partition belongs to this client from now on."""
-        self._partitions[number] = Partition(number, Progress(base, text))
+    def assign(self, number: int, progress: Progress, *, dirty: bool = False) -> None:
+        """The partition belongs to this client from now on. `dirty`: what `progress` says is not committed yet."""
+        self._partitions[number] = Partition(number, progress)
+        self._partitions[number].dirty = dirty
+
+    def restart(self, number: int, progress: Progress) -> None:
+        """The log of the partition was cut: what waits of it is void, claims over it are lost, it starts anew."""
+        self.revoke([number])
+        self.assign(number, progress, dirty=True)
+
+    def progress(self, number: int) -> Progress | None:
+        """How far the partition is, if it belongs to this client."""
+        partition = self._partitions.get(number)
+        return None if partition is None else partition.progress
 
     def revoke_all(self) -> None:
         """The consumer is no more."""
@@ -83,27 +104,45 @@ class Ledger:
                 body=message.value() or b"",
                 headers=_headers(message),
                 redelivered=partition.progress.marked(offset),
+                repeated=partition.progress.put.is_earlier(offset),
             )
             append((partition, offset, received))
 
     def take(self, max_items: int, lease: float | None) -> Batch:
-        """Up to `max_items` of what waits; at least one must wait. A leased batch is begun."""
+        """Up to `max_items` of what waits; at least one must wait."""
         take = self.waiting.popleft
         batch = Batch([take() for _ in range(min(max_items, len(self.waiting)))], lease)
         self._open.add(batch)
-        if lease is not None:
-            for partition, runs in _by_partition(batch.entries):
-                partition.progress.begin(runs)
-                partition.dirty = True
         return batch
 
-    def end(self, batch: Batch, now: float) -> None:
-        """The claimer wants to end the batch. Raises LeaseLost when it has no right to any more."""
+    def begin(self, batch: Batch, places: Collection[int], now: float) -> None:
+        """These places are about to be handed over, once that is committed. Raises LeaseLost, as `check`."""
+        self.check(batch, now)
+        self._announce(batch, places, put=False)
+
+    def put(self, batch: Batch, places: Collection[int], now: float) -> None:
+        """Outputs for these places are about to be put, once that is committed. Raises LeaseLost, as `check`."""
+        self.check(batch, now)
+        self._announce(batch, places, put=True)
+
+    def take_back(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
+        """What `begin` or `put` announced was not confirmed: nothing came of it."""
+        (batch.put if put else batch.begun).difference_update(places)
+        for partition, runs in _by_partition(batch.entries[place] for place in places):
+            (partition.progress.put.take_back if put else partition.progress.forget)(runs)
+            partition.dirty = True
+
+    def check(self, batch: Batch, now: float) -> None:
+        """Raises LeaseLost when the claimer has no right to the batch any more."""
         overdue = batch.deadline is not None and batch.deadline <= now
         if batch.stand is Stand.OPEN and (overdue or not all(partition.alive for partition in batch.partitions)):
             self._return(batch)
         if batch.stand is not Stand.OPEN:
             raise LeaseLost(f"the claim over {len(batch.entries)} items had ended before")
+
+    def end(self, batch: Batch, now: float) -> None:
+        """The claimer wants to end the batch. Raises LeaseLost, as `check`."""
+        self.check(batch, now)
         batch.stand = Stand.ENDING
 
     def reopen(self, batch: Batch) -> None:
@@ -111,19 +150,17 @@ class Ledger:
         batch.stand = Stand.OPEN
 
     def finish(self, batch: Batch, released: Collection[int] = ()) -> None:
-        """Its items are done, except for those at the indices `released`, which wait again, unbegun."""
+        """Its items are done, except for those at the indices `released`, which wait again."""
         back = set(released)
         done = [entry for index, entry in enumerate(batch.entries) if index not in back] if back else batch.entries
         for partition, runs in _by_partition(done):
             partition.progress.finish(runs)
             partition.dirty = True
-        self._wait_again([batch.entries[index] for index in sorted(back)], begun=batch.lease is not None)
-        self._close(batch)
+        self._return(batch, sorted(back))
 
     def give_back(self, batch: Batch) -> None:
-        """Nobody began its items: they wait again as they were."""
-        self._wait_again(batch.entries, begun=batch.lease is not None)
-        self._close(batch)
+        """Its items wait again, marked with what was announced of them."""
+        self._return(batch)
 
     def expire(self, now: float) -> None:
         """Take back what was leased for too long."""
@@ -157,32 +194,37 @@ class Ledger:
         return any(partition.dirty for partition in self._partitions.values())
 
     @property
+    def leased(self) -> bool:
+        """Whether somebody may begin something."""
+        return any(batch.lease is not None for batch in self._open)
+
+    @property
     def active(self) -> bool:
         """Whether time may bring something to do: a lease to end, a commit to make."""
         return bool(self._open) or self.dirty
 
-    def _return(self, batch: Batch) -> None:
-        """Its claimer lost it, perhaps half way through."""
-        entries = [entry for entry in batch.entries if entry[0].alive]
-        if batch.lease is not None:
-            for partition, runs in _by_partition(entries):
-                partition.progress.mark(runs)
-            entries = [
-                (partition, offset, Received(item.key, item.body, item.headers, redelivered=True))
-                for partition, offset, item in entries
-            ]
-        self.waiting.extendleft(reversed(entries))
-        self._close(batch)
+    def _announce(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
+        (batch.put if put else batch.begun).update(places)
+        for partition, runs in _by_partition(batch.entries[place] for place in places):
+            (partition.progress.put.add if put else partition.progress.begin)(runs)
+            partition.dirty = True
 
-    def _wait_again(self, entries: list[Entry], *, begun: bool) -> None:
-        entries = [entry for entry in entries if entry[0].alive]
-        if begun:
-            for partition, runs in _by_partition(entries):
-                partition.progress.forget(runs)
-                partition.dirty = True
+    def _return(self, batch: Batch, places: Iterable[int] | None = None) -> None:
+        """Close it; its items at these places (None: all) wait again, marked with what was announced of them."""
+        back = list(range(len(batch.entries)) if places is None else places)
+        for partition, runs in _by_partition(batch.entries[place] for place in back if place in batch.begun):
+            partition.progress.mark(runs)
+        for partition, runs in _by_partition(batch.entries[place] for place in back if place in batch.put):
+            partition.progress.put.keep(runs)
+        entries = []
+        for place in back:
+            partition, offset, item = batch.entries[place]
+            if place in batch.begun or place in batch.put:
+                redelivered, repeated = item.redelivered or place in batch.begun, item.repeated or place in batch.put
+                item = Received(item.key, item.body, item.headers, redelivered, repeated)
+            if partition.alive:
+                entries.append((partition, offset, item))
         self.waiting.extendleft(reversed(entries))
-
-    def _close(self, batch: Batch) -> None:
         batch.stand = Stand.ENDED
         self._open.discard(batch)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from tidings.backends.kafka.connecting import Complaints, made, reach
 from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
 from tidings.model.errors import Unavailable
 from tidings.ports.queue import Item
@@ -42,24 +43,20 @@ class _Batch:
 
 
 class BatchProducer:
-    """Makes batches of items durable."""
+    """Makes batches of items durable. Raises SettingsError when it cannot be made."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._producer = Producer(settings.producer(self._told))
         self._closing = False
         self._broken = False
+        self._complaints = Complaints()
+        self._producer = made(lambda: Producer(settings.producer(self._told)))
         self._thread = threading.Thread(target=self._poll, name="tidings-kafka-producer", daemon=True)
         self._thread.start()
 
     def connect(self, timeout: float) -> None:
-        """Return when a broker answered (blocks). Raises Unavailable."""
-        try:
-            self._producer.list_topics(timeout=timeout)
-        except KafkaException as error:
-            raise Unavailable(
-                f"Kafka does not answer at {self._settings.brokers} ({_text(error.args[0])}): check the addresses"
-            ) from error
+        """Return when a broker answered (blocks). Raises as `reach`."""
+        reach(self._producer, self._settings, self._complaints, timeout)
 
     async def put(self, items: Sequence[Item]) -> None:
         """Return when every item is acknowledged by all in-sync replicas.
@@ -117,9 +114,13 @@ class BatchProducer:
 
     def _poll(self) -> None:
         while not self._closing:
-            self._producer.poll(_POLL)
-            if self._broken:
-                self._replace()
+            try:
+                if self._broken:
+                    self._replace()
+                self._producer.poll(_POLL)
+            except KafkaException as error:
+                self._told(error.args[0])
+                time.sleep(_POLL)
 
     def _replace(self) -> None:
         """After a fatal error a producer takes nothing any more. What is under way in it is not confirmed."""
@@ -129,6 +130,7 @@ class BatchProducer:
         broken.close()
 
     def _told(self, error: KafkaError) -> None:
+        self._complaints.told(error)
         if error.fatal():
             self._broken = True
         if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001

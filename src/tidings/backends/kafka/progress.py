@@ -1,21 +1,33 @@
 """How far a group has come in one partition: what is done, and what a leased claim has begun.
 
 Kafka keeps one offset per partition and group, and a short text beside it. The offset is the end of the contiguous
-done prefix. The text says what lies behind it: the runs of offsets that are begun, and those that are done already. So
-after a crash an item that was begun comes back marked, one that was done does not come back, and all others come back
-as they were. When the text would grow too long it says less, always on the safe side: more begun, less done.
+done prefix. The text says what lies behind it: the runs of offsets that are begun (`b`), those that are done already
+(`d`), and those for which outputs may have been put (`p`). So after a crash an item that was begun comes back marked,
+one that was done does not come back, and all others come back as they were. When the text would grow too long it says
+less, always on the safe side: what cannot be written as done is written as begun, and gaps between runs are closed. So
+an item that was begun or done never comes back unmarked, and one that was neither always comes back.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+_LARGEST_SAVING = 20
+"""Bytes that closing one gap saves at most, about; only how fast a fit is found depends on it."""
 
 Run = tuple[int, int]
 """Consecutive offsets: from the first one up to, but not including, the second."""
 
-MOST_RUNS = 100
-"""Runs of a kind that are written down. With offsets of 13 digits the text stays below Kafka's 4,096 bytes."""
+LONGEST_TEXT = 4000
+"""Bytes. Kafka refuses more than 4,096 (`offset.metadata.max.bytes`)."""
+_DONE_SHARE = LONGEST_TEXT // 2
+"""Bytes of the text that done runs may take."""
+
+_RUNS = r"(?:\d+\+\d+(?:,\d+\+\d+)*)?"
+_TEXT = re.compile(rf"b=({_RUNS});d=({_RUNS})(?:;p=({_RUNS}))?(?:;|$)")
 
 
 def runs_of(offsets: Iterable[int]) -> list[Run]:
@@ -54,6 +66,12 @@ class Runs:
         """How many offsets it holds."""
         return sum(self._ends) - sum(self._starts)
 
+    def within(self, start: int, end: int) -> int:
+        """How many offsets from `start` up to `end` it holds."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        held = zip(self._starts[first:last], self._ends[first:last], strict=True)
+        return sum(min(right, end) - max(left, start) for left, right in held)
+
     def add(self, start: int, end: int) -> None:
         """Add a run."""
         if start >= end:
@@ -79,22 +97,75 @@ class Runs:
         self._ends[first:last] = ([start] if left < start else []) + ([right] if end < right else [])
 
 
+class Announced:
+    """The offsets of which something was announced. What earlier claims announced stays, whatever is taken back."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._earlier = Runs(runs)
+        self._all = Runs(self._earlier)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._all)
+
+    def is_earlier(self, offset: int) -> bool:
+        """Whether an earlier claim announced it."""
+        return offset in self._earlier
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """A claim announces these."""
+        for start, end in runs:
+            self._all.add(start, end)
+
+    def take_back(self, runs: Iterable[Run]) -> None:
+        """It did not come to that."""
+        for start, end in runs:
+            self._all.discard(start, end)
+            for left, right in self._earlier:
+                self._all.add(max(left, start), min(right, end))
+
+    def keep(self, runs: Iterable[Run]) -> None:
+        """The claim that announced these is over."""
+        for start, end in runs:
+            self._earlier.add(start, end)
+            self._all.add(start, end)
+
+    def finish(self, start: int, end: int) -> None:
+        """These are done."""
+        self._earlier.discard(start, end)
+        self._all.discard(start, end)
+
+
 class Progress:
-    """One partition, from the offset `base` on. `text` is what `metadata` gave to the last commit."""
+    """One partition, from the offset `base` on. `text` is what `metadata` gave to the last commit.
+
+    `put` are the offsets of items of leased claims for which outputs may have been put.
+    """
 
     def __init__(self, base: int | None = None, text: str = "") -> None:
         self._base = base
         self._next = base
-        fields = dict(part.partition("=")[::2] for part in text.split(";") if part)
-        self._begun = Runs(_parsed(fields.get("b", ""), base or 0))
-        self._done = Runs(_parsed(fields.get("d", ""), base or 0))
-        self._marked = Runs(self._begun)
+        begun, done, put = written.groups("") if (written := _TEXT.match(text)) else ("", "", "")
+        self._begun = Announced(_parsed(begun, base or 0))
+        self.put = Announced(_parsed(put, base or 0))
+        self._done = Runs(_parsed(done, base or 0))
+        for start, end in self._done:  # a run may be written across done ones, to be one run
+            self._begun.finish(start, end)
+            self.put.finish(start, end)
+
+    @classmethod
+    def unknown(cls, low: int, high: int) -> Progress:
+        """Nothing is known of what the group has done: everything from `low` up to `high` may have been begun."""
+        return cls(low, f"b={_written([(low, high)] if low < high else [], low)};d=")
+
+    @staticmethod
+    def wrote(text: str) -> bool:
+        """Whether `metadata` gave this text: a commit by another tool, or by hand, has another one or none."""
+        return _TEXT.match(text) is not None
 
     def arrives(self, offset: int) -> bool:
         """Whether the item at `offset`, which comes after all that came before, is still to be handed out."""
-        if self._base is None or self._next is None or offset < self._base:
-            # A fresh group; or the log was cut or made anew, and what was known of it is worth nothing.
-            self._base, self._begun, self._done, self._marked = offset, Runs(), Runs(), Runs()
+        if self._base is None or self._next is None:
+            self._base = offset  # a fresh group
         elif offset < self._next:
             return False
         elif offset > self._next:
@@ -103,26 +174,20 @@ class Progress:
         return offset not in self._done
 
     def marked(self, offset: int) -> bool:
-        """Whether an earlier leased claim may have begun the item at `offset`."""
-        return offset in self._marked
+        """Whether an earlier leased claim has begun the item at `offset`."""
+        return self._begun.is_earlier(offset)
 
     def begin(self, runs: Iterable[Run]) -> None:
-        """A leased claim takes these."""
-        for start, end in runs:
-            self._begun.add(start, end)
+        """A leased claim begins these."""
+        self._begun.add(runs)
 
     def forget(self, runs: Iterable[Run]) -> None:
-        """These were given back unbegun. What was marked before stays marked."""
-        for start, end in runs:
-            self._begun.discard(start, end)
-            for left, right in self._marked:
-                self._begun.add(max(left, start), min(right, end))
+        """These were not begun after all. What was marked before stays marked."""
+        self._begun.take_back(runs)
 
     def mark(self, runs: Iterable[Run]) -> None:
         """These come back from a claim that had begun them."""
-        for start, end in runs:
-            self._marked.add(start, end)
-            self._begun.add(start, end)
+        self._begun.keep(runs)
 
     def finish(self, runs: Iterable[Run]) -> None:
         """These are done."""
@@ -134,6 +199,11 @@ class Progress:
         """The end of the done prefix: the offset to commit. None before anything arrived."""
         return self._base
 
+    @property
+    def next(self) -> int | None:
+        """The offset that is to arrive next. None before anything arrived in a group without a base."""
+        return self._next
+
     def left(self, end: int) -> int:
         """How many items before the offset `end` are not done."""
         return max(0, end - (self._base or 0) - len(self._done))
@@ -141,14 +211,30 @@ class Progress:
     def metadata(self) -> str:
         """The text to commit beside `base`."""
         base = self._base or 0
-        begun, done = list(self._begun), list(self._done)
-        if len(begun) > MOST_RUNS:
-            begun[MOST_RUNS - 1 :] = [(begun[MOST_RUNS - 1][0], begun[-1][1])]
-        return f"b={_written(begun, base)};d={_written(done[:MOST_RUNS], base)}"
+        put = list(self.put)
+        text = _text(_written(self._begun, base), _written(self._done, base), _written(put, base))
+        if len(text) <= LONGEST_TEXT:
+            return text
+        # To take an item for a possible second copy costs it a while, so one run over all of them will do.
+        return self._shortened(base, _written([(put[0][0], put[-1][1])], base) if put else "")
+
+    def _shortened(self, base: int, put: str) -> str:
+        """A text that fits: the longest done runs, and begun runs over everything else that is begun or done."""
+        done, begun = Runs(), Runs(self._begun)
+        room = _DONE_SHARE
+        for start, end in sorted(self._done, key=lambda run: run[0] - run[1]):
+            room -= len(_written([(start, end)], base)) + 1
+            if room >= 0:
+                done.add(start, end)
+            else:
+                begun.add(start, end)
+        written_done = _written(done, base)
+        left = LONGEST_TEXT - len(_text("", written_done, put))
+        return _text(_written(_fitting(list(begun), done, base, left), base), written_done, put)
 
     def _finished(self, start: int, end: int) -> None:
-        self._begun.discard(start, end)
-        self._marked.discard(start, end)
+        self._begun.finish(start, end)
+        self.put.finish(start, end)
         self._done.add(start, end)
         first = next(iter(self._done))
         if self._base is not None and first[0] <= self._base < first[1]:
@@ -156,9 +242,39 @@ class Progress:
             self._done.discard(0, first[1])
 
 
+def _text(begun: str, done: str, put: str) -> str:
+    return f"b={begun};d={done};p={put}" if put else f"b={begun};d={done}"
+
+
 def _written(runs: Iterable[Run], base: int) -> str:
     """Each run as its distance from `base` and its length, so that the text is short."""
     return ",".join(f"{start - base}+{end - start}" for start, end in runs)
+
+
+def _fitting(runs: list[Run], done: Runs, base: int, room: int) -> list[Run]:
+    """The runs, with the gaps closed that mark the fewest items more, until they are written in `room` bytes.
+
+    What a gap holds of `done` is not marked by closing it: it is not handed out at all.
+    """
+    excess = len(_written(runs, base)) - room
+    if excess <= 0:
+        return runs
+    gaps = [(start - end) - done.within(end, start) for (_, end), (start, _) in pairwise(runs)]
+    # Closing a gap leaves one run in the place of two: a comma, a plus sign and two numbers are gone, of at least one
+    # digit each; the length that is left may have more digits than the two had, so measure again.
+    order = sorted(range(len(gaps)), key=gaps.__getitem__)
+    closed = 0
+    while excess > 0 and closed < len(order):
+        closed += max(1, excess // _LARGEST_SAVING)
+        shut = set(order[:closed])
+        kept: list[Run] = [runs[0]]
+        for place, run in enumerate(runs[1:]):
+            if place in shut:
+                kept[-1] = (kept[-1][0], run[1])
+            else:
+                kept.append(run)
+        excess = len(_written(kept, base)) - room
+    return kept
 
 
 def _parsed(text: str, base: int) -> Iterator[Run]:

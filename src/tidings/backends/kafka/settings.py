@@ -9,8 +9,19 @@ from typing import Any
 from confluent_kafka import KafkaError
 from msgspec import Struct
 
+from tidings.backends.kafka.protocol import AUTO, CLASSIC
+from tidings.backends.kafka.security import Security
+
 LARGEST_ITEM = 8 * 1024 * 1024
 """Bytes that an item may have, with key and headers."""
+
+_CLASSIC_GROUP = {
+    # Partitions that stay with their member are not touched by a rebalance.
+    "partition.assignment.strategy": "cooperative-sticky",
+    # A client that died is missed after so long; with the consumer protocol the broker says how long.
+    "session.timeout.ms": 15_000,
+    "heartbeat.interval.ms": 3_000,
+}
 
 _logger = logging.getLogger("tidings.kafka")
 
@@ -22,6 +33,7 @@ class KafkaSettings(Struct, frozen=True):
     long the producer waits for company before it sends; `delivery_timeout` bounds a put. Done items are committed after
     `commit_interval` at the latest. A partition that moves to another client is held back for up to `drain`, for the
     claims over it to end. What every group has done is deleted each `trim_interval`.
+    `group_protocol` is one of AUTO, CONSUMER, CLASSIC.
     """
 
     brokers: str
@@ -33,6 +45,13 @@ class KafkaSettings(Struct, frozen=True):
     commit_interval: float = 0.1
     drain: float = 5.0
     trim_interval: float = 600.0
+    security: Security = Security()
+    group_protocol: str = AUTO
+
+    @property
+    def min_insync(self) -> int:
+        """How many replicas must have an item before it counts as put: all but one, so that one may be away."""
+        return max(1, self.replication - 1)
 
     def group_id(self, topic: str, group: str) -> str:
         """Kafka's name of the group: one for each topic, so that a rebalance of one topic leaves the others alone.
@@ -54,8 +73,12 @@ class KafkaSettings(Struct, frozen=True):
         return self.prefix + topic
 
     def client(self, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
-        """What every client has."""
-        return {
+        """What every client has.
+
+        Raises:
+            SettingsError: the security settings cannot be used.
+        """
+        return self.security.client(self.brokers) | {
             "bootstrap.servers": self.brokers,
             "client.id": "tidings",
             "error_cb": on_error,
@@ -85,16 +108,19 @@ class KafkaSettings(Struct, frozen=True):
         self,
         topic: str,
         group: str,
+        protocol: str,
         on_error: Callable[[KafkaError], None],
         on_commit: Callable[[KafkaError | None, list[Any]], object],
     ) -> dict[str, Any]:
         """By hand: nothing is committed but what the ledger says. Memory for what is fetched ahead is bounded."""
         return self.client(on_error) | {
             "group.id": self.group_id(topic, group),
-            "group.protocol": "consumer",
+            "group.protocol": protocol,
+            **(_CLASSIC_GROUP if protocol == CLASSIC else {}),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            # The lane says where to start, and is to be told when there is nothing.
+            "auto.offset.reset": "error",
             "on_commit": on_commit,
             # A consumer that reads in batches would otherwise pause for a second each time its queue is full.
             "fetch.queue.backoff.ms": 5,

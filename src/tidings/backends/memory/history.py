@@ -98,6 +98,15 @@ class MemoryHistory:
             if event.attempt == attempt and _ends_an_attempt(event)
         }
 
+    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
+        """See History."""
+        return {
+            id
+            for id in delivery_ids
+            for event in self._events.get(notification_of(id), {}).get(id, {}).values()
+            if event.state is State.DELIVERED
+        }
+
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History."""
         counts: Counter[tuple[str | None, State, str]] = Counter()
@@ -203,6 +212,14 @@ class MemoryCancellations:
     async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
         """See Cancellations."""
         return {id for id in notification_ids if id in self._schedule.hurried}
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Cancellations."""
+        hurried = self._schedule.hurried
+        old = [id for id, at in hurried.items() if at < before and instant_of(id) < before][:most]
+        for id in old:
+            del hurried[id]
+        return len(old)
 
 
 def _event(outcome: Outcome) -> Event:

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -183,7 +183,9 @@ class MemoryClaim:
         self._broker = broker
         self._lane = lane
         self._items = items
-        self._tried = False
+        self._begun: set[int] = set()
+        self._put: set[int] = set()
+        self._released: set[int] = set()
         self.ending = False
         self.ended_at: int | None = None
         self.leased_until = leased_until
@@ -219,35 +221,45 @@ class MemoryClaim:
             return False
         return self.ended_at is None or self.ended_at + COMMITTED_AFTER <= self._broker.clock.now()
 
+    async def begin(self, places: Collection[int]) -> None:
+        """See Claim."""
+        if self.leased_until is None:
+            raise ValueError("without a lease nothing outside may be begun")
+        self._check()
+        self._begun.update(places)
+
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim; both halves happen in one step, or one after the other in a partitioned broker."""
-        self._tried = True
         self._check()
         if self._broker.partitions:
             self.ending = True
+            if outputs and self.leased_until is not None:
+                self._put.update(set(range(len(self._items))).difference(released, self._begun))
             self._broker.put(outputs)
             await self._broker.between()
-            self.ended_at = self._broker.clock.now() if self.live and not released else None
+            self.ended_at = self._broker.clock.now() if self.live else None
             if self._lane.open.pop(self.number, None) is None:
                 return  # a partition was lost meanwhile: the outputs stay, and the items come again
+            self._released = set(released)
             self._lane.recent = [claim for claim in (*self._lane.recent, self) if not claim.forgettable]
         else:
             del self._lane.open[self.number]
             self._broker.put(outputs)
-        self._lane.give_back([self._items[index] for index in sorted(released)])
+        self._lane.give_back(self._marked(sorted(released)))
 
     async def release(self) -> None:
-        """Give every item back, unbegun; as a database, not after `done` was tried on a lease."""
-        if self._tried and self.leased_until is not None and not self._broker.partitions:
-            raise Unavailable("the batch was begun; it comes back when its lease ends")
+        """See Claim."""
         self._check()
-        del self._lane.open[self.number]
-        self._lane.give_back(self._items)
+        self.lose()
+
+    def unconfirmed(self, places: Collection[int]) -> None:
+        """Whoever began these was not told so: for the claimer they are not begun, and go back as they came."""
+        self._begun.difference_update(places)
 
     def lose(self) -> None:
-        """The claimer has no right to it any more: the items come back, marked if the claim was leased."""
+        """The claimer has no right to it any more: the items come back, those that were begun marked."""
         del self._lane.open[self.number]
-        self._lane.give_back(self._items if self.leased_until is None else _marked(self._items))
+        self._lane.give_back(self._marked(range(len(self._items))))
 
     def abandon(self) -> None:
         """What is left of a claim whose client crashed: the items, unless a lease runs that the broker keeps."""
@@ -255,7 +267,18 @@ class MemoryClaim:
             if self.leased_until is None or self._broker.partitions:
                 self.lose()
         elif not self.forgettable:
-            self._lane.give_back(self._items if self.leased_until is None else _marked(self._items))
+            self._lane.give_back(self._marked(set(range(len(self._items))) - self._released))
+
+    def _marked(self, places: Iterable[int]) -> list[Received]:
+        """The items at these places as they come back."""
+        return [
+            replace(
+                self._items[place],
+                redelivered=self._items[place].redelivered or place in self._begun,
+                repeated=self._items[place].repeated or place in self._put,
+            )
+            for place in sorted(places)
+        ]
 
     def _check(self) -> None:
         self._broker.expire(self._lane)
@@ -368,7 +391,3 @@ class MemoryQueue:
     def _check(self) -> None:
         if self._ended:
             raise Unavailable("this client of the queue has ended")
-
-
-def _marked(items: Sequence[Received]) -> list[Received]:
-    return [replace(item, redelivered=True) for item in items]

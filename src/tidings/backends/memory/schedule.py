@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tidings.backends.memory.clock import Now
 from tidings.model.outcome import Wait
 from tidings.model.topics import REQUESTS
 from tidings.ports.queue import Item
@@ -22,12 +25,14 @@ class _Row(Struct, frozen=True):
     item: Item
     leased_until: int | None = None
     repeated: bool = False
+    held: bool = False
 
 
 class MemorySchedule:
     """See Schedule. `hurried` are the cancelled notifications, with the instant of the cancellation."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._rows: dict[UUID, _Row] = {}
         self._number = 0
         self.hurried: dict[UUID, int] = {}
@@ -38,7 +43,7 @@ class MemorySchedule:
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
         row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
-        row = replace(row, repeated=wait.repeated)
+        row = replace(row, repeated=wait.repeated, held=wait.held)
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
@@ -53,11 +58,11 @@ class MemorySchedule:
         ready = (
             row
             for row in self._rows.values()
-            if row.due <= now and (row.leased_until is None or row.leased_until <= now)
+            if (row.due <= now if row.leased_until is None else row.leased_until <= self._clock())
         )
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
-            self._rows[row.id] = replace(row, leased_until=now + round(lease * 1000))
+            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease * 1000))
         return [Scheduled(row.id, row.item, again=row.repeated or row.leased_until is not None) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:
@@ -70,6 +75,21 @@ class MemorySchedule:
         wanted = set(notification_ids)
         rows = [row for row in self._rows.values() if row.notification_id in wanted]
         return [_waiting(row) for row in sorted(rows, key=lambda row: (row.due, row.id))]
+
+    async def held(self, most: int) -> Mapping[str, int]:
+        """See Schedule."""
+        waiting = (row.item.topic for row in self._rows.values() if row.held)
+        return Counter(islice(waiting, most))
+
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """See Schedule."""
+        waiting = [
+            row
+            for row in self._rows.values()
+            if row.held and row.item.topic == topic and row.due > now and row.leased_until is None
+        ]
+        for row in heapq.nsmallest(most, waiting, key=lambda row: (row.due, row.id)):
+            self._rows[row.id] = replace(row, due=now)
 
     def for_its_send_time(self, notification_id: UUID) -> Waiting | None:
         """The row with which a notification waits to be routed; None when that cannot be changed any more."""

@@ -11,10 +11,12 @@ import asyncpg
 import msgspec
 
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
+from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.writing import Writing, done_statement, key_text, lease_done_statement
-from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Item, Received
 
+_SQL = load("queue")
 _decode_headers = msgspec.msgpack.Decoder(dict[str, str]).decode
 _by_id = itemgetter(0)
 
@@ -34,6 +36,10 @@ class Home(Protocol):
         """The claim is over, and these tables have something new."""
         ...
 
+    def returned(self, relation: str, number: int) -> None:
+        """Items that had left the table may be back in it, with numbers from this one on."""
+        ...
+
     @property
     def pool(self) -> ConnectionPool:
         """For statements of one round trip."""
@@ -50,6 +56,10 @@ class OpenClaim:
         self._connection: PooledConnection | None = connection
         self._rows = rows
         self.items: Sequence[Received] = received(rows)
+
+    async def begin(self, places: Collection[int]) -> None:
+        """See Claim."""
+        raise ValueError("without a lease nothing outside may be begun")
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim."""
@@ -97,25 +107,38 @@ class LeasedClaim:
         self._announce = announce
         self._relation = relation
         self._token = token
-        self._begun = False
+        self._first: int = rows[0][0]
+        self._begun: set[int] = set()
         self.items: Sequence[Received] = received(rows)
 
-    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
+    async def begin(self, places: Collection[int]) -> None:
         """See Claim."""
+        positions = [index + 1 for index in places]
+        with translated():
+            stands = await self._home.pool.fetchval(_SQL["begin"], self._token, positions)
+        if not stands:
+            raise LeaseLost("the lease ran out before these items were begun")
+        # Only now: of what was not confirmed nothing was handed over, so it goes back unmarked.
+        self._begun.update(positions)
+
+    async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
+        """See Claim. One statement: of a call that is not answered and a later one only one finds the claim's row."""
         writing = await self._home.writing(outputs)
-        self._begun = True
         statement = lease_done_statement(writing.relations, self._relation)
         back = [index + 1 for index in released]
-        with translated():
-            ended = await self._home.pool.fetchval(statement, self._token, back, *writing.arguments)
+        begun = sorted(self._begun.intersection(back))
+        try:
+            with translated():
+                ended = await self._home.pool.fetchval(statement, self._token, back, begun, *writing.arguments)
+        finally:
+            if back:
+                self._home.returned(self._relation, self._first)
         if not ended:
             raise LeaseLost("the lease ran out before the batch was done")
         self._announce((*writing.touched, self._relation) if released else writing.touched)
 
     async def release(self) -> None:
-        """See Claim. Once `done` was tried its items count as begun: they are left to the lease, which marks them."""
-        if self._begun:
-            raise Unavailable("the batch was begun; it comes back when its lease ends")
+        """See Claim."""
         await self.done(released=range(len(self.items)))
 
 

@@ -53,6 +53,7 @@ _RESTING_CODES = [code(state) for state in sorted(RESTING)]
 _PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 _PENDING_PLACE = PRECEDENCE.index(State.PENDING)
 _PENDING_RANK = rank(State.PENDING, 1)
+_ARRIVED_RANK = rank(State.DELIVERED, 1)
 _encode_addresses = msgspec.msgpack.Encoder().encode
 _decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
 
@@ -151,6 +152,14 @@ class PostgresHistory:
             )
         return {(id, attempt) for id, attempt in rows}
 
+    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
+        """See History."""
+        if not delivery_ids:
+            return set()
+        with translated():
+            rows = await self._pool.fetch(_SQL["arrived"], list(delivery_ids), _ARRIVED_RANK)
+        return {row["id"] for row in rows}
+
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History. Reads all that the tenant has from `since` on: some microseconds a notification."""
         low = _FIRST_ID if since is None else UUID(int=since << 80)
@@ -217,11 +226,13 @@ class PostgresHistory:
                         return
                 await self._pool.execute(_SQL["append"], *notifications, *events)
                 return
-            waits, suppressions = _columns(batch.waits, 10), _columns(batch.suppressions, 7)
+            waits, suppressions = _columns(batch.waits, 11), _columns(batch.suppressions, 7)
             async with self._pool.acquire() as connection, connection.transaction():
                 if batch.notifications:
                     await connection.execute(_SQL["append"], *notifications, *_columns([], 10))
-                gone = await connection.fetch(_SQL["append_with_effects"], *events, *waits[:9], *suppressions, waits[9])
+                gone = await connection.fetch(
+                    _SQL["append_with_effects"], *events, *waits[:9], *suppressions, *waits[9:]
+                )
                 if gone:
                     await devices.forget(connection, [(row[0], row[1]) for row in gone], max(batch.instants))
 
@@ -271,7 +282,7 @@ class _Batch(Struct, frozen=True):
 
     notifications: list[_NotificationRow]
     events: list[_Event]
-    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int]]
+    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int, bool]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
     returning: bool
     """Whether some notifications were put off, and have their row already."""
@@ -280,7 +291,7 @@ class _Batch(Struct, frozen=True):
     def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
         notifications: dict[UUID, _Routed] = {}
         events: list[_Event] = []
-        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int]] = {}
+        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int, bool]] = {}
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
         for outcome in outcomes:
             id = outcome.id
@@ -307,7 +318,10 @@ class _Batch(Struct, frozen=True):
             )  # fmt: skip
             if (wait := outcome.wait) is not None:
                 key = wait.key.encode("utf-8", "surrogatepass")
-                waits.setdefault(fact, (notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated)))
+                waits.setdefault(
+                    fact,
+                    (notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated), wait.held),
+                )
             if outcome.suppress and address is not None:
                 known = identity(address)
                 suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))

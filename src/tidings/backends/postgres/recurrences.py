@@ -7,6 +7,7 @@ from operator import itemgetter
 from uuid import UUID
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
@@ -15,6 +16,7 @@ from tidings.model.recurrence import Progress, Recurrence
 from tidings.ports.recurrences import DueRecurrence, Moved
 
 _SQL = load("recurrences")
+_log = structlog.get_logger("tidings.recur")
 _LAST_ID = UUID(int=(1 << 128) - 1)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Recurrence).decode
@@ -70,7 +72,16 @@ class PostgresRecurrences:
         with translated():
             rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease * 1000))
         rows.sort(key=_by_due)
-        return [DueRecurrence(_recurrence(*columns), again) for _, _, again, *columns in rows]
+        found: list[DueRecurrence] = []
+        for _, id, again, *columns in rows:
+            try:
+                found.append(DueRecurrence(_recurrence(*columns), again))
+            except msgspec.MsgspecError as error:
+                # It would keep all others from coming, at every look.
+                _log.error("a recurrence cannot be read and is parked", recurrence=str(id), why=str(error))
+                with translated():
+                    await self._pool.execute(_SQL["park"], id, f"unreadable: {error}")
+        return found
 
     async def settle(self, moved: Sequence[Moved]) -> None:
         """See Recurrences."""

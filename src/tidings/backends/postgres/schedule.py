@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from uuid import UUID
 
@@ -45,6 +45,17 @@ class PostgresSchedule:
         with translated():
             rows = await self._pool.fetch(_SQL["waiting"], list(notification_ids))
         return [_waiting(*row) for row in rows]
+
+    async def held(self, most: int) -> Mapping[str, int]:
+        """See Schedule."""
+        with translated():
+            rows = await self._pool.fetch(_SQL["held"], most)
+        return dict(map(tuple, rows))
+
+    async def bring_forward(self, topic: str, most: int, now: int) -> None:
+        """See Schedule."""
+        with translated():
+            await self._pool.execute(_SQL["bring_forward"], topic, most, now)
 
     async def next_due(self) -> int | None:
         """See Schedule."""
@@ -101,3 +112,9 @@ class PostgresCancellations:
         with translated():
             rows = await self._pool.fetch(_SQL["cancelled"], list(notification_ids))
         return {row["id"] for row in rows}
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Cancellations."""
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["sweep_cancellations"], before, most)
+        return deleted

@@ -77,7 +77,7 @@ def done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> str:
 def lease_done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> str:
     """End a leased claim of the table `own`: nothing is written unless the lease still stands. Gives the rows ended.
 
-    $1: token; $2: positions (from 1) of what goes back. Then as `put_statement`.
+    $1: token; $2: positions (from 1) of what goes back; $3: those of them that were begun. Then as `put_statement`.
     """
     ended = (
         "ended AS (DELETE FROM queue.claim WHERE token = $1 AND until > clock_timestamp() "
@@ -85,10 +85,10 @@ def lease_done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> st
     )
     back = (
         f"back AS (INSERT INTO queue.{quoted(own)} (id, key, headers, body, redelivered) "  # noqa: S608 - quoted
-        "SELECT ids[place], keys[place], headers[place], bodies[place], marks[place] "
+        "SELECT ids[place], keys[place], headers[place], bodies[place], marks[place] OR place = ANY ($3::integer[]) "
         "FROM ended, unnest($2::integer[]) AS place)"
     )
-    inserts = _inserts(relations, 3, " WHERE EXISTS (SELECT FROM ended)")
+    inserts = _inserts(relations, 4, " WHERE EXISTS (SELECT FROM ended)")
     return f"WITH {', '.join([ended, back, *inserts])} SELECT count(*) FROM ended"  # noqa: S608 - quoted
 
 

@@ -7,9 +7,10 @@ Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid)
   `api-reference/mail-send/errors`.
 - One person of a personalization does not see the others, and each may have custom arguments:
   `for-developers/sending-email/personalizations`.
-- 401 and 403 are the account's fault (key, sender identity, a temporary block), so they are tried again and end as dead
-  letters that can be replayed: `api-reference/how-to-use-the-sendgrid-v3-api/responses`.
-- 429 with `X-RateLimit-Reset` in seconds since the epoch: `api-reference/how-to-use-the-sendgrid-v3-api/rate-limits`.
+- 401 and 403 are the account's fault (key, sender identity, a temporary block), so everything waits until somebody
+  mends it: `api-reference/how-to-use-the-sendgrid-v3-api/responses`.
+- 429 with `X-RateLimit-Reset` in seconds since the epoch is about the account, unless its errors name recipients:
+  `api-reference/how-to-use-the-sendgrid-v3-api/rate-limits`.
 - Events: see `sendgrid_events.py`.
 - The key's scopes, which `check` asks for: `api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-
   user-has-access`.
@@ -30,18 +31,19 @@ from pydantic import Field, field_validator
 from tidings.channels.email import sendgrid_events as events
 from tidings.channels.email.headers import one_line, split_address
 from tidings.channels.errors import ACCOUNT, follow
-from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after, throttled
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl, Mailbox, OneLine, Token
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.notification import EmailContent
-from tidings.model.sending import EmailDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
+from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
 from tidings.ports.provider import EmailProvider
 
 MOST_PERSONALIZATIONS = 1000
 _AT_ONCE_PER_SEND = 64
 _MOST_ROUNDS = 3
+_TOO_MANY = 429
 _PERSONALIZATION = re.compile(r"personalizations\.(\d{1,4})(?:(\.to\.\d+\.email$)|\.|$)")
 _SCOPE = "mail.send"
 
@@ -121,13 +123,15 @@ class Sendgrid(EmailProvider):
     ERRORS: ClassVar = {
         400: Rejected("refused", detail="the request is malformed"),
         "400 recipient": Rejected("invalid_address", suppress=True, detail="the recipient's address is not valid"),
-        401: Retry("unauthorized", ACCOUNT, "the API key is wrong or revoked, or may not send"),
-        403: Retry("forbidden", ACCOUNT, "the sender is not verified, or the account is blocked for a while"),
+        401: Retry("unauthorized", ACCOUNT, "the API key is wrong or revoked, or may not send", About.UNOFFERED),
+        403: Retry(
+            "forbidden", ACCOUNT, "the sender is not verified, or the account is blocked for a while", About.UNOFFERED
+        ),
         404: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
         405: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
         413: Rejected("too_large", fallback=True, detail="over 30 MB"),
         415: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
-        429: Retry("throttled", None, "too many requests; X-RateLimit-Reset says until when"),
+        429: Retry("throttled", None, "too many requests; with X-RateLimit-Reset or Retry-After all wait"),
         500: Retry("provider_error", None, "an error within the service"),
         503: Retry("unavailable", None, "the service is not available"),
     }
@@ -221,21 +225,28 @@ class Sendgrid(EmailProvider):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             problems = []
         detail = brief("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
-        refused: dict[int, SendResult] = {}
-        if reply.status == 400:
-            refused = self._refused(problems, len(mail.personalizations))
         known = self.ERRORS.get(reply.status)
         if known is None:
-            return by_status(reply, self._clock, detail), refused
-        return follow(known, detail or f"HTTP status {reply.status}: {known.detail}", self._reset(reply)), refused
+            return by_status(reply, self._clock, detail), {}
+        asked, said = self._reset(reply), detail or f"HTTP status {reply.status}: {known.detail}"
+        refused = self._refused(reply.status, problems, len(mail.personalizations), asked)
+        if reply.status == _TOO_MANY:
+            return throttled(None if refused else asked, said), refused
+        return follow(known, said, asked), refused
 
-    def _refused(self, problems: Sequence[_Problem], count: int) -> dict[int, SendResult]:
-        """What is said of single personalizations, by their number."""
+    def _refused(
+        self, status: int, problems: Sequence[_Problem], count: int, asked: float | None
+    ) -> dict[int, SendResult]:
+        """What is said of single personalizations, by their number: whatever the headers say, it is about them."""
         refused: dict[int, SendResult] = {}
         for problem in problems:
             found = _PERSONALIZATION.match(problem.field or "")
-            if found is not None and int(found[1]) < count:
-                row = self.ERRORS["400 recipient" if found[2] else 400]
+            if found is None or int(found[1]) >= count:
+                continue
+            if status == _TOO_MANY:
+                refused[int(found[1])] = follow(self.ERRORS[status], brief(problem.message), asked)
+            elif status == 400:
+                row = self.ERRORS["400 recipient" if found[2] else status]
                 refused[int(found[1])] = follow(row, brief(problem.message))
         return refused
 
@@ -243,7 +254,7 @@ class Sendgrid(EmailProvider):
         """The seconds until SendGrid takes requests again."""
         asked = retry_after(answer, self._clock)
         reset = answer.header("x-ratelimit-reset")
-        if asked is None and answer.status == 429 and reset.isascii() and reset.isdigit() and len(reset) < 15:
+        if asked is None and answer.status == _TOO_MANY and reset.isascii() and reset.isdigit() and len(reset) < 15:
             return max(0.0, int(reset) - self._clock.now() / 1000)
         return asked
 

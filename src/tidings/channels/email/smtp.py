@@ -19,6 +19,7 @@ from email.headerregistry import Address
 from functools import cached_property
 from typing import ClassVar, Literal
 
+import msgspec
 from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
 from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPTimeoutError
 from pydantic import Field, SecretStr, model_validator
@@ -32,13 +33,14 @@ from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import Mailbox, NetworkProviderConfig, OneLine, is_loopback
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
-from tidings.model.sending import EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.policy.retry import about
 from tidings.ports.provider import EmailProvider
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _LINE_WITH_DOT = re.compile(rb"(?m)^\.")
 _UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
-_GO_AHEAD, _TAKEN = 354, 250
+_GO_AHEAD, _TAKEN, _CLOSING = 354, 250, 421
 _PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
 
@@ -147,7 +149,8 @@ class Smtp(EmailProvider):
                 async with asyncio.timeout(self._config.timeout):
                     connection = await self._announce(envelope)
             except TimeoutError:
-                return Retry("no_answer", detail="the server did not answer before the mail was sent")
+                why = "the server did not answer before the mail was sent"
+                return Retry("no_answer", detail=why, about=About.UNOFFERED)
             if not isinstance(connection, SMTP):
                 return connection
             return await self._hand_over(connection, envelope)
@@ -179,13 +182,15 @@ class Smtp(EmailProvider):
         try:
             connection = await self._connect()
         except SMTPAuthenticationError as error:
-            return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"))
+            return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"), about=About.UNOFFERED)
         except (SMTPException, OSError) as error:
-            return Retry("unreachable", detail=brief(f"no session with {self._where}: {error}"))
+            why = brief(f"no session with {self._where}: {error}")
+            return Retry("unreachable", detail=why, about=About.UNOFFERED)
         agreed = await self._ask(connection, envelope)
-        return agreed or Retry(
-            "service_unavailable", detail=f"{self._where} ended the session before the mail was sent"
-        )
+        if agreed is not None:
+            return agreed
+        why = f"{self._where} ended the session before the mail was sent"
+        return Retry("service_unavailable", detail=why, about=About.UNOFFERED)
 
     async def _ask(self, connection: SMTP, envelope: _Envelope) -> SMTP | SendResult | None:
         """MAIL and RCPT; None when the connection turned out to be closed, and nothing was sent."""
@@ -216,7 +221,8 @@ class Smtp(EmailProvider):
             return None
         except (SMTPException, OSError) as error:
             connection.close()
-            return Retry("provider_error", detail=brief(f"{self._where} broke the protocol: {error}"))
+            why = brief(f"{self._where} broke the protocol: {error}")
+            return Retry("provider_error", detail=why, about=About.UNOFFERED)
         except BaseException:
             connection.close()
             raise
@@ -235,7 +241,8 @@ class Smtp(EmailProvider):
             connection.close()
             if begun:
                 return Uncertain("no_answer", brief(f"the mail went out and {self._where} did not answer: {error}"))
-            return Retry("connection_lost", detail=brief(f"{self._where} broke off before the mail went out: {error}"))
+            why = brief(f"{self._where} broke off before the mail went out: {error}")
+            return Retry("connection_lost", detail=why, about=About.UNOFFERED)
         except BaseException:
             connection.close()
             raise
@@ -259,8 +266,12 @@ class Smtp(EmailProvider):
         found = _ENHANCED.match(text)
         enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
         known = self.ERRORS.get(enhanced) or self.ERRORS.get(code) or self.ERRORS[f"{str(code)[:1]}yz"]
+        if code == _CLOSING and not (isinstance(known, Retry) and known.about is About.ACCOUNT):
+            known = self.ERRORS[code]
         if to_sender and isinstance(known, Rejected):
             known = self.ERRORS["5.1.8"]
+        elif to_sender and isinstance(known, Retry) and about(known) is About.DELIVERY:
+            known = msgspec.structs.replace(known, about=About.UNOFFERED)
         return follow(known, detail)
 
     async def _connect(self) -> SMTP:

@@ -5,6 +5,10 @@ Facts: RFC 5321 section 4.2 (replies: 4yz is for now, 5yz for good), RFC 4954 se
 RFC 6647 (greylisting, which wants minutes), RFC 3463 and the registry of RFC 5248
 (https://www.iana.org/assignments/smtp-enhanced-status-codes) for the enhanced codes.
 
+A recipient or mail that is put off (4yz to RCPT or DATA) is offered again patiently: the reply says nothing about the
+server, and greylists accept a mail that comes back after minutes. 4yz to MAIL is about the sender or the server, so
+that nothing was offered yet; so is 421, by which the server ends the session.
+
 An enhanced code goes before the reply's own, when the two agree that it is for now or for good. An address is
 suppressed only where the code says that the mailbox or its domain is not there; a bare 550 is said of unwanted mail
 as well.
@@ -15,36 +19,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tidings.channels.errors import ACCOUNT
-from tidings.model.sending import Rejected, Retry
+from tidings.model.sending import About, Rejected, Retry
 
 _GREYLISTED = 300.0
 _FULL = 900.0
 _LOGIN = "the server wants another login"
 _NOT_PROVEN = "the sender's domain is not proven to be ours"
 
+
+def _login(detail: str) -> Retry:
+    return Retry("unauthorized", ACCOUNT, detail, About.UNOFFERED)
+
+
+def _put_off(reason: str, after: float | None, detail: str) -> Retry:
+    """The server wants to see this one mail again, in minutes or hours (RFC 5321 section 4.5.4.1)."""
+    return Retry(reason, after, detail, patient=True)
+
+
 ERRORS: Mapping[int | str, Retry | Rejected] = {
-    421: Retry("service_unavailable", None, "the server is closing or too busy"),
-    450: Retry("mailbox_busy", 60.0, "the mailbox is busy, or the server wants to see the mail again"),
-    451: Retry("local_error", None, "an error in the server"),
-    452: Retry("insufficient_storage", 60.0, "the server has no room"),
-    454: Retry("unauthorized", ACCOUNT, "the login cannot be checked now"),
-    530: Retry("unauthorized", ACCOUNT, _LOGIN),
-    534: Retry("unauthorized", ACCOUNT, _LOGIN),
-    535: Retry("unauthorized", ACCOUNT, "the username or the password is wrong"),
-    538: Retry("unauthorized", ACCOUNT, "the server wants encryption before the login"),
+    421: Retry("service_unavailable", None, "the server is closing or too busy", About.UNOFFERED),
+    450: _put_off("mailbox_busy", 60.0, "the mailbox is busy, or the server wants to see the mail again"),
+    451: _put_off("local_error", None, "an error in the server, or a greylist"),
+    452: _put_off("insufficient_storage", 60.0, "the server has no room"),
+    454: _login("the login cannot be checked now"),
+    530: _login(_LOGIN),
+    534: _login(_LOGIN),
+    535: _login("the username or the password is wrong"),
+    538: _login("the server wants encryption before the login"),
     550: Rejected("mailbox_unavailable", detail="no such mailbox, or unwanted mail: the server does not say which"),
     551: Rejected("user_not_local", detail="the person is elsewhere"),
     552: Rejected("storage_exceeded", detail="the mailbox is full, or the mail too large"),
     553: Rejected("mailbox_name_not_allowed", detail="the server does not take that address"),
     554: Rejected("refused", fallback=True, detail="refused without a reason"),
     556: Rejected("domain_takes_no_mail", suppress=True, detail="the domain takes no mail"),
-    "4yz": Retry("temporary", None, "any other for now"),
+    "4yz": _put_off("temporary", None, "any other for now"),
     "5yz": Rejected("refused", fallback=True, detail="any other for good"),
-    "4.2.1": Retry("mailbox_disabled", _GREYLISTED, "the mailbox takes nothing now"),
-    "4.2.2": Retry("mailbox_full", _FULL, "the mailbox is full"),
-    "4.7.0": Retry("deferred_by_policy", 60.0, "too much at once, or the server does not trust us yet"),
-    "4.7.1": Retry("deferred_by_policy", _GREYLISTED, "greylisted: the server wants to see the mail again"),
-    "4.7.28": Retry("throttled", _GREYLISTED, "too much mail from us"),
+    "4.2.1": _put_off("mailbox_disabled", _GREYLISTED, "the mailbox takes nothing now"),
+    "4.2.2": _put_off("mailbox_full", _FULL, "the mailbox is full"),
+    "4.7.0": _put_off("deferred_by_policy", 60.0, "too much at once, or the server does not trust us yet"),
+    "4.7.1": _put_off("deferred_by_policy", _GREYLISTED, "greylisted: the server wants to see the mail again"),
+    "4.7.28": Retry("throttled", _GREYLISTED, "too much mail from us", About.ACCOUNT),
     "5.1.1": Rejected("no_such_mailbox", suppress=True, detail="there is no such mailbox"),
     "5.1.2": Rejected("no_such_domain", suppress=True, detail="there is no such domain"),
     "5.1.3": Rejected("invalid_address", suppress=True, detail="not a valid address"),
@@ -58,7 +72,7 @@ ERRORS: Mapping[int | str, Retry | Rejected] = {
     "5.3.4": Rejected("too_large", fallback=True, detail="too large for the server"),
     "5.4.4": Rejected("unroutable", detail="the server finds no way to the domain"),
     "5.7.1": Rejected("refused_by_policy", fallback=True, detail="the server does not take it from us"),
-    "5.7.8": Retry("unauthorized", ACCOUNT, "the username or the password is wrong"),
+    "5.7.8": _login("the username or the password is wrong"),
     "5.7.20": Rejected("sender_not_authenticated", fallback=True, detail=_NOT_PROVEN),
     "5.7.23": Rejected("sender_not_authenticated", fallback=True, detail=_NOT_PROVEN),
     "5.7.25": Rejected("sender_not_authenticated", fallback=True, detail="our address has no name"),

@@ -39,7 +39,7 @@ from tidings.channels.settings import HttpProviderConfig, HttpUrl
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import PushDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import About, PushDelivery, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.ports.clock import Clock
 from tidings.ports.provider import PushProvider
 
@@ -172,10 +172,14 @@ class Fcm(PushProvider):
         "THIRD_PARTY_AUTH_ERROR": Retry(
             "third_party_auth", ACCOUNT, "the project's key for Apple's or the browser's push service is bad"
         ),
-        "UNAUTHENTICATED": Retry("unauthorized", None, "the access token is refused; a new one is fetched"),
-        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429, "too many requests for the project"),
-        "PERMISSION_DENIED": Retry("forbidden", ACCOUNT, "the service account may not send for the project"),
-        "NOT_FOUND": Retry("no_such_project", ACCOUNT, "there is no such project"),
+        "UNAUTHENTICATED": Retry(
+            "unauthorized", None, "the access token is refused; a new one is fetched", About.UNOFFERED
+        ),
+        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429, "too many requests for the project", About.ACCOUNT),
+        "PERMISSION_DENIED": Retry(
+            "forbidden", ACCOUNT, "the service account may not send for the project", About.UNOFFERED
+        ),
+        "NOT_FOUND": Retry("no_such_project", ACCOUNT, "there is no such project", About.UNOFFERED),
     }
 
     def __init__(self, config: FcmConfig, tools: Tools) -> None:
@@ -206,7 +210,7 @@ class Fcm(PushProvider):
         """One request for each device, up to `batch_size` at once."""
         access = await self._access.get()
         if isinstance(access, Retry):
-            return [access] * len(batch)
+            return [msgspec.structs.replace(access, about=About.UNOFFERED)] * len(batch)
         headers = {"authorization": f"Bearer {access}"}
         return await in_parallel(
             batch,

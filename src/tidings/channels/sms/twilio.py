@@ -4,7 +4,8 @@ Facts, and Twilio's page for each (below https://www.twilio.com/docs):
 
 - The request, its parameters and the answer 201 with the message's `sid`: `messaging/api/message-resource`.
 - Errors are JSON with `code` and `message`: `usage/twilios-response`; what each code means: `api/errors/<code>`.
-- 429 and code 20429: never processed, safe to send again: `api/errors/20429`.
+- 429 and code 20429: never processed, safe to send again: `api/errors/20429`. It is about how many come at once, so
+  that several in a row tell that the account must wait.
 - 21611 and 30001: ten hours of messages wait; send again later: `api/errors/21611`, `api/errors/30001`.
 - 30003 may pass when it is sent again: `api/errors/30003`. 30004 is said of opt-outs, do-not-disturb lists and blocks,
   so it is neither gone round nor taken as proof against the number: `api/errors/30004`. 30006 is a landline, or a
@@ -42,7 +43,17 @@ from tidings.channels.settings import HttpProviderConfig, HttpUrl, Token, is_pri
 from tidings.channels.tools import Tools
 from tidings.model.errors import BadId, BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
-from tidings.model.sending import InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
+from tidings.model.sending import (
+    About,
+    InboundRequest,
+    Receipt,
+    Rejected,
+    Retry,
+    SendResult,
+    Sent,
+    SmsDelivery,
+    Uncertain,
+)
 from tidings.model.vocabulary import State
 from tidings.ports.provider import Event, SmsProvider
 
@@ -101,8 +112,8 @@ class Twilio(SmsProvider):
     Config: ClassVar[type[TwilioConfig]] = TwilioConfig
     ERRORS_PAGE = "https://www.twilio.com/docs/api/errors, one page for each code"
     ERRORS: ClassVar = {
-        20003: Retry("unauthorized", ACCOUNT, "the account SID or the auth token is wrong"),
-        20005: Retry("account_inactive", ACCOUNT, "the account is not active"),
+        20003: Retry("unauthorized", ACCOUNT, "the account SID or the auth token is wrong", About.UNOFFERED),
+        20005: Retry("account_inactive", ACCOUNT, "the account is not active", About.UNOFFERED),
         20429: Retry("throttled", None, "too many requests at once; this one was not processed"),
         21211: Rejected("invalid_number", suppress=True, detail="not a phone number"),
         21212: Rejected("invalid_sender", fallback=True, detail="the sender is not a phone number"),
@@ -111,7 +122,7 @@ class Twilio(SmsProvider):
         21608: Rejected("trial_account", fallback=True, detail="a trial account sends to verified numbers alone"),
         21609: Rejected("invalid_receipts_url", fallback=True, detail="http.public_url is no address for receipts"),
         21610: Rejected("unsubscribed", suppress=True, detail="the person replied STOP"),
-        21611: Retry("queue_full", 300.0, "the sender has ten hours of messages waiting"),
+        21611: Retry("queue_full", 300.0, "the sender has ten hours of messages waiting", About.ACCOUNT),
         21612: Rejected("no_route", fallback=True, detail="no way from this sender to that number"),
         21614: Rejected("not_a_mobile_number", suppress=True, detail="not a mobile number"),
         21617: Rejected("too_long", detail="over 1,600 characters"),
@@ -119,8 +130,8 @@ class Twilio(SmsProvider):
         21659: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of Twilio's"),
         21660: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of the account"),
         21661: Rejected("invalid_sender", fallback=True, detail="the sender cannot send texts"),
-        30001: Retry("queue_full", 300.0, "the senders have too many messages waiting"),
-        30002: Retry("account_suspended", ACCOUNT, "the account is suspended"),
+        30001: Retry("queue_full", 300.0, "the senders have too many messages waiting", About.ACCOUNT),
+        30002: Retry("account_suspended", ACCOUNT, "the account is suspended", About.UNOFFERED),
         30003: Retry("handset_unreachable", 900.0, "the phone is off or away; the number may well be good"),
         30004: Rejected("blocked", detail="the person or the carrier blocks it, or a do-not-disturb list has it"),
         30005: Rejected("unknown_number", suppress=True, detail="the number is unknown or no longer in service"),

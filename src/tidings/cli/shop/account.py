@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tidings.cli.shop.play import Books, is_held
+from tidings.cli.shop.play import Books, Wait
+from tidings.cli.timeline import MEANINGS
 from tidings.cli.times import moment
-from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.vocabulary import Channel, Priority, Reason, State
 from tidings.policy.transitions import IN_FLIGHT
 
 _HELD = "deferred"
@@ -47,8 +48,9 @@ class Account(Struct, frozen=True):
         return found
 
 
-def account(books: Books, tally: Iterable[Mapping[str, Any]]) -> Account:
-    """The shop's books held against what Tidings counts."""
+def account(books: Books, tally: Iterable[Mapping[str, Any]], waits: Sequence[Wait] = ()) -> Account:
+    """The shop's books held against what Tidings counts; `waits` is what waits for a known time."""
+    known = {Reason.QUIET_HOURS, *(wait.reason for wait in waits)}
     rows: dict[str, Counter[str]] = {channel.value: Counter() for channel in Channel}
     reasons: dict[tuple[str, str, str], int] = {}
     recorded = 0
@@ -56,15 +58,22 @@ def account(books: Books, tally: Iterable[Mapping[str, Any]]) -> Account:
         if row["channel"] is None:
             recorded += row["count"]
             continue
-        column = _MOVING if row["state"] in IN_FLIGHT and not is_held(row) else row["state"]
+        waits_for_a_time = row["state"] == State.DEFERRED and row["reason"] in known
+        column = _MOVING if row["state"] in IN_FLIGHT and not waits_for_a_time else row["state"]
         rows[row["channel"]][column] += row["count"]
-        if column not in {*_ARRIVED, _MOVING}:
+        if column not in _ARRIVED:
             reasons[row["channel"], row["state"], row["reason"]] = row["count"]
     return Account(books.accepted.total(), recorded, rows, reasons, len(books.refused))
 
 
-def show(console: Console, account: Account, books: Books, sample: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Print the account."""
+def show(
+    console: Console,
+    account: Account,
+    books: Books,
+    sample: Sequence[tuple[str, Mapping[str, Any]]],
+    waits: Sequence[Wait] = (),
+) -> None:
+    """Print the account, and until when what still waits does so."""
     console.print(_deliveries(account))
     console.print(_reasons(account))
     console.print(_latencies(books, sample))
@@ -78,12 +87,19 @@ def show(console: Console, account: Account, books: Books, sample: Sequence[tupl
         f"as {total.total():,} deliveries" + (f"; {books.retried} requests were repeated" if books.retried else ""),
         highlight=False,
     )
-    if total[_HELD]:
-        console.print(f"{total[_HELD]:,} deliveries wait until their person's quiet hours are over.", highlight=False)
+    for wait in waits:
+        console.print(_until(wait), highlight=False)
     for fault in account.faults:
         console.print(f"[red]Does not add up:[/] {fault}", highlight=False)
     if not account.faults:
         console.print("[green]The sums close.[/]")
+
+
+def _until(wait: Wait) -> str:
+    deliveries = "1 delivery waits" if wait.count == 1 else f"{wait.count:,} deliveries wait"
+    first, last = f"{wait.first:%H:%M:%S}", f"{wait.last:%H:%M:%S}"
+    when = f"until {last}" if first == last else f"until {first} to {last}"
+    return f"{deliveries} {when}: {wait.reason} ({MEANINGS.get(wait.reason, 'see its timeline')})"
 
 
 def _deliveries(account: Account) -> Table:

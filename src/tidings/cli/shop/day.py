@@ -71,7 +71,8 @@ def _offers(people: Sequence[Person], today: date, chance: random.Random) -> lis
 
 def _picks(person: Person, chance: random.Random) -> list[dict[str, str]]:
     picked = chance.sample(_THINGS, 3)
-    return [{"title": name, "price": f"{_price(person, price)} {person.country.currency}"} for name, price in picked]
+    currency = person.country.currency
+    return [{"title": name, "price": _price(person, price), "currency": currency} for name, price in picked]
 
 
 def _told(person: Person, name: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import phonenumbers
 from msgspec import Struct
 
-from tidings.cli.plain import CannotGoOn
+from tidings.cli.plain import CannotGoOn, with_faker
 from tidings.cli.shop.countries import COUNTRIES, Country
 
 _MAIL = ("example.com", "example.org", "example.net", "post.example", "mail.example")
@@ -67,10 +67,7 @@ def _names(locale: str, seed: int) -> Any:
     try:
         faker = importlib.import_module("faker")
     except ImportError as error:
-        raise CannotGoOn(
-            "the demo needs the package faker, for names. In a checkout `make demo` brings it (options go into ARGS); "
-            "elsewhere: pip install faker"
-        ) from error
+        raise CannotGoOn(f"the demo needs the package faker, for names. Run {with_faker('')}") from error
     generator = faker.Faker(locale)
     generator.seed_instance(f"{locale} {seed}")
     return generator

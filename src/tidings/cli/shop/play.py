@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from tidings.cli.plain import CannotGoOn
 from tidings.cli.shop.day import MINUTES, Event
 from tidings.cli.shop.people import Person
+from tidings.cli.times import moment
 from tidings.model.vocabulary import Reason, State
 from tidings.policy.transitions import IN_FLIGHT
 
@@ -29,7 +31,27 @@ _BUSY = frozenset({409, 429, 502, 503})
 _TIMEOUT = timedelta(seconds=30)
 _SAMPLE = 1_500
 _LOOK_AGAIN = 1.0
+_STILL = 5
+"""After so many looks at which nothing had changed, what waits is asked until when."""
+_SOON = 20.0
+_PAGE = 200
 _UNROUTED = frozenset({State.PENDING, State.SENDING})
+
+
+class Wait(Struct, frozen=True):
+    """Deliveries that wait for the same reason: how many, and when the first and the last of them go on."""
+
+    reason: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+class Rest(Struct, frozen=True):
+    """Where everything stands at the end: the tally, and what waits for a known time."""
+
+    tally: Sequence[Mapping[str, Any]]
+    waits: Sequence[Wait] = ()
 
 
 @dataclass
@@ -79,25 +101,46 @@ class Shop:
             await self._send(events[first:position], first)
             passed(minute + 1, position - first)
 
-    async def rest(self, waiting: Callable[[int], None], within: float) -> list[dict[str, Any]]:
-        """Wait until nothing moves any more but what quiet hours hold back; where everything rests then.
+    async def rest(self, waiting: Callable[[int], None], within: float) -> Rest:
+        """Wait until nothing moves any more but what waits for a known time; where everything rests then.
 
-        `waiting` is told how many deliveries and notifications are still under way. Raises CannotGoOn after `within`
-        seconds without an end.
+        `waiting` is told how many deliveries and notifications are still under way. After `within` seconds it is told
+        how things stand, whatever still moves.
         """
         deadline = time.monotonic() + within
         before: list[dict[str, Any]] | None = None
+        looks = 0
         while True:
             tally: list[dict[str, Any]] = (await self._call("GET", "/v1/accounting"))["tally"]
             moving = _moving(tally, self.books.accepted.total())
             waiting(moving)
             # Receipts still turn `sent` into `delivered` when nothing else moves: two equal looks are the end.
-            if not moving and tally == before:
-                return tally
+            if tally == before and (not moving or looks % _STILL == 0 or time.monotonic() > deadline):
+                waits = await self._waits()
+                known = sum(wait.count for wait in waits if wait.reason != Reason.QUIET_HOURS)
+                soonest = min((wait.first for wait in waits if wait.reason != Reason.QUIET_HOURS), default=None)
+                if not moving or (known >= moving and soonest is not None and _is_far(soonest)):
+                    return Rest(tally, waits)
             if time.monotonic() > deadline:
-                raise CannotGoOn(f"{moving} are still under way after {within:.0f} s; is the worker running?", 1)
+                return Rest(tally, await self._waits())
+            looks = looks + 1 if tally == before else 0
             before = tally
             await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _waits(self) -> list[Wait]:
+        """What waits for a known time, by reason."""
+        found: dict[str, list[datetime]] = defaultdict(list)
+        cursor = ""
+        while True:
+            page = await self._call("GET", f"/v1/notifications?state=deferred&limit={_PAGE}{cursor}")
+            for notification in page["notifications"]:
+                for delivery in notification["deliveries"]:
+                    if delivery["state"] == State.DEFERRED and delivery["next_at"]:
+                        found[delivery["reason"]].append(moment(delivery["next_at"]))
+            if not page["next"]:
+                break
+            cursor = f"&cursor={page['next']}"
+        return [Wait(reason, len(times), min(times), max(times)) for reason, times in sorted(found.items())]
 
     async def sample(self, seed: int) -> list[tuple[str, dict[str, Any]]]:
         """Some of the accepted notifications, each as its priority and its record."""
@@ -175,6 +218,11 @@ class Shop:
 def is_held(row: Mapping[str, Any]) -> bool:
     """Whether a row of the tally counts deliveries that wait for the end of somebody's quiet hours."""
     return row["channel"] is not None and bool(row["state"] == State.DEFERRED and row["reason"] == Reason.QUIET_HOURS)
+
+
+def _is_far(when: datetime) -> bool:
+    """Whether it is not worth while to wait for it."""
+    return (when - datetime.now(UTC)).total_seconds() > _SOON
 
 
 def _moving(tally: Sequence[dict[str, Any]], accepted: int) -> int:

@@ -21,10 +21,14 @@ _SHOP = "https://shop.example"
 
 _ITEMS = (
     "{% for item in order['items'] %}"
-    "<div>{{ item.quantity }} × {{ item.name }} · {{ item.price }} {{ order.currency }}</div>"
+    "<div>{{ item.quantity }} × {{ item.name }} · {{ item.price|currency(order.currency) }}</div>"
     "{% endfor %}"
 )
-_OFFERS = "{% for offer in offers %}<div><b>{{ offer.title }}</b> · {{ offer.price }}</div>{% endfor %}"
+_OFFERS = (
+    "{% for offer in offers %}"
+    "<div><b>{{ offer.title }}</b> · {{ offer.price|currency(offer.currency) }}</div>"
+    "{% endfor %}"
+)
 _ORDER_EXAMPLE = {
     "number": "A-1001",
     "items": [{"name": "Espresso cup", "quantity": 2, "price": "9.90"}],
@@ -123,7 +127,7 @@ TEMPLATES = (
         channels=("email", "push"),
         variables={
             "name": _NAME,
-            "offers": {"example": [{"title": "Teapot", "price": "24.00 EUR"}]},
+            "offers": {"example": [{"title": "Teapot", "price": "24.00", "currency": "EUR"}]},
             "until": {"example": "2026-03-08"},
         },
         extra=_OFFERS,

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -19,8 +20,10 @@ from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore
 from tidings.backends.postgres.waking import Lane
 from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.recurrence import Progress, Recurrence
 from tidings.model.user import Profile
 from tidings.ports.queue import Claim, Item
+from tidings.ports.recurrences import Moved
 
 TOPIC, GROUP = "requests.normal", "route"
 
@@ -197,20 +200,44 @@ async def test_claimers_look_by_themselves_while_nobody_else_does(
     await queue.close()
 
 
-async def test_a_begun_batch_is_left_to_its_lease(postgres_dsn: str) -> None:
+async def test_a_release_that_failed_is_made_again_and_begins_nothing(postgres_dsn: str) -> None:
+    queue = await PostgresQueue.open(postgres_dsn)
+    await queue.declare({TOPIC: (GROUP,)})
+    await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(3)])
+    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    assert isinstance(held, LeasedClaim)
+    await held.begin([1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "_writers", _Away())
+        with pytest.raises(Unavailable):
+            await held.begin([2])
+        for call in (held.done, held.release, held.release):
+            with pytest.raises(Unavailable):
+                await call()
+    await held.release()
+    again = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    assert again is not None
+    assert [(item.body, item.redelivered) for item in again.items] == [(b"0", False), (b"1", True), (b"2", False)]
+    with pytest.raises(LeaseLost):
+        await held.release()
+    await again.done()
+    await queue.close()
+
+
+class _Away:
+    async def fetchval(self, *_: object) -> None:
+        raise ConnectionResetError("made up")
+
+
+async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str) -> None:
+    """That version had begun all of it, and did not say so."""
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"1")])
-    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=0.5)
-    assert isinstance(held, LeasedClaim)
-    writers = held._home.pool
-    writers.terminate()
-    with pytest.raises(Unavailable):
-        await held.done()
-    with pytest.raises(Unavailable, match="was begun"):
-        await held.release()
-    await queue.close()
-    queue = await PostgresQueue.open(postgres_dsn)
+    assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease=0.5) is not None
+    other = await asyncpg.connect(postgres_dsn)
+    await other.execute("UPDATE queue.claim SET begun = NULL")
+    await other.close()
     again = await queue.claim(TOPIC, GROUP, 10, 10.0)
     assert again is not None
     assert again.items[0].redelivered
@@ -281,3 +308,24 @@ async def test_many_processes_may_declare_at_once(postgres_dsn: str) -> None:
     for queue in queues:
         assert await queue.depth("t4", GROUP) == 0
         await queue.close()
+
+
+async def test_a_recurrence_that_nobody_can_read_is_parked(postgres_dsn: str) -> None:
+    store = await PostgresStore.open(postgres_dsn)
+    progress = Progress("local", 1_000)
+    made = [
+        Recurrence(UUID(int=number), "t", "name", "FREQ=DAILY", "2026-01-01T09:00:00", "UTC", b"{}", progress=progress)
+        for number in range(1, 4)
+    ]
+    for one in made:
+        await store.recurrences.add(one)
+    other = await asyncpg.connect(postgres_dsn)
+    await other.execute("UPDATE recurrence SET body = 'nonsense' WHERE id = $1", made[1].id)
+    found = await store.recurrences.due(2_000, 10, 30.0)
+    assert [row.recurrence.id for row in found] == [made[0].id, made[2].id]
+    await store.recurrences.settle([Moved(row.recurrence.id, row.recurrence.progress, Progress()) for row in found])
+    assert await store.recurrences.next_due() is None
+    problem = await other.fetchval("SELECT problem FROM recurrence WHERE id = $1", made[1].id)
+    assert problem.startswith("unreadable: ")
+    await other.close()
+    await store.close()

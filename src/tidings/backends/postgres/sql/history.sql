@@ -25,8 +25,9 @@ WITH notifications AS (
 SELECT 1;
 
 -- name: append_new
--- As `append`, of what is probably not there yet: it fails as a whole when some of it is. Without ON CONFLICT a row is
--- looked up and confirmed once less: a quarter of the server's work.
+-- As `append`, of notifications that are probably not there yet: it fails as a whole when one of them is. Without ON
+-- CONFLICT a row is looked up and confirmed once less. Not so the facts: that something was sent both its sender and the
+-- vendor's receipt say, in health, and each failure would be an error in the server's log and the batch written twice.
 WITH notifications AS (
     INSERT INTO notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
     SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
@@ -41,6 +42,7 @@ WITH notifications AS (
             $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
             $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
         ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
 )
 SELECT 1;
 
@@ -59,13 +61,14 @@ WITH events AS (
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
     RETURNING id, rank, step, attempt, at, reason
 ), waits AS (
-    INSERT INTO schedule (notification, due, ready, topic, key, body, handed)
+    INSERT INTO schedule (notification, due, ready, topic, key, body, handed, held)
     SELECT wait.notification, coalesce(wait.due, 0), least(coalesce(wait.due, 0), cancellation.at),
-        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0)
+        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0),
+        coalesce(wait.held, false)
     FROM unnest(
             $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
-            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[]
-        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated)
+            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[], $28::boolean[]
+        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated, held)
     JOIN events ON events.id = wait.id AND events.rank = coalesce(wait.rank, 0)
         AND events.step = coalesce(wait.step, 0) AND events.attempt = coalesce(wait.attempt, 0)
     LEFT JOIN cancellation ON cancellation.id = wait.notification
@@ -146,6 +149,12 @@ FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
 JOIN event ON event.id = asked.id AND event.attempt = asked.attempt
 WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
+
+-- name: arrived
+-- $2: the rank from which on a fact says that the delivery has arrived.
+SELECT DISTINCT event.id
+FROM unnest($1::uuid[]) AS asked (id)
+JOIN event ON event.id = asked.id AND event.rank >= $2::integer;
 
 -- name: tally
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in

@@ -19,9 +19,9 @@ ALTER TABLE {queue} ALTER COLUMN body SET STORAGE EXTERNAL;
 
 -- name: claim
 -- By ctid of an array: the plan of DELETE … USING turns into a sequential scan at some thousand rows. What another open
--- claim has deleted is locked, and skipped.
+-- claim has deleted is locked, and skipped. From $2 on (bounds.py), for what is below is dead rows.
 DELETE FROM {queue} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {queue} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM {queue} WHERE id >= $2 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
 RETURNING id, key, headers, body, redelivered;
 
@@ -29,44 +29,52 @@ RETURNING id, key, headers, body, redelivered;
 -- The items move into one row of queue.claim without passing the client, and come to it at the same time.
 WITH taken AS (
     DELETE FROM {queue} WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM {queue} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM {queue} WHERE id >= $5 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
     ))
     RETURNING id, key, headers, body, redelivered
 ), sorted AS (
     SELECT * FROM taken ORDER BY id
 ), kept AS (
-    INSERT INTO queue.claim (token, relation, until, ids, keys, headers, bodies, marks)
+    INSERT INTO queue.claim (token, relation, until, ids, keys, headers, bodies, marks, begun)
     SELECT $2, $3, clock_timestamp() + $4::float8 * interval '1 second',
-        array_agg(id), array_agg(key), array_agg(headers), array_agg(body), array_agg(redelivered)
+        array_agg(id), array_agg(key), array_agg(headers), array_agg(body), array_agg(redelivered), '{}'::integer[]
     FROM sorted
     HAVING count(*) > 0
 )
 SELECT id, key, headers, body, redelivered FROM sorted;
 
 -- name: take_over
--- Items of leases that ran out go back to their place, marked. Whoever locks a claim first, its owner's `done` or this,
--- wins; the other finds no row.
+-- Items of leases that ran out go back to their place; those that were begun are marked. A claim that does not say which
+-- were is of the version before, which began all of them. Whoever locks a claim first, its owner or this, wins; the other
+-- finds no row.
 WITH lost AS (
     DELETE FROM queue.claim WHERE token IN (
         SELECT token FROM queue.claim WHERE relation = $1 AND until <= clock_timestamp() FOR UPDATE SKIP LOCKED
     )
-    RETURNING ids, keys, headers, bodies
+    RETURNING ids, keys, headers, bodies, marks, begun
 )
 INSERT INTO {queue} (id, key, headers, body, redelivered)
-SELECT item.id, item.key, item.headers, item.body, true
-FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies) AS item (id, key, headers, body);
+SELECT item.id, item.key, item.headers, item.body, item.mark OR lost.begun IS NULL OR item.place = ANY (lost.begun)
+FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies, lost.marks) WITH ORDINALITY
+    AS item (id, key, headers, body, mark, place);
 
 -- name: filled
 -- The last number that was given. To be asked before `oldest`: what gets its number later must not count as done.
 SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass), 0);
 
+-- name: first
+-- The lowest number that is there from a bound on, and 1; without any, the next one that will be given, and 0.
+SELECT {place}, coalesce(low, (SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass), 0) + 1)),
+    (low IS NOT NULL)::integer
+FROM (SELECT min(id) AS low FROM {queue} WHERE id >= ($1::bigint[])[{place}]) AS found;
+
 -- name: oldest
--- The oldest item that is there, claimed or not; NULL when there is none.
+-- The oldest item that is there, claimed or not; NULL when there is none. Without a bound: it proves what is lost.
 SELECT least(
     (SELECT min(id) FROM {queue}),
     (SELECT min(item) FROM queue.claim, unnest(ids) AS item WHERE relation = $1)
 );
 
 -- name: depth
-SELECT (SELECT count(*) FROM {queue})
+SELECT (SELECT count(*) FROM {queue} WHERE id >= $2)
     + coalesce((SELECT sum(cardinality(ids)) FROM queue.claim WHERE relation = $1), 0)::bigint;

@@ -1,0 +1,15 @@
+"""Texts from outside, made fit to be stored: whole characters, no NUL, of a bounded length."""
+
+from __future__ import annotations
+
+import re
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def fit(text: object, most: int) -> str:
+    """The text with at most `most` characters. What no store can hold (NUL, half a surrogate pair) becomes U+FFFD."""
+    fitted = text if isinstance(text, str) else str(text)
+    if len(fitted) > most:
+        fitted = fitted[: most - 1] + "…"
+    return fitted if fitted.isascii() and "\0" not in fitted else _UNSTORABLE.sub("\ufffd", fitted)

@@ -1,0 +1,35 @@
+"""Setting aside: what cannot be worked on is kept with its bytes and the reason, and no longer in the way."""
+
+from __future__ import annotations
+
+import re
+from uuid import uuid4
+
+import structlog
+
+from tidings.model.texts import fit
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+from tidings.ports.objects import Objects
+
+_MOST_REASON = 4_000
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]+")
+_log = structlog.get_logger("tidings.stage")
+
+
+async def set_aside(
+    aside: Objects, clock: Clock, meter: Meter, stage: str, topic: str, key: str, body: bytes, why: str
+) -> bool:
+    """Keep the body of an item of `topic`; False when that cannot be done now."""
+    why = fit(why, _MOST_REASON)
+    folder = ".".join(_UNUSUAL.sub("_", part) or "_" for part in topic.split("."))
+    name = f"aside/{folder}/{clock.now()}-{uuid4().hex}"
+    try:
+        await aside.put(name + ".bin", body)
+        await aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode("utf-8", "replace"))
+    except Exception:
+        _log.exception("an item could not be put aside", stage=stage, topic=topic, why=why)
+        return False
+    meter.failure(stage, topic, "aside")
+    _log.error("an item was put aside", stage=stage, topic=topic, object=name, why=why)
+    return True

@@ -1,0 +1,82 @@
+"""What a template's version expects of the data, as far as its texts say so before they run.
+
+A text that prints `{{ order.number }}` outside of every condition and loop prints it for each reader. So data in which
+that is absent, or a list, can be refused when they come, instead of failing when they are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from msgspec import structs
+
+from tidings.model.errors import Invalid, TemplateError
+from tidings.model.template import TemplateVersion
+from tidings.model.vocabulary import Channel
+from tidings.templating.guard import Piece, bound_names, check
+
+Path: TypeAlias = tuple[str, ...]
+_OPENS = frozenset({"if", "for", "with"})
+_CLOSES = frozenset({"endif", "endfor", "endwith", "endset"})
+
+
+def printed(version: TemplateVersion) -> Mapping[Channel, tuple[Path, ...]]:
+    """The paths in the data that each channel's texts print for every reader of the locale, over all locales."""
+    found: dict[Channel, set[Path]] = {}
+    for content in version.contents.values():
+        for channel in content.channels():
+            for source in structs.asdict(getattr(content, channel.value)).values():
+                if source is not None and "{" in source:
+                    found.setdefault(channel, set()).update(_printed(source))
+    declared = set(version.variables)
+    return {channel: tuple(sorted(path for path in paths if path[0] in declared)) for channel, paths in found.items()}
+
+
+def check_printed(paths: Iterable[Path], data: Mapping[str, Any]) -> None:
+    """Raises Invalid for a path at which the data have nothing, or a list or an object."""
+    for path in paths:
+        value: Any = data
+        for depth, name in enumerate(path):
+            if not isinstance(value, Mapping) or (depth and name not in value):
+                raise Invalid("missing_variables", f"the template prints {'.'.join(path)}", _json(path[: depth + 1]))
+            value = value.get(name)
+            if value is None:  # null, and an optional variable that is left out, print nothing
+                break
+        if isinstance(value, list | dict):
+            kind = "a list" if isinstance(value, list) else "an object"
+            told = f"the template prints {'.'.join(path)}, which must be a text or number, not {kind}"
+            raise Invalid("not_printable", told, _json(path))
+
+
+def _json(path: Sequence[str]) -> str:
+    return "$.data." + ".".join(path)
+
+
+def _printed(source: str) -> set[Path]:
+    try:
+        pieces = check(source)
+    except TemplateError:  # a version of before that its deliveries fail with
+        return set()
+    bound = {name for piece in pieces for name in bound_names(piece)}
+    depth = 0
+    found: set[Path] = set()
+    for piece in pieces:
+        if piece.kind == "block":
+            word = piece.tokens[0].text
+            opens = word in _OPENS or (word == "set" and all(token.text != "=" for token in piece.tokens))
+            depth += 1 if opens else -1 if word in _CLOSES else 0
+        elif piece.kind == "print" and depth == 0:
+            path = _plain_path(piece)
+            if path is not None and path[0] not in bound:
+                found.add(path)
+    return found
+
+
+def _plain_path(piece: Piece) -> Path | None:
+    """`order.number` of `{{ order.number }}`; None for anything else."""
+    tokens = piece.tokens
+    names, dots = tokens[::2], tokens[1::2]
+    if len(tokens) % 2 and all(name.kind == "name" for name in names) and all(dot.text == "." for dot in dots):
+        return tuple(name.text for name in names)
+    return None

@@ -1,0 +1,81 @@
+"""A worker is killed in the middle of its calls: in doubt is what a vendor was asked, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+from pyreqwest.client import ClientBuilder
+
+from support import eventually
+from support_judge import everything
+from support_system import RESTING, Processes, System, settings_for, tenant_with_key
+
+COUNT = 600
+CONCURRENCY = 20
+LEASE = 8
+KILLS = 2
+
+
+@pytest.mark.timeout(400)
+async def test_a_killed_worker_leaves_in_doubt_only_what_a_vendor_was_asked(
+    tmp_path: Path, postgres_dsn: str, brokers: str | None
+) -> None:
+    providers = {"fcm": {"concurrency": CONCURRENCY}}
+    settings = settings_for(tmp_path, postgres_dsn, brokers, deliver={"lease": LEASE}, providers=providers)
+    key = await tenant_with_key(postgres_dsn)
+    processes = Processes(settings)
+    async with ClientBuilder().no_proxy().build() as http:
+        system = System(settings, key, http)
+        try:
+            for role, name in (("sandbox", "sandbox"), ("api", "api"), ("worker", "worker-0")):
+                await processes.start(role, name)
+            fault = {"vendor": "fcm", "kind": "latency", "seconds": 0.3}
+            assert (await system.call("POST", f"{system.sandbox}/_sandbox/faults", fault)).status == 201
+            await _accept(system)
+            for number in range(KILLS):
+                so_far = len(await system.arrivals())
+                await eventually(partial(_arrived, system, so_far + 2 * CONCURRENCY), 120, every=0.02)
+                await processes.kill(f"worker-{number}")
+                await processes.start("worker", f"worker-{number + 1}")
+            await eventually(lambda: _rests(system), 200, every=1.0)
+            await _judge(system)
+        finally:
+            await processes.stop()
+
+
+async def _accept(system: System) -> None:
+    content = {"push": {"title": "a", "body": "b"}}
+    pushes = [{"to": {"devices": [f"device-{number}"]}, "content": content} for number in range(COUNT)]
+    key = {"idempotency-key": "all of them"}
+
+    async def taken() -> bool:
+        reply = await system.call("POST", "/v1/notifications/batch", {"notifications": pushes}, headers=key)
+        return reply.status == 202
+
+    await eventually(taken, 60, every=0.5)  # a busy machine may be told 503 at first
+
+
+async def _arrived(system: System, least: int) -> bool:
+    return len(await system.arrivals()) >= least
+
+
+async def _rests(system: System) -> bool:
+    seen = [one async for one in everything(system)]
+    return len(seen) == COUNT and all(one["state"] in RESTING for one in seen)
+
+
+async def _judge(system: System) -> None:
+    """Hold every state against the sandbox's log."""
+    arrived = Counter([arrival["delivery"] for arrival in await system.arrivals()])
+    states = {delivery["id"]: delivery["state"] async for seen in everything(system) for delivery in seen["deliveries"]}
+    assert len(states) == COUNT
+    assert set(states.values()) <= {"sent", "delivered", "uncertain"}, Counter(states.values())
+    assert not [id for id, count in arrived.items() if count > 1], "nothing is sent twice"
+    assert not [id for id, state in states.items() if state != "uncertain" and not arrived[id]], "sent is sent"
+    doubted = [id for id, state in states.items() if state == "uncertain"]
+    # Begun before its call: one that is begun may not have left yet, but no more than calls fit beside each other.
+    assert len(doubted) <= KILLS * CONCURRENCY, Counter(states.values())
+    assert doubted, "nobody was killed in the middle of a call"

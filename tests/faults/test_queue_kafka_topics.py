@@ -1,0 +1,218 @@
+"""Topics that exist already, and brokers without the new group protocol: what is set right, refused or told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import structlog.testing
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from msgspec import structs
+
+from support import eventually, needs
+from support_kafka import KafkaBroker
+from support_queues import PATIENCE, items_of, take
+from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
+from tidings.backends.kafka.queue import KafkaQueue
+from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.model.errors import LeaseLost, SettingsError, Unavailable
+from tidings.ports.queue import Item
+
+pytestmark = needs("kafka")
+GROUP = "readers"
+TOPIC = "topic"
+
+
+@pytest.fixture
+def settings(kafka_broker: str, kafka_prefix: str) -> KafkaSettings:
+    return KafkaSettings(kafka_broker, partitions=2, prefix=kafka_prefix)
+
+
+@pytest.fixture
+async def queue(settings: KafkaSettings) -> AsyncIterator[KafkaQueue]:
+    queue = await KafkaQueue.open_with(settings)
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def admin(kafka_broker: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka_broker})
+
+
+def create(admin: AdminClient, name: str, partitions: int, config: dict[str, str]) -> None:
+    admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(10)
+
+
+def configuration(admin: AdminClient, name: str) -> dict[str, str]:
+    (answer,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
+    return {key: entry.value for key, entry in answer.result(10).items()}
+
+
+class TestTopics:
+    async def test_a_new_topic_deletes_nothing_by_itself(
+        self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
+    ) -> None:
+        await queue.declare({TOPIC: (GROUP,)})
+        found = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
+        assert found["retention.ms"] == found["retention.bytes"] == "-1"
+        assert found["cleanup.policy"] == "delete"
+        assert found["unclean.leader.election.enable"] == "false"
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},  # the broker's own defaults: seven days
+            {"retention.ms": "3600000", "retention.bytes": "1000000"},
+            {"cleanup.policy": "compact"},
+            {"cleanup.policy": "compact,delete", "unclean.leader.election.enable": "true"},
+            {"max.message.bytes": "1000"},
+            {"min.insync.replicas": "2"},  # of one replica: nothing could be put
+        ],
+    )
+    async def test_one_that_would_lose_items_is_set_right(
+        self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient, config: dict[str, str]
+    ) -> None:
+        await asyncio.to_thread(create, admin, settings.topic(TOPIC), 2, config)
+        with structlog.testing.capture_logs() as logged:
+            await queue.declare({TOPIC: (GROUP,)})
+        assert [line["topic"] for line in logged if "set right" in line["event"]] == [settings.topic(TOPIC)]
+
+        async def right() -> bool:
+            found = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
+            return (
+                found["retention.ms"] == found["retention.bytes"] == "-1"
+                and found["cleanup.policy"] == "delete"
+                and found["unclean.leader.election.enable"] == "false"
+                and int(found["max.message.bytes"]) == LARGEST_ITEM
+                and found["min.insync.replicas"] == "1"
+            )
+
+        await eventually(right, PATIENCE)
+        with structlog.testing.capture_logs() as again:
+            await queue.declare({TOPIC: (GROUP,)})
+        assert not again, "what is right is left alone"
+
+    async def test_more_than_is_needed_is_left_alone(
+        self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
+    ) -> None:
+        await queue.declare({TOPIC: (GROUP,)})
+        name = settings.topic("other")
+        large = str(2 * LARGEST_ITEM)
+        config = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
+        kept = {key: config[key] for key in ("retention.ms", "retention.bytes", "cleanup.policy")}
+        await asyncio.to_thread(create, admin, name, 5, {**kept, "max.message.bytes": large})
+        with structlog.testing.capture_logs() as logged:
+            await queue.declare({"other": (GROUP,)})
+        found = await asyncio.to_thread(configuration, admin, name)
+        assert found["max.message.bytes"] == large
+        assert not [line for line in logged if "partitions" in line]
+
+    async def test_fewer_partitions_are_left_and_told(
+        self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
+    ) -> None:
+        name = settings.topic(TOPIC)
+        await asyncio.to_thread(create, admin, name, 1, {})
+        with structlog.testing.capture_logs() as logged:
+            await queue.declare({TOPIC: (GROUP,)})
+        (told,) = [line for line in logged if "partitions" in line]
+        assert told["command"].endswith(f"--alter --topic {name} --partitions 2")
+        assert len(admin.list_topics(name, timeout=10).topics[name].partitions) == 1, "keys would move"
+
+    async def test_too_few_replicas_are_refused(self, queue: KafkaQueue, settings: KafkaSettings) -> None:
+        await queue.declare({TOPIC: (GROUP,)})
+        stricter = await KafkaQueue.open_with(structs.replace(settings, replication=3))
+        try:
+            with pytest.raises(SettingsError, match=r"has 1 replicas, fewer than queue\.replication = 3: add some"):
+                await stricter.declare({TOPIC: (GROUP,)})
+            with pytest.raises(
+                SettingsError, match=r"refuses to create (?s:.*)--replication-factor 3 .*insync.replicas=2"
+            ):
+                await stricter.declare({"new": (GROUP,)})
+        finally:
+            await stricter.close()
+
+
+@pytest.fixture(scope="module")
+def classic_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A broker that has the `consumer` protocol switched off."""
+    broker = KafkaBroker(
+        tmp_path_factory.mktemp("kafka-classic"),
+        {"group.coordinator.rebalance.protocols": "classic", "group.min.session.timeout.ms": "1000"},
+    )
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+class TestGroupProtocol:
+    async def test_the_classic_one_is_used_where_the_broker_knows_no_other(
+        self, classic_server: KafkaBroker, kafka_prefix: str
+    ) -> None:
+        settings = KafkaSettings(classic_server.bootstrap, partitions=4, prefix=kafka_prefix)
+        first, second = await KafkaQueue.open_with(settings), await KafkaQueue.open_with(settings)
+        try:
+            with structlog.testing.capture_logs() as logged:
+                await first.declare({TOPIC: (GROUP,), "other": (GROUP,)})
+                await first.put([Item(topic, "k", b"x") for topic in (TOPIC, "other")])
+                for topic in (TOPIC, "other"):
+                    for claim in await take(first, topic, GROUP, 1, lease=30.0):
+                        await claim.done()
+            assert first._protocol.name == CLASSIC
+            assert len([line for line in logged if "the classic one is used" in line["event"]]) == 1
+            await shares_the_work(first, second, 400)
+        finally:
+            await first.close()
+            await second.close()
+
+    async def test_it_can_be_demanded(self, classic_server: KafkaBroker, settings: KafkaSettings) -> None:
+        there = structs.replace(settings, brokers=classic_server.bootstrap, group_protocol=CONSUMER)
+        queue = await KafkaQueue.open_with(there)
+        try:
+            await queue.declare({TOPIC: (GROUP,)})
+            await queue.put([Item(TOPIC, "k", b"x")])
+            with pytest.raises(Unavailable, match="does not serve"):
+                assert await queue.claim(TOPIC, GROUP, 1, 3.0)
+            assert queue._protocol.name == CONSUMER
+        finally:
+            await queue.close()
+
+    async def test_members_of_both_protocols_share_a_group(self, settings: KafkaSettings) -> None:
+        """As when the brokers are upgraded under running processes."""
+        new = await KafkaQueue.open_with(settings)
+        old = await KafkaQueue.open_with(structs.replace(settings, group_protocol=CLASSIC))
+        try:
+            await new.declare({TOPIC: (GROUP,)})
+            await shares_the_work(old, new, 400)
+        finally:
+            await new.close()
+            await old.close()
+
+    def test_a_protocol_that_there_is_not(self, settings: KafkaSettings) -> None:
+        with pytest.raises(SettingsError, match="it may be auto, consumer, classic"):
+            KafkaQueue(structs.replace(settings, group_protocol="modern"))
+
+
+async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
+    """One begins, the other joins and is killed off again; every item is done once."""
+    finished: list[int] = []
+
+    async def work(queue: KafkaQueue, wanted: int) -> None:
+        while len(finished) < wanted:
+            claim = await queue.claim(TOPIC, GROUP, 10, 0.2, 30.0)
+            if claim is None:
+                continue
+            try:
+                await claim.done()
+            except LeaseLost:
+                continue
+            finished.extend(int(item.body) for item in items_of([claim]))
+
+    await first.put([Item(TOPIC, f"key-{number % 50}", b"%d" % number) for number in range(count)])
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(work(first, count))
+        group.create_task(work(second, count // 2))
+        await eventually(lambda: len(finished) >= count // 2, 60)
+        await second.close()
+    assert sorted(finished) == list(range(count))

@@ -1,0 +1,155 @@
+"""What a vendor says may be anything: it costs at most itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from support_flow import TENANT, Flow, Recorder
+from tidings.model.ids import new_id, notification_of
+from tidings.model.outcome import Outcome
+from tidings.model.sending import AnyDelivery, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.texts import fit
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, State
+from tidings.model.wire import decode_outcomes
+from tidings.pipeline.fitting import MOST_DETAIL, fitting
+from tidings.pipeline.packs import LARGEST_PACK, pack
+from tidings.ports.queue import Item
+
+LONE, NUL, LONG = "a\ud800b", "a\0b", "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "fitted"),
+    [
+        ("", ""),
+        ("Zoë 🎉", "Zoë 🎉"),
+        (LONE, "a\ufffdb"),
+        ("\udfff", "\ufffd"),
+        (NUL, "a\ufffdb"),
+        ("é\0", "é\ufffd"),
+        ("x" * 20, "x" * 20),
+        ("x" * 21, "x" * 19 + "…"),
+        (7, "7"),
+        (None, "None"),
+    ],
+)
+def test_texts_that_can_be_stored(text: object, fitted: str) -> None:
+    assert fit(text, 20) == fitted
+    fitted.encode()
+
+
+@pytest.mark.parametrize("text", [LONE, NUL, LONG, 7, None, b"\xff"])
+def test_results_can_be_recorded(text: Any) -> None:
+    results = [Sent(text), Retry(text, 3.0, text), Rejected(text, detail=text), Uncertain(text, text)]
+    for result in fitting(results):
+        for field in ("reference", "reason", "detail"):
+            value = getattr(result, field, "")
+            assert isinstance(value, str)
+            assert "\0" not in value
+            assert len(value.encode()) <= 4 * MOST_DETAIL
+
+
+def test_what_is_in_order_is_left_as_it_is() -> None:
+    sent = Sent("SM123")
+    assert fitting([sent])[0] is sent
+    asked = [Retry("throttled", 3), Retry("throttled", float("inf")), Rejected("no", suppress=True, fallback=True)]
+    assert fitting(asked) == asked
+
+
+@pytest.mark.parametrize("result", [None, "sent", 202, {"reference": "x"}, Exception("x"), Sent])
+def test_what_is_no_result_tells_nothing(result: object) -> None:
+    [fitted] = fitting([result])
+    assert isinstance(fitted, Uncertain)
+
+
+@pytest.mark.parametrize("after", ["3", [], True, {}])
+def test_a_wait_that_is_no_number_is_none(after: Any) -> None:
+    assert fitting([Retry("throttled", after)]) == [Retry("throttled")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Sent(LONE),
+        Sent(NUL),
+        Sent(LONG),
+        Sent(7),  # type: ignore[arg-type]
+        Retry("mailbox_busy", "soon", LONE),  # type: ignore[arg-type]
+        Rejected(LONE, detail=NUL),
+        Uncertain(LONG, LONE),
+        None,
+        "a text",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_one_answer_costs_no_other(flow: Flow, bad: Any) -> None:
+    provider = Recorder("sms-one", Channel.SMS)
+    provider.batch_size = 50
+    flow.providers[Channel.SMS] = [provider]
+    ids = [
+        await flow.accept(to={"phone": f"+4915123456{number:03d}"}, content={"sms": {"text": "x"}})
+        for number in range(100)
+    ]
+
+    def answers(outbound: AnyDelivery) -> SendResult:
+        return bad if notification_of(outbound.id) == ids[30] else Sent("ok")
+
+    provider.answers = answers
+    await flow.settle()
+    states = [(await flow.view(id)).state for id in ids]
+    assert [state for place, state in enumerate(states) if place != 30] == [State.SENT] * 99
+    assert [name async for name in flow.objects.list("aside/")] == []
+
+
+def facts(items: list[Item]) -> list[Outcome]:
+    for item in items:
+        assert len(item.body) <= LARGEST_PACK
+    return [fact for item in items for fact in decode_outcomes(item.body)]
+
+
+@pytest.mark.parametrize("field", ["reason", "provider", "reference", "detail", "tenant"])
+def test_a_fact_that_cannot_be_written_spoils_no_pack(field: str) -> None:
+    good = [Outcome(new_id(1, 1, number), TENANT, 1, State.SENT, 1) for number in range(450)]
+    bad = msgspec.structs.replace(good[123], **{field: LONE})
+    told = facts(pack([*good[:123], bad, *good[124:]]))
+    assert [fact.id for fact in told] == [fact.id for fact in good]
+    assert getattr(told[123], field) == "a\ufffdb"
+    assert [fact for place, fact in enumerate(told) if place != 123] == [*good[:123], *good[124:]]
+
+
+def test_what_cannot_be_written_at_all_leaves_the_bare_fact() -> None:
+    good = Outcome(new_id(1, 1, 1), TENANT, 1, State.SENT, 1)
+    bad = msgspec.structs.replace(good, id=new_id(1, 1, 2), address=Address(Channel.SMS, 1 << 80))  # type: ignore[arg-type]
+    worse = msgspec.structs.replace(good, id=new_id(1, 1, 3), wait=object())
+    told = facts(pack([good, bad, worse]))
+    assert [(fact.id, fact.state, fact.attempt) for fact in told] == [
+        (one.id, State.SENT, 1) for one in (good, bad, worse)
+    ]
+
+
+async def test_many_receipts_of_anything_are_packed_and_recorded(flow: Flow) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content={"sms": {"text": "x"}}, channels=["sms"])
+    await flow.settle()
+    [delivery] = [fact.id for fact in (await flow.store.history.get(TENANT, id)).events if fact.state is State.SENT]  # type: ignore[union-attr]
+    receipts = [
+        Receipt(delivery, TENANT, State.SENT, LONE, 1 << 70, detail="x" * 3_000, reference=NUL) for _ in range(2_000)
+    ]
+    receipts.append(Receipt(delivery, TENANT, State.DELIVERED, "delivered", detail=LONE))
+    taken = flow.with_receipts("sms-one", Channel.SMS, receipts)
+    puts: list[Item] = []
+    put = flow.queue.put
+
+    async def noted(items: Any) -> None:
+        puts.extend(items)
+        await put(items)
+
+    flow.queue.put = noted  # type: ignore[method-assign]
+    assert await taken.receipts("sms-one", None) == 2_001  # type: ignore[arg-type]
+    assert len(facts(puts)) == 2_001
+    await flow.settle()
+    assert (await flow.view(id)).state is State.DELIVERED

@@ -1,0 +1,356 @@
+"""Providers that are out, or ask for less: what waits, for how long, what it costs, and what is said about it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow, Recorder, takes_it
+from tidings.config import Settings
+from tidings.model.ids import delivery_id
+from tidings.model.sending import (
+    About,
+    AnyDelivery,
+    InboundRequest,
+    Receipt,
+    Rejected,
+    Retry,
+    SendResult,
+    Sent,
+    Uncertain,
+)
+from tidings.model.user import Category, Retries
+from tidings.model.vocabulary import Channel, State
+from tidings.report.notifications import NotificationView
+
+MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
+DOWN = Retry("unreachable", detail="no session with mail.example:587: connection refused", about=About.UNOFFERED)
+SAYS_ACCOUNT = Retry("throttled", 1.0, "slow down", About.ACCOUNT)
+HOUR = 3600
+
+
+def mails(flow: Flow) -> Recorder:
+    return flow.provider(Channel.EMAIL)
+
+
+async def send(flow: Flow, number: int = 0, **more: Any) -> Any:
+    return await flow.accept(to={"email": f"person-{number}@example.com"}, content=MAIL, **more)
+
+
+async def until(flow: Flow, seconds: float, step: float = 10.0) -> None:
+    for _ in range(int(seconds / step)):
+        await flow.advance(step)
+
+
+def facts(view: NotificationView) -> list[tuple[State, str]]:
+    return [(entry.state, entry.reason) for entry in view.timeline if entry.delivery is not None]
+
+
+async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery(flow: Flow) -> None:
+    mails(flow).answers = lambda _: DOWN
+    ids = []
+    for number in range(200):
+        ids.append(await send(flow, number))
+        if number % 20 == 0:
+            await flow.advance(random.Random(number).random() * 30)
+    await until(flow, 8 * HOUR, 30.0)
+    held = [await flow.view(id) for id in ids]
+    assert Counter(view.state for view in held) == {State.DEFERRED: 200}
+    assert max(len(facts(view)) for view in held) <= 30
+    assert {reason for view in held for state, reason in facts(view) if state is State.DEFERRED} == {
+        "provider_failing",
+        "provider_open",
+    }
+    assert all(view.deliveries[0].next_at is not None for view in held)
+    assert all(not view.deliveries[0].attempts for view in held), "nothing was ever offered"
+    mails(flow).answers = takes_it
+    await until(flow, 1_800, 10.0)
+    seen = [await flow.view(id) for id in ids]
+    assert Counter(view.state for view in seen) == {State.SENT: 200}
+    assert max(len(facts(view)) for view in seen) <= 31
+    assert all([attempt.number for attempt in view.deliveries[0].attempts] == [1] for view in seen)
+
+
+async def test_single_mails_outlive_the_restart_of_the_only_server(flow: Flow) -> None:
+    mails(flow).answers = lambda _: DOWN
+    ids = [await send(flow, number) for number in range(3)]
+    await until(flow, 60, 1.0)
+    assert {(await flow.view(id)).state for id in ids} == {State.DEFERRED}
+    mails(flow).answers = takes_it
+    await until(flow, 90, 1.0)
+    assert {(await flow.view(id)).state for id in ids} == {State.SENT}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Retry("unauthorized", 60.0, "535 login refused", About.UNOFFERED),
+        Retry("service_unavailable", None, "421 closing", About.UNOFFERED),
+        Retry("unreachable", None, "greeting: 554 no SMTP service here", About.UNOFFERED),
+    ],
+)
+async def test_what_was_never_offered_waits_a_day_and_then_ends_with_its_cause(flow: Flow, answer: Retry) -> None:
+    mails(flow).answers = lambda _: answer
+    id = await send(flow)
+    await until(flow, 23 * HOUR, 300.0)
+    assert (await flow.view(id)).state is State.DEFERRED
+    await until(flow, 2 * HOUR, 300.0)
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) in {(State.DEAD, "provider_failing"), (State.DEAD, "provider_open")}
+    assert answer.detail in seen.timeline[-1].detail
+    assert len(facts(seen)) <= 70
+
+
+async def test_how_long_is_a_setting(flow: Flow) -> None:
+    flow.settings = Settings.model_validate({"deliver": {"outage_hold_s": 60}})
+    mails(flow).answers = lambda _: DOWN
+    id = await send(flow)
+    await until(flow, 50, 1.0)
+    assert (await flow.view(id)).state is State.DEFERRED
+    await until(flow, 20, 1.0)
+    assert (await flow.view(id)).state is State.DEAD
+
+
+async def test_what_expires_is_offered_until_just_before_it_does(flow: Flow) -> None:
+    mails(flow).answers = lambda _: DOWN
+    ids = [
+        await send(flow, number, expires_at=_instant(flow, seconds)) for number, seconds in ((1, 2 * HOUR), (2, 900))
+    ]
+    await until(flow, 895, 1.0)
+    mails(flow).answers = takes_it
+    await until(flow, 10, 0.5)
+    assert (await flow.view(ids[1])).state is State.SENT, "the last look is just before the end"
+    mails(flow).answers = lambda _: DOWN
+    await until(flow, 2 * HOUR, 30.0)
+    seen = await flow.view(ids[0])
+    assert seen.state in {State.EXPIRED, State.SENT}
+
+
+async def test_an_expired_delivery_says_what_it_waited_for(flow: Flow) -> None:
+    mails(flow).answers = lambda _: DOWN
+    id = await send(flow, expires_at=_instant(flow, 60))
+    await until(flow, 61, 0.5)
+    seen = await flow.view(id)
+    assert seen.state is State.EXPIRED
+    assert seen.reason in {"provider_failing", "provider_open"}
+
+
+async def test_a_probe_uses_up_no_attempt_whatever_it_is_answered(flow: Flow) -> None:
+    """503 is an answer and counts, but not while the breaker is open."""
+    mails(flow).answers = lambda _: Retry("unavailable", detail="HTTP status 503")
+    ids = [await send(flow, number) for number in range(20)]
+    await until(flow, 2 * HOUR)
+    mails(flow).answers = takes_it
+    await until(flow, HOUR)
+    assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 20}
+
+
+@pytest.mark.parametrize("asked", [None, 1.0, 30.0, 1e9])
+async def test_a_recipient_whom_the_provider_never_takes_costs_itself_alone(flow: Flow, asked: float | None) -> None:
+    def answer(outbound: AnyDelivery) -> SendResult:
+        return Retry("throttled", asked, "too many") if outbound.to.startswith("magic") else takes_it(outbound)
+
+    mails(flow).answers = answer
+    magic = await flow.accept(to={"email": "magic@example.com"}, content=MAIL)
+    await flow.settle()
+    for number in range(100):
+        id = await send(flow, number)
+        await flow.settle()
+        assert (await flow.view(id)).state is State.SENT, "nobody else waits"
+        await flow.advance(0.1)
+    await until(flow, 2 * HOUR)
+    seen = await flow.view(magic)
+    assert (seen.state, seen.reason) == (State.DEAD, "attempts_exhausted")
+    assert seen.timeline[-1].detail == "throttled too many"
+    assert [attempt.number for attempt in seen.deliveries[0].attempts] == [1, 2, 3]
+
+
+async def test_many_such_recipients_end_when_they_are_left_alone(flow: Flow) -> None:
+    mails(flow).answers = lambda outbound: (
+        Retry("throttled", 1.0) if outbound.to.startswith("magic") else takes_it(outbound)
+    )
+    ids = []
+    for number in range(10):
+        ids.append(await flow.accept(to={"email": f"magic-{number}@example.com"}, content=MAIL))
+        await send(flow, number)
+        await flow.settle()
+    await until(flow, 60, 1.0)
+    assert Counter([(await flow.view(id)).state for id in ids]) == {State.DEAD: 10}
+    assert Counter(outbound.to for outbound in mails(flow).sent)["magic-3@example.com"] == 3
+
+
+async def test_a_throttled_account_waits_and_loses_nothing(flow: Flow) -> None:
+    """A provider that takes ten a second, and of which the settings say nothing."""
+    taken_at: list[float] = []
+
+    def answer(outbound: AnyDelivery) -> SendResult:
+        now = flow.clock.elapsed() / 1000
+        if len([at for at in taken_at if now - at < 1.0]) >= 10:
+            return SAYS_ACCOUNT
+        taken_at.append(now)
+        return takes_it(outbound)
+
+    mails(flow).answers = answer
+    ids = [await send(flow, number) for number in range(300)]
+    await until(flow, HOUR, 0.5)
+    seen = [await flow.view(id) for id in ids]
+    assert Counter(view.state for view in seen) == {State.SENT: 300}
+    assert max(len(facts(view)) for view in seen) <= 30
+
+
+async def test_an_account_that_is_refused_for_hours_waits(flow: Flow) -> None:
+    mails(flow).answers = lambda _: SAYS_ACCOUNT
+    ids = [await send(flow, number) for number in range(20)]
+    await until(flow, 8 * HOUR, 30.0)
+    seen = [await flow.view(id) for id in ids]
+    assert {(view.state, view.reason) for view in seen} == {(State.DEFERRED, "throttled")}
+    assert max(len(facts(view)) for view in seen) <= 30
+    mails(flow).answers = takes_it
+    await until(flow, HOUR)
+    assert {(await flow.view(id)).state for id in ids} == {State.SENT}
+
+
+async def test_several_in_a_row_make_the_others_wait_and_cost_them_nothing(flow: Flow) -> None:
+    mails(flow).answers = lambda _: Retry("throttled", 20.0)
+    for number in range(3):
+        await send(flow, number)
+        await flow.settle()
+    asked = len(mails(flow).sent)
+    id = await send(flow, 99)
+    await flow.settle()
+    assert len(mails(flow).sent) == asked
+    assert facts(await flow.view(id))[-1] == (State.DEFERRED, "throttled")
+
+
+def two(flow: Flow) -> tuple[Recorder, Recorder]:
+    flow.providers[Channel.EMAIL].append(Recorder("email-two", Channel.EMAIL))
+    return flow.provider(Channel.EMAIL), flow.provider(Channel.EMAIL, 1)
+
+
+async def test_nothing_waits_for_an_open_breaker_while_another_provider_is_healthy(flow: Flow) -> None:
+    _, second = two(flow)
+    first = mails(flow)
+    first.answers = lambda _: DOWN
+    ids = [await send(flow, number) for number in range(200)]
+    await flow.settle()
+    ids += [await send(flow, number) for number in range(200, 250)]
+    await flow.settle()
+    assert {(await flow.view(id)).state for id in ids} == {State.SENT}
+    assert {outbound.id for outbound in second.sent} == {delivery_id(id, 1) for id in ids}
+
+
+async def test_a_provider_that_asked_to_wait_is_better_than_one_that_is_down(flow: Flow) -> None:
+    """What was put off by the one that works must not wait for the one that does not."""
+    first, second = two(flow)
+    second.answers = lambda _: DOWN
+    first.answers = lambda _: Retry("throttled", 1.0, "slow down", About.ACCOUNT)
+    warm = [await send(flow, number) for number in range(20)]
+    await until(flow, 5, 0.5)
+    first.answers = takes_it
+    codes = [await send(flow, number, expires_at=_instant(flow, 30)) for number in range(20, 40)]
+    await until(flow, 29, 0.5)
+    assert {(await flow.view(id)).state for id in codes} == {State.SENT}
+    assert {(await flow.view(id)).state for id in warm} == {State.SENT}
+    answers: Iterator[SendResult] = iter([Retry("mailbox_busy"), Sent()])
+    first.answers = lambda _: next(answers)
+    id = await send(flow, 99)
+    await until(flow, 10, 0.5)
+    assert (await flow.view(id)).state is State.SENT, "tried is a preference, not a ban"
+
+
+async def test_what_one_refuses_for_good_waits_for_the_other(flow: Flow) -> None:
+    first, second = two(flow)
+    second.answers = lambda _: DOWN
+    first.answers = lambda _: DOWN
+    for number in range(20):
+        await send(flow, number)
+    await until(flow, 5, 0.5)
+    first.answers = lambda _: Rejected("account_suspended", fallback=True)
+    id = await send(flow, 99)
+    await until(flow, 120, 1.0)
+    seen = await flow.view(id)
+    assert seen.state is State.DEFERRED
+    assert Counter(entry.reason for entry in seen.timeline)["fallback"] == 1, "it is not asked again"
+    second.answers = takes_it
+    await until(flow, 400, 1.0)
+    seen = await flow.view(id)
+    assert (seen.state, seen.deliveries[0].provider) == (State.SENT, "email-two")
+
+
+async def test_a_greylist_is_outlived(flow: Flow) -> None:
+    greylisted = Retry("deferred_by_policy", 300.0, "451 4.7.1 greylisted", patient=True)
+    answers: Iterator[SendResult] = iter([*[greylisted] * 5, Sent()])
+    mails(flow).answers = lambda _: next(answers)
+    id = await send(flow)
+    await until(flow, 3 * HOUR, 30.0)
+    assert (await flow.view(id)).state is State.SENT
+    mails(flow).answers = lambda _: greylisted
+    never = await send(flow)
+    await until(flow, 6 * HOUR, 30.0)
+    seen = await flow.view(never)
+    assert (seen.state, len(seen.deliveries[0].attempts)) == (State.DEAD, 8)
+    assert "greylisted" in seen.timeline[-1].detail
+
+
+async def test_a_category_that_wants_two_tries_gets_two_from_a_mail_server_as_well(flow: Flow) -> None:
+    await flow.store.tenants.put_category(TENANT, Category("code", retries=Retries(attempts=2)))
+    mails(flow).answers = lambda _: Retry("deferred_by_policy", 300.0, patient=True)
+    id = await send(flow, category="code")
+    await until(flow, HOUR, 30.0)
+    assert len((await flow.view(id)).deliveries[0].attempts) == 2
+
+
+async def test_an_address_that_can_be_reached_otherwise_does_not_wait_for_a_day(flow: Flow) -> None:
+    await flow.user()
+    flow.provider(Channel.PUSH).answers = lambda _: DOWN
+    id = await flow.accept(
+        to={"user_id": "ada"},
+        content={"push": {"title": "Hi", "body": "Hello"}, "sms": {"text": "Hello"}},
+        channels=["push", "sms"],
+        strategy="first_reachable",
+    )
+    await until(flow, 30, 1.0)
+    seen = await flow.view(id)
+    assert {d.channel: d.state for d in seen.deliveries} == {Channel.SMS: State.SENT, Channel.PUSH: State.DEAD}
+
+
+async def test_a_delivered_receipt_stops_the_attempt_that_waits(flow: Flow) -> None:
+    await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=True))
+    mails(flow).answers = lambda outbound: Uncertain("no_answer") if outbound.attempt == 1 else takes_it(outbound)
+    id = await send(flow, category="code")
+    await flow.settle()
+    receipt = Receipt(delivery_id(id, 1), TENANT, State.DELIVERED, "delivered", attempt=1)
+    stage = flow.with_receipts("email-one", Channel.EMAIL, [receipt])
+    await stage.receipts("email-one", InboundRequest("", {}, {}, b""))
+    await flow.settle()
+    await until(flow, 60, 1.0)
+    assert (await flow.view(id)).state is State.DELIVERED
+    assert len(mails(flow).sent) == 1
+
+
+async def test_one_line_says_which_provider_is_out_and_why_and_one_that_it_is_back(
+    flow: Flow, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mails(flow).answers = lambda _: Retry(
+        "unreachable", None, "450 <ada@example.com> no session with mail.example", About.UNOFFERED
+    )
+    for number in range(20):
+        await send(flow, number)
+    await until(flow, 2 * HOUR, 10.0)
+    mails(flow).answers = takes_it
+    await until(flow, 2 * HOUR, 10.0)
+    said = [line for line in capsys.readouterr().out.splitlines() if "a provider" in line]
+    assert len(said) == 2, said
+    assert "email-one" in said[0]
+    assert "unreachable 450 <<address>> no session with mail.example" in said[0]
+    assert "ada@" not in said[0]
+    assert "is back" in said[1]
+
+
+def _instant(flow: Flow, seconds: float) -> str:
+    return datetime.fromtimestamp(flow.clock.now() / 1000 + seconds, UTC).isoformat()

@@ -1,0 +1,105 @@
+"""Whom a provider means that asks for less."""
+
+from __future__ import annotations
+
+from tidings.policy.throttling import ENOUGH_TAKEN, SEVERAL, Refusal, Throttling
+
+
+def refused(recipient: str, *, says_account: bool = False, request: int = 1) -> Refusal:
+    return Refusal(recipient, request, says_account)
+
+
+def test_one_recipient_costs_itself_however_often_it_is_refused() -> None:
+    throttling = Throttling()
+    for _ in range(20):
+        assert throttling.heard([refused("a")], taken=0) == [False]
+
+
+def test_several_first_refusals_in_a_row_mean_the_account_until_something_is_taken() -> None:
+    throttling = Throttling()
+    verdicts = [throttling.heard([refused(f"person-{number}")], taken=0)[0] for number in range(SEVERAL + 2)]
+    assert verdicts == [False] * (SEVERAL - 1) + [True] * 3
+    assert throttling.heard([refused("person-0")], taken=0) == [True], "nothing was taken yet"
+    assert throttling.heard([], taken=1) == []
+    assert throttling.heard([refused("another")], taken=0) == [False]
+
+
+def test_those_who_were_refused_before_prove_nothing_when_they_are_left_alone() -> None:
+    """At the end of a day only those remain whom the provider never takes."""
+    throttling = Throttling()
+    crowd = [f"magic-{number}" for number in range(10)]
+    for recipient in crowd:
+        throttling.heard([refused(recipient)], taken=0)
+        throttling.heard([], taken=1)
+    for _ in range(3):
+        assert [throttling.heard([refused(recipient)], taken=0)[0] for recipient in crowd] == [False] * 10
+
+
+def test_refusals_beside_others_that_are_taken_are_no_row() -> None:
+    throttling = Throttling()
+    batch = [refused(f"person-{number}", request=number) for number in range(5)]
+    assert throttling.heard(batch, taken=100) == [False] * 5
+
+
+def test_one_answer_to_a_request_with_many_recipients_is_one_refusal() -> None:
+    throttling = Throttling()
+    together = [refused(f"person-{number}", request=7) for number in range(50)]
+    assert throttling.heard(together, taken=0) == [False] * 50
+    apart = [refused(f"other-{number}", request=number) for number in range(50)]
+    assert throttling.heard(apart, taken=0) == [True] * 50
+
+
+def test_a_provider_that_speaks_of_the_account_is_believed() -> None:
+    throttling = Throttling()
+    assert throttling.heard([refused("a", says_account=True)], taken=5) == [True]
+    throttling.heard([], taken=ENOUGH_TAKEN - 1)
+    assert throttling.heard([refused("a", says_account=True)], taken=0) == [True]
+
+
+def test_it_is_not_believed_of_one_who_is_refused_again_while_all_others_are_taken() -> None:
+    throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    throttling.heard([], taken=ENOUGH_TAKEN)
+    assert throttling.heard([refused("a", says_account=True)], taken=0) == [False]
+    assert throttling.heard([refused("b", says_account=True)], taken=0) == [True]
+
+
+def test_a_provider_at_its_limit_refuses_many_so_that_who_is_refused_twice_is_only_unlucky() -> None:
+    throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    for number in range(ENOUGH_TAKEN):
+        throttling.heard([refused(f"person-{number}", says_account=True)], taken=2)
+    assert throttling.heard([refused("a", says_account=True)], taken=0) == [True]
+
+
+def test_the_pause_is_what_was_asked_within_bounds_and_doubles_when_nothing_was() -> None:
+    throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    assert throttling.pause_s([3.0, 7.0, None], 900.0, goes_on=False) == 7.0
+    assert throttling.pause_s([float("inf")], 900.0, goes_on=False) == 900.0
+    throttling.heard([], taken=1)
+    pauses = [throttling.pause_s([None, -1.0, float("nan")], 900.0, goes_on=False) for _ in range(9)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert throttling.pause_s([None], 900.0, goes_on=True) == 60
+    throttling.heard([], taken=1)
+    assert throttling.pause_s([None], 900.0, goes_on=False) == 1
+
+
+def test_after_a_pause_as_many_follow_as_were_taken_before_it_and_then_more() -> None:
+    throttling = Throttling()
+    assert throttling.let_out(500) == 500
+    throttling.heard([], taken=10)
+    throttling.pause_s([1.0], 900.0, goes_on=False)
+    assert [throttling.let_out(500) for _ in range(8)] == [10, 20, 40, 80, 160, 320, 500, 500]
+    throttling.pause_s([1.0], 900.0, goes_on=False)
+    assert throttling.let_out(500) == 3
+
+
+def test_what_is_asked_for_recipients_makes_the_account_wait_for_a_minute_at_most() -> None:
+    throttling = Throttling()
+    for number in range(SEVERAL):
+        verdict = throttling.heard([refused(f"person-{number}")], taken=0)
+    assert verdict == [True]
+    assert throttling.pause_s([4_000.0], 900.0, goes_on=False) == 60.0
+    assert throttling.pause_s([7.0], 900.0, goes_on=True) == 7.0
+    assert throttling.pause_s([4_000.0], 10.0, goes_on=True) == 10.0
