@@ -23,6 +23,7 @@ from tidings.pipeline.in_hand import InHand
 from tidings.pipeline.line import Routed
 from tidings.pipeline.packs import of_what_may_have_been_taken
 from tidings.pipeline.precedence import Noted, Precedence
+from tidings.pipeline.recipients import Recipients
 from tidings.pipeline.record import Record
 from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
@@ -67,6 +68,7 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         parts.metrics,
         parts.accepted.add,
         shares,
+        parts.accepted.revisit,
     )
     reads = readings(parts, lanes)
     recovery = Recovery(outlets(reads), store.schedule, parts.clock, parts.metrics)
@@ -234,7 +236,8 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
 
 def composing(parts: Parts) -> Composer:
     """What makes notifications of requests."""
-    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings))
+    recipients = Recipients(parts.store.users, parts.clock)
+    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -257,4 +260,6 @@ def accepting(parts: Parts) -> Accept:
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
         held=store.schedule.held,
+        recipients=Recipients(store.users, parts.clock),
+        revisit=parts.accepted.revisit,
     )

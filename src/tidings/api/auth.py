@@ -58,7 +58,7 @@ class Keyring:
         return key
 
     async def _find(self, digest: bytes) -> ApiKey | None:
-        now = self._clock.now()
+        now = self._clock.elapsed()
         known = self._known.get(digest)
         if known is not None and now - known[0] < TTL:
             return known[1]
@@ -87,7 +87,7 @@ class Keyring:
 
     async def _ask_for(self, digests: Sequence[bytes]) -> None:
         # The age counts from before the question: what the store saw is at least that old.
-        asked_at = self._clock.now()
+        asked_at = self._clock.elapsed()
         answers = {digest: self._asked[digest] for digest in digests}
         try:
             found = await self._tenants.known(digests)

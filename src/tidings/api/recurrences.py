@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from msgspec import Struct
 
-from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, operation
+from tidings.api.calls import Brief, Caller, Cursor, Limit, StrictRoute, answer, answered, operation
 from tidings.api.samples import RECURRENCE
 from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
@@ -104,8 +105,7 @@ async def create_recurrence(call: Caller, request: Request) -> Response:
 )
 async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
     """Newest first, each with the occurrence that comes next; one by itself shows more of them."""
-    size, position = call.page(limit), call.position(_LISTING, cursor)
-    before = None if position is None else from_text(RECURRENCE_PREFIX, position)
+    size, before = call.page(limit), call.position(_LISTING, cursor, partial(from_text, RECURRENCE_PREFIX))
     found = await call.services.recurrences.list(call.tenant, before, size + 1)
     following = to_text(RECURRENCE_PREFIX, found[size - 1].id) if len(found) > size else None
     shown = [_view(recurrence, recurring.stored(recurrence)) for recurrence in found[:size]]
@@ -136,9 +136,12 @@ async def get_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     ),
 )
 async def change_recurrence(call: Caller, recurrence_id: RecurrenceId, request: Request) -> Response:
-    """What is left out stays. A new rule, start or timezone counts from now on. It stays one person's."""
+    """What is left out stays. A new rule, start or timezone counts from now on. It stays one person's.
+
+    A key that may not read gets the id and the state alone, here and when it pauses or resumes.
+    """
     changed = await call.services.recurrences.change(call.tenant, _id(recurrence_id), await request.body())
-    return answer(await _shown(call, changed))
+    return answer(await _told(call, changed))
 
 
 @router.delete(
@@ -159,7 +162,7 @@ async def delete_recurrence(call: Caller, recurrence_id: RecurrenceId) -> None:
 )
 async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     """Nothing comes of it until it is resumed."""
-    return answer(await _shown(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
+    return answer(await _told(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
 
 
 @router.post(
@@ -170,11 +173,17 @@ async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Respons
 )
 async def resume_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     """It goes on with the next occurrence; what fell into the pause does not come any more."""
-    return answer(await _shown(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
+    return answer(await _told(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
 
 
 def _id(text: str) -> UUID:
     return from_text(RECURRENCE_PREFIX, text)
+
+
+async def _told(call: Caller, recurrence: Recurrence) -> RecurrenceView | Brief:
+    """The changed recurrence; the id and the state alone for a key that may not read."""
+    shown = await _shown(call, recurrence)
+    return shown if call.may(Scope.READ) else Brief(shown.id, shown.state.value)
 
 
 async def _shown(call: Caller, recurrence: Recurrence) -> RecurrenceView:

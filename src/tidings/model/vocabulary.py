@@ -91,6 +91,8 @@ class Reason(StrEnum):
     SEND_AT = "send_at"
     NO_ADDRESS = "no_address"
     UNKNOWN_USER = "unknown_user"
+    USER_DELETED = "user_deleted"
+    ADDRESS_CHANGED = "address_changed"
     ADDRESS_SUPPRESSED = "address_suppressed"
     NO_CONTENT = "no_content"
     TEMPLATE_ERROR = "template_error"

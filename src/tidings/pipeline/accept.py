@@ -26,6 +26,7 @@ from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.pipeline.packs import pack
+from tidings.pipeline.recipients import Known, Recipients
 from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.turns import Turns
 from tidings.policy.admission import AdmissionRules
@@ -56,6 +57,9 @@ _Ids = Callable[[int, int], UUID]
 """The id of a request by its number in the body and the bucket of its person."""
 
 _Result = Notification | Invalid
+
+_Read = Callable[[_Ids, int, bool], Awaitable[list[_Result]]]
+"""Reads a request made at an instant; the flag says whether its users are looked up."""
 
 Admit = Callable[[int], Awaitable[None]]
 """Lets so many notifications in, or raises."""
@@ -90,6 +94,8 @@ class Accept:
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
     each once, before they are answered. `unserved` are the channels that nobody configured. `held` is `Schedule.held`.
+    `recipients` tells which users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned
+    request are put again: they may have been counted then.
     """
 
     def __init__(
@@ -106,17 +112,20 @@ class Accept:
         unserved: Collection[Channel] = (),
         held: Held = nothing_held,
         shares: Shares | None = None,
+        recipients: Recipients | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = _uncounted,
     ) -> None:
         self._commits = Commits(queue)
         self._admission = Admission(queue, self._commits, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held)
         self._shares = shares or Shares(ShareRules())
         self._turns = Turns(clock)
-        self._composer = Composer(renderer, randomness, unserved)
+        self._composer = Composer(renderer, randomness, unserved, recipients)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
         self._receipt_readers = receipt_readers
         self._count = count
+        self._revisit = revisit
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
         """Take one request.
@@ -127,10 +136,11 @@ class Accept:
             Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             request = requests.decode_one(body)
-            self._admit(tenant, request.priority, 1)
-            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0))]
+            self._admit(tenant, request.lane, 1)
+            known = await self._composer.known(tenant, [request]) if seen else None
+            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0), known)]
 
         if idempotency_key is not None:
             self._turn_away(tenant, lambda: [body])
@@ -149,15 +159,17 @@ class Accept:
         is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             raws = requests.decode_batch(body)
             if admit is not None:
                 await admit(len(raws))
-            let_in: set[Priority] = set()
             results: list[_Result] = []
             async with self._turns.of(tenant) as turn:
-                for at, raw in enumerate(raws):
-                    results.append(await self._item(tenant, raw, now, partial(ids, at), (at, len(raws)), let_in))
+                asked = self._asked(tenant, raws)
+                named = [one for one in asked if not isinstance(one, Invalid)]
+                known = await self._composer.known(tenant, named) if seen else None
+                for at, (request, raw) in enumerate(zip(asked, raws, strict=True)):
+                    results.append(await self._item(tenant, request, len(bytes(raw)), now, partial(ids, at), at, known))
                     await turn.pause()
             return results
 
@@ -210,7 +222,7 @@ class Accept:
         with suppress(Invalid):  # whoever reads it next says what is wrong
             raws, let_in = read(), set()
             for raw in raws:
-                priority = requests.decode_one(raw).priority
+                priority = requests.decode_one(raw).lane
                 if priority not in let_in:
                     self._admit(tenant, priority, len(raws))
                     let_in.add(priority)
@@ -226,33 +238,41 @@ class Accept:
             self._admission.count(lane, number)
         await self._commits.of(max(waiting, key=_LEAST_URGENT)).put(placed)
 
+    def _asked(self, tenant: str, raws: Sequence[msgspec.Raw]) -> list[requests.NotificationRequest | Invalid]:
+        """The items of a batch, or what is wrong with them. Raises Overloaded for the lane of any."""
+        asked: list[requests.NotificationRequest | Invalid] = []
+        let_in: set[Priority] = set()
+        for raw in raws:
+            try:
+                request = requests.decode_one(raw)
+            except Invalid as problem:
+                asked.append(problem)
+                continue
+            if request.lane not in let_in:
+                self._admit(tenant, request.lane, len(raws))
+                let_in.add(request.lane)
+            asked.append(request)
+        return asked
+
     async def _item(
         self,
         tenant: str,
-        raw: msgspec.Raw,
+        request: requests.NotificationRequest | Invalid,
+        size: int,
         now: int,
         identify: Identify,
-        place: tuple[int, int],
-        let_in: set[Priority],
+        index: int,
+        known: Known,
     ) -> _Result:
-        """One item of a batch, or what is wrong with it.
-
-        `place`: which one, of how many. `let_in`: the priorities that were let in for this batch.
-        """
+        """One item of a batch, or what is wrong with it."""
         try:
-            request = requests.decode_one(raw)
-            if request.priority not in let_in:
-                self._admit(tenant, request.priority, place[1])
-                let_in.add(request.priority)
-            return await self._composer.compose(tenant, request, len(bytes(raw)), now, identify)
+            if isinstance(request, Invalid):
+                raise request
+            return await self._composer.compose(tenant, request, size, now, identify, known)
         except Invalid as problem:
-            return Invalid(
-                problem.code, problem.detail, f"$.notifications[{place[0]}]" + problem.path.removeprefix("$")
-            )
+            return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
-    async def _once(
-        self, tenant: str, key: str, digests: Sequence[bytes], read: Callable[[_Ids, int], Awaitable[list[_Result]]]
-    ) -> Answer:
+    async def _once(self, tenant: str, key: str, digests: Sequence[bytes], read: _Read) -> Answer:
         """Answer what the key's first request was answered; be that one if there was none.
 
         `digests` stand for the request, the first as it is written, all as they are read.
@@ -273,8 +293,9 @@ class Accept:
                 )
             return Answer(_read_answer(held.answer), replayed=True)
         try:
-            # As of when it came first: what was in time then, and may be on its way, must not be refused now.
-            results = await read(partial(seeded_id, held.seed), instant_of(held.seed))
+            # As of when it came first: what was in time then, and may be on its way, must not be refused now, not even
+            # when its user was deleted since.
+            results = await read(partial(seeded_id, held.seed), instant_of(held.seed), not held.retaken)
             if self._clock.elapsed() - began > LATEST_PUT:
                 raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:
@@ -289,8 +310,8 @@ class Accept:
             # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
             await self._idempotency.abandon(tenant, key, held.reserved_at)
             raise
-        if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
-            self._count(tenant, _ids_of(results))
+        # The process that died may have counted what is retaken: too few is safe, too many is an alarm.
+        (self._revisit if held.retaken else self._count)(tenant, _ids_of(results))
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer

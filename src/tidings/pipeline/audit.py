@@ -3,6 +3,9 @@
 Each minute that is over is counted: what was accepted against what is recorded, and in which states. A minute of which
 less is recorded is a gap; when everything that was queued has arrived and it is still open, something is missing. What
 is in flight is watched until it rests, and swept when it is lost (sweep.py).
+
+An id can be younger than its minute: an occurrence of a recurrence that is sent late, a request that is made again. So
+a minute of which more is counted after it was looked at is looked at again, as a gap (accepted.py marks it).
 """
 
 from __future__ import annotations
@@ -140,7 +143,9 @@ class Audit:
     async def _again(self, gap: Gap) -> Gap:
         """The gap as it is now that nothing queued can close it."""
         counted = await self._accounts.accepted(gap.minute, gap.minute + 1, gap.tenant)
-        states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant)
+        states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant, in_flight=True)
+        # Of a late id this may be the first look.
+        await self._watched.watch([(id, self._clock.now()) for one in states for id in one.ids])
         missing = sum(one.count for one in counted) - sum(one.count for one in states)
         found = Gap(gap.tenant, gap.minute, max(0, missing), confirmed=missing > 0)
         await self._accounts.mark_gaps([found])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -28,11 +28,12 @@ from tidings.pipeline.packs import pack
 from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import Switchboard
+from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
-from tidings.ports.store import Cancellations, History, Person, Users
+from tidings.ports.store import Cancellations, History, Person, UserKey, Users
 
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
@@ -173,6 +174,7 @@ class Deliver:
         people = await self._needs.users.people(
             {(ready.delivery.tenant, ready.delivery.user_id) for ready in batch if ready.delivery.user_id is not None}
         )
+        batch = [_aimed(ready, people) for ready in batch]
         suppressed = await self._needs.users.suppressed(
             {
                 (ready.delivery.tenant, ready.delivery.address)
@@ -194,6 +196,7 @@ class Deliver:
                 suppressed=suppressed,
                 cancelled=cancelled,
                 now=now,
+                incarnation=person.incarnation,
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
@@ -308,6 +311,16 @@ class Deliver:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
         known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
+
+
+def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
+    """The same, at the address that the person has now."""
+    delivery = ready.delivery
+    if delivery.user_id is None:
+        return ready
+    person = people.get((delivery.tenant, delivery.user_id), NOBODY)
+    now = aimed(delivery, person.profile, person.incarnation)
+    return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

@@ -46,6 +46,7 @@ def build(
         expires_at=notification.expires_at,
         alternatives=tuple(alternatives),
         first_attempt=attempt,
+        incarnation=notification.incarnation,
     )
 
 

@@ -26,6 +26,7 @@ from tidings.pipeline.compose import Composer, queued
 from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.turns import in_turn
 from tidings.pipeline.waking import Lease, keep_moving
+from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Move, occurrence_id, step
 from tidings.policy.routing import send_zone
 from tidings.policy.shares import ShareRules, Shares
@@ -59,7 +60,8 @@ class _Step(Struct, frozen=True):
 class Recur:
     """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
 
-    `count` is told which ids of which tenant are durable, each at most once.
+    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
+    before.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Recur:
         meter: Meter,
         count: Callable[[str, Sequence[UUID]], None],
         shares: Shares | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = lambda _tenant, _ids: None,
     ) -> None:
         self._store = store
         self._users = users
@@ -81,6 +84,7 @@ class Recur:
         self._clock = clock
         self._meter = meter
         self._count = count
+        self._revisit = revisit
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
@@ -123,9 +127,9 @@ class Recur:
             then = one.then if why is None else _ended(recurrence, why)
             self._tell(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
-            if one.fired is not None and why is None and not one.row.again:
-                # Else it may have been counted before: too few is safe, too many is an alarm.
-                self._count(one.fired.tenant, (one.fired.id,))
+            if one.fired is not None and why is None:
+                # What comes again may have been counted before: too few is safe, too many is an alarm.
+                (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
         return len(moved)
 
@@ -189,15 +193,21 @@ class Recur:
         try:
             if isinstance(request, Invalid):
                 raise request
+            _check_meant(recurrence, request, people)
             told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # stored by a version that took what this one does not: it can only end
+        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
             return _Step(row, _ended(recurrence, _said(problem)))
         if isinstance(told, Move):
             return _Step(row, told.then)
         size = len(recurrence.request)
         try:
             notification = await self._compose(
-                recurrence.tenant, request, size, now, identify=lambda _: occurrence_id(recurrence)
+                recurrence.tenant,
+                request,
+                size,
+                now,
+                identify=lambda _: occurrence_id(recurrence),
+                known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
             skipped = told.then.skipped + 1
@@ -206,13 +216,11 @@ class Recur:
         return _Step(row, told.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
-        """The users whose own timezone is asked for."""
+        """The users who are asked for."""
         keys = {
             (row.recurrence.tenant, request.to.user_id)
             for row, request in zip(due, asked, strict=True)
-            if not isinstance(request, Invalid)
-            and row.recurrence.timezone == OF_THE_USER
-            and request.to.user_id is not None
+            if not isinstance(request, Invalid) and request.to.user_id is not None
         }
         return await self._users.people(keys) if keys else {}
 
@@ -239,6 +247,24 @@ def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people:
         return zone(recurrence.timezone)
     person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
     return zone(send_zone(requests.recipient(request.to), person.profile))
+
+
+def _check_meant(
+    recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
+) -> None:
+    """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    if not is_meant(recurrence.incarnation, person.incarnation):
+        raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
+
+
+def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
+    """The incarnations of the tenant's people."""
+    return {
+        user_id: person.incarnation
+        for (owner, user_id), person in people.items()
+        if owner == tenant and person.incarnation is not None
+    }
 
 
 def _said(problem: Invalid) -> str:

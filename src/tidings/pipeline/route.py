@@ -130,6 +130,7 @@ class Route:
                     content=case.content,
                     suppressed=suppressed,
                     now=now,
+                    incarnation=case.person.incarnation,
                 ),
             )
             for case in cases
@@ -142,6 +143,8 @@ class Route:
         else:
             content = notification.content.channels() if notification.content is not None else ()
         person = person or NOBODY
+        if notification.incarnation is None and person.incarnation is not None:
+            notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
         found = addresses(notification.to, person.profile, wanted(notification, content))
         return _Case(notification, _is_copy(taken), person, content, found)
 
@@ -183,7 +186,8 @@ def _past_local_time(
             continue
         person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
         where = zone(send_zone(notification.to, person.profile))
-        wall = next_wall(notification.send_at_local, where, now)
+        # The next such time after it was accepted: one that has passed since, in a backlog, has come.
+        wall = next_wall(notification.send_at_local, where, notification.accepted_at)
         due = instant_of(wall, where)
         if due <= now and _due(taken, due, now) is None:
             ready.append(taken)

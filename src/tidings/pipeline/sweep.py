@@ -27,6 +27,7 @@ from tidings.model.wire import decode_delivery, encode
 from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.passage import Passage, arrived
+from tidings.policy.letters import last_address
 from tidings.policy.routing import Slotted, addresses, channel_of, wanted
 from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR, Still, in_flight, next_look, still
 from tidings.ports.queue import Queue
@@ -204,8 +205,8 @@ def _fact(notification: Notification, found: Still, address: Address | None, wai
 def _address(record: NotificationRecord, id: UUID) -> Address | None:
     if not slot_of(id):
         return None
-    told = next((event.address for event in record.events if event.id == id and event.address), None)
-    return None if told is None else Address(channel_of(id), told)
+    told = last_address(record.events, id)
+    return Address(channel_of(id), told) if told else None
 
 
 def _topics(notification: Notification, id: UUID) -> list[str]:

@@ -40,7 +40,10 @@ class History(Protocol):
     """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
 
     async def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact."""
+        """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact.
+
+        A device that is suppressed leaves the profile that has it.
+        """
         ...
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
@@ -86,17 +89,39 @@ class History(Protocol):
 
 
 class Person(Struct, frozen=True, gc=False):
-    """What the decisions about one recipient need."""
+    """What the decisions about one recipient need. `incarnation` is None where there is no such user."""
 
     profile: Profile | None = None
     preferences: Preferences = Preferences()
+    incarnation: int | None = None
 
 
 class Users(Protocol):
     """Users, their preferences, and addresses that must not be used."""
 
     async def upsert(self, tenant: str, users: Sequence[tuple[str, Profile, Preferences | None]], now: int) -> None:
-        """Create or replace profiles; preferences too, where given."""
+        """Create or replace profiles; preferences too, where given. Of two with one id the later one counts.
+
+        A user who is created, also one who was deleted before, gets an incarnation that no other user of the id had,
+        and an empty inbox. Within a tenant a device belongs to the user who registered it last: its token leaves the
+        profiles of all others, in the same transaction. A token that is new in its profile and stands on the
+        suppression list because the vendor did not know it any more leaves the list.
+        """
+        ...
+
+    async def add_device(self, tenant: str, user_id: str, token: str, most: int, now: int) -> Profile | None:
+        """Register a device as the user's newest; the profile then, None when there is no such user.
+
+        Of more than `most` the oldest are dropped. Otherwise as `upsert`.
+        """
+        ...
+
+    async def remove_device(self, tenant: str, user_id: str, token: str, now: int) -> bool:
+        """Take a device out of the profile, if it is there; False when there is no such user."""
+        ...
+
+    async def known(self, tenant: str, user_ids: Collection[str]) -> Mapping[str, int]:
+        """The incarnations of those that exist."""
         ...
 
     async def get(self, tenant: str, user_id: str) -> User | None:
@@ -108,7 +133,7 @@ class Users(Protocol):
         ...
 
     async def delete(self, tenant: str, user_id: str) -> bool:
-        """Delete the user with inbox; False when there is none."""
+        """Delete the user with preferences, devices and inbox; False when there is none."""
         ...
 
     async def people(self, keys: Collection[UserKey]) -> Mapping[UserKey, Person]:

@@ -76,7 +76,7 @@ class TemplateRenderer:
         """The published version; None when there is no such template or nothing of it is published."""
         key = (tenant, name)
         known = self._published.get(key)
-        now = self._clock.now()
+        now = self._clock.elapsed()
         if known is not None and 0 <= now - known[0] < PUBLISHED_FOR:
             return known[1]
         version = await self._store.published(tenant, name)

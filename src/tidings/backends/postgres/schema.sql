@@ -200,8 +200,21 @@ CREATE TABLE users (
     profile bytea NOT NULL,
     preferences bytea,
     updated_at bigint NOT NULL,
+    -- Tells apart the users who have had the same id one after the other.
+    incarnation bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, user_id)
 );
+
+-- Whose a device is: within a tenant, the user's who registered it last. `digest` is the SHA-256 of the token, which may
+-- be longer than an index takes. A row changes only under the lock of its owner's row in `users`.
+CREATE TABLE device (
+    tenant text COLLATE "C" NOT NULL,
+    digest bytea NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, digest)
+);
+
+CREATE INDEX device_user ON device (tenant, user_id);
 
 CREATE TABLE suppression (
     tenant text COLLATE "C" NOT NULL,

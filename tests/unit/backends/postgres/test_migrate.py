@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from importlib.resources import files
 
 import asyncpg
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -18,6 +20,7 @@ from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.statements import check_queries, load
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.errors import SettingsError, Unavailable
+from tidings.model.user import Profile
 
 DAY = 86_400_000
 OURS = "namespace.nspname IN ('public', 'queue')"
@@ -171,6 +174,45 @@ async def test_a_database_that_does_not_exist(postgres_server: Server) -> None:
 
 def test_statements_carry_no_comments() -> None:
     assert all("--" not in text and text for text in load("history").values())
+
+
+async def test_devices_that_several_profiles_have_go_to_the_newest(empty_dsn: str) -> None:
+    """What an earlier version has stored: nobody looked at other profiles."""
+    earlier = [one for one in migrations() if one.name < "0011"]
+    (devices,) = [one for one in migrations() if one.name.startswith("0011")]
+    for migration in earlier:
+        await run(empty_dsn, migration.text)
+    profiles = {
+        "ann": (1, Profile(name="Änn", devices=("one", "two", "four"), attributes={"a": [1.5, None, "x"]})),
+        "bob": (3, Profile(devices=("three", "one"))),
+        "eve": (2, Profile(devices=("two", "one"))),
+        "none": (9, Profile(email="none@example.com")),
+    }
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.executemany(
+            "INSERT INTO users (tenant, user_id, bucket, profile, updated_at) VALUES ('t', $1, 0, $2, $3)",
+            [(who, msgspec.json.encode(profile), at) for who, (at, profile) in profiles.items()],
+        )
+        await connection.execute(devices.text)
+        rows = await connection.fetch("SELECT user_id, profile, updated_at FROM users ORDER BY user_id")
+        stored = {who: msgspec.json.decode(profile, type=Profile) for who, profile, _ in rows}
+        assert {who: profile.devices for who, profile in stored.items()} == {
+            "ann": ("four",),
+            "bob": ("three", "one"),
+            "eve": ("two",),
+            "none": (),
+        }
+        assert stored["ann"] == msgspec.structs.replace(profiles["ann"][1], devices=("four",))
+        owners = await connection.fetch("SELECT digest, user_id FROM device")
+        assert {bytes(digest): who for digest, who in owners} == {
+            sha256(token.encode()).digest(): who
+            for token, who in (("one", "bob"), ("two", "eve"), ("three", "bob"), ("four", "ann"))
+        }
+        await connection.execute(devices.text)
+        assert await connection.fetch("SELECT user_id, profile, updated_at FROM users ORDER BY user_id") == rows
+    finally:
+        await connection.close()
 
 
 class TestConcurrently:

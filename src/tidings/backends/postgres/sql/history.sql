@@ -49,7 +49,7 @@ SELECT 1;
 -- name: append_with_effects
 -- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
 -- cancelled notification would wait for is due at once. The notifications went before, in the same transaction. What may
--- be a second copy counts as handed out once.
+-- be a second copy counts as handed out once. The answer are the devices that are suppressed from now on.
 WITH events AS (
     INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
@@ -82,8 +82,9 @@ WITH events AS (
         AND events.step = coalesce(gone.step, 0) AND events.attempt = coalesce(gone.attempt, 0)
     ORDER BY gone.tenant, gone.channel, gone.address, events.at
     ON CONFLICT (tenant, channel, address) DO NOTHING
+    RETURNING tenant, channel, address
 )
-SELECT 1;
+SELECT tenant, address FROM suppressions WHERE channel = 'push';
 
 -- name: get
 -- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one partition.
