@@ -167,7 +167,7 @@ class Trial:
     def measure(self, case: Case, spans: Spans) -> Overload:
         """Offer three times what can be done. A vendor's rate is kept by each worker, so with one there is one."""
         system, batch = self._system, case.batch
-        system.start_workers(by_urgency=self._by_urgency and not case.granted, granted=case.granted)
+        system.start_workers(together=not self._by_urgency or bool(case.granted), granted=case.granted)
         try:
             self._run(batch, WARM_UP)
             before = processes.cpu_us(system.roots())

@@ -29,7 +29,8 @@ WITHOUT_BOUND = 100_000_000
 class Tidings:
     """The product, ready to be loaded; `dsn` is its database.
 
-    `start_workers` and `stop_workers` switch the sending side on and off.
+    `start_workers` and `stop_workers` switch the sending side on and off. Without `shares` tenants have no fair share:
+    what starts next serves first who comes first.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class Tidings:
         folder.mkdir(parents=True)
         self.dsn = postgres.database("flow")
         asyncio.run(migrate(self.dsn))
-        self._key = asyncio.run(_prepare(self.dsn))
+        self._key = asyncio.run(prepare(self.dsn, TENANT))
+        self.shares = True
         self._settings = folder / "tidings.toml"
         self._vendor_port = vendor_port
         self._allow(WITHOUT_BOUND)
@@ -63,16 +65,18 @@ class Tidings:
             found["kafka"] = self.kafka.pid
         return found | {name: worker.pid for name, worker in self._workers.items()}
 
-    def start_workers(self, *, by_urgency: bool = False, granted: float = 0.0) -> None:
-        """Start the sending side: one process; `by_urgency`: one for the critical lane and one for the others.
+    def start_workers(self, *, together: bool = False, granted: float = 0.0) -> None:
+        """Start the sending side: a process for the critical lane, one for the others; `together`: one for all.
 
-        `granted`: each process sends at most so many texts a second; 0: as many as it can.
+        `granted`: at most so many texts are sent in a second; 0: as many as can be.
         """
         self._allow(WITHOUT_BOUND, granted)
-        if by_urgency:
-            self._workers["critical worker"] = self._run("worker", "--lane", "critical")
-        lanes = ("--lane", "normal", "--lane", "bulk") if by_urgency else ()
-        self._workers["worker"] = self._run("worker", *lanes)
+        if together:
+            every = ("--lane", "critical", "--lane", "normal", "--lane", "bulk")
+            self._workers["worker"] = self._run("worker", *every)
+            return
+        self._workers["critical worker"] = self._run("worker", "--lane", "critical")
+        self._workers["worker"] = self._run("worker", "--lane", "normal", "--lane", "bulk")
 
     def stop_workers(self) -> None:
         """End the sending side; what waits stays in the queue."""
@@ -86,6 +90,11 @@ class Tidings:
         self._allow(backlog)
         self._api = self._run("api")
         self._api.await_port(self.port)
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API."""
+        return f"http://127.0.0.1:{self.port}"
 
     def recorded(self) -> int:
         """How many deliveries rest as sent."""
@@ -111,6 +120,7 @@ class Tidings:
             "database": {"dsn": self.dsn},
             "sandbox": {"port": free_port(), "smtp_port": free_port()},
             "overload": {"backlog": backlog},
+            "fairness": {} if self.shares else {"per_second": 0},
             "channels": {"sms": ["twilio"], "email": ["sendgrid"]},
             "providers.twilio": {
                 "account_sid": "AC" + "0" * 32,
@@ -134,15 +144,15 @@ class Tidings:
         return "\n".join(lines) + "\n"
 
 
-async def _prepare(dsn: str) -> str:
-    """Store the tenant, its users and its templates; the secret of a key that may send."""
+async def prepare(dsn: str, tenant: str) -> str:
+    """Store a tenant, its users and its templates; the secret of a key that may send."""
     store = await PostgresStore.open(dsn, 2)
     try:
         now = SystemClock().now()
-        await store.tenants.add(Tenant(TENANT, TENANT, now))
-        secret, key = mint(TENANT, tuple(Scope), "bench", now, os.urandom(32))
+        await store.tenants.add(Tenant(tenant, tenant, now))
+        secret, key = mint(tenant, tuple(Scope), "bench", now, os.urandom(32))
         await store.tenants.add_key(key)
-        await store.users.upsert(TENANT, [_user(one) for one in workload.people()], now)
+        await store.users.upsert(tenant, [_user(one) for one in workload.people()], now)
         for mode in workload.MODES:
             version = TemplateVersion(
                 name=mode.template,
@@ -151,8 +161,8 @@ async def _prepare(dsn: str) -> str:
                 variables={name: Variable() for name in mode.variables},
                 created_at=now,
             )
-            made = await store.templates.add_version(TENANT, version)
-            await store.templates.publish(TENANT, mode.template, made.version)
+            made = await store.templates.add_version(tenant, version)
+            await store.templates.publish(tenant, mode.template, made.version)
         return secret
     finally:
         await store.close()

@@ -39,6 +39,7 @@ from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.change import Change
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.recipients import Recipients
 from tidings.pipeline.recurrences import Recurrences
 from tidings.policy.admission import AdmissionRules
 from tidings.report.accounting import Accounting
@@ -241,6 +242,7 @@ def _services(world: World) -> Services:
         {"signer": (Channel.SMS, signed)},
         AdmissionRules(),
         world.accepted.add,
+        recipients=Recipients(store.users, world.clock),
     )
     return Services(
         accept=accept,
@@ -254,7 +256,11 @@ def _services(world: World) -> Services:
         letters=DeadLetters(store, world.clock, random.getrandbits),
         change=Change(store.changes, store.users, renderer, world.clock),
         recurrences=Recurrences(
-            store.recurrences, store.users, Composer(renderer, random.getrandbits), world.clock, random.getrandbits
+            store.recurrences,
+            store.users,
+            Composer(renderer, random.getrandbits, recipients=Recipients(store.users, world.clock)),
+            world.clock,
+            random.getrandbits,
         ),
         clock=world.clock,
         vitals=Vitals(store.ping, world.clock),

@@ -19,25 +19,31 @@ from tidings.model.notification import Content
 from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Sent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Priority
 from tidings.parts import Parts
 from tidings.pipeline.accept import Accept, ReceiptReader
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
-from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
+from tidings.policy.shares import Shares
 from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, Reports
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.working import readings
+from tidings.working import outlets, readings
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]
+
+
+def is_surplus(topic: str) -> bool:
+    """Whether the topic is for what exceeds its tenants' shares."""
+    lane = topics.LANES.get(topic)
+    return lane is not None and lane.is_surplus
 
 
 def takes_it(outbound: AnyDelivery) -> SendResult:
@@ -83,7 +89,7 @@ class Flow:
         self.clock = VirtualClock()
         self.broker = MemoryBroker(self.clock)
         self.queue = MemoryQueue(self.broker)
-        self.store = MemoryStore()
+        self.store = MemoryStore(self.clock.now)
         self.objects = Folder(folder)
         self.providers: dict[Channel, list[Provider[Any]]] = {
             channel: [Recorder(f"{channel.value}-one", channel)] for channel in Channel
@@ -91,6 +97,7 @@ class Flow:
         self.renderer = TemplateRenderer(self.store.templates, self.clock)
         self.settings = Settings()
         self.metrics = Metrics()
+        self.shares = Shares(self.settings.fairness.rules())
         self._readings: list[Reading[Any]] | None = None
         self._recovery: Recovery | None = None
         self._random_bits = random.Random(seed).getrandbits
@@ -109,6 +116,7 @@ class Flow:
             self.settings.overload.rules(),
             self.accepted.add,
             held=self.store.schedule.held,
+            shares=self.shares,
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
@@ -156,14 +164,25 @@ class Flow:
         answer = await self.accept_stage.accept(TENANT, json.dumps(body).encode(), key)
         return answer.results[0]
 
-    async def settle(self, only: str | None = None) -> None:
-        """Let every stage (or `only` one) work until nothing moves any more at this instant."""
+    def spend_share(self, tenant: str = TENANT) -> None:
+        """Let the tenant have nothing left of its share of any lane at this instant."""
+        for priority in Priority:
+            self.shares.take(tenant, priority, 1_000_000, self.clock.elapsed())
+
+    async def settle(self, only: str | None = None, *, besides_surplus: bool = False) -> None:
+        """Let every stage (or `only` one) work until nothing moves any more at this instant.
+
+        `besides_surplus`: the surplus is left where it is.
+        """
         parts = self.parts()
         if self._readings is None:
             self._readings = readings(parts)
-            outlets = {reading.topic: reading.work for reading in self._readings if isinstance(reading.work, Deliver)}
-            self._recovery = Recovery(outlets, self.store.schedule, self.clock, parts.metrics)
-        stages = [self._reader(reading, parts) for reading in self._readings if only in {None, reading.stage}]
+            self._recovery = Recovery(outlets(self._readings), self.store.schedule, self.clock, parts.metrics)
+        stages = [
+            self._reader(reading, parts)
+            for reading in self._readings
+            if only in {None, reading.stage} and not (besides_surplus and is_surplus(reading.topic))
+        ]
         composer = Composer(self.renderer, random.Random(1).getrandbits)
         recurring = Recur(
             self.store.recurrences,
@@ -173,8 +192,9 @@ class Flow:
             self.clock,
             parts.metrics,
             self.accepted.add,
+            shares=self.shares,
         )
-        schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics)
+        schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics, self.shares)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
         while True:
             if only is None and self._recovery is not None:

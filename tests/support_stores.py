@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -28,9 +29,42 @@ NOW = time.time_ns() // 1_000_000
 @pytest.fixture(params=["memory", "postgres"])
 async def store(request: pytest.FixtureRequest, store_location: str) -> AsyncIterator[Store]:
     """Every adapter in turn, empty."""
-    opened: Store = MemoryStore() if request.param == "memory" else await PostgresStore.open(store_location)
+    if request.param == "memory":
+        yield MemoryStore(TurnedClock())
+        return
+    opened = await PostgresStore.open(store_location)
     yield opened
     await opened.close()
+
+
+class TurnedClock:
+    """A store's clock that shows the machine's time, or the one that it was turned to."""
+
+    def __init__(self) -> None:
+        self.at: int | None = None
+
+    def __call__(self) -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000 if self.at is None else self.at
+
+
+_turned: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
+
+
+async def turn(store: Store, at: int) -> None:
+    """Let the store's own clock stand at this instant: the one by which leases end."""
+    if isinstance(store, MemoryStore):
+        clock = store.idempotency._clock
+        assert isinstance(clock, TurnedClock)
+        clock.at = at
+        return
+    assert isinstance(store, PostgresStore)
+    if _turned.get(store) == at:
+        return
+    _turned[store] = at
+    await store._pool.execute(
+        f"CREATE OR REPLACE FUNCTION lease_clock() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT {at}::bigint'"
+    )
 
 
 @pytest.fixture

@@ -26,8 +26,10 @@ from tidings.sections import (
     CanarySettings,
     Database,
     Delivering,
+    Fairness,
     Http,
     KafkaSection,
+    KeepSettings,
     LimitSettings,
     Operations,
     Overload,
@@ -59,8 +61,10 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     breaker: BreakerSettings = BreakerSettings()
     overload: Overload = Overload()
+    fairness: Fairness = Fairness()
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
+    keep: KeepSettings = KeepSettings()
     stop: StopSettings = StopSettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(

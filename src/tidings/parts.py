@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,10 @@ from uuid import uuid4
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.security import Security
 from tidings.backends.kafka.settings import KafkaSettings
+from tidings.backends.machine.buckets import SharedBuckets
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
-from tidings.backends.postgres.queue import PostgresQueue
+from tidings.backends.postgres.queue import MOST_CONNECTIONS, PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
 from tidings.channels.tools import Tools
@@ -24,6 +25,8 @@ from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.line import of_its_own
+from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -50,6 +53,7 @@ class Parts:
     metrics: metrics.Metrics
     accepted: AcceptedCounter
     randomness: random.Random = field(default_factory=random.SystemRandom)
+    bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 @asynccontextmanager
@@ -64,6 +68,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         queue = await _queue(settings)
         stack.push_async_callback(queue.close)
         await queue.declare(topics.subscriptions())
+        await store.advise(MOST_CONNECTIONS if queue.atomic else 0)
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.uses_sandbox:
@@ -85,6 +90,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             renderer=TemplateRenderer(store.templates, clock),
             metrics=metrics.Metrics(),
             accepted=accepted,
+            bucket=SharedBuckets(settings.data_dir / "rates").bucket,
         )
 
 

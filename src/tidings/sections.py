@@ -11,7 +11,9 @@ from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
+from tidings.policy.keeping import DAY, Keeping
 from tidings.policy.retry import RetryPolicy
+from tidings.policy.shares import ShareRules
 
 
 class Section(BaseModel):
@@ -71,7 +73,13 @@ class Database(Section):
     """PostgreSQL."""
 
     dsn: str | None = Field(default=None, description="where it runs; without it, `tidings up` starts its own")
-    pool_size: int = Field(default=10, ge=2)
+    server: Literal["bundled", "system"] | None = Field(
+        default=None,
+        description="which PostgreSQL `tidings up` starts: the one that comes with Tidings, or the one that is "
+        "installed here; without it the latter, if there is one; always of the version that made the data folder",
+        examples=["bundled"],
+    )
+    pool_size: int = Field(default=10, ge=2, description="connections of one process for all but the queue")
 
 
 class QueueSettings(Section):
@@ -290,6 +298,22 @@ class Overload(Section):
         return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
 
 
+class Fairness(Section):
+    """Each tenant's fair share of a lane, in each process. What exceeds it is sent too, with what the others leave."""
+
+    per_second: float = Field(
+        default=100.0,
+        ge=0,
+        description="notifications that a tenant is sure of, in each lane, over time; 0: no shares, first come first "
+        "served",
+    )
+    burst: int = Field(default=200, ge=1, description="the same at once")
+
+    def rules(self) -> ShareRules:
+        """As the policy wants them."""
+        return ShareRules(per_second=self.per_second, burst=self.burst)
+
+
 class AuditSettings(Section):
     """The rounds that look for what is missing or stuck. One process at a time makes them."""
 
@@ -302,6 +326,32 @@ class CanarySettings(Section):
     enabled: bool = True
     interval: float = Field(default=30.0, ge=1, description="seconds between two canaries")
     deadline: float = Field(default=10.0, gt=0, description="seconds within which it must arrive")
+
+
+class KeepSettings(Section):
+    """How long what only grows is kept, in days; 0 keeps it for ever. One worker at a time deletes, once an hour."""
+
+    inbox_days: int = Field(default=90, ge=0, description="items of the users' inboxes")
+    inbox_items: int = Field(default=1_000, ge=0, description="each user's newest items; older ones go sooner")
+    cancellations_days: int = Field(
+        default=400, ge=30, description="marks of cancelled notifications; longer than anything may wait or be replayed"
+    )
+    gaps_days: int = Field(
+        default=90, ge=1, description="gaps in the accounts that are confirmed, and told of till then"
+    )
+    replays_days: int = Field(default=90, ge=1, description="replays of dead letters that have ended")
+    aside_days: int = Field(default=90, ge=0, description="items that could not be read")
+
+    def rules(self) -> Keeping:
+        """As the policy wants them."""
+        return Keeping(
+            inbox=self.inbox_days * DAY,
+            inbox_items=self.inbox_items,
+            cancellations=self.cancellations_days * DAY,
+            gaps=self.gaps_days * DAY,
+            replays=self.replays_days * DAY,
+            aside=self.aside_days * DAY,
+        )
 
 
 class StopSettings(Section):

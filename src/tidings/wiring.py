@@ -40,11 +40,16 @@ ROLES = frozenset({"api", "worker", "sandbox"})
 
 
 async def run(
-    settings: Settings, roles: frozenset[str], ready: Ready, held: Held = NONE_HELD, lanes: frozenset[Priority] = LANES
+    settings: Settings,
+    roles: frozenset[str],
+    ready: Ready,
+    held: Held = NONE_HELD,
+    lanes: frozenset[Priority] = LANES,
+    stopping: asyncio.Event | None = None,
 ) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
 
-    `held` are the sockets that somebody else holds, `lanes` those of a worker.
+    `held` are the sockets that somebody else holds, `lanes` those of a worker. `stopping` is set when it is to stop.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -59,7 +64,7 @@ async def run(
     logs.configure(
         telemetry.log_level, telemetry.log_format, "+".join(sorted(roles)), whole_messages=telemetry.whole_messages
     )
-    stopping = asyncio.Event()
+    stopping = stopping or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tidings.model import topics
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.parts import Parts, unserved
 from tidings.pipeline.accept import Accept
@@ -18,13 +17,17 @@ from tidings.pipeline.capping import Capping
 from tidings.pipeline.categories import Categories
 from tidings.pipeline.channel_off import ChannelOff
 from tidings.pipeline.compose import Composer
-from tidings.pipeline.deliver import Deliver, Needs
-from tidings.pipeline.housekeeping import keep_house
+from tidings.pipeline.deliver import RECORDED_WITHIN, Deliver, Needs
+from tidings.pipeline.housekeeping import EVERY, Housekeeping
+from tidings.pipeline.in_hand import InHand
 from tidings.pipeline.line import Routed
 from tidings.pipeline.packs import of_what_may_have_been_taken
+from tidings.pipeline.precedence import Noted, Precedence
+from tidings.pipeline.recipients import Recipients
 from tidings.pipeline.record import Record
 from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.replay import Replaying
 from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
@@ -32,6 +35,7 @@ from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader, Reading
 from tidings.pipeline.stopping import finishing
 from tidings.pipeline.switchboard import Switchboard
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 
 LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
@@ -54,10 +58,20 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
     much it is, takes its turns.
     """
     store, composer = parts.store, composing(parts)
-    recur = Recur(store.recurrences, store.users, composer, parts.queue, parts.clock, parts.metrics, parts.accepted.add)
+    shares = Shares(parts.settings.fairness.rules())
+    recur = Recur(
+        store.recurrences,
+        store.users,
+        composer,
+        parts.queue,
+        parts.clock,
+        parts.metrics,
+        parts.accepted.add,
+        shares,
+        parts.accepted.revisit,
+    )
     reads = readings(parts, lanes)
-    outlets = {reading.topic: reading.work for reading in reads if isinstance(reading.work, Deliver)}
-    recovery = Recovery(outlets, store.schedule, parts.clock, parts.metrics)
+    recovery = Recovery(outlets(reads), store.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
         group.create_task(recovery.run(stopping))
         for reading in reads:
@@ -66,14 +80,14 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         if lanes == URGENT:
             return
         group.create_task(recur.run(stopping))
-        schedule = Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics)
+        schedule = Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
         group.create_task(schedule.run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
-        house = partial(keep_house, parts.store, parts.clock)
-        group.create_task(repeat("house", house, 3600, stopping, parts.clock, parts.metrics))
+        house = Housekeeping(store, parts.objects, parts.clock, parts.settings.keep.rules())
+        group.create_task(repeat("house", house.once, EVERY, stopping, parts.clock, parts.metrics))
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:
@@ -91,48 +105,37 @@ def canary(parts: Parts) -> Canary:
 def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[Any]]:
     """Which stage reads which topic, and how, in a worker for these lanes."""
     store, settings = parts.store, parts.settings.deliver
-    ordered = [lane for lane in Priority if lane in lanes]
+    ordered = [lane for lane in Lane if lane.priority in lanes]
     categories = Categories(store.tenants, parts.clock)
-    route = Route(store.users, store.cancellations, categories, parts.renderer, parts.clock)
-    # Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
-    marked = None if parts.queue.atomic else settings.lease
-    found: list[Reading[Any]] = [
-        Reading(
-            stage=topics.ROUTE,
-            topic=topics.requests(priority),
-            decode=decode_notification,
-            work=route,
-            max_items=ROUTE_BATCH,
-            lease=marked,
-        )
-        for priority in ordered
-    ]
+    precedence = Precedence(parts.clock)
+    found: list[Reading[Any]] = [*_routing(parts, ordered, categories, precedence)]
     needs = Needs(
         users=store.users,
         cancellations=store.cancellations,
         history=store.history,
         categories=categories,
         capping=Capping(store.caps, categories),
-        renderer=parts.renderer,
+        rendering=Rendering(parts.renderer, parts.clock),
         clock=parts.clock,
         randomness=parts.randomness.random,
     )
     for channel in Channel:
         if not parts.providers.get(channel):
-            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), marked)
+            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), _marked(parts))
             continue
-        switchboard = _switchboard(parts, channel)
-        for priority in ordered:
-            deliver = Deliver(switchboard, priority, needs, settings.retry_policy(channel), settings.lease)
+        switchboard = _switchboard(parts, channel, precedence)
+        in_hand = InHand(parts.clock, RECORDED_WITHIN)
+        for lane in ordered:
+            deliver = Deliver(switchboard, lane, needs, settings.retry_policy(channel), settings.lease, in_hand)
             found.append(
                 Reading(
                     stage=topics.DELIVER,
-                    topic=topics.deliveries(channel, priority),
+                    topic=topics.deliveries(channel, lane),
                     decode=decode_delivery,
-                    work=deliver,
+                    work=precedence.noting(lane, deliver),
                     stop=deliver.stop,
                     max_items=DELIVER_BATCH,
-                    room=deliver.room,
+                    room=precedence.room(lane, DELIVER_BATCH, deliver.room),
                     lease=settings.lease,
                     in_flight=2,
                     most_in_flight=MOST_BATCHES,
@@ -150,24 +153,71 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
     return found if lanes == URGENT else [*found, recording]
 
 
-def _turned_off(
-    channel: Channel, lanes: Sequence[Priority], work: ChannelOff, marked: float | None
-) -> list[Reading[Any]]:
+def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:
+    """Where deliveries go out, by topic."""
+    return {
+        reading.topic: reading.work.work
+        for reading in reads
+        if isinstance(reading.work, Noted) and isinstance(reading.work.work, Deliver)
+    }
+
+
+def _narrow(parts: Parts) -> dict[Channel, Shares]:
+    """The shares of the channels whose vendors all have a rate, where half of that is less than a tenant's share."""
+    rules, found = parts.settings.fairness.rules(), dict[Channel, Shares]()
+    for channel, serving in parts.providers.items():
+        rates = [provider.rate for provider in serving]
+        if rules.per_second and rates and None not in rates:
+            half = sum(rate for rate in rates if rate is not None) / 2
+            if half < rules.per_second:
+                found[channel] = Shares(ShareRules(per_second=half, burst=max(1, min(rules.burst, int(half)))))
+    return found
+
+
+def _marked(parts: Parts) -> float | None:
+    """The lease of a stage without effects outside.
+
+    Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
+    """
+    return None if parts.queue.atomic else parts.settings.deliver.lease
+
+
+def _turned_off(channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None) -> list[Reading[Any]]:
     """How the queues of a channel without providers are read: nothing is to lie in them for ever."""
     return [
         Reading(
             stage=topics.DELIVER,
-            topic=topics.deliveries(channel, priority),
+            topic=topics.deliveries(channel, lane),
             decode=decode_delivery,
             work=work,
             max_items=DELIVER_BATCH,
             lease=marked,
         )
-        for priority in lanes
+        for lane in lanes
     ]
 
 
-def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
+def _routing(
+    parts: Parts, lanes: Sequence[Lane], categories: Categories, precedence: Precedence
+) -> Iterator[Reading[Any]]:
+    """How `route` reads its topics."""
+    store, marked, narrow = parts.store, _marked(parts), _narrow(parts)
+    for lane in lanes:
+        surplus = lane.is_surplus
+        people, cancelled = store.users, store.cancellations
+        route = Route(people, cancelled, categories, parts.renderer, parts.clock, surplus=surplus, narrow=narrow)
+        yield Reading(
+            stage=topics.ROUTE,
+            topic=topics.requests(lane),
+            decode=decode_notification,
+            work=precedence.noting(lane, route),
+            room=precedence.room(lane, ROUTE_BATCH),
+            max_items=ROUTE_BATCH,
+            lease=marked,
+        )
+
+
+def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Switchboard:
     """The channel's providers by weight, as all lanes of this process share them."""
     settings = parts.settings
     weights = settings.channels.get(channel, {})
@@ -177,15 +227,17 @@ def _switchboard(parts: Parts, channel: Channel) -> Switchboard:
             weight=weights.get(provider.name, int(place == 0)),
             patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
             longest_pause_s=settings.deliver.retry_policy(channel).cap,
+            bucket=parts.bucket,
         )
         for place, provider in enumerate(parts.providers[channel])
     ]
-    return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics)
+    return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics, precedence.is_quiet)
 
 
 def composing(parts: Parts) -> Composer:
     """What makes notifications of requests."""
-    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings))
+    recipients = Recipients(parts.store.users, parts.clock)
+    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -204,7 +256,10 @@ def accepting(parts: Parts) -> Accept:
             for provider in serving
         },
         rules=parts.settings.overload.rules(),
+        shares=Shares(parts.settings.fairness.rules()),
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
         held=store.schedule.held,
+        recipients=Recipients(store.users, parts.clock),
+        revisit=parts.accepted.revisit,
     )

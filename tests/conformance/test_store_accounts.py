@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, delivery, fact, notification
+from support_stores import NOW, accepted, delivery, fact, notification, turn
 from tidings.model.accounting import MINUTE, AcceptedCount, Gap
 from tidings.model.history import InboxItem
 from tidings.model.outcome import Outcome, Wait
@@ -82,30 +82,34 @@ class TestWatched:
 class TestRounds:
     async def test_one_holder_at_a_time(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
-        assert await store.rounds.begin(name, one, NOW, 60) == 0
-        assert await store.rounds.begin(name, two, NOW, 60) is None
+        assert await store.rounds.begin(name, one, 60) == 0
+        assert await store.rounds.begin(name, two, 60) is None
         assert await store.rounds.advance(name, one, 7)
         assert not await store.rounds.advance(name, two, 8)
-        assert await store.rounds.begin(name, one, NOW + 1, 60) == 7, "its own holder takes it again"
+        assert await store.rounds.begin(name, one, 60) == 7, "its own holder takes it again"
 
     async def test_a_lease_that_ran_out_is_taken_over(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
-        await store.rounds.begin(name, one, NOW, 60)
+        await turn(store, NOW)
+        await store.rounds.begin(name, one, 60)
         await store.rounds.advance(name, one, 7)
-        assert await store.rounds.begin(name, two, NOW + 60_000, 60) == 7
+        await turn(store, NOW + 59_999)
+        assert await store.rounds.begin(name, two, 60) is None
+        await turn(store, NOW + 60_000)
+        assert await store.rounds.begin(name, two, 60) == 7
         assert not await store.rounds.advance(name, one, 9)
 
     async def test_a_released_round_is_free(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
-        await store.rounds.begin(name, one, NOW, 60)
+        await store.rounds.begin(name, one, 60)
         await store.rounds.release(name, two)
-        assert await store.rounds.begin(name, two, NOW, 60) is None
+        assert await store.rounds.begin(name, two, 60) is None
         await store.rounds.release(name, one)
-        assert await store.rounds.begin(name, two, NOW, 60) == 0
+        assert await store.rounds.begin(name, two, 60) == 0
 
     async def test_rounds_are_apart(self, store: Store) -> None:
-        assert await store.rounds.begin(unique("round"), uuid4(), NOW, 60) == 0
-        assert await store.rounds.begin(unique("round"), uuid4(), NOW, 60) == 0
+        assert await store.rounds.begin(unique("round"), uuid4(), 60) == 0
+        assert await store.rounds.begin(unique("round"), uuid4(), 60) == 0
 
 
 class TestStates:

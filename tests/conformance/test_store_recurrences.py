@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW
+from support_stores import NOW, turn
 from tidings.model.ids import new_id
 from tidings.model.recurrence import Progress, Recurrence
 from tidings.ports.recurrences import Moved
@@ -39,6 +39,8 @@ def after(of: Recurrence, due: int | None, **more: int | str) -> Moved:
 
 
 async def ready(store: Store, now: int) -> list[tuple[UUID, bool]]:
+    """What is due, asked by one whose clock is right."""
+    await turn(store, now)
     return [(row.recurrence.id, row.again) for row in await store.recurrences.due(now, 100, 30.0)]
 
 
@@ -61,6 +63,7 @@ async def test_the_list_is_newest_first_and_goes_on(store: Store, tenant: str) -
 
 async def test_due_ones_come_earliest_first_and_are_leased(store: Store, tenant: str) -> None:
     late, early, never, future = await added(store, tenant, NOW + 2, NOW + 1, None, NOW + MINUTE)
+    await turn(store, NOW + 2)
     rows = await store.recurrences.due(NOW + 2, 1, 30.0)
     assert [row.recurrence for row in rows] == [early]
     assert await ready(store, NOW + 2) == [(late.id, False)]
@@ -158,8 +161,8 @@ async def test_next_due(store: Store, tenant: str) -> None:
     assert await store.recurrences.next_due() is None
     await added(store, tenant, NOW + 9000, NOW + 4000, None)
     assert await store.recurrences.next_due() == NOW + 4000
-    await store.recurrences.due(NOW + 4000, 10, 2.0)
-    assert await store.recurrences.next_due() == NOW + 6000
+    await ready(store, NOW + 4000)
+    assert await store.recurrences.next_due() == NOW + 9000
 
 
 async def test_concurrent_callers_never_share_one(store: Store, tenant: str) -> None:
@@ -168,3 +171,13 @@ async def test_concurrent_callers_never_share_one(store: Store, tenant: str) -> 
     taken = [row.recurrence.id for answer in answers for row in answer]
     taken += [row.recurrence.id for row in await store.recurrences.due(NOW + 100, 100, 30.0)]
     assert len(taken) == len(set(taken)) == len(made)
+
+
+async def test_a_wrong_clock_takes_nobodys_lease_and_keeps_none(store: Store, tenant: str) -> None:
+    (made,) = await added(store, tenant, NOW)
+    await turn(store, NOW)
+    assert len(await store.recurrences.due(NOW + 60 * MINUTE, 10, 30.0)) == 1
+    assert await store.recurrences.due(NOW + 90 * MINUTE, 10, 30.0) == []
+    await turn(store, NOW + 30_000)
+    (again,) = await store.recurrences.due(NOW - 60 * MINUTE, 10, 30.0)
+    assert (again.recurrence.id, again.again) == (made.id, True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from support_stores import NOW, accepted, fact, notification
+from support_stores import NOW, accepted, fact, notification, turn
 from tidings.model.outcome import Wait
 from tidings.model.vocabulary import State
+from tidings.ports.schedule import Scheduled
 from tidings.ports.store import Store
 
 
@@ -19,24 +21,30 @@ async def wait_for(store: Store, tenant: str, *dues: int) -> None:
     await store.history.append(outcomes)
 
 
+async def due(store: Store, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+    """What is due, asked by one whose clock is right."""
+    await turn(store, now)
+    return await store.schedule.due(now, limit, lease)
+
+
 async def test_due_rows_come_earliest_first_and_at_most_limit(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW + 30, NOW + 10, NOW + 20, NOW + 40)
-    first = await store.schedule.due(NOW + 30, 2, 30.0)
+    first = await due(store, NOW + 30, 2, 30.0)
     assert [int(row.item.body) for row in first] == [NOW + 10, NOW + 20]
-    assert [int(row.item.body) for row in await store.schedule.due(NOW + 30, 5, 30.0)] == [NOW + 30]
+    assert [int(row.item.body) for row in await due(store, NOW + 30, 5, 30.0)] == [NOW + 30]
     assert not any(row.again for row in first)
 
 
 async def test_a_leased_row_is_nobody_elses(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW)
-    assert len(await store.schedule.due(NOW, 10, 30.0)) == 1
-    assert await store.schedule.due(NOW + 29_000, 10, 30.0) == []
+    assert len(await due(store, NOW, 10, 30.0)) == 1
+    assert await due(store, NOW + 29_000, 10, 30.0) == []
 
 
 async def test_an_unsettled_row_comes_again_marked(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW)
-    (first,) = await store.schedule.due(NOW, 10, 30.0)
-    (again,) = await store.schedule.due(NOW + 31_000, 10, 30.0)
+    (first,) = await due(store, NOW, 10, 30.0)
+    (again,) = await due(store, NOW + 31_000, 10, 30.0)
     assert not first.again
     assert again.again
     assert (again.id, again.item) == (first.id, first.item)
@@ -44,10 +52,10 @@ async def test_an_unsettled_row_comes_again_marked(store: Store, tenant: str) ->
 
 async def test_a_settled_row_is_gone(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW, NOW + 1)
-    rows = await store.schedule.due(NOW + 1, 10, 30.0)
+    rows = await due(store, NOW + 1, 10, 30.0)
     await store.schedule.settle([rows[0].id])
     await store.schedule.settle([rows[0].id])
-    assert [row.id for row in await store.schedule.due(NOW + 60_000, 10, 30.0)] == [rows[1].id]
+    assert [row.id for row in await due(store, NOW + 60_000, 10, 30.0)] == [rows[1].id]
     await store.schedule.settle([])
 
 
@@ -55,7 +63,7 @@ async def test_next_due(store: Store, tenant: str) -> None:
     assert await store.schedule.next_due() is None
     await wait_for(store, tenant, NOW + 9000, NOW + 4000)
     assert await store.schedule.next_due() == NOW + 4000
-    (row,) = await store.schedule.due(NOW + 4000, 10, 2.0)
+    (row,) = await due(store, NOW + 4000, 10, 2.0)
     assert await store.schedule.next_due() == NOW + 6000
     await store.schedule.settle([row.id])
     assert await store.schedule.next_due() == NOW + 9000
@@ -103,8 +111,24 @@ async def test_what_is_under_way_is_not_brought_forward(store: Store, tenant: st
 
 async def test_concurrent_callers_never_share_a_row(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, *range(NOW, NOW + 300))
-    answers = await asyncio.gather(*(store.schedule.due(NOW + 1000, 40, 30.0) for _ in range(12)))
+    await turn(store, NOW + 1000)
+    answers = await asyncio.gather(*(due(store, NOW + 1000, 40, 30.0) for _ in range(12)))
     taken = [row.id for answer in answers for row in answer]
-    while more := await store.schedule.due(NOW + 1000, 40, 30.0):
+    while more := await due(store, NOW + 1000, 40, 30.0):
         taken += [row.id for row in more]
     assert len(taken) == len(set(taken)) == 300
+
+
+async def test_a_wrong_clock_takes_nobodys_lease_and_keeps_none(store: Store, tenant: str) -> None:
+    """When a row is due the asking process says; when a lease is over, the store does."""
+    await wait_for(store, tenant, NOW)
+    await turn(store, NOW)
+    hour = 3_600_000
+    (ahead,) = await store.schedule.due(NOW + hour, 10, 30.0)
+    assert not ahead.again
+    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "no clock but the store's ends a lease"
+    await turn(store, NOW + 29_999)
+    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == []
+    await turn(store, NOW + 30_000)
+    (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor keeps it, if its own is slow
+    assert again.again

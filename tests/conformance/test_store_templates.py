@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from support import unique
 from support_stores import NOW
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.template import TemplateSummary, TemplateVersion, Variable
+from tidings.model.template import TemplateSummary, TemplateVersion, Variable, VersionSummary
 from tidings.ports.store import Store
 
 WELCOME = TemplateVersion(
@@ -43,9 +43,11 @@ async def test_versions_count_up_and_stay_as_they_are(store: Store, tenant: str)
     for number in (1, 2, 3):
         stored = await store.templates.add_version(tenant, replace(WELCOME, description=f"try {number}", version=99))
         assert stored.version == number
-    assert [version.description for version in await store.templates.versions(tenant, "welcome")] == [
-        "try 3", "try 2", "try 1",
-    ]  # fmt: skip
+    told = [VersionSummary("welcome", number, f"try {number}", NOW) for number in (3, 2, 1)]
+    assert list(await store.templates.versions(tenant, "welcome", None, 10)) == told
+    assert list(await store.templates.versions(tenant, "welcome", None, 2)) == told[:2]
+    assert list(await store.templates.versions(tenant, "welcome", 3, 1)) == told[1:2]
+    assert list(await store.templates.versions(tenant, "welcome", 1, 10)) == []
     second = await store.templates.version(tenant, "welcome", 2)
     assert second is not None
     assert second.description == "try 2"
@@ -85,7 +87,7 @@ async def test_unknown_and_foreign_templates(store: Store, tenant: str) -> None:
         assert await store.templates.version(owner, name, 1) is None
         assert await store.templates.published(owner, name) is None
         assert await store.templates.summary(owner, name) is None
-        assert list(await store.templates.versions(owner, name)) == []
+        assert list(await store.templates.versions(owner, name, None, 10)) == []
         assert not await store.templates.publish(owner, name, 1)
     assert await store.templates.version(tenant, "welcome", 2) is None
 

@@ -237,14 +237,10 @@ NO_EMAILS = [
     "@relay.example:ada@example.com",
     "ada@@example.com",
     "ada@example.com@evil.example",
-    "ada\u200b@example.com",
-    "ada\u202e@example.com",
-    "\u200fada@example.com",
     "ada＠example.com",
     "ａｄａ@example.com",
     "ﬁnn@example.com",
     "𝐚da@example.com",
-    "ada@exam\u200dple.com",
     "ada@☃.example",
     "ada@xn--example-.com",
     "ada@xn--a.com",
@@ -265,19 +261,33 @@ NO_PHONES = [
     "tel:+14155552671",
     "whatsapp:+14155552671",
     "+14155552671;phone-context=evil.example",
-    "＋４９３０９０１８２０",
-    "+４９３０９０１８２０",
-    "+\u0664\u0669\u0663\u0660\u0669\u0660\u0661\u0668\u0662\u0660",
-    "\u202a+4930901820\u202c",
-    "\u200f+4930901820",
-    "+4930901820\u200b",
     "+1-800-FLOWERS",
     "++4930901820",
-    "+4930901820\r\n",
     "+" + "9" * 200,
     "SHOP",
     "0049 30 901820",
 ]
+
+
+PASTED = [
+    ("ada\u200b@example.com", "ada@example.com"),
+    ("ada\u202e@example.com", "ada@example.com"),
+    ("\u200fada@example.com", "ada@example.com"),
+    ("ada@exam\u200dple.com", "ada@example.com"),
+    ("＋４９３０９０１８２０", "+4930901820"),
+    ("+４９３０９０１８２０", "+4930901820"),
+    ("+\u0664\u0669\u0663\u0660\u0669\u0660\u0661\u0668\u0662\u0660", "+4930901820"),
+    ("\u202a+4930901820\u202c", "+4930901820"),
+    ("\u200f+4930901820", "+4930901820"),
+    ("+4930901820\u200b", "+4930901820"),
+    ("+4930901820\r\n", "+4930901820"),
+]
+
+
+@pytest.mark.parametrize(("text", "form"), PASTED)
+def test_what_nobody_sees_is_no_part_of_an_address(text: str, form: str) -> None:
+    check = addresses.email if "@" in text else addresses.phone
+    assert check(text) == form
 
 
 @pytest.mark.parametrize("text", NO_EMAILS)

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from support import eventually
-from support_up import STARTED_WITHIN, TIDINGS, Up, environment, family_of, start
+from support_up import STARTED_WITHIN, TIDINGS, Up, alive, environment, family_of, start
 
 
 @pytest.fixture
@@ -64,6 +64,11 @@ async def test_from_the_first_start_to_the_last_process(folder: Path, started: l
 
     await eventually(lambda: asyncio.to_thread(counted))
 
+    assert re.search(r"  PostgreSQL \d+ \((bundled|of this system, /.*)\) +\d", up.text), "which one it is"
+    # Nobody relies on a failure: in health the server has nothing to say.
+    said = (folder / "data" / "postgres.log").read_text()
+    assert [line for line in said.splitlines() if re.search("ERROR|FATAL|PANIC|WARNING", line)] == []
+
     up.process.send_signal(signal.SIGINT)
     assert await up.ended() == 0
     assert "Stopping" in up.text
@@ -110,6 +115,26 @@ async def test_a_killed_process_is_started_again(role: str, folder: Path, starte
     assert f"The {role} was ended by SIGKILL; it is started again" in up.text
     up.family |= family_of(up.process.pid)
     assert (await up.rested(await up.paste()))["state"] == "delivered"
+
+
+async def test_the_critical_lane_has_a_process_of_its_own_that_is_started_again(
+    folder: Path, started: list[Up]
+) -> None:
+    up = await start(started, folder)
+    children = up.running()["children"]
+    assert isinstance(children, dict)
+    worker = children["worker"]
+    [critical] = family_of(worker) - {worker}
+    assert "--lane\0critical" in Path(f"/proc/{critical}/cmdline").read_text()
+    os.kill(critical, signal.SIGKILL)
+    log = folder / "data" / "logs" / "worker.log"
+    await eventually(lambda: "The critical worker is ready again." in log.read_text(), STARTED_WITHIN)
+    up.family |= family_of(up.process.pid)
+    said = await up.tidings("send", "--to", "demo", "--text", "Hello", "--channel", "sms", "--priority", "critical")
+    (id,) = re.findall(r"accepted (ntf_\w+)", said)
+    assert (await up.rested(id))["state"] in {"sent", "delivered"}
+    os.kill(worker, signal.SIGKILL)
+    await eventually(lambda: not alive({critical} | (family_of(worker) - {worker})), STARTED_WITHIN)
 
 
 async def test_postgres_is_started_again(folder: Path, started: list[Up]) -> None:

@@ -16,7 +16,7 @@ from tidings.model import topics
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Priority
 from tidings.parts import build_providers, unserved
 from tidings.ports.provider import Provider
 from tidings.working import LANES, URGENT, readings
@@ -95,7 +95,7 @@ def test_workers_by_urgency_read_everything_between_them_and_nothing_twice(tmp_p
         for lanes in (LANES, URGENT, LANES - URGENT)
     )
     assert sorted(urgent + others) == sorted(one)
-    assert {topic.rpartition(".")[2] for _, topic in urgent} == {"critical"}
+    assert {topics.LANES[topic].priority for _, topic in urgent} == {Priority.CRITICAL}
     assert (topics.RECORD, topics.OUTCOMES) in others
 
 

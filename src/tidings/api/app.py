@@ -35,7 +35,7 @@ from tidings.api import (
 )
 from tidings.api.auth import Keyring
 from tidings.api.bodies import Room
-from tidings.api.front import REQUEST_ID, Front, log_refusal
+from tidings.api.front import BODY, REQUEST_ID, Front, log_refusal
 from tidings.api.hot import BATCH, SINGLE, Hot
 from tidings.api.problems import Refused
 from tidings.api.services import Services
@@ -187,7 +187,7 @@ def _refused(request: Request, error: Exception) -> Refused:
         case TidingsError():
             return problems.refusal(error)
         case RequestValidationError():
-            return problems.of_validation(error.errors())
+            return problems.of_validation(error.errors(), request.scope.get(BODY))
         case HTTPException(status_code=404):
             return Refused(404, "not_found", f"there is nothing at {request.scope['path'][:200]}; see /docs")
         case HTTPException(status_code=405):

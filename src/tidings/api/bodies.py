@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 import msgspec
@@ -105,6 +106,8 @@ def check_type(headers: dict[bytes, bytes]) -> None:
 def check_encoding(body: bytes) -> None:
     """Raises Invalid unless the body is UTF-8 (RFC 8259 section 8.1), also where it is decoded later or never."""
     if not body.isascii():
+        if body.startswith(codecs.BOM_UTF8):
+            raise Invalid("malformed_json", "the body begins with a byte order mark (U+FEFF); send it without")
         try:
             body.decode()
         except UnicodeDecodeError as error:
@@ -121,6 +124,7 @@ def decode(body: bytes) -> Any:
     Raises:
         Invalid: not JSON in UTF-8, nested too deeply, or with a NUL character (which PostgreSQL's text cannot hold).
     """
+    check_encoding(body)
     try:
         value = msgspec.json.decode(body)
     except RecursionError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -13,19 +13,39 @@ from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from msgspec import Struct
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from starlette.routing import Match
+from starlette.types import Scope as Scopes
 
-from tidings.api import cursors, problems
+from tidings.api import cursors, paths, problems
 from tidings.api.auth import require
 from tidings.api.front import BODY, CALLER
 from tidings.api.services import Services
-from tidings.model.errors import Invalid
+from tidings.model.errors import BadId, Invalid
 from tidings.model.tenant import ApiKey, Scope
+from tidings.pipeline import requests
 from tidings.pipeline.requests import explain
+from tidings.policy import instants
 
 S = TypeVar("S", bound=Struct)
+P = TypeVar("P")
 
+BATCH = "batch"
+"""`/v1/users/batch` is an operation: nobody could read or delete a user of that name."""
+NO_USER_ID = (
+    f"a user_id is 1 to 200 characters without control characters, and none of {BATCH!r}, '.' and '..', which no path "
+    "can hold"
+)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
 """What categories and templates may be called."""
 
@@ -34,23 +54,52 @@ PREPARATION = "x-preparation"
 
 
 class Shape(BaseModel):
-    """The root of every request and answer of the resource API: strict, and closed to unknown fields."""
+    """The root of every request and answer of the resource API: strict, and closed to unknown fields.
+
+    In a request null is as if an optional field were left out.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema, which says of a request that what is optional may be null."""
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            properties = handler.resolve_ref_schema(schema).get("properties", {})
+            for name, field in cls.model_fields.items():
+                if not field.is_required() and name in properties:
+                    properties[name] = _or_null(properties[name])
+        return schema
+
     @model_validator(mode="before")
     @classmethod
-    def _whole_numbers(cls, value: Any) -> Any:
-        """JSON does not tell 2 from 2.0, and some clients write the latter."""
+    def _as_meant(cls, value: Any) -> Any:
+        """Without nulls; JSON does not tell 2 from 2.0, and some clients write the latter."""
         if not isinstance(value, dict):
             return value
         fields = cls.model_fields
+        if any(given is None for given in value.values()):
+            value = {
+                name: given
+                for name, given in value.items()
+                if given is not None or name not in fields or fields[name].is_required()
+            }
         whole = {
             name: int(given)
             for name, given in value.items()
             if isinstance(given, float) and given.is_integer() and name in fields and _is_int(fields[name].annotation)
         }
         return value | whole if whole else value
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema of a property that may be null."""
+    told = {key: value for key, value in schema.items() if key in {"title", "description", "default", "examples"}}
+    rest = {key: value for key, value in schema.items() if key not in told}
+    options = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
+    null = {"type": "null"}
+    return schema if null in options or not rest else told | {"anyOf": [*options, null]}
 
 
 def _is_int(annotation: Any) -> bool:
@@ -74,14 +123,28 @@ class Call:
         """Milliseconds since the epoch."""
         return self.services.clock.now()
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has the scope."""
+        return scope in self.key.scopes
+
     def page(self, limit: int | None) -> int:
         """How many items the listing gives."""
         limits = self.services.limits
         return min(limits.page if limit is None else limit, limits.max_page)
 
-    def position(self, listing: str, cursor: str | None) -> str | None:
-        """Where `listing` goes on. Raises Invalid for a cursor that is not its own."""
-        return cursors.unseal(self.tenant, listing, cursor)
+    def position(self, listing: str, cursor: str | None, read: Callable[[str], P]) -> P | None:
+        """Where `listing` goes on, as `read` takes it from the cursor; None without one.
+
+        Raises:
+            Invalid: the listing did not give the cursor out, or `read` finds no position in it.
+        """
+        position = cursors.unseal(self.tenant, listing, cursor)
+        if position is None:
+            return None
+        try:
+            return read(position)
+        except (BadId, ValueError) as error:
+            raise cursors.bad() from error
 
     def cursor(self, listing: str, position: str | None) -> str | None:
         """The cursor that a caller gets for a position."""
@@ -98,6 +161,13 @@ class StrictRequest(Request):
 
 class StrictRoute(APIRoute):
     """A route of the resource API. What the query string says beside the declared parameters is refused."""
+
+    def matches(self, scope: Scopes) -> tuple[Match, Scopes]:
+        """As the framework matches, with the names in the path as they were meant (see paths.py)."""
+        match, matched = super().matches(scope)
+        if match is not Match.NONE and matched.get("path_params"):
+            matched["path_params"] = paths.named(matched["path_params"])
+        return match, matched
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         """FastAPI's handler, fed with what the front decoded."""
@@ -149,29 +219,46 @@ async def _call(request: Request) -> Call:
 
 
 Caller = Annotated[Call, Depends(_call)]
+
+
+def is_user_id(text: str) -> bool:
+    """Whether a user may be called so: what is stored must be addressable."""
+    return requests.is_plain(text) and paths.is_addressable(text) and text != BATCH
+
+
+def _user_id(text: str) -> str:
+    if not is_user_id(text):
+        raise PydanticCustomError("value_error", NO_USER_ID)
+    return text
+
+
 UserId = Annotated[
     str,
+    AfterValidator(_user_id),
     Path(
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="the user's id, of your own choosing",
+        description="the user's id, of your own choosing, percent-encoded: a / in it is written %2F",
         examples=["demo"],
+        json_schema_extra={"minLength": 1, "maxLength": 200},
     ),
 ]
 NotificationId = Annotated[
     str, Path(description="a notification's id", examples=["ntf_01k00000000000000000000000"], max_length=64)
 ]
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_LOST_PLUS = re.compile(r"[0-9] [0-9]{2}:?[0-9]{2}$", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _rfc3339(value: Any) -> Any:
-    """The text, if it is a time as it must be written; the web framework would take a bare number for one too."""
-    if isinstance(value, str) and not _RFC3339.fullmatch(value):
-        raise PydanticCustomError(
-            "datetime_parsing", "write the time with its offset: 2026-01-31T09:00:00Z or …%2B01:00 (the + escaped)"
-        )
-    return value
+    """The time that the text means; the web framework would take a bare number for one too."""
+    if not isinstance(value, str):
+        return value
+    try:
+        at = instants.parse(value)
+    except Invalid as error:
+        hint = "; in a URL the + is written %2B" if _LOST_PLUS.search(value) else ""
+        raise PydanticCustomError("datetime_parsing", "{sentence}", {"sentence": error.detail + hint}) from error
+    return _EPOCH + timedelta(milliseconds=min(max(at, 0), _LAST))
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
@@ -232,6 +319,13 @@ def converted(raw: Any, shape: type[S], path: str) -> S:
     except msgspec.ValidationError as error:
         problem = explain(error)
         raise Invalid(problem.code, problem.detail, path + problem.path.removeprefix("$")) from error
+
+
+class Brief(Struct, frozen=True):
+    """What a key that may not read is told of what it has changed."""
+
+    id: str
+    state: str
 
 
 _encoder = msgspec.json.Encoder()

@@ -98,6 +98,8 @@ class Connection(LeavingConnection):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._bounds.max_header_bytes or len(self.headers) > MOST_HEADERS:
                 self._stop(self._too_long())
+        if b"#" in self.url:  # the parser would leave out what comes after it, and another resource would be meant
+            self._stop(Refused(400, "malformed_path", "the request's target holds a # as it is; write it as %23"))
         if len(self.pipeline) >= MOST_WAITING:
             self._stop(_busy(f"more than {MOST_WAITING} requests wait on this connection; use another one"))
         self._unread = 0

@@ -30,15 +30,15 @@ def unseal(tenant: str, listing: str, cursor: str | None) -> str | None:
     if cursor is None:
         return None
     if len(cursor) > _LONGEST:
-        raise _bad()
+        raise bad()
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         check, body = raw[:_CHECK], raw[_CHECK:]
         position = body.decode()
     except (binascii.Error, ValueError) as error:
-        raise _bad() from error
+        raise bad() from error
     if check != _check(tenant, listing, body) or seal(tenant, listing, position) != cursor:
-        raise _bad()
+        raise bad()
     return position
 
 
@@ -46,5 +46,6 @@ def _check(tenant: str, listing: str, body: bytes) -> bytes:
     return hashlib.blake2b(f"{tenant}\0{listing}\0".encode() + body, digest_size=_CHECK).digest()
 
 
-def _bad() -> Invalid:
+def bad() -> Invalid:
+    """The refusal of a cursor that the listing did not give out."""
     return Invalid("invalid_cursor", "this cursor was not given out by this listing; start again without a cursor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
@@ -66,8 +67,7 @@ async def list_dead_letters(
         since=instant(since),
         until=instant(until),
     )
-    position = call.position(_LISTING, cursor)
-    before = None if position is None else from_text(DELIVERY_PREFIX, position)
+    before = call.position(_LISTING, cursor, partial(from_text, DELIVERY_PREFIX))
     found, following = await call.services.letters.find(call.tenant, wanted, before, call.page(limit))
     views = [letter_view(judged.letter, judged.obstacle) for judged in found]
     reached = None if following is None else to_text(DELIVERY_PREFIX, following)

@@ -12,7 +12,7 @@ import secrets
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidings.api import bodies, hot, problems
+from tidings.api import bodies, hot, paths, problems
 from tidings.api.auth import Keyring
 from tidings.api.limits import Limiter, Visit
 from tidings.api.problems import Refused
@@ -67,9 +67,11 @@ class Front:
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%b%08x" % (self._prefix, next(self._number))
-        handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
-        visit = Visit()
+        visit, handler = Visit(), None
         try:
+            if b"%" in scope["raw_path"]:
+                scope["path"] = paths.matched(scope["raw_path"])
+            handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is not None:
                 if scope["query_string"]:
                     hot.refuse_parameters(scope["query_string"])
@@ -115,6 +117,8 @@ class Front:
                 await visit.spend(requests=1)
             if "\0" in path or b"%00" in scope["query_string"]:
                 raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
+            if not for_vendors:
+                paths.check_query(scope["query_string"])
             body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._room)
             if body and not for_vendors and scope["method"] not in _WITHOUT_BODY:
                 bodies.check_type(headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -103,12 +104,12 @@ async def list_inbox(
 ) -> InboxPage:
     """Items, newest first."""
     listing = f"inbox {user_id}"
-    position = call.position(listing, cursor)
+    before = call.position(listing, cursor, partial(from_text, DELIVERY_PREFIX))
     size = call.page(limit)
     found = await call.services.inbox.list(
         call.tenant,
         user_id,
-        None if position is None else from_text(DELIVERY_PREFIX, position),
+        before,
         size + 1,
         archived=archived,
         unread_only=unread_only,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 
 from tidings.model.tenant import ApiKey, Scope
@@ -11,6 +12,7 @@ from tidings.model.tenant import ApiKey, Scope
 PREFIX = "tk_"
 SECRET_BYTES = 32
 _SHOWN = 11
+_SHAPE = re.compile(rb"tk_[A-Za-z0-9_-]{43,}")
 
 
 def mint(
@@ -40,6 +42,11 @@ def mint(
         name=name,
         created_at=now,
     )
+
+
+def looks_like_one(secret: bytes) -> bool:
+    """Whether it has the shape of a key: without that it is none, whoever made it."""
+    return _SHAPE.fullmatch(secret) is not None
 
 
 def digest_of(secret: bytes) -> bytes:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from msgspec import Struct
 
 from tidings.api.calls import (
+    Brief,
     Caller,
     Cursor,
     Instant,
@@ -47,6 +48,12 @@ class Cancelling(Struct, frozen=True):
     state: State
 
 
+def _place(position: str) -> str:
+    """Where the listing goes on. Raises BadId for what is no notification's id."""
+    from_text(NOTIFICATION_PREFIX, position)
+    return position
+
+
 @router.get(
     "",
     response_class=Response,
@@ -66,7 +73,7 @@ async def list_notifications(
     """Notifications of the tenant, newest first, each with its deliveries and timeline."""
     wanted = HistoryFilter(user_id, state, category, instant(since), instant(until))
     found, position = await call.services.reports.list(
-        call.tenant, wanted, call.position(_LISTING, cursor), call.page(limit)
+        call.tenant, wanted, call.position(_LISTING, cursor, _place), call.page(limit)
     )
     return answer(NotificationPage(list(found), call.cursor(_LISTING, position)))
 
@@ -97,12 +104,14 @@ async def get_notification(call: Caller, notification_id: NotificationId) -> Res
 async def change_notification(call: Caller, notification_id: NotificationId, request: Request) -> Response:
     """Its time, data, metadata, lane or expiry, until it is sent; what is left out stays.
 
-    409 `too_late` when it does not wait for its send time (any more). `"expires_at": null` takes the expiry away.
+    409 `too_late` when it does not wait for its send time (any more). `"expires_at": null` takes the expiry away. A key
+    that may not read gets the id and the state alone.
     """
     wanted, id = decode(await request.body()), from_text(NOTIFICATION_PREFIX, notification_id)
     await call.services.reports.get(call.tenant, id)
     await call.services.change(call.tenant, id, wanted)
-    return answer(await call.services.reports.get(call.tenant, id))
+    changed = await call.services.reports.get(call.tenant, id)
+    return answer(changed if call.may(Scope.READ) else Brief(changed.id, changed.state))
 
 
 @router.post(

@@ -25,8 +25,9 @@ from tidings.api.templates import (
     TemplatePage,
     TemplateRequest,
     TemplateVariable,
-    VersionList,
+    VersionPage,
     VersionRequest,
+    VersionView,
 )
 from tidings.api.users import UserItem
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
@@ -76,7 +77,9 @@ export TIDINGS_API_KEY=tk_…
 - **Limits**, where those who run Tidings set any, are told by the `RateLimit-*` headers; more than that is 429 with
   `Retry-After`. A batch counts as many notifications as it has.
 - **Listings** go on with `next` as `cursor`.
-- Times are RFC 3339 with an offset.
+- Times are RFC 3339 with an offset; seconds may be left out.
+- **Ids** of users are your own text, percent-encoded in paths: a `/` in an id is written `%2F`.
+- `null` is as if an optional field were left out. Only in `PATCH /v1/notifications/{id}` it takes `expires_at` away.
 - A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that
   a typo does not go unnoticed. Of a name that is repeated in a JSON object the last value counts.
 """
@@ -166,11 +169,11 @@ def _hot(name: str, summary: str, request: type[Struct], answer: type[Struct], e
 
 def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
     structs = [
-        _published(NotificationRequest, data=dict[str, Any], metadata=dict[str, Any]),
+        _published(NotificationRequest, data=dict[str, Any] | None, metadata=dict[str, Any] | None),
         _published(NotificationView, metadata=dict[str, Any]),
-        _published(ChangeRequest, data=dict[str, Any], metadata=dict[str, Any]),
+        _published(ChangeRequest, data=dict[str, Any] | None, metadata=dict[str, Any] | None),
         _published(RecurrenceRequest, request=dict[str, Any]),
-        _published(RecurrenceChange, request=dict[str, Any]),
+        _published(RecurrenceChange, request=dict[str, Any] | None),
         _published(RecurrenceView, request=dict[str, Any]),
         _published(RecurrencePage, recurrences=list[_published(RecurrenceView, request=dict[str, Any])]),  # type: ignore[misc]
         BatchRequest,
@@ -183,12 +186,13 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
         ReplayRequest,
         ReplayPage,
         AccountView,
-        _published(TemplateRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
-        _published(VersionRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable]),
+        _published(TemplateRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable] | None),
+        _published(VersionRequest, contents=dict[str, ContentRequest], variables=dict[str, TemplateVariable] | None),
         PublishRequest,
         PreviewRequest,
         TemplatePage,
-        VersionList,
+        VersionPage,
+        VersionView,
         _published(Preview, channels=list[_published(ChannelPreview, content=dict[str, Any] | None)]),  # type: ignore[misc]
         Problem,
     ]

@@ -93,7 +93,7 @@ def refusal(error: TidingsError) -> Refused:
         case Refused():
             return error
         case Invalid():
-            status = 400 if error.code in _BAD_REQUEST else 422
+            status = 400 if error.code in _BAD_REQUEST else 404 if error.code == "unknown_user" else 422
             if error.code == "too_large" and error.path == "$":
                 status = 413
             if error.path.startswith("$"):
@@ -154,20 +154,26 @@ def encode(refused: Refused, request_id: str | None) -> bytes:
     return _encoder.encode(refused.problem(request_id))
 
 
+def _is_branch(part: int | str) -> bool:
+    """Whether pydantic made the name itself: no field of ours is written so."""
+    return not isinstance(part, str) or not part.isidentifier()
+
+
 _CODES_OF_TYPES = {"missing": "missing_field", "extra_forbidden": "unknown_field", "json_invalid": "malformed_json"}
 
 
-def of_validation(errors: Sequence[Any]) -> Refused:
+def of_validation(errors: Sequence[Any], body: Any = None) -> Refused:
     """The first of pydantic's errors, with its place as a JSON path or a parameter's name.
 
     `errors` are as from `ValidationError.errors()` with locations that start with `body`, `query`, `path` or `header`.
+    `body` is the decoded one.
     """
     first = errors[0]
     place, *inner = first["loc"]
     code, detail = code_and_detail(first)
     rest = f" ({len(errors) - 1} more like this)" if len(errors) > 1 else ""
     if place == "body":
-        return Refused(422, code, detail + rest, path=json_path(inner))
+        return Refused(422, code, detail + rest, path=json_path(inner, body))
     name = str(inner[0]) if inner else str(place)
     return Refused(400, "invalid_parameter", f"{name}: {detail}{rest}", parameter=name)
 
@@ -186,10 +192,20 @@ def code_and_detail(error: Any) -> tuple[str, str]:
     return _CODES_OF_TYPES.get(kind, "invalid_value"), detail
 
 
-def json_path(parts: Sequence[int | str]) -> str:
-    """`$.users[0].email` for `("users", 0, "email")` (RFC 9535); names that are no identifiers are quoted."""
+def json_path(parts: Sequence[int | str], body: Any) -> str:
+    """`$.users[0].email` for `("users", 0, "email")` (RFC 9535); names that are no identifiers are quoted.
+
+    Between its keys and places pydantic names the branches of its unions (`literal['all']`), which are its own affair:
+    only what is there in `body` counts, and at the end what is missing.
+    """
     path = "$"
-    for part in parts:
+    for number, part in enumerate(parts):
+        if isinstance(body, dict) and (part in body or (number == len(parts) - 1 and not _is_branch(part))):
+            body = body.get(str(part))
+        elif isinstance(body, list) and isinstance(part, int) and 0 <= part < len(body):
+            body = body[part]
+        else:
+            continue
         if isinstance(part, int):
             path += f"[{part}]"
         elif part.isidentifier():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -11,12 +12,13 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from msgspec import Struct
 
-from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, operation
+from tidings.api.calls import Brief, Caller, Cursor, Limit, StrictRoute, answer, answered, operation
 from tidings.api.samples import RECURRENCE
 from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
 from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.policy import recurring
 from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence
 from tidings.report.notifications import rfc3339
@@ -46,8 +48,8 @@ class OccurrenceView(Struct, frozen=True):
 class RecurrenceView(Struct, frozen=True):
     """A recurrence; times are RFC 3339, UTC, except `start` and `exdates`, which are on the wall clock.
 
-    `next` has the coming occurrences, as far as is known now. `skipped` counts those that were not sent, `problem` says
-    why the latest was not ("" when it was).
+    `next` has the coming occurrences, as far as is known now; in a listing the first of them. `skipped` counts those
+    that were not sent, `problem` says why the latest was not ("" when it was).
     """
 
     id: str
@@ -102,12 +104,11 @@ async def create_recurrence(call: Caller, request: Request) -> Response:
     **operation(Scope.READ, "List recurrences"),
 )
 async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """Newest first, each with its coming occurrences."""
-    size, position = call.page(limit), call.position(_LISTING, cursor)
-    before = None if position is None else from_text(RECURRENCE_PREFIX, position)
+    """Newest first, each with the occurrence that comes next; one by itself shows more of them."""
+    size, before = call.page(limit), call.position(_LISTING, cursor, partial(from_text, RECURRENCE_PREFIX))
     found = await call.services.recurrences.list(call.tenant, before, size + 1)
     following = to_text(RECURRENCE_PREFIX, found[size - 1].id) if len(found) > size else None
-    shown = [await _shown(call, recurrence) for recurrence in found[:size]]
+    shown = [_view(recurrence, recurring.stored(recurrence)) for recurrence in found[:size]]
     return answer(RecurrencePage(shown, call.cursor(_LISTING, following)))
 
 
@@ -135,9 +136,12 @@ async def get_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     ),
 )
 async def change_recurrence(call: Caller, recurrence_id: RecurrenceId, request: Request) -> Response:
-    """What is left out stays. A new rule, start or timezone counts from now on. It stays one person's."""
+    """What is left out stays. A new rule, start or timezone counts from now on. It stays one person's.
+
+    A key that may not read gets the id and the state alone, here and when it pauses or resumes.
+    """
     changed = await call.services.recurrences.change(call.tenant, _id(recurrence_id), await request.body())
-    return answer(await _shown(call, changed))
+    return answer(await _told(call, changed))
 
 
 @router.delete(
@@ -158,7 +162,7 @@ async def delete_recurrence(call: Caller, recurrence_id: RecurrenceId) -> None:
 )
 async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     """Nothing comes of it until it is resumed."""
-    return answer(await _shown(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
+    return answer(await _told(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
 
 
 @router.post(
@@ -169,11 +173,17 @@ async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Respons
 )
 async def resume_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     """It goes on with the next occurrence; what fell into the pause does not come any more."""
-    return answer(await _shown(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
+    return answer(await _told(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
 
 
 def _id(text: str) -> UUID:
     return from_text(RECURRENCE_PREFIX, text)
+
+
+async def _told(call: Caller, recurrence: Recurrence) -> RecurrenceView | Brief:
+    """The changed recurrence; the id and the state alone for a key that may not read."""
+    shown = await _shown(call, recurrence)
+    return shown if call.may(Scope.READ) else Brief(shown.id, shown.state.value)
 
 
 async def _shown(call: Caller, recurrence: Recurrence) -> RecurrenceView:

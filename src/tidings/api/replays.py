@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Request, Response
 from msgspec import Meta, Struct
 
-from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, instant, operation, read
+from tidings.api.calls import Caller, Cursor, Limit, StrictRoute, answer, answered, operation, read
 from tidings.api.front import BODY
 from tidings.model.errors import Invalid
 from tidings.model.ids import REPLAY_PREFIX, from_text, to_text
 from tidings.model.letters import LetterFilter
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import Channel, State
+from tidings.pipeline.requests import Moment
+from tidings.policy import instants
 from tidings.report.letters import ReplayView, replay_view
 
 router = APIRouter(prefix="/v1/replays", tags=["Dead letters"], route_class=StrictRoute)
@@ -23,13 +25,15 @@ router = APIRouter(prefix="/v1/replays", tags=["Dead letters"], route_class=Stri
 _LISTING = "replays"
 _EXAMPLE = {"filter": {"channel": "sms", "since": "2026-01-31T09:00:00Z"}, "per_second": 20}
 _Text = Annotated[str, Meta(max_length=200)]
-_Time = Annotated[datetime, Meta(tz=True)]
 
 ReplayId = Annotated[str, Path(description="a replay's id", examples=["rpl_01k00000000000000000000000"], max_length=64)]
 IdempotencyKey = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="makes a repeated request harmless: any text of your own choosing"),
 ]
+
+
+_PER_SECOND = 50
 
 
 class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,15 +45,15 @@ class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
     provider: _Text | None = None
     reason: _Text | None = None
     user_id: _Text | None = None
-    since: _Time | None = None
-    until: _Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What to send again, and how many of them a second."""
 
-    filter: ReplayFilter = ReplayFilter()
-    per_second: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    filter: ReplayFilter | None = ReplayFilter()
+    per_second: Annotated[int, Meta(ge=1, le=10_000)] | None = _PER_SECOND
 
 
 class ReplayPage(Struct, frozen=True):
@@ -73,7 +77,7 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
     if BODY not in request.scope:
         raise Invalid("missing_body", "say which dead letters; every one is the body {}")
     asked = read(request, ReplayRequest)
-    wanted = asked.filter
+    wanted = asked.filter or ReplayFilter()
     filter = LetterFilter(
         state=None if wanted.state is None else State(wanted.state),
         channel=wanted.channel,
@@ -81,16 +85,25 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
         provider=wanted.provider,
         reason=wanted.reason,
         user_id=wanted.user_id,
-        since=instant(wanted.since),
-        until=instant(wanted.until),
+        since=_instant(wanted.since, "$.filter.since"),
+        until=_instant(wanted.until, "$.filter.until"),
     )
     body = msgspec.json.encode(request.scope[BODY])
-    replay, known = await call.services.letters.replay(call.key, filter, asked.per_second, idempotency_key, body)
+    replay, known = await call.services.letters.replay(
+        call.key, filter, asked.per_second or _PER_SECOND, idempotency_key, body
+    )
     response = answer(replay_view(replay), 202)
     response.headers["Location"] = f"/v1/replays/{to_text(REPLAY_PREFIX, replay.id)}"
     if known:
         response.headers["Idempotency-Replayed"] = "true"
     return response
+
+
+def _instant(text: str | None, path: str) -> int | None:
+    try:
+        return None if text is None else max(0, instants.parse(text, path))
+    except Invalid as error:
+        raise Invalid("invalid_time", error.detail, path) from error
 
 
 @router.get(
@@ -101,8 +114,7 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
 )
 async def list_replays(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
     """Who had what sent again, newest first; the replays of single letters too."""
-    position = call.position(_LISTING, cursor)
-    before = None if position is None else from_text(REPLAY_PREFIX, position)
+    before = call.position(_LISTING, cursor, partial(from_text, REPLAY_PREFIX))
     found, following = await call.services.letters.replays(call.tenant, before, call.page(limit))
     reached = None if following is None else to_text(REPLAY_PREFIX, following)
     return answer(ReplayPage([replay_view(replay) for replay in found], call.cursor(_LISTING, reached)))

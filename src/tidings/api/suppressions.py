@@ -53,8 +53,7 @@ class SuppressionPage(Shape):
 @router.get("", **operation(Scope.READ, "List the suppressed addresses"))
 async def list_suppressions(call: Caller, cursor: Cursor = None, limit: Limit = None) -> SuppressionPage:
     """Addresses that bounced, are unregistered, or whose owner opted out at the vendor."""
-    position = call.position(_LISTING, cursor)
-    after = None if position is None else msgspec.json.decode(position, type=Address)
+    after = call.position(_LISTING, cursor, _place)
     size = call.page(limit)
     found = await call.services.users.suppressions(call.tenant, after, size + 1)
     more = len(found) > size
@@ -93,6 +92,15 @@ async def remove_suppression(
     """Take it off the list: the person came back, or the bounce was a mistake."""
     if not await _remove(call, channel, address):
         raise NotFound(f"suppressed {channel.value} address", address)
+
+
+def _place(position: str) -> Address:
+    """Where the listing goes on. Raises ValueError for what is no address."""
+    place = msgspec.json.decode(position, type=Address)
+    if "\0" in place.value or not place.value:
+        raise ValueError("this is no address")
+    place.value.encode()
+    return place
 
 
 async def _remove(call: Call, channel: Channel, text: str) -> bool:

@@ -16,12 +16,12 @@ from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
 from tidings.pipeline.content_request import ContentRequest
 from tidings.report.notifications import rfc3339
-from tidings.templating.check import path_of
+from tidings.templating.check import is_name, path_of
 from tidings.templating.templates import Preview
 
 router = APIRouter(prefix="/v1/templates", tags=["Templates"], route_class=StrictRoute)
 
-_LISTING = "templates"
+_LISTING, _VERSIONS = "templates", "template versions"
 _MOST_VERSIONS = 1_000_000
 
 WholeNumber = Annotated[
@@ -30,8 +30,17 @@ WholeNumber = Annotated[
 """A version's number in a body. JSON does not tell 2 from 2.0, and some clients write the latter."""
 
 
-class TemplateVariable(Variable, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TemplateVariable(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A declared variable of a template. `example` is used by previews that are given no data."""
+
+    required: bool | None = True
+    description: str | None = ""
+    example: Any = None
+
+    @property
+    def variable(self) -> Variable:
+        """As it is stored."""
+        return Variable(self.required is not False, self.description or "", self.example)
 
 
 class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,13 +49,13 @@ class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
     default locale needs content for every channel that another locale has. Beside Jinja's own, the filters are `date`,
     `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` print
-    nothing when they are left out.
+    nothing when they are left out. Null is as if a field were left out.
     """
 
     contents: dict[str, Any]
-    default_locale: str = "en"
-    variables: dict[str, Any] = {}
-    description: str = ""
+    default_locale: str | None = "en"
+    variables: dict[str, Any] | None = {}
+    description: str | None = ""
 
 
 class TemplateRequest(VersionRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,10 +97,20 @@ class TemplatePage(Struct, frozen=True):
     next: str | None
 
 
-class VersionList(Struct, frozen=True):
-    """All versions of a template, newest first."""
+class VersionRow(Struct, frozen=True):
+    """A version without its contents and variables; those are at its own address. `created_at` is RFC 3339, UTC."""
 
-    versions: list[VersionView]
+    name: str
+    version: int
+    description: str
+    created_at: str
+
+
+class VersionPage(Struct, frozen=True):
+    """Versions of a template, newest first. `next` is the cursor of the following page, null at the end."""
+
+    versions: list[VersionRow]
+    next: str | None
 
 
 TemplateName = Annotated[str, Path(max_length=100, description="the template's name", examples=[DEMO_TEMPLATE])]
@@ -123,7 +142,7 @@ async def create_template(call: Caller, request: Request) -> Response:
 async def list_templates(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
     """By name, each with its newest and its published version."""
     size = call.page(limit)
-    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor), size + 1))
+    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor, _name), size + 1))
     following = found[size - 1].name if len(found) > size else None
     return answer(TemplatePage(found[:size], call.cursor(_LISTING, following)))
 
@@ -163,13 +182,17 @@ async def create_version(call: Caller, name: TemplateName, request: Request) -> 
 @router.get(
     "/{name}/versions",
     response_class=Response,
-    responses=answered(VersionList, "The versions"),
+    responses=answered(VersionPage, "A page"),
     **operation(Scope.READ, "List a template's versions"),
 )
-async def list_versions(call: Caller, name: TemplateName) -> Response:
-    """All of them, newest first."""
-    versions = await call.services.templates.versions(call.tenant, name)
-    return answer(VersionList([_view(version) for version in versions]))
+async def list_versions(call: Caller, name: TemplateName, cursor: Cursor = None, limit: Limit = None) -> Response:
+    """Newest first, without their contents."""
+    size, listing = call.page(limit), f"{_VERSIONS}/{name}"
+    before = call.position(listing, cursor, _number)
+    found = await call.services.templates.versions(call.tenant, name, before, size + 1)
+    rows = [VersionRow(one.name, one.version, one.description, rfc3339(one.created_at)) for one in found[:size]]
+    following = str(rows[-1].version) if len(found) > size else None
+    return answer(VersionPage(rows, call.cursor(listing, following)))
 
 
 @router.get(
@@ -220,6 +243,21 @@ async def preview_template(call: Caller, name: TemplateName, request: Request) -
     return answer(shown)
 
 
+def _name(position: str) -> str:
+    """Where the listing goes on. Raises ValueError for what no template can be called."""
+    if not is_name(position):
+        raise ValueError(position)
+    return position
+
+
+def _number(position: str) -> int:
+    """The version where the listing goes on. Raises ValueError for what is no version's number."""
+    number = int(position) if position.isascii() and position.isdigit() else 0
+    if not 1 <= number <= _MOST_VERSIONS:
+        raise ValueError("this is no version")
+    return number
+
+
 async def _exists(call: Caller, name: str) -> bool:
     try:
         await call.services.templates.summary(call.tenant, name)
@@ -236,12 +274,12 @@ def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
         contents={
             locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in wanted.contents.items()
         },
-        default_locale=wanted.default_locale,
+        default_locale=wanted.default_locale or "en",
         variables={
-            variable: converted(raw, TemplateVariable, f"$.variables.{variable}")
-            for variable, raw in wanted.variables.items()
+            variable: converted(raw, TemplateVariable, f"$.variables.{variable}").variable
+            for variable, raw in (wanted.variables or {}).items()
         },
-        description=wanted.description,
+        description=wanted.description or "",
     )
 
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Path, Response
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tidings.api import problems
-from tidings.api.calls import Call, Caller, Shape, StrictRoute, UserId, operation
+from tidings.api.calls import NO_USER_ID, Call, Caller, Shape, StrictRoute, UserId, is_user_id, operation
 from tidings.api.preferences import PreferencesShape, preferences_of, preferences_shape
 from tidings.api.problems import Refused
 from tidings.model.errors import Invalid, NotFound, TidingsError
 from tidings.model.tenant import Scope
 from tidings.model.user import Preferences, Profile, User
 from tidings.pipeline.requests import MOST_DEVICES
-from tidings.policy import addresses
+from tidings.policy import addresses, pasted
 from tidings.report.notifications import rfc3339
 
 router = APIRouter(prefix="/v1/users", tags=["Users"], route_class=StrictRoute)
 
 MOST_ATTRIBUTE_BYTES = 16_384
-_RESERVED = "batch"
-"""`/v1/users/batch` is an operation: nobody could read or delete a user of that name."""
-_USER_ID = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _LONE = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
 
 
@@ -37,7 +33,8 @@ class ProfileShape(Shape):
     phone: str | None = Field(default=None, description="a phone number in E.164", examples=["+4930901820"])
     devices: list[str] = Field(
         default=[],
-        description=f"device tokens for push, at most {MOST_DEVICES}",
+        description=f"device tokens for push, the newest last, at most {MOST_DEVICES}; each is taken from whoever else "
+        "of the tenant has it",
         json_schema_extra={"maxItems": MOST_DEVICES},
     )
     locale: str | None = Field(default=None, description="a BCP 47 language tag", examples=["de-DE"])
@@ -90,6 +87,19 @@ class UsersAnswer(Shape):
     results: list[StoredItem | RefusedItem]
 
 
+class DeviceRequest(Shape):
+    """A device to register."""
+
+    token: str = Field(description="the device's token for push", examples=["device-token-1"])
+
+
+class DevicesAnswer(Shape):
+    """The user's devices, the one that was registered last at the end."""
+
+    devices: list[str]
+
+
+DeviceToken = Annotated[str, Path(description="percent-encoded", examples=["device-token-1"])]
 _item = TypeAdapter(UserItem)
 
 
@@ -110,7 +120,10 @@ async def put_user(call: Caller, user_id: UserId, user: Annotated[UserRequest, B
     ),
 )
 async def put_users(call: Caller, batch: Annotated[UsersRequest, Body()]) -> UsersAnswer:
-    """An answer for each, in order; a bad one does not spoil the others. Of two with one id the later one counts."""
+    """An answer for each, in order; a bad one does not spoil the others.
+
+    Of two with one id the later one counts, and of two users with one device the later one has it.
+    """
     most = call.services.limits.max_items
     if not 1 <= len(batch.users) <= most:
         raise Invalid("batch_size", f"a batch has 1 to {most} users; this one has {len(batch.users)}", "$.users")
@@ -122,6 +135,7 @@ async def put_users(call: Caller, batch: Annotated[UsersRequest, Body()]) -> Use
         except TidingsError as error:
             results.append(RefusedItem(error=msgspec.to_builtins(problems.of_item(error))))
         else:
+            good.pop(user_id, None)  # so that the order says which of two users has registered a device last
             good[user_id] = (user_id, profile, preferences)
             results.append(StoredItem(user_id=user_id))
     if good:
@@ -143,6 +157,33 @@ async def get_user(call: Caller, user_id: UserId) -> UserAnswer:
 async def delete_user(call: Caller, user_id: UserId) -> None:
     """Forget the profile, the preferences and the inbox. The history of what was sent stays until it is archived."""
     if not await call.services.users.delete(call.tenant, user_id):
+        raise NotFound("user", user_id)
+
+
+@router.post(
+    "/{user_id}/devices",
+    **operation(Scope.MANAGE, "Register a device", body={"token": "device-token-1"}, before=["user"], user_id="ada"),
+)
+async def add_device(call: Caller, user_id: UserId, device: Annotated[DeviceRequest, Body()]) -> DevicesAnswer:
+    """Make it the user's newest device; to register one again does no harm.
+
+    It is taken from whoever else of the tenant has it. Of more than 50 devices the oldest are dropped.
+    """
+    token = addresses.device(device.token, "$.token")
+    profile = await call.services.users.add_device(call.tenant, user_id, token, MOST_DEVICES, call.now)
+    if profile is None:
+        raise NotFound("user", user_id)
+    return DevicesAnswer(devices=list(profile.devices))
+
+
+@router.delete(
+    "/{user_id}/devices/{device}",
+    response_class=Response,
+    **operation(Scope.MANAGE, "Remove a device", before=["user"], status=204, user_id="ada", device="device-token-1"),
+)
+async def remove_device(call: Caller, user_id: UserId, device: DeviceToken) -> None:
+    """The app was signed out of or removed. 204 too when the user does not have the device."""
+    if not await call.services.users.remove_device(call.tenant, user_id, pasted.visible(device), call.now):
         raise NotFound("user", user_id)
 
 
@@ -205,10 +246,8 @@ def _read_item(raw: Any, path: str) -> tuple[str, Profile, Preferences | None]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         code, detail = problems.code_and_detail(first)
-        where = path + problems.json_path(first["loc"]).removeprefix("$")
+        where = path + problems.json_path(first["loc"], raw).removeprefix("$")
         raise Refused(422, code, detail, path=where) from error
-    if not _USER_ID.fullmatch(item.user_id):
-        raise Invalid("invalid_name", "a user_id is 1 to 200 characters without control characters", f"{path}.user_id")
-    if item.user_id == _RESERVED:
-        raise Invalid("invalid_name", f"a user cannot be called {_RESERVED!r}", f"{path}.user_id")
+    if not is_user_id(item.user_id):
+        raise Invalid("invalid_name", NO_USER_ID, f"{path}.user_id")
     return item.user_id, profile_of(item, path), _preferences(item, f"{path}.preferences")

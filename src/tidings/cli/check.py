@@ -82,11 +82,11 @@ async def _ask(part: str, ask: Callable[[], Awaitable[str]]) -> Finding:
 
 
 async def _postgres(settings: Settings) -> str:
-    dsn = settings.database.dsn
+    dsn, server = settings.database.dsn, settings.database.server
     if dsn is None:
         running = DataFolder(settings.data_dir).running()
         if running is None:
-            return f"`tidings up` starts its own: {choose(None, available()).origin}"
+            return f"`tidings up` starts its own: {choose(None, available(server), server).origin}"
         dsn = running.dsn
     try:
         connection = await asyncpg.connect(dsn, timeout=5)

@@ -39,7 +39,7 @@ class Life:
     """One process, from its start to its end; it is ready when its `role` is."""
 
     def __init__(
-        self, role: str, process: Process, line: socket.socket, settings: bytes, log: Path, log_from: int
+        self, role: str, process: Process, line: socket.socket, settings: bytes, log: Path | None, log_from: int
     ) -> None:
         self._role = role
         self._process = process
@@ -81,7 +81,9 @@ class Life:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def last_words(self) -> str:
-        """The end of what it wrote into the log."""
+        """The end of what it wrote into the log; nothing where it shares the output of this process."""
+        if self._log is None:
+            return "  (they are above)"
         with self._log.open("rb") as log:
             log.seek(self._log_from)
             lines = log.read().decode(errors="replace").splitlines()
@@ -117,7 +119,8 @@ def _unheard(pid: int) -> None:
 class Child:
     """`tidings run --role <role>` (or `command`), started again whenever it ends.
 
-    `changed` is called when it starts and is ready, `ended` with the number of each process that has ended.
+    `log` None: it writes where this process does. `changed` is called when it starts and is ready, `ended` with the
+    number of each process that has ended. `name` is what people read, if not the role.
     `environment` is added to the one that it inherits. `listening` are sockets that this process holds for it:
     they outlive each of the child's processes.
     """
@@ -126,15 +129,18 @@ class Child:
         self,
         role: str,
         settings: Settings,
-        log: Path,
+        log: Path | None,
         changed: Callable[[], None],
         command: Sequence[str] = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--role"),
         environment: Mapping[str, str] | None = None,
         listening: Sequence[socket.socket] = (),
         ended: Callable[[int], None] = _unheard,
+        name: str = "",
     ) -> None:
         self.role = role
-        self.log = log
+        self.name = name or role
+        self.log = log or Path("/dev/stdout")
+        self._own_log = log
         self.ready = asyncio.Event()
         self._command = (*command, role)
         self._passed: tuple[int, ...] = ()
@@ -183,10 +189,11 @@ class Child:
                 failures += 1
                 if code == 2 or failures == _TRIES_TO_START:
                     words = life.last_words()
-                    raise CannotGoOn(f"the {self.role} does not start ({_how(code)}). Its last words:\n{words}")
+                    raise CannotGoOn(f"the {self.name} does not start ({_how(code)}). Its last words:\n{words}")
             steady = time.monotonic() - began > _STEADY_AFTER
             wait = _FIRST_WAIT if steady or not was_ready else min(wait * 2, _LONGEST_WAIT)
-            say(f"The {self.role} {_how(code)}; it is started again in {wait:g} s. Its log: {self.log}")
+            where = "" if self._own_log is None else f" Its log: {self.log}"
+            say(f"The {self.name} {_how(code)}; it is started again in {wait:g} s.{where}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._stop.wait()
@@ -207,12 +214,12 @@ class Child:
             try:
                 fresh = await self._start()
             except OSError as error:
-                raise CannotGoOn(f"no new process for the {self.role} can be started: {error}", 1) from error
+                raise CannotGoOn(f"no new process for the {self.name} can be started: {error}", 1) from error
             if not await fresh.is_ready(_READY_WITHIN):
                 await self._end(fresh)
                 goes_on = " The old one goes on." if beside else ""
                 words = fresh.last_words()
-                raise CannotGoOn(f"the new {self.role} does not become ready.{goes_on} Its last words:\n{words}", 1)
+                raise CannotGoOn(f"the new {self.name} does not become ready.{goes_on} Its last words:\n{words}", 1)
             self._life = fresh
             self._changed()
             if old is not None and beside:
@@ -231,6 +238,8 @@ class Child:
 
     def trim_log(self) -> None:
         """Set a log that grew too large aside."""
+        if self._own_log is None:
+            return
         with contextlib.suppress(FileNotFoundError):
             if self.log.stat().st_size > _LARGEST_LOG:
                 # The child appends to the open file, so it is emptied in place.
@@ -240,8 +249,9 @@ class Child:
     async def _start(self) -> Life:
         ours, theirs = socket.socketpair()
         try:
-            with theirs, self.log.open("ab") as log:
-                log_from = log.tell()
+            with theirs, contextlib.ExitStack() as opened:
+                log = None if self._own_log is None else opened.enter_context(self._own_log.open("ab"))
+                log_from = 0 if log is None else log.tell()
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
                     stdin=theirs.fileno(),
@@ -255,7 +265,7 @@ class Child:
         except BaseException:
             ours.close()
             raise
-        life = Life(self.role, process, ours, self._settings, self.log, log_from)
+        life = Life(self.role, process, ours, self._settings, self._own_log, log_from)
         self._lives.add(life)
         life.ended.add_done_callback(lambda _: self._bury(life, process.pid))
         if self._stop.is_set():
@@ -270,7 +280,7 @@ class Child:
     async def _tell(self, life: Life) -> None:
         await life.ready.wait()
         if self.ready.is_set():
-            say(f"The {self.role} is ready again.")
+            say(f"The {self.name} is ready again.")
         self.ready.set()
         self._changed()
 
@@ -285,7 +295,7 @@ class Child:
 
     async def _end(self, life: Life) -> None:
         if not await life.end(self._grace):
-            say(f"The {self.role} does not end; it is killed. What it had begun is repeated at the next start.")
+            say(f"The {self.name} does not end; it is killed. What it had begun is repeated at the next start.")
 
 
 def _how(code: int) -> str:

@@ -16,6 +16,7 @@ import typer
 import uvloop
 
 from tidings import wiring
+from tidings.cli import apart
 from tidings.cli.child import READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
@@ -43,16 +44,17 @@ def run(
     ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Run one process, by role.
+    """Run one role, or several in one process.
 
     It runs until SIGTERM, on a PostgreSQL that runs already, and prints a
     line `ready {"<role>": "<address>"}` for each role that is ready. Several
     API processes may share one socket with --fd: whoever holds it loses no
     connection when one of them is stopped, replaced or killed.
 
-    Under load, give the critical lane a worker of its own (`--lane critical`)
-    and the others another one (`--lane normal --lane bulk`). Every lane needs
-    a worker; one with `--lane critical` alone records and schedules nothing.
+    A worker has two processes: the second is for the critical lane alone, so
+    that nothing else takes its turns. With --lane there is one, for the lanes
+    that are named. Every lane needs a worker; one with `--lane critical` alone
+    records and schedules nothing.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
@@ -83,7 +85,10 @@ def run(
         def ready(addresses: Mapping[str, str]) -> None:
             say(_ready_line(addresses).decode())
 
-    uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane) if lane else LANES))
+    if "worker" in roles and not lane:
+        uvloop.run(apart.run(settings, roles, ready, held))
+    else:
+        uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane or LANES)))
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from tidings.backends.postgres.binaries import Source
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.cli import first_start
@@ -42,6 +43,10 @@ def up(
     port: Annotated[int | None, typer.Option(help="The API's port [8400]; 0 takes any free one.")] = None,
     sandbox_port: Annotated[int | None, typer.Option(help="The sandbox's port [8401]; 0: any free one.")] = None,
     smtp_port: Annotated[int | None, typer.Option(help="The sandbox's SMTP port [8425]; 0: any free one.")] = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(metavar="bundled|system", help="Which PostgreSQL to start [system, if there is one]."),
+    ] = None,
     data_dir: DataDir = None,
     settings_file: SettingsFile = None,
     open_viewer: Annotated[bool, typer.Option("--open", help="Open the sandbox's viewer in the browser.")] = False,
@@ -61,6 +66,7 @@ def up(
     settings = settings_from(
         settings_file,
         data_dir,
+        database={} if postgres is None else {"server": postgres},
         http={} if port is None else {"port": port},
         sandbox={name: value for name, value in chosen.items() if value is not None},
     )
@@ -85,7 +91,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             listening = {role: [stack.enter_context(one) for one in held] for role, held in _listen(settings)}
             dsn = settings.database.dsn
             if dsn is None:
-                dsn = await stack.enter_async_context(_postgres(folder))
+                dsn = await stack.enter_async_context(_postgres(folder, settings.database.server))
             settings = settings.model_copy(update={"database": settings.database.model_copy(update={"dsn": dsn})})
             with step("Schema"):
                 await migrate(dsn)
@@ -150,12 +156,13 @@ def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
 
 
 @asynccontextmanager
-async def _postgres(folder: DataFolder) -> AsyncIterator[str]:
-    """The bundled PostgreSQL for as long as the context lasts; its DSN."""
-    server = Server(folder.path)
+async def _postgres(folder: DataFolder, source: Source | None) -> AsyncIterator[str]:
+    """A PostgreSQL of our own for as long as the context lasts; its DSN."""
+    server = Server(folder.path, source=source)
+    origin = await asyncio.to_thread(lambda: server.origin)
     starting = asyncio.create_task(asyncio.to_thread(server.start))
     try:
-        with step("PostgreSQL"):
+        with step(origin):
             dsn = await asyncio.shield(starting)
         yield dsn
     finally:

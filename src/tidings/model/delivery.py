@@ -20,7 +20,8 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     `pinned` the one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay
     begins anew. `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
     `refused` names the providers that will never take it. `waits` counts how often it waited for a provider, the first
-    time at `waiting_since` (milliseconds since the epoch).
+    time at `waiting_since` (milliseconds since the epoch). `incarnation` is that of the user it is meant for
+    (model/user.py); None: whoever has the id.
     """
 
     id: UUID
@@ -48,6 +49,7 @@ class Delivery(Struct, frozen=True, gc=False, array_like=True):
     refused: tuple[str, ...] = ()
     waits: int = 0
     waiting_since: int | None = None
+    incarnation: int | None = None
 
     @property
     def channel(self) -> Channel:

@@ -82,8 +82,9 @@ class Notification(Struct, frozen=True, gc=False, array_like=True):
     `metadata` are JSON objects as UTF-8 text: they pass through most stages unread. `channels` is
     empty for "all that the content has". `send_at_local` is a wall-clock time of the user's timezone:
     `2026-01-31T09:00`, or `09:00` for the next one, which the first routing makes a date. `step` counts the waits for
-    the send time behind it. New fields go to the end, with a default, so that readers of the previous version go on
-    (see `wire.py`).
+    the send time behind it. `incarnation` is that of the known user it is meant for (model/user.py), None where it was
+    not looked up when it was accepted. New fields go to the end, with a default, so that readers of the previous
+    version go on (see `wire.py`).
     """
 
     id: UUID
@@ -102,3 +103,4 @@ class Notification(Struct, frozen=True, gc=False, array_like=True):
     metadata: bytes = b"{}"
     send_at_local: str | None = None
     step: int = 0
+    incarnation: int | None = None

@@ -34,7 +34,8 @@ class Recurrence(Struct, frozen=True, gc=False):
     `id` has the user's bucket, like the notifications that come of it. `rrule` is a recurrence rule (RFC 5545), `start`
     the wall-clock time from which it counts, `timezone` an IANA name or `OF_THE_USER`. `request` is the body of the
     notification's request, JSON in UTF-8. An occurrence that was missed by more than `grace` seconds is skipped.
-    `revision` counts the changes; the instants are in milliseconds since the epoch.
+    `revision` counts the changes; the instants are in milliseconds since the epoch. `incarnation` is that of the known
+    user it is meant for (model/user.py); None: whoever has the id.
     """
 
     id: UUID
@@ -50,3 +51,4 @@ class Recurrence(Struct, frozen=True, gc=False):
     created_at: int = 0
     updated_at: int = 0
     progress: Progress = Progress()
+    incarnation: int | None = None

@@ -41,3 +41,12 @@ class TemplateSummary(Struct, frozen=True):
     latest: int
     published: int | None
     description: str = ""
+
+
+class VersionSummary(Struct, frozen=True):
+    """A version without its contents. `created_at` is in milliseconds since the epoch."""
+
+    name: str
+    version: int
+    description: str
+    created_at: int

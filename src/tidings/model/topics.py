@@ -1,8 +1,8 @@
-"""The queues by name. Each channel and each priority has its own, so that no lane waits for another."""
+"""The queues by name. Each channel and each lane has its own, so that no lane waits for another."""
 
 from __future__ import annotations
 
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel, Lane, Priority
 
 OUTCOMES = "outcomes"
 
@@ -11,22 +11,33 @@ DELIVER = "deliver"
 RECORD = "record"
 
 
-def requests(priority: Priority) -> str:
+def requests(lane: Lane | Priority) -> str:
     """Where `accept` puts a notification."""
-    return f"requests.{priority.value}"
+    return f"requests.{lane.value}"
 
 
-REQUESTS = tuple(requests(priority) for priority in Priority)
+REQUESTS = tuple(requests(lane) for lane in Lane)
 """Every queue of notifications that are to be routed."""
 
 
-def deliveries(channel: Channel, priority: Priority) -> str:
+def deliveries(channel: Channel, lane: Lane | Priority) -> str:
     """Where `route` puts a delivery."""
-    return f"deliveries.{channel.value}.{priority.value}"
+    return f"deliveries.{channel.value}.{lane.value}"
 
 
-DELIVERIES = tuple(deliveries(channel, priority) for channel in Channel for priority in Priority)
+DELIVERIES = tuple(deliveries(channel, lane) for channel in Channel for lane in Lane)
 """Every queue of deliveries."""
+
+LANES = {requests(lane): lane for lane in Lane} | {
+    deliveries(channel, lane): lane for channel in Channel for lane in Lane
+}
+"""The lane of each of these queues."""
+
+
+def of_surplus(topic: str) -> str:
+    """The queue beside `topic` for what exceeds its tenant's share; the same for one that has none."""
+    lane = LANES.get(topic)
+    return topic if lane is None or lane.is_surplus else topic.removesuffix(lane.value) + lane.surplus.value
 
 
 def reader_of(topic: str) -> str:
@@ -38,7 +49,4 @@ def reader_of(topic: str) -> str:
 
 def subscriptions() -> dict[str, tuple[str, ...]]:
     """Every topic of the flow with the groups that read it."""
-    flow: dict[str, tuple[str, ...]] = {requests(priority): (ROUTE,) for priority in Priority}
-    flow |= {deliveries(channel, priority): (DELIVER,) for channel in Channel for priority in Priority}
-    flow[OUTCOMES] = (RECORD,)
-    return flow
+    return {topic: (reader_of(topic),) for topic in (*REQUESTS, *DELIVERIES, OUTCOMES)}

@@ -16,6 +16,10 @@ class Address(Struct, frozen=True, gc=False, array_like=True):
     value: str
 
 
+DEAD_DEVICE = frozenset({"unregistered", "invalid_token"})
+"""Reasons with which vendors say that there is no such device (any more): who registers it anew means to use it."""
+
+
 class Profile(Struct, frozen=True, gc=False, omit_defaults=True):
     """What Tidings knows about a user. `phone` is E.164, `locale` a BCP 47 tag, `timezone` an IANA name."""
 
@@ -51,7 +55,11 @@ class Preferences(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class User(Struct, frozen=True, gc=False):
-    """A stored user. `updated_at` is in milliseconds since the epoch."""
+    """A stored user. `updated_at` is in milliseconds since the epoch.
+
+    Beside it the store keeps the user's *incarnation*, a number that tells apart the users who have had the same id one
+    after the other: what was meant for a deleted user must not reach whoever gets the id next.
+    """
 
     user_id: str
     profile: Profile

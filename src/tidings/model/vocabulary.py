@@ -15,11 +15,48 @@ class Channel(StrEnum):
 
 
 class Priority(StrEnum):
-    """The lane that a notification travels in; lanes never wait for each other."""
+    """How urgent a notification is. It chooses the lane; lanes never wait for each other."""
 
     CRITICAL = "critical"
     NORMAL = "normal"
     BULK = "bulk"
+
+
+class Lane(StrEnum):
+    """The queues that a notification travels in, the most urgent first.
+
+    Each priority has a lane, and beside it one for the surplus: what exceeds the fair share of its tenant.
+    """
+
+    CRITICAL = "critical"
+    CRITICAL_SURPLUS = "critical.surplus"
+    NORMAL = "normal"
+    NORMAL_SURPLUS = "normal.surplus"
+    BULK = "bulk"
+    BULK_SURPLUS = "bulk.surplus"
+
+    @classmethod
+    def of(cls, priority: Priority, *, surplus: bool) -> Lane:
+        """The lane of a priority."""
+        return cls(priority.value + _SURPLUS) if surplus else cls(priority.value)
+
+    @property
+    def priority(self) -> Priority:
+        """The priority whose lane it is."""
+        return Priority(self.value.removesuffix(_SURPLUS))
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether it is for what exceeds its tenant's share."""
+        return self.value.endswith(_SURPLUS)
+
+    @property
+    def surplus(self) -> Lane:
+        """The lane for the surplus of this one."""
+        return Lane.of(self.priority, surplus=True)
+
+
+_SURPLUS = ".surplus"
 
 
 class Strategy(StrEnum):
@@ -54,6 +91,8 @@ class Reason(StrEnum):
     SEND_AT = "send_at"
     NO_ADDRESS = "no_address"
     UNKNOWN_USER = "unknown_user"
+    USER_DELETED = "user_deleted"
+    ADDRESS_CHANGED = "address_changed"
     ADDRESS_SUPPRESSED = "address_suppressed"
     NO_CONTENT = "no_content"
     TEMPLATE_ERROR = "template_error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,15 +20,18 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.texts import fit
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.pipeline import requests
-from tidings.pipeline.admission import Admission, Held, nothing_held
+from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
-from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.packs import pack
+from tidings.pipeline.recipients import Known, Recipients
+from tidings.pipeline.sharing import shared_out
+from tidings.pipeline.turns import Turns
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item, Queue
@@ -38,7 +42,7 @@ RESERVATION_LEASE = 30.0
 """Seconds after which a reservation without an answer counts as abandoned by a process that died."""
 
 _BITS = 16
-_LANES = {topics.requests(lane): lane for lane in Priority}
+_LEAST_URGENT = list(Lane).index
 
 IN_FLIGHT = 1.0
 """Seconds after which the first request has probably been answered."""
@@ -53,6 +57,9 @@ _Ids = Callable[[int, int], UUID]
 """The id of a request by its number in the body and the bucket of its person."""
 
 _Result = Notification | Invalid
+
+_Read = Callable[[_Ids, int, bool], Awaitable[list[_Result]]]
+"""Reads a request made at an instant; the flag says whether its users are looked up."""
 
 Admit = Callable[[int], Awaitable[None]]
 """Lets so many notifications in, or raises."""
@@ -87,6 +94,8 @@ class Accept:
 
     `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
     each once, before they are answered. `unserved` are the channels that nobody configured. `held` is `Schedule.held`.
+    `recipients` tells which users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned
+    request are put again: they may have been counted then.
     """
 
     def __init__(
@@ -102,18 +111,21 @@ class Accept:
         count: Callable[[str, Sequence[UUID]], None] = _uncounted,
         unserved: Collection[Channel] = (),
         held: Held = nothing_held,
+        shares: Shares | None = None,
+        recipients: Recipients | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = _uncounted,
     ) -> None:
-        # Two, so that critical never waits for what bulk has to store.
-        self._critical, self._others = GroupCommit(queue), GroupCommit(queue)
-        self._admission = Admission(
-            queue, self._critical, self._others, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held
-        )
-        self._composer = Composer(renderer, randomness, unserved)
+        self._commits = Commits(queue)
+        self._admission = Admission(queue, self._commits, clock, rules, lambda: randomness(_BITS) / (1 << _BITS), held)
+        self._shares = shares or Shares(ShareRules())
+        self._turns = Turns(clock)
+        self._composer = Composer(renderer, randomness, unserved, recipients)
         self._idempotency = idempotency
         self._history = history
         self._clock = clock
         self._receipt_readers = receipt_readers
         self._count = count
+        self._revisit = revisit
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
         """Take one request.
@@ -124,13 +136,14 @@ class Accept:
             Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             request = requests.decode_one(body)
-            self._admission.admit(request.priority)
-            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0))]
+            self._admit(tenant, request.lane, 1)
+            known = await self._composer.known(tenant, [request]) if seen else None
+            return [await self._composer.compose(tenant, request, len(body), now, partial(ids, 0), known)]
 
         if idempotency_key is not None:
-            self._turn_away(lambda: [body])
+            self._turn_away(tenant, lambda: [body])
             return await self._once(tenant, idempotency_key, (fingerprint(body, _SINGLE),), read)
         results = await read(self._fresh_id, self._clock.now())
         await self._put(_items(results))
@@ -146,15 +159,22 @@ class Accept:
         is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
         """
 
-        async def read(ids: _Ids, now: int) -> list[_Result]:
+        async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
             raws = requests.decode_batch(body)
             if admit is not None:
                 await admit(len(raws))
-            let_in: set[Priority] = set()
-            return [await self._item(tenant, raw, now, partial(ids, at), at, let_in) for at, raw in enumerate(raws)]
+            results: list[_Result] = []
+            async with self._turns.of(tenant) as turn:
+                asked = self._asked(tenant, raws)
+                named = [one for one in asked if not isinstance(one, Invalid)]
+                known = await self._composer.known(tenant, named) if seen else None
+                for at, (request, raw) in enumerate(zip(asked, raws, strict=True)):
+                    results.append(await self._item(tenant, request, len(bytes(raw)), now, partial(ids, at), at, known))
+                    await turn.pause()
+            return results
 
         if idempotency_key is not None:
-            self._turn_away(lambda: requests.decode_batch(body))
+            self._turn_away(tenant, lambda: requests.decode_batch(body))
             digests = [fingerprint(body, _BATCH)]
             if b'"notifications"' in body:  # no body of a single request, so 0.1.0 took it for a batch
                 digests.append(fingerprint(body, _SINGLE))
@@ -180,7 +200,7 @@ class Accept:
         if received:
             now = self._clock.now()
             facts = [_outcome(receipt, provider, channel, now) for receipt in received]
-            await self._others.put(pack(facts))
+            await self._commits.others.put(pack(facts))
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:
@@ -190,40 +210,69 @@ class Accept:
     def _fresh_id(self, _number: int, bucket: int) -> UUID:
         return self._composer.fresh_id(self._clock.now(), bucket)
 
-    def _turn_away(self, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
+    def _admit(self, tenant: str, priority: Priority, count: int) -> None:
+        """Let so many of a tenant in, within its share or as surplus. Raises Overloaded."""
+        surplus = not self._shares.cover(tenant, priority, count, self._clock.elapsed())
+        self._admission.admit(Lane.of(priority, surplus=surplus))
+
+    def _turn_away(self, tenant: str, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
         """While lanes are turned away, do it before a key is reserved for nothing. Raises Overloaded."""
         if self._admission.is_open():
             return
         with suppress(Invalid):  # whoever reads it next says what is wrong
-            for raw in read():
-                self._admission.admit(requests.decode_one(raw).priority)
+            raws, let_in = read(), set()
+            for raw in raws:
+                priority = requests.decode_one(raw).lane
+                if priority not in let_in:
+                    self._admit(tenant, priority, len(raws))
+                    let_in.add(priority)
 
     async def _put(self, items: Sequence[Item]) -> None:
         """Return when they are durable, all of them or none. Raises Unavailable."""
-        waiting = dict.fromkeys(Priority, 0)
-        for item in items:
-            waiting[_LANES[item.topic]] += 1
+        if not items:
+            return
+        full = {priority for priority in Priority if not self._admission.takes(Lane.of(priority, surplus=True))}
+        placed = shared_out(items, self._shares, self._clock.elapsed(), owing=full)
+        waiting = Counter(topics.LANES[item.topic] for item in placed)
         for lane, number in waiting.items():
             self._admission.count(lane, number)
-        commits = self._critical if waiting[Priority.CRITICAL] == len(items) else self._others
-        await commits.put(items)
+        await self._commits.of(max(waiting, key=_LEAST_URGENT)).put(placed)
+
+    def _asked(self, tenant: str, raws: Sequence[msgspec.Raw]) -> list[requests.NotificationRequest | Invalid]:
+        """The items of a batch, or what is wrong with them. Raises Overloaded for the lane of any."""
+        asked: list[requests.NotificationRequest | Invalid] = []
+        let_in: set[Priority] = set()
+        for raw in raws:
+            try:
+                request = requests.decode_one(raw)
+            except Invalid as problem:
+                asked.append(problem)
+                continue
+            if request.lane not in let_in:
+                self._admit(tenant, request.lane, len(raws))
+                let_in.add(request.lane)
+            asked.append(request)
+        return asked
 
     async def _item(
-        self, tenant: str, raw: msgspec.Raw, now: int, identify: Identify, index: int, let_in: set[Priority]
+        self,
+        tenant: str,
+        request: requests.NotificationRequest | Invalid,
+        size: int,
+        now: int,
+        identify: Identify,
+        index: int,
+        known: Known,
     ) -> _Result:
-        """One item of a batch, or what is wrong with it. `let_in`: the lanes that were let in for this batch."""
+        """One item of a batch, or what is wrong with it."""
         try:
-            request = requests.decode_one(raw)
-            if request.priority not in let_in:
-                self._admission.admit(request.priority)
-                let_in.add(request.priority)
-            return await self._composer.compose(tenant, request, len(bytes(raw)), now, identify)
+            if isinstance(request, Invalid):
+                raise request
+            return await self._composer.compose(tenant, request, size, now, identify, known)
         except Invalid as problem:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
-    async def _once(
-        self, tenant: str, key: str, digests: Sequence[bytes], read: Callable[[_Ids, int], Awaitable[list[_Result]]]
-    ) -> Answer:
+    async def _once(self, tenant: str, key: str, digests: Sequence[bytes], read: _Read) -> Answer:
         """Answer what the key's first request was answered; be that one if there was none.
 
         `digests` stand for the request, the first as it is written, all as they are read.
@@ -232,9 +281,9 @@ class Accept:
         of its template since.
         """
         check_key(key)
-        began, now = self._clock.elapsed(), self._clock.now()
+        began = self._clock.elapsed()
         seed = self._fresh_id(0, 0)
-        held = await self._idempotency.reserve(tenant, key, digests[0], seed, now, RESERVATION_LEASE)
+        held = await self._idempotency.reserve(tenant, key, digests[0], seed, RESERVATION_LEASE)
         if held.fingerprint not in digests:
             raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
@@ -244,24 +293,25 @@ class Accept:
                 )
             return Answer(_read_answer(held.answer), replayed=True)
         try:
-            # As of when it came first: what was in time then, and may be on its way, must not be refused now.
-            results = await read(partial(seeded_id, held.seed), instant_of(held.seed))
+            # As of when it came first: what was in time then, and may be on its way, must not be refused now, not even
+            # when its user was deleted since.
+            results = await read(partial(seeded_id, held.seed), instant_of(held.seed), not held.retaken)
             if self._clock.elapsed() - began > LATEST_PUT:
                 raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:
             if held.retaken:  # the first request may have come through, and the key must go on to stand for it
-                await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+                await self._idempotency.abandon(tenant, key, held.reserved_at)
             else:
-                await self._idempotency.forget(tenant, key, now)
+                await self._idempotency.forget(tenant, key, held.reserved_at)
             raise
         try:
             await self._put(await self._missing(tenant, results) if held.retaken else _items(results))
         except Unavailable:
             # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
-            await self._idempotency.abandon(tenant, key, now, RESERVATION_LEASE)
+            await self._idempotency.abandon(tenant, key, held.reserved_at)
             raise
-        if not held.retaken:  # else the process that died may have counted them: too few is safe, too many is an alarm
-            self._count(tenant, _ids_of(results))
+        # The process that died may have counted what is retaken: too few is safe, too many is an alarm.
+        (self._revisit if held.retaken else self._count)(tenant, _ids_of(results))
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 from uuid import UUID
 
 import structlog
 
-from tidings.model.accounting import MINUTE, AcceptedCount
+from tidings.model.accounting import MINUTE, AcceptedCount, Gap
 from tidings.model.errors import Unavailable
 from tidings.model.ids import instant_of
 from tidings.pipeline.setbacks import Setbacks
+from tidings.policy.stuck import STILL_FOR
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
 
@@ -40,6 +41,7 @@ class AcceptedCounter:
         self._begun = clock.now()
         self._counts: dict[tuple[str, int], int] = {}
         self._changed: set[tuple[str, int]] = set()
+        self._revisited: set[tuple[str, int]] = set()
 
     def add(self, tenant: str, ids: Iterable[UUID]) -> None:
         """These were made durable for the tenant."""
@@ -48,18 +50,36 @@ class AcceptedCounter:
             self._counts[key] = self._counts.get(key, 0) + 1
             self._changed.add(key)
 
+    def revisit(self, tenant: str, ids: Iterable[UUID]) -> None:
+        """These may have been made durable, and counted, before: they are not counted, but looked at."""
+        self._revisited |= {(tenant, instant_of(id) // MINUTE) for id in ids}
+
     async def write(self) -> None:
         """Keep what has changed. Raises Unavailable; then the next one writes it, too."""
         changed, self._changed = self._changed, set()
-        if changed:
-            counts = [AcceptedCount(tenant, minute, self._counts[tenant, minute]) for tenant, minute in sorted(changed)]
-            try:
+        revisited, self._revisited = self._revisited, set()
+        try:
+            if changed:
+                counts = [
+                    AcceptedCount(tenant, minute, self._counts[tenant, minute]) for tenant, minute in sorted(changed)
+                ]
                 await self._count(counts)
-            except BaseException:
-                self._changed |= changed
-                raise
+            if changed or revisited:
+                await self._mark(changed | revisited)
+        except BaseException:
+            self._changed |= changed
+            self._revisited |= revisited
+            raise
         if not self._changed and self._clock.now() - self._begun >= TURN_AFTER:
             self._counter, self._begun, self._counts = self._new_counter(), self._clock.now(), {}
+
+    async def _mark(self, again: Collection[tuple[str, int]]) -> None:
+        """Have the audit look again at the minutes that it may have looked at before these were put."""
+        looked_at = (self._clock.now() - STILL_FOR) // MINUTE
+        late = sorted(key for key in again if key[1] < looked_at)
+        await self._accounts.mark_gaps(
+            [Gap(tenant, minute, max(1, self._counts.get((tenant, minute), 0))) for tenant, minute in late]
+        )
 
     async def _count(self, counts: Sequence[AcceptedCount]) -> None:
         """Write sums; one that is refused stays unwritten, and the others do not."""

@@ -11,7 +11,7 @@ import structlog
 
 from tidings.model import topics
 from tidings.model.errors import Overloaded
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.group_commit import GroupCommit
 from tidings.pipeline.setbacks import Setbacks
 from tidings.policy.admission import AdmissionRules, Load, refusal
@@ -23,7 +23,6 @@ LOOK_EVERY = 1.0
 SOONEST, LATEST = 4.0, 10.0
 """Seconds after which those who are turned away are asked to come again; spread, so that they do not come together."""
 _IDLE_AFTER = 5_000
-_LANES = {topics.deliveries(channel, lane): lane for channel in Channel for lane in Priority}
 _log = structlog.get_logger("tidings.admission")
 
 Held: TypeAlias = Callable[[int], Awaitable[Mapping[str, int]]]
@@ -35,52 +34,73 @@ async def nothing_held(_most: int) -> Mapping[str, int]:
     return {}
 
 
+class Commits:
+    """Where notifications wait for their commit: no lane for a less urgent one, and no share for the surplus."""
+
+    def __init__(self, queue: Queue, within: float = 0.9) -> None:
+        self.critical, self.critical_surplus = GroupCommit(queue, within), GroupCommit(queue, within)
+        self.others, self.others_surplus = GroupCommit(queue, within), GroupCommit(queue, within)
+
+    @property
+    def held(self) -> int:
+        """Items that are not known to be durable yet."""
+        return sum(one.held for one in (self.critical, self.critical_surplus, self.others, self.others_surplus))
+
+    def of(self, lane: Lane) -> GroupCommit:
+        """That of a lane."""
+        if lane.priority is Priority.CRITICAL:
+            return self.critical_surplus if lane.is_surplus else self.critical
+        return self.others_surplus if lane.is_surplus else self.others
+
+
 class Admission:
     """Lets notifications in, or raises Overloaded.
 
-    `critical` and `others` are where they wait for their commit. `randomness` gives numbers from 0 to 1. `held` tells
-    what waits for providers, by topic: it is in no queue, and all of it comes back.
+    `randomness` gives numbers from 0 to 1. `held` tells what waits for providers, by topic: it is in no queue, and all
+    of it comes back.
     """
 
     def __init__(
         self,
         queue: Queue,
-        critical: GroupCommit,
-        others: GroupCommit,
+        commits: Commits,
         clock: Clock,
         rules: AdmissionRules,
         randomness: Callable[[], float],
         held: Held = nothing_held,
     ) -> None:
         self._queue = queue
-        self._critical = critical
-        self._others = others
+        self._commits = commits
         self._clock = clock
         self._rules = rules
         self._randomness = randomness
         self._held = held
-        self._backlog = dict.fromkeys(Priority, 0)
-        self._let_in = dict.fromkeys(Priority, 0)
+        self._backlog = dict.fromkeys(Lane, 0)
+        self._let_in = dict.fromkeys(Lane, 0)
         self._asked_at = -_IDLE_AFTER
-        self._turned_away: Counter[tuple[Priority, str]] = Counter()
+        self._turned_away: Counter[tuple[Lane, str]] = Counter()
 
-    def admit(self, priority: Priority) -> None:
+    def admit(self, lane: Lane) -> None:
         """Let notifications of this lane in. Raises Overloaded when there is too much to do already."""
         self._asked_at = self._clock.elapsed()
-        why = refusal(priority, self._load(), self._rules)
+        why = self._refusal(lane)
         if why is not None:
-            self._turned_away[priority, why] += 1
+            self._turned_away[lane, why] += 1
             retry_after = SOONEST + (LATEST - SOONEST) * self._randomness()
-            raise Overloaded(f"{why}; {priority.value} is turned away for now", retry_after)
+            raise Overloaded(f"{why}; {lane.priority.value} is turned away for now", retry_after)
 
-    def count(self, priority: Priority, number: int) -> None:
+    def count(self, lane: Lane, number: int) -> None:
         """So many of this lane were let in. They wait, as far as is known, until the next look at the queues."""
-        self._backlog[priority] += number
-        self._let_in[priority] += number
+        self._backlog[lane] += number
+        self._let_in[lane] += number
 
     def is_open(self) -> bool:
-        """Whether everybody is let in: bulk is the first to be turned away."""
-        return refusal(Priority.BULK, self._load(), self._rules) is None
+        """Whether everybody is let in: the surplus of bulk is the first to be turned away."""
+        return self.takes(Lane.BULK_SURPLUS)
+
+    def takes(self, lane: Lane) -> bool:
+        """Whether one more of this lane is let in."""
+        return self._refusal(lane) is None
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Look at the queues for as long as requests come, until `stopping` is set: an idle process asks nothing."""
@@ -96,16 +116,16 @@ class Admission:
             self._tell()
             await self._clock.sleep(rest)
 
-    def _load(self) -> Load:
-        critical, others = self._critical, self._others
-        return Load(critical.held + others.held, others.lag, self._backlog)
+    def _refusal(self, lane: Lane) -> str | None:
+        load = Load(self._commits.held, self._commits.of(lane).lag, self._backlog)
+        return refusal(lane, load, self._rules)
 
     async def _look(self) -> None:
         before = dict(self._let_in)
-        depths = {priority: await self._depth(priority) for priority in Priority}
+        depths = {lane: await self._depth(lane) for lane in Lane}
         for topic, count in (await self._held(2 * self._rules.backlog)).items():
-            if topic in _LANES:
-                depths[_LANES[topic]] += count
+            if topic in topics.LANES:
+                depths[topics.LANES[topic]] += count
         self._backlog = {lane: depth + self._let_in[lane] - before[lane] for lane, depth in depths.items()}
 
     def _tell(self) -> None:
@@ -114,9 +134,9 @@ class Admission:
             _log.warning("overloaded", lane=lane.value, turned_away=count, why=why, backlog=self._backlog)
         self._turned_away.clear()
 
-    async def _depth(self, priority: Priority) -> int:
+    async def _depth(self, lane: Lane) -> int:
         # In the order in which items move: one that moves meanwhile counts twice rather than not at all.
-        depth = await self._queue.depth(topics.requests(priority), topics.ROUTE)
+        depth = await self._queue.depth(topics.requests(lane), topics.ROUTE)
         for channel in Channel:
-            depth += await self._queue.depth(topics.deliveries(channel, priority), topics.DELIVER)
+            depth += await self._queue.depth(topics.deliveries(channel, lane), topics.DELIVER)
         return depth

@@ -132,14 +132,16 @@ def put_off(
     return [msgspec.structs.replace(why, wait=wait_for(waiting, due, held=True))]
 
 
-def second_copy(delivery: Delivery, now: int, patience: int) -> Outcome:
+def second_copy(delivery: Delivery, now: int, patience: int, *, surplus: bool) -> Outcome:
     """A copy of an attempt that may be under way elsewhere: looked at again after `patience` milliseconds.
 
     By then the claim over the first copy has ended and its facts tell. A fact of another state than `hold` gives, so
-    that neither copy's wait takes the place of the other's.
+    that neither copy's wait takes the place of the other's. `surplus`: it came from there, and comes back there, behind
+    an original that may wait in the same queue.
     """
     waiting = msgspec.structs.replace(delivery, step=delivery.step + 1)
-    return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait_for(waiting, now + patience))
+    wait = wait_for(waiting, now + patience, surplus=surplus)
+    return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait)
 
 
 def end(delivery: Delivery, category: Category, ending: Outcome, now: int) -> list[Outcome]:

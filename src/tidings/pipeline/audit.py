@@ -3,6 +3,9 @@
 Each minute that is over is counted: what was accepted against what is recorded, and in which states. A minute of which
 less is recorded is a gap; when everything that was queued has arrived and it is still open, something is missing. What
 is in flight is watched until it rests, and swept when it is lost (sweep.py).
+
+An id can be younger than its minute: an occurrence of a recurrence that is sent late, a request that is made again. So
+a minute of which more is counted after it was looked at is looked at again, as a gap (accepted.py marks it).
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.accounting import MINUTE, Gap
-from tidings.model.vocabulary import Priority
 from tidings.pipeline.passage import Passage, arrived
 from tidings.pipeline.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.sweep import Sweeper
@@ -34,6 +36,9 @@ FIRST = 60
 MOST_MINUTES = 60
 """Minutes that one round walks at most; after a long stop the next ones go on."""
 ASIDE = "aside/"
+MANY_ASIDE = 1_000
+COUNT_MANY_EVERY = 10 * MINUTE
+"""Milliseconds between two counts of what is aside, when it is much."""
 _BYTES = ".bin"
 
 _log = structlog.get_logger("tidings.audit")
@@ -71,12 +76,13 @@ class Audit:
         self._clock = clock
         self._meter = meter
         self._open: dict[tuple[str, int], _Open] = {}
+        self._counted, self._count_at = 0, 0
         self._check_at: dict[tuple[str, int], int] = {}
 
     async def once(self) -> bool:
         """Make one round; False when another process makes them. Raises Unavailable."""
         now = self._clock.now()
-        position = await self._rounds.begin(ROUND, self._holder, now, ROUNDS_MISSED * self._every)
+        position = await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every)
         if position is None:
             self._sweeper.forget()
             self._open.clear()
@@ -87,7 +93,7 @@ class Audit:
         swept = await self._sweeper.once(now)
         missing = await self._close_gaps(now)
         self._meter.swept(swept.requeued, swept.ended)
-        self._meter.found(missing, {"backlog": swept.backlog, "aside": await self._aside()}, now)
+        self._meter.found(missing, {"backlog": swept.backlog, "aside": await self._aside(now)}, now)
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -121,7 +127,7 @@ class Audit:
             del self._open[key]
         for key, gap in gaps.items():
             if key not in self._open and self._check_at.get(key, 0) <= now:
-                self._open[key] = _Open(gap, Passage(topics.requests(priority) for priority in Priority))
+                self._open[key] = _Open(gap, Passage(topics.REQUESTS))
         for one in await arrived(self._queue, list(self._open.values()), _passage):
             key = (one.gap.tenant, one.gap.minute)
             del self._open[key]
@@ -137,7 +143,9 @@ class Audit:
     async def _again(self, gap: Gap) -> Gap:
         """The gap as it is now that nothing queued can close it."""
         counted = await self._accounts.accepted(gap.minute, gap.minute + 1, gap.tenant)
-        states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant)
+        states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant, in_flight=True)
+        # Of a late id this may be the first look.
+        await self._watched.watch([(id, self._clock.now()) for one in states for id in one.ids])
         missing = sum(one.count for one in counted) - sum(one.count for one in states)
         found = Gap(gap.tenant, gap.minute, max(0, missing), confirmed=missing > 0)
         await self._accounts.mark_gaps([found])
@@ -147,11 +155,14 @@ class Audit:
             )
         return found
 
-    async def _aside(self) -> int:
-        """How many items were put aside because they could not be read."""
+    async def _aside(self, now: int) -> int:
+        """How many items were put aside because they could not be read; if many, as of some minutes ago."""
+        if now < self._count_at:
+            return self._counted
         count = 0
         async for name in self._objects.list(ASIDE):
             count += name.endswith(_BYTES)
+        self._counted, self._count_at = count, now + (COUNT_MANY_EVERY if count > MANY_ASIDE else 0)
         return count
 
 

@@ -64,7 +64,7 @@ class Canary:
     async def once(self) -> bool:
         """Send one and wait for it; False when another process does it. Raises Unavailable."""
         began = self._clock.now()
-        if await self._rounds.begin(ROUND, self._holder, began, ROUNDS_MISSED * self._every + self._deadline) is None:
+        if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every + self._deadline) is None:
             return False
         try:
             await self._introduce()

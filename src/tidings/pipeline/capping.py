@@ -14,7 +14,7 @@ from tidings.model.user import Cap, Category
 from tidings.model.vocabulary import Excess, Reason, State
 from tidings.pipeline.attempts import doubted, fact, hold
 from tidings.pipeline.categories import Categories
-from tidings.policy.addresses import identity
+from tidings.policy.addresses import identity, person_of
 from tidings.policy.caps import Count, Over
 from tidings.ports.caps import Caps
 
@@ -80,8 +80,16 @@ def _outcome(delivery: Delivery, count: Count, over: Over, now: int) -> Outcome:
 
 
 def _person(delivery: Delivery, by: Category) -> bytes:
-    """The scope of a user's (or an inline recipient's) notifications that `by` counts."""
-    return _scope("person", delivery.tenant, by.name, delivery.user_id is not None, delivery.user_id or delivery.key)
+    """The scope of a user's (or an inline recipient's) notifications that `by` counts.
+
+    What a deleted user was sent does not count for whoever has the id next. An inline recipient is the same person in
+    every spelling of the address.
+    """
+    if delivery.user_id is None:
+        address = delivery.key.removeprefix(f"{delivery.tenant}/")
+        return _scope("person", delivery.tenant, by.name, False, f"{delivery.tenant}/{person_of(address)}")
+    incarnation = (delivery.incarnation,) if delivery.incarnation else ()
+    return _scope("person", delivery.tenant, by.name, True, delivery.user_id, *incarnation)
 
 
 def _content(delivery: Delivery) -> bytes:

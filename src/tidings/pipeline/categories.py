@@ -16,13 +16,14 @@ class Categories:
     """Looks categories up. One that nobody declared has the defaults: not critical, no doubles."""
 
     def __init__(self, tenants: Tenants, clock: Clock) -> None:
+        """Age is measured by `clock.elapsed`: a wall clock that is set back would make them look young."""
         self._tenants = tenants
         self._clock = clock
         self._known: dict[str, tuple[int, dict[str, Category]]] = {}
 
     async def load(self, tenants: Collection[str]) -> None:
         """Make `get` know these tenants. To be called once per batch."""
-        now = self._clock.now()
+        now = self._clock.elapsed()
         for tenant in sorted(tenants):  # a set has another order in every process, and a run must be repeatable
             known = self._known.get(tenant)
             if known is None or now - known[0] > FRESH:

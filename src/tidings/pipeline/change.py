@@ -5,7 +5,6 @@ See docs/decisions/0014-changes-are-plain-writes.md for why.
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -20,6 +19,8 @@ from tidings.model.vocabulary import Priority, Reason, State
 from tidings.model.wire import decode_notification, encode
 from tidings.pipeline import requests
 from tidings.pipeline.compose import check_variables
+from tidings.pipeline.requests import without_nulls
+from tidings.policy import instants
 from tidings.policy.routing import send_zone
 from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
@@ -33,14 +34,17 @@ NOBODY = Person()
 
 
 class ChangeRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What is to be changed; what is left out stays. `send_at` and `send_at_local` replace each other."""
+    """What is to be changed; what is left out, or null, stays. `send_at` and `send_at_local` replace each other.
 
-    send_at: datetime | UnsetType = UNSET
-    send_at_local: str | UnsetType = UNSET
-    expires_at: datetime | UnsetType | None = UNSET
+    Only `expires_at` has a meaning when it is null: it is taken away.
+    """
+
+    send_at: requests.Moment | UnsetType | None = UNSET
+    send_at_local: str | UnsetType | None = UNSET
+    expires_at: requests.Moment | UnsetType | None = UNSET
     data: msgspec.Raw | UnsetType = UNSET
     metadata: msgspec.Raw | UnsetType = UNSET
-    priority: Priority | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
 
 
 _decoder = msgspec.json.Decoder(ChangeRequest)
@@ -124,6 +128,7 @@ def decode(body: bytes) -> ChangeRequest:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise requests.explain(error) from error
+    request = without_nulls(request, keeping=("expires_at",))
     if request == ChangeRequest():
         raise Invalid("nothing_to_change", f"name what to change: {', '.join(ChangeRequest.__struct_fields__)}")
     return request
@@ -137,9 +142,9 @@ def _changed(notification: Notification, request: ChangeRequest) -> Notification
     if request.metadata is not UNSET:
         requests.json_object(request.metadata, "$.metadata")
         notification = replace(notification, metadata=bytes(request.metadata))
-    if request.priority is not UNSET:
+    if request.priority:
         notification = replace(notification, priority=request.priority)
     if request.expires_at is not UNSET:
-        expires_at = None if request.expires_at is None else requests.instant(request.expires_at, "$.expires_at")
+        expires_at = None if request.expires_at is None else instants.parse(request.expires_at, "$.expires_at")
         notification = replace(notification, expires_at=expires_at)
     return notification

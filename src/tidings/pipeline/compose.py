@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +10,10 @@ from tidings.model import topics
 from tidings.model.errors import Invalid
 from tidings.model.ids import new_id, stable_bucket
 from tidings.model.notification import Content, Notification, TemplateRef
-from tidings.model.vocabulary import Channel
+from tidings.model.vocabulary import Channel, Strategy
 from tidings.model.wire import encode
 from tidings.pipeline import requests
+from tidings.pipeline.recipients import Known, Recipients
 from tidings.pipeline.stage import REPEATED
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Published, Renderer
@@ -25,26 +26,47 @@ class Composer:
     """Composes notifications.
 
     `randomness` gives as many random bits as it is asked for. `unserved` are the channels that nobody configured: what
-    asks for one is refused, and a template is sent on the others.
+    asks for one is refused, and a template is sent on the others. `recipients` tells which users exist; without it they
+    are not looked up.
     """
 
     def __init__(
-        self, renderer: Renderer, randomness: Callable[[int], int], unserved: Collection[Channel] = ()
+        self,
+        renderer: Renderer,
+        randomness: Callable[[int], int],
+        unserved: Collection[Channel] = (),
+        recipients: Recipients | None = None,
     ) -> None:
         self._renderer = renderer
         self._randomness = randomness
         self._unserved = frozenset(unserved)
+        self._recipients = recipients
+
+    async def known(self, tenant: str, asked: Iterable[requests.NotificationRequest]) -> Known:
+        """The users that exist, of those to whom these requests are; None where they cannot be looked up."""
+        if self._recipients is None:
+            return None
+        return await self._recipients.known(
+            tenant, {user_id for request in asked if (user_id := request.to.user_id) and requests.is_plain(user_id)}
+        )
 
     def fresh_id(self, now: int, bucket: int) -> UUID:
         """An id that nothing else has."""
         return new_id(now, bucket, self._randomness(54))
 
     async def compose(
-        self, tenant: str, request: requests.NotificationRequest, size: int, now: int, identify: Identify | None = None
+        self,
+        tenant: str,
+        request: requests.NotificationRequest,
+        size: int,
+        now: int,
+        identify: Identify | None = None,
+        known: Known = None,
     ) -> Notification:
         """The notification that a request of `size` bytes asks for at `now` (milliseconds since the epoch).
 
-        Without `identify` it gets a new id.
+        Without `identify` it gets a new id. `known` are the users that exist, of those that the request may name; None
+        where they were not looked up.
 
         Raises:
             Invalid: it cannot be accepted.
@@ -53,6 +75,11 @@ class Composer:
         if size > requests.LARGEST:
             raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
         to = requests.recipient(request.to)
+        incarnation = None
+        if to.user_id is not None and known is not None:
+            incarnation = known.get(to.user_id)
+            if incarnation is None:
+                raise Invalid("unknown_user", f"there is no user {to.user_id!r}", "$.to.user_id")
         data = requests.json_object(request.data, "$.data")
         requests.json_object(request.metadata, "$.metadata")
         times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
@@ -72,15 +99,16 @@ class Composer:
             accepted_at=now,
             template=template,
             content=content,
-            data=bytes(request.data),
+            data=requests.given(request.data),
             channels=channels,
-            strategy=request.strategy,
-            category=requests.category(request.category),
-            priority=request.priority,
+            strategy=request.strategy or Strategy.ALL,
+            category="transactional" if request.category is None else requests.category(request.category),
+            priority=request.lane,
             send_at=times.send_at,
             expires_at=times.expires_at,
-            metadata=bytes(request.metadata),
+            metadata=requests.given(request.metadata),
             send_at_local=times.send_at_local,
+            incarnation=incarnation,
         )
 
     def _served(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
-from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.pipeline.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.beginning import Begin
 from tidings.pipeline.capping import Capping
@@ -25,14 +25,15 @@ from tidings.pipeline.categories import Categories
 from tidings.pipeline.in_hand import Attempt, InHand
 from tidings.pipeline.line import Line, is_unbegun
 from tidings.pipeline.packs import pack
+from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.stage import Partly, Taken
 from tidings.pipeline.switchboard import Switchboard
+from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
-from tidings.ports.renderer import Renderer
-from tidings.ports.store import Cancellations, History, Person, Users
+from tidings.ports.store import Cancellations, History, Person, UserKey, Users
 
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
@@ -51,7 +52,7 @@ class Needs(Struct, frozen=True):
     history: History
     categories: Categories
     capping: Capping
-    renderer: Renderer
+    rendering: Rendering
     clock: Clock
     randomness: Callable[[], float]
 
@@ -72,18 +73,24 @@ class _Left(Struct):
 class Deliver:
     """The third stage, for one channel and lane. It raises only before it has begun anything.
 
-    `lease` (seconds) is that of the claims over these deliveries.
+    `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
     """
 
     def __init__(
-        self, switchboard: Switchboard, lane: Priority, needs: Needs, policy: RetryPolicy, lease: float = 60.0
+        self,
+        switchboard: Switchboard,
+        lane: Lane,
+        needs: Needs,
+        policy: RetryPolicy,
+        lease: float = 60.0,
+        in_hand: InHand | None = None,
     ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
         self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
-        self._in_hand = InHand(needs.clock, RECORDED_WITHIN)
+        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
 
     def room(self) -> int:
         """How many deliveries will have their turn soon; 0 when the providers have enough to do."""
@@ -108,8 +115,8 @@ class Deliver:
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
-        rendered = await self._rendered(ready, outcomes)
         left = _Left()
+        rendered = await self._rendered(ready, outcomes, left)
         for tried in await self._send(rendered, outcomes, left, begin):
             outcomes += self._judged(tried)
         if left.unbegun or left.failed:
@@ -153,7 +160,7 @@ class Deliver:
                     seen.add(attempt)
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._claims_end))
+                    outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in begun or taken.repeated
@@ -167,6 +174,7 @@ class Deliver:
         people = await self._needs.users.people(
             {(ready.delivery.tenant, ready.delivery.user_id) for ready in batch if ready.delivery.user_id is not None}
         )
+        batch = [_aimed(ready, people) for ready in batch]
         suppressed = await self._needs.users.suppressed(
             {
                 (ready.delivery.tenant, ready.delivery.address)
@@ -188,6 +196,7 @@ class Deliver:
                 suppressed=suppressed,
                 cancelled=cancelled,
                 now=now,
+                incarnation=person.incarnation,
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
@@ -204,12 +213,15 @@ class Deliver:
         outcomes += capped.values()
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
-    async def _rendered(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[tuple[_Ready, RenderedContent]]:
-        if not batch:
-            return []
-        contents = await self._needs.renderer.render([ready.delivery for ready in batch])
+    async def _rendered(
+        self, batch: Sequence[_Ready], outcomes: list[Outcome], left: _Left
+    ) -> list[tuple[_Ready, RenderedContent]]:
+        """The batch with its contents; what was not rendered in time is `left`."""
+        contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
+        left.unbegun += [batch[place].place for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
-        for ready, content in zip(batch, contents, strict=True):
+        for place, content in contents:
+            ready = batch[place]
             if isinstance(content, TemplateError):
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail
@@ -301,6 +313,16 @@ class Deliver:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
         known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
+
+
+def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
+    """The same, at the address that the person has now."""
+    delivery = ready.delivery
+    if delivery.user_id is None:
+        return ready
+    person = people.get((delivery.tenant, delivery.user_id), NOBODY)
+    now = aimed(delivery, person.profile, person.incarnation)
+    return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:

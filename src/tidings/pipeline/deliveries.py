@@ -10,6 +10,7 @@ from tidings.model.ids import delivery_id
 from tidings.model.notification import Content, Notification
 from tidings.model.outcome import Wait
 from tidings.model.user import Address, Profile
+from tidings.model.vocabulary import Lane
 from tidings.model.wire import encode
 from tidings.policy.routing import Slotted
 
@@ -45,12 +46,17 @@ def build(
         expires_at=notification.expires_at,
         alternatives=tuple(alternatives),
         first_attempt=attempt,
+        incarnation=notification.incarnation,
     )
 
 
-def wait_for(delivery: Delivery, due: int, *, held: bool = False) -> Wait:
-    """The wait of a delivery until `due` (milliseconds since the epoch); `held`: for a provider."""
-    return Wait(due, topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery), held=held)
+def wait_for(delivery: Delivery, due: int, *, held: bool = False, surplus: bool = False) -> Wait:
+    """The wait of a delivery until `due` (milliseconds since the epoch); `held`: for a provider.
+
+    Whether it is its tenant's surplus is decided when it is due, unless it is `surplus` in any case.
+    """
+    lane = Lane.of(delivery.priority, surplus=surplus)
+    return Wait(due, topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), held=held)
 
 
 def key_of(notification: Notification) -> str:

@@ -2,19 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import structlog
+
 from tidings.model.accounting import MINUTE
 from tidings.policy.idempotency import KEPT
+from tidings.policy.keeping import Keeping
 from tidings.ports.clock import Clock
+from tidings.ports.objects import Objects
 from tidings.ports.store import Store
 
+EVERY = 3600.0
+"""Seconds between two rounds."""
 KEEP_COUNTS = 400 * 24 * 60
 """Minutes for which the counts of what was accepted are kept."""
+BATCH = 5_000
+"""Rows that one statement deletes at most: its locks are short, and what it makes the standbys do is little."""
+MOST_BATCHES = 2_000
+"""Batches of one kind in one round; the next round goes on."""
+ROUND = "house"
+TRIMMED = "inbox"
+"""The round whose position is the minute up to which inboxes were trimmed."""
+LEASE = 900.0
+SLICE = 5
+"""Minutes: the users who got an item within so long are looked at together."""
+ASIDE = "aside/"
+
+_log = structlog.get_logger("tidings.house")
 
 
-async def keep_house(store: Store, clock: Clock) -> None:
-    """To be called once an hour. Raises Unavailable."""
-    now = clock.now()
-    await store.history.maintain(now)
-    await store.idempotency.sweep(now - KEPT)
-    await store.caps.sweep(now)
-    await store.accounts.forget(now // MINUTE - KEEP_COUNTS)
+class Housekeeping:
+    """One worker at a time sweeps; every worker makes sure of the partitions."""
+
+    def __init__(self, store: Store, objects: Objects, clock: Clock, keeping: Keeping) -> None:
+        self._store = store
+        self._objects = objects
+        self._clock = clock
+        self._keeping = keeping
+        self._holder = uuid4()
+
+    async def once(self) -> None:
+        """To be called every `EVERY` seconds. Raises Unavailable."""
+        store, now, keep = self._store, self._clock.now(), self._keeping
+        await store.history.maintain(now)
+        if await store.rounds.begin(ROUND, self._holder, LEASE) is None:
+            return
+        swept = {
+            "idempotency keys": await self._sweep(lambda: store.idempotency.sweep(KEPT, BATCH)),
+            "caps": await store.caps.sweep(now),
+            "accepted counts": await store.accounts.forget(now // MINUTE - KEEP_COUNTS),
+            "gaps": await self._until(keep.gaps, lambda at: store.accounts.sweep_gaps(at // MINUTE, BATCH)),
+            "cancellations": await self._until(keep.cancellations, lambda at: store.cancellations.sweep(at, BATCH)),
+            "replays": await self._until(keep.replays, lambda at: store.replays.sweep(at, BATCH)),
+            "inbox items": await self._until(keep.inbox, lambda at: store.inbox.sweep(at, BATCH)),
+            "inbox items beyond the newest": await self._trim(now),
+            "items aside": await self._sweep_aside(keep.before(keep.aside, now)),
+        }
+        if any(swept.values()):
+            _log.info("swept", **{name.replace(" ", "_"): count for name, count in swept.items() if count})
+        await store.rounds.release(ROUND, self._holder)
+
+    async def _until(self, age: int, sweep: Callable[[int], Awaitable[int]]) -> int:
+        before = self._keeping.before(age, self._clock.now())
+        return await self._sweep(lambda: sweep(before)) if before else 0
+
+    async def _sweep(self, sweep: Callable[[], Awaitable[int]]) -> int:
+        """Sweep batch by batch while there is more, and this worker still has the round."""
+        total = 0
+        for _ in range(MOST_BATCHES):
+            deleted = await sweep()
+            total += deleted
+            if deleted < BATCH or await self._store.rounds.begin(ROUND, self._holder, LEASE) is None:
+                break
+        return total
+
+    async def _trim(self, now: int) -> int:
+        """Delete what is beyond each user's newest items, of the users who got one since the last time."""
+        if not self._keeping.inbox_items:
+            return 0
+        rounds, end = self._store.rounds, now // MINUTE
+        position = await rounds.begin(TRIMMED, self._holder, LEASE)
+        if position is None:
+            return 0
+        total = 0
+        for minute in range(position or end - 2 * int(EVERY) // 60, end, SLICE):
+            since, until = minute * MINUTE, min(end, minute + SLICE) * MINUTE
+            total += await self._sweep(
+                lambda since=since, until=until: self._store.inbox.trim(  # type: ignore[misc]
+                    since, until, self._keeping.inbox_items, BATCH
+                )
+            )
+            if not await rounds.advance(TRIMMED, self._holder, min(end, minute + SLICE)):
+                break
+        await rounds.release(TRIMMED, self._holder)
+        return total
+
+    async def _sweep_aside(self, before: int) -> int:
+        """Delete what was put aside before this instant, which its name tells."""
+        total = 0
+        async for name in self._objects.list(ASIDE):
+            at = name.rpartition("/")[2].partition("-")[0]
+            if before and at.isdecimal() and int(at) < before:
+                await self._objects.delete(name)
+                total += 1
+                if total >= BATCH:
+                    break
+        return total

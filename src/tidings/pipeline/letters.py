@@ -12,9 +12,11 @@ from tidings.model.errors import Conflict, NotFound
 from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, new_id, notification_of, slot_of, to_text
 from tidings.model.letters import DeadLetter, LetterFilter, Replay
 from tidings.model.tenant import ApiKey
+from tidings.model.user import Address
 from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import check_key, fingerprint
-from tidings.policy.letters import WHY, Obstacle, address_of, letter_of, obstacle
+from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
+from tidings.policy.presence import is_meant
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Person, Store, Users
 
@@ -26,11 +28,12 @@ RESERVATION_LEASE = 30.0
 
 
 class Judged(Struct, frozen=True, gc=False):
-    """A dead letter with its recipient as they are now, and why it cannot be replayed (None: it can)."""
+    """A dead letter with its recipient as they are now, why it cannot be replayed (None: it can), and where it goes."""
 
     letter: DeadLetter
     person: Person
     obstacle: Obstacle | None
+    address: Address
 
 
 class DeadLetters:
@@ -86,7 +89,7 @@ class DeadLetters:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
             held = await self._store.idempotency.reserve(
-                key.tenant, idempotency_key, digest, replay.id, replay.created_at, RESERVATION_LEASE
+                key.tenant, idempotency_key, digest, replay.id, RESERVATION_LEASE
             )
             if held.fingerprint != digest:
                 raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
@@ -145,18 +148,26 @@ async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Canc
     people = await users.people(
         {(about.tenant, about.to.user_id) for _, about in named if about.to.user_id is not None}
     )
+    asked = [people.get((about.tenant, about.to.user_id or ""), NOBODY) for _, about in named]
+    presents = [present_address_of(letter, person.profile) for (letter, _), person in zip(named, asked, strict=True)]
     suppressed = await users.suppressed(
         {
             (about.tenant, address)
-            for letter, about in named
-            if (address := address_of(letter)).channel is not Channel.INAPP
+            for (_, about), address in zip(named, presents, strict=True)
+            if address.channel is not Channel.INAPP
         }
     )
     cancelled = await cancellations.cancelled({about.id for _, about in named})
     judged: list[Judged] = []
-    for letter, about in named:
-        person = None if about.to.user_id is None else people.get((about.tenant, about.to.user_id))
-        known = about.to.user_id is None or person is not None
-        why = obstacle(letter, known=known, suppressed=suppressed, cancelled=cancelled, now=now)
-        judged.append(Judged(letter, person or NOBODY, why))
+    for (letter, about), person, address in zip(named, asked, presents, strict=True):
+        why = obstacle(
+            letter,
+            known=about.to.user_id is None or person.profile is not None,
+            meant=is_meant(about.incarnation, person.incarnation),
+            address=address,
+            suppressed=suppressed,
+            cancelled=cancelled,
+            now=now,
+        )
+        judged.append(Judged(letter, person, why, address))
     return judged

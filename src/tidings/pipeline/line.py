@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
-from tidings.model.vocabulary import Priority, Reason
+from tidings.model.vocabulary import Lane, Reason
 from tidings.pipeline.answers import answers_of, settled, told
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
@@ -30,20 +30,33 @@ from tidings.ports.provider import Provider
 
 _BURST = 1.0
 """Seconds of its rate that a line may send at once."""
-_KEPT = {Priority.CRITICAL: 0.0, Priority.NORMAL: 0.1, Priority.BULK: 0.25}
+_KEPT = {
+    Lane.CRITICAL: 0.0,
+    Lane.CRITICAL_SURPLUS: 0.05,
+    Lane.NORMAL: 0.1,
+    Lane.NORMAL_SURPLUS: 0.2,
+    Lane.BULK: 0.25,
+    Lane.BULK_SURPLUS: 0.35,
+}
 """The share of a line that a lane leaves to the more urgent ones."""
 AHEAD = 500
 """Milliseconds of work that a line may be given in advance. Less, and fast calls pay a batch's statements for a few of
 them; more, and another process stands idle while its deliveries wait here, or a killed one leaves more to its lease."""
 _PACE = 8
 """Calls over which the pace of a line is averaged."""
-_LANES = tuple(Priority)
+_LANES = tuple(Lane)
 """The most urgent first."""
+_LESS_URGENT = {lane: _LANES[place + 1 :] for place, lane in enumerate(_LANES)}
 _STOPPED = Retry(BUSY, detail="it was not begun: the process is to stop")
 _NO_TURN = Retry(BUSY, detail="it was not begun: its turn at the provider did not come")
 _NOT_OURS = Retry(BUSY, detail="it was not begun: the queue did not confirm that it may be")
 _UNBEGUN = (_STOPPED, _NO_TURN, _NOT_OURS)
 _log = structlog.get_logger("tidings.provider")
+
+
+def of_its_own(_name: str, rate: float, burst: float) -> TokenBucket:
+    """A bucket that this process has for itself."""
+    return TokenBucket(rate, burst)
 
 
 async def nothing_to_begin() -> None:
@@ -61,30 +74,41 @@ class Routed(Struct, frozen=True):
     `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
     how long a send waits for its turn: what has waited longer goes back unbegun, so that no batch outlives its lease.
     `longest_pause_s`: a provider that asks the account to wait for longer is asked again sooner.
+    `bucket` makes the one that keeps the vendor's rate, of a name, tokens a second, and tokens at once.
     """
 
     provider: Provider[Any]
     weight: int = 1
     patience: float = 10.0
     longest_pause_s: float = 900.0
+    bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 class Line:
     """One provider, as all lanes of this process share it."""
 
-    def __init__(self, routed: Routed, rules: BreakerRules, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self,
+        routed: Routed,
+        rules: BreakerRules,
+        clock: Clock,
+        meter: Meter,
+        is_quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.provider = routed.provider
         self.weight = routed.weight
         self._patience = round(routed.patience * 1000)
         self._clock = clock
         self._meter = meter
+        self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
         rate = routed.provider.rate
-        self._bucket = None if rate is None else TokenBucket(rate, max(1.0, rate * _BURST))
+        self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST))
         self._under_way = 0
-        self._queued = dict.fromkeys(Priority, 0)
+        self._under_way_of = dict.fromkeys(Lane, 0)
+        self._queued = dict.fromkeys(Lane, 0)
         self._pace: float | None = None
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {lane: deque() for lane in Priority}
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self._throttling = Throttling()
         self._longest_pause = routed.longest_pause_s
         self._paused_until = 0
@@ -108,7 +132,7 @@ class Line:
             self._tell(share)
         return 0.0 if now < self._paused_until else share
 
-    def outlet(self, lane: Priority) -> int:
+    def outlet(self, lane: Lane) -> int:
         """How many more sends of this lane that waited are to begin now; 0 unless it is known to be well."""
         room = 0 if self._breaker.probing else self.room(lane, self.share())
         return self._throttling.let_out(room) if room else 0
@@ -119,17 +143,17 @@ class Line:
             return True
         return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
 
-    def room(self, lane: Priority, share: float) -> int:
+    def room(self, lane: Lane, share: float) -> int:
         """How many sends of this lane could begin at once, at this share."""
         return self._room(lane, share, 0)
 
-    def ahead(self, lane: Priority, share: float) -> int:
+    def ahead(self, lane: Lane, share: float) -> int:
         """How many more sends of this lane may come here: what can begin within `AHEAD`, less what waits already."""
         # Those who are less urgent let this lane pass.
         waiting = sum(self._queued[other] for other in _LANES[: _LANES.index(lane) + 1])
         return max(0, self._room(lane, share, AHEAD if share >= 1.0 else 0) - waiting)
 
-    def _room(self, lane: Priority, share: float, within: int) -> int:
+    def _room(self, lane: Lane, share: float, within: int) -> int:
         """How many sends of this lane could begin within so many milliseconds, if nobody else waited."""
         if share <= 0.0:
             return 0
@@ -139,12 +163,14 @@ class Line:
         if self._pace is not None:
             slots = int(slots * max(1.0, within / max(self._pace, 1.0)))
         room = max(0, slots - self._under_way) * provider.batch_size // provider.parallel
+        if not room and not self._waiting[lane] and self._less_urgent_are_under_way(lane):
+            room = 1  # it waits at the head of the line: else those who take whatever becomes free keep it for ever
         if self._bucket is not None and provider.rate is not None:
             tokens = self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)
             room = min(room, int(tokens + provider.rate * within / 1000))
         return max(0, room)
 
-    def most_at_once(self, lane: Priority) -> int:
+    def most_at_once(self, lane: Lane) -> int:
         """How many sends one call may hold."""
         if self._breaker.probing:
             return 1
@@ -170,7 +196,7 @@ class Line:
     async def call(
         self,
         outbound: Sequence[AnyDelivery],
-        lane: Priority,
+        lane: Lane,
         begin: Callable[[], Awaitable[None]] = nothing_to_begin,
     ) -> Sequence[SendResult]:
         """Send when it is this call's turn; a result for each, in order.
@@ -205,7 +231,7 @@ class Line:
         return results
 
     @asynccontextmanager
-    async def _turn(self, lane: Priority, count: int) -> AsyncIterator[bool]:
+    async def _turn(self, lane: Lane, count: int) -> AsyncIterator[bool]:
         """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
         deadline = self._clock.elapsed() + self._patience
         cost = min(count, self.provider.parallel)
@@ -219,14 +245,16 @@ class Line:
             yield False
             return
         self._under_way += cost
+        self._under_way_of[lane] += cost
         self._wake()  # there may be room for one more
         try:
             yield await self._tokens(lane, count, deadline)
         finally:
             self._under_way -= cost
+            self._under_way_of[lane] -= cost
             self._wake()
 
-    async def _slot(self, lane: Priority, cost: int, deadline: int) -> bool:
+    async def _slot(self, lane: Lane, cost: int, deadline: int) -> bool:
         while self.is_used() and not self._stopping.is_set:
             if not self._under_way or self._under_way + cost <= self._slots(lane, self.share()):
                 return True
@@ -234,7 +262,7 @@ class Line:
                 break
         return False
 
-    async def _tokens(self, lane: Priority, count: int, deadline: int) -> bool:
+    async def _tokens(self, lane: Lane, count: int, deadline: int) -> bool:
         bucket, kept = self._bucket, self._kept(lane)
         while bucket is not None and not bucket.take(count, now := self._clock.elapsed(), kept):
             wait = bucket.wait(count, now, kept)
@@ -245,7 +273,7 @@ class Line:
                 return False
         return True
 
-    async def _woken(self, lane: Priority, deadline: int) -> bool:
+    async def _woken(self, lane: Lane, deadline: int) -> bool:
         """Wait until there may be room; False when the deadline comes first."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].append(turn)
@@ -263,7 +291,7 @@ class Line:
     def _wake(self) -> None:
         """Let the most urgent of those who wait look again; all of them when the line is left alone."""
         everyone = self._stopping.is_set or not self.is_used()
-        for lane in Priority:
+        for lane in Lane:
             waiting = self._waiting[lane]
             while waiting:
                 turn = waiting.popleft()
@@ -272,12 +300,17 @@ class Line:
                     if not everyone:
                         return
 
-    def _slots(self, lane: Priority, share: float) -> int:
+    def _slots(self, lane: Lane, share: float) -> int:
         """How many requests may be under way when this lane begins one."""
         slots = self.provider.concurrency * self.provider.parallel * (share or 1.0)
+        if lane.is_surplus and self._is_quiet():
+            lane = Lane.of(lane.priority, surplus=False)
         return max(1, int(slots - int(slots * _KEPT[lane])))
 
-    def _kept(self, lane: Priority) -> int:
+    def _less_urgent_are_under_way(self, lane: Lane) -> bool:
+        return any(self._under_way_of[other] for other in _LESS_URGENT[lane])
+
+    def _kept(self, lane: Lane) -> int:
         """Tokens that this lane leaves to more urgent ones."""
         return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
 

@@ -23,9 +23,13 @@ from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, R
 from tidings.model.texts import fit
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer, queued
+from tidings.pipeline.sharing import shared_out
+from tidings.pipeline.turns import in_turn
 from tidings.pipeline.waking import Lease, keep_moving
+from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Move, occurrence_id, step
 from tidings.policy.routing import send_zone
+from tidings.policy.shares import ShareRules, Shares
 from tidings.policy.wall_clock import zone
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -36,6 +40,8 @@ from tidings.ports.store import Person, UserKey, Users
 STAGE = "recur"
 BATCH = 200
 LEASE = 30.0
+MOST_COMPUTING = 20
+"""Milliseconds after which what was computed is put, and the others have their turn."""
 MOST_PROBLEM = 1_000
 """Characters."""
 NOBODY = Person()
@@ -54,7 +60,8 @@ class _Step(Struct, frozen=True):
 class Recur:
     """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
 
-    `count` is told which ids of which tenant are durable, each at most once.
+    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
+    before.
     """
 
     def __init__(
@@ -66,14 +73,18 @@ class Recur:
         clock: Clock,
         meter: Meter,
         count: Callable[[str, Sequence[UUID]], None],
+        shares: Shares | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = lambda _tenant, _ids: None,
     ) -> None:
         self._store = store
         self._users = users
         self._compose = composer.compose
         self._queue = queue
+        self._shares = shares or Shares(ShareRules())
         self._clock = clock
         self._meter = meter
         self._count = count
+        self._revisit = revisit
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set."""
@@ -87,7 +98,26 @@ class Recur:
             return 0
         asked = [_asked(row.recurrence) for row in due]
         people = await self._people(due, asked)
-        steps = [await self._step(row, request, people) for row, request in zip(due, asked, strict=True)]
+        rest = in_turn(list(zip(due, asked, strict=True)), lambda one: one[0].recurrence.tenant)
+        while rest:
+            rest = rest[await self._some(rest, people, lease) :]
+        self._meter.batch(STAGE, "", len(due), 0.0)
+        return len(due)
+
+    async def _some(
+        self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
+    ) -> int:
+        """Move the first of them, as many as can be computed in a slice of time but at least one; how many.
+
+        A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
+        """
+        steps: list[_Step] = []
+        began = self._clock.elapsed()
+        for row, request in rows:
+            steps.append(await self._step(row, request, people))
+            if self._clock.elapsed() - began >= MOST_COMPUTING:
+                break
+        await asyncio.sleep(0)
         # Whoever stood still for too long leaves them to others, who mark what they put.
         lease.check()
         refused = await self._put([one for one in steps if one.fired is not None], lease)
@@ -97,12 +127,11 @@ class Recur:
             then = one.then if why is None else _ended(recurrence, why)
             self._tell(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
-            if one.fired is not None and why is None and not one.row.again:
-                # Else it may have been counted before: too few is safe, too many is an alarm.
-                self._count(one.fired.tenant, (one.fired.id,))
+            if one.fired is not None and why is None:
+                # What comes again may have been counted before: too few is safe, too many is an alarm.
+                (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
-        self._meter.batch(STAGE, "", len(due), 0.0)
-        return len(due)
+        return len(moved)
 
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
         """What one does now. Where that cannot be told it ends, with its problem, and the others go on."""
@@ -116,9 +145,10 @@ class Recur:
 
     async def _put(self, steps: Sequence[_Step], lease: Lease) -> dict[UUID, str]:
         """Put what is sent; which recurrences' notifications no queue takes, and why."""
-        items = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
-        if not items:
+        fired = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
+        if not fired:
             return {}
+        items = shared_out(fired, self._shares, self._clock.elapsed())
         try:
             await self._queue.put(items)
         except Unavailable:
@@ -163,15 +193,21 @@ class Recur:
         try:
             if isinstance(request, Invalid):
                 raise request
+            _check_meant(recurrence, request, people)
             told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # stored by a version that took what this one does not: it can only end
+        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
             return _Step(row, _ended(recurrence, _said(problem)))
         if isinstance(told, Move):
             return _Step(row, told.then)
         size = len(recurrence.request)
         try:
             notification = await self._compose(
-                recurrence.tenant, request, size, now, identify=lambda _: occurrence_id(recurrence)
+                recurrence.tenant,
+                request,
+                size,
+                now,
+                identify=lambda _: occurrence_id(recurrence),
+                known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
             skipped = told.then.skipped + 1
@@ -180,13 +216,11 @@ class Recur:
         return _Step(row, told.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
-        """The users whose own timezone is asked for."""
+        """The users who are asked for."""
         keys = {
             (row.recurrence.tenant, request.to.user_id)
             for row, request in zip(due, asked, strict=True)
-            if not isinstance(request, Invalid)
-            and row.recurrence.timezone == OF_THE_USER
-            and request.to.user_id is not None
+            if not isinstance(request, Invalid) and request.to.user_id is not None
         }
         return await self._users.people(keys) if keys else {}
 
@@ -213,6 +247,24 @@ def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people:
         return zone(recurrence.timezone)
     person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
     return zone(send_zone(requests.recipient(request.to), person.profile))
+
+
+def _check_meant(
+    recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
+) -> None:
+    """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    if not is_meant(recurrence.incarnation, person.incarnation):
+        raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
+
+
+def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
+    """The incarnations of the tenant's people."""
+    return {
+        user_id: person.incarnation
+        for (owner, user_id), person in people.items()
+        if owner == tenant and person.incarnation is not None
+    }
 
 
 def _said(problem: Invalid) -> str:

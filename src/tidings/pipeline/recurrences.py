@@ -17,6 +17,7 @@ from tidings.model.recurrence import GRACE, OF_THE_USER, RECURRENCE_PREFIX, Recu
 from tidings.pipeline import requests
 from tidings.pipeline.compose import Composer
 from tidings.policy import addresses, recurrence_rule, recurring, wall_clock
+from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Occurrence
 from tidings.policy.routing import send_zone
 from tidings.ports.clock import Clock
@@ -44,22 +45,22 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     rrule: str
     start: str
     request: msgspec.Raw
-    timezone: str = OF_THE_USER
-    name: str = ""
-    grace_seconds: Grace = GRACE
-    exdates: list[str] = []
+    timezone: str | None = OF_THE_USER
+    name: str | None = ""
+    grace_seconds: Grace | None = GRACE
+    exdates: list[str] | None = []
 
 
 class RecurrenceChange(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What is to be changed of a recurrence; what is left out stays. It stays one person's."""
+    """What is to be changed of a recurrence; what is left out, or null, stays. It stays one person's."""
 
-    rrule: str | UnsetType = UNSET
-    start: str | UnsetType = UNSET
+    rrule: str | UnsetType | None = UNSET
+    start: str | UnsetType | None = UNSET
     request: msgspec.Raw | UnsetType = UNSET
-    timezone: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    grace_seconds: Grace | UnsetType = UNSET
-    exdates: list[str] | UnsetType = UNSET
+    timezone: str | UnsetType | None = UNSET
+    name: str | UnsetType | None = UNSET
+    grace_seconds: Grace | UnsetType | None = UNSET
+    exdates: list[str] | UnsetType | None = UNSET
 
 
 _request_decoder = msgspec.json.Decoder(RecurrenceRequest)
@@ -86,18 +87,19 @@ class Recurrences:
     async def create(self, tenant: str, body: bytes) -> Recurrence:
         """Store a new one. Raises Invalid."""
         request, now = _decoded(_request_decoder, body), self._clock.now()
-        key = await self._check_request(tenant, bytes(request.request), now)
+        key, incarnation = await self._check_request(tenant, bytes(request.request), now)
         recurrence = Recurrence(
             id=new_id(now, stable_bucket(tenant, key), self._randomness(54)),
             tenant=tenant,
-            name=request.name,
+            name=request.name or "",
             rrule=_text(request.rrule, request.exdates or UNSET, ()),
             start=request.start,
-            timezone=request.timezone,
+            timezone=OF_THE_USER if request.timezone is None else request.timezone,
             request=bytes(request.request),
-            grace=int(request.grace_seconds),
+            grace=GRACE if request.grace_seconds is None else int(request.grace_seconds),
             created_at=now,
             updated_at=now,
+            incarnation=incarnation,
         )
         recurrence = _checked(recurrence, now)
         recurrence = await self._placed(recurrence, now)
@@ -119,7 +121,7 @@ class Recurrences:
 
     async def change(self, tenant: str, id: UUID, body: bytes) -> Recurrence:
         """Change it as the body says. It counts from now on. Raises Invalid, NotFound, Conflict."""
-        wanted = _decoded(_change_decoder, body)
+        wanted = requests.without_nulls(_decoded(_change_decoder, body))
         if wanted == RecurrenceChange():
             raise Invalid("nothing_to_change", f"name what to change: {', '.join(wanted.__struct_fields__)}")
 
@@ -127,13 +129,14 @@ class Recurrences:
             now = self._clock.now()
             new = _checked(_applied(recurrence, wanted), now)
             if wanted.request is not UNSET:
-                key = await self._check_request(tenant, new.request, now)
-                if key != _key(recurrence):
+                key, incarnation = await self._check_request(tenant, new.request, now)
+                if key != _key(recurrence) or not is_meant(recurrence.incarnation, incarnation):
                     raise Invalid(
                         "other_recipient",
                         "a recurrence stays one person's; delete it, and create another for somebody else",
                         "$.request.to",
                     )
+                new = replace(new, incarnation=incarnation)
             moving = (new.rrule, new.start, new.timezone) != (recurrence.rrule, recurrence.start, recurrence.timezone)
             if moving and not recurrence.paused:
                 new = await self._placed(new, now)
@@ -194,12 +197,14 @@ class Recurrences:
         people = await self._users.people([key] if to.user_id is not None else [])
         return wall_clock.zone(send_zone(to, people.get(key, NOBODY).profile))
 
-    async def _check_request(self, tenant: str, raw: bytes, now: int) -> str:
-        """What identifies the person. Raises Invalid unless `accept` would take it."""
+    async def _check_request(self, tenant: str, raw: bytes, now: int) -> tuple[str, int | None]:
+        """What identifies the person: the key, and the incarnation. Raises Invalid unless `accept` would take it."""
         try:
             request = requests.decode_one(raw)
             _check_timeless(request)
-            return (await self._composer.compose(tenant, request, len(raw), now)).to.key
+            known = await self._composer.known(tenant, [request])
+            composed = await self._composer.compose(tenant, request, len(raw), now, known=known)
+            return composed.to.key, composed.incarnation
         except Invalid as problem:
             path = "$.request" + problem.path.removeprefix("$")
             raise Invalid(problem.code, problem.detail, path) from problem
@@ -248,12 +253,14 @@ def _checked(recurrence: Recurrence, now: int) -> Recurrence:
     timezone = recurrence.timezone
     if timezone != OF_THE_USER:
         timezone = addresses.timezone(timezone, "$.timezone")
+    why = "write the start on the wall clock: 2026-12-24T09:00"
     try:
         start = wall_clock.parse(recurrence.start)
-    except ValueError:
+    except ValueError as error:
+        why = why if str(error) == wall_clock.NEITHER else str(error)
         start = None
     if not isinstance(start, datetime):
-        raise Invalid("invalid_local_time", "write the start on the wall clock: 2026-12-24T09:00", "$.start")
+        raise Invalid("invalid_local_time", why, "$.start")
     if wall_clock.instant_of(start, wall_clock.zone(None)) > now + requests.FARTHEST:
         raise Invalid("too_far", "start is more than a year ahead", "$.start")
     recurring.check(recurrence.rrule, start)

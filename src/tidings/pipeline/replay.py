@@ -20,7 +20,6 @@ from tidings.pipeline.letters import Judged, judge
 from tidings.pipeline.packs import pack
 from tidings.pipeline.setbacks import Setbacks
 from tidings.pipeline.stopping import pause
-from tidings.policy.letters import address_of
 from tidings.policy.stuck import STILL_FOR
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -136,7 +135,7 @@ def _facts(replay: Replay, letters: Sequence[Judged], begin: int, now: int) -> l
 
 def _fact(replay: Replay, judged: Judged, due: int, now: int) -> Outcome:
     letter = judged.letter
-    notification, address, attempt = letter.record.notification, address_of(letter), letter.last.attempt + 1
+    notification, address, attempt = letter.record.notification, judged.address, letter.last.attempt + 1
     # The step must follow from the attempt alone, or two replays of one letter would state two facts.
     delivery = build(notification, slot_of(letter.id), address, judged.person.profile, attempt=attempt, step=1)
     return Outcome(

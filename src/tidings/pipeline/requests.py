@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta
-from typing import Annotated, Any
+from collections.abc import Collection
+from datetime import UTC, datetime, time
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, Strategy
 from tidings.pipeline.content_request import ContentRequest
-from tidings.policy import addresses, links, wall_clock
+from tidings.policy import addresses, instants, links, wall_clock
 from tidings.policy.content import is_blank, unfit
 
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
 DEEPEST = 32
 LARGEST = 256 * 1024
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FARTHEST = 366 * 24 * 3600 * 1000
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"(?:unknown field|missing required field) `(?P<name>[^`]*)`")
+
+
+Moment: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""An instant in RFC 3339 (policy/instants.py)."""
+
+
+S = TypeVar("S", bound=Struct)
+_NULLS = (None, msgspec.Raw(b"null"))
 
 
 class RecipientRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -34,26 +43,31 @@ class RecipientRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True
     user_id: str | None = None
     email: str | None = None
     phone: str | None = None
-    devices: list[str] = []
+    devices: list[str] | None = []
     locale: str | None = None
     timezone: str | None = None
 
 
 class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The body of `POST /v1/notifications`, and an item of the batch."""
+    """The body of `POST /v1/notifications`, and an item of the batch. Null is as if it were left out."""
 
     to: RecipientRequest
     template: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
     content: ContentRequest | None = None
     channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
-    strategy: Strategy = Strategy.ALL
-    category: str = "transactional"
-    priority: Priority = Priority.NORMAL
-    send_at: datetime | None = None
-    expires_at: datetime | None = None
+    strategy: Strategy | None = Strategy.ALL
+    category: str | None = "transactional"
+    priority: Priority | None = Priority.NORMAL
+    send_at: Moment | None = None
+    expires_at: Moment | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     send_at_local: str | None = None
+
+    @property
+    def lane(self) -> Priority:
+        """The priority, whether it was given or not."""
+        return self.priority or Priority.NORMAL
 
 
 class BatchRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -105,26 +119,25 @@ def explain(error: Exception) -> Invalid:
         return Invalid("no_channels", "name at least one channel, or leave channels out for all of them", path)
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
-    if "RFC3339" in what or "timezone component" in what:
-        return Invalid("invalid_time", "write the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
     return Invalid("wrong_type", what, path)
 
 
 def recipient(to: RecipientRequest) -> Recipient:
     """The checked and normalised recipient. Raises Invalid."""
+    devices = to.devices or ()
     if to.user_id is not None:
-        if to.email is not None or to.phone is not None or to.devices:
+        if to.email is not None or to.phone is not None or devices:
             raise Invalid("ambiguous_recipient", "give either user_id or inline addresses, not both", "$.to")
         plain(to.user_id, "$.to.user_id")
-    elif to.email is None and to.phone is None and not to.devices:
+    elif to.email is None and to.phone is None and not devices:
         raise Invalid("no_recipient", "give a user_id, or at least one of email, phone and devices", "$.to")
-    if len(to.devices) > MOST_DEVICES:
+    if len(devices) > MOST_DEVICES:
         raise Invalid("too_many", f"at most {MOST_DEVICES} devices", "$.to.devices")
     return Recipient(
         user_id=to.user_id,
         email=None if to.email is None else addresses.email(to.email, "$.to.email"),
         phone=None if to.phone is None else addresses.phone(to.phone, "$.to.phone"),
-        devices=tuple(addresses.device(token, f"$.to.devices[{i}]") for i, token in enumerate(to.devices)),
+        devices=tuple(addresses.device(token, f"$.to.devices[{i}]") for i, token in enumerate(devices)),
         locale=None if to.locale is None else addresses.locale(to.locale, "$.to.locale"),
         timezone=None if to.timezone is None else addresses.timezone(to.timezone, "$.to.timezone"),
     )
@@ -132,7 +145,7 @@ def recipient(to: RecipientRequest) -> Recipient:
 
 def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
     """The decoded object. Raises Invalid when it is none, is too deep, or holds a NUL character."""
-    text = bytes(raw)
+    text = given(raw)
     if text.count(b"{") + text.count(b"[") > DEEPEST and depth(text) > DEEPEST:
         raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
     try:
@@ -142,6 +155,20 @@ def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
     if b"\\u0000" in text and has_nul(value):
         raise Invalid("nul_character", "NUL characters cannot be sent", path)
     return value
+
+
+def without_nulls(change: S, keeping: Collection[str] = ()) -> S:
+    """The change as if what is null in it were left out, apart from the fields of which `keeping` names the meaning."""
+    empty = {
+        name: UNSET for name in change.__struct_fields__ if name not in keeping and getattr(change, name) in _NULLS
+    }
+    return replace(change, **empty) if empty else change
+
+
+def given(raw: msgspec.Raw) -> bytes:
+    """The JSON object of an optional field; `{}` for null."""
+    text = bytes(raw)
+    return b"{}" if text == b"null" else text
 
 
 def depth(text: bytes) -> int:
@@ -203,10 +230,10 @@ class Times(Struct, frozen=True, gc=False):
     send_at_local: str | None = None
 
 
-def times(send_at: datetime | None, expires_at: datetime | None, send_at_local: str | None, now: int) -> Times:
+def times(send_at: str | None, expires_at: str | None, send_at_local: str | None, now: int) -> Times:
     """The checked times of a request. Raises Invalid."""
-    at = None if send_at is None else instant(send_at, "$.send_at")
-    until = None if expires_at is None else instant(expires_at, "$.expires_at")
+    at = None if send_at is None else instants.parse(send_at, "$.send_at")
+    until = None if expires_at is None else instants.parse(expires_at, "$.expires_at")
     if at is not None and at > now + FARTHEST:
         raise Invalid("too_far", "send_at is more than a year ahead", "$.send_at")
     if until is not None and until <= max(now, at or 0):
@@ -224,12 +251,13 @@ def local_time(text: str, now: int) -> time | datetime:
     try:
         wall = wall_clock.parse(text)
     except ValueError as error:
-        raise Invalid(
-            "invalid_local_time",
-            "write 09:00 for the next nine o'clock in the user's timezone, or 2026-12-24T09:00 for that one; for a "
-            "time with an offset there is send_at",
-            path,
-        ) from error
+        why = str(error)
+        if why == wall_clock.NEITHER:
+            why = (
+                "write 09:00 for the next nine o'clock in the user's timezone, or 2026-12-24T09:00 for that one; for a "
+                "time with an offset there is send_at"
+            )
+        raise Invalid("invalid_local_time", why, path) from error
     if isinstance(wall, datetime) and wall_clock.instant_of(wall, UTC) > now + FARTHEST:
         raise Invalid("too_far", "send_at_local is more than a year ahead", path)
     return wall
@@ -242,15 +270,12 @@ def category(name: str) -> str:
     return name
 
 
-def instant(moment: datetime, path: str) -> int:
-    """Milliseconds since the epoch. Raises Invalid for a time without an offset."""
-    if moment.tzinfo is None:
-        raise Invalid("no_timezone", "give the time with its offset: 2026-01-31T09:00:00Z or …+01:00", path)
-    # Subtracting works for every datetime; converting to UTC overflows at the ends of the calendar.
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+def is_plain(text: str) -> bool:
+    """Whether the name is 1 to 200 characters long, none of them a control character."""
+    return _NAME.fullmatch(text) is not None
 
 
 def plain(text: str, path: str) -> None:
     """Raises Invalid unless the name is 1 to 200 characters long, none of them a control character."""
-    if not _NAME.fullmatch(text):
+    if not is_plain(text):
         raise Invalid("invalid_name", "1 to 200 characters, none of them a control character", path)

@@ -12,7 +12,7 @@ from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
-from tidings.model.vocabulary import Channel, Reason, State
+from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.model.wire import encode
 from tidings.pipeline.beginning import Begin
 from tidings.pipeline.categories import Categories
@@ -20,6 +20,7 @@ from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.stage import REPEATED, Taken
 from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
+from tidings.policy.shares import Shares
 from tidings.policy.transitions import IN_FLIGHT
 from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
@@ -28,6 +29,7 @@ from tidings.ports.renderer import Renderer
 from tidings.ports.store import Cancellations, Person, UserKey, Users
 
 NOBODY = Person()
+NOT_NARROW: Mapping[Channel, Shares] = {}
 
 
 class _Case(Struct):
@@ -41,16 +43,30 @@ class _Case(Struct):
 
 
 class Route:
-    """The second stage. Its only effect is its outputs, so it may be repeated at will."""
+    """The second stage. Its only effect is its outputs, so it may be repeated at will.
+
+    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries. `narrow` has the shares of channels
+    whose vendors take less than a tenant may send: what exceeds them is surplus from here on.
+    """
 
     def __init__(
-        self, users: Users, cancellations: Cancellations, categories: Categories, renderer: Renderer, clock: Clock
+        self,
+        users: Users,
+        cancellations: Cancellations,
+        categories: Categories,
+        renderer: Renderer,
+        clock: Clock,
+        *,
+        surplus: bool = False,
+        narrow: Mapping[Channel, Shares] = NOT_NARROW,
     ) -> None:
         self._users = users
         self._cancellations = cancellations
         self._categories = categories
         self._renderer = renderer
         self._clock = clock
+        self._surplus = surplus
+        self._narrow = narrow
 
     async def __call__(self, batch: Sequence[Taken[Notification]], _begin: Begin) -> list[Item]:
         """Deliveries and outcomes for a batch of notifications."""
@@ -77,8 +93,15 @@ class Route:
                 delivery = _delivery(case, planned)
                 outcomes.append(_planned(case.notification, planned, delivery, now))
                 if delivery is not None and planned.state is State.PENDING:
-                    items.append(_put(delivery, repeated=case.repeated))
+                    items.append(_put(delivery, repeated=case.repeated, surplus=self._is_surplus(delivery, case)))
         return items + pack(outcomes)
+
+    def _is_surplus(self, delivery: Delivery, case: _Case) -> bool:
+        shares = self._narrow.get(delivery.channel)
+        if self._surplus or shares is None:
+            return self._surplus
+        # A copy comes after its original, wherever that is.
+        return case.repeated or not shares.take(delivery.tenant, delivery.priority, 1, self._clock.elapsed())
 
     async def _plans(
         self, batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], now: int
@@ -107,6 +130,7 @@ class Route:
                     content=case.content,
                     suppressed=suppressed,
                     now=now,
+                    incarnation=case.person.incarnation,
                 ),
             )
             for case in cases
@@ -119,6 +143,8 @@ class Route:
         else:
             content = notification.content.channels() if notification.content is not None else ()
         person = person or NOBODY
+        if notification.incarnation is None and person.incarnation is not None:
+            notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
         found = addresses(notification.to, person.profile, wanted(notification, content))
         return _Case(notification, _is_copy(taken), person, content, found)
 
@@ -160,7 +186,8 @@ def _past_local_time(
             continue
         person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
         where = zone(send_zone(notification.to, person.profile))
-        wall = next_wall(notification.send_at_local, where, now)
+        # The next such time after it was accepted: one that has passed since, in a backlog, has come.
+        wall = next_wall(notification.send_at_local, where, notification.accepted_at)
         due = instant_of(wall, where)
         if due <= now and _due(taken, due, now) is None:
             ready.append(taken)
@@ -219,6 +246,7 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
     )
 
 
-def _put(delivery: Delivery, *, repeated: bool) -> Item:
+def _put(delivery: Delivery, *, repeated: bool, surplus: bool) -> Item:
     headers = {REPEATED: "1"} if repeated else {}
-    return Item(topics.deliveries(delivery.channel, delivery.priority), delivery.key, encode(delivery), headers)
+    lane = Lane.of(delivery.priority, surplus=surplus)
+    return Item(topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), headers)

@@ -11,8 +11,10 @@ import structlog
 
 from tidings.model.errors import Unavailable
 from tidings.pipeline.setting_aside import set_aside
+from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.stage import REPEATED
 from tidings.pipeline.waking import Lease, keep_moving
+from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
@@ -29,13 +31,23 @@ _log = structlog.get_logger("tidings.schedule")
 class Schedule:
     """Moves due rows. A crash between put and settle puts a row again, marked as repeated.
 
-    A row that no queue takes goes aside.
+    A row that no queue takes goes aside. What falls due together counts as what is sent together: it has its tenant's
+    share of the lane.
     """
 
-    def __init__(self, store: ScheduleStore, queue: Queue, aside: Objects, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self,
+        store: ScheduleStore,
+        queue: Queue,
+        aside: Objects,
+        clock: Clock,
+        meter: Meter,
+        shares: Shares | None = None,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._aside = aside
+        self._shares = shares or Shares(ShareRules())
         self._clock = clock
         self._meter = meter
 
@@ -51,24 +63,24 @@ class Schedule:
             return 0
         # Whoever stood still for too long leaves the rows to others, who mark what they put.
         lease.check()
+        items = shared_out([_item(row) for row in due], self._shares, self._clock.elapsed())
         try:
-            await self._queue.put([_item(row) for row in due])
+            await self._queue.put(items)
         except Unavailable:
             raise
         except Exception:
             _log.exception("rows were refused; going on one by one", count=len(due))
-            await self._store.settle(await self._one_by_one(due, lease))
+            await self._store.settle(await self._one_by_one(due, items, lease))
         else:
             await self._store.settle([row.id for row in due])
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
 
-    async def _one_by_one(self, due: Sequence[Scheduled], lease: Lease) -> list[UUID]:
+    async def _one_by_one(self, due: Sequence[Scheduled], items: Sequence[Item], lease: Lease) -> list[UUID]:
         """Put what can be put, and the rest aside; the rows that are over."""
         over: list[UUID] = []
-        for row in due:
+        for row, item in zip(due, items, strict=True):
             lease.check()
-            item = _item(row)
             try:
                 await self._queue.put([item])
             except Unavailable:

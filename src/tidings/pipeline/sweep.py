@@ -22,11 +22,12 @@ from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, notification
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Reason, State, Strategy
+from tidings.model.vocabulary import Channel, Lane, Reason, State, Strategy
 from tidings.model.wire import decode_delivery, encode
 from tidings.pipeline.deliveries import build, key_of, wait_for
 from tidings.pipeline.packs import pack
 from tidings.pipeline.passage import Passage, arrived
+from tidings.policy.letters import last_address
 from tidings.policy.routing import Slotted, addresses, channel_of, wanted
 from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR, Still, in_flight, next_look, still
 from tidings.ports.queue import Queue
@@ -99,8 +100,8 @@ class Sweeper:
             looks.append((notification.id, next_look(now, notification.accepted_at, dues.get(notification.id, ()))))
             for found in still(record, waiting, now):
                 if len(self._suspects) < MOST_SUSPECTS:
-                    topic = _topic(notification, found.id)
-                    self._suspects.setdefault(found.id, Suspect(found, notification.id, Passage([topic])))
+                    passage = Passage(_topics(notification, found.id))
+                    self._suspects.setdefault(found.id, Suspect(found, notification.id, passage))
         await self._watched.watch(looks)
         await self._watched.unwatch(set(due) - set(moving))
 
@@ -204,14 +205,16 @@ def _fact(notification: Notification, found: Still, address: Address | None, wai
 def _address(record: NotificationRecord, id: UUID) -> Address | None:
     if not slot_of(id):
         return None
-    told = next((event.address for event in record.events if event.id == id and event.address), None)
-    return None if told is None else Address(channel_of(id), told)
+    told = last_address(record.events, id)
+    return Address(channel_of(id), told) if told else None
 
 
-def _topic(notification: Notification, id: UUID) -> str:
+def _topics(notification: Notification, id: UUID) -> list[str]:
+    """The queues that it may be in."""
+    lanes = [Lane.of(notification.priority, surplus=surplus) for surplus in (False, True)]
     if not slot_of(id):
-        return topics.requests(notification.priority)
-    return topics.deliveries(channel_of(id), notification.priority)
+        return [topics.requests(lane) for lane in lanes]
+    return [topics.deliveries(channel_of(id), lane) for lane in lanes]
 
 
 def _waits_for(row: Waiting) -> UUID:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tidings.model.delivery import Delivery
-from tidings.model.vocabulary import Priority
+from tidings.model.vocabulary import Lane
 from tidings.pipeline.line import Line, Routed
 from tidings.policy.breaker import BreakerRules
 from tidings.ports.clock import Clock
@@ -18,10 +18,21 @@ from tidings.ports.meter import Meter
 
 
 class Switchboard:
-    """The lines of one channel, in order of preference. At least one."""
+    """The lines of one channel, in order of preference. At least one.
 
-    def __init__(self, routed: Sequence[Routed], rules: BreakerRules, clock: Clock, meter: Meter) -> None:
-        self.lines = tuple(Line(one, rules, clock, meter) for one in routed)
+    `is_quiet`: whether only those have something to send who have sent more than their share. Then the surplus leaves
+    no more slots than its lane.
+    """
+
+    def __init__(
+        self,
+        routed: Sequence[Routed],
+        rules: BreakerRules,
+        clock: Clock,
+        meter: Meter,
+        is_quiet: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.lines = tuple(Line(one, rules, clock, meter, is_quiet) for one in routed)
         self._by_name = {line.name: line for line in self.lines}
         for line in self.lines:
             line.others = [other for other in self.lines if other is not line]
@@ -35,13 +46,13 @@ class Switchboard:
         """Whether any line may be used now."""
         return any(line.is_used() for line in self.lines)
 
-    def room(self, lane: Priority) -> int:
+    def room(self, lane: Lane) -> int:
         """How many deliveries of this lane to claim. The spare lines count when no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
         return sum(line.ahead(lane, shares[line]) for line in usual or self.lines)
 
-    def outlet(self, lane: Priority) -> int:
+    def outlet(self, lane: Lane) -> int:
         """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
         return sum(line.outlet(lane) for line in self.lines)
 
@@ -86,7 +97,7 @@ class Switchboard:
             pinned = self.lines[0].name
         return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
-    def picking(self, lane: Priority) -> Picking:
+    def picking(self, lane: Lane) -> Picking:
         """Picks for the deliveries of one batch."""
         return Picking(self.lines, self._by_name, lane)
 
@@ -94,7 +105,7 @@ class Switchboard:
 class Picking:
     """Picks lines for the deliveries of one batch, by what is known of them when it begins."""
 
-    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Priority) -> None:
+    def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Lane) -> None:
         self._lines = lines
         self._by_name = by_name
         self._share = {line: line.share() for line in lines}

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.resources import files
 from typing import NoReturn
-from zoneinfo import available_timezones
 
 import idna
 import phonenumbers
@@ -20,6 +20,7 @@ from tidings.model.errors import Invalid
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel
 from tidings.policy import locale as locales
+from tidings.policy import pasted
 
 MAX_EMAIL = 254
 MAX_LOCAL_PART = 64
@@ -33,9 +34,14 @@ _TOP_LABEL = r"(?:[a-z]|[a-z](?:[a-z0-9-]{0,61}[a-z0-9]))"
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_TOP_LABEL}")
 _USUAL_EMAIL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?!xn--)(?:{_LABEL}\.(?!xn--))+{_TOP_LABEL}")
-_PHONE = re.compile(r"\+[0-9][0-9 ().\-\u00a0]{4,40}")
+_LONGEST_PHONE = 100
+"""Characters, separators and what came along with them included."""
+_DIALLED = re.compile(r"\+[0-9]*")
+_FORMERLY_MEXICAN = re.compile(r"\+521[0-9]{10}")
+"""Until 2019 a 1 stood before Mexican mobile numbers; old records, and some vendors, have it still."""
+_IN_DOMAINS = re.compile(r"[a-z0-9.-]")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_DEVICE = re.compile(rf"[!-~]{{1,{MAX_DEVICE_TOKEN}}}")
+_DEVICE = re.compile(rf"(?!\.{{1,2}}\Z)[!-~]{{1,{MAX_DEVICE_TOKEN}}}")
 _NOT_PLACES = frozenset({"Factory", "localtime", "posixrules"})
 
 
@@ -45,9 +51,12 @@ def email(text: str, path: str = "$.email") -> str:
     The domain becomes lower-case and, if international, its IDNA 2008 A-labels; the local part is the receiver's own
     business and stays as it is, in NFC. Quoted local parts, comments and address literals are refused, and characters
     that only look different (full-width letters, ligatures: what NFKC changes), so that one mailbox has one spelling.
+    So are two dots in a row and a dot at an end of the local part, which could only be delivered in quotes. White space
+    at the ends and characters that nobody sees are dropped: they came along when it was pasted.
     """
     if len(text) <= MAX_EMAIL and _USUAL_EMAIL.fullmatch(text) and text.index("@") <= MAX_LOCAL_PART:
         return text
+    text = pasted.visible(text)
     local, separator, domain = text.rpartition("@")
     if not separator or not local or not domain:
         _refuse("invalid_email", "an email address has the form name@example.com", path)
@@ -58,14 +67,10 @@ def email(text: str, path: str = "$.email") -> str:
         _refuse("invalid_email", f"the part before the @ has at most {MAX_LOCAL_PART} bytes", path)
     if not local.isascii():
         local = unicodedata.normalize("NFC", local)
+        _check_local_part(local, path)
         if unicodedata.normalize("NFKC", local) != local:
             _refuse("invalid_email", "write the part before the @ in ordinary letters, not full-width or joined", path)
-    if not _LOCAL_PART.fullmatch("".join("x" if _is_letter(character) else character for character in local)):
-        _refuse(
-            "invalid_email",
-            "the part before the @ may hold letters, digits and !#$%&'*+/=?^_`{|}~-, and single dots between them",
-            path,
-        )
+    _check_local_part(local, path)
     if len(local.encode()) + 1 + len(domain) > MAX_EMAIL:
         _refuse("invalid_email", f"an email address has at most {MAX_EMAIL} bytes", path)
     return f"{local}@{domain}"
@@ -74,14 +79,20 @@ def email(text: str, path: str = "$.email") -> str:
 def phone(text: str, path: str = "$.phone") -> str:
     """A phone number in E.164 (`+4930123456`).
 
-    Spaces, dots, hyphens and brackets are taken out. The number must exist in its country's numbering plan.
+    Separators, brackets and invisible characters are taken out, full-width and other digits are folded. The number must
+    exist in its country's numbering plan.
     """
-    number = _phone(text)
+    number, why = _phone(text)
     if number is None:
-        if not text.startswith("+"):
-            _refuse("invalid_phone", "write the number in international form, with + and country: +4930123456", path)
-        _refuse("invalid_phone", "there is no such number in any country's numbering plan; check its digits", path)
+        _refuse("invalid_phone", why, path)
     return number
+
+
+def person_of(address: str) -> str:
+    """What tells an inline recipient apart: the same for all spellings of `address`, which is as in `Recipient.key`."""
+    if "@" in address:
+        return identity(Address(Channel.EMAIL, address)).value
+    return identity(Address(Channel.SMS, address)).value if address.startswith("+") else address
 
 
 def identity(address: Address) -> Address:
@@ -97,7 +108,9 @@ def identity(address: Address) -> Address:
         lower = value.lower()
         if not lower.isascii() or "xn--" in lower:
             lower = _checked(email, lower).lower()
-    elif address.channel is Channel.SMS and not (value[1:].isdigit() and value.isascii()):
+    elif address.channel is Channel.SMS and (
+        not (value[1:].isdigit() and value.isascii()) or _FORMERLY_MEXICAN.fullmatch(value)
+    ):
         lower = _checked(phone, value)
     else:
         return address
@@ -112,9 +125,14 @@ def _checked(check: Callable[[str], str], text: str) -> str:
 
 
 def device(text: str, path: str = "$.devices[0]") -> str:
-    """A device token: opaque, but visible ASCII without spaces."""
+    """A device token: opaque, but visible ASCII without spaces. What came along when it was pasted is dropped."""
+    text = pasted.visible(text)
     if not _DEVICE.fullmatch(text):
-        _refuse("invalid_device", f"a device token is 1 to {MAX_DEVICE_TOKEN} visible ASCII characters", path)
+        detail = f"a device token is 1 to {MAX_DEVICE_TOKEN} visible ASCII characters"
+        wrong = next((place for place, character in enumerate(text) if not "!" <= character <= "~"), None)
+        if wrong is not None:
+            detail += f"; it has {pasted.culprit(text, wrong)}"
+        _refuse("invalid_device", detail, path)
     return text
 
 
@@ -164,8 +182,32 @@ def _domain(text: str, path: str) -> str:
         except (idna.IDNAError, UnicodeError):
             _refuse("invalid_email", "the domain after the @ is not a valid international domain name", path)
     if len(domain) > MAX_DOMAIN or not _DOMAIN.fullmatch(domain):
-        _refuse("invalid_email", "after the @ comes a domain name such as example.com", path)
+        detail = "after the @ comes a domain name such as example.com"
+        wrong = next((place for place, character in enumerate(domain) if not _IN_DOMAINS.fullmatch(character)), None)
+        if wrong is not None:
+            detail += f"; it has {pasted.culprit(domain, wrong)}"
+        _refuse("invalid_email", detail, path)
     return domain
+
+
+def _check_local_part(local: str, path: str) -> None:
+    """Raises Invalid, saying which character is to blame."""
+    if _LOCAL_PART.fullmatch("".join("x" if _is_letter(character) else character for character in local)):
+        return
+    for place, character in enumerate(local):
+        if character != "." and not _is_letter(character) and not re.fullmatch(_ATOM, character):
+            _refuse(
+                "invalid_email",
+                "the part before the @ may hold letters, digits and !#$%&'*+/=?^_`{|}~-, and single dots between them; "
+                f"it has {pasted.culprit(local, place)}",
+                path,
+            )
+    _refuse(
+        "invalid_email",
+        "the part before the @ has single dots between other characters, none at its ends and no two in a row: what is "
+        "written otherwise could only be delivered in quotes, which many servers refuse",
+        path,
+    )
 
 
 def _is_letter(character: str) -> bool:
@@ -174,22 +216,55 @@ def _is_letter(character: str) -> bool:
 
 
 @lru_cache(maxsize=16_384)
-def _phone(text: str) -> str | None:
-    if not _PHONE.fullmatch(text):
-        return None
+def _phone(text: str) -> tuple[str | None, str]:
+    """The number in E.164, or None and what is wrong."""
+    if len(text) > _LONGEST_PHONE:
+        return None, f"a phone number has at most 15 digits; this has {len(text)} characters"
+    dialled = pasted.digits(text)
+    if not dialled.startswith("+"):
+        return None, "write the number in international form, with + and country: +4930123456"
+    if not _DIALLED.fullmatch(dialled):
+        wrong = next(place for place, character in enumerate(text) if not _belongs(text, place, character))
+        return None, f"a phone number has a + and digits; this has {pasted.culprit(text, wrong)}"
+    if _FORMERLY_MEXICAN.fullmatch(dialled):
+        dialled = "+52" + dialled[4:]
     try:
-        number = phonenumbers.parse(text, None)
-    except phonenumbers.NumberParseException:
-        return None
+        number = phonenumbers.parse(dialled, None)
+    except phonenumbers.NumberParseException as error:
+        if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
+            return None, f"no country has a number that begins with {dialled[:4]}"
+        return None, f"a phone number has 7 to 15 digits with its country; this has {len(dialled) - 1}"
     if not phonenumbers.is_valid_number(number):
-        return None
+        return None, _no_such_number(number)
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    return written if _E164.fullmatch(written) else None
+    if not _E164.fullmatch(written):
+        return None, f"a phone number has 7 to 15 digits with its country; this has {len(written) - 1}"
+    return written, ""
+
+
+def _belongs(text: str, place: int, character: str) -> bool:
+    """Whether a character of a phone number may stand where it does."""
+    folded = pasted.digits(character)
+    return folded == "" or "0" <= folded <= "9" or (folded == "+" and pasted.digits(text[:place]) == "")
+
+
+def _no_such_number(number: phonenumbers.PhoneNumber) -> str:
+    """Why a number does not exist: that it has not as many digits as the country's, or just that."""
+    region = phonenumbers.region_code_for_country_code(number.country_code or 0)
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
+    possible = () if metadata is None or metadata.general_desc is None else metadata.general_desc.possible_length
+    own = len(phonenumbers.national_significant_number(number))
+    if possible and own not in possible:
+        lengths = " or ".join(map(str, possible)) if len(possible) <= 3 else f"{min(possible)} to {max(possible)}"
+        return f"after +{number.country_code} a number has {lengths} digits; this one has {own}"
+    return "there is no such number in any country's numbering plan; check its digits"
 
 
 @lru_cache(maxsize=1)
 def _timezones() -> dict[str, str]:
-    return {name.lower(): name for name in available_timezones() - _NOT_PLACES}
+    # As the package lists them. Walking through the machine's database gives fewer while files cannot be opened.
+    names = (files("tzdata") / "zones").read_text(encoding="utf-8").split()
+    return {name.lower(): name for name in names if name not in _NOT_PLACES}
 
 
 def _refuse(code: str, detail: str, path: str) -> NoReturn:

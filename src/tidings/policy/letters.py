@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from uuid import UUID
 
 from tidings.model.history import Event, NotificationRecord
 from tidings.model.ids import SLOTS, instant_of, slot_of
 from tidings.model.letters import DeadLetter, LetterFilter
-from tidings.model.user import Address
+from tidings.model.user import Address, Profile
 from tidings.model.vocabulary import Channel, Reason, State, Strategy
+from tidings.policy.presence import present_address
 from tidings.policy.routing import FIRST_SLOT, channel_of
 from tidings.policy.transitions import IN_FLIGHT, rank
 
@@ -29,6 +30,7 @@ class Obstacle(StrEnum):
     CANCELLED = "cancelled"
     PASSED_ON = "passed_on"
     UNKNOWN_USER = "unknown_user"
+    USER_DELETED = "user_deleted"
     ADDRESS_SUPPRESSED = "address_suppressed"
 
 
@@ -37,6 +39,7 @@ WHY: dict[Obstacle, str] = {
     Obstacle.CANCELLED: "its notification was cancelled",
     Obstacle.PASSED_ON: "another address of the person took over when this one failed",
     Obstacle.UNKNOWN_USER: "its user does not exist any more",
+    Obstacle.USER_DELETED: "its user was deleted, and the id belongs to another one now",
     Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
 }
 """Each obstacle in words."""
@@ -84,23 +87,42 @@ def letters_of(record: NotificationRecord, filter: LetterFilter) -> list[DeadLet
 
 
 def address_of(letter: DeadLetter) -> Address:
-    """Where the delivery went."""
-    told = (event.address for event in letter.record.events if event.id == letter.id and event.address)
-    return Address(channel_of(letter.id), next(told, ""))
+    """Where the delivery went last: an address may have changed between two attempts."""
+    return Address(channel_of(letter.id), last_address(letter.record.events, letter.id))
+
+
+def last_address(events: Iterable[Event], id: UUID) -> str:
+    """The address that the furthest of a delivery's facts names; "" when none does."""
+    told = [event for event in events if event.id == id and event.address]
+    return max(told, key=_order).address if told else ""
+
+
+def present_address_of(letter: DeadLetter, profile: Profile | None) -> Address:
+    """Where a replay of the letter goes. `profile` is that of whoever has the user's id now.
+
+    A person who has no such address any more is told by the replay's own ending, as whatever is sent too late.
+    """
+    address, user_id = address_of(letter), letter.record.notification.to.user_id
+    if user_id is None or profile is None:
+        return address
+    return present_address(address, user_id, profile) or address
 
 
 def obstacle(
     letter: DeadLetter,
     *,
     known: bool,
+    meant: bool,
+    address: Address,
     suppressed: Collection[tuple[str, Address]],
     cancelled: Collection[UUID],
     now: int,
 ) -> Obstacle | None:
     """Why the letter cannot be replayed at this moment; None when it can.
 
-    `known`: its user still exists, or it went to an inline recipient. `suppressed` covers (at least) the letter's
-    address, `cancelled` holds notification ids.
+    `known`: its user still exists, or it went to an inline recipient; `meant`: nobody else has got the user's id since.
+    `address` is where it would go (see `present_address_of`). `suppressed` covers (at least) that address, `cancelled`
+    holds notification ids.
     """
     notification = letter.record.notification
     if notification.id in cancelled:
@@ -111,7 +133,9 @@ def obstacle(
         return Obstacle.PASSED_ON
     if not known:
         return Obstacle.UNKNOWN_USER
-    if (notification.tenant, address_of(letter)) in suppressed:
+    if not meant:
+        return Obstacle.USER_DELETED
+    if (notification.tenant, address) in suppressed:
         return Obstacle.ADDRESS_SUPPRESSED
     return None
 
@@ -136,8 +160,8 @@ def _takes_over(event: Event, ending: Event) -> bool:
 
 
 def _furthest(record: NotificationRecord, id: UUID) -> Event | None:
-    return max(
-        (event for event in record.events if event.id == id),
-        key=lambda event: (rank(event.state, event.attempt), event.step),
-        default=None,
-    )
+    return max((event for event in record.events if event.id == id), key=_order, default=None)
+
+
+def _order(event: Event) -> tuple[int, int]:
+    return rank(event.state, event.attempt), event.step

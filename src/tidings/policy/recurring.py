@@ -59,6 +59,14 @@ def first(rrule_: str, start: datetime, where: tzinfo, now: int) -> Occurrence |
     return next(_occurrences(rrule_, start, where, shown(where, now), now, Budget()), None)
 
 
+def stored(recurrence: Recurrence) -> list[Occurrence]:
+    """The occurrence that comes next, which is known without computing; none when nothing will be."""
+    progress = recurrence.progress
+    if progress.local is None or progress.due is None:
+        return []
+    return [Occurrence(datetime.fromisoformat(progress.local), progress.due)]
+
+
 def upcoming(recurrence: Recurrence, where: tzinfo, count: int, steps: int = STEPS) -> list[Occurrence]:
     """The next `count` occurrences, with the one that is due first; fewer when more would take over `steps`."""
     progress = recurrence.progress

@@ -23,6 +23,7 @@ from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile
 from tidings.model.vocabulary import Channel, QuietPolicy, Reason, State, Strategy
 from tidings.policy.preferences import refusal
+from tidings.policy.presence import is_meant, is_present
 from tidings.policy.quiet_hours import spread_after, wake_up
 
 Slotted: TypeAlias = tuple[int, Address]
@@ -142,6 +143,14 @@ def send_zone(to: Recipient, profile: Profile | None) -> str | None:
     return to.timezone or (profile.timezone if profile is not None else None)
 
 
+def quiet_zone(profile: Profile | None, given: str | None) -> str | None:
+    """The timezone of a person's quiet hours: their own, else the one that was `given` with the request.
+
+    The hours are the person's wish, so where they live counts before what a sender believes.
+    """
+    return (profile.timezone if profile is not None else None) or given
+
+
 def choose(
     notification: Notification,
     *,
@@ -152,11 +161,13 @@ def choose(
     content: Sequence[Channel],
     suppressed: SuppressionList,
     now: int,
+    incarnation: int | None = None,
 ) -> list[Planned]:
     """The plan for one notification: an entry for every address, and for every wanted channel that has none.
 
     `found` is what `addresses` gave for `wanted(notification, content)`; `content` are the channels that have content;
-    `suppressed` covers (at least) the addresses in `found`.
+    `suppressed` covers (at least) the addresses in `found`. `incarnation` is that of the user who has the id now; what
+    was meant for a former one goes nowhere.
 
     Strategy `all` sends to every address that may be used. `first_reachable` sends to the first one; the others that
     may be used become its alternatives, in order, and get entries of their own only when their turn comes.
@@ -164,9 +175,12 @@ def choose(
     The plan is empty only when neither the notification nor its content names a channel.
     """
     channels = wanted(notification, content)
+    former = not is_meant(notification.incarnation, incarnation)
+    if former:
+        found = ()
     plan = [
         Planned(FIRST_SLOT[channel], channel, None, State.SUPPRESSED, reason)
-        for channel, reason in _unreachable(notification, profile, found, channels, content)
+        for channel, reason in _unreachable(notification, profile, found, channels, content, former)
     ]
     sendable: list[Slotted] = []
     for slotted in found:
@@ -181,7 +195,7 @@ def choose(
     if sendable:
         verdict: Verdict = GO
         if preferences.quiet_hours is not None:
-            timezone = profile.timezone if profile is not None else notification.to.timezone
+            timezone = quiet_zone(profile, notification.to.timezone)
             key = f"{notification.tenant}/{notification.to.key}"
             verdict = _hour(category, preferences, timezone, key, notification.expires_at, now)
         _take(plan, sendable, notification.strategy, verdict)
@@ -197,20 +211,26 @@ def gate(
     suppressed: SuppressionList,
     cancelled: Collection[UUID],
     now: int,
+    incarnation: int | None = None,
 ) -> Verdict:
     """Whether the delivery may be sent at this moment.
 
-    `profile` and `preferences` are the person's present ones (`profile` None: no such user, or an inline recipient);
-    `cancelled` holds notification ids; `suppressed` covers (at least) the delivery's address.
+    `profile`, `preferences` and `incarnation` are the person's present ones (`profile` None: no such user, or an inline
+    recipient); `cancelled` holds notification ids; `suppressed` covers (at least) the delivery's address.
     """
     if cancelled and notification_of(delivery.id) in cancelled:
         return Stop(State.CANCELLED, Reason.CANCELLED)
-    if delivery.user_id is not None and profile is None:
-        return Stop(State.SUPPRESSED, Reason.UNKNOWN_USER)
+    if delivery.user_id is not None:
+        if profile is None:
+            return Stop(State.SUPPRESSED, Reason.UNKNOWN_USER)
+        if not is_meant(delivery.incarnation, incarnation):
+            return Stop(State.SUPPRESSED, Reason.USER_DELETED)
+        if not is_present(delivery, profile):
+            return Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
     stop = _stop(delivery.tenant, delivery.address, category, preferences, suppressed, delivery.expires_at, now)
     if stop is not None:
         return stop
-    timezone = profile.timezone if profile is not None else delivery.timezone
+    timezone = quiet_zone(profile, delivery.timezone)
     return _hour(category, preferences, timezone, delivery.key, delivery.expires_at, now)
 
 
@@ -267,10 +287,13 @@ def _unreachable(
     found: Sequence[Slotted],
     channels: Sequence[Channel],
     content: Sequence[Channel],
+    former: bool,
 ) -> list[tuple[Channel, Reason]]:
     """The wanted channels on which there is nothing to do, with the reason."""
     if notification.to.user_id is not None and profile is None:
         return [(channel, Reason.UNKNOWN_USER) for channel in channels]
+    if former:
+        return [(channel, Reason.USER_DELETED) for channel in channels]
     # A list: hashing a member of an enumeration costs more than looking through four.
     reached = [address.channel for _, address in found]
     return [

@@ -21,7 +21,8 @@ FEWEST = 3
 """After a pause at least so many that waited are sent at once."""
 _MOST_REMEMBERED = 10_000
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""How long an account waits that was not told: doubled for as long as nothing is taken."""
+"""How long an account waits that was not told: doubled for as long as nothing is taken. What is asked for one recipient
+counts for the account no longer than this: then it is asked again."""
 
 
 class Refusal(Struct, frozen=True):
@@ -38,6 +39,7 @@ class Throttling:
     def __init__(self) -> None:
         self._row: set[str] = set()
         self._all_wait = False
+        self._said = False
         self._taken = 0
         self._refused = 0
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -57,6 +59,7 @@ class Throttling:
             self._row.clear()
             self._all_wait = False
             self.pauses = 0
+        self._said = any(refusal.says_account for refusal in refusals)
         requests: set[int] = set()
         for refusal in refusals:
             fresh = refusal.recipient not in self._known
@@ -67,14 +70,17 @@ class Throttling:
         return [self._means_all(refusal) for refusal in refusals]
 
     def pause_s(self, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
-        """For how many seconds the account waits that was asked for these; `goes_on`: it waits already."""
+        """For how many seconds the account waits after what was heard last; `goes_on`: it waits already.
+
+        `asked` are the seconds that the refusals asked for, `longest_s` bounds them.
+        """
         wanted = max((after for after in asked if after is not None and after > 0), default=None)
         if wanted is None:
             wanted = min(math.ldexp(_PAUSE_S, min(self.pauses, 10)), _LONGEST_PAUSE_S)
         if not goes_on:
             self.pauses += 1
             self._let_out, self._of_this_round = max(FEWEST, self._of_this_round), 0
-        return min(wanted, longest_s)
+        return min(wanted, longest_s if self._said else min(longest_s, _LONGEST_PAUSE_S))
 
     def let_out(self, room: int) -> int:
         """How many of those that waited may follow now, where there is `room`.

@@ -7,43 +7,70 @@ comes as a date; a time of it that was named outright comes when the clock jumps
 
 from __future__ import annotations
 
+import errno
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tidings.model.errors import Unavailable
+
 _TIME = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T" + _TIME.pattern)
+NEITHER = "this is neither HH:MM nor YYYY-MM-DDTHH:MM"
 _FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _DAY = timedelta(days=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1)
 
 
+_NO_SUCH_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL})
+
+
 @lru_cache(maxsize=2048)
 def zone(name: str | None) -> tzinfo:
-    """The timezone of an IANA name; UTC for None and for a name that this machine's database does not know."""
+    """The timezone of an IANA name; UTC for None and for a name that this machine's database does not know.
+
+    Only an answer is remembered.
+
+    Raises:
+        Unavailable: the database cannot be read now (too many open files, a failing disk).
+    """
     if not name:
         return UTC
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError):
         return UTC
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            return UTC
+        raise Unavailable(f"the timezone database cannot be read: {error.strerror}") from error
 
 
 def parse(text: str) -> time | datetime:
     """`09:00` or `09:00:30` as a time of day, `2026-12-24T09:00` as a wall-clock time, neither with an offset.
 
     Raises:
-        ValueError: the text is neither, there is no such date or time, or its year is not one of 1970 to 9990.
+        ValueError: a sentence that says that the text is neither, that there is no such date or time, or that its year
+            is not one of 1970 to 9990.
     """
-    if _TIME.fullmatch(text):
-        return time.fromisoformat(text)
-    if _MOMENT.fullmatch(text):
-        wall = datetime.fromisoformat(text)
-        if _FIRST_YEAR <= wall.year <= _LAST_YEAR:
-            return wall
-    raise ValueError(f"{text!r} is neither HH:MM nor YYYY-MM-DDTHH:MM")
+    day, separator, clock = text.rpartition("T")
+    if not (_MOMENT if separator else _TIME).fullmatch(text):
+        raise ValueError(NEITHER)
+    try:
+        at = time.fromisoformat(clock)
+    except ValueError:
+        raise ValueError(f"{clock} is out of range: hours are 00 to 23, minutes and seconds 00 to 59") from None
+    if not separator:
+        return at
+    try:
+        wall = datetime.combine(date.fromisoformat(day), at)
+    except ValueError:
+        raise ValueError(f"{day} is out of range: the calendar has no such day") from None
+    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
+        raise ValueError(f"the year {wall.year:04} is out of range: it is one of {_FIRST_YEAR} to {_LAST_YEAR}")
+    return wall
 
 
 def offset(where: tzinfo, instant: int) -> int:

@@ -31,6 +31,10 @@ class Accounts(Protocol):
         """Keep or replace these; one that misses nothing is deleted."""
         ...
 
+    async def sweep_gaps(self, before: int, most: int) -> int:
+        """Forget up to `most` gaps that are confirmed, of minutes before this one; how many."""
+        ...
+
     async def gaps(self, tenant: str | None = None) -> Sequence[Gap]:
         """All that are open, by minute and tenant."""
         ...
@@ -58,8 +62,8 @@ class Watched(Protocol):
 class Rounds(Protocol):
     """Rounds that one process at a time makes, and how far they have come."""
 
-    async def begin(self, name: str, holder: UUID, now: int, lease: float) -> int | None:
-        """Take the round `name` for `lease` seconds: its position (0: the first one ever).
+    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
+        """Take the round `name` for `lease` seconds of the store's clock: its position (0: the first one ever).
 
         None while another holder has it. Its own holder takes it again at any time.
         """

@@ -13,7 +13,8 @@ class Reservation(Struct, frozen=True, gc=False):
 
     `fresh`: the caller owns it now and must `complete` or `forget` it; the ids of what it accepts follow from `seed`
     (kept from an abandoned earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None:
-    in flight) and `fingerprint` the digest of the request that it was for.
+    in flight) and `fingerprint` the digest of the request that it was for. `reserved_at` tells a fresh reservation from
+    every other of the key; it is an instant of the store's clock.
     """
 
     fresh: bool
@@ -21,14 +22,16 @@ class Reservation(Struct, frozen=True, gc=False):
     seed: UUID
     answer: bytes | None = None
     retaken: bool = False
+    reserved_at: int = 0
 
 
 class Idempotency(Protocol):
-    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used."""
+    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used.
 
-    async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
-    ) -> Reservation:
+    Time is the store's: a caller whose clock is wrong takes nobody's key.
+    """
+
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
         """Take the key, or say who has it.
 
         An unanswered reservation older than `lease` seconds is retaken by a request with the same fingerprint.
@@ -43,10 +46,10 @@ class Idempotency(Protocol):
         """Free a key that was reserved at this instant and whose request was refused; no other one."""
         ...
 
-    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+    async def abandon(self, tenant: str, key: str, reserved_at: int) -> None:
         """Let a reservation of this instant, whose request may have come through, be retaken at once: end its lease."""
         ...
 
-    async def sweep(self, before: int) -> int:
-        """Delete keys reserved before this instant (milliseconds); how many."""
+    async def sweep(self, age_ms: int, most: int) -> int:
+        """Delete up to `most` keys that were reserved longer than this ago; how many."""
         ...

@@ -56,7 +56,7 @@ class Recurrences(Protocol):
         ...
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
-        """Up to `limit` that are due, earliest first, leased to the caller for `lease` seconds."""
+        """Up to `limit` that are due at `now`, earliest first, leased for `lease` seconds of the store's clock."""
         ...
 
     async def settle(self, moved: Sequence[Moved]) -> None:

@@ -49,6 +49,12 @@ class Renderer(Protocol):
         """The channels that this version has content for. Raises NotFound."""
         ...
 
-    async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
-        """The content of each delivery on its channel, in the best locale, in order."""
+    async def render(
+        self, batch: Sequence[Delivery], within_ms: float | None = None
+    ) -> Sequence[RenderedContent | TemplateError]:
+        """The content of each delivery on its channel, in the best locale, in order.
+
+        With `within_ms` it ends after the first one that is ready when so many milliseconds have passed: then these are
+        the contents of the first deliveries, at least one.
+        """
         ...

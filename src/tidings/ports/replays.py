@@ -52,8 +52,15 @@ class Replays(Protocol):
         """Take no further page of it; False when it has ended already, or is not there."""
         ...
 
+    async def sweep(self, before: int, most: int) -> int:
+        """Forget up to `most` replays that ended before this instant; how many."""
+        ...
+
     async def claim(self, now: int, lease: float) -> Replay | None:
-        """Of the replays whose next page is due the one that waits longest, leased for `lease` seconds: running now."""
+        """Of the replays whose next page is due the one that waits longest, running now.
+
+        It is leased for `lease` seconds of the store's clock.
+        """
         ...
 
     async def progress(self, replay: Replay, ready: int) -> bool:

@@ -36,7 +36,10 @@ class Schedule(Protocol):
     """All waiting: rows with a due time, written by `History.append`."""
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-        """Up to `limit` rows that are due, earliest first, leased to the caller for `lease` seconds."""
+        """Up to `limit` rows that are due at `now`, earliest first, leased to the caller for `lease` seconds.
+
+        Leases run by the store's own clock, here and everywhere: a caller whose clock is wrong takes nobody's.
+        """
         ...
 
     async def settle(self, ids: Sequence[UUID]) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tidings.model.accounting import StateCount
 from tidings.model.history import HistoryFilter, InboxItem, NotificationRecord, Tally
 from tidings.model.outcome import Outcome
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
@@ -40,7 +40,10 @@ class History(Protocol):
     """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
 
     async def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact."""
+        """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact.
+
+        A device that is suppressed leaves the profile that has it.
+        """
         ...
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
@@ -86,17 +89,39 @@ class History(Protocol):
 
 
 class Person(Struct, frozen=True, gc=False):
-    """What the decisions about one recipient need."""
+    """What the decisions about one recipient need. `incarnation` is None where there is no such user."""
 
     profile: Profile | None = None
     preferences: Preferences = Preferences()
+    incarnation: int | None = None
 
 
 class Users(Protocol):
     """Users, their preferences, and addresses that must not be used."""
 
     async def upsert(self, tenant: str, users: Sequence[tuple[str, Profile, Preferences | None]], now: int) -> None:
-        """Create or replace profiles; preferences too, where given."""
+        """Create or replace profiles; preferences too, where given. Of two with one id the later one counts.
+
+        A user who is created, also one who was deleted before, gets an incarnation that no other user of the id had,
+        and an empty inbox. Within a tenant a device belongs to the user who registered it last: its token leaves the
+        profiles of all others, in the same transaction. A token that is new in its profile and stands on the
+        suppression list because the vendor did not know it any more leaves the list.
+        """
+        ...
+
+    async def add_device(self, tenant: str, user_id: str, token: str, most: int, now: int) -> Profile | None:
+        """Register a device as the user's newest; the profile then, None when there is no such user.
+
+        Of more than `most` the oldest are dropped. Otherwise as `upsert`.
+        """
+        ...
+
+    async def remove_device(self, tenant: str, user_id: str, token: str, now: int) -> bool:
+        """Take a device out of the profile, if it is there; False when there is no such user."""
+        ...
+
+    async def known(self, tenant: str, user_ids: Collection[str]) -> Mapping[str, int]:
+        """The incarnations of those that exist."""
         ...
 
     async def get(self, tenant: str, user_id: str) -> User | None:
@@ -108,7 +133,7 @@ class Users(Protocol):
         ...
 
     async def delete(self, tenant: str, user_id: str) -> bool:
-        """Delete the user with inbox; False when there is none."""
+        """Delete the user with preferences, devices and inbox; False when there is none."""
         ...
 
     async def people(self, keys: Collection[UserKey]) -> Mapping[UserKey, Person]:
@@ -146,6 +171,10 @@ class Cancellations(Protocol):
         """Those that are marked."""
         ...
 
+    async def sweep(self, before: int, most: int) -> int:
+        """Forget up to `most` of notifications that were accepted, and cancelled, before this instant; how many."""
+        ...
+
 
 class TemplateStore(Protocol):
     """Templates and their immutable versions."""
@@ -174,8 +203,8 @@ class TemplateStore(Protocol):
         """Templates by name, from `after` (exclusive) on."""
         ...
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
-        """All versions, newest first."""
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
+        """Up to `limit` versions, newest first, from the number `before` (exclusive; None: the newest) on."""
         ...
 
 
@@ -205,6 +234,21 @@ class Inbox(Protocol):
         ...
 
 
+class SweptInbox(Inbox, Protocol):
+    """Inboxes whose old items can be deleted."""
+
+    async def sweep(self, before: int, most: int) -> int:
+        """Delete up to `most` items, whosever, that were made before this instant; how many."""
+        ...
+
+    async def trim(self, since: int, until: int, keep: int, most: int) -> int:
+        """Of users who got an item within these instants delete all but the `keep` newest, `most` at once; how many.
+
+        An item's instant is here that of its id.
+        """
+        ...
+
+
 class Tenants(Protocol):
     """Tenants, API keys, categories."""
 
@@ -226,6 +270,10 @@ class Tenants(Protocol):
 
     async def key(self, digest: bytes) -> ApiKey | None:
         """The key with this SHA-256, revoked or not, with the limits of its tenant."""
+        ...
+
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """The same for many at once, by their digests; without those that nobody has."""
         ...
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
@@ -288,7 +336,7 @@ class Store(Protocol):
         ...
 
     @property
-    def inbox(self) -> Inbox:
+    def inbox(self) -> SweptInbox:
         """What was put into inboxes."""
         ...
 

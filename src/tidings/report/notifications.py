@@ -17,6 +17,7 @@ from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, i
 from tidings.model.topics import DELIVERIES
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_delivery
+from tidings.policy.letters import last_address
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.clock import Clock
@@ -210,7 +211,7 @@ def _delivery(id: UUID, events: Sequence[Event], due: int | None) -> DeliveryVie
     return DeliveryView(
         id=to_text(DELIVERY_PREFIX, id),
         channel=channel_of(id),
-        address=next((event.address for event in events if event.address), ""),
+        address=last_address(events, id),
         state=furthest.state,
         provider=furthest.provider or next((event.provider for event in reversed(events) if event.provider), ""),
         reason=furthest.reason,

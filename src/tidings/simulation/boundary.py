@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
+from tidings.backends.memory.clock import Now
 from tidings.backends.memory.history import MemoryCancellations
 from tidings.backends.memory.queue import Lane, MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.memory.recurrences import MemoryRecurrences
@@ -74,8 +75,8 @@ class Waking:
 class SimulatedSchedule(MemorySchedule):
     """A schedule that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -102,8 +103,8 @@ class SimulatedSchedule(MemorySchedule):
 class SimulatedReplays(MemoryReplays):
     """Replays that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -120,8 +121,8 @@ class SimulatedReplays(MemoryReplays):
 class SimulatedRecurrences(MemoryRecurrences):
     """Recurrences that can be waited for."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
         self.waking = Waking()
 
     @property
@@ -138,14 +139,14 @@ class SimulatedRecurrences(MemoryRecurrences):
 class SimulatedStore(MemoryStore):
     """A memory store whose schedule can be waited for and whose history is watched."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.schedule: SimulatedSchedule = SimulatedSchedule()
+    def __init__(self, clock: Now) -> None:
+        super().__init__(clock)
+        self.schedule: SimulatedSchedule = SimulatedSchedule(clock)
         self.history: WatchedHistory = WatchedHistory(self.schedule, self.users)
         self.cancellations = MemoryCancellations(self.schedule)
         self.letters = MemoryLetters(self.history)
-        self.replays: SimulatedReplays = SimulatedReplays()
-        self.recurrences: SimulatedRecurrences = SimulatedRecurrences()
+        self.replays: SimulatedReplays = SimulatedReplays(clock)
+        self.recurrences: SimulatedRecurrences = SimulatedRecurrences(clock)
 
 
 class _DuePort(Port):

@@ -10,7 +10,7 @@ from typing import Any
 from tidings.model.user import Address, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Priority, Strategy
 from tidings.policy.wall_clock import instant_of, offset, shown, zone
-from tidings.sections import BreakerSettings, Delivering
+from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
     AFTERWARDS,
@@ -42,6 +42,7 @@ _DAYS = (
     datetime(2025, 6, 11, tzinfo=UTC),
 )
 """Days before clocks are changed, the year ends, and an ordinary one."""
+NO_SHARES = Fairness(per_second=0)
 _LITERAL = {
     "email": {"subject": "Hello", "text": "There you are."},
     "sms": {"text": "Hello"},
@@ -64,6 +65,7 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
         partitions=chance.choice((0, 0, 1, 3)),
         audit_every=chance.choice((30.0, 120.0, 1e6)),
         delivering=delivering or _delivering(chance),
+        fairness=_fairness(random.Random(f"{seed}/fairness")),
         breaker=BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0))),
         vendors=vendors,
         asked=(*asked, *_afterwards(storm)),
@@ -201,6 +203,11 @@ def _delivering(chance: random.Random) -> Delivering:
         backoff_cap=chance.choice((10.0, 900.0)),
         lease=chance.choice((6.0, 15.0, 60.0)),
     )
+
+
+def _fairness(chance: random.Random) -> Fairness:
+    """So small that the few notifications of a run exceed it, or as it is by default, or none."""
+    return chance.choice((Fairness(per_second=0.05, burst=1), Fairness(per_second=0.5, burst=2), Fairness(), NO_SHARES))
 
 
 def _vendors(chance: random.Random) -> list[Traits]:

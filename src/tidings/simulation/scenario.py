@@ -8,7 +8,7 @@ from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile
 from tidings.model.vocabulary import Excess, QuietPolicy
-from tidings.sections import BreakerSettings, Delivering
+from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import Mood, Traits
 
@@ -142,6 +142,7 @@ class Scenario(Struct, frozen=True):
     partitions: int
     audit_every: float
     delivering: Delivering
+    fairness: Fairness
     breaker: BreakerSettings
     vendors: tuple[Traits, ...]
     asked: tuple[Asked, ...]

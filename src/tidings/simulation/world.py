@@ -28,6 +28,7 @@ from tidings.parts import Parts
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
+from tidings.pipeline.recipients import Recipients
 from tidings.pipeline.recurrences import Recurrences
 from tidings.ports.provider import Provider
 from tidings.sections import AuditSettings, CanarySettings
@@ -92,7 +93,7 @@ class World:
     def __init__(self, scenario: Scenario, trace: Callable[[float, str], None]) -> None:
         self.loop = cast("VirtualLoop", asyncio.get_running_loop())
         self.scenario = scenario
-        self.store = SimulatedStore()
+        self.store = SimulatedStore(self.now)
         self.objects = MemoryObjects()
         self.broker = SimulatedBroker(self, scenario.partitions)
         self.wishes = Wishes()
@@ -105,7 +106,9 @@ class World:
         self._trace = trace
         self.clients = Clients(self, random.Random(f"{scenario.seed}/clients"))
         bits = random.Random(f"{scenario.seed}/recurrences").getrandbits
-        composer = Composer(TemplateRenderer(self.store.templates, self), bits)
+        composer = Composer(
+            TemplateRenderer(self.store.templates, self), bits, recipients=Recipients(self.store.users, self)
+        )
         self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
         self._letters = DeadLetters(self.store, self, bits)
         self.vendors = {
@@ -119,6 +122,7 @@ class World:
         self._outage = 0.0
         self._settings = Settings(
             deliver=scenario.delivering,
+            fairness=scenario.fairness,
             breaker=scenario.breaker,
             audit=AuditSettings(interval=scenario.audit_every),
             canary=CanarySettings(enabled=False),

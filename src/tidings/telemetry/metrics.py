@@ -200,6 +200,12 @@ class Metrics:
         return generate_latest(together)
 
 
+def forget_child(pid: int) -> None:
+    """The same, of a process that counted where this one does, if that is a folder."""
+    if _MULTIPROCESS in os.environ:
+        forget(Path(os.environ[_MULTIPROCESS]), pid)
+
+
 def forget(folder: Path, pid: int) -> None:
     """A process that counted in `folder` has ended: what it said of the present holds no more; its sums stay."""
     multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # no hints in the library

@@ -30,13 +30,18 @@ _MAY_BE_EMPTY = frozenset({"email.text", "email.html", "push.link", "inapp.link"
 _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
+def is_name(text: str) -> bool:
+    """Whether a template may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def checked(draft: TemplateVersion) -> TemplateVersion:
     """The version that a draft becomes: locales in their canonical form, email HTML compiled, sources kept.
 
     Raises:
         Invalid: the draft cannot be a version.
     """
-    if not _NAME.fullmatch(draft.name):
+    if not is_name(draft.name):
         _refuse(
             "invalid_name",
             "a template's name has 1 to 100 letters, digits and ._-, such as order-confirmation",

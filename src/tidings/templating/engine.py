@@ -76,9 +76,17 @@ def _text(value: Any) -> str:
     return text
 
 
+def _weigh(value: Any) -> None:
+    """Burn what it takes to hand a value to Python: the engine copies texts, and the lists and objects that it made."""
+    if isinstance(value, str):
+        FUEL.burn(1 + len(value) // 512)
+    else:
+        FUEL.burn(1 + (len(value) // 5 if isinstance(value, list | tuple | dict) else 0))
+
+
 def _low(value: Any) -> Any:
     """What has no value is less than everything; the engine takes objects for more than everything."""
-    FUEL.burn(1)
+    _weigh(value)
     return None if _known(value) is NOTHING else value
 
 
@@ -91,7 +99,8 @@ def _known(value: Any) -> Any:
 
 def _default(value: Any = None, default: Any = "", boolean: Any = False) -> Any:
     """`{{ name|default("you") }}`: for what has no value; with `true` as second argument also for what is empty."""
-    FUEL.burn(1 + (len(value) // 64 if isinstance(value, str | list | tuple | dict) else 0))
+    _weigh(value)
+    _weigh(default)
     return default if is_nothing(value) or (boolean and not value) else value
 
 
@@ -102,7 +111,7 @@ def _join(values: Any, joiner: Any = "", attribute: str | None = None) -> str:
     if isinstance(values, dict) or not hasattr(values, "__iter__"):
         raise BadArgument("join takes a list")
     items = list(values)
-    FUEL.burn(1 + len(items) // 4)
+    FUEL.burn(1 + len(items) // 2)
     if attribute is not None:
         items = [_field(item, attribute) for item in items]
     text = text_of(joiner).join(text_of(item) for item in items if not is_nothing(item))
@@ -123,8 +132,8 @@ def _last(values: Any) -> Any:
 def _at(values: Any, place: int) -> Any:
     if not hasattr(_known(values), "__iter__"):
         raise BadArgument("first and last take a list or a text")
+    _weigh(values)
     items = values if isinstance(values, str | list | tuple) else list(values)
-    FUEL.burn(1 + len(items) // 64)
     return items[place] if items else NOTHING
 
 
@@ -145,6 +154,11 @@ def _html_as_text(value: Any) -> str:
     return to_text(text)
 
 
+def _lacks_value(value: Any) -> bool:
+    _weigh(value)
+    return is_nothing(value)
+
+
 _FILTERS: Mapping[str, Callable[..., Any]] = {
     TEXT: _text,
     LOW: _low,
@@ -160,7 +174,7 @@ _OF_DIALECT: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     DERIVED: {"escape": _text, "e": _text, "safe": _html_as_text},
 }
 _TESTS: Mapping[str, Callable[..., bool]] = {
-    "defined": lambda value: not is_nothing(value),
-    "undefined": is_nothing,
-    "none": is_nothing,
+    "defined": lambda value: not _lacks_value(value),
+    "undefined": _lacks_value,
+    "none": _lacks_value,
 }

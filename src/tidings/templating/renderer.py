@@ -32,6 +32,12 @@ MOST_MARKS = 4_000
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
+_Versions = dict[_Key, Compiled | TemplateError | None]
+"""None for a version that does not exist."""
+LARGE = 32_768
+"""Characters from which on a version is compiled in a thread, so that the loop stays free."""
+LOADED_AT_ONCE = 4
+"""Versions that are read and compiled before anything is rendered with them: each may have a megabyte."""
 
 
 class PublishedTemplate(Struct, frozen=True):
@@ -70,7 +76,7 @@ class TemplateRenderer:
         """The published version; None when there is no such template or nothing of it is published."""
         key = (tenant, name)
         known = self._published.get(key)
-        now = self._clock.now()
+        now = self._clock.elapsed()
         if known is not None and 0 <= now - known[0] < PUBLISHED_FOR:
             return known[1]
         version = await self._store.published(tenant, name)
@@ -108,56 +114,45 @@ class TemplateRenderer:
                 self._channels.popitem(last=False)
         return known
 
-    async def render(self, batch: Sequence[Delivery]) -> Sequence[RenderedContent | TemplateError]:
-        """The content of each delivery on its channel, in the best locale, in order."""
-        versions = await self._versions(batch)
+    async def render(
+        self, batch: Sequence[Delivery], within_ms: float | None = None
+    ) -> Sequence[RenderedContent | TemplateError]:
+        """See Renderer."""
         decoded: dict[bytes, Mapping[str, Any] | TemplateError] = {}
         results: list[RenderedContent | TemplateError] = []
-        for delivery in batch:
-            template = delivery.template
-            if template is None:
-                results.append(_literal(delivery))
-                continue
-            compiled = versions[delivery.tenant, template.name, template.version]
-            if compiled is None:
-                results.append(TemplateError(f"there is no version {template.version} of {template.name}"))
-                continue
-            if isinstance(compiled, TemplateError):
-                results.append(compiled)
-                continue
-            data = decoded.get(delivery.data)
-            if data is None:
-                data = decoded[delivery.data] = _decoded(delivery.data)
-            if isinstance(data, TemplateError):
-                results.append(data)
-                continue
-            try:
-                content = compiled.render(delivery.channel, delivery.locale, delivery.timezone, data)
-                results.append(_fit(delivery, content))
-            except TemplateError as error:
-                results.append(error)
+        while len(results) < len(batch):
+            versions, known = await self._versions(batch[len(results) :])
+            began = self._clock.elapsed()  # the waiting for the store is no work
+            for delivery in batch[len(results) : len(results) + known]:
+                results.append(_rendered(delivery, versions, decoded))
+                if within_ms is not None and self._clock.elapsed() - began >= within_ms:
+                    return results
+            if within_ms is not None:
+                break
         return results
 
-    async def _versions(self, batch: Sequence[Delivery]) -> dict[_Key, Compiled | TemplateError | None]:
-        """What the batch renders with; None for a version that does not exist."""
-        found: dict[_Key, Compiled | TemplateError | None] = {}
+    async def _versions(self, batch: Sequence[Delivery]) -> tuple[_Versions, int]:
+        """What the first deliveries of the batch render with, and how many those are."""
+        found: _Versions = {}
         absent: list[_Key] = []
+        known = 0
         for delivery in batch:
-            if delivery.template is None:
-                continue
-            key = (delivery.tenant, delivery.template.name, delivery.template.version)
-            if key in found:
-                continue
-            compiled = self._compiled.get(key)
-            found[key] = compiled
-            if compiled is None:
-                absent.append(key)
-            else:
-                self._compiled.move_to_end(key)
+            if delivery.template is not None:
+                key = (delivery.tenant, delivery.template.name, delivery.template.version)
+                if key not in found:
+                    compiled = self._compiled.get(key)
+                    if compiled is not None:
+                        self._compiled.move_to_end(key)
+                    elif len(absent) == LOADED_AT_ONCE:
+                        break
+                    else:
+                        absent.append(key)
+                    found[key] = compiled
+            known += 1
         if absent:
             loaded = await asyncio.gather(*(self._loaded(key) for key in absent))
             found.update(zip(absent, loaded, strict=True))
-        return found
+        return found, known
 
     async def _loaded(self, key: _Key) -> Compiled | TemplateError | None:
         """The version, compiled and kept; the error of one that cannot be compiled (any more)."""
@@ -165,12 +160,47 @@ class TemplateRenderer:
         if version is None:
             return None
         try:
-            compiled = self._compiled[key] = compile_version(version)
+            large = _size(version) > LARGE
+            compiled = await asyncio.to_thread(compile_version, version) if large else compile_version(version)
+            self._compiled[key] = compiled
         except TemplateError as error:
             return error
         while len(self._compiled) > self._capacity:
             self._compiled.popitem(last=False)
         return compiled
+
+
+def _rendered(
+    delivery: Delivery, versions: _Versions, decoded: dict[bytes, Mapping[str, Any] | TemplateError]
+) -> RenderedContent | TemplateError:
+    template = delivery.template
+    if template is None:
+        return _literal(delivery)
+    compiled = versions[delivery.tenant, template.name, template.version]
+    if compiled is None:
+        return TemplateError(f"there is no version {template.version} of {template.name}")
+    if isinstance(compiled, TemplateError):
+        return compiled
+    data = decoded.get(delivery.data)
+    if data is None:
+        data = decoded[delivery.data] = _decoded(delivery.data)
+    if isinstance(data, TemplateError):
+        return data
+    try:
+        return _fit(delivery, compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
+    except TemplateError as error:
+        return error
+
+
+def _size(version: TemplateVersion) -> int:
+    """The characters of all its texts."""
+    texts = [
+        text
+        for content in version.contents.values()
+        for channel in content.channels()
+        for text in msgspec.structs.astuple(getattr(content, channel.value))
+    ]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _published(version: TemplateVersion) -> PublishedTemplate:

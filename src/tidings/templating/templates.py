@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from tidings.model.errors import Conflict, NotFound, TemplateError
 from tidings.model.notification import EmailContent, SmsContent
 from tidings.model.sending import RenderedContent
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 from tidings.model.vocabulary import Channel
 from tidings.policy import addresses
 from tidings.policy.content import unfit
@@ -18,9 +18,13 @@ from tidings.policy.locale import Direction, direction
 from tidings.policy.sms import SmsSize, segments
 from tidings.ports.clock import Clock
 from tidings.ports.store import TemplateStore
+from tidings.templating.bench import Bench
 from tidings.templating.check import checked, examples, path_of
 from tidings.templating.compile import Compiled, compile_version
 from tidings.templating.renderer import TemplateRenderer
+
+MOST_VERSIONS = 10_000
+"""Versions of one template."""
 
 
 class ChannelPreview(Struct, frozen=True):
@@ -58,14 +62,20 @@ class Templates:
         self._store = store
         self._clock = clock
         self._renderer = renderer
+        self._bench = Bench()
 
     async def create_version(self, tenant: str, draft: TemplateVersion) -> TemplateVersion:
         """Check and compile a draft, and store it as the next version of its template (its number is ignored).
 
         Raises:
             Invalid: what is wrong with it, with the JSON path.
+            Conflict: it has as many as a template may have.
+            Overloaded: the tenant has too many checks and previews under way.
         """
-        version = checked(draft)
+        known = await self._store.summary(tenant, draft.name)
+        if known is not None and known.latest >= MOST_VERSIONS:
+            raise Conflict("too_many", f"a template has at most {MOST_VERSIONS:,} versions; go on under another name")
+        version = await self._bench.run(tenant, lambda: checked(draft))
         return await self._store.add_version(tenant, structs.replace(version, version=0, created_at=self._clock.now()))
 
     async def publish(self, tenant: str, name: str, version: int) -> TemplateSummary:
@@ -81,10 +91,10 @@ class Templates:
         published = (await self.summary(tenant, name)).published
         if published is None:
             raise Conflict("not_published", f"nothing of {name} is published, so there is nothing to roll back")
-        older = [version.version for version in await self._store.versions(tenant, name) if version.version < published]
+        older = await self._store.versions(tenant, name, published, 1)
         if not older:
             raise Conflict("nothing_before", f"version {published} of {name} is the first one; publish another instead")
-        return await self.publish(tenant, name, max(older))
+        return await self.publish(tenant, name, older[0].version)
 
     async def preview(
         self, tenant: str, name: str, version: int | None, locale: str | None, data: Mapping[str, Any] | None
@@ -97,8 +107,10 @@ class Templates:
         Raises:
             NotFound: no such template or version.
             Invalid: `locale` is no language tag.
+            Overloaded: the tenant has too many checks and previews under way.
         """
-        return _whole(await self._shown(tenant, name, version), locale, data)
+        shown = await self._shown(tenant, name, version)
+        return await self._bench.run(tenant, lambda: _whole(shown, locale, data))
 
     async def summary(self, tenant: str, name: str) -> TemplateSummary:
         """One template. Raises NotFound."""
@@ -111,11 +123,11 @@ class Templates:
         """Templates by name, from `after` (exclusive) on."""
         return await self._store.list(tenant, after, limit)
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
-        """All versions, newest first. Raises NotFound."""
-        versions = await self._store.versions(tenant, name)
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
+        """Up to `limit` versions without contents, newest first, from `before` (exclusive) on. Raises NotFound."""
+        versions = await self._store.versions(tenant, name, before, limit)
         if not versions:
-            raise NotFound("template", name)
+            await self.summary(tenant, name)
         return versions
 
     async def version(self, tenant: str, name: str, version: int) -> TemplateVersion:

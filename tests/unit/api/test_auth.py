@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection, Mapping
 
 import pytest
 
 from support_api import OTHER, TENANT, Api, problem
-from tidings.api.auth import MOST_REMEMBERED, TTL, Keyring
-from tidings.api.keys import PREFIX, mint
+from tidings.api.auth import ASKED_AT_ONCE, MOST_REMEMBERED, TTL, Keyring
+from tidings.api.keys import PREFIX, looks_like_one, mint
 from tidings.api.problems import Refused
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.tenants import MemoryTenants
@@ -25,10 +26,16 @@ class Counting(MemoryTenants):
         self.answer = asyncio.Event()
         self.answer.set()
 
-    async def key(self, digest: bytes) -> ApiKey | None:
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
         self.asked += 1
         await self.answer.wait()
-        return await super().key(digest)
+        await asyncio.sleep(0)
+        return await super().known(digests)
+
+
+def wrong(number: int) -> bytes:
+    """The header of a key that nobody has."""
+    return b"Bearer tk_%043d" % number
 
 
 async def ring(*scopes: Scope) -> tuple[Keyring, Counting, VirtualClock, bytes, ApiKey]:
@@ -93,25 +100,65 @@ async def test_unknown_secrets_reach_the_store_once_a_second_and_do_not_fill_the
     keyring, tenants, _, _, _ = await ring()
     for number in range(MOST_REMEMBERED + 5):
         with pytest.raises(Refused):
-            await keyring.key(b"Bearer tk_%d" % number)
-    assert len(keyring._known) <= MOST_REMEMBERED
+            await keyring.key(wrong(number))
+    assert len(keyring._unknown) <= MOST_REMEMBERED
     asked = tenants.asked
     with pytest.raises(Refused):
-        await keyring.key(b"Bearer tk_%d" % (MOST_REMEMBERED + 4))
+        await keyring.key(wrong(MOST_REMEMBERED + 4))
     assert tenants.asked == asked
+
+
+async def test_wrong_keys_do_not_displace_the_right_ones() -> None:
+    keyring, tenants, _, header, key = await ring()
+    await keyring.key(header)
+    await asyncio.gather(*(keyring.key(wrong(number)) for number in range(2 * MOST_REMEMBERED)), return_exceptions=True)
+    asked = tenants.asked
+    assert await keyring.key(header) == key
+    assert tenants.asked == asked
+
+
+async def test_many_wrong_keys_cost_few_questions_and_a_right_one_does_not_wait_behind_them() -> None:
+    keyring, tenants, clock, header, key = await ring()
+    await keyring.key(header)
+    await clock.advance(TTL / 1000)
+    tenants.answer.clear()
+    crowd = [asyncio.create_task(keyring.key(wrong(number))) for number in range(10_000)]
+    await asyncio.sleep(0)
+    right = asyncio.create_task(keyring.key(header))
+    tenants.answer.set()
+    assert await right == key
+    assert sum(not one.done() for one in crowd) >= 10_000 - 5 * ASKED_AT_ONCE
+    await asyncio.wait(crowd)
+    assert all(isinstance(one.exception(), Refused) for one in crowd)
+    assert tenants.asked <= 10_000 / ASKED_AT_ONCE + 2
+
+
+@pytest.mark.parametrize("secret", ["", "tk_", "tk_short", "sk_" + "a" * 43, "tk_" + "a" * 42, "tk_" + "a" * 42 + "="])
+async def test_what_looks_like_no_key_is_not_asked_for(secret: str) -> None:
+    keyring, tenants, _, _, _ = await ring()
+    with pytest.raises(Refused) as refused:
+        await keyring.key(b"Bearer " + secret.encode())
+    assert (refused.value.status, refused.value.code) == (401, "invalid_key")
+    assert tenants.asked == 0
+
+
+def test_every_minted_key_looks_like_one() -> None:
+    for number in range(256):
+        for length in range(32, 50):
+            assert looks_like_one(mint("shop", [Scope.READ], "ci", 5, bytes([number]) * length)[0].encode())
 
 
 async def test_a_store_that_fails_is_asked_again() -> None:
     keyring, tenants, _, header, key = await ring()
 
-    async def failing(digest: bytes) -> ApiKey | None:
+    async def failing(digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
         raise ConnectionError
 
-    working = tenants.key
-    tenants.key = failing  # type: ignore[method-assign]
+    working = tenants.known
+    tenants.known = failing  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
         await keyring.key(header)
-    tenants.key = working  # type: ignore[method-assign]
+    tenants.known = working  # type: ignore[method-assign]
     assert await keyring.key(header) == key
 
 

@@ -116,7 +116,6 @@ BAD_NOTIFICATIONS: list[tuple[str, bytes, str]] = [
     ("expires_at is past", notification(expires_at="2020-01-01T00:00:00Z"), "$.expires_at"),
     ("data is an array", notification(data=[]), "$.data"),
     ("data is text", notification(data="x"), "$.data"),
-    ("metadata is null", notification(metadata=None), "$.metadata"),
     ("data has a NUL", raw("data", NUL), "$.data"),
     ("metadata has a NUL in a key", raw("metadata", b'{"\\u0000": 1}'), "$.metadata"),
     ("data is deep", raw("data", b'{"a":' * 100 + b"1" + b"}" * 100), "$.data"),

@@ -10,9 +10,11 @@ import pytest
 from support_api import OTHER, Answer, Api, World, problem, running
 from tidings.api.limits import AHEAD, Limiter, Visit
 from tidings.api.problems import Refused
+from tidings.api.samples import DEMO_USER
 from tidings.backends.memory.clock import SystemClock, VirtualClock
 from tidings.backends.memory.tokens import MemoryTokens
 from tidings.model.tenant import ApiKey, DefaultRates, Rate, Rates, Scope
+from tidings.model.user import Profile
 
 SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
 
@@ -103,6 +105,7 @@ async def test_more_is_429_with_the_time_to_wait(tight: Api, path: str) -> None:
 
 
 async def test_the_keys_of_a_tenant_share_its_limit_and_other_tenants_do_not(tight: Api) -> None:
+    await tight.world.store.users.upsert(OTHER, [(DEMO_USER, Profile(phone="+4930901820"), None)], 0)
     send = await tight.key("shop", Scope.SEND)
     for _ in range(2):
         assert (await tight.post("/v1/notifications", SMS)).status == 202

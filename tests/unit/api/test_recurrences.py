@@ -15,6 +15,7 @@ from tidings.model.outcome import Outcome, Wait
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import encode
+from tidings.policy import recurring
 
 HOUR = 3_600_000
 
@@ -61,6 +62,17 @@ async def test_what_is_left_out_is_a_field_or_the_lines_of_a_calendar(api: Api) 
     assert problem(await api.patch(path, both), 422, "ambiguous_exdates")["path"] == "$.exdates"
     many = {"exdates": ["2030-12-24"] * 501}
     assert problem(await api.patch(path, many), 422, "too_many")["path"] == "$.exdates"
+
+
+async def test_a_listing_computes_no_occurrence(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [await created(api, name=str(number)) for number in range(3)]
+
+    def computed(*_: object) -> None:
+        raise AssertionError("a listing has no bound then")
+
+    monkeypatch.setattr(recurring, "_locals", computed)
+    listed = (await api.get("/v1/recurrences")).json()["recurrences"]
+    assert [one["next"] for one in listed] == [one["next"][:1] for one in reversed(made)]
 
 
 async def test_it_is_paused_resumed_and_changed(api: Api) -> None:

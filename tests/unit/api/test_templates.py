@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from functools import partial
 from typing import Any
+
+import pytest
 
 from support_api import OTHER, Api, problem
 from tidings.api.samples import WELCOME
+from tidings.model.errors import Overloaded
+from tidings.templating import templates
+from tidings.templating.bench import MOST_WAITING, Bench
 
 MJML = (
     "<mjml><mj-body><mj-section><mj-column><mj-text>Hi {{ name }}</mj-text></mj-column></mj-section></mj-body></mjml>"
@@ -37,6 +46,83 @@ async def test_a_template_is_created_published_and_rolled_back(api: Api) -> None
     versions = (await api.get("/v1/templates/welcome/versions")).json()["versions"]
     assert [version["version"] for version in versions] == [2, 1]
     assert (await api.get("/v1/templates/welcome/versions/1")).json() == told
+
+
+async def test_versions_come_in_pages_without_their_contents(api: Api) -> None:
+    await api.post("/v1/templates", WELCOME)
+    large = {"contents": {"en": {"sms": {"text": "Hello {{ name }}" + " " * 90_000}}}, "variables": {"name": {}}}
+    for number in range(2, 8):
+        assert (
+            await api.post("/v1/templates/welcome/versions", large | {"description": f"try {number}"})
+        ).status == 201
+    seen, path = list[int](), "/v1/templates/welcome/versions?limit=3"
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = await api.get(path + (f"&cursor={cursor}" if cursor else ""))
+        assert len(answer.body) < 2_000
+        page = answer.json()
+        assert all(set(row) == {"name", "version", "description", "created_at"} for row in page["versions"])
+        seen += [row["version"] for row in page["versions"]]
+        cursor = page["next"]
+    assert seen == [7, 6, 5, 4, 3, 2, 1]
+    await api.post("/v1/templates", WELCOME | {"name": "other"})
+    first = (await api.get(path)).json()["next"]
+    problem(await api.get(f"/v1/templates/other/versions?cursor={first}"), 400, "invalid_cursor")
+
+
+async def test_a_template_has_a_most_of_versions(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "MOST_VERSIONS", 2)
+    await api.post("/v1/templates", WELCOME)
+    version = {key: value for key, value in WELCOME.items() if key != "name"}
+    assert (await api.post("/v1/templates/welcome/versions", version)).status == 201
+    problem(await api.post("/v1/templates/welcome/versions", version), 409, "too_many")
+
+
+async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each computes beside the loop; the loop never stands still until they are through."""
+    await api.post("/v1/templates", WELCOME)
+    whole, working, most = templates._whole, 0, 0
+
+    def heavy(*arguments: Any) -> Any:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        assert threading.current_thread() is not threading.main_thread()
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            pass
+        working -= 1
+        return whole(*arguments)
+
+    monkeypatch.setattr(templates, "_whole", heavy)
+    previews = [asyncio.create_task(api.post("/v1/templates/welcome/preview", {})) for _ in range(20)]
+    answered = 0
+    while not all(one.done() for one in previews):
+        assert (await api.get("/v1/templates/welcome")).status == 200
+        answered += 1
+    assert [(await one).status for one in previews] == [200] * 20
+    assert most == 1
+    assert answered >= 20, "others are answered between"
+
+
+async def test_what_one_tenant_has_computed_is_bounded_and_no_other_waits_for_all_of_it() -> None:
+    bench, order, go = Bench(), list[str](), threading.Event()
+
+    def work(tenant: str) -> None:
+        go.wait(10)
+        order.append(tenant)
+
+    crowd = [asyncio.create_task(bench.run("a", partial(work, "a"))) for _ in range(MOST_WAITING + 5)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(bench.run("b", partial(work, "b")))
+    await asyncio.sleep(0)
+    go.set()
+    results = await asyncio.gather(*crowd, return_exceptions=True)
+    await other
+    assert sum(isinstance(result, Overloaded) for result in results) == 5
+    assert order.index("b") <= 2
+    assert not bench._waiting
+    assert not bench._locks
 
 
 async def test_mjml_is_shown_as_it_was_written(api: Api) -> None:

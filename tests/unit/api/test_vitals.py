@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -41,6 +43,26 @@ async def watched(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield found
     stopping.set()
     await watching
+
+
+async def test_a_process_that_was_busy_itself_does_not_take_the_store_for_silent() -> None:
+    """The answer was there in time; nobody read it."""
+
+    async def ping() -> None:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        threading.Timer(0.05, lambda: loop.call_soon_threadsafe(answer.set_result, None)).start()
+        await answer
+
+    loop = asyncio.get_running_loop()
+    found = Vitals(ping, SystemClock())
+    asking = asyncio.create_task(found._ask())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    until = time.perf_counter() + 2 * vitals.ANSWER_WITHIN
+    while time.perf_counter() < until:
+        pass
+    await asking
+    assert not found._silent
 
 
 async def test_a_request_goes_through_and_its_errors_too(watched: Vitals) -> None:

@@ -13,9 +13,8 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model import topics
 from tidings.model.errors import Overloaded
-from tidings.model.vocabulary import Channel, Priority
-from tidings.pipeline.admission import LATEST, SOONEST, Admission
-from tidings.pipeline.group_commit import GroupCommit
+from tidings.model.vocabulary import Channel, Lane
+from tidings.pipeline.admission import LATEST, SOONEST, Admission, Commits
 from tidings.policy.admission import AdmissionRules
 from tidings.ports.queue import Item
 
@@ -41,11 +40,10 @@ class Gate:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.queue = StuckQueue(MemoryBroker(self.clock))
-        self.critical = GroupCommit(self.queue, within=60)
-        self.others = GroupCommit(self.queue, within=60)
-        self.admission = Admission(self.queue, self.critical, self.others, self.clock, RULES, lambda: 0.5)
+        self.commits = Commits(self.queue, within=60)
+        self.admission = Admission(self.queue, self.commits, self.clock, RULES, lambda: 0.5)
 
-    def let_in(self, lane: Priority, most: int) -> int:
+    def let_in(self, lane: Lane, most: int) -> int:
         """How many in a row are let in, of `most`."""
         for number in range(most):
             try:
@@ -78,45 +76,45 @@ def gate() -> Gate:
 
 
 async def test_between_two_looks_no_more_is_let_in_than_may_wait(gate: Gate) -> None:
-    assert gate.let_in(Priority.BULK, 2_000) == RULES.backlog // 2 + 1
-    assert gate.let_in(Priority.NORMAL, 2_000) == RULES.backlog + 1
-    assert gate.let_in(Priority.CRITICAL, 2_000) == 2_000
+    assert gate.let_in(Lane.BULK, 2_000) == RULES.backlog // 2 + 1
+    assert gate.let_in(Lane.NORMAL, 2_000) == RULES.backlog + 1
+    assert gate.let_in(Lane.CRITICAL, 2_000) == 2_000
 
 
 async def test_a_look_finds_what_waits_on_every_channel_and_what_is_done(gate: Gate) -> None:
-    gate.let_in(Priority.BULK, 2_000)
+    gate.let_in(Lane.BULK, 2_000)
     async with gate.watched():
         await gate.clock.advance(1.5)
-        assert gate.let_in(Priority.BULK, 1) == 1
-        await gate.wait(topics.requests(Priority.BULK), 200)
+        assert gate.let_in(Lane.BULK, 1) == 1
+        await gate.wait(topics.requests(Lane.BULK), 200)
         for channel in Channel:
-            await gate.wait(topics.deliveries(channel, Priority.BULK), 100)
+            await gate.wait(topics.deliveries(channel, Lane.BULK), 100)
         await gate.clock.advance(1.5)
-        assert gate.let_in(Priority.BULK, 1) == 0
-        assert gate.let_in(Priority.NORMAL, 1) == 1, "what bulk leaves lying does not touch the others"
+        assert gate.let_in(Lane.BULK, 1) == 0
+        assert gate.let_in(Lane.NORMAL, 1) == 1, "what bulk leaves lying does not touch the others"
 
 
 async def test_memory_has_a_bound_for_every_lane(gate: Gate) -> None:
     gate.queue.go_on.clear()
     puts: list[asyncio.Task[None]] = []
 
-    async def fill(lane: Priority, commits: GroupCommit) -> None:
+    async def fill(lane: Lane) -> None:
         while gate.let_in(lane, 1):
-            puts.append(asyncio.create_task(commits.put([Item(topics.requests(lane), "k", b"")])))
+            puts.append(asyncio.create_task(gate.commits.of(lane).put([Item(topics.requests(lane), "k", b"")])))
             await gate.clock.settle()
 
-    for lane, most in ((Priority.BULK, 50), (Priority.NORMAL, 80), (Priority.CRITICAL, 100)):
-        await fill(lane, gate.critical if lane is Priority.CRITICAL else gate.others)
-        assert gate.critical.held + gate.others.held == most
+    for lane, most in zip(reversed(Lane), (40, 50, 60, 80, 90, 100), strict=True):
+        await fill(lane)
+        assert gate.commits.held == most
     gate.queue.go_on.set()
     await asyncio.gather(*puts)
-    assert [gate.let_in(lane, 1) for lane in Priority] == [1, 1, 1]
+    assert [gate.let_in(lane, 1) for lane in Lane] == [1] * 6
 
 
 async def test_those_who_are_turned_away_come_again_at_different_times_and_are_logged_together(gate: Gate) -> None:
-    gate.let_in(Priority.BULK, 2_000)
+    gate.let_in(Lane.BULK, 2_000)
     with pytest.raises(Overloaded) as refused:
-        gate.admission.admit(Priority.BULK)
+        gate.admission.admit(Lane.BULK)
     assert refused.value.retry_after == (SOONEST + LATEST) / 2
     with capture_logs() as lines:
         async with gate.watched():
@@ -127,21 +125,21 @@ async def test_those_who_are_turned_away_come_again_at_different_times_and_are_l
 
 async def test_what_waits_for_a_provider_counts(gate: Gate) -> None:
     """It is in no queue, and all of it comes back when the provider does."""
-    held = {topics.deliveries(Channel.SMS, Priority.NORMAL): 0, "of a later version": 10**6}
+    held = {topics.deliveries(Channel.SMS, Lane.NORMAL): 0, "of a later version": 10**6}
     asked: list[int] = []
 
     async def waiting(most: int) -> dict[str, int]:
         asked.append(most)
         return held
 
-    gate.admission = Admission(gate.queue, gate.critical, gate.others, gate.clock, RULES, lambda: 0.5, waiting)
+    gate.admission = Admission(gate.queue, gate.commits, gate.clock, RULES, lambda: 0.5, waiting)
     async with gate.watched():
-        assert gate.let_in(Priority.NORMAL, 1) == 1
-        held[topics.deliveries(Channel.SMS, Priority.NORMAL)] = RULES.backlog + 1
+        assert gate.let_in(Lane.NORMAL, 1) == 1
+        held[topics.deliveries(Channel.SMS, Lane.NORMAL)] = RULES.backlog + 1
         await gate.clock.advance(2)
-        assert gate.let_in(Priority.NORMAL, 5) == 0
-        assert gate.let_in(Priority.CRITICAL, 5) == 5
-        held[topics.deliveries(Channel.SMS, Priority.NORMAL)] = 0
+        assert gate.let_in(Lane.NORMAL, 5) == 0
+        assert gate.let_in(Lane.CRITICAL, 5) == 5
+        held[topics.deliveries(Channel.SMS, Lane.NORMAL)] = 0
         await gate.clock.advance(2)
-        assert gate.let_in(Priority.NORMAL, 5) == 5
+        assert gate.let_in(Lane.NORMAL, 5) == 5
     assert set(asked) == {2 * RULES.backlog}, "counting is bounded"

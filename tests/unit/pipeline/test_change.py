@@ -136,7 +136,7 @@ async def test_a_user_who_moves_after_a_change_waits_once_more(flow: Flow) -> No
         ({}, "nothing_to_change", "$"),
         ({"to": ADA}, "unknown_field", "$.to"),
         ({"channels": ["sms"]}, "unknown_field", "$.channels"),
-        ({"send_at": None}, "wrong_type", "$.send_at"),
+        ({"send_at": None, "metadata": None}, "nothing_to_change", "$"),
         ({"send_at": "2023-11-16T09:00:00"}, "no_timezone", "$.send_at"),
         ({"send_at": "2099-01-01T00:00:00Z"}, "too_far", "$.send_at"),
         ({"send_at_local": "nine"}, "invalid_local_time", "$.send_at_local"),

@@ -29,6 +29,7 @@ from tidings.working import readings
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
+SURPLUS = topics.of_surplus(TOPIC)
 LEASE, RECORDED = 60, int(RECORDED_WITHIN) + 1
 
 
@@ -264,21 +265,60 @@ async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Fl
     id = await flow.accept("k", **body)
     assert await flow.accept("k", **body) == id
     await flow.settle(only=topics.ROUTE)
-    assert await flow.queue.depth(TOPIC, topics.DELIVER) == 2
-    for _ in range(2):
-        claim = await flow.queue.claim(TOPIC, topics.DELIVER, 1, 0)
-        assert claim is not None
-        await flow.queue.put([Item(TOPIC, item.key, item.body, item.headers) for item in claim.items])
-        await claim.done()
+    assert [await flow.queue.depth(topic, topics.DELIVER) for topic in (TOPIC, SURPLUS)] == [1, 1]
     one, other = worker(flow), worker(flow)
-    await asyncio.gather(_one_item(flow, one), _one_item(flow, other))
+    await asyncio.gather(_one_item(flow, one, SURPLUS), _one_item(flow, other, TOPIC))
     await wait(flow, 2 * LEASE)
     assert len(flow.provider(Channel.SMS).sent) == 1
     assert (await flow.view(id)).state is State.SENT
 
 
-async def _one_item(flow: Flow, reader: Reader[Any]) -> None:
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 1, 0, LEASE)
+@pytest.mark.parametrize("original_in", ["requests", "deliveries"])
+async def test_a_copy_stays_behind_an_original_that_waits_as_surplus(flow: Flow, original_in: str) -> None:
+    """However long: the surplus of a flood may wait for many times as long as a copy does."""
+    await flow.user()
+    flow.spend_share()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    await abandon(flow, "k", **body)
+    if original_in == "deliveries":
+        await flow.settle(only=topics.ROUTE)
+    await flow.clock.advance(RESERVATION_LEASE)  # the share is there again: nothing but the mark keeps the copy back
+    id = await flow.accept("k", **body)
+    for _ in range(10 * LEASE):
+        await flow.clock.advance(1)
+        await flow.settle(besides_surplus=True)
+    assert not flow.provider(Channel.SMS).sent
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_back_unbegun(flow: Flow) -> None:
+    await flow.user()
+    flow.spend_share()
+    body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
+    await abandon(flow, "k", **body)
+    await flow.settle(only=topics.ROUTE)
+    held = await flow.queue.claim(SURPLUS, topics.DELIVER, 10, 0)
+    assert held is not None
+    await flow.clock.advance(RESERVATION_LEASE)
+    id = await flow.accept("k", **body)
+    await flow.settle()  # the copy is looked at, and waits
+    assert not flow.provider(Channel.SMS).sent
+    await held.release()
+    for _ in range(3 * LEASE):
+        await flow.clock.advance(1)
+        await flow.settle(besides_surplus=True)
+    assert not flow.provider(Channel.SMS).sent
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def _one_item(flow: Flow, reader: Reader[Any], topic: str) -> None:
+    claim = await flow.queue.claim(topic, topics.DELIVER, 1, 0, LEASE)
     assert claim is not None
     await reader._finish_batch(claim)
 

@@ -491,6 +491,30 @@ async def test_a_template_that_fails_at_send_time_is_a_failure_with_its_reason(f
     assert seen.deliveries[0].attempts == []
 
 
+@pytest.mark.parametrize(
+    ("data", "text"), [({}, "Hi there!"), ({"name": None}, "Hi there!"), ({"name": "Ada"}, "Hi Ada!")]
+)
+async def test_what_is_optional_may_be_left_out(flow: Flow, data: dict[str, Any], text: str) -> None:
+    await flow.user()
+    source = "Hi {% if name %}{{ name }}{% else %}there{% endif %}!"
+    await flow.template("hi", {"en": Content(sms=SmsContent(source))}, name=Variable(required=False))
+    await flow.accept(to={"user_id": "ada"}, template="hi", data=data)
+    await flow.settle()
+    assert [delivery.content for delivery in flow.provider(Channel.SMS).sent] == [SmsContent(text)]
+
+
+@pytest.mark.parametrize(("value", "reason"), [(" ", "empty_content"), ("x" * 1_601, "too_long")])
+async def test_what_no_vendor_takes_ends_before_one_is_asked(flow: Flow, value: str, reason: str) -> None:
+    await flow.user()
+    await flow.template("echo", {"en": Content(sms=SmsContent("{{ v }}"))}, v=Variable())
+    id = await flow.accept(to={"user_id": "ada"}, template="echo", data={"v": value})
+    await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.FAILED, reason)
+    assert flow.provider(Channel.SMS).sent == []
+    assert seen.deliveries[0].attempts == []
+
+
 async def test_the_tally_sums_up(flow: Flow) -> None:
     await flow.user("ada")
     await flow.user("eve", Preferences(muted=True))

@@ -86,6 +86,36 @@ async def ready(flow: Flow, timezone: str | None = "Europe/Berlin") -> None:
     await flow.user(timezone=timezone)
 
 
+async def test_costly_rules_that_come_due_together_are_moved_in_slices(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn in between, and another tenant's comes out with the first of them."""
+    await ready(flow)
+    await flow.store.users.upsert("bank", [("ada", Profile(phone="+4915199999999"), None)], flow.clock.now())
+    recurrences = service(flow)
+    body = {"rrule": "FREQ=DAILY", "start": "2026-03-27T09:00", "timezone": "Europe/Berlin", "request": REQUEST}
+    for tenant in [TENANT] * 24 + ["bank"]:
+        await recurrences.create(tenant, json.dumps(body).encode())
+    costly, put, batches = recurring.step, flow.queue.put, list[list[str]]()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        flow.clock._now += 15
+        return costly(*arguments, **options)
+
+    async def noted(items: Sequence[Item]) -> None:
+        batches.append([item.key.partition("/")[0] for item in items])
+        await put(items)
+
+    monkeypatch.setattr(recur, "step", slow)
+    monkeypatch.setattr(flow.queue, "put", noted)
+    await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
+    await flow.settle(only="nobody")
+    fired = [batch for batch in batches if batch]
+    assert max(len(batch) for batch in fired) <= 2, "20 ms, and one that was begun"
+    assert "bank" in fired[0]
+    assert sum(len(batch) for batch in fired) == 25
+
+
 async def test_it_is_sent_each_day_at_nine_over_the_jump_of_the_clock(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)

@@ -14,14 +14,14 @@ from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.line import Line, Routed
 from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.breaker import BreakerRules
 from tidings.telemetry.metrics import Metrics
 
 RULES = BreakerRules()
-NORMAL, BULK, CRITICAL = Priority.NORMAL, Priority.BULK, Priority.CRITICAL
+NORMAL, BULK, CRITICAL = Lane.NORMAL, Lane.BULK, Lane.CRITICAL
 
 
 class Hanging(Recorder):
@@ -62,7 +62,7 @@ def delivery(number: int = 1, tried: tuple[str, ...] = (), pinned: str = "") -> 
         key="shop/x",
         address=Address(Channel.SMS, "+4915123456789"),
         category="orders",
-        priority=NORMAL,
+        priority=Priority.NORMAL,
         tried=tried,
         pinned=pinned,
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.model.vocabulary import Priority
+from tidings.model.vocabulary import Lane
 from tidings.policy.admission import AdmissionRules, Load, refusal
 
 RULES = AdmissionRules(held=1000, lag=0.5, backlog=10_000)
@@ -11,17 +11,27 @@ LOADS = st.builds(
     Load,
     st.integers(0, 2_000),
     st.floats(0, 2),
-    st.fixed_dictionaries({lane: st.integers(0, 20_000) for lane in Priority}),
+    st.fixed_dictionaries({lane: st.integers(0, 20_000) for lane in Lane}),
 )
 
 
-def refused(load: Load) -> list[Priority]:
-    return [lane for lane in Priority if refusal(lane, load, RULES) is not None]
+def refused(load: Load) -> list[Lane]:
+    return [lane for lane in Lane if refusal(lane, load, RULES) is not None]
+
+
+WITHIN = [lane for lane in Lane if not lane.is_surplus]
 
 
 @given(LOADS)
 def test_the_less_urgent_is_always_turned_away_first(load: Load) -> None:
-    assert refused(load) in ([], [Priority.BULK], [Priority.NORMAL, Priority.BULK], list(Priority))
+    within = [lane for lane in refused(load) if lane in WITHIN]
+    assert within in ([], [Lane.BULK], [Lane.NORMAL, Lane.BULK], WITHIN)
+
+
+@given(LOADS)
+def test_surplus_is_turned_away_before_what_is_within_the_share_of_the_same_lane(load: Load) -> None:
+    turned_away = set(refused(load))
+    assert {lane.surplus for lane in turned_away} <= turned_away
 
 
 @given(LOADS, LOADS)
@@ -29,22 +39,40 @@ def test_more_load_lets_nobody_in_who_was_turned_away(one: Load, other: Load) ->
     both = Load(
         max(one.held, other.held),
         max(one.lag, other.lag),
-        {lane: max(one.backlog[lane], other.backlog[lane]) for lane in Priority},
+        {lane: max(one.backlog[lane], other.backlog[lane]) for lane in Lane},
     )
     assert set(refused(one)) <= set(refused(both))
 
 
 def test_who_is_turned_away_for_what() -> None:
     def load(held: int = 0, lag: float = 0.0, **backlog: int) -> Load:
-        return Load(held, lag, {Priority(lane): count for lane, count in backlog.items()})
+        return Load(held, lag, {Lane(lane.replace("_", ".")): count for lane, count in backlog.items()})
 
     assert refused(load()) == []
-    assert refused(load(held=500)) == [Priority.BULK]
-    assert refused(load(held=800)) == [Priority.NORMAL, Priority.BULK]
-    assert refused(load(held=1000)) == list(Priority)
-    assert refused(load(lag=0.3)) == [Priority.BULK]
-    assert refused(load(lag=9.0)) == [Priority.NORMAL, Priority.BULK], "critical is not turned away for slowness"
-    assert refused(load(bulk=5_001)) == [Priority.BULK], "what bulk leaves lying does not touch the others"
-    assert refused(load(bulk=1_000_000)) == [Priority.BULK]
-    assert refused(load(normal=10_001)) == [Priority.NORMAL, Priority.BULK]
-    assert refused(load(critical=1_000_000)) == [Priority.NORMAL, Priority.BULK]
+    bulk, normal = ([lane, lane.surplus] for lane in (Lane.BULK, Lane.NORMAL))
+    assert refused(load(held=400)) == [Lane.BULK_SURPLUS]
+    assert refused(load(held=500)) == bulk
+    assert refused(load(held=600)) == [Lane.NORMAL_SURPLUS, *bulk]
+    assert refused(load(held=800)) == [*normal, *bulk]
+    assert refused(load(held=900)) == [Lane.CRITICAL_SURPLUS, *normal, *bulk]
+    assert refused(load(held=1000)) == list(Lane)
+    assert refused(load(lag=0.28)) == bulk
+    assert refused(load(lag=9.0)) == [*normal, *bulk], "critical is not turned away for slowness"
+    assert refused(load(bulk=5_001)) == bulk, "what bulk leaves lying does not touch the others"
+    assert refused(load(bulk=1_000_000)) == bulk
+    assert refused(load(normal=10_001)) == [*normal, *bulk]
+    assert refused(load(critical=1_000_000)) == [Lane.CRITICAL_SURPLUS, *normal, *bulk]
+
+
+def test_what_others_have_sent_beyond_their_share_turns_nobody_away_who_is_within_it() -> None:
+    def behind(lane: Lane) -> list[Lane]:
+        return refused(Load(0, 0.0, {lane: 1_000_000}))
+
+    assert behind(Lane.NORMAL_SURPLUS) == [Lane.NORMAL_SURPLUS, Lane.BULK_SURPLUS]
+    assert behind(Lane.BULK_SURPLUS) == [Lane.BULK_SURPLUS]
+    assert behind(Lane.CRITICAL_SURPLUS) == [lane for lane in Lane if lane.is_surplus]
+
+
+def test_the_refusal_says_when_it_is_for_the_share() -> None:
+    assert "exceeds the tenant's share" in str(refusal(Lane.NORMAL_SURPLUS, Load(1_000, 0.0, {}), RULES))
+    assert "share" not in str(refusal(Lane.NORMAL, Load(1_000, 0.0, {}), RULES))

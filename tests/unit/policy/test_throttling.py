@@ -74,6 +74,7 @@ def test_a_provider_at_its_limit_refuses_many_so_that_who_is_refused_twice_is_on
 
 def test_the_pause_is_what_was_asked_within_bounds_and_doubles_when_nothing_was() -> None:
     throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
     assert throttling.pause_s([3.0, 7.0, None], 900.0, goes_on=False) == 7.0
     assert throttling.pause_s([float("inf")], 900.0, goes_on=False) == 900.0
     throttling.heard([], taken=1)
@@ -92,3 +93,13 @@ def test_after_a_pause_as_many_follow_as_were_taken_before_it_and_then_more() ->
     assert [throttling.let_out(500) for _ in range(8)] == [10, 20, 40, 80, 160, 320, 500, 500]
     throttling.pause_s([1.0], 900.0, goes_on=False)
     assert throttling.let_out(500) == 3
+
+
+def test_what_is_asked_for_recipients_makes_the_account_wait_for_a_minute_at_most() -> None:
+    throttling = Throttling()
+    for number in range(SEVERAL):
+        verdict = throttling.heard([refused(f"person-{number}")], taken=0)
+    assert verdict == [True]
+    assert throttling.pause_s([4_000.0], 900.0, goes_on=False) == 60.0
+    assert throttling.pause_s([7.0], 900.0, goes_on=True) == 7.0
+    assert throttling.pause_s([4_000.0], 10.0, goes_on=True) == 10.0

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
+import resource
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -7,6 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tidings.model.errors import Unavailable
+from tidings.policy import wall_clock
 from tidings.policy.wall_clock import has_date, instant_of, next_time, offset, parse, shown, zone
 
 HOUR = 3_600_000
@@ -155,3 +161,46 @@ def test_what_can_be_written(text: str, expected: time | datetime) -> None:
 def test_what_cannot(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|out of range|must be in|day is"):
         parse(text)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES])
+def test_a_database_that_cannot_be_read_is_no_answer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """One moment without file descriptors must not make a city live by UTC from then on."""
+    name = "Antarctica/Troll"
+
+    def failing(_name: str) -> ZoneInfo:
+        raise OSError(number, "no")
+
+    zone.cache_clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(wall_clock, "ZoneInfo", failing)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                zone(name)
+    assert zone(name) == ZoneInfo(name)
+
+
+@pytest.mark.parametrize("name", ["Mars/Base", "America", "", None, "../etc/passwd", "a" * 5000, "Europe/Berlin/x"])
+def test_a_name_that_is_none_means_utc(name: str | None) -> None:
+    assert zone(name) is UTC
+
+
+def test_with_no_descriptors_left_a_zone_is_not_forgotten() -> None:
+    """The real thing: the process may open no further file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    zone.cache_clear()
+    ZoneInfo.clear_cache()
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    try:
+        with suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        assert opened
+        with pytest.raises(Unavailable):
+            zone("America/New_York")
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert zone("America/New_York") == ZoneInfo("America/New_York")

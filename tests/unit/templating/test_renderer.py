@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,9 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority
 from tidings.ports.renderer import Renderer
-from tidings.templating.renderer import TemplateRenderer
+from tidings.templating import renderer as renderer_module
+from tidings.templating.compile import Compiled, compile_version
+from tidings.templating.renderer import LARGE, LOADED_AT_ONCE, TemplateRenderer
 
 TENANT = "shop"
 
@@ -65,6 +68,48 @@ async def world(*contents: dict[str, Content]) -> tuple[CountingTemplates, Virtu
     await store.publish(TENANT, "order", 1)
     store.asked = 0
     return store, clock, TemplateRenderer(store, clock)
+
+
+async def test_a_large_version_is_compiled_beside_the_loop_and_a_small_one_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[bool] = []
+
+    def noted(version: TemplateVersion) -> Compiled:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return compile_version(version)
+
+    monkeypatch.setattr(renderer_module, "compile_version", noted)
+    for filling in ("", " " * LARGE):
+        _, _, renderer = await world({"en": Content(sms=SmsContent("Order {{ n }}" + filling))})
+        [content] = await renderer.render([delivery()])
+        assert content == SmsContent("Order A1" + filling)
+    assert threads == [True, False]
+
+
+async def test_within_a_time_the_first_are_rendered_and_at_least_one() -> None:
+    _, clock, renderer = await world(EN)
+    batch = [delivery(data=b'{"n": "%d"}' % number) for number in range(5)]
+    real, cost = clock.elapsed, 0
+
+    def elapsed() -> int:
+        nonlocal cost
+        cost += 3
+        return real() + cost
+
+    clock.elapsed = elapsed  # type: ignore[method-assign]
+    assert len(await renderer.render(batch, 0)) == 1
+    assert len(await renderer.render(batch, 6)) == 2
+    assert len(await renderer.render(batch, 1_000)) == 5
+    assert len(await renderer.render(batch)) == 5
+
+
+async def test_of_many_versions_only_some_are_read_before_the_first_is_rendered() -> None:
+    store, _, renderer = await world(*[EN] * 20)
+    batch = [delivery(template=TemplateRef("order", number)) for number in range(1, 21)]
+    assert len(await renderer.render(batch, 1_000)) == LOADED_AT_ONCE
+    assert store.asked == LOADED_AT_ONCE
+    assert len(await renderer.render(batch)) == 20
 
 
 EN = {"en": Content(sms=SmsContent("Order {{ n }}")), "de": Content(sms=SmsContent("Bestellung {{ n }}"))}

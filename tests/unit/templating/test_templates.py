@@ -60,7 +60,8 @@ async def test_versions_are_numbered_and_what_was_written_is_kept() -> None:
     assert (source.html, source.text) == (html, None)
     assert first.contents["pt-BR"].email == contents["pt_br"].email
     assert await facade.version(TENANT, "order", 1) == first
-    assert await facade.versions(TENANT, "order") == [second, first]
+    rows = await facade.versions(TENANT, "order", None, 10)
+    assert [(row.version, row.created_at) for row in rows] == [(2, second.created_at), (1, first.created_at)]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ async def test_publishing_and_rolling_back() -> None:
     assert [summary.name for summary in await facade.list(TENANT, None, 10)] == ["order"]
     assert await facade.list("other", None, 10) == []
     with pytest.raises(NotFound):
-        await facade.versions("other", "order")
+        await facade.versions("other", "order", None, 10)
     with pytest.raises(NotFound):
         await facade.version("other", "order", 1)
 

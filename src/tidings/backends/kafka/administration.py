@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -67,7 +68,8 @@ class Administration:
         ensure(self._admin, self._settings, subscriptions)
         readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
-            for begun in [beside.submit(self._patiently, self._begin, *reading) for reading in readings]:
+            begin = partial(self._patiently, self._begin, patience=_CALL)
+            for begun in [beside.submit(begin, topic, group) for topic, group in readings]:
                 begun.result()
 
     def depth(self, topic: str, group: str) -> int:
@@ -78,9 +80,9 @@ class Administration:
         """How far the topic is filled and the group has come, by partition, by what it has committed."""
         return self._patiently(self._extent, topic, group)
 
-    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str) -> T:
-        """What `ask` gives about a topic and a group; a cluster in motion is given a moment."""
-        deadline = time.monotonic() + _SETTLING
+    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str, patience: float = _SETTLING) -> T:
+        """What `ask` gives about a topic and a group; a cluster in motion is given `patience` seconds."""
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return ask(self._settings.topic(topic), self._settings.group_id(topic, group))

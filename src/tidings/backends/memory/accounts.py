@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from tidings.backends.memory.clock import Now
 from tidings.model.accounting import AcceptedCount, Gap
 
 
@@ -47,6 +48,13 @@ class MemoryAccounts:
             else:
                 self._gaps.pop((gap.minute, gap.tenant), None)
 
+    async def sweep_gaps(self, before: int, most: int) -> int:
+        """See Accounts."""
+        old = [key for key, gap in self._gaps.items() if gap.confirmed and gap.minute < before][:most]
+        for key in old:
+            del self._gaps[key]
+        return len(old)
+
     async def gaps(self, tenant: str | None = None) -> Sequence[Gap]:
         """See Accounts."""
         return [gap for _, gap in sorted(self._gaps.items()) if tenant in {None, gap.tenant}]
@@ -82,11 +90,13 @@ class _Round(Struct):
 class MemoryRounds:
     """See Rounds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._rounds: dict[str, _Round] = {}
 
-    async def begin(self, name: str, holder: UUID, now: int, lease: float) -> int | None:
+    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
         """See Rounds."""
+        now = self._clock()
         until = now + round(lease * 1000)
         known = self._rounds.setdefault(name, _Round(holder, until))
         if known.holder != holder and known.until > now:

@@ -6,9 +6,15 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 _TURNS = 50
 """How many turns of the event loop `advance` gives to what it woke, before the time goes on."""
+
+
+Now: TypeAlias = Callable[[], int]
+"""Milliseconds since the epoch: the clock of a store in memory."""
 
 
 class SystemClock:

@@ -16,7 +16,7 @@ from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.user import Suppression
-from tidings.model.vocabulary import State
+from tidings.model.vocabulary import Channel, State
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import (
     IN_FLIGHT,
@@ -58,7 +58,9 @@ class MemoryHistory:
                 self._schedule.add(notification_id, outcome.wait)
             if outcome.suppress and outcome.address is not None:
                 suppressions.append(Suppression(outcome.tenant, outcome.address, outcome.reason, outcome.at))
-        await self._users.suppress(suppressions)
+        for added in self._users.add_suppressions(suppressions):
+            if added.address.channel is Channel.PUSH:
+                self._users.forget_devices(added.tenant, {added.address.value}, added.at)
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
         """See History."""
@@ -210,6 +212,14 @@ class MemoryCancellations:
     async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
         """See Cancellations."""
         return {id for id in notification_ids if id in self._schedule.hurried}
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Cancellations."""
+        hurried = self._schedule.hurried
+        old = [id for id, at in hurried.items() if at < before and instant_of(id) < before][:most]
+        for id in old:
+            del hurried[id]
+        return len(old)
 
 
 def _event(outcome: Outcome) -> Event:

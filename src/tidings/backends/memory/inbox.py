@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from tidings.model.history import InboxItem
+from tidings.model.ids import instant_of
 from tidings.ports.store import UserKey
 
 _MARKS = frozenset({"seen_at", "read_at", "archived_at"})
@@ -48,6 +49,25 @@ class MemoryInbox:
         for id in old:
             del items[id]
         return len(old)
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Inbox."""
+        old = [
+            (key, id) for key, items in self._items.items() for id, item in items.items() if item.created_at < before
+        ]
+        for key, id in old[:most]:
+            del self._items[key][id]
+        return len(old[:most])
+
+    async def trim(self, since: int, until: int, keep: int, most: int) -> int:
+        """See Inbox."""
+        old = []
+        for key, items in self._items.items():
+            if any(since <= instant_of(id) < until for id in items):
+                old += [(key, id) for id in sorted(items, reverse=True)[keep:]]
+        for key, id in old[:most]:
+            del self._items[key][id]
+        return len(old[:most])
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """See Inbox; an item that is marked already keeps its first instant."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tidings.backends.memory.clock import Now
 from tidings.model.recurrence import Progress, Recurrence
 from tidings.ports.recurrences import DueRecurrence, Moved
 
@@ -26,7 +27,8 @@ class _Row(Struct):
 class MemoryRecurrences:
     """See Recurrences."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._rows: dict[UUID, _Row] = {}
 
     async def add(self, recurrence: Recurrence) -> None:
@@ -67,12 +69,17 @@ class MemoryRecurrences:
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
         """See Recurrences."""
-        ready = [(row.ready, id) for id, row in self._rows.items() if row.ready is not None and row.ready <= now]
+        lease_over = self._clock()
+        ready = [
+            (row.ready, id)
+            for id, row in self._rows.items()
+            if row.ready is not None and row.ready <= (now if row.leased_until is None else lease_over)
+        ]
         found = []
         for _, id in sorted(ready)[:limit]:
             row = self._rows[id]
             found.append(DueRecurrence(row.recurrence, again=row.leased_until is not None))
-            row.leased_until = now + round(lease * 1000)
+            row.leased_until = lease_over + round(lease * 1000)
         return sorted(found, key=lambda row: (row.recurrence.progress.due or 0, row.recurrence.id))
 
     async def settle(self, moved: Sequence[Moved]) -> None:

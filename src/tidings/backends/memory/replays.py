@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
+from tidings.backends.memory.clock import Now
 from tidings.backends.memory.history import MemoryHistory
 from tidings.model.letters import DeadLetter, LetterFilter, Replay, ReplayState
 from tidings.policy.letters import letters_of
@@ -40,7 +41,8 @@ class MemoryLetters:
 class MemoryReplays:
     """See Replays."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._replays: dict[tuple[str, UUID], Replay] = {}
         self._ready: dict[tuple[str, UUID], int] = {}
 
@@ -68,15 +70,29 @@ class MemoryReplays:
         self._replays[tenant, id] = replace(replay, state=ReplayState.CANCELLED, finished_at=now)
         return True
 
+    async def sweep(self, before: int, most: int) -> int:
+        """See Replays."""
+        old = [key for key, one in self._replays.items() if one.finished_at is not None and one.finished_at < before][
+            :most
+        ]
+        for key in old:
+            del self._replays[key], self._ready[key]
+        return len(old)
+
     async def claim(self, now: int, lease: float) -> Replay | None:
         """See Replays."""
-        ready = [key for key, at in self._ready.items() if at <= now and self._replays[key].state in _OPEN]
+        lease_over = self._clock()
+        ready = [
+            key
+            for key, at in self._ready.items()
+            if self._replays[key].state in _OPEN and at <= (now if self._replays[key].token is None else lease_over)
+        ]
         if not ready:
             return None
         key = min(ready, key=lambda key: self._ready[key])
         replay = self._replays[key]
         started_at = now if replay.started_at is None else replay.started_at
-        self._ready[key] = now + round(lease * 1000)
+        self._ready[key] = lease_over + round(lease * 1000)
         self._replays[key] = replace(replay, state=ReplayState.RUNNING, started_at=started_at, token=uuid4())
         return self._replays[key]
 

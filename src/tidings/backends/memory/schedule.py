@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tidings.backends.memory.clock import Now
 from tidings.model.outcome import Wait
 from tidings.model.topics import REQUESTS
 from tidings.ports.queue import Item
@@ -30,7 +31,8 @@ class _Row(Struct, frozen=True):
 class MemorySchedule:
     """See Schedule. `hurried` are the cancelled notifications, with the instant of the cancellation."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._rows: dict[UUID, _Row] = {}
         self._number = 0
         self.hurried: dict[UUID, int] = {}
@@ -56,11 +58,11 @@ class MemorySchedule:
         ready = (
             row
             for row in self._rows.values()
-            if row.due <= now and (row.leased_until is None or row.leased_until <= now)
+            if (row.due <= now if row.leased_until is None else row.leased_until <= self._clock())
         )
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
-            self._rows[row.id] = replace(row, leased_until=now + round(lease * 1000))
+            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease * 1000))
         return [Scheduled(row.id, row.item, again=row.repeated or row.leased_until is not None) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, MemoryWatched
 from tidings.backends.memory.caps import MemoryCaps
+from tidings.backends.memory.clock import Now, SystemClock
 from tidings.backends.memory.history import MemoryCancellations, MemoryChanges, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.recurrences import MemoryRecurrences
@@ -13,26 +14,28 @@ from tidings.backends.memory.templates import MemoryTemplates
 from tidings.backends.memory.tenants import MemoryIdempotency, MemoryTenants
 from tidings.backends.memory.users import MemoryUsers
 
+_MACHINE = SystemClock().now
+
 
 class MemoryStore:
-    """Everything that ports/store.py names, in one process. Nothing outlives it."""
+    """Everything that ports/store.py names, in one process. Nothing outlives it. `clock` is that of the leases."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now = _MACHINE) -> None:
         self.inbox = MemoryInbox()
         self.users = MemoryUsers(self.inbox)
-        self.schedule = MemorySchedule()
+        self.schedule = MemorySchedule(clock)
         self.history = MemoryHistory(self.schedule, self.users)
-        self.recurrences = MemoryRecurrences()
+        self.recurrences = MemoryRecurrences(clock)
         self.changes = MemoryChanges(self.schedule, self.history)
         self.cancellations = MemoryCancellations(self.schedule)
         self.templates = MemoryTemplates()
         self.tenants = MemoryTenants()
-        self.idempotency = MemoryIdempotency()
+        self.idempotency = MemoryIdempotency(clock)
         self.letters = MemoryLetters(self.history)
-        self.replays = MemoryReplays()
+        self.replays = MemoryReplays(clock)
         self.accounts = MemoryAccounts()
         self.watched = MemoryWatched()
-        self.rounds = MemoryRounds()
+        self.rounds = MemoryRounds(clock)
         self.caps = MemoryCaps()
 
     async def ping(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 
 
 class MemoryTemplates:
@@ -52,6 +52,8 @@ class MemoryTemplates:
         names = sorted(name for owner, name in self._versions if owner == tenant and (after is None or name > after))
         return [summary for name in names[:limit] if (summary := await self.summary(tenant, name)) is not None]
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
         """See TemplateStore."""
-        return self._versions.get((tenant, name), [])[::-1]
+        versions = self._versions.get((tenant, name), [])
+        older = versions if before is None else versions[: max(0, before - 1)]
+        return [VersionSummary(name, one.version, one.description, one.created_at) for one in older[::-1][:limit]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tidings.backends.memory.clock import Now
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Category
@@ -52,6 +53,10 @@ class MemoryTenants:
         key = self._keys.get(digest)
         return None if key is None else replace(key, tenant_limits=self._tenants[key.tenant].limits)
 
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """See Tenants."""
+        return {digest: key for digest in digests if (key := await self.key(digest)) is not None}
+
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """See Tenants."""
         mine = [key for key in self._keys.values() if key.tenant == tenant]
@@ -83,27 +88,29 @@ class _Reserved(Struct):
     fingerprint: bytes
     seed: UUID
     reserved_at: int
+    leased_until: int
     answer: bytes | None = None
 
 
 class MemoryIdempotency:
     """See Idempotency."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Now) -> None:
+        self._clock = clock
         self._reserved: dict[tuple[str, str], _Reserved] = {}
 
-    async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
-    ) -> Reservation:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
         """See Idempotency."""
+        now = self._clock()
+        until = now + round(lease * 1000)
         known = self._reserved.get((tenant, key))
         if known is None or now - known.reserved_at >= KEPT:
-            self._reserved[tenant, key] = _Reserved(fingerprint, seed, now)
-            return Reservation(fresh=True, fingerprint=fingerprint, seed=seed)
-        abandoned = known.answer is None and now - known.reserved_at >= round(lease * 1000)
+            self._reserved[tenant, key] = _Reserved(fingerprint, seed, now, until)
+            return Reservation(fresh=True, fingerprint=fingerprint, seed=seed, reserved_at=now)
+        abandoned = known.answer is None and known.leased_until <= now
         if abandoned and known.fingerprint == fingerprint:
-            known.reserved_at = now
-            return Reservation(fresh=True, fingerprint=fingerprint, seed=known.seed, retaken=True)
+            known.reserved_at, known.leased_until = now, until
+            return Reservation(fresh=True, fingerprint=fingerprint, seed=known.seed, retaken=True, reserved_at=now)
         return Reservation(fresh=False, fingerprint=known.fingerprint, seed=known.seed, answer=known.answer)
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
@@ -117,15 +124,16 @@ class MemoryIdempotency:
         if known is not None and known.answer is None and known.reserved_at == reserved_at:
             del self._reserved[tenant, key]
 
-    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+    async def abandon(self, tenant: str, key: str, reserved_at: int) -> None:
         """See Idempotency."""
         known = self._reserved.get((tenant, key))
         if known is not None and known.answer is None and known.reserved_at == reserved_at:
-            known.reserved_at -= round(lease * 1000)
+            known.leased_until = reserved_at
 
-    async def sweep(self, before: int) -> int:
+    async def sweep(self, age_ms: int, most: int) -> int:
         """See Idempotency."""
-        old = [key for key, known in self._reserved.items() if known.reserved_at < before]
+        before = self._clock() - age_ms
+        old = [key for key, known in self._reserved.items() if known.reserved_at < before][:most]
         for key in old:
             del self._reserved[key]
         return len(old)

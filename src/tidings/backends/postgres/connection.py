@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import Pool, PoolConnectionProxy
 
 from tidings.backends.postgres import arrays
+from tidings.backends.postgres.hosts import Finder
 from tidings.model.errors import SettingsError, Unavailable
 
 PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -24,7 +25,9 @@ CONNECT_WITHIN = 5.0
 ANSWER_WITHIN = 30.0
 """Seconds until a statement that does not answer counts as failed."""
 _SILENT_FOR = 10_000
-"""Milliseconds that sent data may stay unacknowledged: a dead primary is noticed within this."""
+"""Milliseconds that a peer may leave what was sent unacknowledged: a dead primary is noticed within this."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
+"""Seconds, seconds and times: a peer that owes an answer and is gone is noticed by these."""
 
 _SETTINGS = {
     "timezone": "UTC",
@@ -33,7 +36,14 @@ _SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    # What a process locked that stands still between two statements is freed; and nobody waits long for a lock.
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "5s",
+    # Nobody waits for an answer any longer (ANSWER_WITHIN), so the server need not look for it.
+    "statement_timeout": "40s",
 }
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+"""A server that is told to be forgetful is not in these sessions: 202 means durable."""
 
 _TRANSIENT = (
     OSError,
@@ -52,15 +62,47 @@ _REFUSED = (ValueError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.
 
 
 class Connection(asyncpg.Connection):
-    """A connection that notices a dead peer within seconds, and sends columns cheaply."""
+    """A connection that notices a dead peer within seconds, sends columns cheaply, and ends where nothing is written.
+
+    `read_only` is called when the server refuses a write because it only reads: a failover has made it a standby.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.read_only: Callable[[], Awaitable[None]] | None = None
         transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # absent from the stubs
         peer: socket.socket | None = transport.get_extra_info("socket")
         if sys.platform == "linux" and peer is not None and peer.family in {socket.AF_INET, socket.AF_INET6}:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_FOR)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         arrays.register(self)
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        return await self._where_written(super().execute(*args, **kwargs))
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        return await self._where_written(super().fetch(*args, **kwargs))
+
+    async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        return await self._where_written(super().fetchrow(*args, **kwargs))
+
+    async def fetchval(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        return await self._where_written(super().fetchval(*args, **kwargs))
+
+    async def _where_written(self, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except asyncpg.ReadOnlySQLTransactionError:
+            self.terminate()
+            if self.read_only is not None:
+                await self.read_only()
+            raise
 
 
 @contextlib.contextmanager
@@ -77,45 +119,67 @@ def translated() -> Iterator[None]:
         raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}: {error}") from error
 
 
-async def open_pool(dsn: str, size: int, name: str, **settings: str) -> ConnectionPool:
+async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: str) -> ConnectionPool:
     """A pool of at most `size` connections with `name` as their application name and server `settings`.
+
+    `least` connections are made now, so that a wrong DSN is told now. All are to a server that takes writes; when it
+    stops taking them, every one is made anew.
 
     Raises:
         Unavailable: the server does not answer.
         SettingsError: it answers, and refuses the DSN.
     """
+    finder = Finder(dsn, CONNECT_WITHIN)
+
+    async def connecting(*_: Any, **options: Any) -> Any:
+        connection = await _prepared(finder, name, settings, options)
+        # Its other connections are to the same server: what they read there may be old.
+        connection.read_only = pool.expire_connections
+        return connection
+
+    pool: ConnectionPool = asyncpg.create_pool(
+        dsn,
+        connect=connecting,
+        min_size=least,
+        max_size=size,
+        command_timeout=ANSWER_WITHIN,
+        statement_cache_size=512,
+        max_cached_statement_lifetime=0,
+        connection_class=Connection,
+        # Nothing here changes a session's state, so the round trip that resets it is saved.
+        reset=_unchanged,
+    )
     try:
         with translated():
-            return await asyncpg.create_pool(
-                dsn,
-                min_size=1,  # so that a wrong DSN is told now
-                max_size=size,
-                timeout=CONNECT_WITHIN,
-                command_timeout=ANSWER_WITHIN,
-                statement_cache_size=512,
-                max_cached_statement_lifetime=0,
-                connection_class=Connection,
-                server_settings=_SETTINGS | {"application_name": name} | settings,
-                # Nothing here changes a session's state, so the round trip that resets it is saved.
-                reset=_unchanged,
-            )
+            await pool
     except _REFUSED as error:
         raise SettingsError(f"database.dsn cannot be used: {error}") from error
+    return pool
 
 
 async def connect(dsn: str, name: str, **settings: str) -> asyncpg.Connection[asyncpg.Record]:
     """One connection. Raises Unavailable and SettingsError."""
+    finder = Finder(dsn, CONNECT_WITHIN)
     try:
         with translated():
-            return await asyncpg.connect(
-                dsn,
-                timeout=CONNECT_WITHIN,
-                command_timeout=ANSWER_WITHIN,
-                connection_class=Connection,
-                server_settings=_SETTINGS | {"application_name": name} | settings,
-            )
+            options = {"command_timeout": ANSWER_WITHIN, "connection_class": Connection}
+            return await _prepared(finder, name, settings, options)
     except _REFUSED as error:
         raise SettingsError(f"database.dsn cannot be used: {error}") from error
+
+
+async def _prepared(finder: Finder, name: str, settings: Mapping[str, str], options: Mapping[str, Any]) -> Connection:
+    """A new connection with its settings. They are set after it is made: a pooler refuses them as start parameters."""
+    connection = await finder.connect(**options, server_settings={"application_name": name})
+    wanted = _SETTINGS | dict(settings)
+    try:
+        statements = [_DURABLE, *(f"SET {setting} = '{value}'" for setting, value in wanted.items())]
+        await connection.execute("; ".join(statements), timeout=CONNECT_WITHIN)
+    except BaseException:
+        connection.terminate()
+        raise
+    assert isinstance(connection, Connection)  # noqa: S101 - the class that was asked for
+    return connection
 
 
 async def close_pool(pool: ConnectionPool) -> None:

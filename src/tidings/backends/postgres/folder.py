@@ -10,14 +10,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import structlog
 
 from tidings.backends.postgres import binaries
-from tidings.backends.postgres.binaries import Account, Binaries
+from tidings.backends.postgres.binaries import Account, Binaries, Source
 from tidings.model.errors import SettingsError
 
 NAME = "tidings"
@@ -26,6 +26,8 @@ NAME = "tidings"
 FAST_WITHIN = 20.0
 """Seconds that a fast shutdown may take."""
 
+_HOME = "tidings-postgres-"
+_BELONGS_TO = "belongs-to"
 _LEAST_FREE = 200 * 1024 * 1024
 _LARGEST_LOG = 16 * 1024 * 1024
 _TICK = 0.02
@@ -38,11 +40,13 @@ class Folder:
 
     In `path` it keeps `postgres/` (the server's own: `data/`, the socket, copied binaries), and beside it the password,
     the log and the lock. As root, where the unprivileged user cannot reach `path`, `postgres` is a link to a folder
-    that it can. `found` replaces the search for binaries. `account` and `password` are known once it is open.
+    that it can. `found` replaces the search for binaries, `source` limits it. `account` and `password` are known once
+    it is open.
     """
 
-    def __init__(self, path: Path, found: Sequence[Binaries] | None = None) -> None:
+    def __init__(self, path: Path, found: Sequence[Binaries] | None = None, source: Source | None = None) -> None:
         self.path = path.resolve()
+        self._source = source
         self.log_path = self.path / "postgres.log"
         self.account = Account()
         self.password = ""
@@ -69,12 +73,15 @@ class Folder:
         try:
             self._prepare()
         except OSError as error:
+            self._give_up_empty_home()
             self.close()
             raise SettingsError(
                 f"PostgreSQL's files in {self.path} cannot be written ({error.strerror or error}). Give this user "
                 "access to the folder, free space on its disk, or choose another with --data-dir."
             ) from error
         except BaseException:
+            if self._lock is not None:
+                self._give_up_empty_home()
             self.close()
             raise
 
@@ -83,6 +90,13 @@ class Folder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def choice(self) -> Binaries:
+        """The PostgreSQL for this folder: of the version that made it, else the best. Raises SettingsError."""
+        made_by = self.data / "PG_VERSION"
+        major = int(made_by.read_text().split(".")[0]) if made_by.exists() else None
+        found = binaries.available(self._source) if self._found is None else self._found
+        return binaries.choose(major, found, self._source)
 
     def program(self, name: str) -> Path:
         """The path of one of PostgreSQL's programs, of the version that the data belong to."""
@@ -101,10 +115,7 @@ class Folder:
             )
         self.account = binaries.account(self.data)
         self._make_home()
-        made_by = self.data / "PG_VERSION"
-        major = int(made_by.read_text().split(".")[0]) if made_by.exists() else None
-        found = binaries.choose(major, binaries.available() if self._found is None else self._found)
-        self._binaries = binaries.within_reach(found, self.account, self.home)
+        self._binaries = binaries.within_reach(self.choice(), self.account, self.home)
         self._stop_leftover()
         self._make_data()
         if self.log_path.exists() and self.log_path.stat().st_size > _LARGEST_LOG:
@@ -148,7 +159,10 @@ class Folder:
         if not parent.exists():
             parent.mkdir(parents=True)
             parent.chmod(0o711)
-        home = Path(tempfile.mkdtemp(prefix="tidings-postgres-", dir=parent))
+        for left in self._left_behind(parent):
+            _log.warning("postgres_folder_left_behind", folder=str(left), todo="delete it, if nothing in it is missed")
+        home = Path(tempfile.mkdtemp(prefix=_HOME, dir=parent))
+        (home / _BELONGS_TO).write_text(str(link))
         self.account.owns(home)
         link.unlink(missing_ok=True)
         link.symlink_to(home)
@@ -159,6 +173,22 @@ class Folder:
         if self.account.gid is not None and not self.account.may_enter(self.path):
             os.chown(self.path, -1, self.account.gid)
             self.path.chmod(0o710)
+
+    def _left_behind(self, parent: Path) -> Iterator[Path]:
+        """Folders that were made for this data folder when it was another one, since deleted."""
+        for note in parent.glob(f"{_HOME}*/{_BELONGS_TO}"):
+            if note.read_text() == str(self.path / "postgres"):
+                yield note.parent
+
+    def _give_up_empty_home(self) -> None:
+        """Remove the folder elsewhere if nothing was ever in it: a start that failed leaves nothing behind."""
+        link = self.path / "postgres"
+        if not link.is_symlink() or self.data.exists():
+            return
+        home = link.resolve()
+        link.unlink()
+        if home.name.startswith(_HOME):
+            shutil.rmtree(home)
 
     def _make_data(self) -> None:
         secret = self.path / "postgres.password"

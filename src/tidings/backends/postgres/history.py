@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from tidings.backends.postgres import devices
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import MINUTE, StateCount
@@ -229,7 +230,11 @@ class PostgresHistory:
             async with self._pool.acquire() as connection, connection.transaction():
                 if batch.notifications:
                     await connection.execute(_SQL["append"], *notifications, *_columns([], 10))
-                await connection.execute(_SQL["append_with_effects"], *events, *waits[:9], *suppressions, *waits[9:])
+                gone = await connection.fetch(
+                    _SQL["append_with_effects"], *events, *waits[:9], *suppressions, *waits[9:]
+                )
+                if gone:
+                    await devices.forget(connection, [(row[0], row[1]) for row in gone], max(batch.instants))
 
     async def _stretch(
         self, tenant: str, filter: HistoryFilter, low: UUID, high: UUID, stretch: int
@@ -328,6 +333,11 @@ class _Batch(Struct, frozen=True):
             [(*fact, *suppression) for fact, suppression in suppressions.items()],
             any(routed.notification.step for routed in notifications.values()),
         )
+
+    @property
+    def instants(self) -> list[int]:
+        """When the facts happened, in milliseconds since the epoch."""
+        return [event[4] for event in self.events]
 
     def cleaned(self) -> _Batch:
         """The same with texts that PostgreSQL can hold."""

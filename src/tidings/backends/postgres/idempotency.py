@@ -18,18 +18,18 @@ class PostgresIdempotency:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
-    async def reserve(
-        self, tenant: str, key: str, fingerprint: bytes, seed: UUID, now: int, lease: float
-    ) -> Reservation:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
         """See Idempotency."""
         while True:
             with translated():
                 taken = await self._pool.fetchrow(
-                    _SQL["take"], tenant, key, fingerprint, seed, now, round(lease * 1000), KEPT
+                    _SQL["take"], tenant, key, fingerprint, seed, round(lease * 1000), KEPT
                 )
                 if taken is not None:
-                    [kept] = taken
-                    return Reservation(fresh=True, fingerprint=fingerprint, seed=kept, retaken=kept != seed)
+                    kept, at = taken
+                    return Reservation(
+                        fresh=True, fingerprint=fingerprint, seed=kept, retaken=kept != seed, reserved_at=at
+                    )
                 holder = await self._pool.fetchrow(_SQL["holder"], tenant, key)
             if holder is not None:
                 fingerprint, kept, answer = holder
@@ -46,17 +46,13 @@ class PostgresIdempotency:
         with translated():
             await self._pool.execute(_SQL["forget"], tenant, key, reserved_at)
 
-    async def abandon(self, tenant: str, key: str, reserved_at: int, lease: float) -> None:
+    async def abandon(self, tenant: str, key: str, reserved_at: int) -> None:
         """See Idempotency."""
         with translated():
-            await self._pool.execute(_SQL["abandon"], tenant, key, reserved_at, round(lease * 1000))
+            await self._pool.execute(_SQL["abandon"], tenant, key, reserved_at)
 
-    async def sweep(self, before: int) -> int:
+    async def sweep(self, age_ms: int, most: int) -> int:
         """See Idempotency."""
-        total = 0
-        while True:
-            with translated():
-                deleted: int = await self._pool.fetchval(_SQL["sweep"], before)
-            total += deleted
-            if not deleted:
-                return total
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["sweep"], age_ms, most)
+        return deleted

@@ -41,10 +41,12 @@ class PostgresInbox:
         self, tenant: str, user_id: str, before: UUID | None, limit: int, *, archived: bool, unread_only: bool
     ) -> Sequence[InboxItem]:
         """See Inbox."""
+        where = (tenant, user_id, before or _LAST_ID, limit)
         with translated():
-            rows = await self._pool.fetch(
-                _SQL["list"], tenant, user_id, before or _LAST_ID, limit, archived, unread_only
-            )
+            if unread_only and not archived:
+                rows = await self._pool.fetch(_SQL["list_unread"], *where)
+            else:
+                rows = await self._pool.fetch(_SQL["list"], *where, archived, unread_only)
         return [InboxItem(id, user_id, *fields) for id, *fields in rows]
 
     async def unread(self, tenant: str, user_id: str) -> int:
@@ -57,6 +59,18 @@ class PostgresInbox:
         """See Inbox."""
         with translated():
             return len(await self._pool.fetch(_SQL["remove"], tenant, user_id, before))
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Inbox."""
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["sweep"], before, most)
+        return deleted
+
+    async def trim(self, since: int, until: int, keep: int, most: int) -> int:
+        """See Inbox."""
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["trim"], since, until, keep, most)
+        return deleted
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """See Inbox; an item that is marked already keeps its first instant."""

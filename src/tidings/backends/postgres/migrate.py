@@ -1,10 +1,15 @@
 """Migrations: numbered SQL files, applied once each, in order, by one process at a time.
 
 `NNNN_pre_name.sql` runs before new code serves, and must suit the old; `NNNN_post_name.sql` when no old code is left.
+
+A file is one transaction, and waits for no lock for longer than a moment, since everybody else would wait behind it: it
+gives up and comes again. A file that begins with the line `-- concurrently` is one statement outside of any
+transaction, for an index of a large table; when it broke off, what it left is dropped and made anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -12,10 +17,12 @@ from collections.abc import Collection
 from importlib.resources import files
 
 import asyncpg
+import structlog
 from msgspec import Struct
 
+from tidings.backends.postgres.checks import check_pooling, check_server
 from tidings.backends.postgres.connection import connect, translated
-from tidings.model.errors import SettingsError
+from tidings.model.errors import SettingsError, Unavailable
 
 FOLDER = files(__package__) / "migrations"
 PHASES = ("pre", "post")
@@ -23,8 +30,19 @@ AHEAD = 7
 """Days of partitions that are made in advance."""
 
 _LOCK = 7166200101
+_WAIT_FOR_LOCK = "3s"
+_TRIES = 40
+_BETWEEN_TRIES = 1.0
+_TURNS = 3_000
+_BETWEEN_TURNS = 0.2
+_CONCURRENTLY = "-- concurrently"
+_INDEX = re.compile(r"^CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)", re.MULTILINE)
 _NAME = re.compile(r"^(\d{4})_(pre|post)_\w+\.sql$")
 _DAY = 86_400_000
+_LONGEST = 24 * 3600
+"""Seconds that one file may take: an index of a table that has grown for years."""
+
+_log = structlog.get_logger("tidings.migrate")
 
 
 class Migration(Struct, frozen=True):
@@ -33,6 +51,11 @@ class Migration(Struct, frozen=True):
     name: str
     phase: str
     text: str
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it runs outside of any transaction."""
+        return self.text.startswith(_CONCURRENTLY)
 
     @property
     def checksum(self) -> str:
@@ -54,22 +77,30 @@ async def migrate(
 ) -> list[str]:
     """Bring the database up to date; the names of the files that were applied now.
 
-    `now` (milliseconds since the epoch) says for which days partitions are made. Each file is one transaction.
+    `now` (milliseconds since the epoch) says for which days partitions are made.
 
     Raises:
         SettingsError: a file that was applied has changed, or the database was migrated by a newer version.
-        Unavailable: the database does not answer.
+        Unavailable: the database does not answer, or somebody held a lock all the time.
     """
     wanted = list(migrations() if known is None else known)
-    connection = await connect(dsn, "tidings-migrate")
+    connection = await connect(dsn, "tidings-migrate", lock_timeout="0", statement_timeout="0")
     try:
         with translated():
-            await connection.execute("SELECT pg_advisory_lock($1)", _LOCK, timeout=600)
+            await check_server(connection)
+            # A lock of the session is what keeps two of us apart.
+            other = await connect(dsn, "tidings-migrate")
+            try:
+                await check_pooling(connection, other)
+            finally:
+                await other.close()
+            await _take_turn(connection)
             applied = await _applied(connection, {migration.name: migration for migration in wanted})
             done = []
             for migration in wanted:
                 if migration.name not in applied and migration.phase in phases:
-                    await _apply(connection, migration)
+                    apply = _apply_concurrently if migration.concurrent else _apply_patiently
+                    await apply(connection, migration)
                     done.append(migration.name)
             today = (int(time.time() * 1000) if now is None else now) // _DAY
             await connection.execute("SELECT ensure_partitions($1, $2)", today - 1, AHEAD + 2)
@@ -101,13 +132,59 @@ async def _applied(connection: asyncpg.Connection[asyncpg.Record], known: dict[s
     return {name for name, _ in rows}
 
 
+async def _take_turn(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Wait until no other process migrates. Not inside the server: what waits there holds an index's making up."""
+    for _ in range(_TURNS):
+        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            return
+        await asyncio.sleep(_BETWEEN_TURNS)
+    raise Unavailable(f"another process has been migrating this database for {_TURNS * _BETWEEN_TURNS:.0f} s")
+
+
+async def _apply_patiently(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            await _apply(connection, migration)
+            return
+        except asyncpg.LockNotAvailableError:
+            if not tries_left:
+                raise
+            _log.info("a migration waits for a lock", migration=migration.name, tries_left=tries_left)
+            await asyncio.sleep(_BETWEEN_TRIES)
+
+
+async def _apply_concurrently(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+    index = _INDEX.search(migration.text)
+    try:
+        valid = (
+            None
+            if index is None
+            else await connection.fetchval(
+                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index[1]
+            )
+        )
+        if index is not None and valid is False:
+            await connection.execute(f"DROP INDEX CONCURRENTLY {index[1]}", timeout=_LONGEST)
+        if valid is not True:
+            await connection.execute(migration.text, timeout=_LONGEST)
+        await _note(connection, migration)
+    except asyncpg.PostgresError as error:
+        error.add_note(f"in migration {migration.name}")
+        raise
+
+
+async def _note(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+    await connection.execute(
+        "INSERT INTO migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
+    )
+
+
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
     try:
         async with connection.transaction():
-            await connection.execute(migration.text, timeout=3600)
-            await connection.execute(
-                "INSERT INTO migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
-            )
+            await connection.execute(f"SET LOCAL lock_timeout = '{_WAIT_FOR_LOCK}'")
+            await connection.execute(migration.text, timeout=_LONGEST)
+            await _note(connection, migration)
     except asyncpg.PostgresError as error:
         error.add_note(f"in migration {migration.name}")
         raise

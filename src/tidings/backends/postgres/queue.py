@@ -26,12 +26,14 @@ from tidings.backends.postgres.writing import Writing, prepare, put_statement, q
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Claim, Extent, Item
 
-CLAIMS = 32
+CLAIMS = 20
 """Unleased claims that one process holds at most: each is an open transaction on a connection."""
 HELD_WITHIN = 30
 """Seconds after which the server takes an unleased claim back: its process has frozen, and others wait for it."""
 WRITERS = 8
 """Connections for puts, leases and the rest, apart from the claims so that neither waits for the other."""
+MOST_CONNECTIONS = CLAIMS + WRITERS + 1
+"""What one queue opens at most, the listener with them."""
 
 _DECLARE_LOCK = 7166200102
 _LONGEST_NAME = 55
@@ -63,6 +65,7 @@ class PostgresQueue:
             dsn,
             claims,
             "tidings-queue-claim",
+            least=0,  # a process that claims nothing needs none
             enable_seqscan="off",
             idle_in_transaction_session_timeout=f"{HELD_WITHIN}s",
         )
@@ -115,6 +118,7 @@ class PostgresQueue:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max_wait
         lane = self._waker.lane(await self._relation_of(topic, group))
+        lane.used = True
         while True:
             if self._closed:
                 raise Unavailable("the queue is closed")
@@ -142,8 +146,10 @@ class PostgresQueue:
     async def depth(self, topic: str, group: str) -> int:
         """See Queue."""
         relation = await self._relation_of(topic, group)
+        lane = self._waker.lane(relation)
+        lane.used = True
         with translated():
-            count: int = await self._writers.fetchval(_on(relation, "depth"), relation)
+            count: int = await self._writers.fetchval(_on(relation, "depth"), relation, lane.bound.low)
         return count
 
     async def extent(self, topic: str, group: str) -> Extent:
@@ -189,6 +195,10 @@ class PostgresQueue:
         self._held.discard(claim)
         self._waker.announce(changed)
 
+    def returned(self, relation: str, number: int) -> None:
+        """Items that had left the table may be back in it, with numbers from this one on."""
+        self._waker.lower(relation, number)
+
     async def _take(self, lane: Lane, max_items: int, max_wait: float) -> OpenClaim | None:
         if self._room.locked():
             try:
@@ -207,7 +217,7 @@ class PostgresQueue:
         try:
             with translated():
                 await connection.execute("BEGIN")
-                rows = await connection.fetch(_on(lane.relation, "claim"), max_items)
+                rows = await connection.fetch(_on(lane.relation, "claim"), max_items, lane.bound.low)
                 if not rows:
                     await connection.execute("COMMIT")
         except BaseException:
@@ -234,7 +244,9 @@ class PostgresQueue:
     async def _lease(self, lane: Lane, max_items: int, lease: float) -> LeasedClaim | None:
         token = uuid4()
         with translated():
-            rows = await self._writers.fetch(_on(lane.relation, "lease"), max_items, token, lane.relation, lease)
+            rows = await self._writers.fetch(
+                _on(lane.relation, "lease"), max_items, token, lane.relation, lease, lane.bound.low
+            )
         return LeasedClaim(self, self._waker.announce, lane.relation, token, rows) if rows else None
 
     async def _relation_of(self, topic: str, group: str) -> str:

@@ -112,3 +112,9 @@ class PostgresCancellations:
         with translated():
             rows = await self._pool.fetch(_SQL["cancelled"], list(notification_ids))
         return {row["id"] for row in rows}
+
+    async def sweep(self, before: int, most: int) -> int:
+        """See Cancellations."""
+        with translated():
+            deleted: int = await self._pool.fetchval(_SQL["sweep_cancellations"], before, most)
+        return deleted

@@ -111,8 +111,13 @@ BEGIN
 END
 $$;
 
--- All waiting. `ready` is when a row may be handed out: its due time or, while it is leased, the end of the lease.
--- `handed` counts how often it was.
+-- The clock of all leases: the processes' own may differ.
+CREATE FUNCTION lease_clock() RETURNS bigint
+    LANGUAGE sql VOLATILE PARALLEL SAFE
+    AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
+
+-- All waiting. `ready` is when a row may be handed out: its due time or, while it is `leased`, the end of the lease by
+-- lease_clock(). `handed` counts how often it was.
 CREATE TABLE schedule (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     notification uuid NOT NULL,
@@ -122,6 +127,7 @@ CREATE TABLE schedule (
     topic text NOT NULL,
     key bytea NOT NULL,
     body bytea NOT NULL,
+    leased boolean NOT NULL DEFAULT false,
     held boolean NOT NULL DEFAULT false,
     PRIMARY KEY (id)
 );
@@ -131,7 +137,7 @@ CREATE INDEX schedule_notification ON schedule (notification);
 CREATE INDEX schedule_held ON schedule (topic, ready) WHERE held;
 
 -- Recurring sends. `body` is the definition, which the API alone writes; the other columns say how far it is, and the
--- schedule moves them. `ready` and `handed` as in the table schedule; due and ready are NULL when none will come.
+-- schedule moves them. `ready`, `handed` and `leased` as in the table schedule; due and ready are NULL when none will come.
 CREATE TABLE recurrence (
     id uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
@@ -144,6 +150,7 @@ CREATE TABLE recurrence (
     fired_at bigint,
     skipped integer NOT NULL DEFAULT 0,
     problem text NOT NULL DEFAULT '',
+    leased boolean NOT NULL DEFAULT false,
     PRIMARY KEY (id)
 );
 
@@ -157,7 +164,7 @@ CREATE TABLE cancellation (
 );
 
 -- What a person asked to have sent again, and how far it is. `ready` is when the next page may be taken or, while it is
--- leased (`token`), the end of the lease.
+-- leased (`token`), the end of the lease by lease_clock().
 CREATE TABLE replay (
     id uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
@@ -193,8 +200,21 @@ CREATE TABLE users (
     profile bytea NOT NULL,
     preferences bytea,
     updated_at bigint NOT NULL,
+    -- Tells apart the users who have had the same id one after the other.
+    incarnation bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, user_id)
 );
+
+-- Whose a device is: within a tenant, the user's who registered it last. `digest` is the SHA-256 of the token, which may
+-- be longer than an index takes. A row changes only under the lock of its owner's row in `users`.
+CREATE TABLE device (
+    tenant text COLLATE "C" NOT NULL,
+    digest bytea NOT NULL,
+    user_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, digest)
+);
+
+CREATE INDEX device_user ON device (tenant, user_id);
 
 CREATE TABLE suppression (
     tenant text COLLATE "C" NOT NULL,
@@ -220,7 +240,10 @@ CREATE TABLE inbox_item (
     PRIMARY KEY (tenant, user_id, id)
 );
 
-CREATE INDEX inbox_item_unread ON inbox_item (tenant, user_id) WHERE read_at IS NULL AND archived_at IS NULL;
+CREATE INDEX inbox_item_unread_id ON inbox_item (tenant, user_id, id) WHERE read_at IS NULL AND archived_at IS NULL;
+
+-- Ids begin with their instant: what is old is swept from its beginning.
+CREATE INDEX inbox_item_id ON inbox_item (id);
 
 -- What tenants set up.
 
@@ -271,9 +294,11 @@ CREATE TABLE template_version (
     version integer NOT NULL,
     description text NOT NULL,
     body bytea NOT NULL,
+    created_at bigint,
     PRIMARY KEY (tenant, name, version)
 );
 
+-- Both instants are of lease_clock(): a process whose clock is wrong takes nobody's key.
 CREATE TABLE idempotency_key (
     tenant text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
@@ -281,7 +306,10 @@ CREATE TABLE idempotency_key (
     ids uuid[] NOT NULL,
     reserved_at bigint NOT NULL,
     answer bytea,
+    leased_until bigint,
     PRIMARY KEY (tenant, key)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_scale_factor = 0.1
 );
 
 CREATE INDEX idempotency_key_reserved ON idempotency_key (reserved_at);
@@ -316,7 +344,7 @@ CREATE TABLE watched (
 
 CREATE INDEX watched_look_at ON watched (look_at);
 
--- Rounds that one process at a time makes, with how far they have come.
+-- Rounds that one process at a time makes, until then by lease_clock(), with how far they have come.
 CREATE TABLE round (
     name text COLLATE "C" NOT NULL,
     holder uuid NOT NULL,

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import structlog
 
 from tidings.backends.postgres import binaries, launch
-from tidings.backends.postgres.binaries import Binaries
+from tidings.backends.postgres.binaries import Binaries, Source
 from tidings.backends.postgres.folder import FAST_WITHIN, NAME, Folder, explain, is_ready, port_is_taken
 from tidings.model.errors import SettingsError
 
@@ -35,9 +35,9 @@ _SETTINGS = {
     "full_page_writes": "on",
     # A laptop's share of memory; queue tables are small and hot, history is read near its end.
     "shared_buffers": "128MB",
-    "max_connections": "100",
+    "max_connections": "200",
     "wal_compression": "on",
-    "max_wal_size": "1GB",
+    "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     # Queue tables die quickly: look often, and never pause while cleaning.
     "autovacuum_naptime": "15s",
@@ -66,9 +66,9 @@ class _Ended(Exception):
 class Server:
     """One PostgreSQL on `data_dir`, listening on 127.0.0.1 and, where its path is short enough, on a socket.
 
-    `port` None takes a free one. `found` replaces the search for binaries, `settings` override PostgreSQL's
-    (postgresql.conf). Leaving the context, `stop`, or the death of this process in any way ends the server; a server
-    that dies by itself is started again.
+    `port` None takes a free one. `found` replaces the search for binaries, `source` limits it, `settings` override
+    PostgreSQL's (postgresql.conf). Leaving the context, `stop`, or the death of this process in any way ends the
+    server; a server that dies by itself is started again.
     """
 
     def __init__(
@@ -77,8 +77,9 @@ class Server:
         port: int | None = None,
         found: Sequence[Binaries] | None = None,
         settings: Mapping[str, str] | None = None,
+        source: Source | None = None,
     ) -> None:
-        self._place = Folder(data_dir, found)
+        self._place = Folder(data_dir, found, source)
         self._settings = _SETTINGS | dict(settings or {})
         self._wanted_port = port
         self.port = port or 0
@@ -86,6 +87,11 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def origin(self) -> str:
+        """Which PostgreSQL it is, and where it comes from. Raises SettingsError when there is none for the folder."""
+        return self._place.choice().origin
 
     @property
     def home(self) -> Path:
@@ -161,7 +167,8 @@ class Server:
 
     @property
     def _socket_fits(self) -> bool:
-        return len(str(self.home)) + len("/.s.PGSQL.65535") <= _LONGEST_SOCKET
+        # A comma ends a folder in PostgreSQL's list of them, and a host in that of every client.
+        return "," not in str(self.home) and len(str(self.home)) + len("/.s.PGSQL.65535") <= _LONGEST_SOCKET
 
     def _supervise(self, started: Future[None]) -> None:
         try:
@@ -204,14 +211,25 @@ class Server:
                     raise explain(said, self.log_path, self.port) from None
             self._stopping.wait(0.2)
 
+    def _compression(self) -> dict[str, str]:
+        """LZ4 for what a checkpoint makes the log repeat, where this build has it: half the CPU of its own method."""
+        who = self._place.account
+        lz4 = ["-C", "wal_compression", "-c", "wal_compression=lz4"]
+        asked = who.run([self._place.program("postgres"), "-D", self.data, *lz4], self.home)
+        return {"wal_compression": "lz4"} if asked.returncode == 0 else {}
+
     def _launch(self) -> None:
         self.port = self.port or _free_port()
-        settings = self._settings | {
-            "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(self.home) if self._socket_fits else "",
-            "unix_socket_permissions": "0700",
-        }
+        settings = (
+            self._settings
+            | self._compression()
+            | {
+                "port": str(self.port),
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": str(self.home) if self._socket_fits else "",
+                "unix_socket_permissions": "0700",
+            }
+        )
         who = self._place.account
         command = [
             sys.executable, "-I", "-S", launch.__file__, str(os.getpid()),

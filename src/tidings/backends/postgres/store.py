@@ -9,6 +9,7 @@ import asyncpg
 
 from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds, PostgresWatched
 from tidings.backends.postgres.caps import PostgresCaps
+from tidings.backends.postgres.checks import advise, check_pooling, check_server
 from tidings.backends.postgres.connection import Connected, ConnectionPool, close_pool, open_pool, translated
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
@@ -17,11 +18,13 @@ from tidings.backends.postgres.letters import PostgresLetters
 from tidings.backends.postgres.recurrences import PostgresRecurrences
 from tidings.backends.postgres.replays import PostgresReplays
 from tidings.backends.postgres.schedule import PostgresCancellations, PostgresChanges, PostgresSchedule
-from tidings.backends.postgres.statements import check_queries
+from tidings.backends.postgres.statements import check_queries, load
 from tidings.backends.postgres.templates import PostgresTemplates
 from tidings.backends.postgres.tenants import PostgresTenants
 from tidings.backends.postgres.users import PostgresUsers
-from tidings.model.errors import SettingsError
+from tidings.model.errors import SettingsError, Unavailable
+
+_SQL = load("server")
 
 
 class PostgresStore:
@@ -53,7 +56,7 @@ class PostgresStore:
 
         Raises:
             Unavailable: the server does not answer.
-            SettingsError: it refuses the DSN, or has the schema of another version.
+            SettingsError: it refuses the DSN, is unfit (checks.py), or has the schema of another version.
         """
         pool = await open_pool(dsn, pool_size, "tidings-store", plan_cache_mode="force_generic_plan")
         try:
@@ -65,7 +68,9 @@ class PostgresStore:
         store = cls(pool, pulse)
         try:
             with translated():
-                async with pool.acquire() as connection:
+                async with pool.acquire() as connection, pulse.acquire() as other:
+                    await check_server(connection)
+                    await check_pooling(connection, other)
                     await _check(connection)
             await store.history.maintain(time.time_ns() // 1_000_000 if now is None else now)
         except BaseException:
@@ -74,9 +79,17 @@ class PostgresStore:
         return store
 
     async def ping(self) -> None:
-        """Raises Unavailable when the database does not answer."""
+        """Raises Unavailable when the database does not answer, or takes no writes."""
         with translated():
-            await self._pulse.execute("SELECT 1")
+            if await self._pulse.fetchval(_SQL["pulse"]):
+                await self._pulse.expire_connections()
+                raise Unavailable("PostgreSQL takes no writes (a standby, or default_transaction_read_only)")
+
+    async def advise(self, others: int) -> None:
+        """Logs what is wrong with the server; a process may open these connections and `others`."""
+        with translated():
+            async with self._pulse.acquire() as connection:
+                await advise(connection, self._pool.get_max_size() + self._pulse.get_max_size() + others)
 
     async def close(self) -> None:
         """Free the connections."""

@@ -8,9 +8,10 @@ import msgspec
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
-from tidings.model.template import TemplateSummary, TemplateVersion
+from tidings.model.template import TemplateSummary, TemplateVersion, VersionSummary
 
 _SQL = load("templates")
+_NEWEST = 2**31 - 1
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(TemplateVersion).decode
 
@@ -28,7 +29,13 @@ class PostgresTemplates:
                 number = await connection.fetchval(_SQL["next_version"], tenant, version.name)
                 stored = msgspec.structs.replace(version, version=number)
                 await connection.execute(
-                    _SQL["add_version"], tenant, stored.name, number, stored.description, _encode(stored)
+                    _SQL["add_version"],
+                    tenant,
+                    stored.name,
+                    number,
+                    stored.description,
+                    _encode(stored),
+                    stored.created_at,
                 )
         return stored
 
@@ -62,8 +69,8 @@ class PostgresTemplates:
             rows = await self._pool.fetch(_SQL["list"], tenant, after or "", limit)
         return [TemplateSummary(*row) for row in rows]
 
-    async def versions(self, tenant: str, name: str) -> Sequence[TemplateVersion]:
+    async def versions(self, tenant: str, name: str, before: int | None, limit: int) -> Sequence[VersionSummary]:
         """See TemplateStore."""
         with translated():
-            rows = await self._pool.fetch(_SQL["versions"], tenant, name)
-        return [_decode(row["body"]) for row in rows]
+            rows = await self._pool.fetch(_SQL["versions"], tenant, name, _NEWEST if before is None else before, limit)
+        return [VersionSummary(name, *row) for row in rows]

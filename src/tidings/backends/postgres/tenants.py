@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
 import msgspec
@@ -58,9 +58,13 @@ class PostgresTenants:
 
     async def key(self, digest: bytes) -> ApiKey | None:
         """See Tenants."""
+        return (await self.known([digest])).get(digest)
+
+    async def known(self, digests: Collection[bytes]) -> Mapping[bytes, ApiKey]:
+        """See Tenants."""
         with translated():
-            row = await self._pool.fetchrow(_SQL["key"], digest)
-        return None if row is None else _key(*row)
+            rows = await self._pool.fetch(_SQL["known"], list(digests))
+        return {key.digest: key for key in (_key(*row) for row in rows)}
 
     async def keys(self, tenant: str) -> Sequence[ApiKey]:
         """See Tenants."""

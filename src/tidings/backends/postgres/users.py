@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres import devices
+from tidings.backends.postgres.connection import Connected, ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.ids import stable_bucket
 from tidings.model.user import Address, Preferences, Profile, Suppression, User
 from tidings.model.vocabulary import Channel
 from tidings.policy.addresses import identity
+from tidings.policy.devices import registered, settled, without
 from tidings.ports.store import Person, UserKey
 
 _SQL = load("users")
@@ -19,6 +22,8 @@ _encode = msgspec.json.Encoder().encode
 _decode_profile = msgspec.json.Decoder(Profile).decode
 _decode_preferences = msgspec.json.Decoder(Preferences).decode
 _NO_PREFERENCES = Preferences()
+_INCARNATION_BITS = 62
+"""A bigint of PostgreSQL holds them; no two users of one id will get the same number."""
 
 
 class PostgresUsers:
@@ -28,22 +33,50 @@ class PostgresUsers:
         self._pool = pool
 
     async def upsert(self, tenant: str, users: Sequence[tuple[str, Profile, Preferences | None]], now: int) -> None:
-        """See Users. When a user is there twice the later one counts."""
-        latest: dict[str, tuple[Profile, Preferences | None]] = {}
-        for user_id, profile, preferences in users:
-            earlier = latest.get(user_id, (profile, None))[1]
-            latest[user_id] = (profile, earlier if preferences is None else preferences)
-        ids = sorted(latest)  # one order for all writers, so that they wait for each other and never deadlock
+        """See Users."""
+        latest = settled(users)
+        owners = {token: user_id for user_id, (profile, _) in latest.items() for token in profile.devices}
         with translated():
-            await self._pool.execute(
-                _SQL["upsert"],
-                tenant,
-                now,
-                ids,
-                [stable_bucket(tenant, user_id) for user_id in ids],
-                [_encode(latest[user_id][0]) for user_id in ids],
-                [None if (wanted := latest[user_id][1]) is None else _encode(wanted) for user_id in ids],
-            )
+            if not owners:
+                await _store(self._pool, tenant, latest, (), now)
+                return
+            async with self._pool.acquire() as connection, connection.transaction():
+                known = await devices.begin(connection, tenant, latest, owners)
+                await _store(connection, tenant, latest, owners, now)
+                await devices.take(connection, tenant, owners, known, latest, now)
+
+    async def add_device(self, tenant: str, user_id: str, token: str, most: int, now: int) -> Profile | None:
+        """See Users."""
+        with translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                known = await devices.begin(connection, tenant, [user_id], [token])
+                if user_id not in known:
+                    return None
+                profile = registered(known[user_id], token, most)
+                owners = dict.fromkeys(profile.devices, user_id)
+                await _store(connection, tenant, {user_id: (profile, None)}, owners, now)
+                await devices.take(connection, tenant, {token: user_id}, known, {user_id}, now)
+                await devices.usable_again(connection, tenant, [token])
+        return profile
+
+    async def remove_device(self, tenant: str, user_id: str, token: str, now: int) -> bool:
+        """See Users."""
+        with translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                known = (await devices.lock(connection, [(tenant, user_id)])).get((tenant, user_id))
+                if known is None:
+                    return False
+                if token in known.devices:
+                    left = without(known, {token})
+                    await _store(connection, tenant, {user_id: (left, None)}, left.devices, now)
+        return True
+
+    async def known(self, tenant: str, user_ids: Collection[str]) -> Mapping[str, int]:
+        """See Users."""
+        if not user_ids:
+            return {}
+        with translated():
+            return dict(map(tuple, await self._pool.fetch(_SQL["known"], tenant, list(user_ids))))
 
     async def get(self, tenant: str, user_id: str) -> User | None:
         """See Users."""
@@ -73,8 +106,8 @@ class PostgresUsers:
         with translated():
             rows = await self._pool.fetch(_SQL["people"], tenants, ids)
         return {
-            (tenant, user_id): Person(_decode_profile(profile), _preferences(preferences))
-            for tenant, user_id, profile, preferences in rows
+            (tenant, user_id): Person(_decode_profile(profile), _preferences(preferences), incarnation)
+            for tenant, user_id, profile, preferences, incarnation in rows
         }
 
     async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
@@ -123,6 +156,28 @@ class PostgresUsers:
         return [
             Suppression(tenant, Address(Channel(channel), value), reason, at) for channel, value, reason, at in rows
         ]
+
+
+async def _store(
+    connection: Connected | ConnectionPool,
+    tenant: str,
+    users: Mapping[str, tuple[Profile, Preferences | None]],
+    kept: Collection[str],
+    now: int,
+) -> None:
+    """Store profiles and preferences; the users give up all devices but the `kept` ones."""
+    ids = sorted(users)  # one order for all writers, so that they wait for each other and never deadlock
+    await connection.execute(
+        _SQL["upsert"],
+        tenant,
+        now,
+        ids,
+        [stable_bucket(tenant, user_id) for user_id in ids],
+        [_encode(users[user_id][0]) for user_id in ids],
+        [None if (wanted := users[user_id][1]) is None else _encode(wanted) for user_id in ids],
+        [secrets.randbits(_INCARNATION_BITS) + 1 for _ in ids],
+        [devices.digest(token) for token in kept],
+    )
 
 
 def _preferences(stored: bytes | None) -> Preferences:

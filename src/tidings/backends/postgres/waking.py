@@ -11,11 +11,13 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import asyncpg
 import structlog
 
+from tidings.backends.postgres.bounds import Bound
 from tidings.backends.postgres.connection import connect, translated
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.writing import quoted
@@ -25,6 +27,11 @@ CHANNEL = "tidings_queue"
 LOOK_EVERY = 1.0
 """Seconds between two looks for what no notification told of, and for leases that ran out."""
 _SOONEST_LOOK = 0.05
+_SHARE_OF_WHOLE_LOOKS = 0.05
+"""The share of the time that looks without a bound may take: they are long while dead rows cannot be cleaned away."""
+_LONGEST_UNTIL_WHOLE = 30.0
+_BACK = "<"
+"""Before the lowest number of what came back to a table, and this before the table's name, in a notification."""
 _NOTIFY_EVERY = 0.02
 _RECONNECT_EVERY = 0.3
 
@@ -41,7 +48,8 @@ class Lane:
         self.arrivals = 0
         self.drained = -1
         """The number of arrivals at the last look that took all there was; it holds until the next arrival."""
-        self.waited_for = False
+        self.used = False
+        self.bound = Bound()
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
     @property
@@ -68,7 +76,6 @@ class Lane:
         """Return when something came after `arrivals` was `seen`, at the latest after `seconds`."""
         if self.arrivals != seen or seconds <= 0:
             return
-        self.waited_for = True
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(future)
@@ -96,6 +103,7 @@ class Waker:
         self._lost = asyncio.Event()
         self._look_now = asyncio.Event()
         self._to_notify: set[str] = set()
+        self._whole_at = 0.0
         self._notify_now = asyncio.Event()
         self._using = asyncio.Lock()
         self._work: list[asyncio.Task[None]] = []
@@ -134,6 +142,12 @@ class Waker:
                 self._to_notify.add(relation)
                 self._notify_now.set()
 
+    def lower(self, relation: str, number: int) -> None:
+        """Items came back to the table, with numbers from this one on: tell the claimers here and elsewhere."""
+        self.lane(relation).bound.lower(number)
+        self._to_notify.add(f"{_BACK}{number}{_BACK}{relation}")
+        self._notify_now.set()
+
     async def announce_subscriptions(self) -> None:
         """There are new topics or groups: tell the other processes, now."""
         self._to_notify.add("")
@@ -165,8 +179,16 @@ class Waker:
             reloading = asyncio.create_task(self._reload_quietly())
             self._reloading.add(reloading)
             reloading.add_done_callback(self._reloading.discard)
-        elif (lane := self._lanes.get(str(payload))) is not None:
-            lane.wake()
+            return
+        number, separator, relation = str(payload).removeprefix(_BACK).partition(_BACK)
+        if not separator:
+            relation = number
+        lane = self._lanes.get(relation)
+        if lane is None:
+            return
+        if separator:
+            lane.bound.lower(int(number))
+        lane.wake()
 
     async def _reload_quietly(self) -> None:
         # Without an answer now the next connection reloads.
@@ -194,6 +216,7 @@ class Waker:
                 self._drop()
                 # As long as nobody looks for all of them, each has to look by himself.
                 for lane in self._lanes.values():
+                    lane.bound.forget()
                     lane.wake()
                 pause = _RECONNECT_EVERY * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             except Exception:
@@ -213,20 +236,32 @@ class Waker:
                 first_end = min(first_end, left)
                 continue
             await self._fetch(_TABLES["take_over"].replace("{queue}", "queue." + quoted(relation)), relation)
+            self.lower(relation, 0)
             self.announce([relation])
         return first_end
 
     async def _find_missed(self) -> None:
-        """Wake claimers of queues that hold something nobody told of."""
-        lanes = [lane for lane in self._lanes.values() if lane.waited_for]
-        if not any(lane.idle for lane in lanes):
+        """Wake claimers of queues that hold something nobody told of, and see where each queue begins now."""
+        lanes = [lane for lane in self._lanes.values() if lane.used]
+        if not lanes:
             return
-        looks = [
-            f"SELECT {number} WHERE EXISTS (SELECT FROM queue.{quoted(lane.relation)})"  # noqa: S608 - quoted
-            for number, lane in enumerate(lanes)
-        ]
-        for (number,) in await self._fetch(" UNION ALL ".join(looks)):
-            lanes[number].wake()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        whole = began >= self._whole_at
+        for lane in lanes:
+            lane.bound.begin()
+        lows = [0 if whole else lane.bound.low for lane in lanes]
+        looks = [_look_at(place, lane.relation) for place, lane in enumerate(lanes, 1)]
+        [(_, oldest_open, next_transaction), *found] = await self._fetch(
+            " UNION ALL ".join([_SQL["open"], *looks]), lows
+        )
+        for place, first, there in found:
+            lane = lanes[place - 1]
+            lane.bound.looked(first, oldest_open, next_transaction, began)
+            if there and lane.idle:
+                lane.wake()
+        if whole:
+            self._whole_at = clock() + min(_LONGEST_UNTIL_WHOLE, (clock() - began) / _SHARE_OF_WHOLE_LOOKS)
 
     async def _notify(self) -> None:
         while True:
@@ -252,6 +287,13 @@ class Waker:
                 raise Unavailable("PostgreSQL does not answer: the queue's listener is not connected")
             with translated():
                 return await self._connection.fetch(statement, *arguments)
+
+
+@lru_cache(maxsize=1024)
+def _look_at(place: int, relation: str) -> str:
+    table = "queue." + quoted(relation)
+    text = _TABLES["first"].replace("{place}", str(place)).replace("{queue}", table)
+    return text.replace("{name}", "'" + table.replace("'", "''") + "'")
 
 
 def _give_up(future: asyncio.Future[bool]) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from importlib.resources import files
 
 import asyncpg
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from support import unique
+from support import eventually, unique
 from support_postgres import on_database
 from tidings.backends.postgres.migrate import Migration, migrate, migrations
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.statements import check_queries, load
 from tidings.backends.postgres.store import PostgresStore
-from tidings.model.errors import SettingsError
+from tidings.model.errors import SettingsError, Unavailable
+from tidings.model.user import Profile
 
 DAY = 86_400_000
 OURS = "namespace.nspname IN ('public', 'queue')"
@@ -170,3 +174,123 @@ async def test_a_database_that_does_not_exist(postgres_server: Server) -> None:
 
 def test_statements_carry_no_comments() -> None:
     assert all("--" not in text and text for text in load("history").values())
+
+
+async def test_devices_that_several_profiles_have_go_to_the_newest(empty_dsn: str) -> None:
+    """What an earlier version has stored: nobody looked at other profiles."""
+    earlier = [one for one in migrations() if one.name < "0011"]
+    (devices,) = [one for one in migrations() if one.name.startswith("0011")]
+    for migration in earlier:
+        await run(empty_dsn, migration.text)
+    profiles = {
+        "ann": (1, Profile(name="Änn", devices=("one", "two", "four"), attributes={"a": [1.5, None, "x"]})),
+        "bob": (3, Profile(devices=("three", "one"))),
+        "eve": (2, Profile(devices=("two", "one"))),
+        "none": (9, Profile(email="none@example.com")),
+    }
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.executemany(
+            "INSERT INTO users (tenant, user_id, bucket, profile, updated_at) VALUES ('t', $1, 0, $2, $3)",
+            [(who, msgspec.json.encode(profile), at) for who, (at, profile) in profiles.items()],
+        )
+        await connection.execute(devices.text)
+        rows = await connection.fetch("SELECT user_id, profile, updated_at FROM users ORDER BY user_id")
+        stored = {who: msgspec.json.decode(profile, type=Profile) for who, profile, _ in rows}
+        assert {who: profile.devices for who, profile in stored.items()} == {
+            "ann": ("four",),
+            "bob": ("three", "one"),
+            "eve": ("two",),
+            "none": (),
+        }
+        assert stored["ann"] == msgspec.structs.replace(profiles["ann"][1], devices=("four",))
+        owners = await connection.fetch("SELECT digest, user_id FROM device")
+        assert {bytes(digest): who for digest, who in owners} == {
+            sha256(token.encode()).digest(): who
+            for token, who in (("one", "bob"), ("two", "eve"), ("three", "bob"), ("four", "ann"))
+        }
+        await connection.execute(devices.text)
+        assert await connection.fetch("SELECT user_id, profile, updated_at FROM users ORDER BY user_id") == rows
+    finally:
+        await connection.close()
+
+
+class TestConcurrently:
+    """Indexes of large tables, made outside of a transaction."""
+
+    INDEX = Migration(
+        "9998_pre_x.sql", "pre", "-- concurrently\nCREATE INDEX CONCURRENTLY users_x ON users (updated_at);\n"
+    )
+
+    async def test_it_is_made_beside_readers_and_writers(self, empty_dsn: str) -> None:
+        await migrate(empty_dsn)
+        writer = await asyncpg.connect(empty_dsn)
+        writing = writer.transaction()
+        await writing.start()
+        await writer.execute("INSERT INTO tenant (id, name, created_at) VALUES ('t', 't', 1)")
+        making = asyncio.create_task(migrate(empty_dsn, known=[*migrations(), self.INDEX]))
+        await run(
+            empty_dsn, "INSERT INTO users (tenant, user_id, bucket, profile, updated_at) VALUES ('t', 'u', 1, '', 1)"
+        )
+        await writing.commit()
+        await writer.close()
+        assert await making == [self.INDEX.name]
+
+    async def test_what_broke_off_is_made_anew(self, empty_dsn: str) -> None:
+        await migrate(empty_dsn)
+        connection = await asyncpg.connect(empty_dsn)
+        try:
+            await connection.execute(self.INDEX.text)
+            await connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_x'::regclass")
+            before = await connection.fetchval("SELECT 'users_x'::regclass::oid")
+            assert await migrate(empty_dsn, known=[*migrations(), self.INDEX]) == [self.INDEX.name]
+            [(after, valid)] = await connection.fetch(
+                "SELECT indexrelid, indisvalid FROM pg_index WHERE indexrelid = 'users_x'::regclass"
+            )
+            assert valid
+            assert after != before
+        finally:
+            await connection.close()
+
+    async def test_what_was_made_and_not_noted_stays(self, empty_dsn: str) -> None:
+        await migrate(empty_dsn)
+        await run(empty_dsn, self.INDEX.text)
+        assert await migrate(empty_dsn, known=[*migrations(), self.INDEX]) == [self.INDEX.name]
+        assert await migrate(empty_dsn, known=[*migrations(), self.INDEX]) == []
+
+
+async def test_a_change_of_a_busy_table_gives_up_its_place_and_comes_again(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for its lock, everybody else would wait behind it."""
+    monkeypatch.setattr("tidings.backends.postgres.migrate._WAIT_FOR_LOCK", "100ms")
+    monkeypatch.setattr("tidings.backends.postgres.migrate._BETWEEN_TRIES", 0.2)
+    await migrate(empty_dsn)
+    reader = await asyncpg.connect(empty_dsn)
+    reading = reader.transaction()
+    await reading.start()
+    await reader.fetch("SELECT FROM users")
+    change = Migration("9998_pre_x.sql", "pre", "ALTER TABLE users ADD COLUMN more text")
+    with capture_logs() as logs:
+        changing = asyncio.create_task(migrate(empty_dsn, known=[*migrations(), change]))
+        await eventually(lambda: len([log for log in logs if "waits for a lock" in log["event"]]) >= 2)
+        async with asyncio.timeout(5):
+            await run(empty_dsn, "SELECT FROM users")
+        await reading.commit()
+        assert await changing == [change.name]
+    await reader.close()
+
+
+async def test_a_lock_that_is_never_given_up_is_told(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.backends.postgres.migrate._WAIT_FOR_LOCK", "50ms")
+    monkeypatch.setattr("tidings.backends.postgres.migrate._TRIES", 2)
+    await migrate(empty_dsn)
+    reader = await asyncpg.connect(empty_dsn)
+    reading = reader.transaction()
+    await reading.start()
+    await reader.fetch("SELECT FROM users")
+    change = Migration("9998_pre_x.sql", "pre", "ALTER TABLE users ADD COLUMN more text")
+    with pytest.raises(Unavailable, match="lock timeout"):
+        await migrate(empty_dsn, known=[*migrations(), change])
+    await reading.rollback()
+    await reader.close()

@@ -10,15 +10,18 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from support import eventually
 from tidings.backends.postgres import binaries
 from tidings.backends.postgres.binaries import Account, Binaries
+from tidings.backends.postgres.connection import connect
 from tidings.backends.postgres.folder import is_ready
 from tidings.backends.postgres.server import Server
 from tidings.model.errors import SettingsError
@@ -222,12 +225,60 @@ def test_data_of_another_version(open_data_dir: Path) -> None:
     (server.data / "PG_VERSION").write_text("13\n")
     with pytest.raises(SettingsError, match=r"made by PostgreSQL 13, but only .*Install PostgreSQL 13, or.*--data-dir"):
         Server(open_data_dir).start()
+    with pytest.raises(
+        SettingsError, match=r"made by PostgreSQL 13, but only .* there as bundled. Leave out --postgres"
+    ):
+        Server(open_data_dir, source="bundled").start()
 
 
 def test_the_binaries_that_made_the_data_are_chosen() -> None:
     system, wheel = Binaries(Path("/a"), 15), Binaries(Path("/b"), 18, Path("/"))
     assert binaries.choose(None, [system, wheel]) == system
     assert binaries.choose(18, [system, wheel]) == wheel
+
+
+def test_what_was_asked_for_and_is_not_here(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+    monkeypatch.setattr(binaries, "_system", lambda: iter(()))
+    monkeypatch.setattr(binaries, "_wheel", lambda: iter(()))
+    with pytest.raises(SettingsError, match=r"installed on this machine. Install one, start with --postgres bundled"):
+        Server(open_data_dir, source="system").start()
+    with pytest.raises(SettingsError, match=f"{binaries.WHEEL} that carries PostgreSQL is not installed here"):
+        Server(open_data_dir, source="bundled").start()
+
+
+def test_what_is_asked_for_is_taken_and_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+    system, wheel = Binaries(Path("/opt/pg/bin"), 15), Binaries(Path("/w/bin"), 18, Path("/w"))
+    monkeypatch.setattr(binaries, "_system", lambda: iter([system]))
+    monkeypatch.setattr(binaries, "_wheel", lambda: iter([wheel]))
+    named = {source: Server(open_data_dir, source=source).origin for source in (None, "system", "bundled")}
+    of_system = "PostgreSQL 15 (of this system, /opt/pg/bin)"
+    assert named == {None: of_system, "system": of_system, "bundled": "PostgreSQL 18 (bundled)"}
+
+
+@pytest.mark.skipif(not list(binaries._wheel()), reason="there is no wheel for this machine")
+async def test_a_data_folder_remembers_its_version(open_data_dir: Path) -> None:
+    """Made by the bundled one, it goes on with that whatever else is installed."""
+    async with Server(open_data_dir, source="bundled") as server:
+        assert server.origin.endswith("(bundled)")
+        made_by = server.origin
+    async with Server(open_data_dir) as server:
+        assert server.origin == made_by
+        assert f"PostgreSQL {await ask(server.dsn, 'SHOW server_version')}".startswith(made_by.partition(" (")[0])
+
+
+@linux
+@pytest.mark.parametrize("name", ["acme, inc", "a b [c] {d} 'e' \"f\" $HOME %20;&é", ",", "#?@:"])
+async def test_a_folder_of_any_name(open_data_dir: Path, name: str) -> None:
+    async with Server(open_data_dir / name / "d") as server:
+        assert await ask(server.dsn, "SELECT 1") == 1
+        await (await connect(server.dsn, "test")).close()
+        assert servers_on(open_data_dir / name / "d")
+
+
+async def test_the_log_repeats_pages_cheaply_where_it_can(open_data_dir: Path) -> None:
+    async with Server(open_data_dir) as server:
+        known = await ask(server.dsn, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'wal_compression'")
+        assert await ask(server.dsn, "SHOW wal_compression") == ("lz4" if known else "on")
 
 
 @pytest.mark.skipif(not list(binaries._wheel()), reason="there is no wheel for this machine")
@@ -256,6 +307,30 @@ async def test_as_root_a_closed_folder_works_too(closed_folder: Path) -> None:
             assert await ask(server.dsn, "SELECT answer FROM kept") == 42
     finally:
         shutil.rmtree(server.home)
+
+
+@as_root
+def test_a_start_that_fails_leaves_nothing_elsewhere(closed_folder: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("tidings-postgres-*"))
+    with pytest.raises(SettingsError, match="no PostgreSQL"):
+        Server(closed_folder / "data", found=[]).start()
+    assert set(Path(tempfile.gettempdir()).glob("tidings-postgres-*")) == before
+    assert not (closed_folder / "data" / "postgres").is_symlink()
+
+
+@as_root
+def test_what_a_deleted_data_folder_left_elsewhere_is_named(closed_folder: Path) -> None:
+    with Server(closed_folder / "data") as first:
+        left = first.home
+    shutil.rmtree(closed_folder / "data")
+    with capture_logs() as logs, Server(closed_folder / "data") as second:
+        assert second.home != left
+    try:
+        [said] = [log for log in logs if log["event"] == "postgres_folder_left_behind"]
+        assert said["folder"] == str(left)
+    finally:
+        shutil.rmtree(left)
+        shutil.rmtree(second.home)
 
 
 @as_root

@@ -23,6 +23,16 @@ WITH told AS (
 INSERT INTO accounting_gap (minute, tenant, missing, confirmed) SELECT * FROM told WHERE missing > 0
 ON CONFLICT (minute, tenant) DO UPDATE SET missing = excluded.missing, confirmed = excluded.confirmed;
 
+-- name: sweep_gaps
+WITH old AS (
+    DELETE FROM accounting_gap WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM accounting_gap WHERE minute < $1 AND confirmed
+        ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM old;
+
 -- name: gaps
 SELECT tenant, minute, missing, confirmed FROM accounting_gap
 WHERE $1::text IS NULL OR tenant = $1 ORDER BY minute, tenant;
@@ -38,10 +48,10 @@ SELECT notification FROM watched WHERE look_at <= $1 ORDER BY look_at LIMIT $2;
 DELETE FROM watched WHERE notification = ANY ($1::uuid[]);
 
 -- name: begin
--- Whoever holds it takes it again; another one only when the lease is over.
-INSERT INTO round (name, holder, until, position) VALUES ($1, $2, $3::bigint + $4::bigint, 0)
+-- Whoever holds it takes it again; another one only when the lease is over, by the database's clock.
+INSERT INTO round (name, holder, until, position) VALUES ($1, $2, lease_clock() + $3::bigint, 0)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-    WHERE round.holder = excluded.holder OR round.until <= $3::bigint
+    WHERE round.holder = excluded.holder OR round.until <= lease_clock()
 RETURNING position;
 
 -- name: advance

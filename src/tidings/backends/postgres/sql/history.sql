@@ -25,8 +25,9 @@ WITH notifications AS (
 SELECT 1;
 
 -- name: append_new
--- As `append`, of what is probably not there yet: it fails as a whole when some of it is. Without ON CONFLICT a row is
--- looked up and confirmed once less: a quarter of the server's work.
+-- As `append`, of notifications that are probably not there yet: it fails as a whole when one of them is. Without ON
+-- CONFLICT a row is looked up and confirmed once less. Not so the facts: that something was sent both its sender and the
+-- vendor's receipt say, in health, and each failure would be an error in the server's log and the batch written twice.
 WITH notifications AS (
     INSERT INTO notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
     SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
@@ -41,13 +42,14 @@ WITH notifications AS (
             $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
             $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
         ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
 )
 SELECT 1;
 
 -- name: append_with_effects
 -- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
 -- cancelled notification would wait for is due at once. The notifications went before, in the same transaction. What may
--- be a second copy counts as handed out once.
+-- be a second copy counts as handed out once. The answer are the devices that are suppressed from now on.
 WITH events AS (
     INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address)
     SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
@@ -80,8 +82,9 @@ WITH events AS (
         AND events.step = coalesce(gone.step, 0) AND events.attempt = coalesce(gone.attempt, 0)
     ORDER BY gone.tenant, gone.channel, gone.address, events.at
     ON CONFLICT (tenant, channel, address) DO NOTHING
+    RETURNING tenant, channel, address
 )
-SELECT 1;
+SELECT tenant, address FROM suppressions WHERE channel = 'push';
 
 -- name: get
 -- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one partition.

@@ -1,17 +1,19 @@
 -- name: take
--- A row comes back when the key is ours: new, or so old ($7) that it counts as new, or abandoned by an earlier try of the
--- same request, whose seed is then kept. The seed is the only element of `ids`.
-INSERT INTO idempotency_key AS known (tenant, key, fingerprint, ids, reserved_at)
-VALUES ($1, $2, $3, ARRAY[$4::uuid], $5::bigint)
+-- A row comes back when the key is ours: new, or so old ($6) that it counts as new, or abandoned by an earlier try of the
+-- same request, whose seed is then kept. The seed is the only element of `ids`. What the version before reserved has no
+-- end of its lease.
+INSERT INTO idempotency_key AS known (tenant, key, fingerprint, ids, reserved_at, leased_until)
+SELECT $1, $2, $3, ARRAY[$4::uuid], now, now + $5::bigint FROM lease_clock() AS now
 ON CONFLICT (tenant, key) DO UPDATE SET
     reserved_at = excluded.reserved_at,
+    leased_until = excluded.leased_until,
     fingerprint = excluded.fingerprint,
     answer = NULL,
-    ids = CASE WHEN known.reserved_at <= excluded.reserved_at - $7::bigint THEN excluded.ids ELSE known.ids END
-    WHERE known.reserved_at <= excluded.reserved_at - $7::bigint
+    ids = CASE WHEN known.reserved_at <= excluded.reserved_at - $6::bigint THEN excluded.ids ELSE known.ids END
+    WHERE known.reserved_at <= excluded.reserved_at - $6::bigint
         OR (known.answer IS NULL AND known.fingerprint = excluded.fingerprint
-            AND known.reserved_at <= excluded.reserved_at - $6::bigint)
-RETURNING ids[1];
+            AND coalesce(known.leased_until, known.reserved_at + $5::bigint) <= excluded.reserved_at)
+RETURNING ids[1], reserved_at;
 
 -- name: holder
 SELECT fingerprint, ids[1], answer FROM idempotency_key WHERE tenant = $1 AND key = $2;
@@ -23,15 +25,17 @@ UPDATE idempotency_key SET answer = $3 WHERE tenant = $1 AND key = $2;
 DELETE FROM idempotency_key WHERE tenant = $1 AND key = $2 AND reserved_at = $3 AND answer IS NULL;
 
 -- name: abandon
-UPDATE idempotency_key SET reserved_at = reserved_at - $4::bigint
+UPDATE idempotency_key SET leased_until = reserved_at
 WHERE tenant = $1 AND key = $2 AND reserved_at = $3::bigint AND answer IS NULL;
 
 -- name: sweep
--- Counted in the database, a hundred thousand at most at a time.
+-- Those that were reserved so many milliseconds ago, at most so many. A key that is being taken again as new is locked,
+-- and young by the time it could be looked at.
 WITH old AS (
     DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM idempotency_key WHERE reserved_at < $1 LIMIT 100000
-    ))
+        SELECT ctid FROM idempotency_key WHERE reserved_at < (SELECT lease_clock()) - $1::bigint
+        ORDER BY reserved_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )) AND reserved_at < (SELECT lease_clock()) - $1::bigint
     RETURNING 1
 )
 SELECT count(*) FROM old;

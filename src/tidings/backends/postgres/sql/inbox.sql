@@ -14,6 +14,13 @@ WHERE tenant = $1 AND user_id = $2 AND id < $3
     AND ($5::boolean OR archived_at IS NULL) AND NOT ($6::boolean AND read_at IS NOT NULL)
 ORDER BY id DESC LIMIT $4;
 
+-- name: list_unread
+-- Apart from `list`, so that the index of what is unread is used: there an argument would decide.
+SELECT id, title, body, link, category, created_at, seen_at, read_at, archived_at
+FROM inbox_item
+WHERE tenant = $1 AND user_id = $2 AND id < $3 AND read_at IS NULL AND archived_at IS NULL
+ORDER BY id DESC LIMIT $4;
+
 -- name: unread
 SELECT count(*) FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL AND archived_at IS NULL;
 
@@ -30,3 +37,34 @@ WHERE tenant = $1 AND user_id = $2 AND ($3::uuid[] IS NULL OR id = ANY ($3::uuid
     AND (CASE $4::text WHEN 'seen_at' THEN seen_at WHEN 'read_at' THEN read_at ELSE archived_at END IS NULL)
         <> ($5::bigint IS NULL)
 RETURNING 1;
+
+-- name: sweep
+-- By the index on ids, which begin with their instant. One that was accepted long ago and shown lately stays.
+WITH old AS (
+    DELETE FROM inbox_item WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM inbox_item WHERE id < first_id($1) AND created_at < $1
+        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM old;
+
+-- name: trim
+-- For each user with an item of that time: the newest one that is too many, and all before it.
+WITH users AS (
+    SELECT DISTINCT tenant, user_id FROM inbox_item WHERE id >= first_id($1) AND id < first_id($2)
+), beyond AS (
+    SELECT users.tenant, users.user_id, newest.id
+    FROM users CROSS JOIN LATERAL (
+        SELECT id FROM inbox_item WHERE tenant = users.tenant AND user_id = users.user_id
+        ORDER BY id DESC OFFSET $3 LIMIT 1
+    ) AS newest
+), gone AS (
+    DELETE FROM inbox_item WHERE ctid = ANY (ARRAY(
+        SELECT item.ctid FROM beyond JOIN inbox_item AS item
+            ON item.tenant = beyond.tenant AND item.user_id = beyond.user_id AND item.id <= beyond.id
+        LIMIT $4 FOR UPDATE OF item SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;

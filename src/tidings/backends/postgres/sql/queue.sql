@@ -17,3 +17,7 @@ UPDATE queue.claim SET begun = begun || $2::integer[] WHERE token = $1 AND until
 -- In a transaction of its own that waits for no disk: a wake-up that is lost costs a second, a commit that waits for the
 -- lock of all notifiers costs every one of them.
 SELECT pg_notify('tidings_queue', relation) FROM unnest($1::text[]) AS relation;
+
+-- name: open
+-- The oldest transaction that is open, and the first that has not begun.
+SELECT 0, pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint FROM pg_current_snapshot() AS now;

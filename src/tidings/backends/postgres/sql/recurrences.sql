@@ -17,7 +17,8 @@ UPDATE recurrence SET revision = $2, body = $3 WHERE id = $1 AND revision = $2 -
 -- From the place $4, $5 to $6, $7. One that stays where it is keeps its lease too.
 UPDATE recurrence SET revision = $2, body = $3, local = $6, due = $7::bigint, problem = $8,
     ready = CASE WHEN local = $6 AND due = $7::bigint THEN ready ELSE $7::bigint END,
-    handed = CASE WHEN local = $6 AND due = $7::bigint THEN handed ELSE 0 END
+    handed = CASE WHEN local = $6 AND due = $7::bigint THEN handed ELSE 0 END,
+    leased = CASE WHEN local = $6 AND due = $7::bigint THEN leased ELSE false END
 WHERE id = $1 AND revision = $2 - 1 AND local IS NOT DISTINCT FROM $4 AND due IS NOT DISTINCT FROM $5::bigint
 RETURNING 1;
 
@@ -26,9 +27,12 @@ DELETE FROM recurrence WHERE id = $2 AND tenant = $1 RETURNING 1;
 
 -- name: due
 -- As the schedule's.
-UPDATE recurrence SET ready = $1::bigint + $3::bigint, handed = handed + 1
+UPDATE recurrence SET ready = lease_clock() + $3::bigint, leased = true, handed = handed + 1
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM recurrence WHERE ready <= $1::bigint ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM recurrence
+    WHERE ready <= greatest($1::bigint, (SELECT lease_clock()))
+        AND ready <= CASE WHEN leased THEN (SELECT lease_clock()) ELSE $1::bigint END
+    ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 RETURNING due AS first, id, handed > 1 AS again, body, local, due, fired_at, skipped, problem;
 
@@ -38,8 +42,8 @@ UPDATE recurrence SET local = NULL, due = NULL, ready = NULL, problem = $2 WHERE
 
 -- name: settle
 -- Only where it still stands at the occurrence that was handed out.
-UPDATE recurrence SET local = moved.local, due = moved.due, ready = moved.due, handed = 0, fired_at = moved.fired_at,
-    skipped = moved.skipped, problem = moved.problem
+UPDATE recurrence SET local = moved.local, due = moved.due, ready = moved.due, handed = 0, leased = false,
+    fired_at = moved.fired_at, skipped = moved.skipped, problem = moved.problem
 FROM unnest(
         $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::integer[], $8::text[]
     ) AS moved (id, from_local, from_due, local, due, fired_at, skipped, problem)

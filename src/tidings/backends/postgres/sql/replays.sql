@@ -21,10 +21,14 @@ WHERE tenant = $1 AND id = $2 AND state IN ('waiting', 'running')
 RETURNING id;
 
 -- name: claim
--- As the schedule's rows: a lease moves `ready` to its end. By ctid for the reason given at the queue's claim.
-UPDATE replay SET state = 'running', started_at = coalesce(started_at, $1), token = $3, ready = $1 + $2::bigint
+-- As the schedule's rows: a lease moves `ready` to its end, by the database's clock. By ctid for the reason given at the
+-- queue's claim.
+UPDATE replay SET state = 'running', started_at = coalesce(started_at, $1), token = $3,
+    ready = lease_clock() + $2::bigint
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM replay WHERE state IN ('waiting', 'running') AND ready <= $1::bigint
+    SELECT ctid FROM replay
+    WHERE state IN ('waiting', 'running') AND ready <= greatest($1::bigint, (SELECT lease_clock()))
+        AND ready <= CASE WHEN token IS NULL THEN $1::bigint ELSE (SELECT lease_clock()) END
     ORDER BY ready LIMIT 1 FOR UPDATE SKIP LOCKED
 ))
 RETURNING id, tenant, filter, per_second, key_id, key_prefix, created_at, expected,
@@ -36,3 +40,14 @@ UPDATE replay SET found = $4, replayed = $5, skipped = $6, position = $7, next_d
     finished_at = CASE WHEN state = 'running' THEN $11::bigint ELSE finished_at END
 WHERE tenant = $1 AND id = $2 AND token = $3
 RETURNING id;
+
+-- name: sweep
+-- Without an index: a person makes each of them, and there are few.
+WITH old AS (
+    DELETE FROM replay WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM replay WHERE finished_at < $1 AND state NOT IN ('waiting', 'running')
+        LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM old;

@@ -1,9 +1,12 @@
 -- name: due
--- Leasing a row moves its `ready` to the lease's end, so that one index finds what is due and what was abandoned. By
--- ctid for the reason given at the queue's claim.
-UPDATE schedule SET ready = $1::bigint + $3::bigint, handed = handed + 1
+-- Leasing a row moves its `ready` to the lease's end, so that one index finds what is due and what was abandoned: the one
+-- by the caller's clock, the other by the database's. By ctid for the reason given at the queue's claim.
+UPDATE schedule SET ready = lease_clock() + $3::bigint, leased = true, handed = handed + 1
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM schedule WHERE ready <= $1::bigint ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM schedule
+    WHERE ready <= greatest($1::bigint, (SELECT lease_clock()))
+        AND ready <= CASE WHEN leased THEN (SELECT lease_clock()) ELSE $1::bigint END
+    ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
 RETURNING id, due, topic, key, body, handed > 1;
 
@@ -61,3 +64,14 @@ WHERE notification = $2 AND ready > $3::bigint AND handed = 0 AND EXISTS (SELECT
 
 -- name: cancelled
 SELECT id FROM cancellation WHERE id = ANY ($1::uuid[]);
+
+-- name: sweep_cancellations
+-- By the key: ids begin with the instant at which the notification was accepted.
+WITH old AS (
+    DELETE FROM cancellation WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM cancellation WHERE id < first_id($1) AND at < $1
+        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM old;

@@ -5,7 +5,7 @@ ON CONFLICT (tenant, name) DO UPDATE SET latest = template.latest + 1
 RETURNING latest;
 
 -- name: add_version
-INSERT INTO template_version (tenant, name, version, description, body) VALUES ($1, $2, $3, $4, $5);
+INSERT INTO template_version (tenant, name, version, description, body, created_at) VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: version
 SELECT body FROM template_version WHERE tenant = $1 AND name = $2 AND version = $3;
@@ -39,4 +39,7 @@ WHERE template.tenant = $1 AND template.name > $2
 ORDER BY template.name LIMIT $3;
 
 -- name: versions
-SELECT body FROM template_version WHERE tenant = $1 AND name = $2 ORDER BY version DESC;
+-- Without the contents. Only what the release before wrote is read for its time.
+SELECT version, description,
+    coalesce(created_at, (convert_from(body, 'UTF8')::json ->> 'created_at')::bigint, 0) AS created_at
+FROM template_version WHERE tenant = $1 AND name = $2 AND version < $3 ORDER BY version DESC LIMIT $4;

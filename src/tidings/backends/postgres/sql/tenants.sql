@@ -11,10 +11,10 @@ UPDATE tenant SET limits = $2 WHERE id = $1 RETURNING 1;
 INSERT INTO api_key (id, tenant, prefix, digest, scopes, name, created_at, revoked_at, limits)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
--- name: key
+-- name: known
 SELECT api_key.id, tenant, prefix, digest, scopes, api_key.name, api_key.created_at, revoked_at, api_key.limits,
     tenant.limits
-FROM api_key JOIN tenant ON tenant.id = api_key.tenant WHERE digest = $1;
+FROM api_key JOIN tenant ON tenant.id = api_key.tenant WHERE digest = ANY ($1::bytea[]);
 
 -- name: keys
 SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at, limits FROM api_key

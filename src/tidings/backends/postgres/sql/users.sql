@@ -1,12 +1,23 @@
 -- name: upsert
--- Preferences that are not given stay as they are.
-INSERT INTO users (tenant, user_id, bucket, profile, preferences, updated_at)
-SELECT $1, row.user_id, row.bucket, row.profile, row.preferences, $2
-FROM unnest($3::text[], $4::smallint[], $5::bytea[], $6::bytea[]) AS row (user_id, bucket, profile, preferences)
-ON CONFLICT (tenant, user_id) DO UPDATE SET
-    profile = excluded.profile,
-    preferences = coalesce(excluded.preferences, users.preferences),
-    updated_at = excluded.updated_at;
+-- Preferences that are not given stay as they are. A row that keeps its own incarnation ($7) is new: what a deleted user
+-- of its id was sent in the last moment must not be in its inbox. Devices that are not among $8 are given up; the join
+-- makes the lock on the user's row come before that on the device's.
+WITH stored AS (
+    INSERT INTO users (tenant, user_id, bucket, profile, preferences, updated_at, incarnation)
+    SELECT $1, row.user_id, row.bucket, row.profile, row.preferences, $2, row.incarnation
+    FROM unnest($3::text[], $4::smallint[], $5::bytea[], $6::bytea[], $7::bigint[])
+        AS row (user_id, bucket, profile, preferences, incarnation)
+    ON CONFLICT (tenant, user_id) DO UPDATE SET
+        profile = excluded.profile,
+        preferences = coalesce(excluded.preferences, users.preferences),
+        updated_at = excluded.updated_at
+    RETURNING user_id, incarnation
+), given_up AS (
+    DELETE FROM device USING stored
+    WHERE device.tenant = $1 AND device.user_id = stored.user_id AND device.digest <> ALL ($8::bytea[])
+)
+DELETE FROM inbox_item USING stored
+WHERE inbox_item.tenant = $1 AND inbox_item.user_id = stored.user_id AND stored.incarnation = ANY ($7::bigint[]);
 
 -- name: get
 SELECT profile, preferences, updated_at FROM users WHERE tenant = $1 AND user_id = $2;
@@ -15,13 +26,22 @@ SELECT profile, preferences, updated_at FROM users WHERE tenant = $1 AND user_id
 UPDATE users SET preferences = $3, updated_at = $4 WHERE tenant = $1 AND user_id = $2 RETURNING 1;
 
 -- name: delete
-WITH items AS (DELETE FROM inbox_item WHERE tenant = $1 AND user_id = $2)
-DELETE FROM users WHERE tenant = $1 AND user_id = $2 RETURNING 1;
+WITH gone AS (
+    DELETE FROM users WHERE tenant = $1 AND user_id = $2 RETURNING user_id
+), devices AS (
+    DELETE FROM device USING gone WHERE device.tenant = $1 AND device.user_id = gone.user_id
+), items AS (
+    DELETE FROM inbox_item WHERE tenant = $1 AND user_id = $2
+)
+SELECT 1 FROM gone;
 
 -- name: people
-SELECT users.tenant, users.user_id, users.profile, users.preferences
+SELECT users.tenant, users.user_id, users.profile, users.preferences, users.incarnation
 FROM unnest($1::text[], $2::text[]) AS wanted (tenant, user_id)
 JOIN users USING (tenant, user_id);
+
+-- name: known
+SELECT user_id, incarnation FROM users WHERE tenant = $1 AND user_id = ANY ($2::text[]);
 
 -- name: suppressed
 SELECT suppression.tenant, suppression.channel, suppression.address, suppression.reason
@@ -40,3 +60,44 @@ DELETE FROM suppression WHERE tenant = $1 AND channel = $2 AND address = $3 RETU
 SELECT channel, address, reason, at FROM suppression
 WHERE tenant = $1 AND (channel, address) > ($2, $3)
 ORDER BY channel, address LIMIT $4;
+
+-- name: queue_up
+-- Who claims the same devices waits here, in one order. There are few numbers for many tokens, so that a large batch does
+-- not fill the server's table of locks.
+SELECT pg_advisory_xact_lock(hashtext('device ' || $1::text), stripe)
+FROM unnest($2::integer[]) WITH ORDINALITY AS wanted (stripe, place)
+ORDER BY place;
+
+-- name: owners
+SELECT DISTINCT user_id FROM device WHERE tenant = $1 AND digest = ANY ($2::bytea[]);
+
+-- name: lock_users
+-- In one order, so that two who exchange their devices wait for each other instead of deadlocking.
+SELECT users.tenant, users.user_id, users.profile
+FROM users
+JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, user_id) USING (tenant, user_id)
+ORDER BY users.tenant, users.user_id
+FOR UPDATE OF users;
+
+-- name: replace_profiles
+UPDATE users SET profile = row.profile, updated_at = greatest(users.updated_at, $4)
+FROM unnest($1::text[], $2::text[], $3::bytea[]) AS row (tenant, user_id, profile)
+WHERE users.tenant = row.tenant AND users.user_id = row.user_id;
+
+-- name: take
+INSERT INTO device (tenant, digest, user_id) SELECT $1, * FROM unnest($2::bytea[], $3::text[])
+ON CONFLICT (tenant, digest) DO UPDATE SET user_id = excluded.user_id WHERE device.user_id <> excluded.user_id;
+
+-- name: usable_again
+DELETE FROM suppression
+WHERE tenant = $1 AND channel = 'push' AND address = ANY ($2::text[]) AND reason = ANY ($3::text[]);
+
+-- name: owners_of
+SELECT device.tenant, device.user_id
+FROM unnest($1::text[], $2::bytea[]) AS gone (tenant, digest)
+JOIN device USING (tenant, digest);
+
+-- name: forget
+-- Only as long as it is the same user's: whoever has registered it since means to use it.
+DELETE FROM device USING unnest($1::text[], $2::bytea[], $3::text[]) AS gone (tenant, digest, user_id)
+WHERE device.tenant = gone.tenant AND device.digest = gone.digest AND device.user_id = gone.user_id;

@@ -19,9 +19,9 @@ ALTER TABLE {queue} ALTER COLUMN body SET STORAGE EXTERNAL;
 
 -- name: claim
 -- By ctid of an array: the plan of DELETE … USING turns into a sequential scan at some thousand rows. What another open
--- claim has deleted is locked, and skipped.
+-- claim has deleted is locked, and skipped. From $2 on (bounds.py), for what is below is dead rows.
 DELETE FROM {queue} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {queue} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM {queue} WHERE id >= $2 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
 RETURNING id, key, headers, body, redelivered;
 
@@ -29,7 +29,7 @@ RETURNING id, key, headers, body, redelivered;
 -- The items move into one row of queue.claim without passing the client, and come to it at the same time.
 WITH taken AS (
     DELETE FROM {queue} WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM {queue} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM {queue} WHERE id >= $5 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
     ))
     RETURNING id, key, headers, body, redelivered
 ), sorted AS (
@@ -62,13 +62,19 @@ FROM lost, unnest(lost.ids, lost.keys, lost.headers, lost.bodies, lost.marks) WI
 -- The last number that was given. To be asked before `oldest`: what gets its number later must not count as done.
 SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass), 0);
 
+-- name: first
+-- The lowest number that is there from a bound on, and 1; without any, the next one that will be given, and 0.
+SELECT {place}, coalesce(low, (SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence({name}, 'id')::regclass), 0) + 1)),
+    (low IS NOT NULL)::integer
+FROM (SELECT min(id) AS low FROM {queue} WHERE id >= ($1::bigint[])[{place}]) AS found;
+
 -- name: oldest
--- The oldest item that is there, claimed or not; NULL when there is none.
+-- The oldest item that is there, claimed or not; NULL when there is none. Without a bound: it proves what is lost.
 SELECT least(
     (SELECT min(id) FROM {queue}),
     (SELECT min(item) FROM queue.claim, unnest(ids) AS item WHERE relation = $1)
 );
 
 -- name: depth
-SELECT (SELECT count(*) FROM {queue})
+SELECT (SELECT count(*) FROM {queue} WHERE id >= $2)
     + coalesce((SELECT sum(cardinality(ids)) FROM queue.claim WHERE relation = $1), 0)::bigint;

@@ -1,0 +1,3 @@
+-- concurrently
+-- 0014 made the better one.
+DROP INDEX CONCURRENTLY IF EXISTS inbox_item_unread;

@@ -1,0 +1,53 @@
+"""A process that is stopped in the middle of a transaction (SIGSTOP, a suspended machine) holds nobody up for long."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from support import eventually
+from tidings.backends.postgres.store import PostgresStore
+from tidings.model.errors import Unavailable
+from tidings.model.user import Cap
+from tidings.policy.caps import Count
+
+PROGRAM = Path(__file__).with_name("frozen.py")
+LONGEST = 25.0
+"""Seconds: the 10 of an idle transaction, and time for a busy machine."""
+
+
+async def test_a_frozen_taker_of_caps_lets_go_of_its_person(postgres_dsn: str) -> None:
+    scope = uuid4().bytes
+    command = [sys.executable, str(PROGRAM), postgres_dsn, scope.hex()]
+    frozen = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    store = await PostgresStore.open(postgres_dsn)
+    try:
+        await eventually(lambda: Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(") ")[2][0] == "T", timeout=30)
+        refused = 0
+
+        async def taken() -> bool:
+            nonlocal refused
+            try:
+                request = [Count(scope, uuid4(), (Cap(1, 60),))]
+                return await store.caps.take([request], time.time_ns() // 1_000_000) == [None]
+            except Unavailable:
+                refused += 1
+                return False
+
+        began = time.monotonic()
+        await eventually(taken, timeout=LONGEST)
+        assert refused, "the row was not locked: this test shows nothing"
+        assert time.monotonic() - began > 5.0, "who waits for a lock waits for a while"
+        frozen.send_signal(signal.SIGCONT)
+        said, _ = await frozen.communicate()
+        assert said.split()[-1] == b"unavailable", "its place is taken: it may not take another"
+    finally:
+        if frozen.returncode is None:
+            frozen.kill()
+            await frozen.wait()
+        await store.close()

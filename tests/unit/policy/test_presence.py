@@ -1,0 +1,135 @@
+"""At the moment of sending: whose address it is, and who has the id."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tidings.model.delivery import Delivery
+from tidings.model.ids import delivery_id
+from tidings.model.user import Address, Category, Preferences, Profile
+from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.policy.presence import aimed, is_meant, is_present, present_address
+from tidings.policy.routing import FIRST_SLOT, GO, Stop, gate
+
+NOW = 1_800_000_000_000
+ADA = Profile(email="ada@example.com", phone="+4930901820", devices=("one", "two"), name="Ada")
+
+
+def delivery(channel: Channel, value: str, user_id: str | None = "ada") -> Delivery:
+    return Delivery(
+        id=delivery_id(UUID(int=NOW << 80), FIRST_SLOT[channel]),
+        tenant="shop",
+        user_id=user_id,
+        key=f"shop/{user_id or value}",
+        address=Address(channel, value),
+        category="news",
+        priority=Priority.NORMAL,
+        name="Ada",
+        incarnation=7,
+    )
+
+
+def verdict(one: Delivery, profile: Profile | None, incarnation: int | None = 7) -> object:
+    """What becomes of it when it is taken from its queue."""
+    return gate(
+        aimed(one, profile, incarnation),
+        profile=profile,
+        preferences=Preferences(),
+        category=Category("news"),
+        suppressed={},
+        cancelled=(),
+        now=NOW,
+        incarnation=incarnation,
+    )
+
+
+@pytest.mark.parametrize(
+    ("channel", "former", "present"),
+    [(Channel.EMAIL, "old@example.com", "ada@example.com"), (Channel.SMS, "+14155552671", "+4930901820")],
+)
+def test_a_new_address_takes_the_place_of_the_former_one(channel: Channel, former: str, present: str) -> None:
+    one = aimed(delivery(channel, former), ADA, 7)
+    assert one == replace(delivery(channel, former), address=Address(channel, present))
+    assert verdict(delivery(channel, former), ADA) is GO
+
+
+@pytest.mark.parametrize(
+    ("channel", "value"), [(Channel.EMAIL, "ada@example.com"), (Channel.SMS, "+4930901820"), (Channel.PUSH, "one")]
+)
+def test_an_address_that_is_gone_gets_nothing(channel: Channel, value: str) -> None:
+    assert verdict(delivery(channel, value), ADA) is GO
+    assert verdict(delivery(channel, value), Profile()) == Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
+
+
+def test_a_device_that_is_gone_has_no_successor() -> None:
+    changed = replace(ADA, devices=("two", "three"))
+    assert verdict(delivery(Channel.PUSH, "one"), changed) == Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
+    assert verdict(delivery(Channel.PUSH, "two"), changed) is GO
+
+
+def test_what_may_have_gone_to_the_former_address_does_not_go_to_the_new_one() -> None:
+    doubtful = replace(delivery(Channel.EMAIL, "old@example.com"), doubtful=True)
+    assert aimed(doubtful, ADA, 7).address == doubtful.address
+    assert verdict(doubtful, ADA) == Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
+    spelled = replace(delivery(Channel.EMAIL, "ADA@Example.com"), doubtful=True)
+    assert verdict(spelled, ADA) is GO, "another spelling is no other address"
+
+
+def test_the_inbox_is_the_users_as_long_as_there_is_one() -> None:
+    assert verdict(delivery(Channel.INAPP, "ada"), Profile()) is GO
+    assert verdict(delivery(Channel.INAPP, "ada"), None) == Stop(State.SUPPRESSED, Reason.UNKNOWN_USER)
+
+
+def test_the_name_is_the_present_one() -> None:
+    assert aimed(delivery(Channel.EMAIL, "ada@example.com"), replace(ADA, name="Ada King"), 7).name == "Ada King"
+
+
+@pytest.mark.parametrize("channel", list(Channel))
+def test_whoever_gets_the_id_next_gets_nothing_of_the_former_user(channel: Channel) -> None:
+    value = present_address(Address(channel, "one"), "ada", ADA)
+    assert value is not None
+    one = delivery(channel, value.value)
+    assert verdict(one, ADA, 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
+    assert verdict(one, replace(ADA, email="eve@example.com"), 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
+    assert verdict(replace(one, incarnation=None), ADA, 8) is GO, "what an earlier version has put names nobody"
+
+
+def test_incarnations() -> None:
+    assert is_meant(None, 5)
+    assert is_meant(5, 5)
+    assert is_meant(0, 0)
+    assert not is_meant(0, 5)
+    assert not is_meant(5, 0)
+
+
+@given(
+    channel=st.sampled_from([Channel.EMAIL, Channel.SMS, Channel.PUSH]),
+    value=st.sampled_from(["ada@example.com", "b@example.com", "+4930901820", "one"]),
+    email=st.none() | st.sampled_from(["ada@example.com", "b@example.com"]),
+    phone=st.none() | st.just("+4930901820"),
+    devices=st.lists(st.sampled_from(["one", "two"]), unique=True).map(tuple),
+    doubtful=st.booleans(),
+)
+def test_what_goes_goes_to_an_address_of_the_person(
+    channel: Channel, value: str, email: str | None, phone: str | None, devices: tuple[str, ...], doubtful: bool
+) -> None:
+    profile = Profile(email=email, phone=phone, devices=devices)
+    one = aimed(replace(delivery(channel, value), doubtful=doubtful), profile, 7)
+    mine = {(Channel.EMAIL, email), (Channel.SMS, phone), *((Channel.PUSH, token) for token in devices)}
+    goes = verdict(one, profile) is GO
+    assert goes == ((channel, one.address.value) in mine)
+    assert goes == is_present(one, profile)
+    if doubtful:
+        assert one.address.value == value
+
+
+@pytest.mark.parametrize("channel", [Channel.EMAIL, Channel.SMS, Channel.PUSH])
+def test_an_inline_recipient_is_reached_where_the_sender_said(channel: Channel) -> None:
+    one = replace(delivery(channel, "somewhere@example.com", user_id=None), incarnation=None)
+    assert aimed(one, None, None) is one
+    assert verdict(one, None, None) is GO
