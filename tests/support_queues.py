@@ -155,6 +155,10 @@ async def _until_killed(kind: str, location: str, prefix: str, errand: str, *res
     claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
     assert claim is not None
     if places := [int(place) for place in out[0].split(",") if place]:
+        while len(claim.items) <= max(places):  # Kafka hands out what has come so far
+            await claim.release()
+            claim = await queue.claim(topic, group, int(max_items), PATIENCE, float(lease))
+            assert claim is not None
         await claim.begin(places)
     _say(len(claim.items))
     await asyncio.Event().wait()

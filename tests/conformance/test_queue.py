@@ -436,8 +436,8 @@ class TestBeginning:
 
     async def test_when_the_lease_runs_out_what_was_begun_is_marked(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
-        (slow,) = await take(queue, topic, GROUP, 3, lease=0.5)
-        await slow.begin([1])
+        for slow in await take(queue, topic, GROUP, 3, lease=0.5):
+            await slow.begin([place for place, item in enumerate(slow.items) if item.body == b"1"])
         again = items_of(await take(queue, topic, GROUP, 3, lease=30.0))
         assert {int(item.body): item.redelivered for item in again} == {0: False, 1: True, 2: False}
 
@@ -458,9 +458,17 @@ class TestBeginning:
 
     async def test_many_at_once_are_all_begun(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(40)])
-        (claim,) = await take(queue, topic, GROUP, 40, lease=30.0)
-        await asyncio.gather(*(claim.begin([place]) for place in range(0, 40, 2)))
-        await claim.release()
+        claims = await take(queue, topic, GROUP, 40, lease=30.0)
+        await asyncio.gather(
+            *(
+                claim.begin([place])
+                for claim in claims
+                for place, item in enumerate(claim.items)
+                if int(item.body) % 2 == 0
+            )
+        )
+        for claim in reversed(claims):
+            await claim.release()
         again = items_of(await take(queue, topic, GROUP, 40))
         assert {int(item.body) for item in again if item.redelivered} == set(range(0, 40, 2))
 

@@ -49,11 +49,12 @@ async def test_a_killed_worker_leaves_in_doubt_only_what_a_vendor_was_asked(
 async def _accept(system: System) -> None:
     content = {"push": {"title": "a", "body": "b"}}
     pushes = [{"to": {"devices": [f"device-{number}"]}, "content": content} for number in range(COUNT)]
-    key = {"idempotency-key": "all of them"}
+    key = {"idempotency-key": "all-of-them"}
 
     async def taken() -> bool:
         reply = await system.call("POST", "/v1/notifications/batch", {"notifications": pushes}, headers=key)
-        return reply.status == 202
+        assert reply.status == 202, reply.body
+        return True
 
     await eventually(taken, 60, every=0.5)  # a busy machine may be told 503 at first
 

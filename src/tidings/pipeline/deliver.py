@@ -129,7 +129,7 @@ class Deliver:
         try:
             return judge(tried, self._policy, now, self._needs.randomness())
         except Exception as error:
-            _log.exception("an answer could not be judged", provider=tried.provider, result=repr(tried.result))
+            _log.exception("an answer could not be judged", provider=tried.provider, result=type(tried.result).__name__)
             return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
@@ -246,8 +246,10 @@ class Deliver:
             if line is None:
                 outcomes += self._nowhere(ready)
             # One that was begun goes on in any case: the claim that had begun it may put no facts any more.
-            elif self._in_hand.take(_attempt(ready.delivery)) or ready.delivery.doubtful:
+            elif self._in_hand.take(_attempt(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
+            elif self._in_hand.is_itself(_attempt(ready.delivery), ready.delivery.step):
+                left.unbegun.append(ready.place)
         pieces = [
             self._call(line, piece, left, begin)
             for line, placed in by_line.items()

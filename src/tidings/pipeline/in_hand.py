@@ -15,35 +15,40 @@ Attempt: TypeAlias = tuple[UUID, int]
 class InHand:
     """The attempts under way, and those whose facts were put less than `remembered` seconds ago (or twice as long).
 
-    A copy that meets its original here is not sent: the original's claim ends in facts, or the original comes back as
-    begun, which goes on in any case.
+    A copy that meets its original here is not sent: the original's claim ends in facts, or the original comes back. What
+    comes back while the claim that lost it is not through with it is no copy, and must not be dropped: it has to wait.
     """
 
     def __init__(self, clock: Clock, remembered: float) -> None:
         self._clock = clock
         self._remembered = round(remembered * 1000)
-        self._under_way: set[Attempt] = set()
+        self._under_way: dict[Attempt, int] = {}
         self._ended: set[Attempt] = set()
         self._ended_before: set[Attempt] = set()
         self._turned_at = clock.elapsed()
 
-    def take(self, attempt: Attempt) -> bool:
+    def take(self, attempt: Attempt, step: int) -> bool:
         """It is about to be handed over; False when it is in hand already."""
         self._forget()
         if attempt in self._under_way or attempt in self._ended or attempt in self._ended_before:
             return False
-        self._under_way.add(attempt)
+        self._under_way[attempt] = step
         return True
+
+    def is_itself(self, attempt: Attempt, step: int) -> bool:
+        """Whether what is under way is the same item, by an earlier claim."""
+        return self._under_way.get(attempt) == step
 
     def give_back(self, attempts: Iterable[Attempt]) -> None:
         """They were not begun after all."""
-        self._under_way.difference_update(attempts)
+        for attempt in attempts:
+            self._under_way.pop(attempt, None)
 
     def end(self, attempts: Iterable[Attempt]) -> None:
         """What came of them is about to be put."""
         self._forget()
         for attempt in attempts:
-            self._under_way.discard(attempt)
+            self._under_way.pop(attempt, None)
             self._ended.add(attempt)
 
     def _forget(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
+from support import eventually
 from support_flow import TENANT, Flow, Recorder
+from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
@@ -104,6 +106,38 @@ async def test_a_copy_that_meets_its_original_in_one_process_is_not_sent(flow: F
     await flow.queue.put([copy])
     assert await one.once() == 1, "before its facts are recorded"
     await flow.settle()
+    assert len(provider.sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_what_comes_back_before_the_claim_that_lost_it_is_through_is_not_dropped(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first claim takes so long to begin it that the lease ends: then neither claim may forget it."""
+    provider = Recorder("sms-one", Channel.SMS)
+    flow.providers[Channel.SMS] = [provider]
+    id, _ = await routed(flow)
+    begin, may_begin, begins = MemoryClaim.begin, asyncio.Event(), 0
+
+    async def slow(self: MemoryClaim, places: Collection[int]) -> None:
+        nonlocal begins
+        begins += 1
+        if begins == 1:
+            await may_begin.wait()
+        await begin(self, places)
+
+    monkeypatch.setattr(MemoryClaim, "begin", slow)
+    one = worker(flow)
+    first = asyncio.create_task(one.once())
+    await eventually(lambda: begins)
+    await flow.clock.advance(LEASE)
+    assert await one.once() == 1, "while the first claim has not ended"
+    assert not provider.sent
+    may_begin.set()
+    await first
+    assert not provider.sent, "its lease was over"
+    await flow.settle()
+    await wait(flow, 2)
     assert len(provider.sent) == 1
     assert (await flow.view(id)).state is State.SENT
 

@@ -125,7 +125,7 @@ class Twilio(SmsProvider):
         21611: Retry("queue_full", 300.0, "the sender has ten hours of messages waiting", About.ACCOUNT),
         21612: Rejected("no_route", fallback=True, detail="no way from this sender to that number"),
         21614: Rejected("not_a_mobile_number", suppress=True, detail="not a mobile number"),
-        21617: Rejected("too_long", detail="over 1,600 characters"),
+        21617: Rejected("body_too_long", detail="over 1,600 characters"),
         21635: Rejected("landline", suppress=True, detail="a landline, in a country where it gets no texts"),
         21659: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of Twilio's"),
         21660: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of the account"),
