@@ -101,7 +101,7 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     return Services(
         accept=accept,
         reports=Reports(store.history, store.schedule, parts.clock),
-        accounting=Accounting(store.history, store.accounts, parts.clock),
+        accounting=Accounting(store.history, store.accounts, store.days, parts.clock),
         users=store.users,
         templates=Templates(store.templates, parts.clock, parts.renderer),
         inbox=store.inbox,

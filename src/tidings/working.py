@@ -146,7 +146,7 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         stage=topics.RECORD,
         topic=topics.OUTCOMES,
         decode=decode_outcomes,
-        work=Record(store.history),
+        work=Record(store.history, parts.metrics),
         max_items=RECORD_BATCH,
         linger=RECORD_LINGER,
     )
