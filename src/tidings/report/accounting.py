@@ -184,7 +184,8 @@ def notifications(
     `wholes` are days of which only the whole is known; what `states` has of them comes on top.
     """
     days = {one.day: one for one in wholes}
-    by_minute = Counter({one.minute: one.count for one in counted if one.minute // DAY_MINUTES not in days})
+    by_minute, of_days = _counted(counted, days)
+    accepted_of = Counter({day: max(one.accepted, of_days[day]) for day, one in days.items()})
     recorded: Counter[int] = Counter()
     of_day = Counter({day: one.recorded for day, one in days.items()})
     by_state: Counter[State] = Counter()
@@ -198,7 +199,7 @@ def notifications(
             recorded[one.minute] += one.count
         by_state[one.state] += one.count
     unrecorded = by_minute - recorded  # minute by minute: a surplus of one must not hide a lack of another
-    lacking = Counter({day: one.accepted for day, one in days.items()}) - of_day
+    lacking = accepted_of - of_day
     given_up = Counter({day: one.missing for day, one in days.items()})
     missing = 0
     for gap in gaps:
@@ -209,11 +210,11 @@ def notifications(
     missing += (lacking & given_up).total()
     queued = unrecorded.total() + lacking.total() - missing
     flying = queued + sum(by_state[state] for state in IN_FLIGHT)
-    accepted = (by_minute | recorded).total() + sum(max(one.accepted, of_day[day]) for day, one in days.items())
+    accepted = (by_minute | recorded).total() + (accepted_of | of_day).total()
     resting = _resting(by_state)
     return NotificationAccount(
         accepted=accepted,
-        counted=by_minute.total() + sum(one.counted for one in days.values()),
+        counted=by_minute.total() + of_days.total(),
         recorded=recorded.total() + of_day.total(),
         in_flight=InFlight(
             queued=queued,
@@ -226,6 +227,18 @@ def notifications(
         missing=missing,
         balanced=accepted == flying + _sum(resting),
     )
+
+
+def _counted(counted: Iterable[AcceptedCount], days: Mapping[int, DaySum]) -> tuple[Counter[int], Counter[int]]:
+    """By minute; and by day where only the whole of it is known, with what was counted since on top."""
+    by_minute: Counter[int] = Counter()
+    of_days = Counter({day: one.counted for day, one in days.items()})
+    for one in counted:
+        if one.minute // DAY_MINUTES in days:
+            of_days[one.minute // DAY_MINUTES] += one.count
+        else:
+            by_minute[one.minute] = one.count
+    return by_minute, of_days
 
 
 def _places(states: Iterable[DayState]) -> set[tuple[int, bool, bool, int]]:

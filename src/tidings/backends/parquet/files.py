@@ -50,7 +50,8 @@ def _typed(kind: str) -> str:
     if kind == NOTIFICATIONS:
         return (
             f"tenant, id::UUID AS id, user_id, category, {_INSTANT} AS accepted_at_ms, "
-            "pending_at::BIGINT AS pending_at, unhex(pending_slots) AS pending_slots, unhex(pending_addresses) AS pending_addresses, unhex(body) AS body"
+            "pending_at::BIGINT AS pending_at, unhex(pending_slots) AS pending_slots, "
+            "unhex(pending_addresses) AS pending_addresses, unhex(body) AS body"
         )
     return (
         f"tenant, id::UUID AS id, {_channel()} AS channel, "

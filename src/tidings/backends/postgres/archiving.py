@@ -8,8 +8,9 @@ since: writers mark it in the transaction in which they write.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -70,7 +71,7 @@ class Archiving(Rolling):
     async def _lacking(self, day: int) -> Counter[str]:
         """What was accepted of the day and is neither recorded nor missing, by tenant."""
         with translated():
-            missing: Counter[str] = Counter(dict(await self._pool.fetch(SQL["missing"], day)))
+            missing = _by_tenant(await self._pool.fetch(SQL["missing"], day))
             rows = await self._pool.fetch(SQL["totals_of"], day)
         return Counter({tenant: accepted - recorded for tenant, _, accepted, recorded in rows}) - missing
 
@@ -204,16 +205,20 @@ class Archiving(Rolling):
         return True
 
 
+def _by_tenant(rows: Iterable[Iterable[Any]]) -> Counter[str]:
+    return Counter({tenant: count for tenant, count in rows})  # noqa: C416 - a row is no pair for the type checker
+
+
 async def _archive_sums(connection: PooledConnection, day: int) -> None:
     """Of the day's sums what is not carried, as the archive's."""
     lines: Counter[Line] = Counter()
     for tenant, channel, state, reason, count in await connection.fetch(SQL["lines"], day):
         lines[tenant, channel or None, State(state), reason] = count
     carried = await read_carried(connection, day)
-    missing: dict[str, int] = dict(await connection.fetch(SQL["missing"], day))
+    missing = _by_tenant(await connection.fetch(SQL["missing"], day))
     flying = carried.recorded()
     totals = {
-        tenant: (counted, accepted, recorded - flying[tenant], min(missing.get(tenant, 0), accepted - recorded))
+        tenant: (counted, accepted, recorded - flying[tenant], min(missing[tenant], accepted - recorded))
         for tenant, counted, accepted, recorded in await connection.fetch(SQL["totals_of"], day)
     }
     await write_sums(connection, day, Rolled(lines).without(carried), totals, archived=True)

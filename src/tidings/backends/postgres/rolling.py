@@ -22,6 +22,7 @@ from tidings.backends.postgres.leaves import CARRIED, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import MINUTE
 from tidings.model.days import DAY, DAY_MINUTES
+from tidings.model.ids import instant_of
 from tidings.model.vocabulary import State
 from tidings.policy.days import SETTLED, worth_rolling
 from tidings.policy.transitions import STATES_PER_ATTEMPT
@@ -35,10 +36,28 @@ Line: TypeAlias = tuple[str, str | None, State, str]
 
 
 class Rolled(Struct):
-    """What a day, or a part of it, adds up to."""
+    """What a day, or a part of it, adds up to.
+
+    By tenant: `counted` is what the counters say, `accepted` the larger of counted and recorded, minute by minute: a
+    surplus of one minute must not hide a lack of another.
+    """
 
     lines: Counter[Line] = field(default_factory=Counter)
-    minutes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    counted: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: Iterable[Iterable[Any]], counted: Iterable[Iterable[Any]] = ()) -> None:
+        """Some whole minutes: rows of the statement `roll`, and what was counted by tenant and minute."""
+        by_minute: Counter[tuple[str, int]] = Counter({(tenant, minute): count for tenant, minute, count in counted})
+        recorded: Counter[tuple[str, int]] = Counter()
+        for tenant, minute, slot, number, reason, count in rows:
+            self.lines[(tenant, *tallied(slot, number, reason))] += count
+            if not slot:
+                recorded[tenant, minute] += count
+        for (tenant, _), count in by_minute.items():
+            self.counted[tenant] += count
+        for (tenant, _), count in (by_minute | recorded).items():
+            self.accepted[tenant] += count
 
     def recorded(self) -> Counter[str]:
         """Notifications by tenant."""
@@ -49,8 +68,16 @@ class Rolled(Struct):
         return found
 
     def without(self, other: Rolled) -> Rolled:
-        """This, less what the other has of it."""
-        return Rolled(self.lines - other.lines, self.minutes - other.minutes)
+        """The lines, less what the other has of them."""
+        return Rolled(self.lines - other.lines)
+
+    def totals(self) -> dict[str, tuple[int, int, int, int]]:
+        """Counted, accepted, recorded and missing by tenant."""
+        recorded = self.recorded()
+        return {
+            tenant: (self.counted[tenant], max(self.accepted[tenant], recorded[tenant]), recorded[tenant], 0)
+            for tenant in self.accepted.keys() | recorded.keys()
+        }
 
 
 class Rolling:
@@ -78,19 +105,31 @@ class Rolling:
     async def _roll(self, day: int, now: int) -> bool:
         """Sum one day up; False when it was written to meanwhile."""
         await self._clean(day)
-        rolled = await self._read(day)
+        folded = await self._is_folded(day)
+        rolled = Rolled()
+        for low, high in hours(day):
+            rows = await self._leaves.fetch(
+                "roll", day, low, high, PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE, file="days",
+                within_s=READ_WITHIN,
+            )  # fmt: skip
+            with translated():
+                span = instant_of(low) // MINUTE, instant_of(high) // MINUTE
+                rolled.add(rows, [] if folded else await self._pool.fetch(SQL["counted"], *span))
         with translated():
-            counted = [tuple(row) for row in await self._pool.fetch(SQL["counted"], *_minutes(day))]
             async with self._pool.acquire() as connection, connection.transaction():
-                clean, folded = await self._unchanged(connection, day)
-                if not clean:
+                if await self._unchanged(connection, day) != (True, folded):
                     return False
-                before = {tenant: sums for tenant, *sums in await connection.fetch(SQL["totals_before"], day)}
-                totals = _totals(rolled, counted, before if folded else {})
+                if folded:
+                    await _add_what_was_known(connection, day, rolled)
                 await connection.execute(SQL["replace_sums"], day)
-                await write_sums(connection, day, rolled, totals, archived=False)
+                await write_sums(connection, day, rolled, rolled.totals(), archived=False)
                 await connection.execute(SQL["rolled"], day, now)
         return True
+
+    async def _is_folded(self, day: int) -> bool:
+        with translated():
+            [row] = await self._pool.fetch(SQL["states"], day, day)
+        return bool(row["folded"])
 
     async def _clean(self, day: int) -> None:
         """Clear the day's mark, when no writer is at it: each that follows marks it again."""
@@ -105,17 +144,6 @@ class Rolling:
         [(clean, folded)] = await connection.fetch(SQL["still_clean"], day, self._reader)
         return clean, folded
 
-    async def _read(self, day: int, leaf: int | None = None) -> Rolled:
-        """What the day's rows in its leaf (or in `leaf`) add up to, read hour by hour: no snapshot is held for long."""
-        rolled = Rolled()
-        for low, high in hours(day):
-            rows = await self._leaves.fetch(
-                "roll", day if leaf is None else leaf, low, high, PLACES, STATES_PER_ATTEMPT, PENDING_RANK,
-                PENDING_PLACE, file="days", within_s=READ_WITHIN,
-            )  # fmt: skip
-            _add(rolled, rows)
-        return rolled
-
     async def _fold(self, day: int) -> None:
         await self._pool.execute(SQL["fold"], day)
 
@@ -129,12 +157,11 @@ async def hold(connection: PooledConnection, day: int, name: str) -> None:
 async def read_carried(connection: PooledConnection, day: int) -> Rolled:
     """What is carried of the day, inside the connection's transaction."""
     rolled = Rolled()
-    _add(
-        rolled,
+    rolled.add(
         await connection.fetch(
             statement("roll", CARRIED, "days"), *bounds(day), PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE,
             timeout=READ_WITHIN,
-        ),
+        )
     )  # fmt: skip
     return rolled
 
@@ -171,36 +198,15 @@ def segments_of(day: int, leaf: int) -> list[Segment]:
 
 
 def _minutes(day: int) -> tuple[int, int]:
-    return day * DAY // MINUTE, day * DAY // MINUTE + DAY_MINUTES
+    return day * DAY_MINUTES, (day + 1) * DAY_MINUTES
 
 
-def _add(rolled: Rolled, rows: Iterable[Iterable[Any]]) -> None:
-    for tenant, minute, slot, number, reason, count in rows:
-        rolled.lines[(tenant, *tallied(slot, number, reason))] += count
-        if not slot:
-            rolled.minutes[tenant, minute] += count
-
-
-def _totals(
-    rolled: Rolled, counted: Sequence[tuple[str, int, int]], before: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, int, int, int]]:
-    """Counted, accepted, recorded and missing by tenant.
-
-    Accepted is the larger of counted and recorded, minute by minute: a surplus of one must not hide a lack of another.
-    Of a day that is folded `before` has what was counted and accepted; what is counted since comes on top.
-    """
-    by_minute = Counter({(tenant, minute): count for tenant, minute, count in counted})
-    counts: Counter[str] = Counter()
-    for (tenant, _), count in by_minute.items():
-        counts[tenant] += count
-    recorded = rolled.recorded()
-    accepted: Counter[str] = Counter()
-    if not before:
-        for tenant, minute in by_minute.keys() | rolled.minutes.keys():
-            accepted[tenant] += max(by_minute[tenant, minute], rolled.minutes[tenant, minute])
-    else:
-        for tenant in counts.keys() | recorded.keys() | before.keys():
-            known, larger = before.get(tenant, (0, 0))
-            accepted[tenant] = max(larger, known + counts[tenant], recorded[tenant])
-            counts[tenant] += known
-    return {tenant: (counts[tenant], accepted[tenant], recorded[tenant], 0) for tenant in accepted}
+async def _add_what_was_known(connection: PooledConnection, day: int, rolled: Rolled) -> None:
+    """Of a folded day the totals tell what was counted and accepted; what was counted since comes on top."""
+    for tenant, count in await connection.fetch(SQL["take_counted"], *_minutes(day)):
+        rolled.counted[tenant] += count
+    for tenant, counted, accepted in await connection.fetch(SQL["totals_before"], day):
+        rolled.counted[tenant] += counted
+        rolled.accepted[tenant] = max(rolled.accepted[tenant], accepted)
+    for tenant, count in rolled.counted.items():
+        rolled.accepted[tenant] = max(rolled.accepted[tenant], count)

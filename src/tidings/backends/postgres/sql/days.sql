@@ -18,6 +18,10 @@ ORDER BY number;
 -- What was accepted, by tenant and minute.
 SELECT tenant, minute, sum(count)::bigint FROM accepted_count WHERE minute >= $1 AND minute < $2 GROUP BY tenant, minute;
 
+-- name: take_counted
+-- What was counted since the day was folded.
+DELETE FROM accepted_count WHERE minute >= $1 AND minute < $2 RETURNING tenant, count;
+
 -- name: totals_before
 SELECT tenant, counted, accepted FROM day_total WHERE day = $1 AND NOT archived;
 

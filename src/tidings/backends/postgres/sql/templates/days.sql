@@ -1,8 +1,9 @@
 -- A whole day: {day} and {number} as in history.sql.
 
 -- name: hold
--- Waits for the writers of the leaf; those that come after it wait until the transaction ends, and then see the mark.
-LOCK TABLE notification_{day}, event_{day}, letter_{day} IN SHARE MODE;
+-- Waits for the writers of the leaf and of counts; those that come after it wait until the transaction ends, and then see
+-- that the mark is cleared.
+LOCK TABLE notification_{day}, event_{day}, letter_{day}, accepted_count IN SHARE MODE;
 
 -- name: close
 LOCK TABLE notification_{day}, event_{day}, letter_{day} IN ACCESS EXCLUSIVE MODE;
