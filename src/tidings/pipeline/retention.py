@@ -20,6 +20,7 @@ import structlog
 from tidings.model.days import DAY, Part, day_text
 from tidings.model.errors import Unreadable
 from tidings.pipeline.rounds import leave, repeat
+from tidings.pipeline.stopping import pause
 from tidings.policy.days import SETTLED, ripe
 from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock
@@ -32,6 +33,8 @@ ROUND = "retention"
 ARCHIVE = "archive/"
 EVERY = 3600.0
 """Seconds between two rounds."""
+FIRST_AFTER = 300.0
+"""Seconds until a process makes its first round: starting is busy enough."""
 LEASE = 900.0
 """Seconds; taken anew with each slice."""
 
@@ -63,6 +66,7 @@ class Retention:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Make a round now and then until `stopping` is set, then leave them to others."""
+        await pause(FIRST_AFTER, stopping, self._clock)
         await repeat(ROUND, self.once, EVERY, stopping, self._clock, self._meter)
         await leave(self._rounds, ROUND, self._holder)
 

@@ -56,6 +56,8 @@ class Archiving(Rolling):
     async def begin(self, day: int, now: int) -> str | None:
         """See Days."""
         with translated():
+            if await self._pool.fetchval(SQL["has_default"]):
+                return "`tidings migrate` has not been run to its end since the upgrade"
             await self._pool.execute(SQL["drop_carried"], *bounds(day), timeout=READ_WITHIN)
             if not await self._roll(day, now):
                 return "something is written to it"

@@ -1,6 +1,6 @@
 -- name: count
 -- Each row is what one counter has counted so far, so that writing it again changes nothing, and an older one neither.
--- The day's sums do not hold any more: marked last, as history.sql's templates say.
+-- The sums of its day do not hold any more (templates/history.sql says why nobody misses the mark).
 WITH marked AS (
     UPDATE day SET dirty = true WHERE number = ANY ($5::bigint[]) AND NOT dirty
 )

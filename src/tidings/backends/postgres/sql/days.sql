@@ -140,3 +140,7 @@ SELECT tenant, channel, state, reason, count FROM day_account WHERE day = $1 AND
 
 -- name: totals_of
 SELECT tenant, counted, accepted, recorded FROM day_total WHERE day = $1 AND NOT archived;
+
+-- name: has_default
+-- Until the second half of the migrations a default partition is there, beside which none can be detached.
+SELECT to_regclass('notification_default') IS NOT NULL;

@@ -1,6 +1,6 @@
 -- History, a leaf at a time: {day} is the leaf's suffix, the date of the ids (20260131) or `carried`; {number} the day in
--- the ledger. Marking comes last in a statement that writes: whoever reads the whole day first waits for the writers of
--- its leaf, then clears the mark, so that no writer misses that it was cleared.
+-- the ledger. A statement that writes marks its day. It has locked the leaf before it looks at the mark; whoever reads
+-- the whole day clears the mark under a lock for which the writers' must end. So no writer misses that it was cleared.
 
 -- name: append
 -- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same facts
