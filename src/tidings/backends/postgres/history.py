@@ -13,7 +13,7 @@ import asyncpg
 from tidings.backends.postgres import devices
 from tidings.backends.postgres.batch import Batch, columns
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
-from tidings.backends.postgres.leaves import CARRIED, LAST_ID, Leaves, Segment, statement
+from tidings.backends.postgres.leaves import ASK_AFTER, CARRIED, LAST_ID, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import MINUTE, StateCount
 from tidings.model.days import DAY, day_of
@@ -83,6 +83,7 @@ class PostgresHistory:
             except asyncpg.UndefinedTableError:  # a leaf was archived since the list of them was read
                 self._leaves.forget()
             else:
+                self._leaves.written(batches)
                 return refused
         raise Unavailable("the days of the history change while they are written")
 
@@ -113,7 +114,13 @@ class PostgresHistory:
             high = min(high, before.int)
         found: list[Head] = []
         looks = full = 0
+        empty: set[int] | None = None
         for segment in await self._leaves.segments(low, high):
+            if looks >= ASK_AFTER and empty is None:
+                wanted = State if filter.state is None else [filter.state]
+                empty = await self._leaves.without(tenant, wanted, deliveries=False)
+            if empty is not None and segment.day in empty:
+                continue
             end = segment.high
             while True:
                 if looks == _MOST_LOOKS or full == _MOST_STRETCHES:

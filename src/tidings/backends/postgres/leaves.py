@@ -20,11 +20,14 @@ from msgspec import Struct
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.days import DAY, day_of
+from tidings.model.vocabulary import State
 from tidings.policy.days import AHEAD
 
 CARRIED = -1
 """Stands for the tables of what is carried, where a day is asked for."""
 LAST_ID = (1 << 128) - 1
+ASK_AFTER = 3
+"""Leaves into which a listing looks before it asks which of the others are worth a look."""
 _KNOWN_FOR = 10.0
 """Seconds for which the list of the leaves is believed."""
 
@@ -85,6 +88,7 @@ class Leaves:
         self._pool = pool
         self._clock = clock
         self._days: Sequence[int] = ()
+        self._unused: set[int] = set()
         self._asked: float | None = None
 
     async def days(self) -> Sequence[int]:
@@ -92,13 +96,21 @@ class Leaves:
         if self._asked is None or self._clock() - self._asked >= _KNOWN_FOR:
             asked = self._clock()
             with translated():
-                self._days = [row[0] for row in await self._pool.fetch(_SQL["days"])]
+                tomorrow = time.time_ns() // 1_000_000 // DAY + 1
+                rows = [tuple(row) for row in await self._pool.fetch(_SQL["days"], tomorrow)]
+            self._days = [day for day, _ in rows]
+            self._unused = {day for day, unused in rows if unused}
             self._asked = asked
         return self._days
 
     def forget(self) -> None:
         """Ask again: the list was wrong."""
         self._asked = None
+
+    def written(self, days: Iterable[int]) -> None:
+        """Something was written to these days."""
+        if not self._unused.isdisjoint(days):
+            self.forget()
 
     async def of(self, id: UUID) -> int:
         """Where the id's rows are: its day, or CARRIED."""
@@ -115,8 +127,14 @@ class Leaves:
         return found
 
     async def segments(self, low: int, high: int) -> list[Segment]:
-        """See the function."""
-        return segments(await self.days(), low, high)
+        """See the function. Days to come that are empty are left out."""
+        return segments([day for day in await self.days() if day not in self._unused], low, high)
+
+    async def without(self, tenant: str, states: Iterable[State], *, deliveries: bool) -> set[int]:
+        """Closed days in which the tenant has no deliveries (or notifications) in these states, as their sums say."""
+        with translated():
+            rows = await self._pool.fetch(_SQL["days_without"], tenant, deliveries, sorted(states))
+        return {row[0] for row in rows}
 
     async def fetch(
         self, name: str, day: int, *args: object, file: str = "history", within_s: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from tidings.backends.postgres.history import PostgresHistory
-from tidings.backends.postgres.leaves import LAST_ID, Leaves
+from tidings.backends.postgres.leaves import ASK_AFTER, LAST_ID, Leaves
 from tidings.model.ids import notification_of
 from tidings.model.letters import DeadLetter, LetterFilter
 from tidings.policy.letters import letter_of, slots, wanted
@@ -60,7 +60,12 @@ class PostgresLetters:
             name = "find_of_category"
             conditions.append(filter.category)
         looks = full = 0
+        empty: set[int] | None = None
         for segment in await self._leaves.segments(*_bounds(filter, before)):
+            if looks >= ASK_AFTER and empty is None:
+                empty = await self._leaves.without(tenant, wanted(filter), deliveries=True)
+            if empty is not None and segment.day in empty:
+                continue
             high = segment.high
             while True:
                 if looks == _MOST_LOOKS or full == _MOST_STRETCHES:

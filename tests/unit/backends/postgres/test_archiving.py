@@ -22,6 +22,8 @@ from tidings.backends.postgres.store import PostgresStore
 from tidings.model.accounting import MINUTE, AcceptedCount
 from tidings.model.days import DAY, day_of, day_text
 from tidings.model.errors import Unavailable
+from tidings.model.history import HistoryFilter
+from tidings.model.letters import LetterFilter
 from tidings.model.notification import Notification
 from tidings.model.vocabulary import State
 from tidings.pipeline.retention import Retention
@@ -194,6 +196,40 @@ async def test_a_rolled_day_is_not_read_again_and_a_late_fact_is_seen_at_once(
     await store.history.append([fact(sent[0], State.DELIVERED)])
     after = await accounting.account(tenant, NOW - 5 * DAY, NOW)
     assert (after.notifications.accepted, after.notifications.resting.delivered) == (9, 1)
+
+
+async def test_listings_pass_over_closed_days_that_have_nothing_to_show(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = unique("tenant")
+    for days in range(2, 12):
+        await fill(store, tenant, 3, NOW - days * DAY)
+    lost = notification(tenant, NOW - 9 * DAY)
+    await store.history.append([accepted(lost), fact(lost, State.DEAD)])
+    await store.days.roll(NOW)
+    looked: list[int] = []
+    true = store.history._leaves.fetch
+
+    async def fetch(name: str, day: int, *args: Any, **options: Any) -> Any:
+        if name.startswith("find"):
+            looked.append(day)
+        return await true(name, day, *args, **options)
+
+    monkeypatch.setattr(store.history._leaves, "fetch", fetch)
+    page = await store.letters.find(tenant, LetterFilter(), None, 10)
+    assert [letter.record.notification.id for letter in page.letters] == [lost.id]
+    closed = {day for day in looked if 0 <= day < NOW // DAY}
+    assert closed <= {day_of(lost.id), NOW // DAY - 1}
+    looked.clear()
+    found = await store.history.find(tenant, HistoryFilter(state=State.DEAD), None, 10)
+    assert [record.notification.id for record in found.records] == [lost.id]
+    assert {day for day in looked if 0 <= day < NOW // DAY} <= {day_of(lost.id), NOW // DAY - 1}
+    # What comes late is found at once.
+    late = notification(tenant, NOW - 7 * DAY)
+    await store.history.append([accepted(late), fact(late, State.DEAD)])
+    assert len((await store.letters.find(tenant, LetterFilter(), None, 10)).letters) == 2
+    everything = await store.history.find(tenant, HistoryFilter(), None, 100)
+    assert len(everything.records) == 3 * 10 + 2
 
 
 async def test_minutes_are_folded_and_what_is_counted_late_counts_once(store: PostgresStore) -> None:
