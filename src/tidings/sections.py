@@ -325,10 +325,7 @@ class RetentionSettings(Section):
     """How long the history stays in the database; what is older goes into the archive, in the object store."""
 
     days: int = Field(
-        default=30,
-        ge=0,
-        description="whole days; older ones are archived as Parquet. 0 keeps everything in the database, else 4 or "
-        "more: receipts come up to three days late",
+        default=30, ge=0, description="0 keeps everything; else 4 or more: receipts come up to three days late"
     )
 
     @field_validator("days")
