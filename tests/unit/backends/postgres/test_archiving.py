@@ -236,7 +236,7 @@ async def test_listings_pass_over_closed_days_that_have_nothing_to_show(
 
 async def test_minutes_are_folded_and_what_is_counted_late_counts_once(store: PostgresStore) -> None:
     tenant = unique("tenant")
-    at = NOW - 4 * DAY
+    at = NOW - 10 * DAY
     await fill(store, tenant, 9, at)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
     await store.days.roll(NOW)
