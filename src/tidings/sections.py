@@ -325,14 +325,14 @@ class RetentionSettings(Section):
     """How long the history stays in the database; what is older goes into the archive, in the object store."""
 
     days: int = Field(
-        default=30, ge=0, description="0 keeps everything; else 4 or more: receipts come up to three days late"
+        default=30, ge=0, description="0 keeps everything; else 9 or more: occurrences may be a week late"
     )
 
     @field_validator("days")
     @classmethod
     def _late_receipts(cls, value: int) -> int:
         if 0 < value <= SETTLED:
-            raise ValueError(f"must be 0, or more than {SETTLED}: receipts may come so many days late")
+            raise ValueError(f"must be 0, or more than {SETTLED}: an occurrence may be sent a week late")
         return value
 
 

@@ -154,8 +154,8 @@ class Audit:
     async def _again(self, gap: Gap) -> Gap:
         """The gap as it is now that nothing queued can close it."""
         counted = await self._accounts.accepted(gap.minute, gap.minute + 1, gap.tenant)
-        if not counted:
-            return gap  # folded a moment ago
+        if not counted and await self._folded([gap]):
+            return gap
         states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant, in_flight=True)
         # Of a late id this may be the first look.
         await self._watched.watch([(id, self._clock.now()) for one in states for id in one.ids])

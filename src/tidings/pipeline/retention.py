@@ -21,7 +21,7 @@ from tidings.model.days import DAY, Part, day_text
 from tidings.model.errors import Unreadable
 from tidings.pipeline.rounds import leave, repeat
 from tidings.pipeline.stopping import pause
-from tidings.policy.days import SETTLED, ripe
+from tidings.policy.days import QUIET, ripe
 from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock
 from tidings.ports.days import Slice
@@ -112,7 +112,7 @@ class Retention:
 
     async def _archive_carried(self) -> None:
         """What was carried over from archived days, and rests now, follows them."""
-        days = await self._days.begin_carried(self._clock.now() - SETTLED * DAY)
+        days = await self._days.begin_carried(self._clock.now() - QUIET * DAY)
         if not days:
             return
         parts: list[tuple[int, Part]] = []

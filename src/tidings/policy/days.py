@@ -12,8 +12,10 @@ AHEAD = 7
 """For how many days there is room in advance."""
 BACK = 400
 """Days: a fact about something older was never one of ours."""
-SETTLED = 3
-"""Days after which nobody counts any more what was accepted on a day, nor asks for a part of it."""
+SETTLED = 8
+"""Days after a day's end for which ids of it may still be given out (an occurrence may be sent a week late)."""
+QUIET = 3
+"""Days without a fact after which what rests is believed to rest: receipts come so late."""
 
 
 class Place(StrEnum):

@@ -43,9 +43,9 @@ class History(Protocol):
     async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact.
 
-        A device that is suppressed leaves the profile that has it. Facts of days for which there is no room are left
-        out; how many, by reason: `archived` (what they are about has been archived), `too_old` and `too_far` (no clock
-        of ours gave that id).
+        Facts of days for which there is no room are left out; how many, by reason: `archived` (what they are about has
+        been archived), `too_old` and `too_far` (no clock of ours gave that id). A
+        device that is suppressed leaves the profile that has it.
         """
         ...
 

@@ -271,13 +271,8 @@ class PostgresHistory:
             if not batches:
                 return
             async with self._pool.acquire() as connection, connection.transaction():
-                gone: list[tuple[str, str]] = []
                 for day, batch in batches.items():
-                    gone += await _write_with_effects(connection, day, batch)
-                if gone:
-                    await devices.forget(
-                        connection, gone, max(at for batch in batches.values() for at in batch.instants)
-                    )
+                    await _write_with_effects(connection, day, batch)
 
     async def _stretch(
         self, tenant: str, filter: HistoryFilter, day: int, low: UUID, high: UUID, stretch: int
@@ -295,9 +290,7 @@ class PostgresHistory:
         return Page(tuple(await self.records(found)), cursor)
 
 
-async def _write_with_effects(connection: PooledConnection, day: int, batch: Batch) -> list[tuple[str, str]]:
-    """Write the batch; tenant and token of each device that is suppressed from now on."""
-    gone: list[tuple[str, str]] = []
+async def _write_with_effects(connection: PooledConnection, day: int, batch: Batch) -> None:
     events = columns(batch.events, 10)
     if not (batch.waits or batch.suppressions):
         await connection.execute(statement("append", day), *columns(batch.notifications, 8), *events)
@@ -305,13 +298,13 @@ async def _write_with_effects(connection: PooledConnection, day: int, batch: Bat
         if batch.notifications:
             await connection.execute(statement("append", day), *columns(batch.notifications, 8), *columns([], 10))
         waits, suppressions = columns(batch.waits, 11), columns(batch.suppressions, 7)
-        rows = await connection.fetch(
+        gone = await connection.fetch(
             statement("append_with_effects", day), *events, *waits[:9], *suppressions, *waits[9:]
         )
-        gone += [(row[0], row[1]) for row in rows]
+        if gone:
+            await devices.forget(connection, [(row[0], row[1]) for row in gone], max(batch.instants))
     if batch.letters:
         await connection.execute(statement("note_letters", day), *zip(*batch.letters, strict=True))
-    return gone
 
 
 def tallied(slot: int, number: int, reason: str) -> tuple[str | None, State, str]:
