@@ -246,8 +246,8 @@ def _services(world: World) -> Services:
     )
     return Services(
         accept=accept,
-        reports=Reports(store.history, store.schedule, world.clock),
-        accounting=Accounting(store.history, store.accounts, world.clock),
+        reports=Reports(store.history, store.days, store.schedule, world.clock),
+        accounting=Accounting(store.history, store.accounts, store.days, world.clock),
         users=store.users,
         templates=Templates(store.templates, world.clock, renderer),
         inbox=store.inbox,

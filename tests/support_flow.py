@@ -13,6 +13,7 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
 from tidings.backends.objects.folder import Folder
+from tidings.backends.parquet.files import ParquetFiles
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.notification import Content
@@ -137,6 +138,7 @@ class Flow:
             store=self.store,
             objects=self.objects,
             providers=self.providers,
+            archive=ParquetFiles(),
             renderer=self.renderer,
             metrics=self.metrics,
             accepted=self.accepted,
@@ -213,7 +215,7 @@ class Flow:
     async def view(self, id: Any) -> NotificationView:
         """The notification as people read it."""
         assert await self.store.history.get(TENANT, id) is not None
-        return await Reports(self.store.history, self.store.schedule, self.clock).get(TENANT, id)
+        return await Reports(self.store.history, self.store.days, self.store.schedule, self.clock).get(TENANT, id)
 
     def _reader(self, reading: Reading[Any], parts: Parts) -> Reader[Any]:
         at_once = Reading(

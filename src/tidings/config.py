@@ -34,6 +34,7 @@ from tidings.sections import (
     Operations,
     Overload,
     QueueSettings,
+    RetentionSettings,
     Sandbox,
     Section,
     StopSettings,
@@ -65,6 +66,7 @@ class Settings(Section):
     audit: AuditSettings = AuditSettings()
     canary: CanarySettings = CanarySettings()
     keep: KeepSettings = KeepSettings()
+    retention: RetentionSettings = RetentionSettings()
     stop: StopSettings = StopSettings()
     telemetry: Telemetry = Telemetry()
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(

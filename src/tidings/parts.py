@@ -15,6 +15,7 @@ from tidings.backends.kafka.settings import KafkaSettings
 from tidings.backends.machine.buckets import SharedBuckets
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.objects.folder import Folder
+from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.queue import MOST_CONNECTIONS, PostgresQueue
 from tidings.backends.postgres.store import PostgresStore
 from tidings.channels.registry import serving
@@ -27,6 +28,7 @@ from tidings.model.vocabulary import Channel
 from tidings.pipeline.accepted import AcceptedCounter
 from tidings.pipeline.line import of_its_own
 from tidings.policy.token_bucket import TokenBucket
+from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
@@ -49,6 +51,7 @@ class Parts:
     store: Store
     objects: Objects
     providers: dict[Channel, list[Provider[Any]]]
+    archive: ArchiveFiles
     renderer: TemplateRenderer
     metrics: metrics.Metrics
     accepted: AcceptedCounter
@@ -87,6 +90,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             store=store,
             objects=Folder(settings.data_dir / "objects"),
             providers=known,
+            archive=ParquetFiles(),
             renderer=TemplateRenderer(store.templates, clock),
             metrics=metrics.Metrics(),
             accepted=accepted,

@@ -11,6 +11,7 @@ from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
+from tidings.policy.days import SETTLED
 from tidings.policy.keeping import DAY, Keeping
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.shares import ShareRules
@@ -318,6 +319,21 @@ class AuditSettings(Section):
     """The rounds that look for what is missing or stuck. One process at a time makes them."""
 
     interval: float = Field(default=30.0, ge=1, description="seconds between two rounds")
+
+
+class RetentionSettings(Section):
+    """How long the history stays in the database; what is older goes into the archive, in the object store."""
+
+    days: int = Field(
+        default=30, ge=0, description="0 keeps everything; else 4 or more: receipts come up to three days late"
+    )
+
+    @field_validator("days")
+    @classmethod
+    def _late_receipts(cls, value: int) -> int:
+        if 0 < value <= SETTLED:
+            raise ValueError(f"must be 0, or more than {SETTLED}: receipts may come so many days late")
+        return value
 
 
 class CanarySettings(Section):

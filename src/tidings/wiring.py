@@ -100,8 +100,8 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     store, composer = parts.store, composing(parts)
     return Services(
         accept=accept,
-        reports=Reports(store.history, store.schedule, parts.clock),
-        accounting=Accounting(store.history, store.accounts, parts.clock),
+        reports=Reports(store.history, store.days, store.schedule, parts.clock),
+        accounting=Accounting(store.history, store.accounts, store.days, parts.clock),
         users=store.users,
         templates=Templates(store.templates, parts.clock, parts.renderer),
         inbox=store.inbox,

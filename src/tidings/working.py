@@ -29,6 +29,7 @@ from tidings.pipeline.recovery import Recovery
 from tidings.pipeline.recur import Recur
 from tidings.pipeline.rendering import Rendering
 from tidings.pipeline.replay import Replaying
+from tidings.pipeline.retention import Retention
 from tidings.pipeline.rounds import repeat
 from tidings.pipeline.route import Route
 from tidings.pipeline.schedule import Schedule
@@ -84,6 +85,7 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         group.create_task(schedule.run(stopping))
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
+        group.create_task(retention(parts).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
         house = Housekeeping(store, parts.objects, parts.clock, parts.settings.keep.rules())
@@ -94,6 +96,12 @@ def audit(parts: Parts, clock: Clock) -> Audit:
     """The audit as a worker makes it; `clock` may be ahead of the others, to look at what is younger."""
     every = parts.settings.audit.interval
     return Audit(parts.store, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every)
+
+
+def retention(parts: Parts) -> Retention:
+    """The rounds that sum days up and archive them, as a worker makes them."""
+    kept = parts.settings.retention.days
+    return Retention(parts.store, parts.objects, parts.archive, parts.clock, parts.metrics, kept)
 
 
 def canary(parts: Parts) -> Canary:
@@ -146,7 +154,7 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         stage=topics.RECORD,
         topic=topics.OUTCOMES,
         decode=decode_outcomes,
-        work=Record(store.history),
+        work=Record(store.history, parts.metrics),
         max_items=RECORD_BATCH,
         linger=RECORD_LINGER,
     )

@@ -91,6 +91,9 @@ class OldProcesses(Processes):
         super().__init__(settings)
         self._code = code
         known = settings.model_dump(mode="json", include={"data_dir", "http", "database", "sandbox", "telemetry"})
+        # What the old version does not know it refuses, and `enabled` had to be said.
+        known["sandbox"] = {name: known["sandbox"][name] for name in ("host", "port", "smtp_port")} | {"enabled": True}
+        known["telemetry"] = {name: known["telemetry"][name] for name in ("log_level", "log_format")}
         known["deliver"] = {"backoff_base": settings.deliver.backoff_base}
         known["http"] = {name: known["http"][name] for name in ("host", "port")}
         self.written = json.dumps(known)

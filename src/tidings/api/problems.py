@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model.errors import (
+    Archived,
     BadId,
     BadReceipt,
     Conflict,
@@ -101,6 +102,8 @@ def refusal(error: TidingsError) -> Refused:
             return Refused(status, error.code, error.detail, parameter=error.path)
         case BadId():
             return Refused(404, "not_found", f"{error}; so there is nothing under it")
+        case Archived():
+            return Refused(410, "archived", str(error))
         case NotFound():
             return Refused(404, "not_found", str(error))
         case Conflict():

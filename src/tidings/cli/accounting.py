@@ -140,7 +140,7 @@ def _deliveries(channels: Mapping[str, Mapping[str, Any]]) -> Table:
 async def _everyone(dsn: str, since: int | None, until: int | None) -> list[Any]:
     store = await PostgresStore.open(dsn, 2)
     try:
-        report = Accounting(store.history, store.accounts, SystemClock())
+        report = Accounting(store.history, store.accounts, store.days, SystemClock())
         found: list[AccountView] = [
             await report.account(tenant.id, since, until) for tenant in await store.tenants.list()
         ]

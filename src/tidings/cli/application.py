@@ -23,6 +23,7 @@ COMMANDS = {
     "dead-letters": "tidings.cli.dead_letters",
     "replays": "tidings.cli.replays",
     "accounting": "tidings.cli.accounting",
+    "archive": "tidings.cli.archive",
     "check": "tidings.cli.check",
     "providers": "tidings.cli.providers",
     "settings": "tidings.cli.settings",

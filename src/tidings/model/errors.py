@@ -37,6 +37,10 @@ class NotFound(TidingsError):
         self.name = name
 
 
+class Archived(TidingsError):
+    """What is asked for may be in the archive, which is not read on the way of a request."""
+
+
 class Conflict(TidingsError):
     """The request contradicts the state of things (`code` says how).
 

@@ -123,9 +123,15 @@ class Admission:
     async def _look(self) -> None:
         before = dict(self._let_in)
         depths = {lane: await self._depth(lane) for lane in Lane}
-        for topic, count in (await self._held(2 * self._rules.backlog)).items():
-            if topic in topics.LANES:
-                depths[topics.LANES[topic]] += count
+        backlog = self._rules.backlog
+        for topic, count in (await self._held(2 * backlog)).items():
+            lane = topics.LANES.get(topic)
+            if lane is None:
+                continue  # of a later version
+            # What comes back together is mostly surplus. It stands in the way of those within their share only when it
+            # is half as much again as may wait.
+            depths[lane if lane.is_surplus else lane.surplus] += count
+            depths[lane] += max(0, count - backlog // 2)
         self._backlog = {lane: depth + self._let_in[lane] - before[lane] for lane, depth in depths.items()}
 
     def _tell(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from uuid import uuid4
 
 import structlog
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.accounting import MINUTE, Gap
+from tidings.model.days import DAY_MINUTES
 from tidings.pipeline.passage import Passage, arrived
 from tidings.pipeline.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.sweep import Sweeper
@@ -66,6 +68,7 @@ class Audit:
     ) -> None:
         self._history = store.history
         self._accounts = store.accounts
+        self._days = store.days
         self._watched = store.watched
         self._rounds = store.rounds
         self._sweeper = Sweeper(store, renderer, queue)
@@ -125,7 +128,10 @@ class Audit:
         gaps = {(gap.tenant, gap.minute): gap for gap in await self._accounts.gaps()}
         for key in self._open.keys() - gaps.keys():
             del self._open[key]
+        folded = await self._folded(gaps.values())
         for key, gap in gaps.items():
+            if gap.minute // DAY_MINUTES in folded:
+                continue  # its minutes are not counted apart any more: what is missing stays so
             if key not in self._open and self._check_at.get(key, 0) <= now:
                 self._open[key] = _Open(gap, Passage(topics.REQUESTS))
         for one in await arrived(self._queue, list(self._open.values()), _passage):
@@ -140,9 +146,16 @@ class Audit:
             missing[gap.tenant] += gap.missing if gap.confirmed else 0
         return dict(missing)
 
+    async def _folded(self, gaps: Collection[Gap]) -> set[int]:
+        """Those of the gaps' days of which only the whole is known."""
+        days = {gap.minute // DAY_MINUTES for gap in gaps}
+        return {one.day for one in await self._days.states(min(days), max(days)) if one.folded} if days else set()
+
     async def _again(self, gap: Gap) -> Gap:
         """The gap as it is now that nothing queued can close it."""
         counted = await self._accounts.accepted(gap.minute, gap.minute + 1, gap.tenant)
+        if not counted:
+            return gap  # folded a moment ago
         states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant, in_flight=True)
         # Of a late id this may be the first look.
         await self._watched.watch([(id, self._clock.now()) for one in states for id in one.ids])

@@ -131,7 +131,7 @@ class Deliver:
         try:
             return judge(tried, self._policy, now, self._needs.randomness())
         except Exception as error:
-            _log.exception("an answer could not be judged", provider=tried.provider, result=repr(tried.result))
+            _log.exception("an answer could not be judged", provider=tried.provider, result=type(tried.result).__name__)
             return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:

@@ -15,8 +15,8 @@ Attempt: TypeAlias = tuple[UUID, int]
 class InHand:
     """The attempts under way, and those whose facts were put less than `remembered` seconds ago (or twice as long).
 
-    A copy that meets its original here is not sent: the original's claim ends in facts, or the original comes back.
-    What comes back while the claim that lost it is not through with it is no copy, and is not dropped: it has to wait.
+    A copy that meets its original here is not sent: the original's claim ends in facts, or it comes back. What
+    comes back while the claim that lost it is not through with it is no copy, and must not be dropped: it has to wait.
     """
 
     def __init__(self, clock: Clock, remembered: float) -> None:

@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from tidings.model.errors import Conflict, NotFound
+from tidings.model.days import day_of, day_text
+from tidings.model.errors import Archived, Conflict, NotFound
 from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, new_id, notification_of, slot_of, to_text
 from tidings.model.letters import DeadLetter, LetterFilter, Replay
 from tidings.model.tenant import ApiKey
@@ -52,9 +53,13 @@ class DeadLetters:
         return await judge(page.letters, self._store.users, self._store.cancellations, self._clock.now()), page.cursor
 
     async def get(self, tenant: str, id: UUID) -> Judged:
-        """One dead letter, uncertain ones included. Raises NotFound."""
+        """One dead letter, uncertain ones included. Raises NotFound, or Archived when its day has been."""
         record = await self._store.history.get(tenant, notification_of(id)) if slot_of(id) else None
         letter = None if record is None else letter_of(record, id)
+        if record is None and any(state.archived for state in await self._store.days.states(day_of(id), day_of(id))):
+            raise Archived(
+                f"what was accepted on {day_text(day_of(id))} is archived: its dead letters cannot be replayed any more"
+            )
         if letter is None:
             raise NotFound("dead letter", to_text(DELIVERY_PREFIX, id))
         [judged] = await judge([letter], self._store.users, self._store.cancellations, self._clock.now())

@@ -70,7 +70,7 @@ def _encoded(outcomes: Sequence[Outcome]) -> bytes | None:
         return encode_outcomes(outcomes)
     except Exception as error:
         if len(outcomes) == 1:
-            _log.error("a fact cannot be written as it is", id=str(outcomes[0].id), why=repr(error))
+            _log.error("a fact cannot be written as it is", id=str(outcomes[0].id), kind=type(error).__name__)
         return None
 
 

@@ -28,8 +28,13 @@ async def set_aside(
         await aside.put(name + ".bin", body)
         await aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode("utf-8", "replace"))
     except Exception:
-        _log.exception("an item could not be put aside", stage=stage, topic=topic, why=why)
+        _log.exception("an item could not be put aside", stage=stage, topic=topic, kind=_kind(why))
         return False
     meter.failure(stage, topic, "aside")
-    _log.error("an item was put aside", stage=stage, topic=topic, object=name, why=why)
+    _log.error("an item was put aside", stage=stage, topic=topic, object=name, kind=_kind(why))
     return True
+
+
+def _kind(why: str) -> str:
+    """The kind of error. The reason itself can hold content, so it stands beside the item and in no log."""
+    return why.partition("(")[0].partition(":")[0][:100]

@@ -19,6 +19,10 @@ class Meter(Protocol):
         """A batch was given back (`unavailable`, `lease_lost`, `error`), or an item set `aside`."""
         ...
 
+    def unrecorded(self, reason: str, count: int) -> None:
+        """So many facts were not recorded: `archived`, `too_old` or `too_far` (see History.append)."""
+        ...
+
     def results(self, provider: str, result: str, count: int, seconds: float) -> None:
         """A provider call of `seconds` gave `count` results of this kind (`sent`, `retry`, `rejected`, `uncertain`)."""
         ...
@@ -49,6 +53,18 @@ class AuditMeter(Meter, Protocol):
 
     def stand_by(self) -> None:
         """Another process makes the rounds and knows what is found."""
+        ...
+
+
+class RetentionMeter(Meter, Protocol):
+    """What the retention tells."""
+
+    def archived(self, rows: int, size: int) -> None:
+        """So many rows went into the archive, in objects of `size` bytes together."""
+        ...
+
+    def unarchived(self, day: str) -> None:
+        """A day that is old enough cannot be archived yet."""
         ...
 
 

@@ -20,6 +20,7 @@ from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.caps import Caps
+from tidings.ports.days import Days
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.recurrences import Recurrences
 from tidings.ports.replays import Letters, Replays
@@ -39,10 +40,12 @@ class Page(Struct, frozen=True, gc=False):
 class History(Protocol):
     """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
 
-    async def append(self, outcomes: Sequence[Outcome]) -> None:
+    async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """Write a batch in one transaction: notifications, events, waits, suppressions. Idempotent per fact.
 
-        A device that is suppressed leaves the profile that has it.
+        A device that is suppressed leaves the profile that has it. Facts of days for which there is no room are left
+        out; how many, by reason: `archived` (what they are about has been archived), `too_old` and `too_far` (no clock
+        of ours gave that id).
         """
         ...
 
@@ -363,6 +366,11 @@ class Store(Protocol):
     @property
     def accounts(self) -> Accounts:
         """What was accepted."""
+        ...
+
+    @property
+    def days(self) -> Days:
+        """What is closed, and what is archived."""
         ...
 
     @property

@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from tidings.model.errors import NotFound
+from tidings.model.days import day_of, day_text
+from tidings.model.errors import Archived, NotFound
 from tidings.model.history import Event, HistoryFilter, NotificationRecord
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, instant_of, slot_of, to_text
 from tidings.model.topics import DELIVERIES
@@ -21,6 +22,7 @@ from tidings.policy.letters import last_address
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
 from tidings.ports.clock import Clock
+from tidings.ports.days import Days
 from tidings.ports.schedule import Schedule, Waiting
 from tidings.ports.store import History
 
@@ -106,13 +108,19 @@ class TallyView(Struct, frozen=True):
 class Reports:
     """Reads history back."""
 
-    def __init__(self, history: History, schedule: Schedule, clock: Clock) -> None:
+    def __init__(self, history: History, days: Days, schedule: Schedule, clock: Clock) -> None:
         self._history = history
+        self._days = days
         self._schedule = schedule
         self._clock = clock
 
     async def get(self, tenant: str, id: UUID) -> NotificationView:
-        """One notification. An id that was given out a moment ago is waited for. Raises NotFound."""
+        """One notification. An id that was given out a moment ago is waited for.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+            Archived: its day is not in the store any more; whether there was such a notification the archive tells.
+        """
         deadline = self._clock.now() + int(PATIENCE * 1000)
         while True:
             record = await self._history.get(tenant, id)
@@ -120,8 +128,18 @@ class Reports:
                 return (await self._views([record]))[0]
             now = self._clock.now()
             if now >= deadline or not -YOUNG < now - instant_of(id) < YOUNG:
+                await self._raise_if_archived(id)
                 raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _raise_if_archived(self, id: UUID) -> None:
+        day = day_of(id)
+        if any(state.archived for state in await self._days.states(day, day)):
+            text = to_text(NOTIFICATION_PREFIX, id)
+            raise Archived(
+                f"what was accepted on {day_text(day)} is in the archive, which whoever operates Tidings reads with "
+                f"`tidings archive show {text}`"
+            )
 
     async def list(
         self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int

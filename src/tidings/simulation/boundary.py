@@ -9,6 +9,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from tidings.backends.memory.clock import Now
+from tidings.backends.memory.days import MemoryDays
 from tidings.backends.memory.history import MemoryCancellations
 from tidings.backends.memory.queue import Lane, MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.memory.recurrences import MemoryRecurrences
@@ -145,6 +146,7 @@ class SimulatedStore(MemoryStore):
         self.history: WatchedHistory = WatchedHistory(self.schedule, self.users)
         self.cancellations = MemoryCancellations(self.schedule)
         self.letters = MemoryLetters(self.history)
+        self.days = MemoryDays(self.history, self.accounts)
         self.replays: SimulatedReplays = SimulatedReplays(clock)
         self.recurrences: SimulatedRecurrences = SimulatedRecurrences(clock)
 
@@ -197,6 +199,7 @@ class StorePort:
         self.inbox: Any = Port("inbox", store.inbox, process)
         self.tenants: Any = Port("tenants", store.tenants, process)
         self.accounts: Any = Port("accounts", store.accounts, process)
+        self.days: Any = Port("days", store.days, process)
         self.watched: Any = Port("watched", store.watched, process)
         self.rounds: Any = Port("rounds", store.rounds, process)
         self.letters: Any = Port("letters", store.letters, process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from uuid import UUID
 
@@ -136,13 +136,14 @@ class WatchedHistory(MemoryHistory):
         self.seen: dict[UUID, Seen] = {}
         self.complaints: list[Violation] = []
 
-    async def append(self, outcomes: Sequence[Outcome]) -> None:
+    async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """See History."""
-        await super().append(outcomes)
+        refused = await super().append(outcomes)
         for id in dict.fromkeys(notification_of(outcome.id) for outcome in outcomes):
             notification = self._notifications.get(id)
             if notification is not None:
                 self._look(self._record(notification))
+        return refused
 
     def _look(self, record: NotificationRecord) -> None:
         id = record.notification.id

@@ -13,6 +13,7 @@ from uuid import UUID
 from tidings.api.services import Accepts
 from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.memory.queue import MemoryQueue
+from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.queue import HELD_WITHIN
 from tidings.channels.inapp.inbox import Inbox, InboxConfig
 from tidings.channels.tools import Tools
@@ -257,6 +258,7 @@ class World:
             store=store,
             objects=cast("Any", Port("objects", self.objects, process)),
             providers=providers,
+            archive=ParquetFiles(),
             renderer=TemplateRenderer(store.templates, process),
             metrics=cast("Any", _Uncounted()),
             accepted=AcceptedCounter(store.accounts, process, lambda: UUID(int=self._ids.getrandbits(128))),

@@ -40,6 +40,12 @@ class Metrics:
             ["stage", "topic", "kind"],
             registry=self._registry,
         )
+        self._unrecorded = Counter(
+            "tidings_facts_unrecorded",
+            "Facts that were not recorded: about what is archived, or dated by no clock of ours (too_old, too_far)",
+            ["reason"],
+            registry=self._registry,
+        )
         self._results = Counter(
             "tidings_provider_results", "Answers of providers", ["provider", "result"], registry=self._registry
         )
@@ -64,6 +70,18 @@ class Metrics:
         self._accepted_as: dict[str, Counter] = {}
         self._add_accounting()
         self._add_canary()
+        self._add_retention()
+
+    def _add_retention(self) -> None:
+        self._archived_rows = Counter(
+            "tidings_archived_rows", "Rows of the history that went into the archive", registry=self._registry
+        )
+        self._archived_bytes = Counter(
+            "tidings_archived_bytes", "Size of the archive's new objects, in bytes", registry=self._registry
+        )
+        self._unarchived = Counter(
+            "tidings_unarchived_days", "Times that an old day could not be archived yet", registry=self._registry
+        )
 
     def _add_accounting(self) -> None:
         self._looked = Counter(
@@ -134,6 +152,10 @@ class Metrics:
         """See ports/meter.py."""
         self._failures.labels(stage, topic, kind).inc()
 
+    def unrecorded(self, reason: str, count: int) -> None:
+        """See ports/meter.py."""
+        self._unrecorded.labels(reason).inc(count)
+
     def results(self, provider: str, result: str, count: int, seconds: float) -> None:
         """See ports/meter.py."""
         self._results.labels(provider, result).inc(count)
@@ -177,6 +199,15 @@ class Metrics:
         if _MULTIPROCESS not in os.environ:
             self._missing.clear()
             self._stuck.clear()
+
+    def archived(self, rows: int, size: int) -> None:
+        """See ports/meter.py."""
+        self._archived_rows.inc(rows)
+        self._archived_bytes.inc(size)
+
+    def unarchived(self, day: str) -> None:
+        """See ports/meter.py."""
+        self._unarchived.inc()
 
     def canary(self, seconds: float, now: int) -> None:
         """See ports/meter.py."""

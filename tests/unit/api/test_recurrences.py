@@ -70,7 +70,7 @@ async def test_a_listing_computes_no_occurrence(api: Api, monkeypatch: pytest.Mo
     def computed(*_: object) -> None:
         raise AssertionError("a listing has no bound then")
 
-    monkeypatch.setattr(recurring, "_locals", computed)
+    monkeypatch.setattr(recurring, "_occurrences", computed)
     listed = (await api.get("/v1/recurrences")).json()["recurrences"]
     assert [one["next"] for one in listed] == [one["next"][:1] for one in reversed(made)]
 

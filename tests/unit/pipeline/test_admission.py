@@ -137,7 +137,11 @@ async def test_what_waits_for_a_provider_counts(gate: Gate) -> None:
         assert gate.let_in(Lane.NORMAL, 1) == 1
         held[topics.deliveries(Channel.SMS, Lane.NORMAL)] = RULES.backlog + 1
         await gate.clock.advance(2)
-        assert gate.let_in(Lane.NORMAL, 5) == 0
+        assert gate.let_in(Lane.NORMAL_SURPLUS, 5) == 0
+        assert gate.let_in(Lane.NORMAL, 5) == 5, "who is within the share is not refused for what others have waiting"
+        held[topics.deliveries(Channel.SMS, Lane.NORMAL)] = 2 * RULES.backlog
+        await gate.clock.advance(2)
+        assert gate.let_in(Lane.NORMAL, 5) == 0, "up to a bound"
         assert gate.let_in(Lane.CRITICAL, 5) == 5
         held[topics.deliveries(Channel.SMS, Lane.NORMAL)] = 0
         await gate.clock.advance(2)

@@ -73,7 +73,9 @@ class TestAccounts:
         assert metric(flow, "tidings_accounting_notifications_total", tenant=TENANT, state="suppressed") == 1
         assert metric(flow, "tidings_accounting_accepted_total", tenant=TENANT) == 4
         assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 0
-        seen = (await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)).notifications
+        seen = (
+            await Accounting(flow.store.history, flow.store.accounts, flow.store.days, flow.clock).account(TENANT)
+        ).notifications
         assert (seen.accepted, seen.counted, seen.recorded, seen.missing, seen.balanced) == (4, 4, 4, 0, True)
         await check(flow, auditor)
         assert metric(flow, "tidings_accounting_accepted_total", tenant=TENANT) == 4, "each is looked at once"
@@ -86,7 +88,7 @@ class TestAccounts:
         assert drop(flow, REQUESTS) == 1
         await check(flow, auditor)
         assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 1
-        report = await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)
+        report = await Accounting(flow.store.history, flow.store.accounts, flow.store.days, flow.clock).account(TENANT)
         seen = report.notifications
         assert (seen.accepted, seen.recorded, seen.missing, seen.balanced) == (2, 1, 1, False)
         assert seen.in_flight.total == 0
@@ -97,7 +99,9 @@ class TestAccounts:
         for _ in range(3):
             await check(flow, auditor)
             assert metric(flow, "tidings_accounting_missing", tenant=TENANT) == 0
-        seen = (await Accounting(flow.store.history, flow.store.accounts, flow.clock).account(TENANT)).notifications
+        seen = (
+            await Accounting(flow.store.history, flow.store.accounts, flow.store.days, flow.clock).account(TENANT)
+        ).notifications
         assert (seen.accepted, seen.in_flight.queued, seen.missing, seen.balanced) == (1, 1, 0, True)
         await flow.settle()
         await check(flow, auditor)

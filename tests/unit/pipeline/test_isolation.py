@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -294,10 +294,10 @@ async def test_who_could_not_begin_together_is_told_so_each(error: Exception) ->
 async def test_of_refused_facts_the_recorder_keeps_the_rest(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     append, bad = flow.store.history.append, new_id(flow.clock.now(), 1, 7)
 
-    async def picky(outcomes: Sequence[Outcome]) -> None:
+    async def picky(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         if any(outcome.id == bad for outcome in outcomes):
             raise OverflowError("out of range")
-        await append(outcomes)
+        return await append(outcomes)
 
     monkeypatch.setattr(flow.store.history, "append", picky)
     await flow.user()

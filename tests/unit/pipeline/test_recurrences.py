@@ -71,7 +71,7 @@ async def counted(flow: Flow) -> int:
 
 async def history(flow: Flow) -> Sequence[NotificationView]:
     """Every notification, newest first."""
-    page, _ = await Reports(flow.store.history, flow.store.schedule, flow.clock).list(
+    page, _ = await Reports(flow.store.history, flow.store.days, flow.store.schedule, flow.clock).list(
         TENANT, HistoryFilter(), None, 100
     )
     return page

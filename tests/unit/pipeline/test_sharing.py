@@ -51,7 +51,7 @@ async def depths(flow: Flow) -> dict[str, int]:
 async def behind(flow: Flow, id: Any) -> int:
     """How many wait still when the notification has been sent by those who leave the surplus alone."""
     await flow.settle(besides_surplus=True)
-    view = await Reports(flow.store.history, flow.store.schedule, flow.clock).get(OTHER, id)
+    view = await Reports(flow.store.history, flow.store.days, flow.store.schedule, flow.clock).get(OTHER, id)
     assert view.state is State.SENT
     return sum((await depths(flow)).values())
 

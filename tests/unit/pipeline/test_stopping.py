@@ -19,6 +19,7 @@ from tidings.model.wire import decode_outcomes
 from tidings.pipeline.schedule import Schedule
 from tidings.pipeline.stage import Reader
 from tidings.pipeline.stopping import Stopping, finishing
+from tidings.sections import Fairness
 from tidings.working import readings
 
 DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
@@ -99,6 +100,7 @@ async def test_the_schedule_ends_at_once(flow: Flow) -> None:
 async def test_what_waits_for_its_turn_goes_back_unbegun_and_what_is_under_way_finishes(flow: Flow, limit: str) -> None:
     provider = Hanging(concurrency=2 if limit == "slots" else 50)
     provider.rate = 2 if limit == "rate" else None
+    flow.settings = Settings(fairness=Fairness(per_second=0))  # else half of that is the tenant's share
     flow.providers[Channel.SMS] = [provider]
     # Without shares: beside a vendor so slow, most of the five would be surplus, and wait elsewhere.
     flow.settings = Settings.model_validate({"fairness": {"per_second": 0}})

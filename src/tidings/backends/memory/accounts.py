@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tidings.backends.memory.clock import Now
 from tidings.model.accounting import AcceptedCount, Gap
+from tidings.model.days import DAY_MINUTES
 
 
 class MemoryAccounts:
@@ -39,6 +40,13 @@ class MemoryAccounts:
         for key in old:
             del self._counts[key]
         return len(old)
+
+    async def forget_day(self, day: int) -> None:
+        """The day has been archived: its counts and gaps stand in its sums."""
+        for key in [key for key in self._counts if key[0] // DAY_MINUTES == day]:
+            del self._counts[key]
+        for gap in [key for key in self._gaps if key[0] // DAY_MINUTES == day]:
+            del self._gaps[gap]
 
     async def mark_gaps(self, gaps: Sequence[Gap]) -> None:
         """See Accounts."""

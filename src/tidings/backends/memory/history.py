@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -11,12 +11,14 @@ import msgspec
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.users import MemoryUsers
 from tidings.model.accounting import MINUTE, StateCount
+from tidings.model.days import day_of
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.user import Suppression
 from tidings.model.vocabulary import Channel, State
+from tidings.policy.days import Place
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import (
     IN_FLIGHT,
@@ -41,12 +43,20 @@ class MemoryHistory:
         self._users = users
         self._notifications: dict[UUID, Notification] = {}
         self._events: dict[UUID, dict[UUID, dict[_Fact, Event]]] = {}
+        self.archived: set[int] = set()
+        """Days that have been archived: only what is carried of them takes facts."""
+        self.changes = 0
+        """How many facts were written."""
 
-    async def append(self, outcomes: Sequence[Outcome]) -> None:
+    async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """See History."""
+        refused: Counter[str] = Counter()
         suppressions: list[Suppression] = []
         for outcome in outcomes:
             notification_id = notification_of(outcome.id)
+            if day_of(outcome.id) in self.archived and notification_id not in self._notifications:
+                refused[Place.ARCHIVED.value] += 1
+                continue
             if outcome.notification is not None:
                 self._notifications.setdefault(notification_id, outcome.notification)
             facts = self._events.setdefault(notification_id, {}).setdefault(outcome.id, {})
@@ -54,6 +64,7 @@ class MemoryHistory:
             if fact in facts:
                 continue
             facts[fact] = _event(outcome)
+            self.changes += 1
             if outcome.wait is not None:
                 self._schedule.add(notification_id, outcome.wait)
             if outcome.suppress and outcome.address is not None:
@@ -61,6 +72,7 @@ class MemoryHistory:
         for added in self._users.add_suppressions(suppressions):
             if added.address.channel is Channel.PUSH:
                 self._users.forget_devices(added.tenant, {added.address.value}, added.at)
+        return refused
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
         """See History."""
@@ -89,6 +101,19 @@ class MemoryHistory:
             if self._notifications[id].tenant == tenant:
                 yield self._record(self._notifications[id])
 
+    def days(self) -> set[int]:
+        """Of which there is something."""
+        return {day_of(id) for id in self._notifications}
+
+    def of_day(self, day: int) -> list[NotificationRecord]:
+        """All of a day."""
+        return [self._record(one) for id, one in self._notifications.items() if day_of(id) == day]
+
+    def forget(self, notification_id: UUID) -> None:
+        """It has been archived."""
+        self._notifications.pop(notification_id, None)
+        self._events.pop(notification_id, None)
+
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """See History."""
         return {
@@ -109,11 +134,18 @@ class MemoryHistory:
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History."""
+        return self.tally_of(
+            {
+                id
+                for id, one in self._notifications.items()
+                if one.tenant == tenant and instant_of(id) >= (since or 0) and (until is None or instant_of(id) < until)
+            }
+        )
+
+    def tally_of(self, ids: Collection[UUID]) -> Sequence[Tally]:
+        """Where these notifications, and their deliveries, rest."""
         counts: Counter[tuple[str | None, State, str]] = Counter()
-        for notification in self._notifications.values():
-            at = instant_of(notification.id)
-            if notification.tenant != tenant or at < (since or 0) or (until is not None and at >= until):
-                continue
+        for notification in [self._notifications[id] for id in ids]:
             deliveries = [
                 (id, _furthest(facts.values())) for id, facts in self._facts(notification.id).items() if slot_of(id)
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidings.backends.memory.accounts import MemoryAccounts, MemoryRounds, MemoryWatched
 from tidings.backends.memory.caps import MemoryCaps
 from tidings.backends.memory.clock import Now, SystemClock
+from tidings.backends.memory.days import MemoryDays
 from tidings.backends.memory.history import MemoryCancellations, MemoryChanges, MemoryHistory
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.recurrences import MemoryRecurrences
@@ -34,6 +35,7 @@ class MemoryStore:
         self.letters = MemoryLetters(self.history)
         self.replays = MemoryReplays(clock)
         self.accounts = MemoryAccounts()
+        self.days = MemoryDays(self.history, self.accounts)
         self.watched = MemoryWatched()
         self.rounds = MemoryRounds(clock)
         self.caps = MemoryCaps()

@@ -8,6 +8,7 @@ from uuid import UUID
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import AcceptedCount, Gap
+from tidings.model.days import DAY_MINUTES
 
 _SQL = load("accounts")
 
@@ -24,12 +25,16 @@ class PostgresAccounts:
             return
         rows = sorted((one.minute, one.tenant, one.count) for one in counts)
         with translated():
-            await self._pool.execute(_SQL["count"], counter, *zip(*rows, strict=True))
+            days = sorted({one.minute // DAY_MINUTES for one in counts})
+            await self._pool.execute(_SQL["count"], counter, *zip(*rows, strict=True), days)
 
     async def accepted(self, since: int, until: int, tenant: str | None = None) -> Sequence[AcceptedCount]:
         """See Accounts."""
         with translated():
-            rows = await self._pool.fetch(_SQL["accepted"], since, until, tenant)
+            if tenant is None:
+                rows = await self._pool.fetch(_SQL["accepted"], since, until)
+            else:
+                rows = await self._pool.fetch(_SQL["accepted_of_tenant"], since, until, tenant)
         return [AcceptedCount(*row) for row in rows]
 
     async def forget(self, before: int) -> int:

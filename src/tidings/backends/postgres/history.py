@@ -1,29 +1,30 @@
-"""History in PostgreSQL: append-only facts, partitioned by day."""
+"""History in PostgreSQL: append-only facts, a leaf for each day (leaves.py)."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
-import msgspec
-from msgspec import Struct
 
 from tidings.backends.postgres import devices
-from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres.batch import Batch, columns
+from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
+from tidings.backends.postgres.leaves import ASK_AFTER, CARRIED, LAST_ID, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import MINUTE, StateCount
+from tidings.model.days import DAY, day_of
+from tidings.model.errors import Unavailable
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import delivery_id, notification_of, slot_of
-from tidings.model.notification import Notification
+from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
-from tidings.model.wire import decode_notification, encode
-from tidings.policy.addresses import identity
+from tidings.policy.days import Place, place
 from tidings.policy.routing import channel_of
+from tidings.policy.rows import Head, event_of, record_of
 from tidings.policy.transitions import (
     IN_FLIGHT,
     PRECEDENCE,
@@ -36,62 +37,61 @@ from tidings.policy.transitions import (
 )
 from tidings.ports.store import Page
 
-DAYS_AHEAD = 7
-"""For how many days partitions are made in advance."""
+PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
+"""The place of each state's code in the precedence."""
+PENDING_PLACE = PRECEDENCE.index(State.PENDING)
+PENDING_RANK = rank(State.PENDING, 1)
+_ARRIVED_RANK = rank(State.DELIVERED, 1)
+READ_WITHIN = 300.0
+"""Seconds that a statement may take which reads a stretch of the history."""
 
 _SQL = load("history")
-_DAY = 86_400_000
 _SLOTS = 0xFF
-_FIRST_ID = UUID(int=0)
-_LAST_ID = UUID(int=(1 << 128) - 1)
 _STRETCH = 500
 """Notifications that one query of `find` looks at when it filters by state or category."""
 _MOST_STRETCHES = 20
-_TALLY_WITHIN = 300.0
-
+_MOST_LOOKS = 100
+"""Queries that one page makes at most, most of which look into a leaf that has nothing."""
+_TRIES = 3
 _RESTING_CODES = [code(state) for state in sorted(RESTING)]
-_PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
-_PENDING_PLACE = PRECEDENCE.index(State.PENDING)
-_PENDING_RANK = rank(State.PENDING, 1)
-_ARRIVED_RANK = rank(State.DELIVERED, 1)
-_encode_addresses = msgspec.msgpack.Encoder().encode
-_decode_addresses = msgspec.msgpack.Decoder(list[str]).decode
-
-Row = TypeVar("Row", bound=tuple[object, ...])
-_Event = tuple[UUID, int, int, int, int, str, str, str, str, str]
-"""id, rank, step, attempt, at, reason, provider, reference, detail, address."""
-_NotificationRow = tuple[UUID, str, str | None, str, int | None, bytes | None, bytes | None, bytes]
-"""id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body."""
 
 
 class PostgresHistory:
     """See History."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, leaves: Leaves) -> None:
         self._pool = pool
+        self._leaves = leaves
 
     async def maintain(self, now: int) -> int:
-        """Make the partitions from yesterday to a week after `now`; how many were missing. To be called daily."""
-        with translated():
-            made: int = await self._pool.fetchval(_SQL["ensure_partitions"], now // _DAY - 1, DAYS_AHEAD + 2)
-        return made
+        """Make the leaves from yesterday to a week after `now`; how many tables were missing. To be called daily."""
+        return await self._leaves.maintain(now)
 
-    async def append(self, outcomes: Sequence[Outcome]) -> None:
+    async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """See History."""
         if not outcomes:
-            return
-        batch = _Batch.of(outcomes)
-        try:
-            await self._write(batch)
-        except (asyncpg.DataError, ValueError):
-            # A vendor's text may hold what PostgreSQL's text cannot: NUL or half a surrogate pair.
-            await self._write(batch.cleaned())
+            return {}
+        for _ in range(_TRIES):
+            groups, refused = await self._placed(outcomes)
+            batches = {day: Batch.of(group) for day, group in sorted(groups.items())}
+            try:
+                try:
+                    await self._write(batches)
+                except (asyncpg.DataError, ValueError):
+                    # A vendor's text may hold what PostgreSQL's text cannot: NUL or half a surrogate pair.
+                    await self._write({day: batch.cleaned() for day, batch in batches.items()})
+            except asyncpg.UndefinedTableError:  # a leaf was archived since the list of them was read
+                self._leaves.forget()
+            else:
+                self._leaves.written(batches)
+                return refused
+        raise Unavailable("the days of the history change while they are written")
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
         """See History."""
         last = UUID(int=notification_id.int | _SLOTS)
-        with translated():
-            rows = await self._pool.fetch(_SQL["get"], tenant, notification_id, last)
+        day = await self._leaves.of(notification_id)
+        rows = await self._leaves.fetch("get", day, tenant, notification_id, last)
         if not rows:
             return None
         first = rows[0]
@@ -102,105 +102,108 @@ class PostgresHistory:
             first["pending_addresses"],
             first["body"],
         )
-        return _record(head, [_event(row[4:]) for row in map(tuple, rows) if row[4] is not None])
+        return record_of(head, [event_of(row[4:]) for row in map(tuple, rows) if row[4] is not None])
 
     async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
         """See History. Bounded: a page that has looked at some thousand notifications ends, with a cursor."""
         narrow = filter.state is not None or filter.category is not None
         stretch = _STRETCH if narrow else limit + 1
-        low = _FIRST_ID if filter.since is None else UUID(int=filter.since << 80)
-        high = _LAST_ID if filter.until is None else UUID(int=filter.until << 80)
+        low = 0 if filter.since is None else max(0, filter.since << 80)
+        high = LAST_ID if filter.until is None else min(LAST_ID, max(0, filter.until << 80))
         if before is not None:
-            high = min(high, before)
+            high = min(high, before.int)
         found: list[Head] = []
-        for _ in range(_MOST_STRETCHES):
-            rows = await self._stretch(tenant, filter, low, high, stretch)
-            found += [Head(*row) for row in rows if row["body"] is not None]
-            if len(found) > limit:
-                return await self._page(found[:limit], found[limit - 1].id)
-            if len(rows) < stretch:
-                return await self._page(found, None)
-            high = rows[-1]["id"]
-        return await self._page(found, high)
+        looks = full = 0
+        empty: set[int] | None = None
+        for segment in await self._leaves.segments(low, high):
+            if looks >= ASK_AFTER and empty is None:
+                wanted = State if filter.state is None else [filter.state]
+                empty = await self._leaves.without(tenant, wanted, deliveries=False)
+            if empty is not None and segment.day in empty:
+                continue
+            end = segment.high
+            while True:
+                if looks == _MOST_LOOKS or full == _MOST_STRETCHES:
+                    return await self._page(found, end)
+                rows = await self._stretch(tenant, filter, segment.day, segment.low, end, stretch)
+                looks += 1
+                found += [Head(*row) for row in rows if row["body"] is not None]
+                if len(found) > limit:
+                    return await self._page(found[:limit], found[limit - 1].id)
+                if len(rows) < stretch:
+                    break
+                full += 1
+                end = rows[-1]["id"]
+        return await self._page(found, None)
 
     async def records(self, found: Sequence[Head]) -> list[NotificationRecord]:
         """These notifications with their events."""
-        if not found:
-            return []
-        with translated():
-            rows = await self._pool.fetch(_SQL["events_of"], [head.id for head in found])
         events: dict[UUID, list[Event]] = {head.id: [] for head in found}
-        for row in rows:
-            event = _event(tuple(row))
-            events[notification_of(event.id)].append(event)
-        return [_record(head, events[head.id]) for head in found]
+        for day, ids in (await self._leaves.split(events)).items():
+            for row in await self._leaves.fetch("events_of", day, ids):
+                event = event_of(tuple(row))
+                events[notification_of(event.id)].append(event)
+        return [record_of(head, events[head.id]) for head in found]
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """See History."""
-        if not attempts:
-            return set()
-        ids, numbers = zip(*attempts, strict=True)
-        with translated():
-            rows = await self._pool.fetch(
-                _SQL["attempted"],
-                ids,
-                numbers,
+        numbers: dict[UUID, set[int]] = {}
+        for id, number in attempts:
+            numbers.setdefault(id, set()).add(number)
+        over: set[tuple[UUID, int]] = set()
+        for day, ids in (await self._leaves.split(numbers)).items():
+            asked = [(id, number) for id in ids for number in numbers[id]]
+            rows = await self._leaves.fetch(
+                "attempted",
+                day,
+                *zip(*asked, strict=True),
                 STATES_PER_ATTEMPT,
                 _RESTING_CODES,
                 code(State.DEFERRED),
                 sorted(TRIED_AGAIN),
             )
-        return {(id, attempt) for id, attempt in rows}
+            over |= {(id, attempt) for id, attempt in rows}
+        return over
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
         """See History."""
-        if not delivery_ids:
-            return set()
-        with translated():
-            rows = await self._pool.fetch(_SQL["arrived"], list(delivery_ids), _ARRIVED_RANK)
-        return {row["id"] for row in rows}
+        found: set[UUID] = set()
+        for day, ids in (await self._leaves.split(delivery_ids)).items():
+            found |= {row["id"] for row in await self._leaves.fetch("arrived", day, ids, _ARRIVED_RANK)}
+        return found
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History. Reads all that the tenant has from `since` on: some microseconds a notification."""
-        low = _FIRST_ID if since is None else UUID(int=since << 80)
-        high = _LAST_ID if until is None else UUID(int=until << 80)
-        with translated():
-            rows = await self._pool.fetch(
-                _SQL["tally"],
-                tenant,
-                low,
-                _PLACES,
-                STATES_PER_ATTEMPT,
-                _PENDING_PLACE,
-                _PENDING_RANK,
-                high,
-                timeout=_TALLY_WITHIN,
-            )
         counts: Counter[tuple[str | None, State, str]] = Counter()
-        for slot, number, reason, count in rows:
-            if slot:
-                counts[channel_of(UUID(int=slot)).value, state_of(number), reason] += count
-            else:
-                counts[None, PRECEDENCE[number], reason] += count
-        ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
-        return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
+        for part in await self._leaves.segments(_first(since, 0), _first(until, LAST_ID)):
+            rows = await self._leaves.fetch(
+                "tally", part.day, tenant, part.low, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, PENDING_RANK, part.high,
+                within_s=READ_WITHIN,
+            )  # fmt: skip
+            for slot, number, reason, count in rows:
+                counts[tallied(slot, number, reason)] += count
+        return tallies(counts)
 
     async def states(
         self, since: int, until: int, tenant: str | None = None, *, in_flight: bool = False
     ) -> Sequence[StateCount]:
         """See History."""
-        with translated():
-            rows = await self._pool.fetch(
-                _SQL["states"],
-                UUID(int=since * MINUTE << 80),
-                UUID(int=until * MINUTE << 80),
-                tenant,
-                _PLACES,
-                STATES_PER_ATTEMPT,
-                _PENDING_PLACE,
-                len(IN_FLIGHT),
-                in_flight,
-                timeout=_TALLY_WITHIN,
+        found: list[StateCount] = []
+        parts = await self._leaves.segments(_first(since * MINUTE, 0), _first(until * MINUTE, LAST_ID))
+        for part in reversed(parts):
+            found += await self.states_in(part, tenant, in_flight=in_flight)
+        return found
+
+    async def states_in(self, part: Segment, tenant: str | None, *, in_flight: bool) -> list[StateCount]:
+        """The same of a stretch of one leaf."""
+        arguments = [
+            part.low, part.high, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, len(IN_FLIGHT), in_flight,
+        ]  # fmt: skip
+        if tenant is None:
+            rows = await self._leaves.fetch("states", part.day, *arguments, within_s=READ_WITHIN)
+        else:
+            rows = await self._leaves.fetch(
+                "states_of_tenant", part.day, *arguments, tenant, PENDING_RANK, within_s=READ_WITHIN
             )
         return [
             StateCount(owner, minute, PRECEDENCE[place], count, tuple(ids)) for owner, minute, place, count, ids in rows
@@ -208,193 +211,122 @@ class PostgresHistory:
 
     async def get_many(self, notification_ids: Collection[UUID]) -> Sequence[NotificationRecord]:
         """See History."""
-        if not notification_ids:
-            return []
-        with translated():
-            rows = await self._pool.fetch(_SQL["heads"], list(notification_ids))
-        return await self.records([Head(*row) for row in rows])
+        return await self.records(await self.heads(notification_ids))
 
-    async def _write(self, batch: _Batch) -> None:
-        notifications = _columns(batch.notifications, 8)
-        events = _columns(batch.events, 10)
+    async def heads(self, notification_ids: Collection[UUID]) -> list[Head]:
+        """The rows of these notifications."""
+        found: list[Head] = []
+        for day, ids in (await self._leaves.split(notification_ids)).items():
+            found += [Head(*row) for row in await self._leaves.fetch("heads", day, ids)]
+        return found
+
+    async def _placed(self, outcomes: Sequence[Outcome]) -> tuple[dict[int, list[Outcome]], Counter[str]]:
+        """The outcomes by leaf, leaves made where they are missing; and how many have no place, by reason."""
+        groups: dict[int, list[Outcome]] = {}
+        for outcome in outcomes:
+            groups.setdefault(day_of(outcome.id), []).append(outcome)
+        refused: Counter[str] = Counter()
+        unknown = groups.keys() - set(await self._leaves.days())
+        if not unknown:
+            return groups, refused
+        today = time.time_ns() // 1_000_000 // DAY
         with translated():
-            if not (batch.waits or batch.suppressions):
-                if not batch.returning:
-                    # A batch that was repeated after a crash is rare, and written again with care.
-                    with contextlib.suppress(asyncpg.UniqueViolationError):
-                        await self._pool.execute(_SQL["append_new"], *notifications, *events)
-                        return
-                await self._pool.execute(_SQL["append"], *notifications, *events)
+            rows = await self._pool.fetch(_SQL["placed"], sorted(unknown))
+        archived = {number for number, state in rows if state != "open"}
+        places = {day: place(day, today, archived=day in archived) for day in unknown}
+        missing = sorted(day for day in unknown if places[day] is Place.MAKE)
+        if missing:
+            await self._leaves.ensure(missing, missing[-1])
+        for day in unknown:
+            if places[day] is Place.ARCHIVED:
+                kept = await self._of_carried(groups[day])
+                refused[Place.ARCHIVED.value] += len(groups.pop(day)) - len(kept)
+                if kept:
+                    groups.setdefault(CARRIED, []).extend(kept)
+            elif places[day] is not Place.MAKE:
+                refused[places[day].value] += len(groups.pop(day))
+        return groups, +refused
+
+    async def _of_carried(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Those about notifications that were in flight when their day was archived."""
+        with translated():
+            rows = await self._pool.fetch(_SQL["carried"], list({notification_of(one.id) for one in outcomes}))
+        carried = {row[0] for row in rows}
+        return [one for one in outcomes if notification_of(one.id) in carried]
+
+    async def _write(self, batches: Mapping[int, Batch]) -> None:
+        """Write them in one transaction, which a single statement is by itself."""
+        with translated():
+            if len(batches) == 1:
+                [(day, batch)] = batches.items()
+                if not (batch.waits or batch.suppressions or batch.letters):
+                    rows = *columns(batch.notifications, 8), *columns(batch.events, 10)
+                    if not batch.returning:
+                        # A batch that was repeated after a crash is rare, and written again with care.
+                        with contextlib.suppress(asyncpg.UniqueViolationError):
+                            await self._pool.execute(statement("append_new", day), *rows)
+                            return
+                    await self._pool.execute(statement("append", day), *rows)
+                    return
+            if not batches:
                 return
-            waits, suppressions = _columns(batch.waits, 11), _columns(batch.suppressions, 7)
             async with self._pool.acquire() as connection, connection.transaction():
-                if batch.notifications:
-                    await connection.execute(_SQL["append"], *notifications, *_columns([], 10))
-                gone = await connection.fetch(
-                    _SQL["append_with_effects"], *events, *waits[:9], *suppressions, *waits[9:]
-                )
+                gone: list[tuple[str, str]] = []
+                for day, batch in batches.items():
+                    gone += await _write_with_effects(connection, day, batch)
                 if gone:
-                    await devices.forget(connection, [(row[0], row[1]) for row in gone], max(batch.instants))
+                    await devices.forget(
+                        connection, gone, max(at for batch in batches.values() for at in batch.instants)
+                    )
 
     async def _stretch(
-        self, tenant: str, filter: HistoryFilter, low: UUID, high: UUID, stretch: int
+        self, tenant: str, filter: HistoryFilter, day: int, low: UUID, high: UUID, stretch: int
     ) -> list[asyncpg.Record]:
-        place = None if filter.state is None else PRECEDENCE.index(filter.state)
+        wanted = None if filter.state is None else PRECEDENCE.index(filter.state)
         arguments = [
-            tenant, low, high, stretch, filter.category, place, _PLACES, STATES_PER_ATTEMPT, _PENDING_PLACE,
-            _PENDING_RANK,
+            tenant, low, high, stretch, filter.category, wanted, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE,
+            PENDING_RANK,
         ]  # fmt: skip
-        with translated():
-            if filter.user_id is None:
-                return await self._pool.fetch(_SQL["find"], *arguments)
-            return await self._pool.fetch(_SQL["find_of_user"], *arguments, filter.user_id)
+        if filter.user_id is None:
+            return await self._leaves.fetch("find", day, *arguments)
+        return await self._leaves.fetch("find_of_user", day, *arguments, filter.user_id)
 
     async def _page(self, found: Sequence[Head], cursor: UUID | None) -> Page:
         return Page(tuple(await self.records(found)), cursor)
 
 
-class Head(Struct, frozen=True):
-    """A notification's row, as far as reading needs it."""
-
-    id: UUID
-    pending_at: int | None
-    pending_slots: bytes | None
-    pending_addresses: bytes | None
-    body: bytes
-
-
-class _Routed(Struct):
-    """A notification's row in the making: `pending_at`, and the deliveries that were merely pending at that moment."""
-
-    notification: Notification
-    pending_at: int | None = None
-    pending: dict[int, str] = {}
-
-    def row(self) -> _NotificationRow:
-        one = self.notification
-        slots = bytes(self.pending) if self.pending else None
-        addresses = _encode_addresses(list(self.pending.values())) if self.pending else None
-        return (one.id, one.tenant, one.to.user_id, one.category, self.pending_at, slots, addresses, encode(one))
-
-
-class _Batch(Struct, frozen=True):
-    """Outcomes as rows, sorted by key."""
-
-    notifications: list[_NotificationRow]
-    events: list[_Event]
-    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int, bool]]
-    suppressions: list[tuple[UUID, int, int, int, str, str, str]]
-    returning: bool
-    """Whether some notifications were put off, and have their row already."""
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> _Batch:
-        notifications: dict[UUID, _Routed] = {}
-        events: list[_Event] = []
-        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int, bool]] = {}
-        suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
-        for outcome in outcomes:
-            id = outcome.id
-            if (one := outcome.notification) is not None:
-                routed = notifications.get(one.id)
-                if routed is None:
-                    routed = notifications[one.id] = _Routed(one)
-                if _is_merely_pending(outcome, 0):
-                    if routed.pending_at is None:
-                        routed.pending_at = outcome.at
-                    continue
-            address = outcome.address
-            if address is not None and _is_merely_pending(outcome, 1):
-                routed = notifications.get(notification_of(id))
-                if routed is not None and routed.pending_at == outcome.at:
-                    routed.pending.setdefault(slot_of(id), address.value)
-                    continue
-            fact = (id, rank(outcome.state, outcome.attempt), outcome.step, outcome.attempt)
-            events.append(
-                (
-                    *fact, outcome.at, outcome.reason, outcome.provider, outcome.reference, outcome.detail,
-                    "" if address is None else address.value,
-                )
-            )  # fmt: skip
-            if (wait := outcome.wait) is not None:
-                key = wait.key.encode("utf-8", "surrogatepass")
-                waits.setdefault(
-                    fact,
-                    (notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated), wait.held),
-                )
-            if outcome.suppress and address is not None:
-                known = identity(address)
-                suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))
-        events.sort(key=_event_order)
-        return cls(
-            [routed.row() for _, routed in sorted(notifications.items(), key=_notification_order)],
-            events,
-            [(*fact, *wait) for fact, wait in waits.items()],
-            [(*fact, *suppression) for fact, suppression in suppressions.items()],
-            any(routed.notification.step for routed in notifications.values()),
+async def _write_with_effects(connection: PooledConnection, day: int, batch: Batch) -> list[tuple[str, str]]:
+    """Write the batch; tenant and token of each device that is suppressed from now on."""
+    gone: list[tuple[str, str]] = []
+    events = columns(batch.events, 10)
+    if not (batch.waits or batch.suppressions):
+        await connection.execute(statement("append", day), *columns(batch.notifications, 8), *events)
+    else:
+        if batch.notifications:
+            await connection.execute(statement("append", day), *columns(batch.notifications, 8), *columns([], 10))
+        waits, suppressions = columns(batch.waits, 11), columns(batch.suppressions, 7)
+        rows = await connection.fetch(
+            statement("append_with_effects", day), *events, *waits[:9], *suppressions, *waits[9:]
         )
-
-    @property
-    def instants(self) -> list[int]:
-        """When the facts happened, in milliseconds since the epoch."""
-        return [event[4] for event in self.events]
-
-    def cleaned(self) -> _Batch:
-        """The same with texts that PostgreSQL can hold."""
-        return _Batch(
-            [_clean(row) for row in self.notifications],
-            [_clean(row) for row in self.events],
-            [_clean(row) for row in self.waits],
-            [_clean(row) for row in self.suppressions],
-            self.returning,
-        )
+        gone += [(row[0], row[1]) for row in rows]
+    if batch.letters:
+        await connection.execute(statement("note_letters", day), *zip(*batch.letters, strict=True))
+    return gone
 
 
-def _is_merely_pending(outcome: Outcome, attempt: int) -> bool:
-    """Whether the notification's row can say all of it: of the notification (attempt 0) or a delivery (1)."""
-    return (
-        outcome.state is State.PENDING
-        and outcome.attempt == attempt
-        and (slot_of(outcome.id) == 0) == (attempt == 0)
-        and (outcome.address is None) == (attempt == 0)
-        and not (outcome.step or outcome.wait or outcome.suppress)
-        and not (outcome.reason or outcome.provider or outcome.reference or outcome.detail)
-    )
+def tallied(slot: int, number: int, reason: str) -> tuple[str | None, State, str]:
+    """What a row of a tally counts: deliveries, of which `number` is the code, or (slot 0) notifications, its place."""
+    if slot:
+        return channel_of(UUID(int=slot)).value, state_of(number), reason
+    return None, PRECEDENCE[number], reason
 
 
-def _event_order(row: _Event) -> int:
-    return (row[0].int << 32 | row[1]) << 32 | row[2]
+def tallies(counts: Mapping[tuple[str | None, State, str], int]) -> list[Tally]:
+    """Counts as a tally, in its order."""
+    ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
+    return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
 
 
-def _notification_order(entry: tuple[UUID, object]) -> int:
-    return entry[0].int
-
-
-def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[Sequence[object]]:
-    """Rows as columns. One that says nothing (all empty, all zero) stays empty: the statements fill it in."""
-    return [column if any(column) else () for column in zip(*rows, strict=True)] if rows else [()] * width
-
-
-def _event(row: Sequence[object]) -> Event:
-    id, rank, step, attempt, at, reason, provider, reference, detail, address = row
-    return Event(id, at, state_of(rank), attempt, step, reason, provider, reference, detail, address)  # type: ignore[arg-type]  # the columns' types are the schema's
-
-
-def _record(head: Head, events: list[Event]) -> NotificationRecord:
-    if head.pending_at is not None:
-        events.append(Event(head.id, head.pending_at, State.PENDING))
-    if head.pending_at is not None and head.pending_slots and head.pending_addresses:
-        told = {(event.id, event.state, event.attempt, event.step) for event in events}
-        for slot, address in zip(head.pending_slots, _decode_addresses(head.pending_addresses), strict=True):
-            id = delivery_id(head.id, slot)
-            if (id, State.PENDING, 1, 0) not in told:
-                events.append(Event(id, head.pending_at, State.PENDING, attempt=1, address=address))
-    events.sort(key=lambda event: (event.at, event.attempt, event.step, rank(event.state, event.attempt), event.id))
-    return NotificationRecord(decode_notification(head.body), tuple(events))
-
-
-def _clean(row: Row) -> Row:
-    return tuple(  # type: ignore[return-value]  # each text stays a text
-        value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else value
-        for value in row
-    )
+def _first(at: int | None, otherwise: int) -> int:
+    """The first id of an instant (milliseconds since the epoch), as an integer."""
+    return otherwise if at is None else min(LAST_ID, max(0, at) << 80)

@@ -1,32 +1,30 @@
-"""Dead letters in PostgreSQL: found through an index that holds nothing else."""
+"""Dead letters in PostgreSQL: noted, by tenant, when a fact makes one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
-from tidings.backends.postgres.connection import ConnectionPool, translated
-from tidings.backends.postgres.history import Head, PostgresHistory
-from tidings.backends.postgres.statements import load
+from tidings.backends.postgres.history import PostgresHistory
+from tidings.backends.postgres.leaves import ASK_AFTER, LAST_ID, Leaves
 from tidings.model.ids import notification_of
 from tidings.model.letters import DeadLetter, LetterFilter
 from tidings.policy.letters import letter_of, slots, wanted
 from tidings.policy.transitions import code
 from tidings.ports.replays import LetterPage
 
-_SQL = load("letters")
-_FIRST_ID = UUID(int=0)
-_LAST_ID = UUID(int=(1 << 128) - 1)
 _STRETCH = 1_000
-"""Facts that one query looks at."""
+"""Deliveries that one query looks at."""
 _MOST_STRETCHES = 20
+_MOST_LOOKS = 100
+"""Queries that a page makes at most, most of which look into a leaf that has none."""
 
 
 class PostgresLetters:
-    """See Letters. A page, or a count, looks at 20,000 facts at most."""
+    """See Letters. A page, or a count, looks at 20,000 deliveries of the tenant at most."""
 
-    def __init__(self, pool: ConnectionPool, history: PostgresHistory) -> None:
-        self._pool = pool
+    def __init__(self, leaves: Leaves, history: PostgresHistory) -> None:
+        self._leaves = leaves
         self._history = history
 
     async def find(self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int) -> LetterPage:
@@ -55,39 +53,55 @@ class PostgresLetters:
         self, tenant: str, filter: LetterFilter, before: UUID | None
     ) -> AsyncIterator[tuple[list[UUID], UUID | None]]:
         """What matches in each stretch, and the id to go on below; None after the last one."""
-        low, high = _bounds(filter, before)
-        first, last = slots(filter.channel)
         codes = [code(state) for state in wanted(filter)]
-        for _ in range(_MOST_STRETCHES):
-            with translated():
-                rows = await self._pool.fetch(
-                    _SQL["find"], tenant, low, high, _STRETCH, codes, first, last, filter.category, filter.provider,
-                    filter.reason, filter.user_id,
-                )  # fmt: skip
-            found = [row["id"] for row in rows if row["matches"]]
-            if len(rows) < _STRETCH:
-                yield found, None
-                return
-            high = rows[-1]["id"]
-            yield found, high
+        conditions = [codes, *slots(filter.channel), filter.provider, filter.reason, filter.user_id]
+        name = "find"
+        if filter.category is not None:
+            name = "find_of_category"
+            conditions.append(filter.category)
+        looks = full = 0
+        empty: set[int] | None = None
+        for segment in await self._leaves.segments(*_bounds(filter, before)):
+            if looks >= ASK_AFTER and empty is None:
+                empty = await self._leaves.without(tenant, wanted(filter), deliveries=True)
+            if empty is not None and segment.day in empty:
+                continue
+            high = segment.high
+            while True:
+                if looks == _MOST_LOOKS or full == _MOST_STRETCHES:
+                    yield [], high
+                    return
+                rows = await self._leaves.fetch(
+                    name, segment.day, tenant, segment.low, high, _STRETCH, *conditions, file="letters"
+                )
+                looks += 1
+                found = [row["id"] for row in rows if row["matches"]]
+                if len(rows) < _STRETCH:
+                    yield found, segment.low
+                    break
+                full += 1
+                high = rows[-1]["id"]
+                yield found, high
+        yield [], None
 
     async def _letters(self, ids: Sequence[UUID], filter: LetterFilter) -> list[DeadLetter]:
         """The deliveries with all that is known of them, less those that have moved on since they were found."""
         if not ids:
             return []
-        with translated():
-            rows = await self._pool.fetch(_SQL["heads"], list({notification_of(id) for id in ids}))
         records = {
-            record.notification.id: record for record in await self._history.records([Head(*row) for row in rows])
+            record.notification.id: record
+            for record in await self._history.get_many({notification_of(id) for id in ids})
         }
-        found = (letter_of(records[notification_of(id)], id, wanted(filter)) for id in ids)
+        found = (
+            letter_of(records[notification_of(id)], id, wanted(filter)) for id in ids if notification_of(id) in records
+        )
         return [letter for letter in found if letter is not None]
 
 
-def _bounds(filter: LetterFilter, before: UUID | None) -> tuple[UUID, UUID]:
-    """The delivery ids from (inclusive) and to (exclusive) which to look."""
-    low = _FIRST_ID if filter.since is None else UUID(int=filter.since << 80)
-    high = _LAST_ID if filter.until is None else UUID(int=filter.until << 80)
+def _bounds(filter: LetterFilter, before: UUID | None) -> tuple[int, int]:
+    """The delivery ids, as integers, from (inclusive) and to (exclusive) which to look."""
+    low = 0 if filter.since is None else max(0, filter.since << 80)
+    high = LAST_ID if filter.until is None else min(LAST_ID, max(0, filter.until << 80))
     if filter.delivery_id is not None:
-        low, high = max(low, filter.delivery_id), min(high, UUID(int=filter.delivery_id.int + 1))
-    return low, high if before is None else min(high, before)
+        low, high = max(low, filter.delivery_id.int), min(high, filter.delivery_id.int + 1)
+    return low, high if before is None else min(high, before.int)

@@ -7,6 +7,7 @@ from operator import itemgetter
 from uuid import UUID
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
+from tidings.backends.postgres.leaves import Leaves
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.writing import key_text
 from tidings.model.outcome import Outcome
@@ -67,27 +68,26 @@ class PostgresSchedule:
 class PostgresChanges:
     """See Changes."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, leaves: Leaves) -> None:
+        self._leaves = leaves
 
     async def waiting(self, tenant: str, notification_id: UUID) -> Waiting | None:
         """See Changes."""
-        with translated():
-            row = await self._pool.fetchrow(_SQL["changeable"], tenant, notification_id, REQUESTS)
-        return None if row is None else _waiting(*row)
+        day = await self._leaves.of(notification_id)
+        rows = await self._leaves.fetch("changeable", day, tenant, notification_id, REQUESTS, file="schedule")
+        return _waiting(*rows[0]) if rows else None
 
     async def change(self, row: Waiting, changed: Outcome) -> bool:
         """See Changes."""
         notification, wait = changed.notification, changed.wait
         if notification is None or wait is None:
             return False
-        with translated():
-            done: bool = await self._pool.fetchval(
-                _SQL["change"], row.id, row.item.body, changed.tenant, notification.id, wait.due, wait.topic, wait.body,
-                encode(notification), rank(changed.state, changed.attempt), changed.step, changed.attempt, changed.at,
-                changed.reason,
-            )  # fmt: skip
-        return done
+        [(done,)] = await self._leaves.fetch(
+            "change", await self._leaves.of(notification.id), row.id, row.item.body, changed.tenant, notification.id,
+            wait.due, wait.topic, wait.body, encode(notification), rank(changed.state, changed.attempt), changed.step,
+            changed.attempt, changed.at, changed.reason, file="schedule",
+        )  # fmt: skip
+        return bool(done)
 
 
 def _waiting(id: UUID, notification: UUID, due: int, topic: str, key: bytes, body: bytes) -> Waiting:
@@ -97,13 +97,14 @@ def _waiting(id: UUID, notification: UUID, due: int, topic: str, key: bytes, bod
 class PostgresCancellations:
     """See Cancellations."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, leaves: Leaves) -> None:
         self._pool = pool
+        self._leaves = leaves
 
     async def cancel(self, tenant: str, notification_id: UUID, now: int) -> None:
         """See Cancellations."""
-        with translated():
-            await self._pool.execute(_SQL["cancel"], tenant, notification_id, now)
+        day = await self._leaves.of(notification_id)
+        await self._leaves.fetch("cancel", day, tenant, notification_id, now, file="schedule")
 
     async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
         """See Cancellations."""

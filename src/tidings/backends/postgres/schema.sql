@@ -1,8 +1,10 @@
 -- The schema that the migrations add up to (a test compares them). Instants are bigint milliseconds since the epoch; text
 -- that is sorted has collation "C", so that order and paging do not depend on the server's locale.
 
--- History: append-only, partitioned by the day that a UUIDv7 begins with, so that retention drops whole days and a read
--- by id looks into one. The default partition takes what no day was made for; ensure_partitions empties it again.
+-- History: append-only, partitioned by the day that a UUIDv7 begins with. Every statement names the partition of its
+-- day, its leaf (`notification_20260131`), so that nothing plans over, or locks, the others; the parents are there for
+-- people who look around with SQL. There is no default partition. When a day is archived, what is still in flight
+-- moves to the tables `…_carried`, and the leaves are dropped.
 
 CREATE TABLE notification (
     id uuid NOT NULL,
@@ -21,7 +23,6 @@ CREATE TABLE notification (
 
 CREATE INDEX notification_tenant ON notification (tenant, id);
 CREATE INDEX notification_user ON notification (tenant, user_id, id) WHERE user_id IS NOT NULL;
-CREATE TABLE notification_default PARTITION OF notification DEFAULT;
 
 -- The key is the fact: rank stands for attempt and state (policy/transitions.py), except that `delivered` outranks every
 -- attempt, therefore the attempt beside it. Its order makes the furthest fact of a delivery the last one of the index.
@@ -39,10 +40,85 @@ CREATE TABLE event (
     PRIMARY KEY (id, rank, step, attempt)
 ) PARTITION BY RANGE (id);
 
-CREATE TABLE event_default PARTITION OF event DEFAULT;
+-- Deliveries that ended without success at one time: their facts uncertain, dead or failed. Whether one still is a dead
+-- letter its events tell. `category` is NULL when the fact came before the notification.
+CREATE TABLE letter (
+    tenant text COLLATE "C" NOT NULL,
+    id uuid NOT NULL,
+    category text COLLATE "C",
+    PRIMARY KEY (tenant, id)
+) PARTITION BY RANGE (id);
 
--- Dead letters are found by an index that holds nothing else: the codes of uncertain, dead and failed.
-CREATE INDEX event_letter ON event (id, rank, step) WHERE rank % 16 IN (3, 8, 9);
+CREATE INDEX letter_category ON letter (tenant, category, id);
+
+-- What was in flight when its day was archived, until it rests.
+CREATE TABLE notification_carried (LIKE notification INCLUDING ALL);
+CREATE TABLE event_carried (LIKE event INCLUDING ALL);
+CREATE TABLE letter_carried (LIKE letter INCLUDING ALL);
+
+-- The days (since the epoch) of the history: `open` has its leaves, `archived` has been written to the object store and
+-- dropped. The row -1 stands for what is carried. `dirty`: something was written since the day was rolled up or
+-- began to be archived; writers mark it, whoever reads the whole day clears it, in the name of `reader`, under a lock
+-- that they respect.
+-- `folded`: its minutes are not counted apart any more. `passes` counts what went to the archive, so that a reader notices.
+CREATE TABLE day (
+    number bigint NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    dirty boolean NOT NULL DEFAULT true,
+    reader uuid,
+    rolled_at bigint,
+    folded boolean NOT NULL DEFAULT false,
+    passes bigint NOT NULL DEFAULT 0,
+    archived_at bigint,
+    PRIMARY KEY (number)
+);
+
+INSERT INTO day (number, state) VALUES (-1, 'carried');
+
+-- The sums of closed days, a tenant's own. Rows that are `archived` count what is in the archive and never change but by
+-- additions; the others count what is in the leaves, and hold while the day is not dirty. `accepted` is the larger of
+-- counted and recorded, minute by minute.
+CREATE TABLE day_total (
+    tenant text COLLATE "C" NOT NULL,
+    day bigint NOT NULL,
+    archived boolean NOT NULL,
+    counted bigint NOT NULL,
+    accepted bigint NOT NULL,
+    recorded bigint NOT NULL,
+    missing bigint NOT NULL,
+    PRIMARY KEY (tenant, day, archived)
+);
+
+CREATE INDEX day_total_day ON day_total (day);
+
+-- The same by state and reason: of the deliveries of a channel or, without one, of notifications.
+CREATE TABLE day_account (
+    tenant text COLLATE "C" NOT NULL,
+    day bigint NOT NULL,
+    archived boolean NOT NULL,
+    channel text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    reason text COLLATE "C" NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (tenant, day, archived, channel, state, reason)
+);
+
+CREATE INDEX day_account_day ON day_account (day);
+
+-- The objects of archived days, each from one (tenant, id) to another.
+CREATE TABLE archive_part (
+    day bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    rows bigint NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    first_tenant text COLLATE "C" NOT NULL,
+    first_id uuid NOT NULL,
+    last_tenant text COLLATE "C" NOT NULL,
+    last_id uuid NOT NULL,
+    PRIMARY KEY (day, name)
+);
 
 -- The largest id that belongs to a notification: its last slot.
 CREATE FUNCTION last_slot(id uuid) RETURNS uuid
@@ -54,31 +130,14 @@ CREATE FUNCTION notification_of(id uuid) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT encode(set_byte(uuid_send(id), 15, 0), 'hex')::uuid $$;
 
--- The furthest fact of each slot of a notification. The mere facts `pending` of its deliveries stand in its row, one octet a
--- slot (`pending_slots`); they have the rank `pending_rank`.
-CREATE FUNCTION furthest_facts(notification uuid, pending_slots bytea, pending_rank integer)
-    RETURNS TABLE (slot integer, rank integer, reason text)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    SELECT DISTINCT ON (fact.slot) fact.slot, fact.rank, fact.reason
-    FROM (
-        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-        FROM event
-        WHERE event.id >= notification AND event.id <= last_slot(notification)
-        UNION ALL
-        SELECT get_byte(pending_slots, place), pending_rank, 0, ''
-        FROM generate_series(0, length(pending_slots) - 1) AS place
-    ) AS fact
-    ORDER BY fact.slot, fact.rank DESC, fact.step DESC
-    $$;
-
 -- The smallest UUIDv7 of an instant.
 CREATE FUNCTION first_id(at bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT (lpad(to_hex(at), 12, '0') || '00000000000000000000')::uuid $$;
 
--- Makes the partitions of `days` days from `first_day` (days since the epoch) on; returns how many were missing. Made days
--- ahead, so it can give up and come again: waiting for a long read's lock would make every other read wait behind it.
+-- Makes the leaves of `days` days from `first_day` (days since the epoch) on, but of none that is archived; returns how
+-- many were missing. Made days ahead, so it can give up and come again: waiting for a long read's lock would make every
+-- other read wait behind it.
 CREATE FUNCTION ensure_partitions(first_day bigint, days integer) RETURNS integer
     LANGUAGE plpgsql
     SET lock_timeout = '5s'
@@ -86,26 +145,22 @@ CREATE FUNCTION ensure_partitions(first_day bigint, days integer) RETURNS intege
 DECLARE
     parent text;
     part text;
-    low uuid;
-    high uuid;
     made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(7166200103);
-    FOREACH parent IN ARRAY ARRAY['notification', 'event'] LOOP
-        FOR day IN first_day::integer .. first_day::integer + days - 1 LOOP
-            part := parent || '_' || to_char(to_timestamp(day::bigint * 86400) AT TIME ZONE 'UTC', 'YYYYMMDD');
+    FOR wanted IN first_day::integer .. first_day::integer + days - 1 LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM day WHERE number = wanted AND state <> 'open');
+        FOREACH parent IN ARRAY ARRAY['notification', 'event', 'letter'] LOOP
+            part := parent || '_' || to_char(date '1970-01-01' + wanted, 'YYYYMMDD');
             CONTINUE WHEN to_regclass(part) IS NOT NULL;
-            low := first_id(day::bigint * 86400000);
-            high := first_id((day + 1)::bigint * 86400000);
             EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
-            -- What came before its day was made waits in the default partition, and would forbid the new one.
             EXECUTE format(
-                'WITH moved AS (DELETE FROM %I WHERE id >= %L AND id < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
-                parent || '_default', low, high, part
+                'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                parent, part, first_id(wanted::bigint * 86400000), first_id((wanted + 1)::bigint * 86400000)
             );
-            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, part, low, high);
             made := made + 1;
         END LOOP;
+        INSERT INTO day (number, state) VALUES (wanted, 'open') ON CONFLICT (number) DO NOTHING;
     END LOOP;
     RETURN made;
 END
@@ -325,6 +380,8 @@ CREATE TABLE accepted_count (
     count bigint NOT NULL,
     PRIMARY KEY (minute, tenant, counter)
 );
+
+CREATE INDEX accepted_count_tenant ON accepted_count (tenant, minute);
 
 -- Minutes of which less is recorded than was accepted. `confirmed`: nothing that is queued can close the gap any more.
 CREATE TABLE accounting_gap (

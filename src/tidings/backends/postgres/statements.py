@@ -13,6 +13,8 @@ from tidings.backends.postgres.connection import Connected
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 FOLDER = files(__package__) / "sql"
+BY_DAY = ("days", "history", "letters", "schedule")
+"""The templates whose statements each name the tables of one day (leaves.py)."""
 
 
 def load(file: str) -> Mapping[str, str]:
@@ -28,10 +30,11 @@ def load(file: str) -> Mapping[str, str]:
 async def check_queries(connection: Connected) -> int:
     """Prepare every statement of every file; the number of them. Raises asyncpg.PostgresError, naming the statement."""
     checked = 0
-    for file in sorted(entry.name for entry in FOLDER.iterdir() if entry.name.endswith(".sql")):
+    files = sorted(entry.name for entry in FOLDER.iterdir() if entry.name.endswith(".sql"))
+    for file in [*files, *(f"templates/{name}.sql" for name in BY_DAY)]:
         for name, text in load(file.removesuffix(".sql")).items():
             try:
-                await connection.prepare(text)
+                await connection.prepare(text.replace("{day}", "carried").replace("{number}", "-1"))
             except Exception as error:
                 error.add_note(f"in {file}, statement {name}")
                 raise

@@ -11,9 +11,11 @@ from tidings.backends.postgres.accounts import PostgresAccounts, PostgresRounds,
 from tidings.backends.postgres.caps import PostgresCaps
 from tidings.backends.postgres.checks import advise, check_pooling, check_server
 from tidings.backends.postgres.connection import Connected, ConnectionPool, close_pool, open_pool, translated
+from tidings.backends.postgres.days import PostgresDays
 from tidings.backends.postgres.history import PostgresHistory
 from tidings.backends.postgres.idempotency import PostgresIdempotency
 from tidings.backends.postgres.inbox import PostgresInbox
+from tidings.backends.postgres.leaves import Leaves
 from tidings.backends.postgres.letters import PostgresLetters
 from tidings.backends.postgres.recurrences import PostgresRecurrences
 from tidings.backends.postgres.replays import PostgresReplays
@@ -33,17 +35,19 @@ class PostgresStore:
     def __init__(self, pool: ConnectionPool, pulse: ConnectionPool) -> None:
         self._pool = pool
         self._pulse = pulse
-        self.history = PostgresHistory(pool)
+        leaves = Leaves(pool)
+        self.history = PostgresHistory(pool, leaves)
+        self.days = PostgresDays(pool, leaves, self.history)
         self.schedule = PostgresSchedule(pool)
         self.recurrences = PostgresRecurrences(pool)
-        self.changes = PostgresChanges(pool)
+        self.changes = PostgresChanges(leaves)
         self.users = PostgresUsers(pool)
-        self.cancellations = PostgresCancellations(pool)
+        self.cancellations = PostgresCancellations(pool, leaves)
         self.templates = PostgresTemplates(pool)
         self.inbox = PostgresInbox(pool)
         self.tenants = PostgresTenants(pool)
         self.idempotency = PostgresIdempotency(pool)
-        self.letters = PostgresLetters(pool, self.history)
+        self.letters = PostgresLetters(leaves, self.history)
         self.replays = PostgresReplays(pool)
         self.accounts = PostgresAccounts(pool)
         self.watched = PostgresWatched(pool)

@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 
 from support import eventually, unique
 from support_postgres import on_database
+from support_stores import NOW
+from tidings.backends.postgres.leaves import suffix
 from tidings.backends.postgres.migrate import Migration, migrate, migrations
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.server import Server
@@ -130,27 +132,59 @@ async def test_a_file_that_fails_leaves_nothing(empty_dsn: str) -> None:
         await run(empty_dsn, "SELECT FROM half")
 
 
-async def test_partitions_are_made_once_and_take_what_came_before_them(postgres_dsn: str) -> None:
+async def test_leaves_are_made_once(postgres_dsn: str) -> None:
     day = 25_000  # in the year 2038
     store = await PostgresStore.open(postgres_dsn)
     connection = await asyncpg.connect(postgres_dsn)
     try:
-        await connection.execute(
-            "INSERT INTO notification (id, tenant, category, body) SELECT first_id($1::bigint + n), 't', 'c', '' "
-            "FROM unnest(ARRAY[-1, 0, 86399999, 86400000]) AS n",
-            day * DAY,
-        )
-        await store.history.maintain(day * DAY)
+        assert await store.history.maintain(day * DAY) == 3 * 9
         assert await store.history.maintain(day * DAY) == 0
+        assert (
+            await connection.fetchval("SELECT count(*) FROM day WHERE number BETWEEN $1 AND $2", day - 1, day + 7) == 9
+        )
+        with pytest.raises(asyncpg.CheckViolationError, match="no partition"):
+            await connection.execute(
+                "INSERT INTO notification (id, tenant, category, body) VALUES (first_id($1), 't', 'c', '')",
+                (day + 8) * DAY,
+            )
+    finally:
+        await connection.close()
+        await store.close()
+
+
+async def test_what_the_default_partitions_held_moves_to_its_day_or_is_kept_apart(empty_dsn: str) -> None:
+    """The history of a version that still had default partitions, with a day that was never made, and a stray."""
+    before = [one for one in migrations() if one.name < "0020"]
+    today = NOW // DAY
+    for migration in before:
+        await run(empty_dsn, migration.text)
+    await run(empty_dsn, f"SELECT ensure_partitions({today - 1}, 3)")
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        for at in (today * DAY, (today - 20) * DAY, (today - 19) * DAY - 1, 0):
+            await connection.execute(
+                "INSERT INTO notification (id, tenant, category, body) VALUES (first_id($1), 'acme', 'news', '')", at
+            )
+            await connection.execute(
+                "INSERT INTO event (id, rank, step, attempt, at, reason, provider, reference, detail, address) "
+                "VALUES (first_id($1), 24, 0, 1, $1, '', '', '', '', '')",
+                at,
+            )
+        for migration in migrations()[len(before) :]:
+            await run(empty_dsn, migration.text)
         rows = await connection.fetch(
             "SELECT tableoid::regclass::text, count(*) FROM notification GROUP BY 1 ORDER BY 1"
         )
         assert [tuple(row) for row in rows] == [
-            ("notification_20380612", 1), ("notification_20380613", 2), ("notification_20380614", 1),
+            (f"notification_{suffix(today - 20)}", 2), (f"notification_{suffix(today)}", 1),
         ]  # fmt: skip
+        assert await connection.fetchval("SELECT count(*) FROM event_stray") == 1
+        assert await connection.fetchval("SELECT count(*) FROM notification_stray") == 1
+        letters = await connection.fetch("SELECT tenant, category FROM letter")
+        assert [tuple(row) for row in letters] == [("acme", "news")] * 3, "dead letters of old are found by tenant"
+        assert await connection.fetchval("SELECT count(*) FROM day WHERE state = 'open' AND dirty") == 4
     finally:
         await connection.close()
-        await store.close()
 
 
 async def test_every_statement_is_checked_against_the_schema(postgres_dsn: str) -> None:

@@ -1,0 +1,1 @@
+"""Files of the archive: Parquet, written and read with DuckDB."""

@@ -1,0 +1,289 @@
+-- History, a leaf at a time: {day} is the leaf's suffix, the date of the ids (20260131) or `carried`; {number} the day in
+-- the ledger. A statement that writes marks its day. It has locked the leaf before it looks at the mark; whoever reads
+-- the whole day clears the mark under a lock for which the writers' must end. So no writer misses that it was cleared.
+
+-- name: append
+-- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same facts
+-- wait for each other in the same order instead of deadlocking. A notification that was recorded without the fact
+-- `pending` (it had to wait first) gets it later. A column of nothing but zeros or empty texts is sent as an empty array:
+-- unnest fills it with NULL, coalesce makes it what it was.
+WITH notifications AS (
+    INSERT INTO notification_{day} AS notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
+    FROM unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
+        ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at, pending_slots = excluded.pending_slots,
+        pending_addresses = excluded.pending_addresses
+        WHERE notification.pending_at IS NULL AND excluded.pending_at IS NOT NULL
+), events AS (
+    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+), marked AS (
+    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+)
+SELECT 1;
+
+-- name: append_new
+-- As `append`, of notifications that are probably not there yet: it fails as a whole when one of them is. Without ON
+-- CONFLICT a row is looked up and confirmed once less. Not so the facts: that something was sent both its sender and the
+-- vendor's receipt say, in health, and each failure would be an error in the server's log and the batch written twice.
+WITH notifications AS (
+    INSERT INTO notification_{day} AS notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
+    FROM unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
+        ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+), events AS (
+    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+), marked AS (
+    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+)
+SELECT 1;
+
+-- name: append_with_effects
+-- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
+-- cancelled notification would wait for is due at once. The notifications went before, in the same transaction. What may
+-- be a second copy counts as handed out once. The answer are the devices that are suppressed from now on.
+WITH events AS (
+    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    FROM unnest(
+            $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[],
+            $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+    RETURNING id, rank, step, attempt, at, reason
+), waits AS (
+    INSERT INTO schedule (notification, due, ready, topic, key, body, handed, held)
+    SELECT wait.notification, coalesce(wait.due, 0), least(coalesce(wait.due, 0), cancellation.at),
+        coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0),
+        coalesce(wait.held, false)
+    FROM unnest(
+            $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
+            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[], $28::boolean[]
+        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated, held)
+    JOIN events ON events.id = wait.id AND events.rank = coalesce(wait.rank, 0)
+        AND events.step = coalesce(wait.step, 0) AND events.attempt = coalesce(wait.attempt, 0)
+    LEFT JOIN cancellation ON cancellation.id = wait.notification
+), suppressions AS (
+    INSERT INTO suppression (tenant, channel, address, reason, at)
+    SELECT gone.tenant, gone.channel, coalesce(gone.address, ''), events.reason, events.at
+    FROM unnest(
+            $20::uuid[], $21::integer[], $22::integer[], $23::integer[], $24::text[], $25::text[], $26::text[]
+        ) AS gone (id, rank, step, attempt, tenant, channel, address)
+    JOIN events ON events.id = gone.id AND events.rank = coalesce(gone.rank, 0)
+        AND events.step = coalesce(gone.step, 0) AND events.attempt = coalesce(gone.attempt, 0)
+    ORDER BY gone.tenant, gone.channel, gone.address, events.at
+    ON CONFLICT (tenant, channel, address) DO NOTHING
+    RETURNING tenant, channel, address
+), marked AS (
+    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+)
+SELECT tenant, address FROM suppressions WHERE channel = 'push';
+
+-- name: note_letters
+-- In the transaction that wrote the facts, after them: the category is that of the notification, if it is known.
+INSERT INTO letter_{day} (tenant, id, category)
+SELECT noted.tenant, noted.id, notification.category
+FROM unnest($1::text[], $2::uuid[]) AS noted (tenant, id)
+LEFT JOIN notification_{day} AS notification ON notification.id = notification_of(noted.id)
+ON CONFLICT (tenant, id) DO NOTHING;
+
+-- name: get
+-- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one leaf.
+SELECT notification.body, notification.pending_at, notification.pending_slots, notification.pending_addresses,
+    event.id, event.rank, event.step, event.attempt, event.at,
+    event.reason, event.provider, event.reference, event.detail, event.address
+FROM notification_{day} AS notification
+LEFT JOIN event_{day} AS event ON event.id >= $2 AND event.id <= $3
+WHERE notification.id = $2 AND notification.tenant = $1;
+
+-- name: events_of
+SELECT event.id, event.rank, event.step, event.attempt, event.at,
+    event.reason, event.provider, event.reference, event.detail, event.address
+FROM unnest($1::uuid[]) AS wanted (id)
+JOIN event_{day} AS event ON event.id >= wanted.id AND event.id <= last_slot(wanted.id);
+
+-- name: find
+-- A stretch of at most $4 notifications of the tenant $1 between the ids $2 (inclusive) and $3 (exclusive); those that
+-- match have a body. The stretch bounds the work, however rare a match is. $5 category; $6 the wanted state's place in
+-- the precedence of states, $7 the place of each state's code, $8 how many codes an attempt has, $9 the place of
+-- pending, $10 the rank of a delivery that is merely pending.
+SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
+        ($5::text IS NULL OR page.category = $5)
+        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
+            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
+            FROM (
+                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
+                FROM (
+                    SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+                    FROM (
+                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
+                        UNION ALL
+                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
+                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
+                    ) AS told
+                    ORDER BY told.slot, told.rank DESC, told.step DESC
+                ) AS fact
+            ) AS furthest
+        ) END
+    THEN page.body END AS body
+FROM (
+    SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
+    WHERE tenant = $1 AND id >= $2 AND id < $3
+    ORDER BY id DESC LIMIT $4
+) AS page
+ORDER BY page.id DESC;
+
+-- name: find_of_user
+-- As `find`, of the user $11: another index.
+SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
+        ($5::text IS NULL OR page.category = $5)
+        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
+            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
+            FROM (
+                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
+                FROM (
+                    SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+                    FROM (
+                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
+                        UNION ALL
+                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
+                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
+                    ) AS told
+                    ORDER BY told.slot, told.rank DESC, told.step DESC
+                ) AS fact
+            ) AS furthest
+        ) END
+    THEN page.body END AS body
+FROM (
+    SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
+    WHERE tenant = $1 AND user_id = $11 AND id >= $2 AND id < $3
+    ORDER BY id DESC LIMIT $4
+) AS page
+ORDER BY page.id DESC;
+
+-- name: attempted
+-- $4: codes of the states in which an attempt is over; $5 with one of the reasons $6 is one as well.
+SELECT DISTINCT asked.id, asked.attempt
+FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
+JOIN event_{day} AS event ON event.id = asked.id AND event.attempt = asked.attempt
+WHERE event.rank % $3::integer = ANY ($4::integer[])
+    OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
+
+-- name: arrived
+-- $2: the rank from which on a fact says that the delivery has arrived.
+SELECT DISTINCT event.id
+FROM unnest($1::uuid[]) AS asked (id)
+JOIN event_{day} AS event ON event.id = asked.id AND event.rank >= $2::integer;
+
+-- name: tally
+-- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
+-- the precedence $3 (of the codes), without deliveries its own. Notifications are slot 0, with the place for the code.
+WITH furthest AS MATERIALIZED (
+    SELECT notification.id AS notification, fact.slot, fact.rank % $4::integer AS code, fact.reason
+    FROM notification_{day} AS notification
+    LEFT JOIN LATERAL (
+        SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+        FROM (
+            SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+            FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
+            UNION ALL
+            SELECT get_byte(notification.pending_slots, place), $6::integer, 0, ''
+            FROM generate_series(0, length(notification.pending_slots) - 1) AS place
+        ) AS told
+        ORDER BY told.slot, told.rank DESC, told.step DESC
+    ) AS fact ON true
+    WHERE notification.tenant = $1 AND notification.id >= $2 AND notification.id < $7
+), whole AS (
+    SELECT
+        coalesce(
+            min(($3::integer[])[code + 1]) FILTER (WHERE slot > 0),
+            min(($3::integer[])[code + 1]) FILTER (WHERE slot = 0),
+            $5::integer
+        ) AS place,
+        CASE WHEN count(*) FILTER (WHERE slot > 0) = 0 THEN coalesce(min(reason) FILTER (WHERE slot = 0), '') ELSE ''
+        END AS reason
+    FROM furthest GROUP BY notification
+)
+SELECT slot, code, reason, count(*) FROM furthest WHERE slot > 0 GROUP BY slot, code, reason
+UNION ALL
+SELECT 0, place, reason, count(*) FROM whole GROUP BY place, reason;
+
+-- name: states
+-- The notifications of a stretch of ids ($1 to $2), of all tenants, counted by minute and state. For every one, so it
+-- is made of two range scans and a hash join instead of a look-up each. $3 place of each state's code, $4 codes
+-- of an attempt, $5 the place of pending, $6 how many places are in flight; $7: say which are.
+WITH furthest AS (
+    SELECT substr(uuid_send(id), 1, 15) AS stem, get_byte(uuid_send(id), 15) AS slot,
+        ($3::integer[])[max(rank) % $4::integer + 1] AS place
+    FROM event_{day} WHERE id >= $1 AND id < $2 GROUP BY id
+), told AS (
+    SELECT stem, min(place) FILTER (WHERE slot > 0) AS deliveries, min(place) FILTER (WHERE slot = 0) AS own,
+        string_agg(set_byte('\x00', 0, slot), '') FILTER (WHERE slot > 0) AS slots
+    FROM furthest GROUP BY stem
+), whole AS (
+    SELECT notification.id, notification.tenant,
+        least(told.deliveries, CASE
+            WHEN notification.pending_slots IS NULL THEN NULL
+            WHEN told.slots IS NULL THEN $5::integer
+            WHEN length(notification.pending_slots) = 1 THEN
+                CASE WHEN position(notification.pending_slots IN told.slots) = 0 THEN $5::integer END
+            WHEN EXISTS (
+                SELECT FROM generate_series(1, length(notification.pending_slots)) AS place
+                WHERE position(substr(notification.pending_slots, place, 1) IN told.slots) = 0
+            ) THEN $5::integer END) AS deliveries,
+        coalesce(told.own, $5::integer) AS own
+    FROM notification_{day} AS notification LEFT JOIN told ON told.stem = substr(uuid_send(notification.id), 1, 15)
+    WHERE notification.id >= $1 AND notification.id < $2
+)
+SELECT tenant, minute_of(id) AS minute, coalesce(deliveries, own) AS place, count(*),
+    coalesce(array_agg(id) FILTER (WHERE $7::boolean AND coalesce(deliveries, own) < $6::integer), '{}'::uuid[])
+FROM whole GROUP BY tenant, minute, place ORDER BY minute, tenant, place;
+
+-- name: states_of_tenant
+-- As `states`, of the tenant $8 alone: its notifications by their index, and a look-up each.
+SELECT notification.tenant, minute_of(notification.id) AS minute, state.place, count(*), coalesce(
+        array_agg(notification.id) FILTER (WHERE $7::boolean AND state.place < $6::integer), '{}'::uuid[]
+    )
+FROM notification_{day} AS notification
+CROSS JOIN LATERAL (
+    SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $5::integer) AS place
+    FROM (
+        SELECT fact.slot, ($3::integer[])[fact.rank % $4::integer + 1] AS place
+        FROM (
+            SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+            FROM (
+                SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+                FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
+                UNION ALL
+                SELECT get_byte(notification.pending_slots, place), $9::integer, 0, ''
+                FROM generate_series(0, length(notification.pending_slots) - 1) AS place
+            ) AS told
+            ORDER BY told.slot, told.rank DESC, told.step DESC
+        ) AS fact
+    ) AS furthest
+) AS state
+WHERE notification.tenant = $8 AND notification.id >= $1 AND notification.id < $2
+GROUP BY notification.tenant, minute, state.place ORDER BY minute, state.place;
+
+-- name: heads
+SELECT id, pending_at, pending_slots, pending_addresses, body FROM notification_{day} WHERE id = ANY ($1::uuid[]);
+

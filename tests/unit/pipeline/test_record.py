@@ -1,0 +1,26 @@
+"""record: what has no place in the history is counted and left out; the rest of its batch is written."""
+
+from __future__ import annotations
+
+from support_flow import TENANT, Flow
+from support_stores import accepted, fact, notification
+from tidings.model import topics
+from tidings.model.days import DAY, day_of
+from tidings.model.vocabulary import State
+from tidings.pipeline.packs import pack
+
+
+async def test_a_receipt_about_what_is_archived_costs_nobody_anything(flow: Flow) -> None:
+    now = flow.clock.now()
+    old, new = notification(TENANT, now - 40 * DAY), notification(TENANT, now)
+    await flow.store.history.append([accepted(old), fact(old, State.SENT)])
+    assert await flow.store.days.begin(day_of(old.id), now) is None
+    assert await flow.store.days.seal(day_of(old.id), [], now)
+    await flow.queue.put(pack([accepted(new), fact(old, State.DELIVERED), fact(new, State.SENT)]))
+    await flow.settle(topics.RECORD)
+    assert await flow.queue.depth(topics.OUTCOMES, topics.RECORD) == 0
+    assert flow.metrics.value("tidings_facts_unrecorded_total", {"reason": "archived"}) == 1
+    record = await flow.store.history.get(TENANT, new.id)
+    assert record is not None
+    assert len(record.events) == 2
+    assert await flow.store.history.get(TENANT, old.id) is None
