@@ -61,6 +61,8 @@ class _Ready(Struct, frozen=True, gc=False):
     delivery: Delivery
     category: Category
     place: int
+    copy: Delivery | None = None
+    """The delivery as it came, where it may be a second copy and was not begun."""
 
 
 class _Left(Struct):
@@ -164,7 +166,9 @@ class Deliver:
                     continue
             seen.add(attempt)
             in_doubt = attempt in begun or taken.repeated
-            fresh.append(_Ready(self._switchboard.in_doubt(delivery) if in_doubt else delivery, category, taken.place))
+            copy = delivery if taken.repeated and attempt not in begun else None
+            known = self._switchboard.in_doubt(delivery) if in_doubt else delivery
+            fresh.append(_Ready(known, category, taken.place, copy))
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
@@ -200,7 +204,7 @@ class Deliver:
             )
             if isinstance(verdict, Stop):
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
-                outcomes += end(delivery, ready.category, ending, now)
+                outcomes += self._ended(ready, ending, now)
             elif isinstance(verdict, Hold):
                 outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
             else:
@@ -226,7 +230,7 @@ class Deliver:
                 ending = fact(
                     ready.delivery, self._needs.clock.now(), State.FAILED, content.reason, detail=content.detail
                 )
-                outcomes += end(ready.delivery, ready.category, ending, self._needs.clock.now())
+                outcomes += self._ended(ready, ending, self._needs.clock.now())
             else:
                 rendered.append((ready, content))
         return rendered
@@ -303,6 +307,12 @@ class Deliver:
         self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
         self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
         return tried
+
+    def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
+        """It ends unsent. A copy cannot tell what became of its original, and waits until the history does."""
+        if ready.copy is not None and not ready.copy.doubtful:
+            return [second_copy(ready.copy, now, self._claims_end, surplus=self._lane.is_surplus)]
+        return end(ready.delivery, ready.category, ending, now)
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""

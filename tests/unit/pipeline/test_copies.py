@@ -216,6 +216,20 @@ async def test_a_copy_that_may_double_or_cannot_does_not_wait(flow: Flow, provid
     assert (await flow.view(id)).state is State.SENT
 
 
+async def test_a_copy_that_ends_unsent_is_not_in_doubt(flow: Flow) -> None:
+    """Its provider tells repetitions, so it goes on at once; then it is cancelled, and nobody was ever asked."""
+    flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=True)]
+    id, copy = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done([copy])
+    await flow.store.cancellations.cancel(TENANT, id, flow.clock.now())
+    await flow.settle()
+    await wait(flow, LEASE + RECORDED)
+    assert not flow.provider(Channel.SMS).sent
+    assert (await flow.view(id)).state is State.CANCELLED
+
+
 async def test_what_failed_once_is_tried_again_whichever_copy_goes_on(flow: Flow) -> None:
     answers = iter([Retry("unavailable")])
     flow.provider(Channel.SMS).answers = lambda _: next(answers, Rejected("no_such_number"))
