@@ -60,19 +60,22 @@ async def test_the_systems_clock_goes_on() -> None:
 
 
 class TestQueueInVirtualTime:
-    async def test_a_lease_runs_out_when_its_time_has_passed(self) -> None:
+    @pytest.mark.parametrize("begun", [False, True])
+    async def test_a_lease_runs_out_when_its_time_has_passed(self, begun: bool) -> None:
         clock = VirtualClock()
         queue = MemoryQueue(MemoryBroker(clock))
         await queue.declare({"t": ("g",)})
         await queue.put([Item("t", "k", b"x")])
-        await queue.claim("t", "g", 1, 0, lease=60.0)
+        claim = await queue.claim("t", "g", 1, 0, lease=60.0)
+        assert claim is not None
+        await claim.begin([0] if begun else [])
         waiting = asyncio.create_task(queue.claim("t", "g", 1, 300.0, lease=60.0))
         await clock.advance(59.9)
         assert not waiting.done()
         await clock.advance(0.1)
         again = await waiting
         assert again is not None
-        assert again.items[0].redelivered
+        assert again.items[0].redelivered is begun
 
     async def test_waiting_ends_in_virtual_time(self) -> None:
         clock = VirtualClock()
