@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from tidings.backends.memory.clock import SystemClock, VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.ports.queue import Item
