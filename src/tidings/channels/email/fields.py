@@ -100,7 +100,8 @@ def _encoded(text: str, first_room: int) -> Iterator[str]:
     q = sum(len(_q(piece)) for piece in pieces)
     is_q = q <= 4 * ((sum(map(len, pieces)) + 2) // 3)
     kind, write = ("q", _q) if is_q else ("b", _b)
-    room, taken, size = min(first_room, _ENCODED_WORD) - _FRAME, [], 0
+    room, size = min(first_room, _ENCODED_WORD) - _FRAME, 0
+    taken: list[bytes] = []
     for piece in pieces:
         # In Base64 only the whole is known: three octets become four characters.
         grown = size + len(_q(piece)) if is_q else size + len(piece)
