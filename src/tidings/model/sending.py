@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.vocabulary import State
+from tidings.model.vocabulary import Priority, State
 
 RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappContent
 
@@ -18,7 +18,8 @@ RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappCont
 class Outbound(Struct, frozen=True, gc=False):
     """A delivery, rendered, on its way to a provider.
 
-    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt.
+    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt. `expires_at`
+    (milliseconds since the epoch) is when it is of no use any more: a provider tells its vendor how much time is left.
     """
 
     id: UUID
@@ -30,6 +31,8 @@ class Outbound(Struct, frozen=True, gc=False):
     name: str | None = None
     locale: str | None = None
     category: str = ""
+    expires_at: int | None = None
+    priority: Priority = Priority.NORMAL
 
 
 class EmailDelivery(Outbound, frozen=True, gc=False, kw_only=True):

@@ -356,6 +356,8 @@ def _outbound(kind: type[AnyDelivery], delivery: Delivery, content: RenderedCont
         name=delivery.name,
         locale=delivery.locale,
         category=delivery.category,
+        expires_at=delivery.expires_at,
+        priority=delivery.priority,
         content=content,  # type: ignore[arg-type]  # the renderer gives the content of the delivery's channel
     )
 
