@@ -20,7 +20,7 @@ FCM sends no receipts, and knows no idempotency key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -104,6 +104,12 @@ class FcmConfig(HttpProviderConfig):
             raise ValueError("exactly one of service_account_file and service_account must be set")
         return self
 
+    def urls(self) -> Iterator[tuple[str, str]]:
+        """Where secrets are sent to."""
+        yield "base_url", self.base_url
+        if self.service_account is not None:
+            yield "service_account.token_uri", self.service_account.token_uri
+
 
 class _Taken(Struct):
     name: str
@@ -178,7 +184,7 @@ class Fcm(PushProvider):
         self._config = config
         self._clock = tools.clock
         account = config.service_account or _from_file(
-            config.service_account_file or Path(), f"{self.section}.service_account_file"
+            config.service_account_file or Path(), f"{self.section}.service_account_file", config
         )
         self._http = HttpClient(
             config.base_url,
@@ -337,9 +343,9 @@ def _load_key(secret: SecretStr) -> RSAPrivateKey:
     return key
 
 
-def _from_file(path: Path, where: str) -> ServiceAccount:
+def _from_file(path: Path, where: str, config: FcmConfig) -> ServiceAccount:
     try:
-        return ServiceAccount.model_validate_json(path.read_bytes())
+        account = ServiceAccount.model_validate_json(path.read_bytes())
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -347,6 +353,11 @@ def _from_file(path: Path, where: str) -> ServiceAccount:
             f"{where}: {path} is not the JSON file of a service account. Download it in the Firebase console (Project "
             "settings, Service accounts, Generate new private key)."
         ) from error
+    try:
+        config.refuse_to_expose("token_uri", account.token_uri)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {path}: {error}.") from error
+    return account
 
 
 def _is_about_the_token(code: str, error: _Error) -> bool:
