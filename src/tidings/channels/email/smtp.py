@@ -271,8 +271,8 @@ class Smtp(EmailProvider):
             if isinstance(unproven, ssl.SSLCertVerificationError):
                 raise SettingsError(
                     f"there is no connection to {where}, because it does not prove that it is {config.host}: "
-                    f"certificate verify failed: {unproven.verify_message}. If the authority of its certificate is your own, name "
-                    f"that in {self.section}.ca_file."
+                    f"certificate verify failed: {unproven.verify_message}. If the authority of its certificate is "
+                    f"your own, name that in {self.section}.ca_file."
                 ) from error
             raise SettingsError(
                 f"there is no connection to {where}: {brief(str(error))}. Look at {self.section}.host, port and "
