@@ -19,7 +19,7 @@ from tidings.model.notification import Content, EmailContent, TemplateRef
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
-from tidings.policy.transitions import RESTING, rank
+from tidings.policy.transitions import RESTING, rank, returned
 from tidings.ports.store import Store
 
 
@@ -315,6 +315,35 @@ class TestAttempted:
         asked = [delivery(one) for one in (there, bounced, under_way)]
         assert await store.history.arrived(asked) == {delivery(there)}
         assert await store.history.arrived([]) == set()
+
+    async def test_what_came_back_has_not_arrived_and_counts_as_failed(self, store: Store, tenant: str) -> None:
+        back, again = notification(tenant), notification(tenant)
+        facts = [
+            outcome
+            for one in (back, again)
+            for outcome in (
+                fact(one, State.FAILED, attempt=returned(1), reason="bounced"),
+                fact(one, State.SENT, attempt=1),
+                fact(one, State.DELIVERED, attempt=1),
+            )
+        ]
+        for outcome in [accepted(back), accepted(again), *facts]:
+            await store.history.append([outcome])
+        assert await store.history.arrived([delivery(back), delivery(again)]) == set()
+        assert {tally.state for tally in await store.history.tally(tenant)} == {State.FAILED}
+        found = await find_all(store, tenant, HistoryFilter(state=State.FAILED), 10)
+        assert {record.notification.id for record in found} == {back.id, again.id}
+        assert await find_all(store, tenant, HistoryFilter(state=State.DELIVERED), 10) == []
+        replayed = [
+            fact(again, State.DEFERRED, attempt=returned(1) + 1, reason=Reason.REPLAYED),
+            fact(again, State.SENT, attempt=returned(1) + 1),
+        ]
+        await store.history.append(replayed)
+        assert await store.history.arrived([delivery(again)]) == set()
+        sent = await find_all(store, tenant, HistoryFilter(state=State.SENT), 10)
+        assert [record.notification.id for record in sent] == [again.id]
+        await store.history.append([fact(again, State.DELIVERED, attempt=returned(1) + 1)])
+        assert await store.history.arrived([delivery(back), delivery(again)]) == {delivery(again)}
 
 
 class TestTally:

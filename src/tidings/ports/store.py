@@ -62,7 +62,10 @@ class History(Protocol):
         ...
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
-        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt."""
+        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt.
+
+        Without those that came back since.
+        """
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

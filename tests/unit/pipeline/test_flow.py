@@ -298,6 +298,28 @@ async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: Stat
     assert [entry.state for entry in seen.timeline].count(State.UNCERTAIN) == 1
 
 
+@pytest.mark.parametrize("kind", ["bounced", "blocked"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_what_comes_back_after_it_was_delivered_has_failed(flow: Flow, order: tuple[int, int], kind: str) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    receipts = [
+        Receipt(delivery_id(id, 1), TENANT, State.DELIVERED, "delivered"),
+        Receipt(delivery_id(id, 1), TENANT, State.FAILED, kind, reason="mailbox_full", detail="552 full"),
+    ]
+    for place in order:
+        taken = flow.with_receipts("email-one", Channel.EMAIL, [receipts[place]])
+        await taken.receipts("email-one", InboundRequest("", {}, {}, b""))
+        await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.FAILED, "mailbox_full")
+    assert {entry.state for entry in seen.timeline} >= {State.SENT, State.DELIVERED, State.FAILED}
+    assert {entry.attempt for entry in seen.timeline} == {0, 1}
+    [attempt] = seen.deliveries[0].attempts
+    assert (attempt.number, attempt.state, attempt.reason) == (1, State.FAILED, "mailbox_full")
+
+
 @pytest.mark.parametrize("kind", ["complained", "unsubscribed"])
 async def test_who_complains_after_the_delivery_is_left_alone(flow: Flow, kind: str) -> None:
     await flow.user()

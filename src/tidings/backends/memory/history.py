@@ -128,8 +128,8 @@ class MemoryHistory:
         return {
             id
             for id in delivery_ids
-            for event in self._events.get(notification_of(id), {}).get(id, {}).values()
-            if event.state is State.DELIVERED
+            if (facts := self._events.get(notification_of(id), {}).get(id))
+            and _furthest(facts.values()).state is State.DELIVERED
         }
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

@@ -41,7 +41,6 @@ PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 """The place of each state's code in the precedence."""
 PENDING_PLACE = PRECEDENCE.index(State.PENDING)
 PENDING_RANK = rank(State.PENDING, 1)
-_ARRIVED_RANK = rank(State.DELIVERED, 1)
 READ_WITHIN = 300.0
 """Seconds that a statement may take which reads a stretch of the history."""
 
@@ -169,7 +168,8 @@ class PostgresHistory:
         """See History."""
         found: set[UUID] = set()
         for day, ids in (await self._leaves.split(delivery_ids)).items():
-            found |= {row["id"] for row in await self._leaves.fetch("arrived", day, ids, _ARRIVED_RANK)}
+            rows = await self._leaves.fetch("arrived", day, ids, STATES_PER_ATTEMPT, code(State.DELIVERED))
+            found |= {row["id"] for row in rows}
         return found
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

@@ -189,10 +189,12 @@ WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
 
 -- name: arrived
--- $2: the rank from which on a fact says that the delivery has arrived.
-SELECT DISTINCT event.id
+-- Those whose furthest fact is `delivered`: $2 is how many codes an attempt has, $3 the code of `delivered`.
+SELECT event.id
 FROM unnest($1::uuid[]) AS asked (id)
-JOIN event_{day} AS event ON event.id = asked.id AND event.rank >= $2::integer;
+JOIN event_{day} AS event ON event.id = asked.id
+GROUP BY event.id
+HAVING max(event.rank) % $2::integer = $3::integer;
 
 -- name: tally
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
