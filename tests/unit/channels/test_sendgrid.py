@@ -339,6 +339,36 @@ def test_a_changed_body_or_time_is_refused() -> None:
             reader().receipts(InboundRequest(genuine.url, headers, {}, body))
 
 
+@pytest.mark.parametrize(
+    ("more", "off_s", "fine"),
+    [
+        ({}, 0, True),
+        ({}, -900, True),
+        ({}, 900, True),
+        ({}, -901, False),
+        ({}, 901, False),
+        ({}, -86_400, False),
+        ({"webhook_tolerance_s": 86_400}, -86_400, True),
+        ({"webhook_tolerance_s": 60}, -61, False),
+    ],
+)
+def test_what_was_signed_long_ago_is_refused(more: dict[str, Any], off_s: int, fine: bool) -> None:
+    request = signed(msgspec.json.encode([{"event": "delivered", **MARKS}]), str(int(TIMESTAMP) + off_s))
+    if fine:
+        assert len(reader(**more).receipts(request)) == 1
+    else:
+        with pytest.raises(
+            BadReceipt, match=r"signed \d+ seconds (ago|ahead).*providers\.sendgrid\.webhook_tolerance_s"
+        ):
+            reader(**more).receipts(request)
+
+
+@pytest.mark.parametrize("timestamp", ["", "soon", "1790000000.5", "-1790000000", "9" * 30, "٣"])
+def test_a_time_that_is_none_is_refused(timestamp: str) -> None:
+    with pytest.raises(BadReceipt, match="not with a time"):
+        reader().receipts(signed(msgspec.json.encode([{"event": "delivered", **MARKS}]), timestamp))
+
+
 def test_without_a_key_every_receipt_is_refused() -> None:
     with pytest.raises(BadReceipt, match="webhook_public_key is not set"):
         reader(webhook_public_key=None).receipts(signed(b"[]"))

@@ -58,6 +58,12 @@ class SendgridConfig(HttpProviderConfig):
         default=None,
         description="the Verification Key of the Signed Event Webhook; without it receipts are refused",
     )
+    webhook_tolerance_s: int = Field(
+        default=900,
+        ge=60,
+        le=172_800,
+        description="seconds by which the signed time of events may differ from ours; older ones are refused",
+    )
     base_url: HttpUrl = Field(
         default="https://api.sendgrid.com",
         description="the API's address; https://api.eu.sendgrid.com for subusers in the EU",
@@ -260,7 +266,9 @@ class Sendgrid(EmailProvider):
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What the events say about deliveries of ours; others are left out. Raises BadReceipt when not SendGrid's."""
-        return events.read(request, self._key, f"{self.section}.webhook_public_key")
+        found = events.read(request, self._key, f"{self.section}.webhook_public_key")
+        events.check_time(request, self._clock.now(), self._config.webhook_tolerance_s, self.section)
+        return found
 
     async def check(self) -> str:
         """Ask what the key may do. Raises SettingsError saying what is wrong with it."""

@@ -12,6 +12,9 @@ Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid)
 - The signature, ECDSA with SHA-256 over the timestamp and the raw body, and the headers that carry it:
   `for-developers/tracking-events/getting-started-event-webhook-security-features`.
 
+- A request that is not answered is repeated for 24 hours: `for-developers/tracking-events/troubleshooting`. Whether it
+  is signed anew then no page says; whoever sees old ones refused raises `webhook_tolerance_s`.
+
 An old event that is sent again adds nothing, because recording the same fact twice is recording it once.
 """
 
@@ -34,6 +37,7 @@ from tidings.model.sending import EmailDelivery, InboundRequest, Receipt
 from tidings.model.vocabulary import State
 from tidings.ports.provider import Event
 
+_TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 _decoder = msgspec.json.Decoder(list[dict[str, object]])
 
 EVENTS: Mapping[str, Event] = {
@@ -99,6 +103,22 @@ def marks(delivery: EmailDelivery) -> dict[str, str]:
     }
 
 
+def check_time(request: InboundRequest, now: int, tolerance_s: int, section: str) -> None:
+    """Raise BadReceipt when the signed time is further than `tolerance_s` from `now` (milliseconds since the epoch).
+
+    So a request that somebody has recorded cannot be played back for ever.
+    """
+    text = request.headers.get(_TIMESTAMP, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 15):
+        raise BadReceipt("SendGrid signed this, but not with a time in seconds")
+    off_s = now // 1000 - int(text)
+    if abs(off_s) > tolerance_s:
+        way = "ago" if off_s > 0 else "ahead of this machine's clock"
+        raise BadReceipt(
+            f"this was signed {abs(off_s)} seconds {way}: look at the clock, and at {section}.webhook_tolerance_s"
+        )
+
+
 def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: str) -> list[Receipt]:
     """The receipts in a request that the private half of `key` signed; `setting` is where that key stands.
 
@@ -109,7 +129,7 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: s
         raise BadReceipt(
             f"{setting} is not set: switch on SendGrid's Signed Event Webhook and copy its Verification Key there"
         )
-    timestamp = request.headers.get("x-twilio-email-event-webhook-timestamp", "")
+    timestamp = request.headers.get(_TIMESTAMP, "")
     try:
         signature = b64decode(request.headers.get("x-twilio-email-event-webhook-signature", ""), validate=True)
         key.verify(signature, timestamp.encode() + request.body, ECDSA(SHA256()))
