@@ -10,13 +10,15 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from support import unique
 from support_stores import NOW, accepted, delivery, fact, notification
 from tidings.model.history import HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import delivery_id, slot_of
+from tidings.model.ids import delivery_id, instant_of, slot_of
 from tidings.model.notification import Content, EmailContent, TemplateRef
 from tidings.model.outcome import Outcome, Wait
+from tidings.model.sending import Handed
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
 from tidings.policy.transitions import RESTING, rank, returned
@@ -344,6 +346,29 @@ class TestAttempted:
         assert [record.notification.id for record in sent] == [again.id]
         await store.history.append([fact(again, State.DELIVERED, attempt=returned(1) + 1)])
         assert await store.history.arrived([delivery(back), delivery(again)]) == {delivery(again)}
+
+    async def test_what_was_handed_to_a_provider_is_found_again(self, store: Store, tenant: str) -> None:
+        provider, address = unique("acme"), f"{unique('Ada')}@example.com"
+        one, other, elsewhere = notification(tenant), notification(tenant), notification(tenant)
+        to = Address(Channel.EMAIL, address)
+        facts = [
+            replace(fact(one, State.SENT, reference="r-1", provider=provider), address=to),
+            replace(fact(one, State.DEFERRED, attempt=2, reference="r-1", provider=provider), address=to),
+            replace(fact(other, State.UNCERTAIN, provider=provider), address=to),
+            replace(fact(elsewhere, State.SENT, reference="r-1", provider="another"), address=to),
+        ]
+        await store.history.append([accepted(one), accepted(other), accepted(elsewhere), *facts])
+        at = instant_of(one.id)
+        around = (at - 60_000, at + 60_000)
+        by_reference = await store.history.handed(provider, {"r-1"}, set(), *around)
+        assert list(by_reference) == [Handed(delivery(one), tenant, 1, "r-1", address)]
+        by_address = await store.history.handed(provider, set(), {address.lower()}, *around)
+        assert {(found.delivery_id, found.reference) for found in by_address} == {
+            (delivery(one), "r-1"),
+            (delivery(other), ""),
+        }
+        assert list(await store.history.handed(provider, {""}, set(), *around)) == []
+        assert list(await store.history.handed(provider, {"r-1"}, set(), at + 1, at + 60_000)) == []
 
 
 class TestTally:

@@ -123,6 +123,20 @@ class InboundRequest(Struct, frozen=True, gc=False):
     body: bytes
 
 
+NAMELESS = UUID(int=0)
+"""Stands in a receipt for the id of a delivery that the vendor does not name."""
+
+
+class Handed(Struct, frozen=True, gc=False):
+    """A recorded fact that an attempt of a delivery was handed to a provider, under its `reference` if it gave one."""
+
+    delivery_id: UUID
+    tenant: str
+    attempt: int
+    reference: str
+    address: str
+
+
 class Receipt(Struct, frozen=True, gc=False):
     """What a provider says later about a delivery.
 

@@ -22,7 +22,7 @@ from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
 from tidings.pipeline.packs import pack
-from tidings.pipeline.receipts import outcome_of
+from tidings.pipeline.receipts import named, outcome_of
 from tidings.pipeline.recipients import Known, Recipients
 from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.turns import Turns
@@ -193,9 +193,9 @@ class Accept:
         if known is None:
             raise NotFound("provider", provider)
         channel, read = known
-        received = read(request)
+        now = self._clock.now()
+        received = await named(read(request), provider, self._history, now)
         if received:
-            now = self._clock.now()
             facts = [outcome_of(receipt, provider, channel, now) for receipt in received]
             await self._commits.others.put(pack(facts))
         return len(received)

@@ -46,6 +46,9 @@ RESTING = frozenset(State) - IN_FLIGHT
 ATTEMPTED = frozenset({State.UNCERTAIN, State.SENT, State.FAILED, State.DEAD, State.DELIVERED})
 """Facts that a provider call of the attempt has (or may have) caused; with `deferred` for one of `TRIED_AGAIN`."""
 
+HANDED = frozenset({State.SENT, State.UNCERTAIN, State.DELIVERED})
+"""Facts that say that a provider has, or may have, what was handed to it."""
+
 TRIED_AGAIN = frozenset({Reason.RETRY, Reason.FALLBACK})
 """Reasons of `deferred` that say that the attempt was made and another one follows."""
 

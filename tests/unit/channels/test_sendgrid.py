@@ -19,7 +19,7 @@ from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
+from tidings.model.sending import NAMELESS, About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
 from tidings.model.vocabulary import State
 from tidings.policy.retry import about
 
@@ -302,6 +302,25 @@ def test_what_is_not_ours_or_says_nothing_is_left_out() -> None:
     ]
     [receipt] = reader().receipts(signed(msgspec.json.encode(events)))
     assert (receipt.at, receipt.reference, receipt.address) == (0, "", None)
+
+
+def test_events_without_our_arguments_are_told_by_reference_and_address() -> None:
+    events = [
+        {"event": "bounce", "email": "ada@example.com", "sg_message_id": "14c5d75ce93.dfd.64b469", "timestamp": 1},
+        {"event": "delivered", "email": "bob@example.com"},
+        {"event": "delivered", "sg_message_id": "14c5d75ce94.dfd"},
+        {"event": "delivered"},
+        {"event": "delivered", "email": "eve@example.com", "tidings_delivery": "dlv_nonsense"},
+        {"event": "processed", "email": "ada@example.com"},
+    ]
+    request = signed(msgspec.json.encode(events))
+    told = reader().told(request)
+    assert [(one.delivery_id, one.state, one.reference, one.address) for one in told] == [
+        (NAMELESS, State.FAILED, "14c5d75ce93", "ada@example.com"),
+        (NAMELESS, State.DELIVERED, "", "bob@example.com"),
+        (NAMELESS, State.DELIVERED, "14c5d75ce94", None),
+    ]
+    assert reader().receipts(request) == []
 
 
 @settings(max_examples=150, deadline=None)

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tidings.channels.http import brief
 from tidings.model.errors import BadId, BadReceipt
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
-from tidings.model.sending import EmailDelivery, InboundRequest, Receipt
+from tidings.model.sending import NAMELESS, EmailDelivery, InboundRequest, Receipt
 from tidings.model.vocabulary import State
 from tidings.ports.provider import Event
 
@@ -78,6 +78,9 @@ _NOT_THE_ADDRESS = frozenset(
 )
 _FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?!\d|\.\d)")
 _STATUS = re.compile(r"(?:^|\s)([45])(?:\.\d{1,3}\.\d{1,3}|\d\d)(?=\s|$)")
+
+
+_OURS = frozenset({"tidings_delivery", "tidings_tenant", "tidings_attempt"})
 
 
 def load_key(text: str) -> EllipticCurvePublicKey:
@@ -146,13 +149,21 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
     """The receipt in an event; None for one that is not about a delivery of ours or says nothing new."""
     text = {name: value for name, value in event.items() if isinstance(value, str)}
     found = EVENTS.get(_name(text))
+    if found is None:
+        return None
     attempt = text.get("tidings_attempt", "")
-    if found is None or not (attempt.isascii() and attempt.isdigit() and len(attempt) < 9):
-        return None
-    try:
-        delivery_id = from_text(DELIVERY_PREFIX, text.get("tidings_delivery", ""))
-    except BadId:
-        return None
+    reference = text.get("sg_message_id", "").partition(".")[0]
+    if _OURS.isdisjoint(event):
+        delivery_id, attempt = NAMELESS, "1"
+        if not reference and not text.get("email"):
+            return None
+    else:
+        if not (attempt.isascii() and attempt.isdigit() and len(attempt) < 9):
+            return None
+        try:
+            delivery_id = from_text(DELIVERY_PREFIX, text.get("tidings_delivery", ""))
+        except BadId:
+            return None
     timestamp = event.get("timestamp")
     return Receipt(
         delivery_id=delivery_id,
@@ -163,7 +174,7 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
         at=timestamp * 1000 if isinstance(timestamp, int) and 0 < timestamp < 1 << 40 else 0,
         reason=found.reason,
         detail=brief(text.get("reason") or text.get("response") or text.get("url") or ""),
-        reference=text.get("sg_message_id", "").partition(".")[0],
+        reference=reference,
         address=text.get("email"),
         suppress=found.suppress,
     )
