@@ -63,10 +63,7 @@ class History(Handing, Protocol):
         ...
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
-        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt.
-
-        Without those that came back since.
-        """
+        """Those of which a receipt said that they were delivered, whatever the attempt, and that did not come back."""
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
