@@ -259,7 +259,7 @@ def accepting(parts: Parts) -> Accept:
         clock=parts.clock,
         randomness=parts.randomness.getrandbits,
         receipt_readers={
-            provider.name: (channel, provider.receipts)
+            provider.name: (channel, provider.told)
             for channel, serving in parts.providers.items()
             for provider in serving
         },

@@ -10,16 +10,18 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from support import unique
 from support_stores import NOW, accepted, delivery, fact, notification
 from tidings.model.history import HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import delivery_id, slot_of
+from tidings.model.ids import delivery_id, instant_of, slot_of
 from tidings.model.notification import Content, EmailContent, TemplateRef
 from tidings.model.outcome import Outcome, Wait
+from tidings.model.sending import Handed
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
-from tidings.policy.transitions import RESTING, rank
+from tidings.policy.transitions import RESTING, rank, returned
 from tidings.ports.store import Store
 
 
@@ -315,6 +317,58 @@ class TestAttempted:
         asked = [delivery(one) for one in (there, bounced, under_way)]
         assert await store.history.arrived(asked) == {delivery(there)}
         assert await store.history.arrived([]) == set()
+
+    async def test_what_came_back_has_not_arrived_and_counts_as_failed(self, store: Store, tenant: str) -> None:
+        back, again = notification(tenant), notification(tenant)
+        facts = [
+            outcome
+            for one in (back, again)
+            for outcome in (
+                fact(one, State.FAILED, attempt=returned(1), reason="bounced"),
+                fact(one, State.SENT, attempt=1),
+                fact(one, State.DELIVERED, attempt=1),
+            )
+        ]
+        for outcome in [accepted(back), accepted(again), *facts]:
+            await store.history.append([outcome])
+        assert await store.history.arrived([delivery(back), delivery(again)]) == set()
+        assert {tally.state for tally in await store.history.tally(tenant)} == {State.FAILED}
+        found = await find_all(store, tenant, HistoryFilter(state=State.FAILED), 10)
+        assert {record.notification.id for record in found} == {back.id, again.id}
+        assert await find_all(store, tenant, HistoryFilter(state=State.DELIVERED), 10) == []
+        replayed = [
+            fact(again, State.DEFERRED, attempt=returned(1) + 1, reason=Reason.REPLAYED),
+            fact(again, State.SENT, attempt=returned(1) + 1),
+        ]
+        await store.history.append(replayed)
+        assert await store.history.arrived([delivery(again)]) == set()
+        sent = await find_all(store, tenant, HistoryFilter(state=State.SENT), 10)
+        assert [record.notification.id for record in sent] == [again.id]
+        await store.history.append([fact(again, State.DELIVERED, attempt=returned(1) + 1)])
+        assert await store.history.arrived([delivery(back), delivery(again)]) == {delivery(again)}
+
+    async def test_what_was_handed_to_a_provider_is_found_again(self, store: Store, tenant: str) -> None:
+        provider, address = unique("acme"), f"{unique('Ada')}@example.com"
+        one, other, elsewhere = notification(tenant), notification(tenant), notification(tenant)
+        to = Address(Channel.EMAIL, address)
+        facts = [
+            replace(fact(one, State.SENT, reference="r-1", provider=provider), address=to),
+            replace(fact(one, State.DEFERRED, attempt=2, reference="r-1", provider=provider), address=to),
+            replace(fact(other, State.UNCERTAIN, provider=provider), address=to),
+            replace(fact(elsewhere, State.SENT, reference="r-1", provider="another"), address=to),
+        ]
+        await store.history.append([accepted(one), accepted(other), accepted(elsewhere), *facts])
+        at = instant_of(one.id)
+        around = (at - 60_000, at + 60_000)
+        by_reference = await store.history.handed(provider, {"r-1"}, set(), *around)
+        assert list(by_reference) == [Handed(delivery(one), tenant, 1, "r-1", address)]
+        by_address = await store.history.handed(provider, set(), {address.lower()}, *around)
+        assert {(found.delivery_id, found.reference) for found in by_address} == {
+            (delivery(one), "r-1"),
+            (delivery(other), ""),
+        }
+        assert list(await store.history.handed(provider, {""}, set(), *around)) == []
+        assert list(await store.history.handed(provider, {"r-1"}, set(), at + 1, at + 60_000)) == []
 
 
 class TestTally:

@@ -31,6 +31,7 @@ from pyreqwest.response import Response
 
 from tidings.channels.errors import ACCOUNT
 from tidings.channels.settings import HttpProviderConfig, is_loopback
+from tidings.channels.trust import certificates
 from tidings.model.sending import About, Rejected, Retry, SendResult, Uncertain
 from tidings.ports.clock import Clock
 
@@ -103,6 +104,8 @@ class HttpClient:
             .zstd(False)
             .deflate(False)
         )
+        for certificate in () if config.ca_file is None else certificates(config.ca_file):
+            builder = builder.add_root_certificate_der(certificate)
         if is_loopback(url):
             builder = builder.no_proxy()
         if prior_knowledge:

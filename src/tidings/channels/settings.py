@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from tidings.channels.trust import certificates
 from tidings.model.errors import SettingsError
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
@@ -52,6 +54,14 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _ca_file(value: Path) -> Path:
+    certificates(value)
+    return value
+
+
+CaFile = Annotated[Path, AfterValidator(_ca_file)]
+"""A PEM file with at least one certificate."""
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """An absolute http(s) URL, kept without its trailing slash."""
 
@@ -84,6 +94,16 @@ class NetworkProviderConfig(ProviderConfig):
         le=1_000_000,
         description="sends per second that the vendor grants this account, such as 100; unset: no limit",
     )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="a PEM file of certificates that are trusted beside the system's, for a server or a proxy with a "
+        "certificate of your own authority",
+    )
+    allow_insecure: bool = Field(
+        default=False,
+        description="whether secrets may go over a connection to another machine that is not encrypted, or whose other "
+        "end proves nothing; true only on a network that nobody else can read",
+    )
 
 
 class HttpProviderConfig(NetworkProviderConfig):
@@ -103,6 +123,25 @@ class HttpProviderConfig(NetworkProviderConfig):
         if self.connect_timeout >= self.timeout:
             raise ValueError("connect_timeout must be smaller than timeout")
         return self
+
+    @model_validator(mode="after")
+    def _secrets_stay_secret(self) -> HttpProviderConfig:
+        for name, url in self.urls():
+            self.refuse_to_expose(name, url)
+        return self
+
+    def refuse_to_expose(self, name: str, url: str) -> None:
+        """Raise ValueError when calling `url`, from the setting `name`, sends secrets readable over the network."""
+        if not (self.allow_insecure or url.startswith("https://") or is_loopback(url)):
+            raise ValueError(
+                f"{name} = {url} would send the account's secrets readable over the network; write https://, or set "
+                "allow_insecure = true on a network that nobody else can read"
+            )
+
+    def urls(self) -> Iterator[tuple[str, str]]:
+        """Where secrets are sent to: the setting, and the URL in it."""
+        if (url := getattr(self, "base_url", None)) is not None:
+            yield "base_url", url
 
 
 C = TypeVar("C", bound=ProviderConfig)

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.vocabulary import State
+from tidings.model.vocabulary import Priority, State
 
 RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappContent
 
@@ -18,7 +18,8 @@ RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappCont
 class Outbound(Struct, frozen=True, gc=False):
     """A delivery, rendered, on its way to a provider.
 
-    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt.
+    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt. `expires_at`
+    (milliseconds since the epoch) is when it is of no use any more: a provider tells its vendor how much time is left.
     """
 
     id: UUID
@@ -30,6 +31,8 @@ class Outbound(Struct, frozen=True, gc=False):
     name: str | None = None
     locale: str | None = None
     category: str = ""
+    expires_at: int | None = None
+    priority: Priority = Priority.NORMAL
 
 
 class EmailDelivery(Outbound, frozen=True, gc=False, kw_only=True):
@@ -118,6 +121,20 @@ class InboundRequest(Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
+
+
+NAMELESS = UUID(int=0)
+"""Stands in a receipt for the id of a delivery that the vendor does not name."""
+
+
+class Handed(Struct, frozen=True, gc=False):
+    """A recorded fact that an attempt of a delivery was handed to a provider, under its `reference` if it gave one."""
+
+    delivery_id: UUID
+    tenant: str
+    attempt: int
+    reference: str
+    address: str
 
 
 class Receipt(Struct, frozen=True, gc=False):

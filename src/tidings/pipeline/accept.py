@@ -16,16 +16,13 @@ from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, NotFound, TidingsError, Unavailable
 from tidings.model.ids import instant_of, seeded_id
 from tidings.model.notification import Notification
-from tidings.model.outcome import Outcome
 from tidings.model.sending import InboundRequest, Receipt
-from tidings.model.texts import fit
-from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Lane, Priority, State
+from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline import requests
 from tidings.pipeline.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.compose import Composer, Identify, queued
-from tidings.pipeline.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.pipeline.packs import pack
+from tidings.pipeline.receipts import named, outcome_of
 from tidings.pipeline.recipients import Known, Recipients
 from tidings.pipeline.sharing import shared_out
 from tidings.pipeline.turns import Turns
@@ -196,10 +193,10 @@ class Accept:
         if known is None:
             raise NotFound("provider", provider)
         channel, read = known
-        received = read(request)
+        now = self._clock.now()
+        received = await named(read(request), provider, self._history, now)
         if received:
-            now = self._clock.now()
-            facts = [_outcome(receipt, provider, channel, now) for receipt in received]
+            facts = [outcome_of(receipt, provider, channel, now) for receipt in received]
             await self._commits.others.put(pack(facts))
         return len(received)
 
@@ -356,31 +353,4 @@ def _read_answer(stored: bytes) -> tuple[UUID | Invalid, ...]:
     return tuple(
         Invalid(result.code, result.detail, result.path) if isinstance(result, _StoredProblem) else result
         for result in _answer_decoder.decode(stored)
-    )
-
-
-PROMPT = 5_000
-"""Milliseconds. Vendors date their receipts in whole seconds; one that comes at once is dated by our own clock."""
-
-_MOST_ATTEMPT = 1_000_000
-"""A vendor gives back what we gave it, or anything: what the ranks of facts cannot hold."""
-
-_RECEIPT_STEPS = {"opened": 1, "clicked": 2, "replied": 3, "complained": 4, "unsubscribed": 5}
-
-
-def _outcome(receipt: Receipt, provider: str, channel: Channel, now: int) -> Outcome:
-    state = receipt.state if receipt.state in {State.SENT, State.DELIVERED, State.FAILED} else State.SENT
-    return Outcome(
-        id=receipt.delivery_id,
-        tenant=receipt.tenant,
-        at=receipt.at if 0 < receipt.at < now - PROMPT else now,
-        state=state,
-        attempt=min(max(receipt.attempt, 1), _MOST_ATTEMPT),
-        step=_RECEIPT_STEPS.get(receipt.kind, 0),
-        reason=fit(receipt.reason or receipt.kind, MOST_REASON),
-        provider=provider,
-        reference=fit(receipt.reference, MOST_REFERENCE),
-        detail=fit(receipt.detail, MOST_DETAIL),
-        address=None if receipt.address is None else Address(channel, fit(receipt.address, MOST_REFERENCE)),
-        suppress=receipt.suppress and receipt.address is not None,
     )

@@ -19,8 +19,22 @@ from tidings.ports.provider import Provider
 _log = structlog.get_logger("tidings.provider")
 
 
-async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-    """What the provider answers; what is unknown is Uncertain."""
+_TOO_LATE = Retry("expired", detail="it was over before the provider was asked", about=About.DELIVERY)
+
+
+async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery], now: int) -> Sequence[SendResult]:
+    """What the provider answers at `now` (milliseconds since the epoch); what is unknown is Uncertain.
+
+    It is not asked for what expired while that waited for its turn.
+    """
+    asked = [one for one in outbound if one.expires_at is None or one.expires_at > now]
+    if len(asked) == len(outbound):
+        return await _asked(provider, outbound)
+    answers = iter(await _asked(provider, asked) if asked else ())
+    return [_TOO_LATE if one.expires_at is not None and one.expires_at <= now else next(answers) for one in outbound]
+
+
+async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
     try:
         async with asyncio.timeout(provider.timeout):
             results = await provider.send(outbound)

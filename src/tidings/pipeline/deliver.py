@@ -31,6 +31,7 @@ from tidings.pipeline.switchboard import Switchboard
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
+from tidings.policy.transitions import returned
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.store import Cancellations, History, Person, UserKey, Users
@@ -141,7 +142,10 @@ class Deliver:
         that in its hands. When nothing is recorded then, there was no other.
         """
         doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
-        made = await self._needs.history.attempted(list(doubtful)) if doubtful else set()
+        # What came back was made, too.
+        asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
+        made = set(await self._needs.history.attempted(asked)) if asked else set()
+        made |= {(id, attempt) for id, attempt in doubtful if (id, returned(attempt)) in made}
         # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
         again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
         arrived = await self._needs.history.arrived(again) if again else set()
@@ -356,6 +360,8 @@ def _outbound(kind: type[AnyDelivery], delivery: Delivery, content: RenderedCont
         name=delivery.name,
         locale=delivery.locale,
         category=delivery.category,
+        expires_at=delivery.expires_at,
+        priority=delivery.priority,
         content=content,  # type: ignore[arg-type]  # the renderer gives the content of the delivery's channel
     )
 

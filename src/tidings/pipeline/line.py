@@ -214,7 +214,7 @@ class Line:
             began, probe = self._clock.elapsed(), self._breaker.probing
             number = self._breaker.begin(began, len(outbound))
             try:
-                results = await answers_of(self.provider, outbound)
+                results = await answers_of(self.provider, outbound, self._clock.now())
             except BaseException:
                 self._breaker.abandon(number)
                 raise

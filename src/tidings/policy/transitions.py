@@ -1,8 +1,12 @@
 """The one transition table: which of two facts about a delivery is further, and what a notification's state is.
 
 A delivery's state is the furthest of its facts. Facts arrive in any order, so "further" must not depend on the order:
-each fact has a rank, and the largest rank wins. Later attempts outrank earlier ones; `delivered` outranks everything,
+each fact has a rank, and the largest rank wins. Later attempts outrank earlier ones; `delivered` outranks them all,
 because a receipt that proves arrival is true whatever else was believed.
+
+Except one: a mail server may take a mail and send it back later. Then the delivery has come back. This outranks what
+happened before, `delivered` too; what a replay does from there on outranks it in turn. So a delivery has lives, and the
+number of an attempt tells which: life times `ATTEMPTS_PER_LIFE`, plus the number that people see.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ _CODE = {state: code for code, state in enumerate(_ORDER)}
 STATES_PER_ATTEMPT = 16
 """How many ranks one attempt spans; a rank modulo this is its state's code."""
 _DELIVERED_RANK = 1 << 20
-MAX_ATTEMPT = _DELIVERED_RANK // STATES_PER_ATTEMPT - 1
+_RANKS_PER_LIFE = 1 << 21
+_LAST_LIFE = (1 << 31) // _RANKS_PER_LIFE - 1
+ATTEMPTS_PER_LIFE = 10_000
+"""Far more than a delivery may have attempts; what fits below `delivered`."""
 
 IN_FLIGHT = frozenset({State.PENDING, State.DEFERRED, State.SENDING})
 """States that something will still move on by itself."""
@@ -38,6 +45,9 @@ RESTING = frozenset(State) - IN_FLIGHT
 
 ATTEMPTED = frozenset({State.UNCERTAIN, State.SENT, State.FAILED, State.DEAD, State.DELIVERED})
 """Facts that a provider call of the attempt has (or may have) caused; with `deferred` for one of `TRIED_AGAIN`."""
+
+HANDED = frozenset({State.SENT, State.UNCERTAIN, State.DELIVERED})
+"""Facts that say that a provider has, or may have, what was handed to it."""
 
 TRIED_AGAIN = frozenset({Reason.RETRY, Reason.FALLBACK})
 """Reasons of `deferred` that say that the attempt was made and another one follows."""
@@ -65,9 +75,20 @@ def code(state: State) -> int:
 def rank(state: State, attempt: int) -> int:
     """How far a fact is: the larger, the further. Fits a 32-bit integer."""
     code = _CODE[state]
-    if state is State.DELIVERED:
-        return _DELIVERED_RANK + code
-    return min(attempt, MAX_ATTEMPT) * STATES_PER_ATTEMPT + code
+    if attempt < ATTEMPTS_PER_LIFE:
+        return (_DELIVERED_RANK if state is State.DELIVERED else attempt * STATES_PER_ATTEMPT) + code
+    life, number = divmod(attempt, ATTEMPTS_PER_LIFE)
+    return min(life, _LAST_LIFE) * _RANKS_PER_LIFE + rank(state, number)
+
+
+def returned(attempt: int) -> int:
+    """The attempt in whose name is recorded that `attempt`, which a server had taken, came back."""
+    return attempt + ATTEMPTS_PER_LIFE
+
+
+def shown(attempt: int) -> int:
+    """The number of an attempt as people count: whatever life it belongs to."""
+    return attempt % ATTEMPTS_PER_LIFE
 
 
 def state_of(rank: int) -> State:

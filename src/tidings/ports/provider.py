@@ -83,6 +83,13 @@ class Provider(ABC, Generic[D]):
         """What the vendor's request says about deliveries. Raises BadReceipt when it is not signed by the vendor."""
         raise BadReceipt(f"{self.name} sends no receipts")
 
+    def told(self, request: InboundRequest) -> list[Receipt]:
+        """As `receipts`; with those that name a delivery by the vendor's reference or by its address alone.
+
+        Their `delivery_id` is NAMELESS. Raises BadReceipt.
+        """
+        return self.receipts(request)
+
     async def check(self) -> str:
         """Whether the credentials work, as a sentence. Raises SettingsError saying what is wrong with them."""
         return "nothing to check"

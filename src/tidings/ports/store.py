@@ -21,6 +21,7 @@ from tidings.model.user import Address, Category, Preferences, Profile, Suppress
 from tidings.ports.accounts import Accounts, Rounds, Watched
 from tidings.ports.caps import Caps
 from tidings.ports.days import Days
+from tidings.ports.handing import Handing
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.recurrences import Recurrences
 from tidings.ports.replays import Letters, Replays
@@ -37,7 +38,7 @@ class Page(Struct, frozen=True, gc=False):
     cursor: UUID | None
 
 
-class History(Protocol):
+class History(Handing, Protocol):
     """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
 
     async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
@@ -62,7 +63,7 @@ class History(Protocol):
         ...
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
-        """Those of the deliveries of which a receipt said that they were delivered, whatever the attempt."""
+        """Those of which a receipt said that they were delivered, whatever the attempt, and that did not come back."""
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

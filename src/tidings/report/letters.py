@@ -10,6 +10,7 @@ from tidings.model.letters import DeadLetter, LetterFilter, Replay, ReplayState
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.letters import WHY, Obstacle, address_of
 from tidings.policy.routing import channel_of
+from tidings.policy.transitions import shown
 from tidings.report.notifications import AttemptView, rfc3339, view
 
 
@@ -156,7 +157,7 @@ def _fields(letter: DeadLetter, obstacle: Obstacle | None) -> dict[str, object]:
         "provider": last.provider,
         "reason": last.reason,
         "detail": last.detail,
-        "attempt": last.attempt,
+        "attempt": shown(last.attempt),
         "ended_at": rfc3339(last.at),
         "accepted_at": rfc3339(notification.accepted_at),
         "user_id": notification.to.user_id,

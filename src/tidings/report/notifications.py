@@ -20,7 +20,7 @@ from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_delivery
 from tidings.policy.letters import last_address
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank
+from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank, returned, shown
 from tidings.ports.clock import Clock
 from tidings.ports.days import Days
 from tidings.ports.schedule import Schedule, Waiting
@@ -247,10 +247,18 @@ def _attempts(events: Sequence[Event]) -> list[AttemptView]:
         known = made.get(event.attempt)
         if known is None or rank(event.state, event.attempt) >= rank(known.state, known.attempt):
             made[event.attempt] = event
+    _with_what_came_back(made)
     return [
-        AttemptView(number, rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
+        AttemptView(shown(number), rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
         for number, event in sorted(made.items())
     ]
+
+
+def _with_what_came_back(made: dict[int, Event]) -> None:
+    """What came back of an attempt is the last word on that, and no attempt of its own."""
+    for attempt in [attempt for attempt in made if returned(attempt) in made]:
+        if made[returned(attempt)].state is State.FAILED:
+            made[attempt] = made.pop(returned(attempt))
 
 
 def _made(event: Event) -> bool:
@@ -267,7 +275,7 @@ def _timeline(record: NotificationRecord) -> list[TimelineEntry]:
             delivery=to_text(DELIVERY_PREFIX, event.id) if slot_of(event.id) else None,
             channel=channel_of(event.id) if slot_of(event.id) else None,
             state=event.state,
-            attempt=event.attempt,
+            attempt=shown(event.attempt),
             provider=event.provider,
             reason=event.reason,
             detail=event.detail,

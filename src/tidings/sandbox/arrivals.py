@@ -48,7 +48,8 @@ class Arrival(Struct, gc=False):
     `at` is in milliseconds since the epoch. `reference` is the vendor's id; `tags` are what the sender attached for
     itself (custom arguments, data, query of the status URL), `delivery` the sender's own id found among them, `key` an
     idempotency key. `status` is `refused` with an `error`, or the furthest that was reported. `bytes` is what the
-    content weighs in memory.
+    content weighs in memory. `ttl_s` is for how many seconds the vendor was told to keep it, `urgency` how urgent it is
+    in the vendor's word.
     """
 
     seq: int
@@ -65,6 +66,8 @@ class Arrival(Struct, gc=False):
     key: str = ""
     tags: Mapping[str, str] = _NO_TAGS
     bytes: int = 0
+    ttl_s: int | None = None
+    urgency: str = ""
 
 
 class Line(Struct, frozen=True):

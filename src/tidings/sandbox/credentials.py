@@ -85,14 +85,16 @@ def provider_settings(
             "from_address": "notifications@tidings.example",
             "from_name": "Tidings",
             "webhook_public_key": credentials.event_public_key,
+            "allow_insecure": True,
         },
         "twilio": {
             "account_sid": credentials.twilio_account_sid,
             "auth_token": credentials.twilio_auth_token,
             "base_url": url,
             "from_number": credentials.twilio_from_number,
+            "allow_insecure": True,
         },
-        "fcm": {"service_account": service_account(credentials, url), "base_url": url},
+        "fcm": {"service_account": service_account(credentials, url), "base_url": url, "allow_insecure": True},
         "smtp": {
             "host": smtp_host,
             "port": smtp_port,

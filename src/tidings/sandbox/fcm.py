@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from typing import Any
@@ -27,6 +28,9 @@ from tidings.sandbox.wire import JSON, UNREADABLE, Answer, Headers, Request, jso
 
 MAX_BODY = 1024 * 1024
 MAX_PAYLOAD = 4096
+_LONGEST_KEPT_S = 28 * 86_400
+_DURATION = re.compile(r"\d{1,12}(?:\.\d{1,9})?s")
+_PRIORITIES = frozenset({"high", "normal"})
 TOKEN_PATH = "/token"  # noqa: S105 - a path
 _LIFETIME = 3599
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -219,6 +223,8 @@ class Fcm:
             key=request.header(b"idempotency-key").decode("latin-1"),
             tags=tags_of(data),
             bytes=len(request.body),
+            ttl_s=_ttl(content),
+            urgency=str((content.get("android") or {}).get("priority", "")).lower(),
         )
 
 
@@ -306,9 +312,41 @@ def _payload_problem(content: dict[str, Any]) -> Answer | None:
     for name in ("android", "webpush", "apns", "fcm_options"):
         if content.get(name) is not None and not isinstance(content[name], dict):
             return _invalid(f"message.{name}", f"Invalid value at 'message.{name}'")
+    if problem := _platform_problem(content):
+        return problem
     if len(msgspec.json.encode({"notification": shown, "data": data})) > MAX_PAYLOAD:
         return error_answer(400, "Request contains an invalid argument.", "INVALID_ARGUMENT")
     return None
+
+
+def _platform_problem(content: dict[str, Any]) -> Answer | None:
+    """What is wrong with how long it is to be kept and how urgent it is: `android`, and the headers of the others."""
+    android = content.get("android") or {}
+    ttl, priority = android.get("ttl"), android.get("priority")
+    if ttl is not None and not (isinstance(ttl, str) and _DURATION.fullmatch(ttl)):
+        return _invalid("message.android.ttl", "Invalid value at 'message.android.ttl' (google.protobuf.Duration)")
+    if ttl is not None and float(ttl[:-1]) > _LONGEST_KEPT_S:
+        text = f"Invalid TTL duration: {ttl}. It must be between 0 and {_LONGEST_KEPT_S} seconds."
+        return _invalid("message.android.ttl", text, code="INVALID_ARGUMENT")
+    if priority is not None and str(priority).lower() not in _PRIORITIES:
+        return _invalid("message.android.priority", "Invalid value at 'message.android.priority' (TYPE_ENUM)")
+    for name, header, fits in (
+        ("apns", "apns-expiration", str.isdigit),
+        ("apns", "apns-priority", {"1", "5", "10"}.__contains__),
+        ("webpush", "TTL", str.isdigit),
+    ):
+        headers = (content.get(name) or {}).get("headers") or {}
+        if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+            return _invalid(f"message.{name}.headers", f"Invalid value at 'message.{name}.headers' (Map)")
+        if header in headers and not fits(headers[header]):
+            field = f"message.{name}.headers"
+            return _invalid(field, f"Invalid value for header {header}: {headers[header]}", code="INVALID_ARGUMENT")
+    return None
+
+
+def _ttl(content: dict[str, Any]) -> int | None:
+    ttl = (content.get("android") or {}).get("ttl")
+    return None if ttl is None else int(float(ttl[:-1]))
 
 
 def _unknown(path: str, value: dict[str, Any]) -> Answer | None:

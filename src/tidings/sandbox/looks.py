@@ -39,6 +39,8 @@ class Look(Struct, frozen=True, omit_defaults=True):
     encoding: str = ""
     segments: int = 0
     tags: Mapping[str, str] = {}
+    ttl_s: int | None = None
+    urgency: str = ""
 
 
 def look(arrival: Arrival) -> Look:
@@ -67,6 +69,8 @@ def look(arrival: Arrival) -> Look:
         encoding=size.encoding if size else "",
         segments=size.segments if size else 0,
         tags=arrival.tags,
+        ttl_s=arrival.ttl_s,
+        urgency=arrival.urgency,
     )
 
 

@@ -24,6 +24,7 @@ from tidings.sandbox.wire import Answer, Headers, Request, json_answer, retry_af
 MAX_BODY = 1024 * 1024
 VERSION = "2010-04-01"
 _MAX_TEXT = 1600
+_LONGEST_KEPT_S = 36_000
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _SENDER_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
 _SERVICE = re.compile(r"MG[0-9a-f]{32}")
@@ -52,6 +53,7 @@ _ERRORS: dict[int, tuple[int, str]] = {
     21612: (400, "Message cannot be sent with the current combination of 'To' ({}) and/or 'From' parameters"),
     21614: (400, "'To' number is not a valid mobile number: {}"),
     21617: (400, "The concatenated message body exceeds the 1600 character limit"),
+    21624: (400, "ValidityPeriod {} is not a number of seconds between 1 and 36000"),
     21635: (400, "'To' number cannot be a landline: {}"),
     21659: (400, "'From' is not a Twilio phone number or Short Code country mismatch"),
     21660: (400, "Mismatch between the 'From' number and the account"),
@@ -131,6 +133,11 @@ class Twilio:
             return refusal(21602)
         if len(body) > _MAX_TEXT:
             return refusal(21617)
+        kept = fields.get("ValidityPeriod", "")
+        if "ValidityPeriod" in fields and not (
+            kept.isascii() and kept.isdigit() and 1 <= int(kept[:9]) <= _LONGEST_KEPT_S
+        ):
+            return refusal(21624, kept)
         url = fields.get("StatusCallback", "")
         if url and not url.startswith(("http://", "https://")):
             return refusal(21609, url)
@@ -176,6 +183,7 @@ class Twilio:
             key=key.decode("latin-1"),
             tags=tags,
             bytes=len(request.body),
+            ttl_s=int(fields["ValidityPeriod"]) if "ValidityPeriod" in fields else None,
         )
 
     def _read(self, request: Request) -> Answer:

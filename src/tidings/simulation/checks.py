@@ -16,7 +16,7 @@ from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.preferences import refusal
 from tidings.policy.quiet_hours import wake_up
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import RESTING, rank
+from tidings.policy.transitions import RESTING, rank, shown
 from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.observers import Rule, Violation
@@ -234,7 +234,7 @@ def all_heals(evidence: Evidence) -> Iterator[Violation]:
     for record in evidence.records.values():
         if msgspec.json.decode(record.notification.metadata)["n"] >= scenarios.AFTERWARDS:
             for event in record.events:
-                if event.attempt > 1 or event.state is State.DEFERRED:
+                if shown(event.attempt) > 1 or event.state is State.DEFERRED:
                     yield Violation(Rule.HEALS, f"{event.id} is {event.state.value} ({event.reason} {event.detail})")
 
 

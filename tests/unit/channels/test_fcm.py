@@ -19,6 +19,7 @@ from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import Rejected, Retry, Sent
+from tidings.model.vocabulary import Priority
 
 
 class MovingClock(StillClock):
@@ -73,6 +74,76 @@ async def test_a_link_that_is_not_https_is_data_alone(vendor: FcmVendor, provide
     assert "webpush" not in body_of(vendor.server.came[0])["message"]
 
 
+_28_DAYS = 28 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "seconds", "until_s"),
+    [
+        (300_000, 300, NOW // 1000 + 300),
+        (1_999, 1, NOW // 1000 + 1),
+        (999, 0, NOW // 1000),
+        (-5_000, 0, NOW // 1000 - 5),
+        (_28_DAYS * 1000, _28_DAYS, NOW // 1000 + _28_DAYS),
+        (_28_DAYS * 1000 + 1_000, _28_DAYS, NOW // 1000 + _28_DAYS),
+        (10**15, _28_DAYS, NOW // 1000 + _28_DAYS),
+    ],
+)
+async def test_a_push_is_kept_for_what_is_left(
+    vendor: FcmVendor, provider: Fcm, left_ms: int, seconds: int, until_s: int
+) -> None:
+    await provider.send([vendor.delivery(1, expires_at=NOW + left_ms, link="https://shop.example/1")])
+    sent = body_of(vendor.server.came[0])["message"]
+    assert sent["android"] == {"ttl": f"{seconds}s"}
+    assert sent["apns"] == {"headers": {"apns-expiration": str(until_s)}}
+    assert sent["webpush"] == {
+        "headers": {"TTL": str(seconds)},
+        "fcm_options": {"link": "https://shop.example/1"},
+    }
+
+
+async def test_what_is_left_is_counted_when_it_is_sent(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
+    delivery = vendor.delivery(1, expires_at=NOW + 300_000)
+    clock.time += 100_000
+    await provider.send([delivery])
+    assert body_of(vendor.server.came[0])["message"]["android"] == {"ttl": "200s"}
+
+
+@pytest.mark.parametrize(
+    ("priority", "android", "apple", "web"),
+    [(Priority.CRITICAL, "high", "10", "high"), (Priority.BULK, "normal", "5", "low")],
+)
+async def test_the_lane_says_how_urgent_it_is(
+    vendor: FcmVendor, provider: Fcm, priority: Priority, android: str, apple: str, web: str
+) -> None:
+    await provider.send([vendor.delivery(1, priority=priority), vendor.delivery(2)])
+    sent, usual = sorted((body_of(came)["message"] for came in vendor.server.came), key=lambda one: one["token"])
+    assert sent["android"] == {"priority": android}
+    assert sent["apns"] == {"headers": {"apns-priority": apple}}
+    assert sent["webpush"] == {"headers": {"Urgency": web}}
+    assert set(usual) == {"token", "notification", "data"}
+
+
+async def test_a_bad_key_for_apple_keeps_the_access_token(vendor: FcmVendor, provider: Fcm) -> None:
+    await provider.send([vendor.delivery(1)])
+    vendor.server.script.append(Said(*refusal("THIRD_PARTY_AUTH_ERROR")))
+    [refused] = await provider.send([vendor.delivery(1)])
+    assert isinstance(refused, Retry)
+    assert refused.reason == "third_party_auth"
+    await provider.send([vendor.delivery(1)])
+    assert len(vendor.accounts.came) == 1
+
+
+async def test_a_401_without_a_code_is_about_the_access_token(vendor: FcmVendor, provider: Fcm) -> None:
+    await provider.send([vendor.delivery(1)])
+    vendor.server.script.append(Said(401, b"<html>no</html>"))
+    [refused] = await provider.send([vendor.delivery(1)])
+    assert isinstance(refused, Retry)
+    assert refused.reason == "unauthorized"
+    await provider.send([vendor.delivery(1)])
+    assert len(vendor.accounts.came) == 2
+
+
 async def test_the_assertion_is_what_google_asks_for(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.check()
     [came] = vendor.accounts.came
@@ -90,8 +161,8 @@ async def test_the_assertion_is_what_google_asks_for(vendor: FcmVendor, provider
         "iss": "tidings@shop-1.iam.gserviceaccount.com",
         "scope": "https://www.googleapis.com/auth/firebase.messaging",
         "aud": audience,
-        "iat": NOW // 1000,
-        "exp": NOW // 1000 + 3600,
+        "iat": NOW // 1000 - 10,
+        "exp": NOW // 1000 - 10 + 3600,
     }
     assert jwt.get_unverified_header(form["assertion"][0])["kid"] == "abc123"
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -239,3 +246,64 @@ async def test_only_a_refused_stream_was_certainly_not_taken(error: ErrorCodes, 
         [result] = await provider.send([vendor.delivery(1)])
         await provider.close()
     assert isinstance(result, expected), result
+
+
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's side of TLS for 127.0.0.1, and the certificate of the authority of our own that vouches for it."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Our own authority", "server")]
+    now = datetime.now(UTC)
+
+    def made(subject: x509.Name, public: ec.EllipticCurvePublicKey, extension: x509.ExtensionType) -> x509.Certificate:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(names[0])
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(extension, critical=False)
+            .sign(authority, hashes.SHA256())
+        )
+
+    root = made(names[0], authority.public_key(), x509.BasicConstraints(ca=True, path_length=None))
+    leaf = made(
+        names[1], key.public_key(), x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    )
+    ca_file, both = tmp_path / "ca.pem", tmp_path / "server.pem"
+    # As bundles are: with words between the certificates, and several of them.
+    pem = root.public_bytes(serialization.Encoding.PEM)
+    ca_file.write_bytes(b"# Our own authority\n" + pem + b"# and once more\n" + pem)
+    both.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + leaf.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return context, ca_file
+
+
+async def test_an_authority_of_ones_own_is_trusted_when_it_is_named(tmp_path: Path) -> None:
+    context, ca_file = certified(tmp_path)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        trusting = HttpClient(url, HttpProviderConfig(ca_file=ca_file), {})
+        answer = await trusting.get("/")
+        assert isinstance(answer, Answer)
+        assert (answer.status, answer.body) == (200, b"fine")
+        await trusting.close()
+        other = HttpClient(url, HttpProviderConfig(), {})
+        refused = await other.get("/")
+        assert isinstance(refused, Retry)
+        assert (refused.reason, "certificate" in refused.detail) == ("unreachable", True)
+        await other.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import Any
@@ -108,7 +109,47 @@ def test_no_text_changes_the_headers(subject: str, name: str, text: str, html: s
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=120))
 def test_printable_subjects_come_back(subject: str) -> None:
-    assert "".join(str(written(subject=subject)["Subject"]).split()) == "".join(subject.split())
+    assert str(written(subject=subject)["Subject"]) == subject
+
+
+def content(part: EmailMessage) -> str:
+    """The text of a part, whatever its transfer encoding."""
+    payload = part.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload.decode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts, html=texts)
+def test_bodies_come_back_with_their_line_ends_made_crlf(text: str, html: str) -> None:
+    parts = list(written(text, html=html).iter_parts())
+    for part, sent in zip(parts, (text, html), strict=True):
+        assert isinstance(part, EmailMessage)
+        expected = re.sub(r"\r\n|\r|\n", "\r\n", sent)
+        assert content(part) == (expected if expected.endswith("\r\n") else expected + "\r\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Hello", "7bit"),
+        ("Hello\t" + "word " * 100, "7bit"),
+        ("x" * 999, "quoted-printable"),
+        ("Grüße " * 5 + "and plain words " * 20, "quoted-printable"),
+        ("長い" * 100, "base64"),
+        ("nul \x00 and plain words", "quoted-printable"),
+    ],
+)
+def test_the_smallest_transfer_encoding_is_taken(text: str, encoding: str) -> None:
+    part = written(text).get_body(("plain",))
+    assert part is not None
+    assert part["Content-Transfer-Encoding"] == encoding
+
+
+def test_a_boundary_is_in_no_part() -> None:
+    text = f"--=_{id_of(1).hex}\r\n"
+    mail = written(text, html=text)
+    assert [content(part) for part in mail.iter_parts() if isinstance(part, EmailMessage)] == [text, text]
 
 
 @given(st.text(max_size=50))

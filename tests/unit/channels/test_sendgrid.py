@@ -19,7 +19,7 @@ from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
+from tidings.model.sending import NAMELESS, About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, Sent
 from tidings.model.vocabulary import State
 from tidings.policy.retry import about
 
@@ -304,6 +304,25 @@ def test_what_is_not_ours_or_says_nothing_is_left_out() -> None:
     assert (receipt.at, receipt.reference, receipt.address) == (0, "", None)
 
 
+def test_events_without_our_arguments_are_told_by_reference_and_address() -> None:
+    events = [
+        {"event": "bounce", "email": "ada@example.com", "sg_message_id": "14c5d75ce93.dfd.64b469", "timestamp": 1},
+        {"event": "delivered", "email": "bob@example.com"},
+        {"event": "delivered", "sg_message_id": "14c5d75ce94.dfd"},
+        {"event": "delivered"},
+        {"event": "delivered", "email": "eve@example.com", "tidings_delivery": "dlv_nonsense"},
+        {"event": "processed", "email": "ada@example.com"},
+    ]
+    request = signed(msgspec.json.encode(events))
+    told = reader().told(request)
+    assert [(one.delivery_id, one.state, one.reference, one.address) for one in told] == [
+        (NAMELESS, State.FAILED, "14c5d75ce93", "ada@example.com"),
+        (NAMELESS, State.DELIVERED, "", "bob@example.com"),
+        (NAMELESS, State.DELIVERED, "14c5d75ce94", None),
+    ]
+    assert reader().receipts(request) == []
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
@@ -337,6 +356,36 @@ def test_a_changed_body_or_time_is_refused() -> None:
     for headers, body in [(genuine.headers, genuine.body + b" "), (later, genuine.body), ({}, genuine.body)]:
         with pytest.raises(BadReceipt, match="signature"):
             reader().receipts(InboundRequest(genuine.url, headers, {}, body))
+
+
+@pytest.mark.parametrize(
+    ("more", "off_s", "fine"),
+    [
+        ({}, 0, True),
+        ({}, -900, True),
+        ({}, 900, True),
+        ({}, -901, False),
+        ({}, 901, False),
+        ({}, -86_400, False),
+        ({"webhook_tolerance_s": 86_400}, -86_400, True),
+        ({"webhook_tolerance_s": 60}, -61, False),
+    ],
+)
+def test_what_was_signed_long_ago_is_refused(more: dict[str, Any], off_s: int, fine: bool) -> None:
+    request = signed(msgspec.json.encode([{"event": "delivered", **MARKS}]), str(int(TIMESTAMP) + off_s))
+    if fine:
+        assert len(reader(**more).receipts(request)) == 1
+    else:
+        with pytest.raises(
+            BadReceipt, match=r"signed \d+ seconds (ago|ahead).*providers\.sendgrid\.webhook_tolerance_s"
+        ):
+            reader(**more).receipts(request)
+
+
+@pytest.mark.parametrize("timestamp", ["", "soon", "1790000000.5", "-1790000000", "9" * 30, "٣"])
+def test_a_time_that_is_none_is_refused(timestamp: str) -> None:
+    with pytest.raises(BadReceipt, match="not with a time"):
+        reader().receipts(signed(msgspec.json.encode([{"event": "delivered", **MARKS}]), timestamp))
 
 
 def test_without_a_key_every_receipt_is_refused() -> None:

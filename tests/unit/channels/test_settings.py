@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from support_vendors import TwilioVendor, tools_for
+from support_vendors import FcmVendor, TwilioVendor, tools_for
 from tidings.channels.registry import build, config_of, kind_of, names_an_account, providers
 from tidings.channels.settings import is_loopback, is_private
 from tidings.model.errors import SettingsError
@@ -149,3 +151,33 @@ def test_what_is_a_private_network(url: str) -> None:
 @pytest.mark.parametrize("url", ["https://api.twilio.com", "http://8.8.8.8/", "https://notify.example.com/v1"])
 def test_what_is_public(url: str) -> None:
     assert not is_private(url)
+
+
+@pytest.mark.parametrize("url", ["http://api.twilio.example", "http://10.0.0.7:8401", "http://api.internal"])
+def test_secrets_do_not_go_readable_over_the_network(url: str) -> None:
+    with pytest.raises(SettingsError, match="readable over the network"):
+        build("twilio", {**GOOD, "base_url": url}, tools_for())
+    build("twilio", {**GOOD, "base_url": url, "allow_insecure": True}, tools_for())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8401", "http://localhost:1", "http://[::1]:1", "https://a.example"])
+def test_this_machine_and_https_need_no_leave(url: str) -> None:
+    build("twilio", {**GOOD, "base_url": url}, tools_for())
+
+
+def test_nor_where_access_tokens_come_from(tmp_path: Path) -> None:
+    account = FcmVendor().account() | {"token_uri": "http://accounts.example/token"}
+    file = tmp_path / "account.json"
+    file.write_bytes(msgspec.json.encode(account))
+    for section in ({"service_account": account}, {"service_account_file": str(file)}):
+        with pytest.raises(SettingsError, match=r"token_uri = http://accounts\.example/token would send"):
+            build("fcm", section, tools_for())
+        build("fcm", {**section, "allow_insecure": True}, tools_for())
+
+
+def test_a_ca_file_is_looked_at_when_it_starts(tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.write_text("")
+    for path, words in ((empty, "no certificates"), (tmp_path / "none.pem", "cannot be read"), (tmp_path, "cannot be")):
+        with pytest.raises(SettingsError, match=rf"providers\.twilio\.ca_file cannot be used: .*{words}"):
+            build("twilio", {**GOOD, "ca_file": str(path)}, tools_for())

@@ -42,7 +42,8 @@ async def sending(server: SmtpStandIn | None = None, **more: Any) -> AsyncIterat
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and the certificate that goes with it, good for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
@@ -62,8 +63,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
+    return file
+
+
+@pytest.fixture(scope="module")
+def certificate(pem: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
+    context.load_cert_chain(pem)
     return context
 
 
@@ -85,6 +91,93 @@ async def test_a_certificate_that_proves_nothing_is_refused(certificate: ssl.SSL
         [result] = await provider.send([vendor.delivery(1)])
         assert isinstance(result, Retry)
         assert vendor.server.mails == []
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+async def test_an_authority_of_ones_own_is_trusted_when_it_is_named(
+    certificate: ssl.SSLContext, pem: Path, security: str
+) -> None:
+    server = SmtpStandIn(tls=certificate, implicit_tls=security == "tls", login=("ada", "s3cret"))
+    login = {"username": "ada", "password": "s3cret", "security": security}
+    async with sending(server, **login, ca_file=str(pem)) as (provider, vendor):
+        assert f"accepted the login of ada over {security}" in await provider.check()
+        assert [type(result) for result in await provider.send([vendor.delivery(1)])] == [Sent]
+    async with sending(SmtpStandIn(tls=certificate, implicit_tls=security == "tls"), security=security) as (other, _):
+        with pytest.raises(SettingsError, match=r"providers\.smtp\.ca_file"):
+            await other.check()
+
+
+@pytest.mark.parametrize(
+    ("host", "greeting"),
+    [
+        ("localhost", "[127.0.0.1]"),
+        ("büro-pc", "[127.0.0.1]"),
+        ("my_host.example", "[127.0.0.1]"),
+        ("worker", "[127.0.0.1]"),
+        ("worker-1.shop.example", "worker-1.shop.example"),
+    ],
+)
+async def test_the_greeting_is_valid_whatever_the_machine_is_called(
+    monkeypatch: pytest.MonkeyPatch, certificate: ssl.SSLContext, host: str, greeting: str
+) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: host)
+    server = SmtpStandIn(tls=certificate)
+    more = {"security": "starttls", "validate_certificates": False, "helo_name": None}
+    async with sending(server, **more) as (provider, vendor):
+        assert "accepted a session" in await provider.check()
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Sent)
+    greetings = [line for line in server.commands if line.startswith(("EHLO", "HELO"))]
+    assert greetings == [f"EHLO {greeting}"] * 4
+
+
+async def test_a_name_in_the_settings_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: "worker-1.shop.example")
+    async with sending(helo_name="mx.shop.example") as (provider, vendor):
+        await provider.send([vendor.delivery(1)])
+        assert vendor.server.commands[0] == "EHLO mx.shop.example"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
+        "550 5.7.1 Helo invalid",
+        "501 5.5.4 Invalid domain name",
+        "554 no",
+    ],
+)
+async def test_a_refused_greeting_is_told_as_such_and_costs_no_attempt(reply: str) -> None:
+    server = SmtpStandIn(replies={"EHLO": reply, "HELO": reply})
+    async with sending(server) as (provider, vendor):
+        with pytest.raises(SettingsError, match=r"providers\.smtp\.helo_name") as told:
+            await provider.check()
+        assert reply[:3] in str(told.value)
+        assert "security" not in str(told.value)
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert (result.reason, result.about, is_fault(result)) == ("greeting_refused", About.UNOFFERED, True)
+        assert result.after is not None
+        assert result.after >= 60
+        assert "providers.smtp.helo_name" in result.detail
+        assert "EHLO tidings.example" in result.detail
+        assert vendor.server.mails == []
+
+
+@pytest.mark.parametrize("reply", ["451 4.3.0 later", "450 busy", "421 4.3.2 shutting down"])
+async def test_a_greeting_that_is_put_off_is_for_later(reply: str) -> None:
+    async with sending(SmtpStandIn(replies={"EHLO": reply})) as (provider, vendor):
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Retry)
+        assert (result.about, result.reason in {"service_unavailable", "unreachable"}) == (About.UNOFFERED, True)
+        assert not any(line.startswith("HELO") for line in vendor.server.commands)
+
+
+async def test_a_server_that_knows_no_ehlo_is_greeted_the_old_way() -> None:
+    async with sending(SmtpStandIn(replies={"EHLO": "502 5.5.1 command not recognised"})) as (provider, vendor):
+        [result] = await provider.send([vendor.delivery(1)])
+        assert isinstance(result, Sent)
+        assert vendor.server.commands[:2] == ["EHLO tidings.example", "HELO tidings.example"]
 
 
 async def test_starttls_is_never_skipped() -> None:
@@ -305,6 +398,9 @@ def test_security_is_the_default(section: dict[str, Any], transport: str, port: 
     [
         ({"username": "ada"}, "username and password go together"),
         ({"username": "ada", "password": "x", "security": "none"}, "password readable over the network"),
+        ({"username": "ada", "password": "x", "validate_certificates": False}, "to whoever answers"),
+        ({"ca_file": "/nowhere/ca.pem"}, r"providers\.smtp\.ca_file cannot be used: .*cannot be read"),
+        ({"ca_file": __file__}, r"providers\.smtp\.ca_file cannot be used: .*no certificates"),
         ({"from_address": "The Shop <a@b.example>"}, "one plain email address"),
         ({"from_name": "The\r\nBcc: x@y.example"}, "one line"),
         ({"host": "mail.example\r\n"}, r"providers\.smtp\.host"),
@@ -314,6 +410,19 @@ def test_security_is_the_default(section: dict[str, Any], transport: str, port: 
 def test_settings_that_cannot_work_are_told(more: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         build("smtp", {"host": "mail.example", "from_address": "a@b.example"} | more, tools_for())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"validate_certificates": False},
+        {"username": "ada", "password": "x", "validate_certificates": False, "allow_insecure": True},
+        {"username": "ada", "password": "x", "security": "none", "allow_insecure": True},
+        {"username": "ada", "password": "x", "validate_certificates": False, "host": "127.0.0.1"},
+    ],
+)
+def test_what_is_asked_for_is_allowed(more: dict[str, Any]) -> None:
+    build("smtp", {"host": "mail.example", "from_address": "a@b.example"} | more, tools_for())
 
 
 async def test_check_tells_that_nobody_listens() -> None:

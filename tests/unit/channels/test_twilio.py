@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from support_vendors import RECEIPTS, Said, StillClock, TwilioVendor, id_of
+from support_vendors import NOW, RECEIPTS, Said, StillClock, TwilioVendor, id_of
 from tidings.channels.registry import build
 from tidings.channels.sms.twilio import Twilio
 from tidings.channels.tools import Tools
@@ -49,6 +49,26 @@ def signed(form: dict[str, str], query: str | None = None, url: str = URL, signe
 def said(**form: str) -> Receipt:
     [receipt] = make().receipts(signed({"MessageSid": "SM1", "To": "+14155550001", **form}))
     return receipt
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "period"),
+    [
+        (None, None),
+        (300_000, "300"),
+        (1, "1"),
+        (-1, "1"),
+        (1_999, "1"),
+        (36_000_000, "36000"),
+        (36_000_999, "36000"),
+        (36_001_000, None),
+        (10**15, None),
+    ],
+)
+def test_twilio_keeps_a_text_for_what_is_left(left_ms: int | None, period: str | None) -> None:
+    expires_at = None if left_ms is None else NOW + left_ms
+    form = parse_qs(make()._form(TwilioVendor().delivery(1, expires_at=expires_at)).decode(), strict_parsing=True)
+    assert form.get("ValidityPeriod") == (None if period is None else [period])
 
 
 def test_the_form_says_where_receipts_go() -> None:

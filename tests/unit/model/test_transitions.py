@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.model.vocabulary import State
-from tidings.policy.transitions import IN_FLIGHT, RESTING, notification_state, rank, state_of
+from tidings.policy.transitions import (
+    ATTEMPTS_PER_LIFE,
+    IN_FLIGHT,
+    RESTING,
+    notification_state,
+    rank,
+    returned,
+    shown,
+    state_of,
+)
 
 facts = st.tuples(st.sampled_from(State), st.integers(0, 40))
 
@@ -29,6 +38,37 @@ def test_arrival_outranks_everything(history: list[tuple[State, int]]) -> None:
     assert rank(State.DELIVERED, 1) >= max(rank(state, attempt) for state, attempt in history)
 
 
+@given(facts, st.integers(1, 40), st.integers(1, 5))
+def test_what_came_back_outranks_all_before_and_a_replay_all_of_that(
+    before: tuple[State, int], attempt: int, times: int
+) -> None:
+    for _ in range(times):
+        back = rank(State.FAILED, returned(attempt))
+        assert back > max(rank(*before), rank(State.DELIVERED, attempt))
+        assert state_of(back) is State.FAILED
+        attempt = returned(attempt) + 1
+        assert all(rank(state, attempt) > back for state in State)
+        before = (State.DELIVERED, attempt)
+
+
+@given(st.integers(1, 100), st.integers(0, 5))
+def test_people_count_attempts_without_lives(number: int, lives: int) -> None:
+    attempt = number
+    for _ in range(lives):
+        attempt = returned(attempt)
+    assert shown(attempt) == number
+
+
+@given(st.sampled_from(State), st.integers(0, ATTEMPTS_PER_LIFE - 1))
+def test_ranks_of_the_first_life_are_what_they_always_were(state: State, attempt: int) -> None:
+    codes = [
+        State.PENDING, State.DEFERRED, State.SENDING, State.UNCERTAIN, State.SENT, State.SUPPRESSED, State.EXPIRED,
+        State.CANCELLED, State.DEAD, State.FAILED, State.DELIVERED,
+    ]  # fmt: skip
+    code = codes.index(state)
+    assert rank(state, attempt) == (2**20 + code if state is State.DELIVERED else attempt * 16 + code)
+
+
 @pytest.mark.parametrize(
     ("facts", "state"),
     [
@@ -37,6 +77,8 @@ def test_arrival_outranks_everything(history: list[tuple[State, int]]) -> None:
         ([(State.DEAD, 3), (State.SENT, 4)], State.SENT),
         ([(State.DEFERRED, 1), (State.PENDING, 1)], State.DEFERRED),
         ([(State.FAILED, 2), (State.DELIVERED, 1)], State.DELIVERED),
+        ([(State.FAILED, returned(1)), (State.DELIVERED, 1), (State.SENT, 1)], State.FAILED),
+        ([(State.FAILED, returned(1)), (State.DELIVERED, 1), (State.SENT, returned(1) + 1)], State.SENT),
     ],
 )
 def test_the_furthest_fact_wins(facts: list[tuple[State, int]], state: State) -> None:

@@ -16,7 +16,7 @@ from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
-from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
+from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
@@ -108,6 +108,24 @@ async def test_a_copy_that_meets_its_original_in_one_process_is_not_sent(flow: F
     await flow.settle()
     assert len(provider.sent) == 1
     assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_of_what_a_server_gave_back_is_not_sent(flow: Flow) -> None:
+    """The bounce is all that is recorded of the attempt: whoever made it died before it could say so."""
+    provider = Recorder("sms-one", Channel.SMS)
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done([])
+    bounce = Receipt(decode_delivery(copy.body).id, TENANT, State.FAILED, "bounced")
+    await flow.with_receipts("sms-one", Channel.SMS, [bounce]).receipts("sms-one", InboundRequest("", {}, {}, b""))
+    await flow.settle()
+    await flow.queue.put([copy])
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert provider.sent == []
+    assert (await flow.view(id)).state is State.FAILED
 
 
 async def test_what_comes_back_before_the_claim_that_lost_it_is_through_is_not_dropped(

@@ -15,7 +15,7 @@ from tidings.model import topics
 from tidings.model.errors import Conflict
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
-from tidings.model.sending import About, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import NAMELESS, About, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.template import Variable
 from tidings.model.user import Category, Preferences, QuietHours, Retries
 from tidings.model.vocabulary import Channel, Priority, State
@@ -296,6 +296,63 @@ async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: Stat
     seen = await flow.view(id)
     assert seen.state is said
     assert [entry.state for entry in seen.timeline].count(State.UNCERTAIN) == 1
+
+
+@pytest.mark.parametrize("kind", ["bounced", "blocked"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_what_comes_back_after_it_was_delivered_has_failed(flow: Flow, order: tuple[int, int], kind: str) -> None:
+    await flow.user()
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    receipts = [
+        Receipt(delivery_id(id, 1), TENANT, State.DELIVERED, "delivered"),
+        Receipt(delivery_id(id, 1), TENANT, State.FAILED, kind, reason="mailbox_full", detail="552 full"),
+    ]
+    for place in order:
+        taken = flow.with_receipts("email-one", Channel.EMAIL, [receipts[place]])
+        await taken.receipts("email-one", InboundRequest("", {}, {}, b""))
+        await flow.settle()
+    seen = await flow.view(id)
+    assert (seen.state, seen.reason) == (State.FAILED, "mailbox_full")
+    assert {entry.state for entry in seen.timeline} >= {State.SENT, State.DELIVERED, State.FAILED}
+    assert {entry.attempt for entry in seen.timeline} == {0, 1}
+    [attempt] = seen.deliveries[0].attempts
+    assert (attempt.number, attempt.state, attempt.reason) == (1, State.FAILED, "mailbox_full")
+
+
+@pytest.mark.parametrize(
+    ("reference", "address", "is_found"),
+    [
+        ("ref", "ada@example.com", True),
+        ("ref", None, True),
+        ("", "ADA@example.com", True),
+        ("", "bob@example.com", False),
+        ("foreign", "ada@example.com", False),
+    ],
+)
+async def test_a_receipt_that_names_no_delivery_is_matched(
+    flow: Flow, reference: str, address: str | None, is_found: bool
+) -> None:
+    await flow.user()
+    flow.provider(Channel.EMAIL).answers = lambda _: Sent("ref")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    nameless = Receipt(NAMELESS, "", State.FAILED, "bounced", reference=reference, address=address, suppress=True)
+    taken = flow.with_receipts("email-one", Channel.EMAIL, [nameless])
+    assert await taken.receipts("email-one", InboundRequest("", {}, {}, b"")) == int(is_found)
+    await flow.settle()
+    assert (await flow.view(id)).state is (State.FAILED if is_found else State.SENT)
+
+
+async def test_an_address_that_got_two_tells_nothing(flow: Flow) -> None:
+    await flow.user()
+    ids = [await flow.accept(to={"user_id": "ada"}, content=MAIL) for _ in range(2)]
+    await flow.settle()
+    nameless = Receipt(NAMELESS, "", State.FAILED, "bounced", address="ada@example.com", suppress=True)
+    taken = flow.with_receipts("email-one", Channel.EMAIL, [nameless])
+    assert await taken.receipts("email-one", InboundRequest("", {}, {}, b"")) == 0
+    await flow.settle()
+    assert [(await flow.view(id)).state for id in ids] == [State.SENT, State.SENT]
 
 
 @pytest.mark.parametrize("kind", ["complained", "unsubscribed"])

@@ -68,9 +68,14 @@ def delivery(number: int = 1, tried: tuple[str, ...] = (), pinned: str = "") -> 
     )
 
 
-def outbound(number: int) -> SmsDelivery:
+def outbound(number: int, expires_at: int | None = None) -> SmsDelivery:
     return SmsDelivery(
-        id=UUID(int=number), tenant="shop", to="+49", idempotency_key=str(number), content=SmsContent("x")
+        id=UUID(int=number),
+        tenant="shop",
+        to="+49",
+        idempotency_key=str(number),
+        content=SmsContent("x"),
+        expires_at=expires_at,
     )
 
 
@@ -101,6 +106,21 @@ async def test_a_failing_provider_is_left_and_the_spare_takes_over() -> None:
     switchboard, _ = board((provider("a", Retry("unreachable")), 1), (provider("b"), 0))
     await sends(switchboard.lines[0])
     assert picked(switchboard) == {"b": 100}
+
+
+async def test_what_is_over_when_its_turn_comes_is_not_sent() -> None:
+    switchboard, clock = board((provider("a"), 1), (provider("b"), 0))
+    [line, _] = switchboard.lines
+    now = clock.now()
+    ends = [None, now, now + 1, now - 1]
+    results = await line.call([outbound(at, end) for at, end in enumerate(ends)], NORMAL)
+    assert [isinstance(result, Sent) for result in results] == [True, False, True, False]
+    assert [one.id.int for one in line.provider.sent] == [0, 2]  # type: ignore[attr-defined]
+    late = [result for result in results if isinstance(result, Retry)]
+    assert {(result.reason, result.about) for result in late} == {("expired", About.DELIVERY)}
+    for _ in range(50):
+        await line.call([outbound(9, now)], NORMAL)
+    assert picked(switchboard) == {"a": 100}
 
 
 async def test_what_only_says_something_about_the_address_is_no_fault() -> None:

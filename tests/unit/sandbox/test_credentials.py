@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tidings.channels.email.sendgrid import SendgridConfig
-from tidings.channels.email.smtp import SmtpConfig
+from tidings.channels.email.smtp_settings import SmtpConfig
 from tidings.channels.inapp.inbox import InboxConfig
 from tidings.channels.push.fcm import FcmConfig
 from tidings.channels.settings import ProviderConfig, read

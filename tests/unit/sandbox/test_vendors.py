@@ -88,6 +88,10 @@ async def test_mail_send_counts_every_recipient(caller: Caller, sandbox: Handle)
         ({"Body": "x" * 1601}, 21617),
         ({"StatusCallback": "ftp://example.com"}, 21609),
         ({"From": "", "MessagingServiceSid": "MGx"}, 21701),
+        ({"ValidityPeriod": "0"}, 21624),
+        ({"ValidityPeriod": "36001"}, 21624),
+        ({"ValidityPeriod": ""}, 21624),
+        ({"ValidityPeriod": "1.5"}, 21624),
     ],
 )
 async def test_messages_refuses_with_a_code(caller: Caller, changed: dict[str, str], code: int) -> None:
@@ -118,6 +122,13 @@ async def test_messages_takes_a_service_and_a_name(caller: Caller) -> None:
         ({"message": {"token": "a", "data": {"from": "x"}}}, 400, "Invalid data payload key"),
         ({"message": {"token": "a", "data": {"x": "y" * 5000}}}, 400, "invalid argument"),
         ({"message": {"token": "a", "android": "x"}}, 400, "Invalid value"),
+        ({"message": {"token": "a", "android": {"ttl": 300}}}, 400, "message.android.ttl"),
+        ({"message": {"token": "a", "android": {"ttl": "-1s"}}}, 400, "message.android.ttl"),
+        ({"message": {"token": "a", "android": {"ttl": "2419201s"}}}, 400, "Invalid TTL duration"),
+        ({"message": {"token": "a", "android": {"priority": "urgent"}}}, 400, "message.android.priority"),
+        ({"message": {"token": "a", "apns": {"headers": {"apns-expiration": "soon"}}}}, 400, "apns-expiration"),
+        ({"message": {"token": "a", "apns": {"headers": {"apns-priority": "7"}}}}, 400, "apns-priority"),
+        ({"message": {"token": "a", "webpush": {"headers": {"TTL": 300}}}}, 400, "message.webpush.headers"),
         ({"message": []}, 400, "Invalid value"),
         ({}, 400, "not set"),
         ([], 400, "object"),
@@ -128,6 +139,17 @@ async def test_fcm_names_the_field(caller: Caller, body: object, status: int, pa
     error = (await answer.json())["error"]
     assert (answer.status, error["code"], error["status"]) == (status, status, "INVALID_ARGUMENT")
     assert part in error["message"]
+
+
+async def test_how_long_it_is_kept_is_shown(caller: Caller, sandbox: Handle) -> None:
+    android = {"ttl": "300s", "priority": "HIGH"}
+    apns = {"headers": {"apns-expiration": "1790000300", "apns-priority": "10"}}
+    message = {"token": "a", "android": android, "apns": apns, "webpush": {"headers": {"TTL": "300"}}}
+    assert (await caller.fcm_send({"message": message})).status == 200
+    fields = {"To": "+34600000001", "From": "+15005550006", "Body": "Hello", "ValidityPeriod": "120"}
+    assert (await caller.messages(fields)).status == 201
+    shown = {one.channel: (one.ttl_s, one.urgency) for one in sandbox.sandbox.log.newest(2)}
+    assert shown == {"push": (300, "high"), "sms": (120, "")}
 
 
 async def test_fcm_wants_its_own_token_and_project(caller: Caller, http: Client) -> None:

@@ -16,11 +16,13 @@ from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tall
 from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
+from tidings.model.sending import Handed
 from tidings.model.user import Suppression
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.days import Place
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import (
+    HANDED,
     IN_FLIGHT,
     PRECEDENCE,
     RESTING,
@@ -128,9 +130,24 @@ class MemoryHistory:
         return {
             id
             for id in delivery_ids
-            for event in self._events.get(notification_of(id), {}).get(id, {}).values()
-            if event.state is State.DELIVERED
+            if (facts := self._events.get(notification_of(id), {}).get(id))
+            and _furthest(facts.values()).state is State.DELIVERED
         }
+
+    async def handed(
+        self, provider: str, references: Collection[str], addresses: Collection[str], since: int, until: int
+    ) -> Sequence[Handed]:
+        """See History."""
+        return [
+            Handed(event.id, notification.tenant, event.attempt, event.reference, event.address)
+            for notification in self._notifications.values()
+            if since <= instant_of(notification.id) < until
+            for facts in self._events.get(notification.id, {}).values()
+            for event in facts.values()
+            if event.provider == provider
+            and event.state in HANDED
+            and ((event.reference and event.reference in references) or event.address.lower() in addresses)
+        ]
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
         """See History."""

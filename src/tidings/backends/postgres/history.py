@@ -21,11 +21,13 @@ from tidings.model.errors import Unavailable
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
+from tidings.model.sending import Handed
 from tidings.model.vocabulary import State
 from tidings.policy.days import Place, place
 from tidings.policy.routing import channel_of
 from tidings.policy.rows import Head, event_of, record_of
 from tidings.policy.transitions import (
+    HANDED,
     IN_FLIGHT,
     PRECEDENCE,
     RESTING,
@@ -40,8 +42,8 @@ from tidings.ports.store import Page
 PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 """The place of each state's code in the precedence."""
 PENDING_PLACE = PRECEDENCE.index(State.PENDING)
+_HANDED_WITHIN_S = 2.0
 PENDING_RANK = rank(State.PENDING, 1)
-_ARRIVED_RANK = rank(State.DELIVERED, 1)
 READ_WITHIN = 300.0
 """Seconds that a statement may take which reads a stretch of the history."""
 
@@ -169,7 +171,30 @@ class PostgresHistory:
         """See History."""
         found: set[UUID] = set()
         for day, ids in (await self._leaves.split(delivery_ids)).items():
-            found |= {row["id"] for row in await self._leaves.fetch("arrived", day, ids, _ARRIVED_RANK)}
+            rows = await self._leaves.fetch("arrived", day, ids, STATES_PER_ATTEMPT, code(State.DELIVERED))
+            found |= {row["id"] for row in rows}
+        return found
+
+    async def handed(
+        self, provider: str, references: Collection[str], addresses: Collection[str], since: int, until: int
+    ) -> Sequence[Handed]:
+        """See History."""
+        found: list[Handed] = []
+        codes = sorted(code(state) for state in HANDED)
+        for segment in await self._leaves.segments(max(0, since) << 80, max(0, until) << 80):
+            rows = await self._leaves.fetch(
+                "handed",
+                segment.day,
+                provider,
+                [reference for reference in references if reference],
+                list(addresses),
+                segment.low,
+                segment.high,
+                STATES_PER_ATTEMPT,
+                codes,
+                within_s=_HANDED_WITHIN_S,
+            )
+            found += [Handed(*row) for row in rows]
         return found
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

@@ -37,7 +37,17 @@ from tidings.channels.settings import HttpProviderConfig, HttpUrl, Mailbox, OneL
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.notification import EmailContent
-from tidings.model.sending import About, EmailDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
+from tidings.model.sending import (
+    NAMELESS,
+    About,
+    EmailDelivery,
+    InboundRequest,
+    Receipt,
+    Rejected,
+    Retry,
+    SendResult,
+    Sent,
+)
 from tidings.ports.provider import EmailProvider
 
 MOST_PERSONALIZATIONS = 1000
@@ -57,6 +67,12 @@ class SendgridConfig(HttpProviderConfig):
     webhook_public_key: str | None = Field(
         default=None,
         description="the Verification Key of the Signed Event Webhook; without it receipts are refused",
+    )
+    webhook_tolerance_s: int = Field(
+        default=900,
+        ge=60,
+        le=172_800,
+        description="seconds by which the signed time of events may differ from ours; older ones are refused",
     )
     base_url: HttpUrl = Field(
         default="https://api.sendgrid.com",
@@ -260,7 +276,13 @@ class Sendgrid(EmailProvider):
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What the events say about deliveries of ours; others are left out. Raises BadReceipt when not SendGrid's."""
-        return events.read(request, self._key, f"{self.section}.webhook_public_key")
+        return [receipt for receipt in self.told(request) if receipt.delivery_id != NAMELESS]
+
+    def told(self, request: InboundRequest) -> list[Receipt]:
+        """As `receipts`; with events that have lost our arguments, by their reference and address."""
+        found = events.read(request, self._key, f"{self.section}.webhook_public_key")
+        events.check_time(request, self._clock.now(), self._config.webhook_tolerance_s, self.section)
+        return found
 
     async def check(self) -> str:
         """Ask what the key may do. Raises SettingsError saying what is wrong with it."""

@@ -12,6 +12,9 @@ Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid)
 - The signature, ECDSA with SHA-256 over the timestamp and the raw body, and the headers that carry it:
   `for-developers/tracking-events/getting-started-event-webhook-security-features`.
 
+- A request that is not answered is repeated for 24 hours: `for-developers/tracking-events/troubleshooting`. Whether it
+  is signed anew then no page says; whoever sees old ones refused raises `webhook_tolerance_s`.
+
 An old event that is sent again adds nothing, because recording the same fact twice is recording it once.
 """
 
@@ -30,10 +33,11 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tidings.channels.http import brief
 from tidings.model.errors import BadId, BadReceipt
 from tidings.model.ids import DELIVERY_PREFIX, from_text, to_text
-from tidings.model.sending import EmailDelivery, InboundRequest, Receipt
+from tidings.model.sending import NAMELESS, EmailDelivery, InboundRequest, Receipt
 from tidings.model.vocabulary import State
 from tidings.ports.provider import Event
 
+_TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 _decoder = msgspec.json.Decoder(list[dict[str, object]])
 
 EVENTS: Mapping[str, Event] = {
@@ -76,6 +80,9 @@ _FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?!\d|\.\d)")
 _STATUS = re.compile(r"(?:^|\s)([45])(?:\.\d{1,3}\.\d{1,3}|\d\d)(?=\s|$)")
 
 
+_OURS = frozenset({"tidings_delivery", "tidings_tenant", "tidings_attempt"})
+
+
 def load_key(text: str) -> EllipticCurvePublicKey:
     """The key from base64 DER, as SendGrid shows it, with or without PEM's frame."""
     bare = re.sub(r"-----(BEGIN|END) PUBLIC KEY-----|\s", "", text)
@@ -99,6 +106,22 @@ def marks(delivery: EmailDelivery) -> dict[str, str]:
     }
 
 
+def check_time(request: InboundRequest, now: int, tolerance_s: int, section: str) -> None:
+    """Raise BadReceipt when the signed time is further than `tolerance_s` from `now` (milliseconds since the epoch).
+
+    So a request that somebody has recorded cannot be played back for ever.
+    """
+    text = request.headers.get(_TIMESTAMP, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 15):
+        raise BadReceipt("SendGrid signed this, but not with a time in seconds")
+    off_s = now // 1000 - int(text)
+    if abs(off_s) > tolerance_s:
+        way = "ago" if off_s > 0 else "ahead of this machine's clock"
+        raise BadReceipt(
+            f"this was signed {abs(off_s)} seconds {way}: look at the clock, and at {section}.webhook_tolerance_s"
+        )
+
+
 def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: str) -> list[Receipt]:
     """The receipts in a request that the private half of `key` signed; `setting` is where that key stands.
 
@@ -109,7 +132,7 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: s
         raise BadReceipt(
             f"{setting} is not set: switch on SendGrid's Signed Event Webhook and copy its Verification Key there"
         )
-    timestamp = request.headers.get("x-twilio-email-event-webhook-timestamp", "")
+    timestamp = request.headers.get(_TIMESTAMP, "")
     try:
         signature = b64decode(request.headers.get("x-twilio-email-event-webhook-signature", ""), validate=True)
         key.verify(signature, timestamp.encode() + request.body, ECDSA(SHA256()))
@@ -126,13 +149,21 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
     """The receipt in an event; None for one that is not about a delivery of ours or says nothing new."""
     text = {name: value for name, value in event.items() if isinstance(value, str)}
     found = EVENTS.get(_name(text))
+    if found is None:
+        return None
     attempt = text.get("tidings_attempt", "")
-    if found is None or not (attempt.isascii() and attempt.isdigit() and len(attempt) < 9):
-        return None
-    try:
-        delivery_id = from_text(DELIVERY_PREFIX, text.get("tidings_delivery", ""))
-    except BadId:
-        return None
+    reference = text.get("sg_message_id", "").partition(".")[0]
+    if _OURS.isdisjoint(event):
+        delivery_id, attempt = NAMELESS, "1"
+        if not reference and not text.get("email"):
+            return None
+    else:
+        if not (attempt.isascii() and attempt.isdigit() and len(attempt) < 9):
+            return None
+        try:
+            delivery_id = from_text(DELIVERY_PREFIX, text.get("tidings_delivery", ""))
+        except BadId:
+            return None
     timestamp = event.get("timestamp")
     return Receipt(
         delivery_id=delivery_id,
@@ -143,7 +174,7 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
         at=timestamp * 1000 if isinstance(timestamp, int) and 0 < timestamp < 1 << 40 else 0,
         reason=found.reason,
         detail=brief(text.get("reason") or text.get("response") or text.get("url") or ""),
-        reference=text.get("sg_message_id", "").partition(".")[0],
+        reference=reference,
         address=text.get("email"),
         suppress=found.suppress,
     )

@@ -16,21 +16,20 @@ import re
 import ssl
 from collections.abc import Sequence
 from email.headerregistry import Address
-from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import msgspec
 from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
-from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPTimeoutError
-from pydantic import Field, SecretStr, model_validator
+from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPHeloError, SMTPTimeoutError
 
 from tidings.channels.email.headers import split_address
 from tidings.channels.email.mime import ascii_domain, build, message_id
 from tidings.channels.email.smtp_replies import ERRORS
-from tidings.channels.errors import follow
+from tidings.channels.email.smtp_session import Door
+from tidings.channels.email.smtp_settings import SmtpConfig
+from tidings.channels.errors import ACCOUNT, follow
 from tidings.channels.http import brief
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
-from tidings.channels.settings import Mailbox, NetworkProviderConfig, OneLine, is_loopback
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
 from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
@@ -41,53 +40,6 @@ _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _LINE_WITH_DOT = re.compile(rb"(?m)^\.")
 _UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
 _GO_AHEAD, _TAKEN, _CLOSING = 354, 250, 421
-_PORTS = {"tls": 465, "starttls": 587, "none": 25}
-
-
-class SmtpConfig(NetworkProviderConfig):
-    """`providers.smtp`."""
-
-    host: str = Field(pattern=r"^[A-Za-z0-9._:-]+$", description="the mail server")
-    port: int | None = Field(default=None, ge=1, le=65535, description="its port: 465, 587 or 25, as security demands")
-    security: Literal["tls", "starttls", "none"] | None = Field(
-        default=None,
-        description="tls (from the first byte), starttls or none; unset: tls on port 465, none for a server on this "
-        "machine, else starttls",
-    )
-    validate_certificates: bool = Field(
-        default=True, description="whether the server must prove its name; false only for a server of your own"
-    )
-    username: str | None = Field(default=None, description="the name to log in with, if the server wants one")
-    password: SecretStr | None = Field(default=None, description="the password that belongs to username")
-    from_address: Mailbox = Field(description="the sender's address; bounces come back to it")
-    from_name: OneLine | None = Field(default=None, description="the sender's name, as people see it")
-    helo_name: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+$", description="the name to greet with; unset: this machine's own"
-    )
-    connections: int = Field(default=10, ge=1, le=1000, description="connections at once, at most")
-    timeout: float = Field(default=10.0, gt=0, le=300, description="seconds to wait for the server at each step")
-
-    @model_validator(mode="after")
-    def _login_is_whole_and_safe(self) -> SmtpConfig:
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together; set both or none")
-        if self.username is not None and self.transport == "none" and not self.is_here:
-            raise ValueError("security = none would send the password readable over the network; use starttls or tls")
-        return self
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the server is on this machine."""
-        return is_loopback(f"smtp://[{self.host}]" if ":" in self.host else f"smtp://{self.host}")
-
-    @property
-    def transport(self) -> Literal["tls", "starttls", "none"]:
-        """`security`, settled."""
-        if self.security is not None:
-            return self.security
-        if self.port == _PORTS["tls"]:
-            return "tls"
-        return "none" if self.is_here else "starttls"
 
 
 class _Envelope:
@@ -124,7 +76,8 @@ class Smtp(EmailProvider):
         self._clock = tools.clock
         local, _, domain = config.from_address.rpartition("@")
         self._sender = Address(display_name=config.from_name or "", username=local, domain=domain)
-        self._port = config.port or _PORTS[config.transport]
+        self._port = config.to_port
+        self._door = Door(config)
         self._slots = asyncio.Semaphore(config.connections)
         self._idle: list[SMTP] = []
 
@@ -180,9 +133,11 @@ class Smtp(EmailProvider):
                 if agreed is not None:
                     return agreed
         try:
-            connection = await self._connect()
+            connection = await self._door.open()
         except SMTPAuthenticationError as error:
             return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"), about=About.UNOFFERED)
+        except SMTPHeloError as error:
+            return self._not_greeted(error)
         except (SMTPException, OSError) as error:
             why = brief(f"no session with {self._where}: {error}")
             return Retry("unreachable", detail=why, about=About.UNOFFERED)
@@ -274,35 +229,18 @@ class Smtp(EmailProvider):
             known = msgspec.structs.replace(known, about=About.UNOFFERED)
         return follow(known, detail)
 
-    async def _connect(self) -> SMTP:
-        config = self._config
-        connection = SMTP(
-            hostname=config.host,
-            port=self._port,
-            username=config.username,
-            password=None if config.password is None else config.password.get_secret_value(),
-            local_hostname=config.helo_name,
-            timeout=config.timeout,
-            use_tls=config.transport == "tls",
-            start_tls=config.transport == "starttls",
-            tls_context=None if config.transport == "none" else self._tls,
-        )
-        try:
-            await connection.connect()
-            if connection.is_ehlo_or_helo_needed:
-                await connection.ehlo()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _not_greeted(self, error: SMTPHeloError) -> Retry:
+        """What follows when the server does not take our greeting; for good (5yz), it is for a person to mend."""
+        if error.code < 500:
+            said = brief(f"{self._where} takes no greeting now: {error.code} {error.message}")
+            return Retry("service_unavailable", detail=said, about=About.UNOFFERED)
+        return Retry("greeting_refused", ACCOUNT, brief(self._greeting_refused(error)), About.UNOFFERED)
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if not self._config.validate_certificates:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    def _greeting_refused(self, error: SMTPHeloError) -> str:
+        return (
+            f"{self._where} refuses the greeting EHLO {self._door.greeting}: {error.code} {error.message}. Set "
+            f"{self.section}.helo_name to the full name of this machine"
+        )
 
     @property
     def _where(self) -> str:
@@ -313,7 +251,7 @@ class Smtp(EmailProvider):
         config, where = self._config, self._where
         try:
             async with asyncio.timeout(2 * config.timeout):
-                connection = await self._connect()
+                connection = await self._door.open()
                 reply = await connection.noop()
                 await connection.quit()
         except SMTPAuthenticationError as error:
@@ -321,12 +259,21 @@ class Smtp(EmailProvider):
                 f"{where} refuses {self.section}.username and {self.section}.password: {error.code} {error.message}. "
                 "Many services want a password made for apps instead of the one for their website."
             ) from error
+        except SMTPHeloError as error:
+            raise SettingsError(f"{self._greeting_refused(error)}.") from error
         except (SMTPTimeoutError, TimeoutError) as error:
             raise SettingsError(
                 f"{where} does not answer. Look at {self.section}.host and port, and at {self.section}.security: a "
                 "server that wants tls says nothing to who begins without."
             ) from error
         except (SMTPConnectError, OSError) as error:
+            unproven = error if isinstance(error, ssl.SSLCertVerificationError) else error.__cause__
+            if isinstance(unproven, ssl.SSLCertVerificationError):
+                raise SettingsError(
+                    f"there is no connection to {where}, because it does not prove that it is {config.host}: "
+                    f"certificate verify failed: {unproven.verify_message}. If the authority of its certificate is "
+                    f"your own, name that in {self.section}.ca_file."
+                ) from error
             raise SettingsError(
                 f"there is no connection to {where}: {brief(str(error))}. Look at {self.section}.host, port and "
                 "security."

@@ -2,8 +2,8 @@
 
 Facts, and Google's page for each:
 
-- The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send, and what it carries:
-  https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages.
+- The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send; what it carries:
+  `fcm_message.py`.
 - `error.details[].errorCode` and what each means: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and
   https://firebase.google.com/docs/cloud-messaging/error-codes. INVALID_ARGUMENT is said of a bad token and of a bad
   payload; the field that is named, or the sentence about the registration token, tells which.
@@ -20,7 +20,7 @@ FCM sends no receipts, and knows no idempotency key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -35,10 +35,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from tidings.channels.errors import ACCOUNT, follow
 from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
+from tidings.channels.push.fcm_message import encoded
 from tidings.channels.settings import HttpProviderConfig, HttpUrl
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
-from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import About, PushDelivery, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.ports.clock import Clock
 from tidings.ports.provider import PushProvider
@@ -46,6 +46,8 @@ from tidings.ports.provider import PushProvider
 _SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_SECONDS = 3600
+_CLOCK_AHEAD_S = 10
+"""By how much our clock may be ahead of Google's, which refuses what was issued in the future."""
 _RENEW_BEFORE_MS = 300_000
 _WAIT_AFTER_429 = 60.0
 
@@ -102,21 +104,11 @@ class FcmConfig(HttpProviderConfig):
             raise ValueError("exactly one of service_account_file and service_account must be set")
         return self
 
-
-class _Notification(Struct):
-    title: str
-    body: str
-
-
-class _Message(Struct, omit_defaults=True):
-    token: str
-    notification: _Notification
-    data: dict[str, str]
-    webpush: dict[str, dict[str, str]] | None = None
-
-
-class _Request(Struct):
-    message: _Message
+    def urls(self) -> Iterator[tuple[str, str]]:
+        """Where secrets are sent to."""
+        yield "base_url", self.base_url
+        if self.service_account is not None:
+            yield "service_account.token_uri", self.service_account.token_uri
 
 
 class _Taken(Struct):
@@ -147,7 +139,6 @@ class _Token(Struct):
     expires_in: float = 3600
 
 
-_encode = msgspec.json.Encoder().encode
 _taken = msgspec.json.Decoder(_Taken)
 _refusal = msgspec.json.Decoder(_Refusal)
 _token = msgspec.json.Decoder(_Token)
@@ -193,7 +184,7 @@ class Fcm(PushProvider):
         self._config = config
         self._clock = tools.clock
         account = config.service_account or _from_file(
-            config.service_account_file or Path(), f"{self.section}.service_account_file"
+            config.service_account_file or Path(), f"{self.section}.service_account_file", config
         )
         self._http = HttpClient(
             config.base_url,
@@ -222,7 +213,7 @@ class Fcm(PushProvider):
 
     async def _send(self, delivery: PushDelivery, headers: dict[str, str]) -> SendResult:
         try:
-            body = _encode(_request(delivery))
+            body = encoded(delivery, self._clock.now())
         except UnicodeEncodeError:
             return Rejected("invalid_text", detail="the text or the token is not valid Unicode")
         reply = await self._http.post(self._path, body, headers)
@@ -233,16 +224,19 @@ class Fcm(PushProvider):
                 return Sent(_taken.decode(reply.body).name)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return Uncertain("unreadable_answer", "HTTP status 200, but not FCM's JSON")
-        if reply.status == 401:
-            self._access.forget(headers["authorization"].removeprefix("Bearer "))
-        return self._refused(reply)
+        return self._refused(reply, headers["authorization"].removeprefix("Bearer "))
 
-    def _refused(self, answer: Answer) -> SendResult:
+    def _refused(self, answer: Answer, access: str) -> SendResult:
         try:
             error = _refusal.decode(answer.body).error
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return by_status(answer, self._clock)
+            error = _Error()
         code = next((detail.errorCode for detail in error.details if detail.errorCode), error.status)
+        # 401 is also said of the project's key for Apple's push service: then our token is good.
+        if answer.status == 401 and code in {"UNAUTHENTICATED", ""}:
+            self._access.forget(access)
+        if not code:
+            return by_status(answer, self._clock, error.message)
         said = brief(f"{code}: {error.message}")
         known = self.ERRORS.get(f"{code} token" if _is_about_the_token(code, error) else code)
         if known is None:
@@ -332,8 +326,8 @@ class _Access:
             "iss": self._account.client_email,
             "scope": _SCOPE,
             "aud": self._account.token_uri,
-            "iat": now,
-            "exp": now + _ASSERTION_SECONDS,
+            "iat": now - _CLOCK_AHEAD_S,
+            "exp": now - _CLOCK_AHEAD_S + _ASSERTION_SECONDS,
         }
         headers = {} if self._account.private_key_id is None else {"kid": self._account.private_key_id}
         return jwt.encode(claims, self._key, algorithm="RS256", headers=headers)
@@ -349,9 +343,9 @@ def _load_key(secret: SecretStr) -> RSAPrivateKey:
     return key
 
 
-def _from_file(path: Path, where: str) -> ServiceAccount:
+def _from_file(path: Path, where: str, config: FcmConfig) -> ServiceAccount:
     try:
-        return ServiceAccount.model_validate_json(path.read_bytes())
+        account = ServiceAccount.model_validate_json(path.read_bytes())
     except OSError as error:
         raise SettingsError(f"{where}: {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -359,18 +353,11 @@ def _from_file(path: Path, where: str) -> ServiceAccount:
             f"{where}: {path} is not the JSON file of a service account. Download it in the Firebase console (Project "
             "settings, Service accounts, Generate new private key)."
         ) from error
-
-
-def _request(delivery: PushDelivery) -> _Request:
-    content = delivery.content
-    data = {"delivery_id": to_text(DELIVERY_PREFIX, delivery.id)}
-    webpush = None
-    if content.link is not None:
-        data["link"] = content.link
-        # FCM refuses the whole message when a web push link is not https.
-        if content.link.startswith("https://"):
-            webpush = {"fcm_options": {"link": content.link}}
-    return _Request(_Message(delivery.to, _Notification(content.title, content.body), data, webpush))
+    try:
+        config.refuse_to_expose("token_uri", account.token_uri)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {path}: {error}.") from error
+    return account
 
 
 def _is_about_the_token(code: str, error: _Error) -> bool:

@@ -18,6 +18,11 @@ Facts, and Twilio's page for each (below https://www.twilio.com/docs):
 - Their signature, HMAC-SHA1 over the URL and the sorted parameters with the auth token:
   `usage/webhooks/webhooks-security`. Whether the port is part of the URL varies, so both are accepted, as Twilio's own
   libraries do.
+- `ValidityPeriod`, for how many seconds Twilio keeps a message in its queue, 1 to 36,000, of which 36,000 is the
+  default: `messaging/api/message-resource`. It bounds the wait at Twilio, not the carrier's. 30036 says that it ended:
+  `api/errors/30036`.
+- A Messaging Service that is not there (21701, 21705) or has no number (21704) is the account's fault: everything waits
+  until somebody mends it: `api/errors/21701`. One without a sender for this recipient (21703) is gone round.
 - The account, which `check` asks for: `iam/api/account`.
 
 The Messages resource knows no idempotency key, so a request without an answer stays uncertain.
@@ -58,6 +63,7 @@ from tidings.model.vocabulary import State
 from tidings.ports.provider import Event, SmsProvider
 
 _MOST_PARAMETERS = 100
+_LONGEST_KEPT_S = 36_000
 _VERSION = "/2010-04-01"
 _LANDLINE = 30006
 _SHORT_CODE = re.compile(r"\d{3,8}")
@@ -130,6 +136,10 @@ class Twilio(SmsProvider):
         21659: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of Twilio's"),
         21660: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of the account"),
         21661: Rejected("invalid_sender", fallback=True, detail="the sender cannot send texts"),
+        21701: Retry("no_such_service", ACCOUNT, "there is no such Messaging Service", About.UNOFFERED),
+        21703: Rejected("no_sender", fallback=True, detail="the Messaging Service has no sender for that number"),
+        21704: Retry("service_without_sender", ACCOUNT, "the Messaging Service has no number", About.UNOFFERED),
+        21705: Retry("no_such_service", ACCOUNT, "the Messaging Service is not valid", About.UNOFFERED),
         30001: Retry("queue_full", 300.0, "the senders have too many messages waiting", About.ACCOUNT),
         30002: Retry("account_suspended", ACCOUNT, "the account is suspended", About.UNOFFERED),
         30003: Retry("handset_unreachable", 900.0, "the phone is off or away; the number may well be good"),
@@ -142,6 +152,9 @@ class Twilio(SmsProvider):
         30007: Rejected("filtered", detail="filtered as unwanted by Twilio or the carrier"),
         30008: Retry("unknown_error", 300.0, "the carrier gives no reason; often passes"),
         30034: Rejected("sender_not_registered", fallback=True, detail="a US number without A2P 10DLC registration"),
+        30036: Rejected(
+            "expired_at_provider", detail="it waited at Twilio until expires_at, or the longest that Twilio keeps it"
+        ),
         30450: Rejected("blocked_as_fraud", detail="taken for fraud; that part of the numbers is blocked for a while"),
     }
     EVENTS: ClassVar = {
@@ -206,6 +219,10 @@ class Twilio(SmsProvider):
     def _form(self, delivery: SmsDelivery) -> bytes:
         # The parts that never change are encoded once: urlencode of the whole form costs four times as much.
         text = f"&To={quote_plus(delivery.to)}&Body={quote_plus(delivery.content.text)}"
+        if delivery.expires_at is not None:
+            left_s = max(1, (delivery.expires_at - self._clock.now()) // 1000)
+            if left_s <= _LONGEST_KEPT_S:
+                text += f"&ValidityPeriod={left_s}"
         if not self._wants_receipts:
             return (self._start + text).encode()
         tenant = quote(quote(delivery.tenant, safe=""), safe="")

@@ -189,10 +189,23 @@ WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
 
 -- name: arrived
--- $2: the rank from which on a fact says that the delivery has arrived.
-SELECT DISTINCT event.id
+-- Those whose furthest fact is `delivered`: $2 is how many codes an attempt has, $3 the code of `delivered`.
+SELECT event.id
 FROM unnest($1::uuid[]) AS asked (id)
-JOIN event_{day} AS event ON event.id = asked.id AND event.rank >= $2::integer;
+JOIN event_{day} AS event ON event.id = asked.id
+GROUP BY event.id
+HAVING max(event.rank) % $2::integer = $3::integer;
+
+-- name: handed
+-- What the provider $1 got under one of the references $2, or to one of the addresses $3, of the ids from $4 to $5: facts
+-- whose code (of $6) is one of $7. There is no index for it, because each fact would pay for it: the ids bound the work.
+SELECT event.id, notification.tenant, event.attempt, event.reference, event.address
+FROM event_{day} AS event
+JOIN notification_{day} AS notification ON notification.id = notification_of(event.id)
+WHERE event.id >= $4::uuid AND event.id < $5::uuid AND event.provider = $1::text
+    AND event.rank % $6::integer = ANY ($7::integer[])
+    AND (event.reference = ANY ($2::text[]) OR lower(event.address) = ANY ($3::text[]))
+LIMIT 10000;
 
 -- name: tally
 -- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
