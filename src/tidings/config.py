@@ -161,7 +161,9 @@ def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
     except FileNotFoundError as error:
         if not required:
             return {}
-        raise SettingsError(f"there is no settings file {path}; `tidings settings --example` prints one") from error
+        raise SettingsError(
+            f"there is no settings file {path}; `tidings settings --example --write {path}` makes one"
+        ) from error
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

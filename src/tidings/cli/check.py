@@ -19,6 +19,7 @@ from tidings.backends.postgres.binaries import available, choose
 from tidings.channels.registry import build, kind_of, names_an_account
 from tidings.channels.tools import Tools
 from tidings.cli.folder import DataFolder
+from tidings.cli.hints import as_called
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import command_line
 from tidings.config import DEFAULT_FILE, Settings
@@ -156,7 +157,9 @@ def _print(finding: Finding) -> None:
     mark = typer.style("ok   ", fg="green") if finding.fine else typer.style("wrong", fg="red", bold=True)
     start = f"{finding.part:<18} "
     indent = " " * (6 + len(start))
-    lines = [piece for line in finding.text.splitlines() for piece in textwrap.wrap(line, _WIDTH - len(indent))] or [""]
+    lines = [
+        piece for line in as_called(finding.text).splitlines() for piece in textwrap.wrap(line, _WIDTH - len(indent))
+    ] or [""]
     typer.echo(f"{mark} {start}{lines[0]}")
     for line in lines[1:]:
         typer.echo(indent + line)

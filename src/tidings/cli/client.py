@@ -63,7 +63,7 @@ class Api:
             raise CannotGoOn(f"the API at {self.url} gave no answer in time; try again", 1) from error
         except PyreqwestError as error:
             raise CannotGoOn(
-                f"nothing answers at {self.url}. Is `tidings up` running? Another address: --url or {API_URL}.",
+                f"nothing answers at {self.url}. Does Tidings run there? Another address: --url or {API_URL}.",
                 1,
             ) from error
         if answer.status >= 400:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tidings.cli.client import Api, connect
+from tidings.cli.hints import command
 from tidings.cli.letters import console, letter_lines, letters_table
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
-from tidings.cli.plain import CannotGoOn, command_line, command_name, say
+from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.replays import Count, followed, print_json, print_replay
 from tidings.model.vocabulary import Channel
 
@@ -65,7 +66,7 @@ def list_(
     console().print(letters_table(found))
     if more:
         say(f"These are the newest {len(found)}; more with --limit, or narrow it down.")
-    say(f"Why: {command_name()} dead-letters show ID.   Again: {command_name()} dead-letters replay ID")
+    say(f"Why:   {command('dead-letters show ID')}\nAgain: {command('dead-letters replay ID')}")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def replay(
             asked = followed(api, asked)
     print_replay(asked, as_json=as_json)
     if detach and not as_json:
-        say(f"Its progress: {command_name()} replays show --follow {asked['id']}")
+        say(f"Its progress: {command('replays show --follow ' + asked['id'])}")
 
 
 def _filter(

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tidings.cli.client import Api
 from tidings.cli.first_start import sent_for_real
 from tidings.cli.folder import DataFolder, Running
+from tidings.cli.hints import command_name
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say, step
 from tidings.cli.shop.account import account, show
@@ -72,7 +73,7 @@ def refuse_for_real(real: Sequence[str]) -> None:
         raise CannotGoOn(
             f"the demo is for the sandbox alone, and this is sent for real: {', '.join(real)}. It would write to "
             "thousands of invented addresses. Run it in a folder without that settings file, with a data folder of "
-            "its own: tidings demo --data-dir demo-data"
+            f"its own: {command_name()} demo --data-dir demo-data"
         )
 
 

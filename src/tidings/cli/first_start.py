@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.channels.registry import names_an_account
 from tidings.cli.client import Api, Refused
 from tidings.cli.folder import DataFolder
-from tidings.cli.plain import command_name, say, with_faker
+from tidings.cli.hints import command, command_name, demo_command
+from tidings.cli.plain import say
 from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
-from tidings.config import Settings
+from tidings.config import DEFAULT_FILE, Settings
 from tidings.sandbox.credentials import load_or_create
 from tidings.sandbox.gate import is_guarded, is_loopback_host, token_of
 
@@ -55,8 +58,7 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
     `key` is the demo tenant's key when this start has made it: it is shown this once. A later start says where it is.
     """
     url = settings.http.local_url
-    me = command_name()
-    own_folder = "" if folder.path == Path.cwd() / "tidings-data" else f" --data-dir {shlex.quote(str(folder.path))}"
+    own_folder = None if folder.path == Path.cwd() / "tidings-data" else folder.path
     say(f"\nTidings is up, after {took:.1f} s.\n")
     say(f"  API            {url}")
     say(f"  API reference  {url}/docs")
@@ -71,12 +73,8 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
     say(f"\n{_what_the_line_does(settings)}\n")
     say(curl(url, _bearer(key, folder)))
     say("\nThen try:\n")
-    say(f"  {me} send{own_folder} --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'")
-    say(f"  {me} status{own_folder} <the id that it prints>")
-    say(f"  {_demo(me, own_folder)}      a shop with 50,000 people and a day of orders")
-    if key is None:
-        say(f"  {me} key create{own_folder} --tenant {DEMO_TENANT}      another API key")
-    say(f"  {me} settings --example > tidings.toml      then fill in real credentials, and: {me} check")
+    for line in _to_try(settings, own_folder, another_key=key is None):
+        say(f"  {line}")
     for warning in open_to_others(settings):
         say(f"\n{warning}")
     say(f"\nCtrl-C stops everything; the data stays in {folder.path}")
@@ -145,7 +143,22 @@ def _what_the_line_does(settings: Settings) -> str:
     )
 
 
-def _demo(me: str, own_folder: str) -> str:
-    if find_spec("faker") is not None:
-        return f"{me} demo{own_folder}"
-    return with_faker(own_folder)
+def _to_try(settings: Settings, own_folder: Path | None, *, another_key: bool) -> Iterator[str]:
+    """Commands that work as they stand, each with what it is for where that is not plain."""
+    yield command(f"send --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'", data_dir=own_folder)
+    yield command("status", data_dir=own_folder) + "      and the id that it prints"
+    if not sent_for_real(settings):
+        faker = find_spec("faker") is not None
+        yield demo_command(own_folder, installed=faker) + "      a shop with 50,000 people and a day of orders"
+    if another_key:
+        yield command(f"key create --tenant {DEMO_TENANT}", data_dir=own_folder) + "      another API key"
+    check = command("check", data_dir=own_folder)
+    if settings_in_use():
+        yield check + "      after a change of the settings, before the next start"
+    else:
+        yield f"{command_name()} settings --example --write {DEFAULT_FILE}      then fill in a provider, and: {check}"
+
+
+def settings_in_use() -> bool:
+    """Whether a settings file applies already: its owner is not told to make one."""
+    return Path(DEFAULT_FILE).exists() or any(word.partition("=")[0] == "--settings" for word in sys.argv)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tidings.cli.plain import command_name
+from tidings.cli.hints import command
 from tidings.cli.times import duration, moment
 
 WIDTH = 80
@@ -59,7 +59,7 @@ def letter_lines(letter: Mapping[str, Any]) -> list[str]:
         lines += _wrapped(f"{start}{attempt['state']} {told}", " " * 14)
     lines.append("")
     if letter["replayable"]:
-        lines.append(f"Send it again: {command_name()} dead-letters replay {letter['id']}")
+        lines.append(f"Send it again: {command('dead-letters replay ' + letter['id'])}")
     else:
         lines += _wrapped(f"It cannot be replayed: {letter['why']}.")
     return lines

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from tidings.cli.hints import as_called
 from tidings.model.errors import TidingsError
 
 
@@ -36,8 +33,8 @@ def say(text: str = "") -> None:
 
 
 def say_error(text: str) -> None:
-    """A sentence on standard error."""
-    print(f"tidings: {text}", file=sys.stderr, flush=True)
+    """A sentence on standard error; the commands in it can be pasted."""
+    print(f"tidings: {as_called(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -55,30 +52,3 @@ def step(what: str) -> Iterator[None]:
         raise
     took = f"{time.monotonic() - began:5.1f} s"
     print(f"\r  {what:<44} {took}" if live else f"  {what:<44} {took}", flush=True)
-
-
-def command_name() -> str:
-    """How the reader can call this program: by its name where it is on the PATH, else by its path."""
-    called = Path(sys.argv[0])
-    if called.name != "tidings":
-        return f"{sys.executable} -m tidings.cli"
-    found = shutil.which("tidings")
-    if found is not None and Path(found).resolve() == called.resolve():
-        return "tidings"
-    near = os.path.relpath(called)
-    return str(called.absolute()) if near.startswith("..") else near
-
-
-def with_faker(options: str) -> str:
-    """The command that runs the demo and brings the name generator that it needs, as this program was installed."""
-    root = checkout()
-    if root is None:
-        return f"{shlex.quote(sys.executable)} -m pip install faker && {command_name()} demo{options}"
-    where = "" if Path.cwd() == root else f" -C {shlex.quote(str(root))}"
-    return f"make{where} demo" + (f" ARGS={shlex.quote(options.strip())}" if options else "")
-
-
-def checkout() -> Path | None:
-    """The clone of the repository that this program runs from; None where it was installed as a package."""
-    root = Path(__file__).resolve().parents[3]
-    return root if (root / "Makefile").is_file() and (root / "pyproject.toml").is_file() else None

@@ -78,7 +78,7 @@ def run(
         settings = settings_from(settings_file, data_dir)
         if settings.database.dsn is None:
             raise CannotGoOn(
-                "`tidings run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
+                "the command `run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
                 "TIDINGS_DATABASE__DSN. `tidings up` brings its own."
             )
 

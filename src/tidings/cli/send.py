@@ -9,8 +9,9 @@ import msgspec
 import typer
 
 from tidings.cli.client import connect
+from tidings.cli.hints import command
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
-from tidings.cli.plain import CannotGoOn, command_line, command_name
+from tidings.cli.plain import CannotGoOn, command_line
 from tidings.cli.status import show
 from tidings.model.vocabulary import Channel, Priority
 
@@ -70,7 +71,7 @@ def send(
             typer.echo(msgspec.json.encode(answer).decode())
         else:
             typer.echo(f"accepted {answer['id']}")
-            typer.echo(f"What becomes of it: {command_name()} status {answer['id']}")
+            typer.echo(f"What becomes of it: {command('status ' + answer['id'])}")
 
 
 def _recipient(user: str | None, inline: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -12,9 +15,10 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from tidings.channels.registry import config_of, kind_of, providers
+from tidings.cli.hints import command
 from tidings.cli.options import DataDir, SettingsFile, settings_from
-from tidings.cli.plain import command_line
-from tidings.config import Settings
+from tidings.cli.plain import CannotGoOn, command_line, say
+from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 
@@ -27,6 +31,10 @@ _WIDTH = 100
 @app.command()
 def settings(
     example: Annotated[bool, typer.Option("--example", help="Print a settings file with every setting in it.")] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="FILE", help="With --example: make this file; one that is there stays."),
+    ] = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -34,11 +42,29 @@ def settings(
 
     Secrets are hidden. The example is a settings file to start from.
     """
-    if example:
+    if write is not None and not example:
+        raise CannotGoOn("--write goes with --example: what applies now comes from several places, secrets hidden")
+    if write is not None:
+        _write_example(write)
+    elif example:
         typer.echo(example_file(), nl=False)
     else:
         shown = msgspec.json.encode(public_view(settings_from(settings_file, data_dir)))
         typer.echo(msgspec.json.format(shown).decode())
+
+
+def _write_example(path: Path) -> None:
+    """Make the file, readable by this user alone: passwords will stand in it. Raises CannotGoOn when it is there."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise CannotGoOn(f"{path} is there already, and stays as it is; choose another name") from error
+    except OSError as error:
+        raise CannotGoOn(f"{path} cannot be written: {error.strerror}") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(example_file())
+    check = "check" if path == Path(DEFAULT_FILE) else f"check --settings {shlex.quote(str(path))}"
+    say(f"{path} is written. Fill in a provider, then: {command(check)}")
 
 
 def public_view(settings: Settings) -> dict[str, Any]:

@@ -7,13 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tidings.cli.hints import command
 from tidings.cli.options import SettingsFile, settings_from
-from tidings.cli.plain import command_line, command_name, say
+from tidings.cli.plain import command_line, say
 from tidings.sections import Delivering
 from tidings.simulation.observers import Rule
 from tidings.simulation.run import Report, simulate
@@ -49,10 +49,10 @@ def run_seeds(
         report = simulate(seed, delivering, traced=trace)
         for line in report.trace:
             say(line)
-        _conclude([report], settings_file)
+        _conclude([report])
         return
     count, seconds = (seeds, None) if minutes is None else (None, minutes * 60)
-    _conclude(_watched(first, count, seconds, cores or os.cpu_count() or 1, delivering), settings_file)
+    _conclude(_watched(first, count, seconds, cores or os.cpu_count() or 1, delivering))
 
 
 def _watched(
@@ -70,7 +70,7 @@ def _watched(
     return reports
 
 
-def _conclude(reports: list[Report], settings_file: Path | None) -> None:
+def _conclude(reports: list[Report]) -> None:
     """Say what came of it; ends the command with 1 when a rule was broken."""
     broken = [report for report in reports if report.violations]
     for report in broken[:_MOST_SHOWN]:
@@ -87,9 +87,8 @@ def _conclude(reports: list[Report], settings_file: Path | None) -> None:
         return
     for rule, times in _rules(broken).most_common():
         say(f"  {times} seeds did not keep: {rule.value}")
-    option = "" if settings_file is None else f" --settings {settings_file}"
     say("This runs the first of them again; --trace tells everything that happened:")
-    say(f"{command_name()} simulate --seed {broken[0].seed}{option}")
+    say(command(f"simulate --seed {broken[0].seed}"))
     sys.exit(1)
 
 

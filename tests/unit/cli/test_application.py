@@ -87,7 +87,7 @@ def test_without_anything_running_the_clients_say_so(tmp_path: Path, capsys: pyt
 
 def test_run_needs_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--role", "worker", "--data-dir", str(tmp_path)]) == 2
-    assert "`tidings run` needs a PostgreSQL that runs already" in capsys.readouterr().err
+    assert "the command `run` needs a PostgreSQL that runs already" in capsys.readouterr().err
 
 
 def test_the_demo_writes_to_nobody_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import phonenumbers
 from msgspec import Struct
 
-from tidings.cli.plain import CannotGoOn, with_faker
+from tidings.cli.hints import demo_command
+from tidings.cli.plain import CannotGoOn
 from tidings.cli.shop.countries import COUNTRIES, Country
 
 _MAIL = ("example.com", "example.org", "example.net", "post.example", "mail.example")
@@ -67,7 +68,9 @@ def _names(locale: str, seed: int) -> Any:
     try:
         faker = importlib.import_module("faker")
     except ImportError as error:
-        raise CannotGoOn(f"the demo needs the package faker, for names. Run {with_faker('')}") from error
+        raise CannotGoOn(
+            f"the demo needs the package faker, for names. Run {demo_command(None, installed=False)}"
+        ) from error
     generator = faker.Faker(locale)
     generator.seed_instance(f"{locale} {seed}")
     return generator
