@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tidings.cli.hints import started_with
 from tidings.cli.plain import CannotGoOn, command_line, say_error
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.telemetry.redaction import described
@@ -81,6 +82,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; the exit code."""
+    started_with(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
 from tidings.channels.registry import names_an_account
 from tidings.cli.client import Api, Refused
 from tidings.cli.folder import DataFolder
-from tidings.cli.hints import command, command_name, demo_command
+from tidings.cli.hints import command, command_name, demo_command, has_settings_file
 from tidings.cli.plain import say
 from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
@@ -161,4 +160,4 @@ def _to_try(settings: Settings, own_folder: Path | None, *, another_key: bool) -
 
 def settings_in_use() -> bool:
     """Whether a settings file applies already: its owner is not told to make one."""
-    return Path(DEFAULT_FILE).exists() or any(word.partition("=")[0] == "--settings" for word in sys.argv)
+    return Path(DEFAULT_FILE).exists() or has_settings_file()

@@ -8,13 +8,25 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 _PLACE = ("--settings", "--data-dir")
 _API = (*_PLACE, "--url")
 _ASK_THE_API = frozenset({"send", "status", "dead-letters", "replays", "accounting"})
 _SETTINGS_ALONE = frozenset({"simulate"})
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 _QUOTED = re.compile(r"`tidings ([a-z][^`]*)`")
+
+
+def started_with(arguments: Sequence[str]) -> None:
+    """Remember what follows the program's name on the command line."""
+    _arguments.set(tuple(arguments))
+
+
+def has_settings_file() -> bool:
+    """Whether this command was given a settings file."""
+    return bool(_given(("--settings",)))
 
 
 def command_name() -> str:
@@ -37,7 +49,7 @@ def command(words: str, *, data_dir: Path | None = None) -> str:
     name = words.partition(" ")[0]
     wanted = _API if name in _ASK_THE_API else _PLACE[:1] if name in _SETTINGS_ALONE else _PLACE
     said = {word.partition("=")[0] for word in words.split()}
-    given = _given(sys.argv[1:], [option for option in wanted if option not in said])
+    given = _given([option for option in wanted if option not in said])
     if data_dir is not None and "--data-dir" not in said.union(given):
         given += ["--data-dir", str(data_dir)]
     return " ".join([command_name(), words, *map(shlex.quote, given)])
@@ -56,7 +68,7 @@ def demo_command(data_dir: Path | None, *, installed: bool) -> str:
     if root is None or shutil.which("make") is None:
         return f"{shlex.quote(sys.executable)} -m pip install faker && {command('demo', data_dir=data_dir)}"
     where = "" if Path.cwd() == root else f" -C {shlex.quote(str(root))}"
-    given = [str(Path(word).absolute()) if place % 2 else word for place, word in enumerate(_given(sys.argv, _PLACE))]
+    given = [str(Path(word).absolute()) if place % 2 else word for place, word in enumerate(_given(_PLACE))]
     if data_dir is not None and "--data-dir" not in given:
         given += ["--data-dir", str(data_dir)]
     return f"make{where} demo" + (f" ARGS={shlex.quote(shlex.join(given))}" if given else "")
@@ -68,9 +80,10 @@ def checkout() -> Path | None:
     return root if (root / "Makefile").is_file() and (root / "pyproject.toml").is_file() else None
 
 
-def _given(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Those of the options that the arguments have, each followed by its value; the last one of a kind holds."""
+def _given(options: Sequence[str]) -> list[str]:
+    """Those of the options that this command was given, each followed by its value; the last one of a kind holds."""
     found: dict[str, str] = {}
+    arguments = _arguments.get()
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name not in options:

@@ -11,7 +11,7 @@ from tidings.cli import first_start, hints
 from tidings.cli.application import run
 from tidings.cli.first_start import greet
 from tidings.cli.folder import DataFolder
-from tidings.cli.hints import as_called, command
+from tidings.cli.hints import as_called, command, started_with
 from tidings.config import Settings, load
 from tidings.model.vocabulary import Channel
 
@@ -27,6 +27,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
     def call(*arguments: str, program: str = ".venv/bin/tidings") -> None:
         monkeypatch.setattr("sys.argv", [program, *arguments])
+        started_with(arguments)
 
     return call
 
