@@ -8,7 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from tidings.api.calls import Caller, Cursor, Limit, Shape, StrictRoute, UserId, operation
 from tidings.api.users import known_user
@@ -70,16 +70,7 @@ class CountAnswer(Shape):
 
 
 class MarkRequest(Shape):
-    """Which items: some by `ids`, or `all` of them."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "all": {"const": False}}},
-                {"required": ["all"], "properties": {"ids": {"type": "null"}, "all": {"const": True}}},
-            ]
-        }
-    )
+    """Which items: some by `ids`, or `all` of them; one of the two, and not both."""
 
     ids: list[str] | None = Field(
         default=None, description=f"at most {MOST_IDS}", json_schema_extra={"maxItems": MOST_IDS}

@@ -18,6 +18,7 @@ from tidings.api.problems import MEDIA_TYPE, Problem
 from tidings.api.recurrences import RecurrencePage, RecurrenceView
 from tidings.api.replays import ReplayPage, ReplayRequest
 from tidings.api.samples import BATCH, ORDER, commands
+from tidings.api.schemas import plain
 from tidings.api.services import Limits
 from tidings.api.templates import (
     PreviewRequest,
@@ -95,9 +96,10 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
         description=_ABOUT,
         routes=app.routes,
         tags=_TAGS,
-        servers=[{"url": public_url}],
+        servers=[{"url": ".", "description": "where this document was read"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
+    doc["x-public-url"] = public_url
     doc["paths"] = _with_hot_routes(doc["paths"])
     schemas = doc.setdefault("components", {}).setdefault("schemas", {})
     _add_schemas(schemas, limits.max_items)
@@ -106,6 +108,7 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
     doc["components"]["securitySchemes"] = {
         "ApiKey": {"type": "http", "scheme": "bearer", "description": "an API key: `tk_…`"}
     }
+    plain(doc)
     for path, operations in doc["paths"].items():
         for method in METHODS:
             if method in operations:

@@ -53,7 +53,7 @@ class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What to send again, and how many of them a second."""
 
     filter: ReplayFilter | None = ReplayFilter()
-    per_second: Annotated[int, Meta(ge=1, le=10_000)] | None = _PER_SECOND
+    per_second: Annotated[float, Meta(ge=1, le=10_000, multiple_of=1)] | None = _PER_SECOND
 
 
 class ReplayPage(Struct, frozen=True):
@@ -90,7 +90,7 @@ async def create_replay(call: Caller, request: Request, idempotency_key: Idempot
     )
     body = msgspec.json.encode(request.scope[BODY])
     replay, known = await call.services.letters.replay(
-        call.key, filter, asked.per_second or _PER_SECOND, idempotency_key, body
+        call.key, filter, int(asked.per_second or _PER_SECOND), idempotency_key, body
     )
     response = answer(replay_view(replay), 202)
     response.headers["Location"] = f"/v1/replays/{to_text(REPLAY_PREFIX, replay.id)}"

@@ -1,0 +1,96 @@
+"""Schemas as generators of clients understand them, where the libraries that made them say it their own way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_REF = "#/components/schemas/"
+_INSTANTS = frozenset({"at", "since", "until"})
+_SPARSE = frozenset(
+    {"BatchItem", "Content", "EmailContent", "FilterView", "Problem", "PushContent", "InappContent", "Variable"}
+)
+"""Answers that leave out what they have no value for."""
+
+
+def plain(doc: dict[str, Any]) -> None:
+    """Change the schemas of an OpenAPI document in place.
+
+    - A whole number is an `integer`, and its bounds are whole.
+    - An object without declared properties takes any.
+    - An instant has the format `date-time`.
+    - What an answer always has is required there.
+    - What a request may leave out has no `default`, which generators take for a promise that it is there: the
+      description says what is taken instead.
+    """
+    schemas: dict[str, Any] = doc["components"]["schemas"]
+    asked = _reachable(schemas, [operation.get("requestBody", {}) for operation in _operations(doc)])
+    for name, schema in schemas.items():
+        _without_defaults(schema, always=name not in asked and name not in _SPARSE)
+        for field, inner in schema.get("properties", {}).items():
+            if field in _INSTANTS or field.endswith("_at"):
+                _instant(inner)
+    for node in _objects(doc):
+        _whole(node)
+        if node.get("type") == "object" and not node.keys() & {"properties", "additionalProperties", "oneOf", "anyOf"}:
+            node["additionalProperties"] = True
+
+
+def _operations(doc: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for item in doc["paths"].values():
+        yield from item.values()
+
+
+def _reachable(schemas: Mapping[str, Any], roots: list[Any]) -> set[str]:
+    """The names of the schemas that are reached from `roots`."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        for node in _objects(waiting.pop()):
+            reference = node.get("$ref", "")
+            name = reference.removeprefix(_REF) if isinstance(reference, str) else ""
+            if name in schemas and name not in found:
+                found.add(name)
+                waiting.append(schemas[name])
+    return found
+
+
+def _without_defaults(schema: dict[str, Any], *, always: bool) -> None:
+    for name, field in schema.get("properties", {}).items():
+        if "default" not in field:
+            continue
+        value = field.pop("default")
+        if always:
+            schema["required"] = [*schema.get("required", []), name]
+        elif isinstance(value, bool | int) or (isinstance(value, str) and value):
+            told = f"without it: {value if isinstance(value, str) else json.dumps(value)}"
+            field["description"] = f"{field['description']}; {told}" if field.get("description") else told
+
+
+def _instant(schema: dict[str, Any]) -> None:
+    for one in (schema, *schema.get("anyOf", ())):
+        if one.get("type") == "string":
+            one["format"] = "date-time"
+
+
+def _whole(schema: dict[str, Any]) -> None:
+    if schema.get("type") == "number" and schema.get("multipleOf") == 1:
+        schema["type"] = "integer"
+        del schema["multipleOf"]
+    if schema.get("type") == "integer":
+        for bound in ("minimum", "maximum"):
+            if isinstance(schema.get(bound), float):
+                schema[bound] = int(schema[bound])
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Each object in a JSON value, examples left out: they are no schemas."""
+    if isinstance(value, dict):
+        yield value
+        for name, inner in value.items():
+            if name not in {"example", "examples"}:
+                yield from _objects(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _objects(inner)
