@@ -43,6 +43,8 @@ from tidings.sections import (
 
 ENVIRONMENT_PREFIX = "TIDINGS_"
 DEFAULT_FILE = "tidings.toml"
+DEMO_KEY_FILE = "demo.key"
+"""The file of the data folder in which `tidings up` keeps the demo tenant's key."""
 API_URL = "TIDINGS_API_URL"
 API_KEY = "TIDINGS_API_KEY"
 _COMMAND_LINE = "the command line"

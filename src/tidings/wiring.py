@@ -12,11 +12,12 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from tidings.api import samples
 from tidings.api.limits import Limiter
 from tidings.api.services import Limits, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.memory.tokens import MemoryTokens
-from tidings.config import Settings
+from tidings.config import DEMO_KEY_FILE, Settings
 from tidings.listening import Held
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Priority
@@ -137,6 +138,8 @@ async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[s
         sandbox_credentials.load_or_create(settings.data_dir / "sandbox"),
         receipts_url=f"{settings.public_url}/v1/receipts",
         log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
+        hint=samples.first_command(settings.http.local_url, settings.data_dir / DEMO_KEY_FILE),
+        timeline=samples.timeline_command(settings.http.local_url, settings.data_dir / DEMO_KEY_FILE),
         held=held.sandbox,
         allowed_hosts=place.allowed_hosts,
     )

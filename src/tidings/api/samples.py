@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tidings.report.notifications import rfc3339
@@ -62,11 +63,40 @@ VERSION: dict[str, Any] = {
 }
 WELCOME: dict[str, Any] = {"name": "welcome", **VERSION}
 _USER = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
+FIRST: dict[str, Any] = {
+    "to": {"email": "ada@example.com", "phone": "+4930901820", "devices": ["a-phone"]},
+    "content": {
+        "email": {"subject": "Hello", "text": "It works."},
+        "sms": {"text": "It works."},
+        "push": {"title": "Hello", "body": "It works."},
+    },
+}
 UNREACHABLE: dict[str, Any] = {
     "to": {"phone": "+15005550002"},
     "content": {"sms": {"text": "The sandbox refuses this number for good."}},
 }
 _SUPPRESSION = {"channel": "email", "address": "gone@example.com", "reason": "bounced"}
+
+
+def first_command(url: str, key_path: Path) -> str:
+    """A command for an installation of which nothing else is known: addresses inline, and content taken literally.
+
+    The key is `$TIDINGS_API_KEY`, or else what is in the file at `key_path`, where `tidings up` keeps the demo's.
+    """
+    contents = [f"{json.dumps(channel)}: {json.dumps(content)}" for channel, content in FIRST["content"].items()]
+    content = f",\n{' ' * 19}".join(contents)
+    body = f'{{"to": {json.dumps(FIRST["to"])},\n       "content": {{{content}}}}}'
+    lines = (f"curl -sS {url}/v1/notifications", f"-H {_bearer(key_path)}", "-H 'Content-Type: application/json'")
+    return " \\\n  ".join((*lines, f"-d '{body}'"))
+
+
+def timeline_command(url: str, key_path: Path) -> str:
+    """A command that shows what became of the notification `{id}`; the key as above."""
+    return f"curl -sS {url}/v1/notifications/{{id}} -H {_bearer(key_path)}"
+
+
+def _bearer(key_path: Path) -> str:
+    return f'"Authorization: Bearer ${{TIDINGS_API_KEY:-$(cat {shlex.quote(str(key_path))})}}"'
 
 
 def commands(

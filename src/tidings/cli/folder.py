@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from tidings.cli.plain import CannotGoOn
+from tidings.config import DEMO_KEY_FILE
 
 LEAST_FREE = 200 * 1024 * 1024
 
@@ -47,7 +48,7 @@ class DataFolder:
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
         self._wanted = self.path / "restart.json"
-        self.demo_key_path = self.path / "demo.key"
+        self.demo_key_path = self.path / DEMO_KEY_FILE
 
     def prepare(self) -> None:
         """Make sure that it can be written and has room.

@@ -35,7 +35,8 @@ class Options(Struct, frozen=True):
 
     `receipts_url` is where receipts go, without the provider's name (`http://127.0.0.1:8400/v1/receipts`); None: the
     email events go nowhere. `log_path` is an append-only file of what arrived. `capacity` and `max_bytes` bound what is
-    kept in memory. `hint` is a command that the empty page shows. `seed` makes the chance in faults repeatable. `host`
+    kept in memory. `hint` is a command that the empty page shows, `timeline` one that shows the
+    timeline of the notification `{id}`. `seed` makes the chance in faults repeatable. `host`
     is what it listens on, `allowed_hosts` are other names by which it is reached (see gate.py).
     """
 
@@ -44,6 +45,7 @@ class Options(Struct, frozen=True):
     capacity: int = 10_000
     max_bytes: int = 64_000_000
     hint: str = ""
+    timeline: str = ""
     seed: int | None = None
     host: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ class Sandbox:
         self._twilio = twilio.Twilio(credentials, self.log, self.faults, self.receipts)
         self._fcm = fcm.Fcm(credentials, self._oauth, self.log, self.faults)
         self._gate = Gate(options.host, options.allowed_hosts, credentials)
-        self._control = Control(self.log, self.faults, self.receipts, options.hint)
+        self._control = Control(self.log, self.faults, self.receipts, options.hint, options.timeline)
         self.smtp = SmtpSink(credentials, self.log, self.faults)
 
     def start(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -102,6 +104,9 @@ class Watcher:
 class ArrivalLog:
     """The last arrivals, at most `capacity` of them and about `max_bytes` of content.
 
+    What is too much is taken from the channel that has the most, so that thousands of emails leave the few text
+    messages where they are.
+
     Lines reach `path` before the vendor's answer goes out, in one write a request, so that what a sender knows to be
     taken is in the file even when this process is killed.
     """
@@ -109,9 +114,11 @@ class ArrivalLog:
     def __init__(self, capacity: int = 10_000, max_bytes: int = 64_000_000, path: Path | None = None) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
-        self._held: deque[Arrival] = deque()
+        self._held: dict[str, deque[Arrival]] = {}
+        self._by_seq: dict[int, Arrival] = {}
+        self._forgotten = 0
         self._by_reference: dict[str, Arrival] = {}
-        self._bytes = 0
+        self._bytes: Counter[str] = Counter()
         self._seq = 0
         self._watchers: set[Watcher] = set()
         self._encoder = msgspec.json.Encoder()
@@ -127,8 +134,8 @@ class ArrivalLog:
 
     @property
     def oldest(self) -> int:
-        """The number of the oldest arrival that is still held; one after the latest when none is."""
-        return self._held[0].seq if self._held else self._seq + 1
+        """From this number on every arrival is held; one after the latest when none is."""
+        return self._forgotten + 1
 
     def add(self, arrivals: Sequence[Arrival]) -> None:
         """Log what came in one request. Numbers, times and delivery ids are set here."""
@@ -138,15 +145,19 @@ class ArrivalLog:
             arrival.seq, arrival.at = self._seq, now
             if not arrival.delivery and arrival.tags:
                 arrival.delivery = _first(arrival.tags, _DELIVERY_TAGS)
-            self._bytes += arrival.bytes
-            self._held.append(arrival)
+            self._bytes[arrival.channel] += arrival.bytes
+            self._held.setdefault(arrival.channel, deque()).append(arrival)
+            self._by_seq[arrival.seq] = arrival
             if arrival.reference:
                 self._by_reference[arrival.reference] = arrival
             self.counts[arrival.vendor, REFUSED if arrival.status == REFUSED else "taken"] += 1
         if self._file is not None:
             _write_all(self._file, self._encoder.encode_lines([_line(arrival) for arrival in arrivals]))
-        while len(self._held) > self._capacity or (self._bytes > self._max_bytes and len(self._held) > 1):
-            self._forget(self._held.popleft())
+        while len(self._by_seq) > self._capacity:
+            self._forget(max(self._held.values(), key=len).popleft())
+        while self._bytes.total() > self._max_bytes and len(self._by_seq) > 1:
+            (heaviest,) = [channel for channel, _ in self._bytes.most_common(1)]
+            self._forget(self._held[heaviest].popleft())
         for watcher in self._watchers:
             watcher.event.set()
 
@@ -164,28 +175,36 @@ class ArrivalLog:
 
     def by_seq(self, seq: int) -> Arrival | None:
         """The arrival with this number, if it is still held."""
-        position = seq - self.oldest
-        return self._held[position] if 0 <= position < len(self._held) else None
+        return self._by_seq.get(seq)
 
     def since(self, seq: int, limit: int, channel: str = "", recipient: str = "") -> list[Arrival]:
-        """Up to `limit` arrivals after `seq`, oldest first; `recipient` is a part of the address."""
-        found: list[Arrival] = []
-        for arrival in self._after(seq):
-            if (not channel or arrival.channel == channel) and (not recipient or recipient in arrival.to):
-                found.append(arrival)
-                if len(found) == limit:
-                    break
-        return found
+        """Up to `limit` arrivals after `seq`, oldest first; `recipient` is a part of the address or name."""
+        held = [self._after(one, seq) for one in self._chosen(channel)]
+        found = heapq.merge(*held, key=_seq)
+        return list(islice((arrival for arrival in found if _is_to(arrival, recipient)), limit))
 
-    def newest(self, limit: int) -> list[Arrival]:
-        """The last `limit` arrivals, oldest first."""
-        return list(self._after(self._seq - limit))
+    def newest(self, limit: int, channel: str = "", recipient: str = "", before: int | None = None) -> list[Arrival]:
+        """The last `limit` arrivals, and before number `before`, oldest first; `recipient` as above."""
+        held = [reversed(one) for one in self._chosen(channel)]
+        found = (
+            arrival
+            for arrival in heapq.merge(*held, key=_seq, reverse=True)
+            if (before is None or arrival.seq < before) and _is_to(arrival, recipient)
+        )
+        return list(islice(found, limit))[::-1]
+
+    def newest_of_each(self, limit: int, after: int) -> list[Arrival]:
+        """The last `limit` arrivals of each channel after number `after`, oldest first."""
+        held = [list(self._after(one, after))[-limit:] for one in self._held.values()]
+        return list(heapq.merge(*held, key=_seq))
 
     def clear(self) -> None:
         """Forget everything in memory, counts too; numbers go on, and the file stays as it is."""
         self._held.clear()
+        self._by_seq.clear()
+        self._forgotten = self._seq
         self._by_reference.clear()
-        self._bytes = 0
+        self._bytes.clear()
         self.counts.clear()
 
     def watch(self) -> Watcher:
@@ -209,16 +228,30 @@ class ArrivalLog:
             os.close(self._file)
             self._file = None
 
-    def _after(self, seq: int) -> Iterator[Arrival]:
-        start = max(0, seq + 1 - self.oldest)
+    def _chosen(self, channel: str) -> list[deque[Arrival]]:
+        return [held for name, held in self._held.items() if channel in {"", name}]
+
+    @staticmethod
+    def _after(held: deque[Arrival], seq: int) -> Iterator[Arrival]:
         # A deque is slow in its middle: walk back from the end, which is near what is asked for.
-        wanted = len(self._held) - start
-        return reversed([arrival for arrival, _ in zip(reversed(self._held), range(wanted), strict=False)])
+        return reversed(list(takewhile(lambda arrival: arrival.seq > seq, reversed(held))))
 
     def _forget(self, arrival: Arrival) -> None:
-        self._bytes -= arrival.bytes
+        self._forgotten = max(self._forgotten, arrival.seq)
+        del self._by_seq[arrival.seq]
+        self._bytes[arrival.channel] -= arrival.bytes
         if self._by_reference.get(arrival.reference) is arrival:
             del self._by_reference[arrival.reference]
+
+
+def _seq(arrival: Arrival) -> int:
+    return arrival.seq
+
+
+def _is_to(arrival: Arrival, recipient: str) -> bool:
+    wanted = recipient.casefold()
+    name = arrival.body.to_name if isinstance(arrival.body, Parts) else ""
+    return not wanted or wanted in arrival.to.casefold() or wanted in name.casefold()
 
 
 def _line(arrival: Arrival) -> Line:

@@ -1,8 +1,8 @@
 """What is the sandbox's own, under `/_sandbox/`: faults, arrivals, counts, magic addresses, and the viewer's page.
 
 - `POST /_sandbox/faults` sets a fault (see faults.Fault), `GET` lists, `DELETE /_sandbox/faults[/{id}]` ends.
-- `GET /_sandbox/arrivals?since=&channel=&to=&limit=` reads what came after number `since`, oldest first; `DELETE`
-  clears.
+- `GET /_sandbox/arrivals?since=&channel=&to=&limit=` reads what came after number `since`, oldest first; with `before=`
+  instead the newest ones before that number, oldest first too (0: the newest of all). `DELETE` clears.
 - `GET /_sandbox/counts`, `GET /_sandbox/magic`, `GET /_sandbox/events` (server-sent events).
 - `POST /_sandbox/inapp` takes in-app items, which no vendor ever sees.
 
@@ -31,7 +31,7 @@ from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Receive, Request, 
 MAX_BODY = 4 * 1024 * 1024
 PREFIX = "/_sandbox/"
 _MAX_PAGE = 100_000
-_BACKLOG = 120
+_BACKLOG = 60
 _BURST = 40
 _PACE = 0.15
 _HEARTBEAT = 15.0
@@ -69,12 +69,13 @@ class InappItem(Struct, frozen=True):
 class Control:
     """The sandbox's own routes."""
 
-    def __init__(self, log: ArrivalLog, faults: Faults, receipts: Receipts, hint: str) -> None:
+    def __init__(self, log: ArrivalLog, faults: Faults, receipts: Receipts, hint: str, timeline: str) -> None:
         self._log = log
         self._faults = faults
         self._receipts = receipts
         self._instance = secrets.token_hex(4)
         self._hint = hint
+        self._timeline = timeline
         self._pages = {path: _page(name, kind) for path, (name, kind) in _FILES.items()}
         self.closing = False
 
@@ -101,7 +102,7 @@ class Control:
             case "/_sandbox/faults":
                 return json_answer(200, {"faults": self._faults.all(), "kinds": KINDS, "vendors": list(Vendor)})
             case "/_sandbox/magic":
-                return json_answer(200, {"magic": table(), "hint": self._hint})
+                return json_answer(200, {"magic": table(), "hint": self._hint, "timeline": self._timeline})
             case "/healthz":
                 return json_answer(200, {"status": "ok"})
         if path.startswith("/_sandbox/mail/"):
@@ -161,7 +162,12 @@ class Control:
     def _arrivals(self, query: dict[str, str]) -> Answer:
         since = _whole(query.get("since", "0"), "`since`")
         limit = min(max(1, _whole(query.get("limit", "100"), "`limit`")), _MAX_PAGE)
-        found = self._log.since(since, limit, query.get("channel", ""), query.get("to", ""))
+        channel, recipient = query.get("channel", ""), query.get("to", "")
+        if "before" in query:
+            before = _whole(query["before"], "`before`")
+            found = self._log.newest(limit, channel, recipient, before or None)
+        else:
+            found = self._log.since(since, limit, channel, recipient)
         return json_answer(
             200,
             {
@@ -200,8 +206,8 @@ class Control:
                 watcher.event.clear()
                 frames: list[bytes] = []
                 if instance != self._instance:
-                    instance, last = self._instance, max(0, self._log.latest - _BACKLOG)
-                    frames.append(_frame("hello", {"instance": instance}))
+                    instance, last = self._instance, 0
+                    frames.append(_frame("hello", {"instance": instance, "burst": _BURST}))
                     limit = _BACKLOG
                 else:
                     limit = _BURST
@@ -220,7 +226,7 @@ class Control:
     def _news(self, last: int, limit: int, changed: dict[int, tuple[str, str]], frames: list[bytes]) -> int:
         """Put what came after `last` into `frames`; the number of the latest."""
         latest = self._log.latest
-        fresh = self._log.newest(min(limit, latest - last)) if latest > last else []
+        fresh = self._log.newest_of_each(limit, last) if latest > last else []
         if fresh or not last:
             identity = f"{self._instance}-{latest}"
             frames.append(_frame("arrivals", [look(arrival) for arrival in fresh], identity))

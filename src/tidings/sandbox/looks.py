@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from tidings.model.errors import BadId
+from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, notification_of, to_text
 from tidings.policy.sms import segments
 from tidings.sandbox.arrivals import Arrival, Mime, Parts
 
@@ -41,6 +43,7 @@ class Look(Struct, frozen=True, omit_defaults=True):
     tags: Mapping[str, str] = {}
     ttl_s: int | None = None
     urgency: str = ""
+    notification: str = ""
 
 
 def look(arrival: Arrival) -> Look:
@@ -71,7 +74,16 @@ def look(arrival: Arrival) -> Look:
         tags=arrival.tags,
         ttl_s=arrival.ttl_s,
         urgency=arrival.urgency,
+        notification=_notification(arrival.delivery),
     )
+
+
+def _notification(delivery: str) -> str:
+    """The id of the notification that a delivery of ours belongs to; empty when the sender's id is no such one."""
+    try:
+        return to_text(NOTIFICATION_PREFIX, notification_of(from_text(DELIVERY_PREFIX, delivery)))
+    except BadId:
+        return ""
 
 
 def html_page(arrival: Arrival) -> str:

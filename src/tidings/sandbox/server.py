@@ -73,20 +73,27 @@ async def serve(
     receipts_url: str | None = None,
     log_path: Path | None = None,
     hint: str = "",
+    timeline: str = "",
     held: tuple[socket.socket, socket.socket] | None = None,
     allowed_hosts: Sequence[str] = (),
 ) -> Handle:
     """Serve a sandbox on `host` until `stop` of the handle; a port of 0 takes any free one.
 
     `receipts_url` is the base URL of the receipts (`…/v1/receipts`), `log_path` an append-only file of what arrived,
-    `hint` a command that the empty page shows. `held` are listening sockets, for HTTP and SMTP, that outlive it.
+    `hint` a command that the empty page shows, `timeline` one that shows the timeline of the
+    notification `{id}`. `held` are listening sockets, for HTTP and SMTP, that outlive it.
     `allowed_hosts` are names by which the viewer is reached, besides those of this machine.
 
     Raises:
         SettingsError: a port is taken or not allowed, or the file cannot be written.
     """
     options = Options(
-        receipts_url=receipts_url, log_path=log_path, hint=hint, host=host, allowed_hosts=tuple(allowed_hosts)
+        receipts_url=receipts_url,
+        log_path=log_path,
+        hint=hint,
+        timeline=timeline,
+        host=host,
+        allowed_hosts=tuple(allowed_hosts),
     )
     sandbox = create_app(credentials, options)
     http, mail = held or _listen_twice(host, port, smtp_port)

@@ -62,6 +62,22 @@ def test_memory_is_bounded_by_number_and_by_bytes() -> None:
     assert [one.seq for one in log.since(0, 100)] == [11]
 
 
+def test_each_channel_keeps_its_newest() -> None:
+    log = ArrivalLog(capacity=100)
+    log.add([arrival("+34600000001", "sms"), arrival("+34600000002", "sms")])
+    log.add([arrival(f"u{number}@example.com") for number in range(1_000)])
+    assert [one.seq for one in log.newest(9, channel="sms")] == [1, 2]
+    assert [one.seq for one in log.newest(2, channel="email", before=1_000)] == [998, 999]
+    assert [one.seq for one in log.newest(2, recipient="U990@")] == [993]
+    assert [one.seq for one in log.newest_of_each(2, 0)] == [1, 2, 1_001, 1_002]
+    assert [one.seq for one in log.newest_of_each(2, 1_001)] == [1_002]
+    assert [one.seq for one in log.since(1, 2)] == [2, 905]
+    assert (log.oldest, len(log.since(0, 10_000))) == (905, 100)
+    log = ArrivalLog(max_bytes=1_000)
+    log.add([arrival("+34600000001", "sms", size=10), *(arrival(size=300) for _ in range(9))])
+    assert [one.channel for one in log.since(0, 10)] == ["sms", "email", "email", "email"]
+
+
 def test_clearing_forgets_all_but_the_numbers() -> None:
     log = ArrivalLog()
     log.add([arrival()])

@@ -8,6 +8,9 @@ const WORDS = {
 };
 const FRAME_MAX = 620;
 
+// The command that shows a timeline, `{id}` in the place of the notification's id; the sandbox says it.
+export const timeline = { curl: "" };
+
 export function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -57,11 +60,19 @@ function safeLink(link) {
 function details(arrival) {
   const rows = [
     ["Vendor", arrival.vendor], ["From", arrival.sender], ["Error", arrival.error], ["Delivery", arrival.delivery],
-    ["Reference", arrival.reference], ["Idempotency key", arrival.key],
+    ["Notification", arrival.notification], ["Reference", arrival.reference], ["Idempotency key", arrival.key],
     ...Object.entries(arrival.tags ?? {}),
   ].filter(([, value]) => value);
   const list = el("dl", { className: "facts" });
-  for (const [name, value] of rows) list.append(el("dt", { textContent: name }), el("dd", { textContent: value }));
+  for (const [name, value] of rows) list.append(el("dt", { textContent: name }), el("dd", {}, el("bdi", { textContent: value })));
+  if (!arrival.notification) return list;
+  const buttons = [["tidings status", `tidings status ${arrival.notification}`]];
+  if (timeline.curl) buttons.push(["curl", timeline.curl.replace("{id}", arrival.notification)]);
+  list.append(el("dt", { textContent: "Timeline" }), el("dd", { className: "copies" }, ...buttons.map(([name, text]) => {
+    const copy = el("button", { type: "button", className: "link", title: text, textContent: `Copy ${name}` });
+    copy.dataset.copies = text;
+    return copy;
+  })));
   return list;
 }
 
@@ -77,14 +88,16 @@ function initial(text) {
 
 export function emailCard(arrival) {
   const sender = arrival.from_name || arrival.sender || "(no sender)";
-  const to = arrival.to_name ? `${arrival.to_name} <${arrival.to}>` : arrival.to;
+  const to = arrival.to_name
+    ? [el("bdi", { textContent: arrival.to_name }), " <", el("bdi", { textContent: arrival.to }), ">"]
+    : [el("bdi", { textContent: arrival.to })];
   const head = el("button", { type: "button", className: "mail-head", ariaExpanded: "false" },
     el("span", { className: "avatar", ariaHidden: "true", textContent: initial(sender) }),
     el("span", { className: "mail-lines" },
       el("span", { className: "mail-top" },
         el("bdi", { className: "mail-from", textContent: sender }), when(arrival.at)),
       el("span", { className: "mail-subject", dir: "auto", textContent: arrival.title || "(no subject)" }),
-      el("span", { className: "mail-to" }, el("span", { textContent: "to " }), el("bdi", { textContent: to }))),
+      el("span", { className: "mail-to" }, "to ", ...to)),
     chipOf(arrival));
   const body = el("div", { className: "mail-body", hidden: true });
   const card = el("article", { className: "card mail" }, head, body);
@@ -175,7 +188,7 @@ export function pushCard(arrival) {
     arrival.text ? el("p", { dir: "auto", textContent: arrival.text }) : null,
     safeLink(arrival.link),
     el("div", { className: "meta" }, chipOf(arrival),
-      el("span", { className: "token", title: arrival.to, textContent: arrival.to })),
+      el("bdi", { className: "token", title: arrival.to, textContent: arrival.to })),
     fold(arrival));
 }
 

@@ -1,17 +1,10 @@
 // Keeps the page up to date: one stream of events in, cards out.
 
-import { ago, el, emailCard, inappCard, pushCard, setStatus, smsBubble, smsThread } from "/_sandbox/cards.js";
+import { ago, el, emailCard, inappCard, pushCard, setStatus, smsBubble, smsThread, timeline } from "/_sandbox/cards.js";
 
 const KEPT = 60;
-const BUBBLES = 20;
+const SEARCH_AFTER = 200;
 const CHANNELS = ["email", "sms", "push", "inapp"];
-const HINT = `curl http://127.0.0.1:8400/v1/notifications \\
-  -H "Authorization: Bearer $TIDINGS_KEY" \\
-  -H "Content-Type: application/json" \\
-  -d '{"to": {"email": "ana@example.com", "phone": "+34600000001"},
-       "content": {"email": {"subject": "Hello", "text": "It works."},
-                   "sms": {"text": "It works."}}}'`;
-
 const VENDORS = {
   sendgrid: { name: "SendGrid", own: ["bounce", "Bounces"], receipts: true },
   twilio: { name: "Twilio", own: ["bounce", "Undelivered"], receipts: true },
@@ -22,37 +15,57 @@ const REACH = { every: {}, half: { probability: 0.5 }, tenth: { probability: 0.1
 
 const $ = (id) => document.getElementById(id);
 const lists = Object.fromEntries(CHANNELS.map((channel) => [channel, $(`list-${channel}`)]));
-const state = { channel: "", recipient: "", paused: false, held: [], seen: 0, faults: [], ready: false };
+const state = { channel: "", recipient: "", paused: false, held: 0, burst: Infinity, faults: [], ready: false,
+  search: 0, shown: {}, room: {}, exhausted: {}, totals: {} };
 
 // What arrives --------------------------------------------------------------------------------------------------------
 
-function matches(card) {
-  return !state.recipient || card.dataset.recipient.includes(state.recipient);
+function matches(arrival) {
+  return !state.recipient || `${arrival.to} ${arrival.to_name ?? ""}`.toLowerCase().includes(state.recipient);
 }
 
-function place(arrival) {
-  if (arrival.seq <= state.seen) return;
-  state.seen = arrival.seq;
+// Each channel shows its newest arrivals, as many as `room` says; older ones are fetched page by page.
+function place(arrival, isOlder = false) {
+  const shown = state.shown[arrival.channel];
+  if (!shown || shown.has(arrival.seq) || !matches(arrival)) return;
+  shown.add(arrival.seq);
   const list = lists[arrival.channel];
-  if (!list) return;
-  const card = arrival.channel === "sms" ? threadFor(list, arrival) : cardFor(arrival);
-  card.dataset.recipient = `${arrival.to} ${arrival.to_name ?? ""}`.toLowerCase();
-  card.hidden = !matches(card);
-  list.prepend(card);
-  while (list.children.length > KEPT) list.lastElementChild.remove();
+  const put = (where, node) => (isOlder ? where.append(node) : where.prepend(node));
+  if (arrival.channel !== "sms") {
+    const card = { email: emailCard, push: pushCard, inapp: inappCard }[arrival.channel](arrival);
+    card.dataset.seq = arrival.seq;
+    put(list, card);
+  } else {
+    const known = [...list.children].find((one) => one.dataset.to === arrival.to);
+    const thread = known ?? smsThread(arrival);
+    if (!known || !isOlder) put(list, thread);
+    const bubble = smsBubble(arrival);
+    bubble.dataset.seq = arrival.seq;
+    put(thread.querySelector(".bubbles"), bubble);
+  }
+  while (shown.size > state.room[arrival.channel]) shown.delete(dropOldest(list));
 }
 
-function cardFor(arrival) {
-  return { email: emailCard, push: pushCard, inapp: inappCard }[arrival.channel](arrival);
+function dropOldest(list) {
+  const card = list.lastElementChild;
+  const last = card.querySelector(".bubbles")?.lastElementChild ?? card;
+  const seq = Number(last.dataset.seq);
+  last.remove();
+  if (last !== card && !card.querySelector(".bubble-row")) card.remove();
+  return seq;
 }
 
-function threadFor(list, arrival) {
-  let thread = [...list.children].find((one) => one.dataset.to === arrival.to);
-  thread ??= smsThread(arrival);
-  const bubbles = thread.querySelector(".bubbles");
-  bubbles.append(smsBubble(arrival));
-  while (bubbles.children.length > BUBBLES) bubbles.firstElementChild.remove();
-  return thread;
+async function older(channel, size) {
+  const shown = state.shown[channel];
+  const before = shown.size ? Math.min(...shown) : 0;
+  const wanted = { channel, before, limit: size, to: state.recipient };
+  const search = state.search;
+  const answer = await ask("GET", `/_sandbox/arrivals?${new URLSearchParams(wanted)}`);
+  if (!answer.ok || search !== state.search) return;
+  const { arrivals } = await answer.json();
+  state.room[channel] = Math.max(KEPT, shown.size + arrivals.length);
+  state.exhausted[channel] = arrivals.length < size;
+  for (const arrival of arrivals.reverse()) place(arrival, true);
 }
 
 function openNewestMail() {
@@ -65,9 +78,13 @@ function openNewestMail() {
 
 function show(arrivals) {
   if (state.paused) {
-    state.held = [...state.held, ...arrivals].slice(-4 * KEPT);
-    $("pause").textContent = state.held.length ? `Resume · ${state.held.length} new` : "Resume";
+    state.held += arrivals.length;
+    $("pause").textContent = state.held ? `Resume · ${number(state.held)} new` : "Resume";
     return;
+  }
+  for (const channel of CHANNELS) {
+    // As many as a burst has at most: those between them and what is shown were left out.
+    if (arrivals.filter((arrival) => arrival.channel === channel).length >= state.burst) empty(channel);
   }
   for (const arrival of arrivals) place(arrival);
   openNewestMail();
@@ -76,30 +93,52 @@ function show(arrivals) {
 
 function tidy() {
   const any = CHANNELS.some((channel) => lists[channel].firstElementChild);
-  $("empty").hidden = any || !state.ready;
+  const arrived = CHANNELS.some((channel) => state.totals[channel]);
+  $("empty").hidden = any || arrived || !state.ready;
   $("board").classList.toggle("bare", !any);
+  const chosen = state.channel ? [state.channel] : CHANNELS;
+  const isMissed = Boolean(state.recipient) && !chosen.some((channel) => state.shown[channel].size);
+  $("no-hit").hidden = !isMissed;
+  $("no-hit").textContent = isMissed ? `Nothing is kept here for “${state.recipient}”.` : "";
   for (const channel of CHANNELS) {
-    const shown = [...lists[channel].children].some((card) => !card.hidden);
+    const [shown, total] = [state.shown[channel].size, state.totals[channel] ?? 0];
     const column = lists[channel].parentElement;
+    const none = column.querySelector(".none");
     column.classList.toggle("vacant", !shown);
     column.classList.toggle("many", lists[channel].children.length > 2);
+    none.textContent = state.recipient ? "None for this recipient" : total ? "None is kept any more" : none.dataset.says;
+    const part = state.recipient ? `${number(shown)} found` : `${number(shown)} of ${number(total)}`;
+    $(`part-${channel}`).textContent = state.recipient ? (shown ? part : "") : shown < total ? part : "";
+    const ended = state.exhausted[channel] || (!state.recipient && shown >= total);
+    column.querySelector(".older").hidden = !shown || ended;
   }
 }
 
+function number(value) {
+  return value.toLocaleString("en");
+}
+
 function reset() {
-  for (const list of Object.values(lists)) list.replaceChildren();
-  state.seen = 0;
-  state.held = [];
+  state.search += 1;
+  for (const channel of CHANNELS) empty(channel);
+}
+
+function empty(channel) {
+  lists[channel].replaceChildren();
+  state.shown[channel] = new Set();
+  state.room[channel] = KEPT;
+  state.exhausted[channel] = false;
 }
 
 function count(counts) {
   let all = 0;
   for (const channel of CHANNELS) {
-    const number = counts[channel].taken + counts[channel].refused;
-    all += number;
-    $(`count-${channel}`).textContent = number.toLocaleString("en");
+    state.totals[channel] = counts[channel].taken + counts[channel].refused;
+    all += state.totals[channel];
+    $(`count-${channel}`).textContent = number(state.totals[channel]);
   }
-  $("count-all").textContent = all.toLocaleString("en");
+  $("count-all").textContent = number(all);
+  tidy();
 }
 
 function follow() {
@@ -110,7 +149,13 @@ function follow() {
     live("offline");
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
   });
-  on("hello", reset);
+  on("hello", ({ burst }) => {
+    state.held = 0;
+    state.burst = burst;
+    state.totals = {};
+    reset();
+    if (state.recipient) search(state.recipient);
+  });
   on("arrivals", (arrivals) => {
     state.ready = true;
     show(arrivals);
@@ -138,14 +183,15 @@ function choose(channel) {
     button.ariaPressed = String(button.dataset.channel === state.channel);
   }
   $("board").dataset.only = state.channel;
+  tidy();
   history.replaceState(null, "", state.channel ? `#${state.channel}` : location.pathname);
 }
 
-function search(text) {
+async function search(text) {
   state.recipient = text.trim().toLowerCase();
-  for (const list of Object.values(lists)) {
-    for (const card of list.children) card.hidden = !matches(card);
-  }
+  reset();
+  await Promise.all(CHANNELS.map((channel) => older(channel, KEPT)));
+  openNewestMail();
   tidy();
 }
 
@@ -216,8 +262,10 @@ function sentence(fault) {
 }
 
 async function showMagic() {
-  const { magic, hint } = await (await fetch("/_sandbox/magic")).json();
-  $("hint").textContent = hint || HINT;
+  const { magic, hint, timeline: command } = await (await fetch("/_sandbox/magic")).json();
+  $("hint").textContent = hint;
+  $("hint").parentElement.hidden = !hint;
+  timeline.curl = command;
   const titles = { email: "Email (SendGrid)", smtp: "Email (SMTP)", sms: "SMS", push: "Push" };
   $("magic-list").replaceChildren(...Object.entries(titles).map(([channel, title]) => el("section", {},
     el("h3", { textContent: title }),
@@ -264,12 +312,26 @@ function wire() {
   for (const button of document.querySelectorAll(".more")) {
     button.addEventListener("click", () => { choose(button.dataset.shows); scrollTo({ top: 0 }); });
   }
-  $("recipient").addEventListener("input", (event) => search(event.target.value));
+  $("recipient").addEventListener("input", (event) => {
+    clearTimeout(search.timer);
+    search.timer = setTimeout(() => search(event.target.value), SEARCH_AFTER);
+  });
+  for (const button of document.querySelectorAll(".older")) {
+    button.addEventListener("click", async () => {
+      await older(button.dataset.channel, KEPT);
+      tidy();
+    });
+  }
+  document.addEventListener("click", (event) => {
+    const text = event.target.closest("[data-copies]")?.dataset.copies;
+    if (text) copyText(text);
+  });
   $("pause").addEventListener("click", () => {
     state.paused = !state.paused;
     $("pause").ariaPressed = String(state.paused);
     $("pause").textContent = state.paused ? "Resume" : "Pause";
-    if (!state.paused) show(state.held.splice(0));
+    state.held = 0;
+    if (!state.paused) search(state.recipient);
   });
   $("clear").addEventListener("click", () => ask("DELETE", "/_sandbox/arrivals"));
   $("copy-hint").addEventListener("click", () => copyText($("hint").textContent));
@@ -284,6 +346,7 @@ function wire() {
   setInterval(() => {
     for (const time of document.querySelectorAll("time[data-at]")) time.textContent = ago(Number(time.dataset.at));
   }, 5000);
+  reset();
   choose(location.hash.slice(1));
   showFaults([]);
   showMagic();
