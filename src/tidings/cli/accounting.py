@@ -14,9 +14,6 @@ import msgspec
 import typer
 from pyreqwest.client import SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.store import PostgresStore
@@ -24,6 +21,7 @@ from tidings.cli.client import connect
 from tidings.cli.folder import DataFolder
 from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
+from tidings.cli.tables import Column, print_table
 from tidings.cli.tenants import dsn_from
 from tidings.cli.times import duration, moment
 from tidings.model.tenant import CANARY_TENANT
@@ -32,7 +30,6 @@ from tidings.report.accounting import Accounting, AccountView, Resting
 app = command_line()
 
 _RESTING = Resting.__struct_fields__
-_LOOKS: dict[str, Any] = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 _SERIES = re.compile(r"^(tidings_(?:stuck|swept_total|canary_\w+|audit_\w+)(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 _WITHIN = timedelta(seconds=5)
 
@@ -68,10 +65,9 @@ def accounting(
     if as_json:
         say(msgspec.json.format(msgspec.json.encode(accounts if everyone else accounts[0])).decode())
     else:
-        console = Console(soft_wrap=True)
-        console.print(_notifications(accounts), highlight=False)
+        _print_notifications(accounts)
         if not everyone:
-            console.print(_deliveries(accounts[0]["deliveries"]), highlight=False)
+            _print_deliveries(accounts[0]["deliveries"])
         else:
             for line in _health(settings_file, data_dir):
                 say(line)
@@ -93,22 +89,21 @@ def verdict(accounts: Sequence[Mapping[str, Any]]) -> str:
     return f"The sums close: {accepted:,} accepted, {moving:,} of them in flight, none missing."
 
 
-def _notifications(accounts: Sequence[Mapping[str, Any]]) -> Table:
+def _print_notifications(accounts: Sequence[Mapping[str, Any]]) -> None:
     first = accounts[0] if accounts else {"since": "1970-01-01T00:00Z", "until": "1970-01-01T00:00Z"}
     title = f"Notifications, {moment(first['since']):%Y-%m-%d %H:%M} to {moment(first['until']):%Y-%m-%d %H:%M}"
     columns = ["accepted", *_RESTING, "queued", "pending", "deferred", "missing"]
     rows = {one["tenant"]: _cells(one["notifications"]) for one in accounts}
     shown = [name for name in columns if name in {"accepted", "missing"} or any(row[name] for row in rows.values())]
-    table = Table("tenant", title=title, title_justify="left", **_LOOKS)
-    for name in shown:
-        table.add_column(f"= {name}" if name == shown[1] else name, justify="right")
-    for tenant, cells in rows.items():
-        table.add_row(tenant, *(f"{cells[name]:,}" for name in shown))
-    if len(rows) > 1:
-        table.add_section()
-        own = [cells for tenant, cells in rows.items() if tenant != CANARY_TENANT]
-        table.add_row("without the canary", *(f"{sum(cells[name] for cells in own):,}" for name in shown))
-    return table
+    numbers = [Column(f"= {name}" if name == shown[1] else name, is_number=True) for name in shown]
+    own = [cells for tenant, cells in rows.items() if tenant != CANARY_TENANT]
+    total = ["without the canary", *(f"{sum(cells[name] for cells in own):,}" for name in shown)]
+    print_table(
+        [Column("tenant"), *numbers],
+        [[tenant, *(f"{cells[name]:,}" for name in shown)] for tenant, cells in rows.items()],
+        title,
+        total if len(rows) > 1 else None,
+    )
 
 
 def _cells(account: Mapping[str, Any]) -> dict[str, int]:
@@ -123,18 +118,17 @@ def _cells(account: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _deliveries(channels: Mapping[str, Mapping[str, Any]]) -> Table:
+def _print_deliveries(channels: Mapping[str, Mapping[str, Any]]) -> None:
     rows = {
         name: {"all": one["total"], **one["resting"], "in flight": one["in_flight"]} for name, one in channels.items()
     }
     columns = ["all", *_RESTING, "in flight"]
     shown = [name for name in columns if name == "all" or any(row[name] for row in rows.values())]
-    table = Table("channel", title="Deliveries", title_justify="left", **_LOOKS)
-    for name in shown:
-        table.add_column(name, justify="right")
-    for channel, cells in rows.items():
-        table.add_row(channel, *(f"{cells[name]:,}" for name in shown))
-    return table
+    print_table(
+        [Column("channel"), *(Column(name, is_number=True) for name in shown)],
+        [[channel, *(f"{cells[name]:,}" for name in shown)] for channel, cells in rows.items()],
+        "Deliveries",
+    )
 
 
 async def _everyone(dsn: str, since: int | None, until: int | None) -> list[Any]:

@@ -55,7 +55,7 @@ class Commands(TyperGroup):
 _OURS_ALONE = 0o077
 """What Tidings and its children write holds addresses, contents and secrets: files 0600, folders 0700."""
 
-app = command_line(cls=Commands, no_args_is_help=True)
+app = command_line(cls=Commands, no_args_is_help=True, add_completion=True)
 
 
 def _print_version(wanted: bool) -> None:

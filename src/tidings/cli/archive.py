@@ -16,9 +16,9 @@ from rich.table import Table
 from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.store import PostgresStore
-from tidings.cli.letters import console
 from tidings.cli.options import AsJson, DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
+from tidings.cli.tables import console
 from tidings.cli.tenants import dsn_from
 from tidings.cli.timeline import render
 from tidings.cli.times import local

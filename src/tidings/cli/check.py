@@ -20,7 +20,7 @@ from tidings.channels.registry import build, kind_of, names_an_account
 from tidings.channels.tools import Tools
 from tidings.cli.folder import DataFolder
 from tidings.cli.hints import as_called
-from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json, settings_from
 from tidings.cli.plain import command_line
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError, TidingsError
@@ -43,7 +43,7 @@ class Finding(Struct, frozen=True):
 
 
 @app.command()
-def check(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+def check(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     """Check the settings and everything that they name.
 
     Each provider, PostgreSQL and Kafka are asked. The exit code is 1 when something is wrong.
@@ -52,7 +52,9 @@ def check(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     path = settings_file or Path(DEFAULT_FILE)
     source = f"{path} is valid" if path.exists() else "there is no settings file; the defaults are used"
     findings = [Finding("settings", True, source), *asyncio.run(_ask_all(settings))]
-    for finding in findings:
+    if as_json:
+        print_json(findings)
+    for finding in () if as_json else findings:
         _print(finding)
     if not all(finding.fine for finding in findings):
         sys.exit(1)

@@ -9,10 +9,10 @@ import typer
 
 from tidings.cli.client import Api, connect
 from tidings.cli.hints import command
-from tidings.cli.letters import console, letter_lines, letters_table
-from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
+from tidings.cli.letters import letter_lines, print_letters
+from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url, print_json
 from tidings.cli.plain import CannotGoOn, command_line, say
-from tidings.cli.replays import Count, followed, print_json, print_replay
+from tidings.cli.replays import Count, followed, print_replay
 from tidings.model.vocabulary import Channel
 
 app = command_line(
@@ -63,7 +63,7 @@ def list_(
     if not found:
         say("no dead letters" + (" match" if filter else ""))
         return
-    console().print(letters_table(found))
+    print_letters(found)
     if more:
         say(f"These are the newest {len(found)}; more with --limit, or narrow it down.")
     say(f"Why:   {command('dead-letters show ID')}\nAgain: {command('dead-letters replay ID')}")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tidings.cli.limits import Burst, NotificationsBurst, NotificationsPerSecond, PerSecond, described, rates_of
-from tidings.cli.options import DataDir, SettingsFile
+from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import DEMO_TENANT, dsn_from, new_key, now, opened
 from tidings.cli.times import local
 from tidings.model.tenant import ApiKey, Rates, Scope
+from tidings.report.notifications import rfc3339
 
 app = command_line(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -29,6 +30,7 @@ def create(
     burst: Burst = None,
     notifications_per_second: NotificationsPerSecond = None,
     notifications_burst: NotificationsBurst = None,
+    as_json: AsJson = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -39,20 +41,44 @@ def create(
     scopes = tuple(scope or Scope)
     limits = rates_of(per_second, burst, notifications_per_second, notifications_burst)
     secret = asyncio.run(_create(dsn_from(settings_file, data_dir), tenant, scopes, name, limits))
+    if as_json:
+        print_json({"tenant": tenant, "key": secret, "scopes": scopes, "name": name, "limits": limits})
+        return
     say(f"API key  {secret}\nmay      {', '.join(scopes)}\nThe key is shown only now: keep it.")
 
 
 @app.command(name="list")
-def list_(tenant: OfTenant = DEMO_TENANT, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+def list_(
+    tenant: OfTenant = DEMO_TENANT,
+    as_json: AsJson = False,
+    settings_file: SettingsFile = None,
+    data_dir: DataDir = None,
+) -> None:
     """List a tenant's keys.
 
     The id, the start of the secret, and what each may do.
     """
-    for key in asyncio.run(_list(dsn_from(settings_file, data_dir), tenant)):
+    found = asyncio.run(_list(dsn_from(settings_file, data_dir), tenant))
+    if as_json:
+        print_json([_told(key) for key in found])
+        return
+    for key in found:
         state = "works" if key.revoked_at is None else f"revoked {local(key.revoked_at)}"
         limits = f"  {described(key.limits)}" if key.limits != Rates() else ""
         made = f"since {local(key.created_at)}"
         say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  {made}  {key.name}{limits}")
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "prefix": key.prefix,
+        "name": key.name,
+        "scopes": key.scopes,
+        "created_at": rfc3339(key.created_at),
+        "revoked_at": None if key.revoked_at is None else rfc3339(key.revoked_at),
+        "limits": key.limits,
+    }
 
 
 @app.command()

@@ -6,35 +6,28 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tidings.cli.hints import command
+from tidings.cli.tables import Column, print_table
 from tidings.cli.times import duration, moment
 
 WIDTH = 80
 _COLOURS = {"dead": "red", "failed": "red", "uncertain": "magenta", "running": "cyan", "cancelled": "yellow"}
-_LOOKS: dict[str, Any] = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
 _LONGEST_ANSWER = 300
 """Characters of a provider's answer that are shown."""
 
 
-def letters_table(letters: Iterable[Mapping[str, Any]]) -> Table:
-    """One line a letter: its id, when it ended, where it was to go, and the cause."""
-    table = Table(**_LOOKS)
-    table.add_column("dead letter", no_wrap=True, min_width=30)
-    table.add_column("ended", no_wrap=True, min_width=11)
-    table.add_column("to", no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column("cause", no_wrap=True, overflow="ellipsis", ratio=3)
+def print_letters(letters: Iterable[Mapping[str, Any]]) -> None:
+    """Each letter: its id, when it ended, where it was to go, and the cause."""
+    rows = []
     for letter in letters:
         told = " ".join(part for part in (letter["reason"] or letter["state"], letter["provider"]) if part)
         cause = Text(told, style=_COLOURS.get(letter["state"], ""))
         if letter["obstacle"]:
             cause = Text(f"{letter['obstacle']}, {told}", style="dim")
-        table.add_row(letter["id"], f"{moment(letter['ended_at']):%m-%d %H:%M}", Text(letter["address"]), cause)
-    return table
+        rows.append([letter["id"], f"{moment(letter['ended_at']):%m-%d %H:%M}", letter["address"], cause])
+    print_table([Column("dead letter"), Column("ended"), Column("to"), Column("cause")], rows)
 
 
 def letter_lines(letter: Mapping[str, Any]) -> list[str]:
@@ -65,23 +58,20 @@ def letter_lines(letter: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def replays_table(replays: Iterable[Mapping[str, Any]]) -> Table:
-    """One line a replay: its id, when it was asked for and by which key, and how far it is."""
-    table = Table(**_LOOKS)
-    table.add_column("replay", no_wrap=True, min_width=30)
-    table.add_column("asked", no_wrap=True, min_width=11)
-    table.add_column("state", no_wrap=True, min_width=9)
-    table.add_column("replayed", no_wrap=True, min_width=8, justify="right")
-    table.add_column("which", no_wrap=True, overflow="ellipsis", ratio=1)
-    for replay in replays:
-        table.add_row(
+def print_replays(replays: Iterable[Mapping[str, Any]]) -> None:
+    """Each replay: its id, when it was asked for, and how far it is."""
+    rows = [
+        [
             replay["id"],
             f"{moment(replay['created_at']):%m-%d %H:%M}",
             Text(replay["state"], style=_COLOURS.get(replay["state"], "")),
             f"{replay['replayed']:,}",
-            Text(_which(replay["filter"])),
-        )
-    return table
+            _which(replay["filter"]),
+        ]
+        for replay in replays
+    ]
+    columns = ("replay", "asked", "state", "replayed", "which")
+    print_table([Column(name, is_number=name == "replayed") for name in columns], rows)
 
 
 def replay_lines(replay: Mapping[str, Any]) -> list[str]:
@@ -98,12 +88,6 @@ def replay_lines(replay: Mapping[str, Any]) -> list[str]:
         took = (moment(replay["finished_at"]) - moment(replay["started_at"])).total_seconds()
         lines.append(f"{replay['state']} {_when(replay['finished_at'])}, after {duration(max(0.0, took))}")
     return lines
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Where tables and bars go: as wide as the terminal, 80 columns where there is none."""
-    found = Console(highlight=False, stderr=stderr)
-    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
 
 
 def _cause(letter: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import typer
 
 from tidings.config import Settings, load
@@ -23,6 +24,11 @@ Url: TypeAlias = Annotated[
 Key: TypeAlias = Annotated[
     str | None, typer.Option("--key", help="The API key; without it TIDINGS_API_KEY, then the one of `tidings up`.")
 ]
+
+
+def print_json(value: Any) -> None:
+    """The value as JSON for programs."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def settings_from(file: Path | None, data_dir: Path | None, **overrides: Any) -> Settings:

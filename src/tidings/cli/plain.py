@@ -16,7 +16,8 @@ from tidings.model.errors import TidingsError
 
 def command_line(**options: Any) -> typer.Typer:
     """A command, or a group of them, that looks like all others; `options` are Typer's."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+    options = {"add_completion": False, **options}
+    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **options)
 
 
 class CannotGoOn(TidingsError):

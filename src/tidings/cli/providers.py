@@ -11,7 +11,7 @@ import typer
 
 from tidings.channels.errors import Table, markdown, tables
 from tidings.channels.registry import kind_of, providers
-from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 from tidings.model.errors import SettingsError
@@ -28,16 +28,23 @@ _MEANING = 1
 
 
 @app.callback()
-def list_(context: typer.Context, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+def list_(
+    context: typer.Context, as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None
+) -> None:
     """List the providers that there are, and which of them serve your channels.
 
     `tidings providers errors NAME` says what follows from each answer and each event of one of them.
     """
     if context.invoked_subcommand is not None:
         return
+    about = {kind: " ".join((one.__doc__ or "").strip().split("\n\n")[0].split()) for kind, one in providers().items()}
+    if as_json:
+        settings = settings_from(settings_file, data_dir)
+        kinds = [{"kind": kind, "channel": one.channel, "about": about[kind]} for kind, one in providers().items()]
+        print_json({"kinds": kinds, "channels": settings.channels, "sandbox": settings.uses_sandbox})
+        return
     for kind, provider in providers().items():
-        summary = " ".join((provider.__doc__ or "").strip().split("\n\n")[0].split())
-        say(f"{kind:<10} {provider.channel.value:<6} {summary}")
+        say(f"{kind:<10} {provider.channel.value:<6} {about[kind]}")
     say()
     for line in _serving(settings_from(settings_file, data_dir)):
         say(line)

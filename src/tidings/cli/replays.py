@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-import msgspec
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from tidings.cli.client import Api, connect
-from tidings.cli.letters import console, replay_lines, replays_table
-from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url
+from tidings.cli.letters import print_replays, replay_lines
+from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url, print_json
 from tidings.cli.plain import command_line, say
 
 app = command_line(
@@ -41,7 +41,7 @@ def list_(
     if as_json:
         print_json(found)
     elif found:
-        console().print(replays_table(found))
+        print_replays(found)
     else:
         say("nothing was replayed yet")
 
@@ -89,7 +89,7 @@ def followed(api: Api, replay: dict[str, Any]) -> dict[str, Any]:
     """The replay once it has ended, with a progress bar until then. The bar is written to standard error."""
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console(stderr=True),
+        console=Console(highlight=False, stderr=True),
     )  # fmt: skip
     with bar:
         line = bar.add_task(replay["state"], total=replay["expected"])
@@ -108,8 +108,3 @@ def print_replay(replay: dict[str, Any], *, as_json: bool) -> None:
         return
     for line in replay_lines(replay):
         say(line)
-
-
-def print_json(value: Any) -> None:
-    """The value as JSON for programs."""
-    say(msgspec.json.format(msgspec.json.encode(value)).decode())

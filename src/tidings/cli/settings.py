@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from tidings.channels.registry import config_of, kind_of, providers
 from tidings.cli.hints import command
-from tidings.cli.options import DataDir, SettingsFile, settings_from
+from tidings.cli.options import AsJson, DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError
@@ -35,13 +35,16 @@ def settings(
         Path | None,
         typer.Option("--write", metavar="FILE", help="With --example: make this file; one that is there stays."),
     ] = None,
+    as_json: AsJson = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Print the settings that apply, or an example.
+    """Print the settings that apply (always as JSON), or an example.
 
     Secrets are hidden. The example is a settings file to start from.
     """
+    if as_json and example:
+        raise CannotGoOn("the example is a TOML file; --json goes without --example")
     if write is not None and not example:
         raise CannotGoOn("--write goes with --example: what applies now comes from several places, secrets hidden")
     if write is not None:

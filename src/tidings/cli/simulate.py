@@ -7,12 +7,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tidings.cli.hints import command
-from tidings.cli.options import SettingsFile, settings_from
+from tidings.cli.options import AsJson, SettingsFile, print_json, settings_from
 from tidings.cli.plain import command_line, say
 from tidings.sections import Delivering
 from tidings.simulation.observers import Rule
@@ -33,6 +33,7 @@ def run_seeds(
     minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Run for so long instead.")] = None,
     cores: Annotated[int | None, typer.Option("--cores", min=1, help="Processes to run them in [all cores].")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell everything that happened.")] = False,
+    as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
     """Look for faults that nobody thought of, in virtual time.
@@ -47,32 +48,38 @@ def run_seeds(
     delivering = None if settings_file is None else settings_from(settings_file, None).deliver
     if seed is not None:
         report = simulate(seed, delivering, traced=trace)
-        for line in report.trace:
+        for line in () if as_json else report.trace:
             say(line)
-        _conclude([report])
+        _conclude([report], as_json=as_json)
         return
     count, seconds = (seeds, None) if minutes is None else (None, minutes * 60)
-    _conclude(_watched(first, count, seconds, cores or os.cpu_count() or 1, delivering))
+    reports = _watched(first, count, seconds, cores or os.cpu_count() or 1, delivering, quiet=as_json)
+    _conclude(reports, as_json=as_json)
 
 
 def _watched(
-    first: int, count: int | None, seconds: float | None, cores: int, delivering: Delivering | None
+    first: int, count: int | None, seconds: float | None, cores: int, delivering: Delivering | None, *, quiet: bool
 ) -> list[Report]:
     """Run the seeds and say now and then how far it is."""
     reports: list[Report] = []
     told = time.monotonic()
     for report in sweep(first, count, delivering, cores=cores, seconds=seconds):
         reports.append(report)
-        if time.monotonic() - told > _SECONDS_BETWEEN:
+        if not quiet and time.monotonic() - told > _SECONDS_BETWEEN:
             told = time.monotonic()
             broken = sum(bool(known.violations) for known in reports)
             say(f"  {len(reports)} seeds{'' if count is None else f' of {count}'}, {broken} of them broke a rule")
     return reports
 
 
-def _conclude(reports: list[Report]) -> None:
+def _conclude(reports: list[Report], *, as_json: bool) -> None:
     """Say what came of it; ends the command with 1 when a rule was broken."""
     broken = [report for report in reports if report.violations]
+    if as_json:
+        print_json(_told(reports))
+        if broken:
+            sys.exit(1)
+        return
     for report in broken[:_MOST_SHOWN]:
         say(f"seed {report.seed} broke a rule:")
         for violation in report.violations[:_MOST_SHOWN]:
@@ -90,6 +97,18 @@ def _conclude(reports: list[Report]) -> None:
     say("This runs the first of them again; --trace tells everything that happened:")
     say(command(f"simulate --seed {broken[0].seed}"))
     sys.exit(1)
+
+
+def _told(reports: list[Report]) -> dict[str, Any]:
+    broken = {report.seed: [str(one) for one in report.violations] for report in reports if report.violations}
+    return {
+        "seeds": len(reports),
+        "notifications": sum(report.notifications for report in reports),
+        "calls": sum(report.calls for report in reports),
+        "virtual_s": sum(report.seconds for report in reports),
+        "broken": broken,
+        "known_limits": {report.seed: list(report.limits) for report in reports if report.limits},
+    }
 
 
 def _summary(reports: list[Report]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tidings.cli.limits import Burst, NotificationsBurst, NotificationsPerSecond, PerSecond, described, rates_of
-from tidings.cli.options import DataDir, SettingsFile
+from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.cli.tenants import dsn_from, new_key, now, opened
 from tidings.cli.times import local
 from tidings.model.tenant import Rates, Scope, Tenant
+from tidings.report.notifications import rfc3339
 
 app = command_line(help="Create, list and limit tenants.", no_args_is_help=True)
 
@@ -21,6 +22,7 @@ app = command_line(help="Create, list and limit tenants.", no_args_is_help=True)
 def create(
     id: Annotated[str, typer.Argument(help="A short name: letters, digits and dashes.")],
     name: Annotated[str | None, typer.Option(help="The name for people.")] = None,
+    as_json: AsJson = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -28,15 +30,27 @@ def create(
     if not (id.replace("-", "").isalnum() and id.isascii() and id == id.lower() and len(id) <= 63):
         raise CannotGoOn(f"{id!r} cannot be a tenant's id: use lower-case letters, digits and dashes, at most 63")
     secret = asyncio.run(_create(dsn_from(settings_file, data_dir), Tenant(id, name or id, now())))
+    if as_json:
+        print_json({"id": id, "name": name or id, "key": secret})
+        return
     say(f"tenant   {id}\nAPI key  {secret}\nThe key is shown only now: keep it.")
 
 
 @app.command(name="list")
-def list_(settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
+def list_(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     """List the tenants."""
-    for tenant in asyncio.run(_list(dsn_from(settings_file, data_dir))):
+    found = asyncio.run(_list(dsn_from(settings_file, data_dir)))
+    if as_json:
+        print_json([_told(tenant) for tenant in found])
+        return
+    for tenant in found:
         limits = f"  {described(tenant.limits)}" if tenant.limits != Rates() else ""
         say(f"{tenant.id:<24} {tenant.name:<32} since {local(tenant.created_at)}{limits}")
+
+
+def _told(tenant: Tenant) -> dict[str, Any]:
+    created_at = rfc3339(tenant.created_at)
+    return {"id": tenant.id, "name": tenant.name, "created_at": created_at, "limits": tenant.limits}
 
 
 @app.command()

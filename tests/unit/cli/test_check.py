@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_a_running_database_is_asked(postgres_dsn: str, capsys: pytest.CaptureFi
     Path("tidings.toml").write_text(f"[database]\ndsn = '{postgres_dsn}'\n")
     assert run(["check"]) == 0
     assert "ok PostgreSQL PostgreSQL 1" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["providers"], ["settings"], ["check"], ["simulate", "--seeds", "2", "--cores", "1"]]
+)
+def test_commands_answer_programs_in_json(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [] if command[0] == "simulate" else ["--data-dir", str(tmp_path)]
+    assert run([*command, "--json", *place]) == 0
+    assert json.loads(capsys.readouterr().out)

@@ -67,7 +67,10 @@ async def dead(api: Api, count: int = 1, expires_at: int | None = None) -> list[
     return ids
 
 
-async def test_list_fits_a_terminal_and_keeps_ids_whole(api: Api, tidings: Command) -> None:
+async def test_list_fits_a_terminal_and_keeps_ids_whole(
+    api: Api, tidings: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
     ids = await dead(api, 3)
     code, out, _ = await tidings("dead-letters", "list")
     assert code == 0
@@ -95,7 +98,10 @@ async def test_show_tells_the_cause_and_what_to_do(api: Api, tidings: Command) -
     assert "It cannot be replayed: its expires_at has passed." in (await tidings("dead-letters", "show", late))[1]
 
 
-async def test_replay_shows_its_progress_and_its_end(api: Api, tidings: Command) -> None:
+async def test_replay_shows_its_progress_and_its_end(
+    api: Api, tidings: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
     await dead(api, 4)
     await dead(api, expires_at=1)
     code, out, err = await tidings("dead-letters", "replay", "--all", "--per-second", "1000")
