@@ -42,10 +42,14 @@ class NotificationPage(Struct, frozen=True):
 
 
 class Cancelling(Struct, frozen=True):
-    """What is still waiting of this notification will not be sent; `state` is what it was when this was asked."""
+    """What is still waiting of this notification will not be sent.
+
+    `state` is what it was when this was asked; `will_be` is what everything of it becomes that is not sent by then.
+    """
 
     id: str
     state: State
+    will_be: State = State.CANCELLED
 
 
 def _place(position: str) -> str:

@@ -74,7 +74,7 @@ export TIDINGS_API_KEY=tk_…
 - **`Idempotency-Key`** (24 hours): the same key and body replays the first answer with `Idempotency-Replayed: true`;
   another body is 422, a first request still under way 409.
 - **Errors** are problem details (RFC 9457): `code` is for programs, `path` the JSON path of the culprit, `request_id`
-  stands in our log and in the header `X-Request-Id`, which you may choose yourself.
+  stands in the header `X-Request-Id`, too, which you may choose yourself, and in our log where the fault is ours (5xx).
 - **Limits**, where those who run Tidings set any, are told by the `RateLimit-*` headers; more than that is 429 with
   `Retry-After`. A batch counts as many notifications as it has.
 - **Listings** go on with `next` as `cursor`.

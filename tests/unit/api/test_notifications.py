@@ -173,7 +173,7 @@ async def test_cancel_marks_what_is_on_its_way(api: Api) -> None:
     id = (await api.post("/v1/notifications", SMS)).json()["id"]
     await record(api, id, State.DEFERRED)
     answer = await api.post(f"/v1/notifications/{id}/cancel")
-    assert (answer.status, answer.json()) == (202, {"id": id, "state": "deferred"})
+    assert (answer.status, answer.json()) == (202, {"id": id, "state": "deferred", "will_be": "cancelled"})
     assert await api.world.store.cancellations.cancelled([from_text(NOTIFICATION_PREFIX, id)])
 
 
