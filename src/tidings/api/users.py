@@ -155,7 +155,7 @@ async def get_user(call: Caller, user_id: UserId) -> UserAnswer:
     **operation(Scope.MANAGE, "Delete a user", before=["user"], status=204, user_id="ada"),
 )
 async def delete_user(call: Caller, user_id: UserId) -> None:
-    """Forget the profile, the preferences and the inbox. The history of what was sent stays until its day is dropped."""
+    """Forget the profile, the preferences and the inbox. History stays until its day is dropped."""
     if not await call.services.users.delete(call.tenant, user_id):
         raise NotFound("user", user_id)
 
