@@ -18,6 +18,7 @@ from tidings.pipeline.categories import Categories
 from tidings.pipeline.channel_off import ChannelOff
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.deliver import RECORDED_WITHIN, Deliver, Needs
+from tidings.pipeline.depths import Depths
 from tidings.pipeline.housekeeping import EVERY, Housekeeping
 from tidings.pipeline.in_hand import InHand
 from tidings.pipeline.line import Routed
@@ -86,6 +87,7 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
         group.create_task(audit(parts, parts.clock).run(stopping))
         group.create_task(retention(parts).run(stopping))
+        group.create_task(Depths(parts.queue, store.rounds, parts.clock, parts.metrics).run(stopping))
         if parts.settings.canary.enabled:
             group.create_task(canary(parts).run(stopping))
         house = Housekeeping(store, parts.objects, parts.clock, parts.settings.keep.rules())

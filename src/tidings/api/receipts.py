@@ -25,7 +25,11 @@ async def take_receipts(
     services: Annotated[Services, Depends(services_of)],
     provider: Annotated[
         str,
-        Path(pattern=r"^[a-z0-9_\-]{1,64}$", description="the provider's name in the settings", examples=["sendgrid"]),
+        Path(
+            pattern=r"^[a-z0-9_\-]{1,64}$",
+            description="the provider's name in the settings",
+            examples=["your-provider"],
+        ),
     ],
 ) -> None:
     """The vendor's own format, verified by its signature: 403 without a valid one. 204 when it is durable."""

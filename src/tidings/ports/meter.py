@@ -56,6 +56,14 @@ class AuditMeter(Meter, Protocol):
         ...
 
 
+class DepthMeter(Meter, Protocol):
+    """What waits in the queues."""
+
+    def waiting(self, depths: Mapping[str, int] | None) -> None:
+        """So many items wait, by topic. None: another process counts them."""
+        ...
+
+
 class RetentionMeter(Meter, Protocol):
     """What the retention tells."""
 

@@ -71,6 +71,16 @@ class Metrics:
         self._add_accounting()
         self._add_canary()
         self._add_retention()
+        self._add_depths()
+
+    def _add_depths(self) -> None:
+        self._waiting = Gauge(
+            "tidings_queue_items",
+            "Items that wait in a queue of the flow, claimed ones included",
+            ["topic"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
 
     def _add_retention(self) -> None:
         self._archived_rows = Counter(
@@ -199,6 +209,15 @@ class Metrics:
         if _MULTIPROCESS not in os.environ:
             self._missing.clear()
             self._stuck.clear()
+
+    def waiting(self, depths: Mapping[str, int] | None) -> None:
+        """See ports/meter.py."""
+        if depths is None:
+            if _MULTIPROCESS not in os.environ:
+                self._waiting.clear()
+            return
+        for topic, count in depths.items():
+            self._waiting.labels(topic).set(count)
 
     def archived(self, rows: int, size: int) -> None:
         """See ports/meter.py."""

@@ -239,7 +239,7 @@ async def test_generators_of_clients_find_plain_schemas(api: Api) -> None:
         return told
 
     assert field("PublishRequest", "version") == {"type": "integer", "minimum": 1, "maximum": 1_000_000}
-    assert field("NotificationRequest", "data") == {"type": "object", "additionalProperties": True}
+    assert field("NotificationRequest", "data")["anyOf"][0] == {"type": "object", "additionalProperties": True}
     assert field("NotificationRequest", "category")["description"] == "without it: transactional"
     assert field("NotificationView", "created_at") == {"type": "string", "format": "date-time"}
     assert field("NotificationRequest", "send_at")["anyOf"][0] == {"type": "string", "format": "date-time"}
