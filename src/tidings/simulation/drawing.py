@@ -14,7 +14,7 @@ from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
     AFTERWARDS,
-    HEALED_AFTER,
+    RECOVERY,
     RECURRING,
     TEMPLATE,
     TENANTS,
@@ -57,18 +57,22 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
     storm = chance.choice((20.0, 60.0, 120.0, 300.0))
     start, asked = _asked(chance, storm, chance.choice(_DAYS), seed)
     vendors = tuple(_vendors(chance))
+    weather = faults.draw(chance)
+    partitions = chance.choice((0, 0, 1, 3))
+    audit_every = chance.choice((30.0, 120.0, 1e6))
+    delivering = delivering or _delivering(chance)
     return Scenario(
         seed=seed,
         start=start,
         storm=storm,
-        weather=faults.draw(chance),
-        partitions=chance.choice((0, 0, 1, 3)),
-        audit_every=chance.choice((30.0, 120.0, 1e6)),
-        delivering=delivering or _delivering(chance),
+        weather=weather,
+        partitions=partitions,
+        audit_every=audit_every,
+        delivering=delivering,
         fairness=_fairness(random.Random(f"{seed}/fairness")),
         breaker=BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0))),
         vendors=vendors,
-        asked=(*asked, *_afterwards(storm)),
+        asked=(*asked, *_afterwards(_healed_at(storm, delivering))),
         changes=tuple(
             sorted(
                 [*_changes(chance, storm, asked, vendors), *_recurring(chance, storm, start)],
@@ -135,11 +139,16 @@ def _asked(chance: random.Random, storm: float, day: datetime, seed: int) -> tup
     return start, tuple(sorted(asked, key=lambda one: one.at))
 
 
-def _afterwards(storm: float) -> list[Asked]:
+def _healed_at(storm: float, delivering: Delivering) -> float:
+    """The second from which everything is well again: a provider may ask for a pause with its last answer."""
+    return storm + RECOVERY + max(delivering.retry_policy(channel).cap for channel in Channel)
+
+
+def _afterwards(healed_at: float) -> list[Asked]:
     """A few requests when all is well again, to people of whom nothing else is known."""
     return [
         Asked(
-            at=storm + HEALED_AFTER + number,
+            at=healed_at + number,
             tenant=TENANTS[0],
             numbers=(AFTERWARDS + number,),
             body=json.dumps(

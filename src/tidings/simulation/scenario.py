@@ -26,8 +26,8 @@ RECURRING = 10_000
 """The numbers of recurrences, in the metadata of what they send, begin here."""
 AFTERWARDS = 20_000
 """The numbers of what is sent long after the last fault begin here."""
-HEALED_AFTER = 600.0
-"""Seconds after the last fault in which everything has recovered."""
+RECOVERY = 300.0
+"""Seconds from the last fault until everything is well, beside the longest pause that a provider may be granted."""
 TEMPLATE = TemplateVersion(
     name="order",
     version=0,
