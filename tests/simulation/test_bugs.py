@@ -17,12 +17,15 @@ from tidings.model.delivery import Delivery
 from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
-from tidings.pipeline import accept, deliver
+from tidings.model.user import Category
+from tidings.pipeline import accept, capping, categories, deliver
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.stage import Reader, Taken
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
+from tidings.policy.throttling import Throttling
 from tidings.ports.idempotency import Reservation
 from tidings.ports.queue import Claim, Item
 from tidings.simulation.observers import Rule
@@ -153,6 +156,61 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Capping, "refused", never)
 
 
+def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
+    """Two tenants' users of the same id share the room of one."""
+
+    def scope(delivery: Delivery, by: Category) -> bytes:
+        return f"{by.name}/{delivery.user_id or delivery.key}".encode()
+
+    patch.setattr(capping, "_person", scope)
+
+
+def a_content_counts_for_all_tenants(patch: pytest.MonkeyPatch) -> None:
+    """What one tenant has said to an address is a duplicate when another says it."""
+    content = capping._content
+    patch.setattr(capping, "_content", lambda delivery: content(msgspec.structs.replace(delivery, tenant="")))
+
+
+def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
+    """What was known of a category first is believed for ever."""
+    patch.setattr(categories, "FRESH", 10**12)
+
+
+def the_shortest_pause_that_was_asked_for_counts(patch: pytest.MonkeyPatch) -> None:
+    """Of several waits that a provider asks for the shortest one is kept."""
+    pause_s = Throttling.pause_s
+
+    def shortest(self: Throttling, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
+        positive = [after for after in asked if after is not None and after > 0]
+        return pause_s(self, [min(positive, default=None)], longest_s, goes_on=goes_on)
+
+    patch.setattr(Throttling, "pause_s", shortest)
+
+
+def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
+    """Who finds the key in somebody else's hands goes on as if it were theirs."""
+    reserve = MemoryIdempotency.reserve
+
+    async def always_fresh(
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float
+    ) -> Reservation:
+        held = await reserve(self, tenant, key, fingerprint, seed, lease)
+        return held if held.answer is not None else msgspec.structs.replace(held, fresh=True, seed=seed)
+
+    patch.setattr(MemoryIdempotency, "reserve", always_fresh)
+
+
+def an_address_is_used_as_it_was_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Where somebody is reached now is not asked when it is sent."""
+    patch.setattr(deliver, "aimed", lambda delivery, *_: delivery)
+    patch.setattr(routing, "is_present", lambda *_: True)
+
+
+def nobody_says_that_a_provider_is_back(patch: pytest.MonkeyPatch) -> None:
+    """What waits for a provider waits until its pause is over, however well the provider is."""
+    patch.setattr(Switchboard, "outlet", lambda *_: 0)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("bug", "rules", "seeds"),
@@ -169,6 +227,13 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
         (a_breaker_that_never_closes, {Rule.HEALS, Rule.RESTS}, 50),
         (daylight_saving_fires_twice, {Rule.EACH_OCCURRENCE_ONCE}, 100),
         (caps_are_forgotten, {Rule.CAPS}, 50),
+        (caps_are_counted_over_all_tenants, {Rule.WITHHELD}, 150),
+        (a_content_counts_for_all_tenants, {Rule.WITHHELD}, 300),
+        (a_category_that_never_refreshes, {Rule.WISHES}, 300),
+        (the_shortest_pause_that_was_asked_for_counts, {Rule.PAUSES}, 300),
+        (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
+        (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
+        (nobody_says_that_a_provider_is_back, {Rule.WAITING_ENDS}, 100),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

@@ -1,0 +1,93 @@
+"""What the simulation does not meet: each rule holds, and breaks when the mistake is put back that it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from support_flow import Flow
+from tidings.model.delivery import Delivery
+from tidings.model.outcome import Wait
+from tidings.model.sending import About, Retry, Uncertain
+from tidings.model.user import Preferences
+from tidings.model.vocabulary import Channel, State
+from tidings.pipeline import attempts, sweep
+from tidings.pipeline.deliveries import wait_for
+from tidings.policy.retry import hold_until
+from tidings.working import audit
+
+MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
+LONG = 150
+"""Seconds after which what is in flight has been still for a while."""
+
+
+async def a_swept_delivery_keeps_its_doubt(flow: Flow) -> None:
+    await flow.user()
+    mails = flow.provider(Channel.EMAIL)
+    mails.idempotent = True
+    mails.answers = lambda _: Uncertain("timeout")
+    id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
+    await flow.settle()
+    await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])
+    await flow.user("ada", Preferences(muted=True))
+    auditor = audit(flow.parts(), flow.clock)
+    await flow.clock.advance(LONG)
+    await flow.accepted.write()
+    assert await auditor.once()
+    await flow.settle()
+    assert len(mails.sent) == 1
+    assert (await flow.view(id)).state is State.UNCERTAIN
+
+
+async def what_waits_is_not_looked_at_before_a_provider_may_be_used(flow: Flow) -> None:
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("throttled", 600.0, about=About.ACCOUNT)
+    await flow.accept(to={"email": "first@example.com"}, content=MAIL)
+    await flow.settle()
+    id = await flow.accept(to={"email": "second@example.com"}, content=MAIL)
+    for _ in range(59):
+        await flow.advance(10)
+    held = [entry for entry in (await flow.view(id)).timeline if entry.state is State.DEFERRED]
+    assert len(held) == 1
+
+
+def the_doubt_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    """It goes back into its queue as if no provider could have it."""
+
+    def without_doubt(delivery: Delivery, due: int) -> Wait:
+        return wait_for(msgspec.structs.replace(delivery, doubtful=False), due)
+
+    patch.setattr(sweep, "wait_for", without_doubt)
+
+
+def the_next_try_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """When a provider may be used again is known, and not asked."""
+
+    def hasty(waits: int, now: int, ends_at: int, _: float, *more: Any) -> int | None:
+        return hold_until(waits, now, ends_at, 0.0, *more)
+
+    patch.setattr(attempts, "hold_until", hasty)
+
+
+CASES = [
+    (a_swept_delivery_keeps_its_doubt, the_doubt_is_dropped),
+    (what_waits_is_not_looked_at_before_a_provider_may_be_used, the_next_try_is_ignored),
+]
+
+
+@pytest.mark.parametrize(("rule", "bug"), CASES, ids=lambda value: value.__name__)
+async def test_the_rule_holds_and_finds_the_mistake(
+    rule: Callable[[Flow], Awaitable[None]],
+    bug: Callable[[pytest.MonkeyPatch], None],
+    flow: Flow,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await rule(flow)
+    bug(monkeypatch)
+    (tmp_path / "again").mkdir()
+    other = await Flow(tmp_path / "again").start()
+    with pytest.raises(AssertionError):
+        await rule(other)
