@@ -18,14 +18,14 @@ from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
 from tidings.model.user import Category
-from tidings.pipeline import accept, capping, categories, deliver
+from tidings.pipeline import accept, attempts, capping, categories, deliver
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.stage import Reader, Taken
 from tidings.pipeline.switchboard import Switchboard
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
-from tidings.policy.throttling import Throttling
+from tidings.policy.retry import LAST_LOOK_MS
 from tidings.ports.idempotency import Reservation
 from tidings.ports.queue import Claim, Item
 from tidings.simulation.observers import Rule
@@ -176,17 +176,6 @@ def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(categories, "FRESH", 10**12)
 
 
-def the_shortest_pause_that_was_asked_for_counts(patch: pytest.MonkeyPatch) -> None:
-    """Of several waits that a provider asks for the shortest one is kept."""
-    pause_s = Throttling.pause_s
-
-    def shortest(self: Throttling, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
-        positive = [after for after in asked if after is not None and after > 0]
-        return pause_s(self, [min(positive, default=None)], longest_s, goes_on=goes_on)
-
-    patch.setattr(Throttling, "pause_s", shortest)
-
-
 def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
     """Who finds the key in somebody else's hands goes on as if it were theirs."""
     reserve = MemoryIdempotency.reserve
@@ -206,9 +195,10 @@ def an_address_is_used_as_it_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(routing, "is_present", lambda *_: True)
 
 
-def nobody_says_that_a_provider_is_back(patch: pytest.MonkeyPatch) -> None:
-    """What waits for a provider waits until its pause is over, however well the provider is."""
+def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at it for as long as it may wait at all, and nobody says that the provider is back."""
     patch.setattr(Switchboard, "outlet", lambda *_: 0)
+    patch.setattr(attempts, "hold_until", lambda _, now, ends_at, *__: min(now + 4 * 3_600_000, ends_at - LAST_LOOK_MS))
 
 
 @pytest.mark.timeout(900)
@@ -230,10 +220,9 @@ def nobody_says_that_a_provider_is_back(patch: pytest.MonkeyPatch) -> None:
         (caps_are_counted_over_all_tenants, {Rule.WITHHELD}, 150),
         (a_content_counts_for_all_tenants, {Rule.WITHHELD}, 300),
         (a_category_that_never_refreshes, {Rule.WISHES}, 300),
-        (the_shortest_pause_that_was_asked_for_counts, {Rule.PAUSES}, 300),
         (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
         (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
-        (nobody_says_that_a_provider_is_back, {Rule.WAITING_ENDS}, 100),
+        (what_waits_for_a_provider_waits_for_hours, {Rule.WAITING_ENDS}, 60),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
@@ -165,7 +164,7 @@ def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
 
 
 def waiting_ends(evidence: Evidence) -> Iterator[Violation]:
-    """What waits for a provider goes on when one that may take it is known to be well, or is looked at in time."""
+    """What waits for a provider goes on when one that may take it is well, at the next look at the latest."""
     scenario = evidence.world.scenario
     patience_ms = round((scenarios.RECOVERY + longest_pause_s(scenario.delivering)) * 1000)
     for record in evidence.records.values():
@@ -185,7 +184,7 @@ def waiting_ends(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _known_from(evidence: Evidence, delivery: UUID) -> float:
-    """The second from which a provider that may take the delivery is known to be well, at the latest.
+    """The second by which it was noticed, at the latest, that a provider which may take the delivery is well.
 
     All of them, where one may have taken it: only that one can tell.
     """
@@ -201,9 +200,7 @@ def _known_from(evidence: Evidence, delivery: UUID) -> float:
 
 def _well_from(evidence: Evidence, vendor: Vendor) -> float:
     scenario = evidence.world.scenario
-    well = max(scenario.storm, vendor.down_until)
-    proven = next((call.at for call in vendor.log if call.took and call.at >= well), math.inf)
-    return min(proven, well + scenario.delivering.outage_pause_s)
+    return max(scenario.storm, vendor.down_until) + scenario.delivering.outage_pause_s
 
 
 def all_heals(evidence: Evidence) -> Iterator[Violation]:

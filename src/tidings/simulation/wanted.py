@@ -193,16 +193,15 @@ def _reaches(count: int, categories: Sequence[Category]) -> bool:
 
 def _has_twin(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
     """Whether another delivery of the tenant says the same to the same address."""
-    notification = record.notification
+    channel = channel_of(event.id)
     for other in evidence.records.values():
-        same = other.notification
-        if (same.tenant, same.template, same.content, same.data) != (
-            notification.tenant,
-            notification.template,
-            notification.content,
-            notification.data,
-        ):
+        if _says(other.notification, channel) != _says(record.notification, channel):
             continue
         if any(twin.id != event.id and slot_of(twin.id) and twin.address == event.address for twin in other.events):
             return True
     return False
+
+
+def _says(notification: Notification, channel: Channel) -> tuple[object, ...]:
+    said = notification.template if notification.content is None else getattr(notification.content, channel.value)
+    return notification.tenant, said, notification.data

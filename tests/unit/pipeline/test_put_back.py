@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from tidings.model.vocabulary import Channel, State
 from tidings.pipeline import attempts, sweep
 from tidings.pipeline.deliveries import wait_for
 from tidings.policy.retry import hold_until
+from tidings.policy.throttling import Throttling
 from tidings.working import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
@@ -53,6 +54,31 @@ async def what_waits_is_not_looked_at_before_a_provider_may_be_used(flow: Flow) 
     assert len(held) == 1
 
 
+async def the_longest_pause_that_is_asked_for_counts(flow: Flow) -> None:
+    mails = flow.provider(Channel.EMAIL)
+    asked = iter([5.0, 600.0])
+    mails.answers = lambda _: Retry("throttled", next(asked, 5.0), about=About.ACCOUNT)
+    for person in ("first", "second"):
+        await flow.accept(to={"email": f"{person}@example.com"}, content=MAIL)
+    await flow.settle()
+    offered = len(mails.sent)
+    assert offered == 2
+    for _ in range(59):
+        await flow.advance(10)
+    assert len(mails.sent) == offered
+
+
+def the_shortest_pause_counts(patch: pytest.MonkeyPatch) -> None:
+    """Of several waits that a provider asks for the shortest one is kept."""
+    pause_s = Throttling.pause_s
+
+    def shortest(self: Throttling, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
+        positive = [after for after in asked if after is not None and after > 0]
+        return pause_s(self, [min(positive, default=None)], longest_s, goes_on=goes_on)
+
+    patch.setattr(Throttling, "pause_s", shortest)
+
+
 def the_doubt_is_dropped(patch: pytest.MonkeyPatch) -> None:
     """It goes back into its queue as if no provider could have it."""
 
@@ -73,6 +99,7 @@ def the_next_try_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 CASES = [
     (a_swept_delivery_keeps_its_doubt, the_doubt_is_dropped),
+    (the_longest_pause_that_is_asked_for_counts, the_shortest_pause_counts),
     (what_waits_is_not_looked_at_before_a_provider_may_be_used, the_next_try_is_ignored),
 ]
 
