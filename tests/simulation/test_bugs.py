@@ -165,12 +165,6 @@ def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(capping, "_person", scope)
 
 
-def a_content_counts_for_all_tenants(patch: pytest.MonkeyPatch) -> None:
-    """What one tenant has said to an address is a duplicate when another says it."""
-    content = capping._content
-    patch.setattr(capping, "_content", lambda delivery: content(msgspec.structs.replace(delivery, tenant="")))
-
-
 def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
     """What was known of a category first is believed for ever."""
     patch.setattr(categories, "FRESH", 10**12)
@@ -218,7 +212,6 @@ def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None
         (daylight_saving_fires_twice, {Rule.EACH_OCCURRENCE_ONCE}, 100),
         (caps_are_forgotten, {Rule.CAPS}, 50),
         (caps_are_counted_over_all_tenants, {Rule.WITHHELD}, 150),
-        (a_content_counts_for_all_tenants, {Rule.WITHHELD}, 300),
         (a_category_that_never_refreshes, {Rule.WISHES}, 300),
         (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
         (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),

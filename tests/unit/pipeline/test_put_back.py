@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
 
 from support_flow import Flow
 from tidings.model.delivery import Delivery
+from tidings.model.notification import Content, EmailContent
 from tidings.model.outcome import Wait
 from tidings.model.sending import About, Retry, Uncertain
-from tidings.model.user import Preferences
-from tidings.model.vocabulary import Channel, State
-from tidings.pipeline import attempts, sweep
+from tidings.model.tenant import Tenant
+from tidings.model.user import Address, Category, Preferences
+from tidings.model.vocabulary import Channel, Priority, State
+from tidings.pipeline import attempts, capping, sweep
+from tidings.pipeline.capping import Capping
+from tidings.pipeline.categories import Categories
 from tidings.pipeline.deliveries import wait_for
 from tidings.policy.retry import hold_until
 from tidings.policy.throttling import Throttling
@@ -68,6 +73,27 @@ async def the_longest_pause_that_is_asked_for_counts(flow: Flow) -> None:
     assert len(mails.sent) == offered
 
 
+async def what_one_tenant_says_is_no_duplicate_of_anothers(flow: Flow) -> None:
+    tenants = ("one", "other")
+    for tenant in tenants:
+        await flow.store.tenants.add(Tenant(tenant, tenant))
+        await flow.store.tenants.put_category(tenant, Category("alerts", dedupe=600))
+    categories = Categories(flow.store.tenants, flow.clock)
+    await categories.load(tenants)
+    asking = Capping(flow.store.caps, categories)
+    said = Content(email=EmailContent("Hi", "Hello"))
+    for number, tenant in enumerate(tenants, 1):
+        to = Address(Channel.EMAIL, "ada@example.com")
+        delivery = Delivery(UUID(int=number), tenant, None, to.value, to, "alerts", Priority.NORMAL, content=said)
+        assert not await asking.refused([delivery], flow.clock.now())
+
+
+def a_content_counts_for_all_tenants(patch: pytest.MonkeyPatch) -> None:
+    """What one tenant has said to an address is a duplicate when another says it."""
+    content = capping._content
+    patch.setattr(capping, "_content", lambda delivery: content(msgspec.structs.replace(delivery, tenant="")))
+
+
 def the_shortest_pause_counts(patch: pytest.MonkeyPatch) -> None:
     """Of several waits that a provider asks for the shortest one is kept."""
     pause_s = Throttling.pause_s
@@ -98,6 +124,7 @@ def the_next_try_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 CASES = [
+    (what_one_tenant_says_is_no_duplicate_of_anothers, a_content_counts_for_all_tenants),
     (a_swept_delivery_keeps_its_doubt, the_doubt_is_dropped),
     (the_longest_pause_that_is_asked_for_counts, the_shortest_pause_counts),
     (what_waits_is_not_looked_at_before_a_provider_may_be_used, the_next_try_is_ignored),
