@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) VIRTUAL_ENV= $(BI
 LOCKED := pyproject.toml uv.lock
 ARGS ?=
 
-.PHONY: help run demo audit test check lint format types imports dependencies bench faults clean parts dev
+.PHONY: help run demo audit test check lint format types imports dependencies bench faults mutants clean parts dev
 
 help:
 	@echo 'make run     start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make audit   known vulnerabilities of the locked dependencies'
 	@echo 'make bench   the figures that the README claims'
 	@echo 'make faults  the tests that kill and cut things: ten minutes of storm on each queue, three Kafka brokers'
+	@echo 'make mutants  change policy/ and pipeline/ a little in many ways, and name the changes that no unit test sees'
 	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
 	@echo
 	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
@@ -64,8 +65,14 @@ faults: dev parts
 	@$(BIN)/pytest tests/faults --minutes 10 $(ARGS)
 	@$(BIN)/pytest tests/conformance/test_queue.py tests/faults/test_queue_kafka*.py -k kafka --brokers 3
 
+# One file: make mutants ARGS='"tidings.policy.retry.*"'. It goes on where it was ended; `mutmut show NAME` tells one.
+MINUTES ?= 30
+mutants: $(VENV)/installed-mutants
+	@timeout $(MINUTES)m nice $(BIN)/mutmut run --max-children 2 $(ARGS) || [ $$? = 124 ]
+	@$(BIN)/mutmut results
+
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) mutants .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 dev: $(VENV)/installed-dev
@@ -89,6 +96,10 @@ $(VENV)/installed-dev: $(BIN)/uv $(LOCKED)
 
 $(VENV)/installed-bench: $(BIN)/uv $(LOCKED)
 	@$(UV) --extra demo --group bench
+	@touch $@
+
+$(VENV)/installed-mutants: $(BIN)/uv $(LOCKED)
+	@$(UV) --extra demo --group bench --group mutants
 	@touch $@
 
 $(BIN)/uv:

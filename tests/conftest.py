@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
+settings.register_profile("steady", deadline=None)  # how long an example takes says more about the machine
+settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile("steady")
+
 pytest_plugins = [
     "support_parts",
     "support_postgres",

@@ -17,12 +17,15 @@ from tidings.model.delivery import Delivery
 from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
-from tidings.pipeline import accept, deliver
+from tidings.model.user import Category
+from tidings.pipeline import accept, attempts, capping, categories, deliver
 from tidings.pipeline.capping import Capping
 from tidings.pipeline.deliver import Deliver
 from tidings.pipeline.stage import Reader, Taken
+from tidings.pipeline.switchboard import Switchboard
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
+from tidings.policy.retry import LAST_LOOK_MS
 from tidings.ports.idempotency import Reservation
 from tidings.ports.queue import Claim, Item
 from tidings.simulation.observers import Rule
@@ -153,6 +156,45 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Capping, "refused", never)
 
 
+def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
+    """Two tenants' users of the same id share the room of one."""
+
+    def scope(delivery: Delivery, by: Category) -> bytes:
+        return f"{by.name}/{delivery.user_id or delivery.key}".encode()
+
+    patch.setattr(capping, "_person", scope)
+
+
+def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
+    """What was known of a category first is believed for ever."""
+    patch.setattr(categories, "FRESH", 10**12)
+
+
+def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
+    """Who finds the key in somebody else's hands goes on as if it were theirs."""
+    reserve = MemoryIdempotency.reserve
+
+    async def always_fresh(
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float
+    ) -> Reservation:
+        held = await reserve(self, tenant, key, fingerprint, seed, lease)
+        return held if held.answer is not None else msgspec.structs.replace(held, fresh=True, seed=seed)
+
+    patch.setattr(MemoryIdempotency, "reserve", always_fresh)
+
+
+def an_address_is_used_as_it_was_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Where somebody is reached now is not asked when it is sent."""
+    patch.setattr(deliver, "aimed", lambda delivery, *_: delivery)
+    patch.setattr(routing, "is_present", lambda *_: True)
+
+
+def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at it for as long as it may wait at all, and nobody says that the provider is back."""
+    patch.setattr(Switchboard, "outlet", lambda *_: 0)
+    patch.setattr(attempts, "hold_until", lambda _, now, ends_at, *__: min(now + 4 * 3_600_000, ends_at - LAST_LOOK_MS))
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("bug", "rules", "seeds"),
@@ -169,6 +211,11 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
         (a_breaker_that_never_closes, {Rule.HEALS, Rule.RESTS}, 50),
         (daylight_saving_fires_twice, {Rule.EACH_OCCURRENCE_ONCE}, 100),
         (caps_are_forgotten, {Rule.CAPS}, 50),
+        (caps_are_counted_over_all_tenants, {Rule.WITHHELD}, 150),
+        (a_category_that_never_refreshes, {Rule.WISHES}, 300),
+        (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
+        (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
+        (what_waits_for_a_provider_waits_for_hours, {Rule.WAITING_ENDS}, 60),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

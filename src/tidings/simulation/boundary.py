@@ -25,7 +25,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.queue import Claim, Item, Received
 from tidings.simulation.loop import GROUP
 from tidings.simulation.observers import WatchedHistory
-from tidings.simulation.processes import LOOK, Look, Process
+from tidings.simulation.processes import LOOK, Broken, Look, Process
 
 LONG = 100 * 24 * 3600.0
 """Seconds. An idle claimer waits this long: to ask again and again would be true to life, and cost time for nothing."""
@@ -276,12 +276,12 @@ class QueuePort:
         claim = await self.client.claim(topic, group, max_items, LONG, lease)
         if not isinstance(claim, MemoryClaim):
             return None
-        LOOK.set(Look())
+        LOOK.set(Look(asyncio.get_running_loop().time()))
         self._process.trace(f"{self._process.name} claims {len(claim.items)} of {topic}")
         try:
             if self._process.in_storm:
                 await self._process.after("queue.claim")
-        except Unavailable:
+        except (Unavailable, Broken):
             claim.abandon()  # with its connection
             raise
         return ClaimPort(claim, self._process, topic, self._broker)
@@ -305,7 +305,7 @@ class ClaimPort:
         """See Claim. What was not confirmed is not begun."""
         try:
             await self._process.crossing(f"claim.begin {self._topic}", self._begin)(places)
-        except Unavailable:
+        except (Unavailable, Broken):
             self._claim.unconfirmed(places)
             raise
 
@@ -319,7 +319,7 @@ class ClaimPort:
         """See Claim."""
         try:
             await self._process.crossing(f"claim.done {self._topic}", self._claim.done)(outputs, released)
-        except Unavailable:
+        except (Unavailable, Broken):
             self._cut()
             raise
 
@@ -332,7 +332,7 @@ class ClaimPort:
             return
         try:
             await self._process.crossing(f"claim.release {self._topic}", self._claim.release)()
-        except Unavailable:
+        except (Unavailable, Broken):
             self._cut()
             raise
 

@@ -5,87 +5,49 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from uuid import UUID
 
 import msgspec
 
-from tidings.model.history import HistoryFilter, NotificationRecord
+from tidings.model.history import Event
 from tidings.model.ids import instant_of, notification_of, slot_of
-from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Channel, Reason, State
-from tidings.policy.preferences import refusal
-from tidings.policy.quiet_hours import wake_up
+from tidings.policy.retry import THROTTLED
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import RESTING, rank, shown
 from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
+from tidings.simulation import wanted
+from tidings.simulation.evidence import Evidence, category_of, gather, places
 from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.processes import Process
-from tidings.simulation.vendors import Call
+from tidings.simulation.scenario import longest_pause_s
+from tidings.simulation.vendors import Vendor
 from tidings.simulation.world import World
 
 TAKEN = frozenset({State.SENT, State.DELIVERED})
-_CATEGORIES = {category.name: category for category in scenarios.CATEGORIES}
-
-
-class Evidence:
-    """What was left behind: history as it reads, and the logs of the vendors and the inbox."""
-
-    def __init__(self, world: World, records: dict[UUID, NotificationRecord]) -> None:
-        self.world = world
-        self.records = records
-        self.states: dict[UUID, State] = {}
-        self.uncertain: set[UUID] = set()
-        self.replays: Counter[UUID] = Counter()
-        self.copied: set[UUID] = set()
-        for record in records.values():
-            best: dict[UUID, int] = {}
-            for event in record.events:
-                place = rank(event.state, event.attempt)
-                if slot_of(event.id) and place > best.get(event.id, -1):
-                    best[event.id], self.states[event.id] = place, event.state
-                if event.state is State.UNCERTAIN:
-                    self.uncertain.add(event.id)
-                if event.state is State.PENDING and event.reason == Reason.MAY_HAVE_BEEN_SENT:
-                    self.copied.add(event.id)
-                if event.reason == Reason.REPLAYED:
-                    self.replays[event.id] += 1
-        self.calls: dict[UUID, list[Call]] = defaultdict(list)
-        for log in (*(vendor.log for vendor in world.vendors.values()), world.inbox_log):
-            for call in log:
-                self.calls[call.delivery].append(call)
-
-    def expires_at(self, delivery: UUID) -> int | None:
-        """When the delivery's notification expires."""
-        record = self.records.get(notification_of(delivery))
-        return None if record is None else record.notification.expires_at
-
-
-async def gather(world: World) -> Evidence:
-    """Read everything back."""
-    records: dict[UUID, NotificationRecord] = {}
-    for tenant in scenarios.TENANTS:
-        page = await world.store.history.find(tenant, HistoryFilter(), None, 10_000)
-        records |= {record.notification.id: record for record in page.records}
-    return Evidence(world, records)
+HELD = frozenset({Reason.PROVIDER_OPEN, Reason.PROVIDER_FAILING, Reason.PROVIDER_BUSY, THROTTLED})
+"""The reasons of what waits for a provider."""
 
 
 async def violations(world: World) -> list[Violation]:
     """Everything that does not hold, in sentences."""
-    evidence = await gather(world)
-    found = [*world.complaints]
-    async for name in world.objects.list("aside/"):
-        if name.endswith(".txt"):
-            why = await world.objects.get(name) or b""
-            found.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why.decode()}"))
+    evidence, found = await gather(world)
+    found += world.complaints
+    for vendor in world.vendors.values():
+        found += [Violation(Rule.PAUSES, text) for text in vendor.disregarded]
     for check in (
         nothing_is_lost,
         answers_agree,
         nothing_is_doubled,
         history_tells_the_truth,
         doubts_are_founded,
-        wishes_are_kept,
-        caps_are_kept,
+        wanted.wishes_are_kept,
+        wanted.caps_are_kept,
+        wanted.nothing_is_withheld,
+        wanted.what_is_said_was_asked,
+        waiting_ends,
         all_heals,
     ):
         found += check(evidence)
@@ -97,6 +59,8 @@ def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
     """Every id that a client holds is in history, and everything in history has come to rest."""
     for id, tenant in evidence.world.clients.ledger.told().items():
         record = evidence.records.get(id)
+        if id in evidence.aside:
+            continue
         if record is None or record.notification.tenant != tenant:
             yield Violation(Rule.KEPT, f"{id} was accepted and is lost")
     for id, record in evidence.records.items():
@@ -106,10 +70,10 @@ def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
             key=lambda event: rank(event.state, event.attempt),
             default=None,
         )
-        if not states and (own is None or own.state not in RESTING):
+        if id not in evidence.aside and not states and (own is None or own.state not in RESTING):
             yield Violation(Rule.RESTS, f"{id} has no delivery and does not rest")
     for delivery, state in evidence.states.items():
-        if state not in RESTING:
+        if state not in RESTING and notification_of(delivery) not in evidence.aside:
             yield Violation(Rule.RESTS, f"{delivery} is {state.value} for ever")
 
 
@@ -131,6 +95,7 @@ def answers_agree(evidence: Evidence) -> Iterator[Violation]:
             if told == {None} and not asked.twice and most == ledger.tries[asked] == 1:
                 most = 0  # of several tries an earlier one, on which the client gave up, may have come through later
             count = made[asked.tenant, number]
+            least -= sum(id in evidence.aside and id not in evidence.records for id in ids if id is not None)
             if not least <= count <= most:
                 yield Violation(
                     Rule.MADE_ONCE,
@@ -141,20 +106,20 @@ def answers_agree(evidence: Evidence) -> Iterator[Violation]:
 def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
     """Nobody gets the same delivery twice, but in a category that allows it."""
     for delivery, calls in evidence.calls.items():
-        if _category(calls[0]).allow_doubles:
+        if category_of(calls[0]).allow_doubles:
             continue
         takes = [call for call in calls if call.took]
         copied = delivery in evidence.copied
         if len(takes) > 1 + evidence.replays[delivery] and calls[0].vendor.channel is not Channel.INAPP:
             yield Violation(
-                Rule.COPIES if copied else Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {_places(takes)}"
+                Rule.COPIES if copied else Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {places(takes)}"
             )
         tried = Counter(call.attempt for call in calls if not (call.vendor.idempotent or call.declined))
         for attempt, count in tried.items():
             if count > 1:
                 yield Violation(
                     Rule.COPIES if copied else Rule.TRIED_ONCE,
-                    f"{delivery}: attempt {attempt} may have been taken {count} times: {_places(calls)}",
+                    f"{delivery}: attempt {attempt} may have been taken {count} times: {places(calls)}",
                 )
 
 
@@ -171,12 +136,13 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
             and not bounced
             and delivery not in evidence.uncertain
             and not evidence.replays[delivery]
+            and notification_of(delivery) not in evidence.aside
         ):
             yield Violation(
-                Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {_places(evidence.calls[delivery])}"
+                Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {places(evidence.calls[delivery])}"
             )
     for delivery in evidence.calls:
-        if delivery not in evidence.states:
+        if delivery not in evidence.states and notification_of(delivery) not in evidence.aside:
             yield Violation(Rule.KEPT, f"{delivery} was offered, and is not in history")
 
 
@@ -197,42 +163,50 @@ def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Rule.DOUBT_IS_OFFERED, text)
 
 
-def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
-    """Every call was made after asking, and by what the answers said nobody had anything against it."""
-    for calls in evidence.calls.values():
-        for call in calls:
-            why = _objection(evidence, call)
-            if why is not None:
-                yield Violation(
-                    Rule.WISHES,
-                    f"{call.delivery} was offered to {call.vendor.name} at {call.at:.3f} s by {call.process}: {why}",
-                )
+def waiting_ends(evidence: Evidence) -> Iterator[Violation]:
+    """What waits for a provider goes on when one that may take it is well, at the next look at the latest."""
+    scenario = evidence.world.scenario
+    patience_ms = round((scenarios.RECOVERY + longest_pause_s(scenario.delivering)) * 1000)
+    for record in evidence.records.values():
+        facts: dict[UUID, list[Event]] = defaultdict(list)
+        for event in record.events:
+            if slot_of(event.id):
+                facts[event.id].append(event)
+        for delivery, events in facts.items():
+            events.sort(key=lambda event: (rank(event.state, event.attempt), event.step))
+            known_at = scenario.start + round(_known_from(evidence, delivery) * 1000)
+            for held, following in pairwise(events):
+                since = max(held.at, known_at)
+                if held.state is State.DEFERRED and held.reason in HELD and following.at > since + patience_ms:
+                    waited = (following.at - since) // 1000
+                    text = f"{delivery} ({held.reason}) went on {waited} s after a provider was well"
+                    yield Violation(Rule.WAITING_ENDS, text)
 
 
-def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
-    """In no window that a cap names did a person get more notifications, however late the looks are reckoned."""
-    got: dict[tuple[str, str, str], list[tuple[int, int, UUID]]] = defaultdict(list)
-    for calls in evidence.calls.values():
-        for call in calls:
-            if call.took and call.user_id is not None and call.look is not None and _category(call).caps:
-                # Between two readings its clock may have been set back.
-                span = min(call.look.readings), max(call.look.readings), notification_of(call.delivery)
-                got[call.tenant, call.user_id, call.category].append(span)
-    for (tenant, user_id, category), spans in got.items():
-        for cap in _CATEGORIES[category].caps:
-            for begin, _, _ in spans:
-                within = {id for first, last, id in spans if first >= begin and last - begin < cap.seconds * 1000}
-                if len(within) > cap.count:
-                    yield Violation(
-                        Rule.CAPS, f"{tenant}/{user_id} got more than {cap.count} of {category} in {cap.seconds} s"
-                    )
-                    break
+def _known_from(evidence: Evidence, delivery: UUID) -> float:
+    """The second by which it was noticed, at the latest, that a provider which may take the delivery is well.
+
+    All of them, where one may have taken it: only that one can tell.
+    """
+    calls = evidence.calls.get(delivery, ())
+    refused = {call.vendor.name for call in calls if call.refused}
+    vendors = [vendor for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel_of(delivery)]
+    known = [_well_from(evidence, vendor) for vendor in vendors if vendor.traits.name not in refused]
+    in_doubt = any(not (call.took or call.declined) for call in calls)
+    if in_doubt or not known:
+        return max((_well_from(evidence, vendor) for vendor in vendors), default=0.0)
+    return min(known)
+
+
+def _well_from(evidence: Evidence, vendor: Vendor) -> float:
+    scenario = evidence.world.scenario
+    return max(scenario.storm, vendor.down_until) + scenario.delivering.outage_pause_s
 
 
 def all_heals(evidence: Evidence) -> Iterator[Violation]:
     """What is sent long after the last fault is taken at the first try."""
     for record in evidence.records.values():
-        if msgspec.json.decode(record.notification.metadata)["n"] >= scenarios.AFTERWARDS:
+        if msgspec.json.decode(record.notification.metadata)["n"] in range(scenarios.AFTERWARDS, scenarios.NOISE):
             for event in record.events:
                 if shown(event.attempt) > 1 or event.state is State.DEFERRED:
                     yield Violation(Rule.HEALS, f"{event.id} is {event.state.value} ({event.reason} {event.detail})")
@@ -276,52 +250,3 @@ async def the_books_balance(evidence: Evidence) -> list[Violation]:
         if counted != there:
             found.append(Violation(Rule.BALANCE, f"{tenant}: {there} notifications, and {counted} in the tally"))
     return found
-
-
-def _objection(evidence: Evidence, call: Call) -> str | None:
-    wishes, look = evidence.world.wishes, call.look
-    if look is None:
-        return "outside of any batch"
-    notification = notification_of(call.delivery)
-    if notification not in look.cancelled:
-        return "nobody had asked whether it was cancelled"
-    if wishes.cancelled.get(notification, float("inf")) <= look.cancelled[notification]:
-        return "it was cancelled"
-    expires_at = evidence.expires_at(call.delivery)
-    if expires_at is not None and min(look.readings, default=0) >= expires_at:
-        return f"it had expired at {expires_at}"
-    address = Address(call.vendor.channel, call.to)
-    if call.vendor.channel is not Channel.INAPP:
-        asked = look.suppressed.get((call.tenant, address))
-        if asked is None:
-            return "nobody had asked for the suppression list"
-        if wishes.is_barred(call.tenant, address, asked):
-            return "the address was on the suppression list"
-    return None if call.user_id is None else _refused_by_person(evidence, call)
-
-
-def _refused_by_person(evidence: Evidence, call: Call) -> str | None:
-    key = call.tenant, str(call.user_id)
-    if call.look is None or key not in call.look.people:
-        return "nobody had asked what the person wants"
-    profile, preferences = evidence.world.wishes.of(key, call.look.people[key])
-    if profile is None:
-        return "the user was deleted"
-    category = _category(call)
-    refused = refusal(preferences, category, call.vendor.channel)
-    if refused is not None:
-        return f"the person had refused it ({refused.value})"
-    if category.critical or preferences.quiet_hours is None:
-        return None
-    quiet = [wake_up(preferences.quiet_hours, profile.timezone, now) is not None for now in call.look.readings]
-    return "the person's quiet hours" if quiet and all(quiet) else None
-
-
-def _category(call: Call) -> Category:
-    return _CATEGORIES.get(call.category) or Category(call.category)
-
-
-def _places(calls: list[Call]) -> str:
-    return ", ".join(
-        f"{call.vendor.name} at {call.at:.3f} s by {call.process} (attempt {call.attempt})" for call in calls
-    )

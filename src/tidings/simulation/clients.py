@@ -13,6 +13,7 @@ from tidings.api.services import Accepts, Answered
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.sending import InboundRequest
 from tidings.simulation.observers import Ledger, Rule
+from tidings.simulation.processes import Broken
 from tidings.simulation.scenario import Asked
 from tidings.simulation.vendors import Vendor
 
@@ -66,7 +67,7 @@ class Clients:
                             else accept.accept(asked.tenant, asked.body, asked.key)
                         ),
                     )
-            except (Unavailable, ConnectionError, TimeoutError) as error:
+            except (Unavailable, ConnectionError, TimeoutError, Broken) as error:
                 self._world.log(f"client {asked.numbers}: {error or 'no answer'}")
             except Conflict as conflict:
                 if conflict.code != "idempotency_in_flight":
@@ -97,7 +98,7 @@ class Clients:
         request = InboundRequest("", {}, {}, body)
         taken = 0
         while taken < 1 + (self._chance.random() < 0.1):
-            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError):
+            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError, Broken):
                 async with asyncio.timeout(10.0):
                     await self._world.call(self._chance.choice(APIS), lambda accept: accept.receipts(vendor, request))
                 taken += 1

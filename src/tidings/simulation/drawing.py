@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tidings.model.user import Address, Preferences, Profile, QuietHours
-from tidings.model.vocabulary import Channel, Priority, Strategy
+from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours
+from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Strategy
 from tidings.policy.wall_clock import instant_of, offset, shown, zone
 from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
     AFTERWARDS,
-    HEALED_AFTER,
+    CHANGING,
+    NOISE,
+    RECOVERY,
     RECURRING,
     TEMPLATE,
     TENANTS,
     AddressBarred,
     Asked,
     Cancelled,
+    CategorySet,
     Change,
     ClocksMoved,
     MoodChanged,
@@ -29,8 +33,10 @@ from tidings.simulation.scenario import (
     Recurring,
     Replayed,
     Scenario,
+    VendorDown,
+    longest_pause_s,
 )
-from tidings.simulation.vendors import MOODS, Traits
+from tidings.simulation.vendors import DOWN, MOODS, Traits
 
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia")
 _DAYS = (
@@ -57,24 +63,33 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
     storm = chance.choice((20.0, 60.0, 120.0, 300.0))
     start, asked = _asked(chance, storm, chance.choice(_DAYS), seed)
     vendors = tuple(_vendors(chance))
+    weather = faults.draw(chance)
+    partitions = chance.choice((0, 0, 1, 3))
+    audit_every = chance.choice((30.0, 120.0, 1e6))
+    delivering = delivering or _delivering(chance)
+    breaker = BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0)))
+    more = random.Random(f"{seed}/more")
+    changes = [
+        *_changes(chance, storm, asked, vendors),
+        *_recurring(chance, storm, start),
+        *_categories(more, storm),
+        *_long_outages(more, storm, vendors),
+    ]
+    asked = (*asked, *_noise(more, storm), *_afterwards(_healed_at(storm, changes, delivering)))
     return Scenario(
         seed=seed,
         start=start,
         storm=storm,
-        weather=faults.draw(chance),
-        partitions=chance.choice((0, 0, 1, 3)),
-        audit_every=chance.choice((30.0, 120.0, 1e6)),
-        delivering=delivering or _delivering(chance),
+        weather=weather,
+        partitions=partitions,
+        audit_every=audit_every,
+        delivering=delivering,
         fairness=_fairness(random.Random(f"{seed}/fairness")),
-        breaker=BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0))),
+        breaker=breaker,
         vendors=vendors,
-        asked=(*asked, *_afterwards(storm)),
-        changes=tuple(
-            sorted(
-                [*_changes(chance, storm, asked, vendors), *_recurring(chance, storm, start)],
-                key=lambda change: change.at,
-            )
-        ),
+        overall_caps=tuple((tenant, (Cap(3, 300),)) for tenant in TENANTS if more.random() < 0.3),
+        asked=asked,
+        changes=tuple(sorted(changes, key=lambda change: change.at)),
     )
 
 
@@ -89,7 +104,7 @@ def profile(chance: random.Random, user_id: str) -> Profile:
         email=f"{user_id}.{chance.randrange(2)}@example.com" if chance.random() < 0.9 else None,
         phone=f"+4930123456{chance.randrange(10, 12)}" if chance.random() < 0.8 else None,
         devices=tuple(f"{user_id}-device-{number}" for number in range(chance.choice((0, 1, 1, 2)))),
-        locale="en",
+        locale=chance.choice((None, "en", "de", "de-AT", "fi")),
         timezone=chance.choice(_ZONES),
     )
 
@@ -97,7 +112,7 @@ def profile(chance: random.Random, user_id: str) -> Profile:
 def preferences(chance: random.Random) -> Preferences:
     """What somebody wants."""
     refused: dict[str, tuple[Channel, ...]] = {}
-    for category in ("marketing", "news", "transactional", "*"):
+    for category in ("marketing", "news", "transactional", "promo", "*"):
         if chance.random() < 0.15:
             refused[category] = () if chance.random() < 0.5 else (chance.choice(list(Channel)),)
     quiet = None
@@ -135,11 +150,17 @@ def _asked(chance: random.Random, storm: float, day: datetime, seed: int) -> tup
     return start, tuple(sorted(asked, key=lambda one: one.at))
 
 
-def _afterwards(storm: float) -> list[Asked]:
+def _healed_at(storm: float, changes: Sequence[Change], delivering: Delivering) -> float:
+    """The second from which everything is well again: a provider may ask for a pause with its last answer."""
+    ends = [change.at + change.seconds for change in changes if isinstance(change, VendorDown)]
+    return max([storm, *ends]) + RECOVERY + longest_pause_s(delivering)
+
+
+def _afterwards(healed_at: float) -> list[Asked]:
     """A few requests when all is well again, to people of whom nothing else is known."""
     return [
         Asked(
-            at=storm + HEALED_AFTER + number,
+            at=healed_at + number,
             tenant=TENANTS[0],
             numbers=(AFTERWARDS + number,),
             body=json.dumps(
@@ -167,7 +188,9 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
     if chance.random() < 0.15:
         to = {"email": f"inline-{chance.randrange(3)}@example.com", "phone": "+493012345620"}
     body: dict[str, Any] = {"to": to, "metadata": {"n": number}}
-    category = chance.choice((None, "security", "marketing", "news", "offers", "hints", "tips", "flash"))
+    category = chance.choice(
+        (None, "security", "marketing", "news", "offers", "hints", "tips", "flash", "alerts", "promo")
+    )
     if category is not None:
         body["category"] = category
     if chance.random() < 0.2:
@@ -221,8 +244,49 @@ def _vendors(chance: random.Random) -> list[Traits]:
             timeout=chance.choice((3.0, 10.0)),
         )
         for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH)
-        for place in ("one", "two")[: chance.choice((1, 1, 2))]
+        for place in ("one", "two", "three")[: chance.choice((1, 1, 2, 3))]
     ]
+
+
+def _categories(chance: random.Random, storm: float) -> list[Change]:
+    """A category becomes critical, or is so no more, and treats quiet hours otherwise."""
+    long = chance.choice((storm, 3_600.0))
+    return [
+        CategorySet(
+            chance.random() * long,
+            tenant,
+            Category(CHANGING, critical=chance.random() < 0.5, quiet_hours=chance.choice(list(QuietPolicy))),
+        )
+        for tenant in TENANTS
+        for _ in range(chance.choice((0, 1, 3)))
+    ]
+
+
+def _long_outages(chance: random.Random, storm: float, vendors: Sequence[Traits]) -> list[Change]:
+    """Vendors that take nothing for longer than anything else goes wrong."""
+    return [
+        VendorDown(chance.random() * storm, vendor.name, chance.choice((30.0, 900.0, 7_200.0)), chance.choice(DOWN))
+        for vendor in vendors
+        if chance.random() < 0.15
+    ]
+
+
+def _noise(chance: random.Random, storm: float) -> list[Asked]:
+    """One tenant that suddenly sends to many, now and then."""
+    if chance.random() < 0.85:
+        return []
+    bodies = [
+        {
+            "to": {"email": f"noise-{place}@example.com"},
+            "content": {"email": _LITERAL["email"]},
+            "priority": chance.choice(list(Priority)).value,
+            "metadata": {"n": NOISE + place},
+        }
+        for place in range(30)
+    ]
+    numbers = tuple(range(NOISE, NOISE + len(bodies)))
+    body = json.dumps({"notifications": bodies}).encode()
+    return [Asked(chance.random() * storm, chance.choice(TENANTS), numbers, body, "noise", tries=50, timeout=60.0)]
 
 
 def _recurring(chance: random.Random, storm: float, start: int) -> list[Change]:

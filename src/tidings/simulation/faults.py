@@ -11,13 +11,15 @@ class Weather(Struct, frozen=True):
     """The chances, per crossing between a process and the world, and the times, in seconds.
 
     `slow` calls take up to `latency`; `refused` ones have no effect, `unanswered` ones have theirs and still raise
-    Unavailable; in a `crash` the process is killed at that very point, in a `freeze` it stands still.
+    Unavailable; `broken` ones raise, before or after their effect, what no port is meant to raise; in a `crash` the
+    process is killed at that very point, in a `freeze` it stands still.
     """
 
     slow: float = 0.0
     latency: float = 0.0
     refused: float = 0.0
     unanswered: float = 0.0
+    broken: float = 0.0
     crash: float = 0.0
     freeze: float = 0.0
     longest_freeze: float = 0.0
@@ -47,4 +49,5 @@ def draw(chance: random.Random) -> Weather:
         longest_outage=chance.choice((0.5, 5.0, 60.0)),
         most_crashes=chance.choice((1, 3, 6)),
         skew=chance.choice((0, 20, 2_000, 10_000)),
+        broken=chance.choice((0.0, 0.0, 0.0, 0.002, 0.01)),
     )

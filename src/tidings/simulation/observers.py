@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from uuid import UUID
@@ -14,7 +15,7 @@ from tidings.backends.memory.users import MemoryUsers
 from tidings.model.history import Event, NotificationRecord
 from tidings.model.ids import notification_of, slot_of
 from tidings.model.outcome import Outcome
-from tidings.model.user import Address, Preferences, Profile
+from tidings.model.user import Address, Category, Preferences, Profile
 from tidings.policy.transitions import rank, state_of
 from tidings.ports.store import UserKey
 from tidings.simulation.scenario import Asked
@@ -35,7 +36,11 @@ class Rule(StrEnum):
     SENT_IS_TAKEN = "what is called sent was taken"
     TAKEN_IS_SENT = "what was taken is called sent, or uncertain"
     DOUBT_IS_OFFERED = "what is uncertain was offered, or was about to be"
-    WISHES = "nothing is sent against a wish"
+    WISHES = "nothing is sent against a wish, or to an address that is not the person's"
+    WITHHELD = "nothing is withheld without a reason"
+    SAID = "a vendor is told what was asked"
+    PAUSES = "a provider that asks for a pause gets it"
+    WAITING_ENDS = "what waits for a provider goes on when one is well"
     FORWARDS = "no state moves backwards"
     APPEND_ONLY = "no fact is changed"
     EACH_OCCURRENCE_ONCE = "each occurrence of a recurrence comes once"
@@ -94,6 +99,7 @@ class Wishes:
     def __init__(self) -> None:
         self._people: dict[UserKey, list[tuple[float, Profile | None, Preferences]]] = {}
         self._barred: dict[tuple[str, Address], list[tuple[float, bool]]] = {}
+        self._categories: dict[tuple[str, str], list[tuple[float, Category]]] = {}
         self.cancelled: dict[UUID, float] = {}
 
     def person(self, at: float, key: UserKey, profile: Profile | None, preferences: Preferences) -> None:
@@ -103,6 +109,28 @@ class Wishes:
     def address(self, at: float, tenant: str, address: Address, *, barred: bool) -> None:
         """It is put on the suppression list, or taken off."""
         self._barred.setdefault((tenant, address), []).append((at, barred))
+
+    def category(self, at: float, tenant: str, category: Category) -> None:
+        """It is declared, or declared anew."""
+        self._categories.setdefault((tenant, category.name), []).append((at, category))
+
+    def categories(
+        self, tenant: str, name: str, since: float = -math.inf, until: float = math.inf
+    ) -> Sequence[Category]:
+        """What the category was at some instant from `since` to `until`; by default all that it ever was."""
+        versions = [(-math.inf, Category(name)), *self._categories.get((tenant, name), ())]
+        if versions[1:] and versions[1][0] <= 0.0:
+            del versions[0]  # it was there from the first
+        ends = [at for at, _ in versions[1:]] + [math.inf]
+        return [category for (at, category), end in zip(versions, ends, strict=True) if at <= until and end > since]
+
+    def versions(self, key: UserKey) -> Sequence[tuple[Profile | None, Preferences]]:
+        """All that somebody ever was and wanted."""
+        return [(profile, preferences) for _, profile, preferences in self._people.get(key, ())]
+
+    def was_barred(self, tenant: str, address: Address) -> bool:
+        """Whether the address ever was on the suppression list."""
+        return any(barred for _, barred in self._barred.get((tenant, address), ()))
 
     def of(self, key: UserKey, at: float) -> tuple[Profile | None, Preferences]:
         """What somebody asking at this instant was told."""

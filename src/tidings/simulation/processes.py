@@ -30,6 +30,29 @@ CALM_PERIOD = 900.0
 Trace = Callable[[str], None]
 
 
+class Broken(Exception):
+    """What no port is meant to raise: a mistake in an adapter, or in what it stands on."""
+
+
+class _BrokenValue(Broken, ValueError):
+    pass
+
+
+class _BrokenLookup(Broken, KeyError):
+    pass
+
+
+class _BrokenSystem(Broken, OSError):
+    pass
+
+
+class _BrokenTime(Broken, TimeoutError):
+    pass
+
+
+MISTAKES: tuple[type[Broken], ...] = (Broken, _BrokenValue, _BrokenLookup, _BrokenSystem, _BrokenTime)
+
+
 class Storm:
     """The weather of a run until `calm`."""
 
@@ -52,10 +75,12 @@ class Storm:
 class Look:
     """What a batch has asked since it was claimed, with the virtual second of each answer, and the times it was told.
 
-    The observers judge a send by the last answer before it: what was decided later, it could not know.
+    It was claimed at the virtual second `since`. The observers judge a send by the last answer before it: what was
+    decided later, it could not know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        self.since = since
         self.people: dict[UserKey, float] = {}
         self.suppressed: dict[tuple[str, Address], float] = {}
         self.cancelled: dict[UUID, float] = {}
@@ -153,6 +178,8 @@ class Process(Group):
             await asyncio.sleep(storm.instant_within(weather.latency))
         elif (draw := draw - weather.refused) < 0:
             self._refuse(name, "no connection")
+        elif (draw := draw - weather.broken) < 0:
+            self._break(name)
         else:
             await self._befall(draw, name)
 
@@ -164,6 +191,8 @@ class Process(Group):
             await asyncio.sleep(storm.instant_within(weather.latency))
         elif (draw := draw - weather.unanswered) < 0:
             self._refuse(name, "the connection broke before the answer")
+        elif (draw := draw - weather.broken) < 0:
+            self._break(name)
         else:
             await self._befall(draw, name)
 
@@ -187,6 +216,11 @@ class Process(Group):
         elif draw - weather.freeze < 0:
             self.freeze(storm.instant_within(min(weather.longest_freeze, self.longest_freeze)))
             await asyncio.sleep(0)
+
+    def _break(self, name: str) -> NoReturn:
+        mistake = MISTAKES[int(self._storm.random() * len(MISTAKES))]
+        self.trace(f"{self.name} {name}: {mistake.__name__}")
+        raise mistake(name)
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         self.trace(f"{self.name} {name}: {why}")

@@ -7,7 +7,7 @@ from msgspec import Struct
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile
-from tidings.model.vocabulary import Excess, QuietPolicy
+from tidings.model.vocabulary import Channel, Excess, QuietPolicy
 from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import Mood, Traits
@@ -21,23 +21,46 @@ CATEGORIES = (
     Category("tips", quiet_hours=QuietPolicy.WAKE_UP),
     Category("flash", quiet_hours=QuietPolicy.DROP),
     Category("hints", caps=(Cap(1, 60), Cap(3, 600)), excess=Excess.HOLD),
+    Category("alerts", dedupe=600),
+    Category("promo"),
 )
+KNOWN_CATEGORIES = {category.name: category for category in CATEGORIES}
+CHANGING = "promo"
+"""The category that changes on the way, but for its caps and whether it allows doubles."""
 RECURRING = 10_000
 """The numbers of recurrences, in the metadata of what they send, begin here."""
 AFTERWARDS = 20_000
 """The numbers of what is sent long after the last fault begin here."""
-HEALED_AFTER = 600.0
-"""Seconds after the last fault in which everything has recovered."""
+NOISE = 30_000
+"""The numbers of what one tenant suddenly sends to many begin here."""
+RECOVERY = 300.0
+"""Seconds from the last fault until everything is well, beside the longest pause that a provider may be granted."""
 TEMPLATE = TemplateVersion(
     name="order",
     version=0,
     contents={
         "en": Content(
             email=EmailContent("Order {{ number }}", "It is {{ number }}."), sms=SmsContent("Order {{ number }}")
-        )
+        ),
+        "de": Content(
+            email=EmailContent("Bestellung {{ number }}", "Es ist die {{ number }}."),
+            sms=SmsContent("Bestellung {{ number }}"),
+        ),
     },
     variables={"number": Variable()},
 )
+LITERAL = "Hello"
+"""What every content that is not the template's says first."""
+
+
+def texts(number: int) -> list[str]:
+    """What the template says first, in its languages."""
+    return [f"Order {number}", f"Bestellung {number}"]
+
+
+def longest_pause_s(delivering: Delivering) -> float:
+    """Seconds that a provider is granted which asks for a pause."""
+    return max(delivering.retry_policy(channel).cap for channel in Channel)
 
 
 class Asked(Struct, frozen=True):
@@ -92,6 +115,23 @@ class MoodChanged(Struct, frozen=True):
     mood: Mood
 
 
+class VendorDown(Struct, frozen=True):
+    """A vendor takes nothing for `seconds`, be the storm over or not, and says so with `reason`."""
+
+    at: float
+    vendor: str
+    seconds: float
+    reason: str
+
+
+class CategorySet(Struct, frozen=True):
+    """A category is declared anew."""
+
+    at: float
+    tenant: str
+    category: Category
+
+
 class ClocksMoved(Struct, frozen=True):
     """The clocks of all processes are set anew, forwards or backwards."""
 
@@ -125,14 +165,25 @@ class Outage(Struct, frozen=True):
     seconds: float
 
 
-Change = PreferencesSet | AddressBarred | Cancelled | MoodChanged | ClocksMoved | Outage | Recurring | Replayed
+Change = (
+    PreferencesSet
+    | AddressBarred
+    | CategorySet
+    | Cancelled
+    | MoodChanged
+    | VendorDown
+    | ClocksMoved
+    | Outage
+    | Recurring
+    | Replayed
+)
 
 
 class Scenario(Struct, frozen=True):
     """A run.
 
     `start` in milliseconds since the epoch; faults come in the first `storm` seconds. `partitions`: 0 for a queue like
-    a database, else one like a log.
+    a database, else one like a log. `overall_caps` are the caps of the tenants' category `*`.
     """
 
     seed: int
@@ -145,5 +196,6 @@ class Scenario(Struct, frozen=True):
     fairness: Fairness
     breaker: BreakerSettings
     vendors: tuple[Traits, ...]
+    overall_caps: tuple[tuple[str, tuple[Cap, ...]], ...]
     asked: tuple[Asked, ...]
     changes: tuple[Change, ...]

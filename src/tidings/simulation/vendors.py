@@ -15,19 +15,23 @@ import msgspec
 from msgspec import Struct
 
 from tidings.model.errors import BadReceipt
+from tidings.model.notification import EmailContent, SmsContent
 from tidings.model.sending import (
+    About,
     AnyDelivery,
     EmailDelivery,
     InboundRequest,
     PushDelivery,
     Receipt,
     Rejected,
+    RenderedContent,
     Retry,
     SendResult,
     Sent,
     SmsDelivery,
     Uncertain,
 )
+from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.ports.provider import Provider
 from tidings.simulation.processes import LOOK, Look, Process, Storm
@@ -41,6 +45,17 @@ _ABSURD = (0.0, -5.0, 0.5, 30.0, 4_000.0, 1e12, float("inf"), float("nan"))
 """What a throttling vendor may ask for, in seconds."""
 
 _receipts = msgspec.json.Decoder(list[Receipt])
+
+
+def said(content: RenderedContent) -> str:
+    """The first that a content says."""
+    match content:
+        case EmailContent():
+            return content.subject
+        case SmsContent():
+            return content.text
+        case _:
+            return content.title
 
 
 class Traits(Struct, frozen=True):
@@ -59,7 +74,7 @@ class Call(Struct, frozen=True):
 
     `at` is in virtual seconds, `clock` what the calling process's clock showed, in milliseconds. `took`: from this call
     the vendor sent something. `repeated`: it recognised the idempotency key and sent nothing. `declined`: it says that
-    it took nothing.
+    it took nothing, `refused`: nor ever will. `said` is the first that the content says.
     """
 
     vendor: Traits
@@ -77,6 +92,8 @@ class Call(Struct, frozen=True):
     took: bool = False
     repeated: bool = False
     declined: bool = False
+    refused: bool = False
+    said: str = ""
 
 
 class Mood(Struct, frozen=True):
@@ -98,7 +115,12 @@ MOODS = (
     Mood(("mixed",), (1,), 0.3),
     Mood(("well",), (1,), 8.0),
     Mood(("throttled",), (1,), 0.05),
+    Mood(("well", "account"), (3, 1), 0.3),
 )
+DOWN = ("unreachable", "service_unavailable", "unauthorized", "provider_error")
+"""What a vendor that takes nothing may say."""
+MOST_REMEMBERED = 20
+"""After so many that were dealt with, one recipient who is refused again is meant alone, whatever the answer says."""
 
 
 class Vendor:
@@ -107,6 +129,8 @@ class Vendor:
     def __init__(
         self, traits: Traits, chance: random.Random, storm: Storm, deliver_receipts: Callable[[Vendor, bytes], None]
     ) -> None:
+        self.down_until = 0.0
+        self.down_reason = ""
         self.traits = traits
         self.mood = HEALTHY
         self.log: list[Call] = []
@@ -114,11 +138,20 @@ class Vendor:
         self._storm = storm
         self._taken: dict[str, str] = {}
         self.under_way: set[str] = set()
+        self.disregarded: list[str] = []
+        self.barring: set[tuple[str, Address]] = set()
         self._deliver_receipts = deliver_receipts
         self.loop = asyncio.get_running_loop()
 
+    def go_down(self, seconds: float, reason: str) -> None:
+        """Take nothing for so long."""
+        self.down_until = max(self.down_until, self.loop.time() + seconds)
+        self.down_reason = reason
+
     def manner(self) -> str:
         """How the next call is treated."""
+        if self.loop.time() < self.down_until:
+            return "down"
         mood = self.mood if self._storm.raging else HEALTHY
         return self.chance.choices(mood.manners, mood.weights)[0]
 
@@ -141,12 +174,26 @@ class Vendor:
             self._tell(outbound, str(reference))
         return Sent(str(reference))
 
-    def turn_away(self, outbound: AnyDelivery, process: Process, look: Look | None, *, declined: bool) -> None:
-        """Note that it was offered, and was not taken; `declined`: the answer says so."""
-        self._write(outbound, process, look, took=False, repeated=False, declined=declined)
+    def turn_away(
+        self, outbound: AnyDelivery, process: Process, look: Look | None, *, declined: bool, refused: bool = False
+    ) -> None:
+        """Note that it was offered, and was not taken; `declined`: the answer says so, `refused`: for good."""
+        self._write(outbound, process, look, took=False, repeated=False, declined=declined, refused=refused)
+
+    def bar(self, outbound: AnyDelivery) -> None:
+        """Say that the address must not be used any more."""
+        self.barring.add((outbound.tenant, Address(self.traits.channel, outbound.to)))
 
     def _write(
-        self, outbound: AnyDelivery, process: Process, look: Look | None, *, took: bool, repeated: bool, declined: bool
+        self,
+        outbound: AnyDelivery,
+        process: Process,
+        look: Look | None,
+        *,
+        took: bool,
+        repeated: bool,
+        declined: bool,
+        refused: bool = False,
     ) -> None:
         process.trace(
             f"{self.traits.name} is offered {outbound.id} attempt {outbound.attempt} by {process.name}:"
@@ -169,6 +216,8 @@ class Vendor:
                 took=took,
                 repeated=repeated,
                 declined=declined,
+                refused=refused,
+                said=said(outbound.content),
             )
         )
 
@@ -190,6 +239,8 @@ class Vendor:
                 address=outbound.to,
                 suppress=self.chance.random() < 0.5,
             )
+            if bounce.suppress:
+                self.bar(outbound)
             told.append(bounce)
         if told and self.chance.random() < 0.2:
             told.append(told[0])
@@ -202,7 +253,7 @@ class Vendor:
 class SimulatedProvider(Provider[Any]):
     """The provider of a vendor in one process."""
 
-    def __init__(self, vendor: Vendor, process: Process) -> None:
+    def __init__(self, vendor: Vendor, process: Process, longest_pause_s: float) -> None:
         traits = vendor.traits
         self.name = traits.name
         self.channel = traits.channel  # type: ignore[misc]
@@ -213,10 +264,17 @@ class SimulatedProvider(Provider[Any]):
         self.timeout = traits.timeout
         self._vendor = vendor
         self._process = process
+        self._longest_pause_s = longest_pause_s
+        self._paused_until = 0.0
+        self._during_pause = 0
+        self._dealt_with = 0
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         """Offer the batch to the vendor."""
         vendor, look = self._vendor, LOOK.get()
+        self._during_pause += self._vendor.loop.time() < self._paused_until
+        if self._during_pause > self.concurrency:  # so many may have had their turn already
+            vendor.disregarded.append(f"{self._process.name} went on asking {self.name} during a pause")
         await self._process.between(f"{self.name}.send, on the way")
         await asyncio.sleep(vendor.latency())
         manner = vendor.manner()
@@ -227,7 +285,25 @@ class SimulatedProvider(Provider[Any]):
         await self._process.between(f"{self.name}.send, on the way back")
         if manner.startswith("raised"):
             raise ZeroDivisionError(f"a mistake in the file of {self.name}")
-        return results[:-1] if manner == "miscounted" else results
+        if manner == "miscounted":
+            return results[:-1]
+        self._ask_for_pause(results)
+        return results
+
+    def _ask_for_pause(self, results: Sequence[SendResult]) -> None:
+        """Note for how long the account must not be used by this process."""
+        self._dealt_with += sum(isinstance(result, Sent | Rejected) for result in results)
+        asked = [
+            result.after or 0.0
+            for result in results
+            if isinstance(result, Retry) and result.about is About.ACCOUNT and (result.after or 0.0) > 0.0
+        ]
+        if not asked or self._dealt_with >= MOST_REMEMBERED:
+            return
+        now = self._vendor.loop.time()
+        if now >= self._paused_until:
+            self._during_pause = 0
+        self._paused_until = max(self._paused_until, now + min(max(asked), self._longest_pause_s))
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What is in the body. Raises BadReceipt."""
@@ -264,9 +340,17 @@ class SimulatedProvider(Provider[Any]):
             return Uncertain("connection_lost")
         if manner == "rejected" and vendor.has_taken(outbound):
             return vendor.take(outbound, self._process, look)  # the answer that it gave to this key
-        vendor.turn_away(outbound, self._process, look, declined=manner in {"rejected", "throttled"})
+        declined = manner in {"rejected", "throttled", "account", "down"}
+        vendor.turn_away(outbound, self._process, look, declined=declined, refused=manner == "rejected")
         if manner == "rejected":
-            return Rejected("refused", suppress=chance.random() < 0.3, fallback=chance.random() < 0.4)
+            rejected = Rejected("refused", suppress=chance.random() < 0.3, fallback=chance.random() < 0.4)
+            if rejected.suppress:
+                vendor.bar(outbound)
+            return rejected
+        if manner == "down":
+            return Retry(vendor.down_reason)
+        if manner == "account":
+            return Retry("throttled", chance.choice((None, *_ABSURD)), about=About.ACCOUNT)
         if manner == "throttled":
             return Retry("throttled", chance.choice((None, *_ABSURD)))
         return Uncertain("connection_lost")

@@ -23,10 +23,11 @@ from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
 from tidings.model.letters import LetterFilter
 from tidings.model.tenant import ApiKey, Tenant
-from tidings.model.user import Preferences, Suppression
+from tidings.model.user import Category, Preferences, Suppression
 from tidings.model.vocabulary import Channel
 from tidings.parts import Parts
 from tidings.pipeline.accepted import AcceptedCounter
+from tidings.pipeline.capping import EVERYTHING
 from tidings.pipeline.compose import Composer
 from tidings.pipeline.letters import DeadLetters
 from tidings.pipeline.recipients import Recipients
@@ -43,6 +44,7 @@ from tidings.simulation.processes import LOOK, PERIOD, Process, Storm
 from tidings.simulation.scenario import (
     AddressBarred,
     Cancelled,
+    CategorySet,
     Change,
     ClocksMoved,
     MoodChanged,
@@ -51,6 +53,7 @@ from tidings.simulation.scenario import (
     Recurring,
     Replayed,
     Scenario,
+    VendorDown,
 )
 from tidings.simulation.vendors import Call, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
@@ -168,8 +171,9 @@ class World:
         await MemoryQueue(self.broker).declare(topics.subscriptions())
         for tenant in scenarios.TENANTS:
             await self.store.tenants.add(Tenant(tenant, tenant))
-            for category in scenarios.CATEGORIES:
-                await self.store.tenants.put_category(tenant, category)
+            overall = [Category(EVERYTHING, caps=caps) for name, caps in self.scenario.overall_caps if name == tenant]
+            for category in (*scenarios.CATEGORIES, *overall):
+                await self._apply(CategorySet(0.0, tenant, category))
             stored = await self.store.templates.add_version(tenant, scenarios.TEMPLATE)
             await self.store.templates.publish(tenant, stored.name, stored.version)
         for tenant, user_id in drawing.users():
@@ -249,8 +253,9 @@ class World:
         store.inbox = Port("inbox", self.store.inbox, process, {"add": self._inbox_logger(process)})
         inbox = Inbox(InboxConfig(), Tools(receipts_url="", clock=process, inbox=store.inbox))
         providers: dict[Channel, list[Provider[Any]]] = {Channel.INAPP: [inbox]}
+        longest_pause_s = scenarios.longest_pause_s(self.scenario.delivering)
         for vendor in self.vendors.values():
-            providers.setdefault(vendor.traits.channel, []).append(SimulatedProvider(vendor, process))
+            providers.setdefault(vendor.traits.channel, []).append(SimulatedProvider(vendor, process, longest_pause_s))
         return Parts(
             settings=self._settings,
             clock=process,
@@ -283,6 +288,7 @@ class World:
                         key=str(item.id),
                         look=LOOK.get(),
                         took=True,
+                        said=item.title,
                     )
                 )
 
@@ -371,6 +377,13 @@ class World:
             await self._recurrences.create(change.tenant, change.body)
         elif isinstance(change, Replayed):
             await self._letters.replay(ApiKey("key", change.tenant, "", b"", ()), LetterFilter(), 5, None, b"")
+        elif isinstance(change, CategorySet):
+            self.log(f"{change.tenant}: {change.category}")
+            await self.store.tenants.put_category(change.tenant, change.category)
+            self.wishes.category(at, change.tenant, change.category)
+        elif isinstance(change, VendorDown):
+            self.log(f"{change.vendor} takes nothing for {change.seconds} s: {change.reason}")
+            self.vendors[change.vendor].go_down(change.seconds, change.reason)
         elif isinstance(change, MoodChanged):
             self.vendors[change.vendor].mood = change.mood
         elif isinstance(change, Outage) and self.storm.raging:

@@ -137,3 +137,10 @@ def test_a_provider_fails_when_nothing_could_be_offered_and_not_for_want_of_room
     assert not is_fault(Retry("throttled", about=About.ACCOUNT))
     assert not is_fault(Rejected("no"))
     assert not is_fault(Sent())
+
+
+def test_a_category_changes_what_it_names_and_nothing_else() -> None:
+    general = RetryPolicy(3, 2.0, 900.0, 8, 86_400.0, 1_800.0)
+    assert general.of(Retries()) == general
+    assert general.of(Retries(5, 1.0, 60.0)) == RetryPolicy(5, 1.0, 60.0, 5, 86_400.0, 1_800.0)
+    assert general.of(Retries(base=0.5)) == RetryPolicy(3, 0.5, 900.0, 8, 86_400.0, 1_800.0)

@@ -103,3 +103,20 @@ def test_what_is_asked_for_recipients_makes_the_account_wait_for_a_minute_at_mos
     assert throttling.pause_s([4_000.0], 900.0, goes_on=False) == 60.0
     assert throttling.pause_s([7.0], 900.0, goes_on=True) == 7.0
     assert throttling.pause_s([4_000.0], 10.0, goes_on=True) == 10.0
+
+
+def test_what_was_taken_adds_up() -> None:
+    throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    for _ in range(ENOUGH_TAKEN):
+        throttling.heard([], taken=1)
+    assert throttling.heard([refused("a", says_account=True)], taken=0) == [False]
+    throttling.pause_s([1.0], 900.0, goes_on=False)
+    assert throttling.let_out(500) == ENOUGH_TAKEN, "as many as were taken in all calls of the round"
+
+
+def test_half_a_second_is_asked_for_and_none_is_not() -> None:
+    throttling = Throttling()
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    assert throttling.pause_s([0.5, 0.0], 900.0, goes_on=True) == 0.5
+    assert throttling.pause_s([0.0], 900.0, goes_on=True) == 1.0

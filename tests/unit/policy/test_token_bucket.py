@@ -43,3 +43,12 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     assert bucket.take(10, 5_000)
     assert bucket.tokens(1_000) == 0
     assert bucket.tokens(5_100) == 1
+
+
+def test_the_wait_is_for_what_is_lacking_and_for_what_is_left_to_others() -> None:
+    bucket = TokenBucket(10, 100)
+    assert bucket.wait(100, 0) == 0
+    assert bucket.take(100, 0)
+    assert bucket.wait(10, 0) == 1_000
+    assert bucket.wait(10, 500) == 500
+    assert bucket.wait(10, 500, leave=20) == 2_500

@@ -1,0 +1,96 @@
+"""What a run left behind, as the rules look at it: history as it reads, and the logs of the vendors and the inbox."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from uuid import UUID
+
+from tidings.model.history import HistoryFilter, NotificationRecord
+from tidings.model.ids import notification_of, slot_of
+from tidings.model.user import Category
+from tidings.model.vocabulary import Reason, State
+from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
+from tidings.policy.transitions import rank
+from tidings.simulation import scenario as scenarios
+from tidings.simulation.observers import Rule, Violation
+from tidings.simulation.processes import MISTAKES
+from tidings.simulation.vendors import Call
+from tidings.simulation.world import World
+
+
+class Evidence:
+    """What was left behind: history as it reads, and the logs of the vendors and the inbox.
+
+    `aside` are the notifications of which something was put aside because a port broke at it, with the reason: they
+    wait for a person, and nothing else is asked of them.
+    """
+
+    def __init__(self, world: World, records: dict[UUID, NotificationRecord], aside: dict[UUID, str]) -> None:
+        self.world = world
+        self.aside = aside
+        self.records = records
+        self.states: dict[UUID, State] = {}
+        self.uncertain: set[UUID] = set()
+        self.replays: Counter[UUID] = Counter()
+        self.copied: set[UUID] = set()
+        for record in records.values():
+            best: dict[UUID, int] = {}
+            for event in record.events:
+                place = rank(event.state, event.attempt)
+                if slot_of(event.id) and place > best.get(event.id, -1):
+                    best[event.id], self.states[event.id] = place, event.state
+                if event.state is State.UNCERTAIN:
+                    self.uncertain.add(event.id)
+                if event.state is State.PENDING and event.reason == Reason.MAY_HAVE_BEEN_SENT:
+                    self.copied.add(event.id)
+                if event.reason == Reason.REPLAYED:
+                    self.replays[event.id] += 1
+        self.calls: dict[UUID, list[Call]] = defaultdict(list)
+        for log in (*(vendor.log for vendor in world.vendors.values()), world.inbox_log):
+            for call in log:
+                self.calls[call.delivery].append(call)
+
+    def expires_at(self, delivery: UUID) -> int | None:
+        """When the delivery's notification expires."""
+        record = self.records.get(notification_of(delivery))
+        return None if record is None else record.notification.expires_at
+
+
+async def gather(world: World) -> tuple[Evidence, list[Violation]]:
+    """Read everything back; and what is aside though no port broke at it."""
+    records: dict[UUID, NotificationRecord] = {}
+    for tenant in scenarios.TENANTS:
+        page = await world.store.history.find(tenant, HistoryFilter(), None, 10_000)
+        records |= {record.notification.id: record for record in page.records}
+    aside: dict[UUID, str] = {}
+    unreadable: list[Violation] = []
+    async for name in world.objects.list("aside/"):
+        if not name.endswith(".txt"):
+            continue
+        why = (await world.objects.get(name) or b"").decode()
+        if not any(mistake.__name__ in why for mistake in MISTAKES):
+            unreadable.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why}"))
+            continue
+        body = await world.objects.get(name.removesuffix("txt") + "bin") or b""
+        aside |= dict.fromkeys(_notifications_in(name.split("/")[1], body), why)
+    return Evidence(world, records, aside), unreadable
+
+
+def _notifications_in(folder: str, body: bytes) -> list[UUID]:
+    if folder.startswith("requests"):
+        return [decode_notification(body).id]
+    if folder.startswith("deliveries"):
+        return [notification_of(decode_delivery(body).id)]
+    return [notification_of(outcome.id) for outcome in decode_outcomes(body)]
+
+
+def category_of(call: Call) -> Category:
+    """The category of a call, as far as nobody changes it."""
+    return scenarios.KNOWN_CATEGORIES.get(call.category) or Category(call.category)
+
+
+def places(calls: list[Call]) -> str:
+    """Where and when the calls were made, in words."""
+    return ", ".join(
+        f"{call.vendor.name} at {call.at:.3f} s by {call.process} (attempt {call.attempt})" for call in calls
+    )
