@@ -238,7 +238,7 @@ UserId = Annotated[
     Path(
         description="the user's id, of your own choosing, percent-encoded: a / in it is written %2F",
         examples=["demo"],
-        json_schema_extra={"minLength": 1, "maxLength": 200},
+        json_schema_extra={"minLength": 1, "maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},
     ),
 ]
 NotificationId = Annotated[

@@ -90,7 +90,11 @@ class UsersAnswer(Shape):
 class DeviceRequest(Shape):
     """A device to register."""
 
-    token: str = Field(description="the device's token for push", examples=["device-token-1"])
+    token: str = Field(
+        description="the device's token for push",
+        examples=["device-token-1"],
+        json_schema_extra={"minLength": 1, "maxLength": addresses.MAX_DEVICE_TOKEN, "pattern": "^[!-~]*$"},
+    )
 
 
 class DevicesAnswer(Shape):
