@@ -16,7 +16,7 @@ from tidings.api import vitals
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, notification_of, to_text
 from tidings.model.vocabulary import Priority
 from tidings.pipeline import accept, admission
-from tidings.pipeline.group_commit import GroupCommit
+from tidings.pipeline.admission import Commits
 
 BACKLOG = 200
 BATCH = 10
@@ -76,7 +76,7 @@ async def test_bulk_is_turned_away_critical_never_and_what_was_accepted_is_deliv
     monkeypatch.setattr(admission, "LOOK_EVERY", 0.05)
     # This machine may be busy with other things: nothing here is about a store that is silent.
     monkeypatch.setattr(vitals, "ANSWER_WITHIN", 60.0)
-    monkeypatch.setattr(accept, "GroupCommit", partial(GroupCommit, within=60.0))
+    monkeypatch.setattr(accept, "Commits", partial(Commits, within=60.0))
     settings = settings_for(tmp_path, postgres_dsn, brokers, overload={"backlog": BACKLOG, "lag": 0.9})
     log = settings.data_dir / "sandbox" / "arrivals.jsonl"
     async with running(settings) as system:
