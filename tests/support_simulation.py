@@ -16,7 +16,7 @@ import pytest
 from tidings.simulation.run import Report
 from tidings.simulation.sweep import sweep
 
-SEEDS = 10_000 if os.environ.get("CI") else 300
+SEEDS = 3_000 if os.environ.get("CI") else 300
 _SWEEP = pytest.StashKey["_Sweep"]()
 
 

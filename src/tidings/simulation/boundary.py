@@ -219,12 +219,14 @@ class StorePort:
 class SimulatedBroker(MemoryBroker):
     """A broker whose clients may die between the outputs of a batch and its end.
 
-    `begun` tells by whom a delivery was begun: it was about to be offered to a vendor.
+    `begun` tells by whom a delivery was begun: it was about to be offered to a vendor. Of `unconfirmed` ones its
+    process did not hear so.
     """
 
     def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
         super().__init__(clock, partitions)
         self.begun: dict[UUID, list[Process]] = {}
+        self.unconfirmed: set[UUID] = set()
 
     async def between(self) -> None:
         """See MemoryBroker."""
@@ -307,6 +309,7 @@ class ClaimPort:
             await self._process.crossing(f"claim.begin {self._topic}", self._begin)(places)
         except (Unavailable, Broken):
             self._claim.unconfirmed(places)
+            self._broker.unconfirmed.update(decode_delivery(self.items[place].body).id for place in places)
             raise
 
     async def _begin(self, places: Collection[int]) -> None:

@@ -149,7 +149,8 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
 def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
     """What is uncertain was offered to a vendor, or was one of the calls that its process was just about to make."""
     about_to_be: Counter[tuple[Process, Channel]] = Counter()
-    for delivery in evidence.uncertain - evidence.calls.keys():
+    # A begin whose answer is lost is taken back, unless what takes it back is lost too.
+    for delivery in evidence.uncertain - evidence.calls.keys() - evidence.world.broker.unconfirmed:
         begun_by = evidence.world.broker.begun.get(delivery, ())
         if not begun_by:
             yield Violation(Rule.DOUBT_IS_OFFERED, f"{delivery} is uncertain, and nobody was ever asked to send it")

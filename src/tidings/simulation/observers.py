@@ -52,6 +52,19 @@ class Rule(StrEnum):
 LIMITS = frozenset({Rule.COPIES})
 """What is nearly always kept, and cannot be always: docs/reliability.md, "A process that freezes"."""
 
+RARE = frozenset(
+    {
+        Rule.DOUBT_IS_OFFERED,
+        Rule.WITHHELD,
+        Rule.TAKEN_IS_SENT,
+        Rule.PAUSES,
+        Rule.WAITING_ENDS,
+        Rule.EACH_OCCURRENCE_ONCE,
+        Rule.CAPS,
+    }
+)
+"""What a few seeds in a thousand break, and nobody has explained yet: docs/reliability.md, "What it still finds"."""
+
 
 class Violation(Struct, frozen=True):
     """A rule that was broken, and how."""
