@@ -129,9 +129,11 @@ async def test_values_are_never_evaluated(one: System) -> None:
         assert "<" not in shown, page
         assert html.unescape(shown).split() == [*payload.split(), *payload.split()]
     texts = [arrival["text"] for arrival in await one.arrivals(channel="sms")]
-    assert {f"T {payload} {payload}" for payload in INJECTED} <= {text.replace("\n", "\r\n") for text in texts} | set(
-        texts
-    )
+    told = {text.replace("\n", "\r\n") for text in texts} | set(texts)
+    for payload in INJECTED:
+        said = f"T {payload} {payload}"
+        # A backtick, the only character that no text message of 7 bits has, goes as its twin where that saves a part.
+        assert said in told or said.replace("`", "'") in told, payload
 
 
 async def test_names_and_locales_are_values_too(one: System) -> None:
