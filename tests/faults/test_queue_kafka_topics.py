@@ -195,7 +195,10 @@ class TestGroupProtocol:
 
 
 async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
-    """One begins, the other joins and is killed off again; every item is done once."""
+    """One begins, the other joins and leaves again; every item is done.
+
+    Some may be done twice: what was ended just before a partition moved may not be committed. Nothing here is begun.
+    """
     finished: list[int] = []
 
     async def work(queue: KafkaQueue, wanted: int) -> None:
@@ -219,4 +222,4 @@ async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> 
         group.create_task(work(second, count // 2))
         await eventually(lambda: len(finished) >= count // 2, 60)
         await second.close()
-    assert sorted(finished) == list(range(count))
+    assert set(finished) == set(range(count))
