@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from tidings.channels.trust import certificates
 from tidings.model.errors import SettingsError
+from tidings.policy import hosts
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\]")
 _MAILBOX = re.compile(r"[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+@[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+")
@@ -184,8 +185,4 @@ def is_private(url: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return hosts.is_loopback(urlsplit(url).hostname or "")

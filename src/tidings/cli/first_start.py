@@ -19,8 +19,9 @@ from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import DEFAULT_FILE, Settings
+from tidings.policy.hosts import is_loopback
 from tidings.sandbox.credentials import load_or_create
-from tidings.sandbox.gate import is_guarded, is_loopback_host, token_of
+from tidings.sandbox.gate import is_guarded, token_of
 
 DEMO_PROFILE: dict[str, Any] = {
     "name": "Ada",
@@ -82,7 +83,7 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
 def open_to_others(settings: Settings) -> list[str]:
     """A sentence about each listener that other machines reach, and what stands open there."""
     http, operations, warnings = settings.http, settings.operations, []
-    if not is_loopback_host(http.host):
+    if not is_loopback(http.host):
         beside = [] if operations.port is not None else ["/metrics and /readyz"]
         beside += ["/docs"] if http.docs else []
         without_key = f" Without a key anybody reads {' and '.join(beside)} there." if beside else ""
@@ -91,11 +92,11 @@ def open_to_others(settings: Settings) -> list[str]:
             f"front, or API keys and addresses travel in clear.{without_key}\n"
             "operations.port gives /metrics and /readyz a listener of their own; http.docs = false closes /docs."
         )
-    if operations.port is not None and not is_loopback_host(operations.host):
+    if operations.port is not None and not is_loopback(operations.host):
         warnings.append(
             f"Other machines read /metrics and /readyz on {operations.host}:{operations.port} without a key."
         )
-    if settings.uses_sandbox and not is_loopback_host(settings.sandbox.host):
+    if settings.uses_sandbox and not is_loopback(settings.sandbox.host):
         warnings.append(
             "Other machines reach the sandbox: who has its token, or sees it travel without TLS, reads all that\n"
             "arrives there."

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from tidings.policy.hosts import is_loopback
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.wire import Answer, Request
 
@@ -30,7 +31,7 @@ def token_of(credentials: Credentials) -> str:
 
 def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:
     """Whether a sandbox that listens on `host`, and is reached as `allowed_hosts`, asks for a token."""
-    return bool(allowed_hosts) or not is_loopback_host(host)
+    return bool(allowed_hosts) or not is_loopback(host)
 
 
 class Gate:
@@ -43,7 +44,7 @@ class Gate:
     def refusal(self, request: Request) -> Answer | None:
         """The answer for who may not come in; None lets the request in."""
         name = _host_name(request.header(b"host").decode("latin-1"))
-        if not (name in self._names or is_loopback_host(name) or _is_address(name)):
+        if not (name in self._names or is_loopback(name) or _is_address(name)):
             return _problem(
                 421, f"the sandbox is not called {name[:100]!r}; if it is, add that name to sandbox.allowed_hosts"
             )
@@ -67,17 +68,6 @@ def _host_name(header: str) -> str:
         return (urlsplit(f"//{header.strip()}").hostname or "").rstrip(".")
     except ValueError:
         return ""
-
-
-def is_loopback_host(name: str) -> bool:
-    """Whether the host name or address is this machine's own, which no other machine reaches."""
-    name = name.lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_address(name: str) -> bool:
