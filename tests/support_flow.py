@@ -16,6 +16,7 @@ from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.config import Settings
 from tidings.model import topics
+from tidings.model.errors import SettingsError
 from tidings.model.notification import Content
 from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Sent
 from tidings.model.template import TemplateVersion, Variable
@@ -64,12 +65,21 @@ class Recorder(Provider[Any]):
         self.idempotent = idempotent
         self.batch_size = 100
         self.answers: Answers = takes_it
+        self.is_well: Callable[[], bool] = lambda: True
         self.sent: list[AnyDelivery] = []
+        self.asked = 0
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         """Keep and answer."""
         self.sent.extend(batch)
         return [self.answers(outbound) for outbound in batch]
+
+    async def check(self) -> str:
+        """Say whether it is well. Raises SettingsError when it is not."""
+        self.asked += 1
+        if not self.is_well():
+            raise SettingsError(f"{self.name} does not answer")
+        return f"{self.name} is well"
 
 
 def _kinds() -> dict[Channel, type[AnyDelivery]]:
@@ -198,6 +208,8 @@ class Flow:
         )
         schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics, self.shares)
         replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
+        if only is None and self._recovery is not None:
+            await self._recovery.ask()
         while True:
             if only is None and self._recovery is not None:
                 await self._recovery.once()

@@ -105,8 +105,16 @@ class Deliver:
         """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
         return self._switchboard.outlet(self._lane)
 
+    def fails(self) -> bool:
+        """Whether some provider fails, as far as is known."""
+        return self._switchboard.fails()
+
+    async def ask(self) -> None:
+        """Ask the providers that fail whether they are well again, where it is time to."""
+        await self._switchboard.ask()
+
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        """Call `on_change` whenever a provider begins to fail or is left alone, and when it is back."""
         self._switchboard.watch(on_change)
 
     def stop(self) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
 from tidings.model.vocabulary import Lane, Reason
 from tidings.pipeline.answers import answers_of, settled, told
 from tidings.pipeline.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
+from tidings.policy.inquiry import Inquiry
+from tidings.policy.redaction import without_addresses
 from tidings.policy.retry import BUSY, THROTTLED, is_fault
 from tidings.policy.throttling import Throttling
 from tidings.policy.token_bucket import TokenBucket
@@ -102,6 +104,7 @@ class Line:
         self._meter = meter
         self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
+        self._inquiry = Inquiry()
         rate = routed.provider.rate
         self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST))
         self._under_way = 0
@@ -133,9 +136,28 @@ class Line:
         return 0.0 if now < self._paused_until else share
 
     def outlet(self, lane: Lane) -> int:
-        """How many more sends of this lane that waited are to begin now; 0 unless it is known to be well."""
-        room = 0 if self._breaker.probing else self.room(lane, self.share())
+        """How many more sends of this lane that waited are to begin now; 0 unless the provider is well, or says so."""
+        is_well = self._inquiry.says_well if self._breaker.probing else not self._inquiry.fails
+        room = self.room(lane, self.share()) if is_well else 0
         return self._throttling.let_out(room) if room else 0
+
+    @property
+    def fails(self) -> bool:
+        """Whether the last call failed, and the provider has not said since that it is well."""
+        return self._inquiry.fails
+
+    async def ask(self) -> None:
+        """Ask a provider that fails whether it is well again, when it is time to. Nothing is sent through it."""
+        if not self._inquiry.begin(self._clock.elapsed()):
+            return
+        try:
+            said = await self._stopping.ending(self.provider.check())
+        except SettingsError as error:
+            _log.debug("a provider is not well yet", provider=self.name, why=without_addresses(str(error)))
+            return
+        if said is not None:
+            self._inquiry.answered_well()
+            self._report()
 
     def is_used(self) -> bool:
         """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
@@ -223,6 +245,7 @@ class Line:
             faults = [result for result in results if is_fault(result)]
             self._fault = told(faults[-1]) if faults else self._fault
             self._breaker.end(number, ended, len(faults))
+            self._note_health(ended, failed=len(faults) == len(results))
             self.share()
             results = settled(results, outbound, self._throttling, failing=probe or self._breaker.probing)
             self._leave_alone([one.after for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
@@ -327,6 +350,13 @@ class Line:
             self._report()
         self._wake()
 
+    def _note_health(self, now: int, *, failed: bool) -> None:
+        if failed and not self._inquiry.fails:
+            self._inquiry.failed(now)
+            self._report()
+        elif not failed and not self._breaker.probing:
+            self._inquiry.succeeded()
+
     def _report(self) -> None:
         for hear in self.on_change:
             hear()
@@ -336,6 +366,7 @@ class Line:
         self._told = share
         self._meter.health(self.name, share)
         if share == 0.0:
+            self._inquiry.failed(self._clock.elapsed())
             self._wake()
             if not self._left_alone:
                 why = "slow" if self._breaker.is_slow else self._fault

@@ -1,14 +1,15 @@
 """Recovery: when a provider is back, what waits for it goes out, little by little, before its pause is over.
 
-What waits for a provider looks again after pauses that grow to half an hour, so that an outage costs little. Its own
-looks are the probes that find the provider well again; then this puts as many others forward as may begin at once,
-again and again, so that they go out at the rate and in the steps in which the provider takes them.
+What waits for a provider looks again after pauses that grow to half an hour, so that an outage costs little. Meanwhile
+the provider itself is asked every few seconds, without sending anything, whether it is well again (policy/inquiry.py).
+When it is, this puts as many deliveries forward as may begin at once, again and again, so that they go out at the rate
+and in the steps in which the provider takes them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -34,8 +35,16 @@ class Outlet(Protocol):
         """How many could begin at once; 0 unless some provider is known to be well."""
         ...
 
+    def fails(self) -> bool:
+        """Whether some provider fails, as far as is known."""
+        ...
+
+    async def ask(self) -> None:
+        """Ask the providers that fail whether they are well again, where it is time to."""
+        ...
+
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider is left alone, and when it is back."""
+        """Call `on_change` whenever a provider begins to fail or is left alone, and when it is back."""
         ...
 
 
@@ -56,19 +65,32 @@ class Recovery:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set. While nothing happens to a provider, nothing is asked."""
+        async with asyncio.TaskGroup() as group:
+            # A provider that is silent takes long to ask: what others have to send does not wait for that.
+            group.create_task(self._repeat(self.ask, stopping))
+            group.create_task(self._repeat(self._bring, stopping))
+
+    async def _repeat(self, act: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             if not self._something_to_do.is_set():
                 await _either(self._something_to_do, stopping)
                 continue
             try:
-                if not await self.once():
-                    self._something_to_do.clear()
+                await act()
             except Unavailable as error:
                 self._failed("unavailable", str(error))
             except Exception:
                 self._failed("error", "a look failed")
                 _log.exception("what waits for providers was not looked at")
             await pause(EVERY, stopping, self._clock)
+
+    async def ask(self) -> None:
+        """Ask the providers that fail whether they are well again, where it is time to."""
+        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values()))
+
+    async def _bring(self) -> None:
+        if not await self.once():
+            self._something_to_do.clear()
 
     async def once(self) -> bool:
         """Bring forward what can go out now; whether there is more to do.
@@ -80,7 +102,7 @@ class Recovery:
         counted_all = sum(held.values()) < MOST_COUNTED
         for topic, outlet in self._outlets.items():
             waiting, room = held.get(topic, 0), outlet.outlet()
-            if topic in self._changed and (room > 0 or not waiting):
+            if topic in self._changed and (room > 0 or not (waiting or outlet.fails())):
                 self._to_bring[topic] = waiting
                 if counted_all:
                     self._changed.discard(topic)

@@ -5,6 +5,7 @@ Every provider has a line (line.py). All lanes of a process share the lines.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -56,8 +57,16 @@ class Switchboard:
         """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
         return sum(line.outlet(lane) for line in self.lines)
 
+    def fails(self) -> bool:
+        """Whether some provider failed its last call, and has not said since that it is well."""
+        return any(line.fails for line in self.lines)
+
+    async def ask(self) -> None:
+        """Ask the providers that fail whether they are well again, where it is time to."""
+        await asyncio.gather(*(line.ask() for line in self.lines))
+
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a line is left alone, and when it is back."""
+        """Call `on_change` whenever a line begins to fail or is left alone, and when it is back."""
         for line in self.lines:
             line.on_change.append(on_change)
 

@@ -13,6 +13,7 @@ import msgspec
 from tidings.model.history import Event
 from tidings.model.ids import instant_of, notification_of, slot_of
 from tidings.model.vocabulary import Channel, Reason, State
+from tidings.policy.inquiry import LONGEST_PAUSE_MS
 from tidings.policy.retry import THROTTLED
 from tidings.policy.routing import channel_of
 from tidings.policy.transitions import RESTING, rank, shown
@@ -200,8 +201,10 @@ def _known_from(evidence: Evidence, delivery: UUID) -> float:
 
 
 def _well_from(evidence: Evidence, vendor: Vendor) -> float:
+    # It is asked within a minute; where it said in the storm that it was well and was not, after as long again.
     scenario = evidence.world.scenario
-    return max(scenario.storm, vendor.down_until) + scenario.delivering.outage_pause_s
+    until_asked_s = LONGEST_PAUSE_MS / 1000 + scenario.storm
+    return max(scenario.storm, vendor.down_until) + min(until_asked_s, scenario.delivering.outage_pause_s)
 
 
 def all_heals(evidence: Evidence) -> Iterator[Violation]:

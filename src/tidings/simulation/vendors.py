@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from tidings.model.errors import BadReceipt
+from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.notification import EmailContent, SmsContent
 from tidings.model.sending import (
     About,
@@ -148,9 +148,13 @@ class Vendor:
         self.down_until = max(self.down_until, self.loop.time() + seconds)
         self.down_reason = reason
 
+    def is_down(self) -> bool:
+        """Whether it takes nothing now."""
+        return self.loop.time() < self.down_until
+
     def manner(self) -> str:
         """How the next call is treated."""
-        if self.loop.time() < self.down_until:
+        if self.is_down():
             return "down"
         mood = self.mood if self._storm.raging else HEALTHY
         return self.chance.choices(mood.manners, mood.weights)[0]
@@ -304,6 +308,14 @@ class SimulatedProvider(Provider[Any]):
         if now >= self._paused_until:
             self._during_pause = 0
         self._paused_until = max(self._paused_until, now + min(max(asked), self._longest_pause_s))
+
+    async def check(self) -> str:
+        """Ask the vendor how it is. Raises SettingsError while it is down."""
+        await self._process.between(f"{self.name}.check")
+        await asyncio.sleep(self._vendor.latency())
+        if self._vendor.is_down():
+            raise SettingsError(f"{self.name} does not answer")
+        return f"{self.name} is well"
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """What is in the body. Raises BadReceipt."""

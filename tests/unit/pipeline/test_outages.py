@@ -76,6 +76,32 @@ async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery
     assert all([attempt.number for attempt in view.deliveries[0].attempts] == [1] for view in seen)
 
 
+@pytest.mark.parametrize("others", [0, 2])
+async def test_the_end_of_an_outage_is_noticed_in_an_idle_system(flow: Flow, others: int) -> None:
+    """One delivery waits and nothing new is sent: the provider is asked, and no delivery pays for it."""
+    server = mails(flow)
+    server.answers, server.is_well = lambda _: DOWN, lambda: server.answers is takes_it
+    ids = [await send(flow, number) for number in range(1 + others)]
+    await until(flow, 3 * HOUR, 30.0)
+    server.answers = takes_it
+    await until(flow, 75, 1.0)
+    seen = [await flow.view(id) for id in ids]
+    assert {view.state for view in seen} == {State.SENT}
+    assert max(len(facts(view)) for view in seen) <= 20
+    assert server.asked < 3 * HOUR / 50
+
+
+async def test_a_provider_that_says_it_is_well_and_fails_is_believed_less_and_less(flow: Flow) -> None:
+    mails(flow).answers = lambda _: DOWN
+    id = await send(flow)
+    await until(flow, 8 * HOUR, 30.0)
+    assert len(facts(await flow.view(id))) <= 40
+    assert mails(flow).asked <= 30
+    mails(flow).answers = takes_it
+    await until(flow, HOUR / 2, 10.0)
+    assert (await flow.view(id)).state is State.SENT
+
+
 async def test_single_mails_outlive_the_restart_of_the_only_server(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     ids = [await send(flow, number) for number in range(3)]
