@@ -67,7 +67,7 @@ class Recorder(Provider[Any]):
         self.answers: Answers = takes_it
         self.is_well: Callable[[], bool] = lambda: True
         self.sent: list[AnyDelivery] = []
-        self.asked = 0
+        self.checks = 0
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         """Keep and answer."""
@@ -76,7 +76,7 @@ class Recorder(Provider[Any]):
 
     async def check(self) -> str:
         """Say whether it is well. Raises SettingsError when it is not."""
-        self.asked += 1
+        self.checks += 1
         if not self.is_well():
             raise SettingsError(f"{self.name} does not answer")
         return f"{self.name} is well"
