@@ -30,7 +30,7 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model import topics
-from tidings.pipeline.schedule import BATCH, LEASE, Schedule
+from tidings.pipeline.schedule.stage import BATCH, LEASE, Schedule
 from tidings.ports.queue import Item, Queue
 from tidings.telemetry.metrics import Metrics
 

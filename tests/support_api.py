@@ -34,13 +34,13 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.tenant import DefaultRates, Scope, Tenant
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
-from tidings.pipeline.accept import Accept
-from tidings.pipeline.accepted import AcceptedCounter
-from tidings.pipeline.change import Change
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.recipients import Recipients
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.accept.accepted import AcceptedCounter
+from tidings.pipeline.accept.stage import Accept
+from tidings.pipeline.changes.change import Change
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.compose.recipients import Recipients
 from tidings.policy.admission import AdmissionRules
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports

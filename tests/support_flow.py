@@ -23,14 +23,14 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, Priority
 from tidings.parts import Parts
-from tidings.pipeline.accept import Accept, ReceiptReader
-from tidings.pipeline.accepted import AcceptedCounter
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.recovery import Recovery
-from tidings.pipeline.recur import Recur
-from tidings.pipeline.replay import Replaying
-from tidings.pipeline.schedule import Schedule
-from tidings.pipeline.stage import Reader, Reading
+from tidings.pipeline.accept.accepted import AcceptedCounter
+from tidings.pipeline.accept.stage import Accept, ReceiptReader
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.deliver.recovery import Recovery
+from tidings.pipeline.runtime.reader import Reader, Reading
+from tidings.pipeline.schedule.recur import Recur
+from tidings.pipeline.schedule.replay import Replaying
+from tidings.pipeline.schedule.stage import Schedule
 from tidings.policy.shares import Shares
 from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, Reports

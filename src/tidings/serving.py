@@ -14,7 +14,7 @@ from tidings.api.server import serve
 from tidings.api.services import Services
 from tidings.config import Settings
 from tidings.listening import listen
-from tidings.pipeline.accept import Accept
+from tidings.pipeline.accept.stage import Accept
 from tidings.sections import Http, url_of
 
 Ready = Callable[[Mapping[str, str]], None]

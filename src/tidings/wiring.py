@@ -22,10 +22,10 @@ from tidings.listening import Held
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Priority
 from tidings.parts import Parts, open_parts
-from tidings.pipeline.accept import Accept
-from tidings.pipeline.change import Change
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.accept.stage import Accept
+from tidings.pipeline.changes.change import Change
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
 from tidings.report.readiness import readiness

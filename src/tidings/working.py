@@ -10,33 +10,33 @@ from tidings.model import topics
 from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.parts import Parts, unserved
-from tidings.pipeline.accept import Accept
-from tidings.pipeline.audit import Audit
-from tidings.pipeline.canary import Canary
-from tidings.pipeline.capping import Capping
-from tidings.pipeline.categories import Categories
-from tidings.pipeline.channel_off import ChannelOff
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.deliver import RECORDED_WITHIN, Deliver, Needs
-from tidings.pipeline.depths import Depths
-from tidings.pipeline.housekeeping import EVERY, Housekeeping
-from tidings.pipeline.in_hand import InHand
-from tidings.pipeline.line import Routed
-from tidings.pipeline.packs import of_what_may_have_been_taken
-from tidings.pipeline.precedence import Noted, Precedence
-from tidings.pipeline.recipients import Recipients
-from tidings.pipeline.record import Record
-from tidings.pipeline.recovery import Recovery
-from tidings.pipeline.recur import Recur
-from tidings.pipeline.rendering import Rendering
-from tidings.pipeline.replay import Replaying
-from tidings.pipeline.retention import Retention
-from tidings.pipeline.rounds import repeat
-from tidings.pipeline.route import Route
-from tidings.pipeline.schedule import Schedule
-from tidings.pipeline.stage import Reader, Reading
-from tidings.pipeline.stopping import finishing
-from tidings.pipeline.switchboard import Switchboard
+from tidings.pipeline.accept.stage import Accept
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.compose.recipients import Recipients
+from tidings.pipeline.deliver.capping import Capping
+from tidings.pipeline.deliver.channel_off import ChannelOff
+from tidings.pipeline.deliver.in_hand import InHand
+from tidings.pipeline.deliver.line import Routed
+from tidings.pipeline.deliver.recovery import Recovery
+from tidings.pipeline.deliver.rendering import Rendering
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN, Deliver, Needs
+from tidings.pipeline.deliver.switchboard import Switchboard
+from tidings.pipeline.record.stage import Record
+from tidings.pipeline.rounds.audit import Audit
+from tidings.pipeline.rounds.canary import Canary
+from tidings.pipeline.rounds.depths import Depths
+from tidings.pipeline.rounds.housekeeping import EVERY, Housekeeping
+from tidings.pipeline.rounds.retention import Retention
+from tidings.pipeline.rounds.rounds import repeat
+from tidings.pipeline.route.stage import Route
+from tidings.pipeline.runtime.categories import Categories
+from tidings.pipeline.runtime.packs import of_what_may_have_been_taken
+from tidings.pipeline.runtime.precedence import Noted, Precedence
+from tidings.pipeline.runtime.reader import Reader, Reading
+from tidings.pipeline.runtime.stopping import finishing
+from tidings.pipeline.schedule.recur import Recur
+from tidings.pipeline.schedule.replay import Replaying
+from tidings.pipeline.schedule.stage import Schedule
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 

@@ -22,7 +22,7 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.retention import Retention
+from tidings.pipeline.rounds.retention import Retention
 from tidings.policy.stuck import in_flight
 from tidings.ports.store import Store
 from tidings.report.accounting import Accounting, AccountView

@@ -35,7 +35,7 @@ from tidings.model.errors import Unavailable
 from tidings.model.sending import AnyDelivery, SendResult
 from tidings.model.vocabulary import Channel, Lane
 from tidings.parts import Parts, open_parts
-from tidings.pipeline.accept import Accept, Answer
+from tidings.pipeline.accept.stage import Accept, Answer
 from tidings.ports.clock import Clock
 from tidings.ports.provider import Provider
 from tidings.working import work

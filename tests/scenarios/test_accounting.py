@@ -18,8 +18,8 @@ from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.vocabulary import Channel, Priority
 from tidings.parts import Parts, open_parts
-from tidings.pipeline.audit import Audit
-from tidings.pipeline.stage import Reader
+from tidings.pipeline.rounds.audit import Audit
+from tidings.pipeline.runtime.reader import Reader
 from tidings.ports.queue import Claim
 from tidings.wiring import sandbox, serve_api
 from tidings.working import audit, readings, work

@@ -18,11 +18,14 @@ from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
 from tidings.model.user import Category
-from tidings.pipeline import accept, attempts, capping, categories, deliver
-from tidings.pipeline.capping import Capping
-from tidings.pipeline.deliver import Deliver
-from tidings.pipeline.stage import Reader, Taken
-from tidings.pipeline.switchboard import Switchboard
+from tidings.pipeline.accept.stage import stage as accept
+from tidings.pipeline.deliver.stage import attempts, capping
+from tidings.pipeline.deliver.stage import stage as deliver
+from tidings.pipeline.deliver.capping import Capping
+from tidings.pipeline.deliver.stage import Deliver
+from tidings.pipeline.deliver.switchboard import Switchboard
+from tidings.pipeline.runtime import categories
+from tidings.pipeline.runtime.reader import Reader, Taken
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
 from tidings.policy.retry import LAST_LOOK_MS
@@ -120,7 +123,7 @@ def a_retaken_key_puts_unmarked(patch: pytest.MonkeyPatch) -> None:
 
 def an_uncertain_answer_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A delivery that may have been taken goes on as if it had not."""
-    patch.setattr("tidings.pipeline.attempts._in_doubt", lambda _: False)
+    patch.setattr("tidings.pipeline.deliver.attempts._in_doubt", lambda _: False)
 
 
 def opt_outs_count_when_routed_only(patch: pytest.MonkeyPatch) -> None:

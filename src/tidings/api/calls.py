@@ -33,8 +33,8 @@ from tidings.api.front import BODY, CALLER
 from tidings.api.services import Services
 from tidings.model.errors import BadId, Invalid
 from tidings.model.tenant import ApiKey, Scope
-from tidings.pipeline import requests
-from tidings.pipeline.requests import explain
+from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose.requests import explain
 from tidings.policy import instants
 
 S = TypeVar("S", bound=Struct)

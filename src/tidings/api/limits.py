@@ -109,7 +109,7 @@ class Visit:
                 raise refused
 
     async def admit(self, notifications: int) -> None:
-        """See pipeline/accept.py: raises Refused (429) when so many are too many now."""
+        """See pipeline/accept/stage.py: raises Refused (429) when so many are too many now."""
         await self.spend(0, notifications)
 
 

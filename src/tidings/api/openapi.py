@@ -32,10 +32,10 @@ from tidings.api.templates import (
 )
 from tidings.api.users import UserItem
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
-from tidings.pipeline.change import ChangeRequest
-from tidings.pipeline.content_request import ContentRequest
-from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
-from tidings.pipeline.requests import MOST_ITEMS, BatchRequest, NotificationRequest
+from tidings.pipeline.changes.change import ChangeRequest
+from tidings.pipeline.changes.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.pipeline.compose.content import ContentRequest
+from tidings.pipeline.compose.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.accounting import AccountView
 from tidings.report.letters import LetterDetail, LetterNotification
 from tidings.report.notifications import NotificationView

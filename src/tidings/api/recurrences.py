@@ -17,7 +17,7 @@ from tidings.api.samples import RECURRENCE
 from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
-from tidings.pipeline.recurrences import RecurrenceChange, RecurrenceRequest
+from tidings.pipeline.changes.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.policy import recurring
 from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence

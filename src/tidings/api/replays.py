@@ -16,7 +16,7 @@ from tidings.model.ids import REPLAY_PREFIX, from_text, to_text
 from tidings.model.letters import LetterFilter
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.requests import Moment
+from tidings.pipeline.compose.requests import Moment
 from tidings.policy import instants
 from tidings.report.letters import ReplayView, replay_view
 

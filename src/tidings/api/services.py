@@ -14,9 +14,9 @@ from tidings.api.vitals import Vitals
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
-from tidings.pipeline.change import ChangeRequest
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.changes.change import ChangeRequest
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.ports.clock import Clock
 from tidings.ports.store import Cancellations, Inbox, Tenants, Users
 from tidings.report.accounting import AccountView
@@ -39,7 +39,7 @@ class Answered(Protocol):
 
 
 class Accepts(Protocol):
-    """The first stage (`tidings.pipeline.accept.Accept`)."""
+    """The first stage (`tidings.pipeline.accept.stage.Accept`)."""
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None) -> Answered:
         """Take one request. Raises Invalid, Conflict, Unavailable."""
@@ -79,7 +79,7 @@ class Accounts(Protocol):
 
 
 Changes = Callable[[str, UUID, ChangeRequest], Awaitable[None]]
-"""Changes a tenant's waiting notification (`tidings.pipeline.change.Change`).
+"""Changes a tenant's waiting notification (`tidings.pipeline.changes.change.Change`).
 
 Raises Invalid, Conflict, Unavailable.
 """

@@ -14,7 +14,7 @@ from tidings.model.errors import Conflict, NotFound
 from tidings.model.notification import Content
 from tidings.model.template import TemplateSummary, TemplateVersion, Variable
 from tidings.model.tenant import Scope
-from tidings.pipeline.content_request import ContentRequest
+from tidings.pipeline.compose.content import ContentRequest
 from tidings.report.notifications import rfc3339
 from tidings.templating.check import is_name, path_of
 from tidings.templating.templates import Preview

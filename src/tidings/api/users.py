@@ -16,7 +16,7 @@ from tidings.api.problems import Refused
 from tidings.model.errors import Invalid, NotFound, TidingsError
 from tidings.model.tenant import Scope
 from tidings.model.user import Preferences, Profile, User
-from tidings.pipeline.requests import MOST_DEVICES
+from tidings.pipeline.compose.requests import MOST_DEVICES
 from tidings.policy import addresses, pasted
 from tidings.report.notifications import rfc3339
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 CANARY_TENANT = "tidings-canary"
-"""The tenant of the notifications that Tidings sends to itself (pipeline/canary.py); nobody has a key for it."""
+"""The tenant of the notifications that Tidings sends to itself (pipeline/rounds/canary.py); nobody has a key for it."""
 
 
 class Scope(StrEnum):

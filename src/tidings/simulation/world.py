@@ -26,12 +26,12 @@ from tidings.model.tenant import ApiKey, Tenant
 from tidings.model.user import Category, Preferences, Suppression
 from tidings.model.vocabulary import Channel
 from tidings.parts import Parts
-from tidings.pipeline.accepted import AcceptedCounter
-from tidings.pipeline.capping import EVERYTHING
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.recipients import Recipients
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.accept.accepted import AcceptedCounter
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.compose.recipients import Recipients
+from tidings.pipeline.deliver.capping import EVERYTHING
 from tidings.ports.provider import Provider
 from tidings.sections import AuditSettings, CanarySettings
 from tidings.simulation import drawing

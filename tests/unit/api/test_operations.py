@@ -12,7 +12,7 @@ from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
-from tidings.pipeline.accept import Accept
+from tidings.pipeline.accept.stage import Accept
 from tidings.serving import run_api
 
 

@@ -19,7 +19,7 @@ from tidings.model.days import DAY, day_of, day_text
 from tidings.model.ids import NOTIFICATION_PREFIX, new_id, to_text
 from tidings.model.notification import Notification
 from tidings.model.vocabulary import State
-from tidings.pipeline.retention import Retention
+from tidings.pipeline.rounds.retention import Retention
 from tidings.telemetry.metrics import Metrics
 
 OLD = NOW - 40 * DAY

@@ -17,7 +17,7 @@ from tidings.model.notification import Content, Notification, Recipient, SmsCont
 from tidings.model.outcome import Outcome
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.replay import Replaying
+from tidings.pipeline.schedule.replay import Replaying
 
 NUMBER = Address(Channel.SMS, "+4915123456789")
 Command = Callable[..., Awaitable[tuple[int, str, str]]]

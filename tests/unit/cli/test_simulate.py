@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tidings.cli.application import run
-from tidings.pipeline.stage import Reader
+from tidings.pipeline.runtime.reader import Reader
 
 
 def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:

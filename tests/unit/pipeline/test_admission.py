@@ -14,7 +14,7 @@ from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model import topics
 from tidings.model.errors import Overloaded
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.admission import LATEST, SOONEST, Admission, Commits
+from tidings.pipeline.accept.admission import LATEST, SOONEST, Admission, Commits
 from tidings.policy.admission import AdmissionRules
 from tidings.ports.queue import Item
 

@@ -15,7 +15,7 @@ from tidings.model.accounting import MINUTE
 from tidings.model.sending import Rejected, Retry
 from tidings.model.user import Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline.audit import Audit
+from tidings.pipeline.rounds.audit import Audit
 from tidings.ports.queue import Item
 from tidings.report.accounting import Accounting
 from tidings.working import audit

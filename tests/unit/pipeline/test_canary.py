@@ -12,8 +12,8 @@ from tidings.model.errors import Unavailable
 from tidings.model.sending import Sent
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
-from tidings.pipeline.canary import USER, Canary
-from tidings.pipeline.rounds import repeat
+from tidings.pipeline.rounds.canary import USER, Canary
+from tidings.pipeline.rounds.rounds import repeat
 from tidings.working import canary
 
 

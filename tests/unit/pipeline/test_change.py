@@ -15,7 +15,7 @@ from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.change import Change, decode
+from tidings.pipeline.changes.change import Change, decode
 from tidings.ports.schedule import Waiting
 
 SMS = {"sms": {"text": "Hello"}}

@@ -12,7 +12,7 @@ from tidings.model.errors import Invalid
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.accept import Accept
+from tidings.pipeline.accept.stage import Accept
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 TEXT = {"sms": {"text": "Hello"}}

@@ -20,9 +20,9 @@ from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
-from tidings.pipeline.accept import RESERVATION_LEASE
-from tidings.pipeline.deliver import RECORDED_WITHIN
-from tidings.pipeline.stage import REPEATED, Reader
+from tidings.pipeline.accept.stage import RESERVATION_LEASE
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT
 from tidings.ports.queue import Item
 from tidings.working import readings

@@ -6,7 +6,7 @@ from tidings.backends.memory.clock import SystemClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
 from tidings.model import topics
-from tidings.pipeline.depths import Depths
+from tidings.pipeline.rounds.depths import Depths
 from tidings.ports.queue import Item
 from tidings.telemetry.metrics import Metrics
 

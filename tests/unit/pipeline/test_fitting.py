@@ -15,8 +15,8 @@ from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.fitting import MOST_DETAIL, fitting
-from tidings.pipeline.packs import LARGEST_PACK, pack
+from tidings.pipeline.runtime.packs import LARGEST_PACK, pack
+from tidings.policy.fitting import MOST_DETAIL, fitting
 from tidings.ports.queue import Item
 
 LONE, NUL, LONG = "a\ud800b", "a\0b", "x" * 1_000_000

@@ -10,7 +10,7 @@ import pytest
 
 from support import eventually
 from tidings.model.errors import Unavailable
-from tidings.pipeline.group_commit import MOST_UNDER_WAY, GroupCommit
+from tidings.pipeline.accept.group_commit import MOST_UNDER_WAY, GroupCommit
 from tidings.ports.queue import Item
 
 

@@ -22,10 +22,10 @@ from tidings.model.ids import new_id
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.accepted import WRITE_EVERY, AcceptedCounter
-from tidings.pipeline.beginning import Begin, Beginning
-from tidings.pipeline.schedule import LEASE, Schedule
-from tidings.pipeline.stage import Partly, Reader, Reading, Taken
+from tidings.pipeline.accept.accepted import WRITE_EVERY, AcceptedCounter
+from tidings.pipeline.runtime.beginning import Begin, Beginning
+from tidings.pipeline.runtime.reader import Partly, Reader, Reading, Taken
+from tidings.pipeline.schedule.stage import LEASE, Schedule
 from tidings.ports.queue import Claim, Item
 from tidings.telemetry.metrics import Metrics
 
@@ -380,8 +380,8 @@ class Accounts:
 
 async def test_the_accepted_counter_outlives_every_error(monkeypatch: pytest.MonkeyPatch) -> None:
     accounts, clock = Accounts(), VirtualClock()
-    monkeypatch.setattr("tidings.pipeline.accepted.WRITE_EVERY", WRITE_EVERY / 100)
-    monkeypatch.setattr("tidings.pipeline.setbacks.SHORTEST", 0.01)
+    monkeypatch.setattr("tidings.pipeline.accept.accepted.WRITE_EVERY", WRITE_EVERY / 100)
+    monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST", 0.01)
     async with AcceptedCounter(accounts, clock, lambda: UUID(int=1)).running() as counter:  # type: ignore[arg-type]
         counter.add("good", [UUID(int=1)])
         counter.add("bad", [UUID(int=2)])

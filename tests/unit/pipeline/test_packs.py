@@ -7,7 +7,7 @@ from tidings.model.ids import new_id
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.packs import PACK, pack
+from tidings.pipeline.runtime.packs import PACK, pack
 
 PARTITIONS = 8
 

@@ -7,7 +7,7 @@ from support_stores import accepted, fact, notification
 from tidings.model import topics
 from tidings.model.days import DAY, day_of
 from tidings.model.vocabulary import State
-from tidings.pipeline.packs import pack
+from tidings.pipeline.runtime.packs import pack
 
 
 async def test_a_receipt_about_what_is_archived_costs_nobody_anything(flow: Flow) -> None:

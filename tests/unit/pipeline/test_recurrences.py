@@ -21,9 +21,9 @@ from tidings.model.template import Variable
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import encode
-from tidings.pipeline import recur
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.schedule.stage import recur
 from tidings.policy import recurring
 from tidings.policy.recurring import occurrence_id
 from tidings.ports.queue import Item

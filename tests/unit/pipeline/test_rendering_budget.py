@@ -15,8 +15,8 @@ from tidings.model.errors import TemplateError
 from tidings.model.notification import SmsContent
 from tidings.model.sending import RenderedContent
 from tidings.model.vocabulary import Channel, Priority
-from tidings.pipeline.rendering import MOST_RENDERING
-from tidings.pipeline.turns import SLICE, Turns, in_turn
+from tidings.pipeline.deliver.rendering import MOST_RENDERING
+from tidings.pipeline.runtime.turns import SLICE, Turns, in_turn
 from tidings.policy.shares import ShareRules, Shares
 from tidings.working import readings
 

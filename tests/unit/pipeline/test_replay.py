@@ -18,8 +18,8 @@ from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Unce
 from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Suppression
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.replay import Replaying
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.schedule.replay import Replaying
 from tidings.telemetry.metrics import Metrics
 from tidings.working import audit
 
@@ -316,7 +316,9 @@ async def test_another_tenants_letters_do_not_exist(flow: Flow, desk: DeadLetter
     assert not sent(flow)
 
 
-@pytest.mark.parametrize("where", ["tidings.pipeline.letters.obstacle", "tidings.pipeline.replay.build"])
+@pytest.mark.parametrize(
+    "where", ["tidings.pipeline.changes.letters.obstacle", "tidings.pipeline.schedule.replay.build"]
+)
 async def test_a_letter_that_cannot_be_handled_costs_no_other(
     flow: Flow, desk: DeadLetters, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

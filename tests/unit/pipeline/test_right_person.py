@@ -21,14 +21,14 @@ from tidings.model.sending import Rejected, Retry, SendResult, Uncertain
 from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours, Suppression
 from tidings.model.vocabulary import Channel, Excess, State
-from tidings.pipeline.accept import Accept
-from tidings.pipeline.audit import Audit
-from tidings.pipeline.categories import Categories
-from tidings.pipeline.change import Change, decode
-from tidings.pipeline.compose import Composer
-from tidings.pipeline.letters import DeadLetters
-from tidings.pipeline.recipients import AFTER_SILENCE, Recipients
-from tidings.pipeline.recurrences import Recurrences
+from tidings.pipeline.accept.stage import Accept
+from tidings.pipeline.changes.change import Change, decode
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.compose.recipients import AFTER_SILENCE, Recipients
+from tidings.pipeline.rounds.audit import Audit
+from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.admission import AdmissionRules
 from tidings.working import audit
 

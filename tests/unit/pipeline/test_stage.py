@@ -14,8 +14,8 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.objects.folder import Folder
 from tidings.model.errors import Unavailable
-from tidings.pipeline.beginning import Begin
-from tidings.pipeline.stage import Reader, Reading, Taken
+from tidings.pipeline.runtime.beginning import Begin
+from tidings.pipeline.runtime.reader import Reader, Reading, Taken
 from tidings.ports.queue import Claim, Item, Received
 from tidings.telemetry.metrics import Metrics
 

@@ -16,9 +16,9 @@ from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, SendResult, Sent
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.schedule import Schedule
-from tidings.pipeline.stage import Reader
-from tidings.pipeline.stopping import Stopping, finishing
+from tidings.pipeline.runtime.reader import Reader
+from tidings.pipeline.runtime.stopping import Stopping, finishing
+from tidings.pipeline.schedule.stage import Schedule
 from tidings.sections import Fairness
 from tidings.working import readings
 

@@ -15,8 +15,8 @@ from tidings.model.notification import SmsContent
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Lane, Priority
-from tidings.pipeline.line import Line, Routed
-from tidings.pipeline.switchboard import Switchboard
+from tidings.pipeline.deliver.line import Line, Routed
+from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.policy.breaker import BreakerRules
 from tidings.telemetry.metrics import Metrics
 

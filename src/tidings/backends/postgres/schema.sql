@@ -371,7 +371,7 @@ CREATE INDEX idempotency_key_reserved ON idempotency_key (reserved_at);
 
 -- The accounts: what was accepted, what is missing, what is watched.
 
--- What was accepted, counted apart from the history by those who answered 202 (pipeline/accepted.py). A row is what one
+-- What was accepted, counted apart from the history by those who answered 202 (pipeline/accept/accepted.py). A row is what one
 -- counter has counted of a tenant's ids of one minute (minutes since the epoch); the sum over the counters is the count.
 CREATE TABLE accepted_count (
     minute bigint NOT NULL,

@@ -26,7 +26,7 @@ from tidings.model.history import HistoryFilter
 from tidings.model.letters import LetterFilter
 from tidings.model.notification import Notification
 from tidings.model.vocabulary import State
-from tidings.pipeline.retention import Retention
+from tidings.pipeline.rounds.retention import Retention
 from tidings.report.accounting import Accounting
 from tidings.report.archive import Archive
 from tidings.telemetry.metrics import Metrics

@@ -1,0 +1,1 @@
+"""accept: HTTP bodies and vendors' receipts become queue items, durably, before they are answered."""

@@ -1,0 +1,83 @@
+"""What a provider answers to a call, and whom that is about: one delivery, everybody at that account, or nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.policy.fitting import fitting
+from tidings.policy.redaction import without_addresses
+from tidings.policy.retry import about, is_fault, is_throttled
+from tidings.policy.throttling import Refusal, Throttling
+from tidings.ports.provider import Provider
+
+_log = structlog.get_logger("tidings.provider")
+
+
+_TOO_LATE = Retry("expired", detail="it was over before the provider was asked", about=About.DELIVERY)
+
+
+async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery], now: int) -> Sequence[SendResult]:
+    """What the provider answers at `now` (milliseconds since the epoch); what is unknown is Uncertain.
+
+    It is not asked for what expired while that waited for its turn.
+    """
+    asked = [one for one in outbound if one.expires_at is None or one.expires_at > now]
+    if len(asked) == len(outbound):
+        return await _asked(provider, outbound)
+    answers = iter(await _asked(provider, asked) if asked else ())
+    return [_TOO_LATE if one.expires_at is not None and one.expires_at <= now else next(answers) for one in outbound]
+
+
+async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+    try:
+        async with asyncio.timeout(provider.timeout):
+            results = await provider.send(outbound)
+    except TimeoutError:
+        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
+    except Exception as error:
+        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
+        _log.exception("a provider raised", provider=provider.name)
+        return fitting([Uncertain("provider_error", repr(error))] * len(outbound))
+    results = fitting(results)
+    if len(results) != len(outbound):
+        _log.error("a provider lost count", provider=provider.name, sent=len(outbound), answered=len(results))
+        return [Uncertain("provider_error", "the provider answered for another number of deliveries")] * len(outbound)
+    return results
+
+
+def settled(
+    results: Sequence[SendResult], outbound: Sequence[AnyDelivery], throttling: Throttling, *, failing: bool
+) -> Sequence[SendResult]:
+    """The results of a call, each `Retry` saying whom it is about.
+
+    While the provider is `failing` for everybody, its failures are about nobody.
+    """
+    refusals: dict[int, Refusal] = {}
+    for place, result in enumerate(results):
+        if isinstance(result, Retry) and is_throttled(result):
+            refusals[place] = Refusal(outbound[place].to, id(result), about(result) is About.ACCOUNT)
+    taken = sum(isinstance(result, Sent | Rejected) for result in results)
+    everybodys = dict(zip(refusals, throttling.heard(list(refusals.values()), taken), strict=True))
+    return [
+        msgspec.structs.replace(result, about=_whose(result, everybodys.get(place), failing=failing))
+        if isinstance(result, Retry)
+        else result
+        for place, result in enumerate(results)
+    ]
+
+
+def told(fault: SendResult) -> str:
+    """A failure in words that name nobody."""
+    return "" if isinstance(fault, Sent) else without_addresses(f"{fault.reason} {fault.detail}".strip())
+
+
+def _whose(result: Retry, everybodys: bool | None, *, failing: bool) -> About:
+    if everybodys is not None:
+        return About.ACCOUNT if everybodys else About.DELIVERY
+    return About.UNOFFERED if failing and is_fault(result) else about(result)

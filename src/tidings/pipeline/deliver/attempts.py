@@ -1,0 +1,286 @@
+"""From what a provider answered to the facts that are recorded: sent, tried again later, passed on, or ended."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model.delivery import Delivery
+from tidings.model.ids import delivery_id, notification_of
+from tidings.model.outcome import Outcome, Wait
+from tidings.model.sending import About, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.user import Category
+from tidings.model.vocabulary import Reason, State
+from tidings.pipeline.runtime.deliveries import wait_for
+from tidings.policy.retry import (
+    BUSY,
+    THROTTLED,
+    RetryPolicy,
+    about,
+    hold_until,
+    is_throttled,
+    may_retry,
+    patient_at,
+    retry_at,
+)
+
+
+class Tried(Struct, frozen=True, gc=False):
+    """One delivery after one provider call.
+
+    `others`: another provider can be asked at once. `refused_by_all`: no other provider will ever take it.
+    """
+
+    delivery: Delivery
+    category: Category
+    provider: str
+    idempotent: bool
+    others: bool
+    result: SendResult
+    refused_by_all: bool = True
+
+    @property
+    def used_up_no_try(self) -> bool:
+        """Whether the provider was not asked for this delivery at all, or asked the whole account to wait."""
+        return isinstance(self.result, Retry) and about(self.result) is not About.DELIVERY
+
+
+def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
+    """The outcomes of one attempt."""
+    result, delivery = tried.result, tried.delivery
+    if isinstance(result, Sent):
+        state = State.DELIVERED if result.delivered else State.SENT
+        return [fact(delivery, now, state, provider=tried.provider, reference=result.reference)]
+    if isinstance(result, Rejected) and (not result.fallback or tried.refused_by_all):
+        ending = fact(delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
+        ending = msgspec.structs.replace(ending, suppress=result.suppress)
+        return end(msgspec.structs.replace(delivery, doubtful=_in_doubt(tried)), tried.category, ending, now)
+    if isinstance(result, Uncertain) and not (tried.idempotent or tried.category.allow_doubles):
+        return [fact(delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
+    if isinstance(result, Retry) and tried.used_up_no_try and not tried.others:
+        return _wait_for_it(tried, result, policy, now, randomness)
+    return _again(tried, result, policy.of(tried.category.retries), now, randomness)
+
+
+def fact(
+    delivery: Delivery,
+    now: int,
+    state: State,
+    reason: str = "",
+    provider: str = "",
+    *,
+    reference: str = "",
+    detail: str = "",
+    wait: Wait | None = None,
+) -> Outcome:
+    """A fact about this attempt of the delivery."""
+    return Outcome(
+        id=delivery.id,
+        tenant=delivery.tenant,
+        at=now,
+        state=state,
+        attempt=delivery.attempt,
+        step=delivery.step,
+        reason=reason,
+        provider=provider,
+        reference=reference,
+        detail=detail,
+        address=delivery.address,
+        wait=wait,
+    )
+
+
+def hold(delivery: Delivery, now: int, due: int, reason: str) -> Outcome:
+    """The same attempt, not before `due`."""
+    return fact(
+        delivery,
+        now,
+        State.DEFERRED,
+        reason,
+        wait=wait_for(msgspec.structs.replace(delivery, step=delivery.step + 1), due),
+    )
+
+
+def put_off(
+    delivery: Delivery,
+    category: Category,
+    policy: RetryPolicy,
+    now: int,
+    randomness: float,
+    why: Outcome,
+    known_s: float = 0.0,
+) -> list[Outcome]:
+    """The delivery waits for a provider, for the reason of `why`, and uses up no attempt; at last it ends with it.
+
+    `known_s`: seconds until a provider may be used again, as far as is known. An alternative takes over from one that
+    has waited as often as it may be tried.
+    """
+    policy = policy.of(category.retries)
+    since = now if delivery.waiting_since is None else delivery.waiting_since
+    gives_up_at = since + round(policy.hold_s * 1000)
+    ends_at = gives_up_at if delivery.expires_at is None else min(gives_up_at, delivery.expires_at)
+    due = hold_until(delivery.waits, now, ends_at, known_s, policy, randomness)
+    if due is None:
+        expired = delivery.expires_at is not None and ends_at == delivery.expires_at
+        state = State.EXPIRED if expired else State.DEAD
+        return end(delivery, category, msgspec.structs.replace(why, state=state), now)
+    if delivery.alternatives and not delivery.doubtful and delivery.waits + 1 >= policy.attempts:
+        return end(delivery, category, msgspec.structs.replace(why, state=State.DEAD), now)
+    waiting = msgspec.structs.replace(
+        delivery, step=delivery.step + 1, waits=delivery.waits + 1, waiting_since=since, tried=()
+    )
+    return [msgspec.structs.replace(why, wait=wait_for(waiting, due, held=True))]
+
+
+def second_copy(delivery: Delivery, now: int, patience: int, *, surplus: bool) -> Outcome:
+    """A copy of an attempt that may be under way elsewhere: looked at again after `patience` milliseconds.
+
+    By then the claim over the first copy has ended and its facts tell. A fact of another state than `hold` gives, so
+    that neither copy's wait takes the place of the other's. `surplus`: it came from there, and comes back there, behind
+    an original that may wait in the same queue.
+    """
+    waiting = msgspec.structs.replace(delivery, step=delivery.step + 1)
+    wait = wait_for(waiting, now + patience, surplus=surplus)
+    return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait)
+
+
+def end(delivery: Delivery, category: Category, ending: Outcome, now: int) -> list[Outcome]:
+    """The delivery ends with `ending`; in doubt, when an earlier attempt may have been taken.
+
+    An alternative takes over, unless the person might then get it twice and the category does not allow that.
+    """
+    ending = doubted(delivery, ending)
+    if ending.state is State.CANCELLED or (delivery.doubtful and not category.allow_doubles):
+        return [ending]
+    return fall_back(delivery, ending, now)
+
+
+def doubted(delivery: Delivery, ending: Outcome) -> Outcome:
+    """The ending as far as it is certain: where an earlier attempt may have been taken it is not."""
+    if not delivery.doubtful:
+        return ending
+    detail = f"{ending.reason} {ending.detail}".strip()
+    return msgspec.structs.replace(ending, state=State.UNCERTAIN, reason=Reason.MAY_HAVE_BEEN_SENT, detail=detail)
+
+
+def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
+    """The delivery ends with `ending`; its first alternative, if it has one, takes over."""
+    if not delivery.alternatives:
+        return [ending]
+    (slot, address), *rest = delivery.alternatives
+    successor = msgspec.structs.replace(
+        delivery,
+        id=delivery_id(notification_of(delivery.id), slot),
+        address=address,
+        attempt=1,
+        step=0,
+        first_attempt=1,
+        alternatives=tuple(rest),
+        tried=(),
+        pinned="",
+        uncounted=0,
+        doubtful=False,
+        refused=(),
+        waits=0,
+        waiting_since=None,
+    )
+    return [
+        msgspec.structs.replace(ending, wait=wait_for(successor, now)),
+        fact(successor, now, State.PENDING, Reason.FALLBACK),
+    ]
+
+
+def _wait_for_it(tried: Tried, result: Retry, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
+    """The same attempt again when the provider takes anything at all."""
+    if is_throttled(result):
+        reason, detail = THROTTLED, result.detail
+    elif result.reason == BUSY:
+        reason, detail = Reason.PROVIDER_BUSY, result.detail
+    elif result.reason == Reason.PROVIDER_OPEN:
+        reason, detail = Reason.PROVIDER_OPEN, result.detail
+    else:
+        reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
+    delivery = tried.delivery
+    why = fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail)
+    known_s = min(result.after or 0.0, policy.cap)
+    return put_off(delivery, tried.category, policy, now, randomness, why, known_s)
+
+
+def _again(
+    tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float
+) -> list[Outcome]:
+    """Another attempt after `result`, or the end."""
+    delivery = tried.delivery
+    why = f"{result.reason} {result.detail}".strip()
+    following = _following(tried, result)
+    patient = isinstance(result, Retry) and result.patient
+    attempts = policy.patient_attempts if patient else policy.attempts
+    # Another provider can be asked at once; the same one gets the time that it needs.
+    due = now if _moves_on(tried) else _due(tried, result, policy, now, randomness)
+    if not may_retry(_tries(following) - 1, attempts, due, delivery.expires_at):
+        expired = delivery.expires_at is not None and due >= delivery.expires_at
+        state = State.EXPIRED if expired else State.DEAD
+        reason = Reason.EXPIRED if expired else Reason.ATTEMPTS_EXHAUSTED
+        ending = fact(delivery, now, state, reason, tried.provider, detail=why)
+        return end(following, tried.category, ending, now)
+    reason = Reason.FALLBACK if _moves_on(tried) else Reason.RETRY
+    return [fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=why, wait=wait_for(following, due))]
+
+
+def _moves_on(tried: Tried) -> bool:
+    """Whether another provider is asked next, as soon as one may be used."""
+    if _is_pinned(tried):
+        return False
+    return tried.others or isinstance(tried.result, Rejected)
+
+
+def _is_pinned(tried: Tried) -> bool:
+    """Whether only this provider can tell a repetition from a second notification.
+
+    Once in doubt, always: a later `Retry` of the same provider says nothing about the earlier attempt.
+    """
+    known = isinstance(tried.result, Uncertain) or tried.delivery.pinned == tried.provider
+    return tried.idempotent and _in_doubt(tried) and known
+
+
+def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
+    """The delivery as it is tried next: where, and what counts as a try.
+
+    After an uncertain answer only the same provider can tell a repetition from a second notification; a category that
+    allows doubles may go elsewhere.
+    """
+    delivery = tried.delivery
+    refused = isinstance(result, Rejected) and tried.provider not in delivery.refused
+    return msgspec.structs.replace(
+        delivery,
+        attempt=delivery.attempt + 1,
+        step=delivery.step + 1,
+        tried=(*delivery.tried, tried.provider) if _moves_on(tried) else (),
+        pinned=tried.provider if _is_pinned(tried) else "",
+        uncounted=delivery.uncounted + tried.used_up_no_try,
+        doubtful=_in_doubt(tried),
+        refused=(*delivery.refused, tried.provider) if refused else delivery.refused,
+    )
+
+
+def _tries(delivery: Delivery) -> int:
+    """How many tries this attempt makes."""
+    return delivery.attempt - delivery.first_attempt - delivery.uncounted + 1
+
+
+def _in_doubt(tried: Tried) -> bool:
+    """Whether this or an earlier attempt may have been taken.
+
+    A provider that knows its keys and refuses one has not taken it before.
+    """
+    delivery = tried.delivery
+    if isinstance(tried.result, Rejected) and tried.idempotent and delivery.pinned == tried.provider:
+        return False
+    return delivery.doubtful or isinstance(tried.result, Uncertain)
+
+
+def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float) -> int:
+    asked = result.after if isinstance(result, Retry) else None
+    if isinstance(result, Retry) and result.patient:
+        return patient_at(_tries(tried.delivery), now, asked, randomness)
+    return retry_at(_tries(tried.delivery), now, asked, policy.base, policy.cap, randomness)

@@ -1,0 +1,130 @@
+"""The canary: a real notification, every now and then, that must arrive: the one test that no part can pass alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from tidings.model.errors import Invalid
+from tidings.model.history import NotificationRecord
+from tidings.model.ids import NOTIFICATION_PREFIX, slot_of, to_text
+from tidings.model.tenant import CANARY_TENANT, Tenant
+from tidings.model.user import Profile
+from tidings.model.vocabulary import State
+from tidings.pipeline.accept.stage import Answer
+from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
+from tidings.ports.clock import Clock
+from tidings.ports.meter import CanaryMeter
+from tidings.ports.store import Store
+
+ROUND = "canary"
+USER = "canary"
+FIRST_LOOK, LONGEST_LOOK = 0.02, 0.25
+"""Seconds between two looks at whether it has arrived; they grow, so that a slow one costs little."""
+
+_BODY = msgspec.json.encode(
+    {
+        "to": {"user_id": USER},
+        "content": {"inapp": {"title": "Canary", "body": "Tidings sends this to itself."}},
+        "category": "canary",
+    }
+)
+_log = structlog.get_logger("tidings.canary")
+
+
+class Canary:
+    """Sends one `every` so many seconds, waits up to `deadline` and tells. One process at a time does it for all."""
+
+    def __init__(
+        self,
+        accept: Callable[[str, bytes], Awaitable[Answer]],
+        store: Store,
+        clock: Clock,
+        meter: CanaryMeter,
+        every: float,
+        deadline: float,
+    ) -> None:
+        self._accept = accept
+        self._history = store.history
+        self._inbox = store.inbox
+        self._tenants = store.tenants
+        self._users = store.users
+        self._rounds = store.rounds
+        self._holder = uuid4()
+        self._every = every
+        self._deadline = deadline
+        self._clock = clock
+        self._meter = meter
+        self._known = False
+
+    async def once(self) -> bool:
+        """Send one and wait for it; False when another process does it. Raises Unavailable."""
+        began = self._clock.now()
+        if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every + self._deadline) is None:
+            return False
+        try:
+            await self._introduce()
+            id = await self._send()
+        except Exception:
+            self._meter.canary_failed()
+            raise
+        record, wait = None, FIRST_LOOK
+        while not _has_arrived(record):
+            if self._clock.now() - began >= self._deadline * 1000:
+                self._missed(id, record)
+                return True
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, LONGEST_LOOK)
+            record = await self._history.get(CANARY_TENANT, id)
+        now = self._clock.now()
+        self._meter.canary((now - began) / 1000, now)
+        await self._inbox.remove(CANARY_TENANT, USER, now + 1)
+        return True
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send one now and then until `stopping` is set, then leave it to others."""
+        await repeat(ROUND, self.once, self._every, stopping, self._clock, self._meter)
+        await leave(self._rounds, ROUND, self._holder)
+
+    async def _send(self) -> UUID:
+        (id,) = (await self._accept(CANARY_TENANT, _BODY)).results
+        if isinstance(id, Invalid):
+            raise id
+        return id
+
+    async def _introduce(self) -> None:
+        """Make its tenant and its user, the first time."""
+        if not self._known:
+            now = self._clock.now()
+            await self._tenants.add(Tenant(CANARY_TENANT, "Canary: Tidings watches itself", now))
+            await self._users.upsert(CANARY_TENANT, [(USER, Profile(), None)], now)
+            self._known = True
+
+    def _missed(self, id: UUID, record: NotificationRecord | None) -> None:
+        self._meter.canary_failed()
+        if record is None:
+            reached, look_at = (
+                "accepted",
+                "is a worker running? the queues requests.normal and outcomes, stages route and record",
+            )
+        else:
+            last = record.events[-1]
+            reached = f"{last.state.value} {last.reason}".strip()
+            look_at = "the queues deliveries.inapp.normal and outcomes, stages deliver and record"
+            if last.state is not State.PENDING:
+                look_at = f"`tidings status`, and why it is {last.state.value}"
+        _log.error(
+            "the canary did not arrive in time",
+            id=to_text(NOTIFICATION_PREFIX, id),
+            waited=self._deadline,
+            reached=reached,
+            look_at=look_at,
+        )
+
+
+def _has_arrived(record: NotificationRecord | None) -> bool:
+    return record is not None and any(event.state is State.DELIVERED and slot_of(event.id) for event in record.events)

@@ -1,0 +1,175 @@
+"""retention: closed days are summed up, and old ones go into the archive. One process at a time makes the rounds.
+
+A day is written to the object store slice by slice, each object is read back and held against what the database says of
+the same rows, and only when all of them are there is the day sealed and its tables dropped. A crash between any two
+steps leaves the day where it was, or sealed: the next round begins it again, or drops what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from tidings.model.days import DAY, Part, day_text
+from tidings.model.errors import Unreadable
+from tidings.pipeline.rounds.rounds import leave, repeat
+from tidings.pipeline.runtime.stopping import pause
+from tidings.policy.days import QUIET, ripe
+from tidings.ports.archive import ArchiveFiles
+from tidings.ports.clock import Clock
+from tidings.ports.days import Slice
+from tidings.ports.meter import RetentionMeter
+from tidings.ports.objects import Objects
+from tidings.ports.store import Store
+
+ROUND = "retention"
+ARCHIVE = "archive/"
+EVERY = 3600.0
+"""Seconds between two rounds."""
+FIRST_AFTER = 300.0
+"""Seconds until a process makes its first round: starting is busy enough."""
+LEASE = 900.0
+"""Seconds; taken anew with each slice."""
+
+_log = structlog.get_logger("tidings.retention")
+
+
+class Unproven(Exception):
+    """An object that does not hold what was written into it."""
+
+
+class Lost(Exception):
+    """Another process makes the rounds."""
+
+
+class Retention:
+    """See the module. `days` is how many days stay in the store (0: all)."""
+
+    def __init__(
+        self, store: Store, objects: Objects, files: ArchiveFiles, clock: Clock, meter: RetentionMeter, days: int
+    ) -> None:
+        self._days = store.days
+        self._rounds = store.rounds
+        self._objects = objects
+        self._files = files
+        self._clock = clock
+        self._meter = meter
+        self._kept = days
+        self._holder = uuid4()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Make a round now and then until `stopping` is set, then leave them to others."""
+        await pause(FIRST_AFTER, stopping, self._clock)
+        await repeat(ROUND, self.once, EVERY, stopping, self._clock, self._meter)
+        await leave(self._rounds, ROUND, self._holder)
+
+    async def once(self) -> bool:
+        """Make one round; False when another process makes them. Raises Unavailable."""
+        try:
+            await self._hold()
+            await self._days.clear()
+            await self._days.roll(self._clock.now())
+            today = self._clock.now() // DAY
+            for day in ripe(await self._days.closed(today), today, self._kept):
+                await self._hold()
+                await self._archive(day)
+            if self._kept:
+                await self._archive_carried()
+            await self._days.clear()
+        except Lost:
+            return False
+        return True
+
+    async def _hold(self) -> None:
+        if await self._rounds.begin(ROUND, self._holder, LEASE) is None:
+            raise Lost
+
+    async def _archive(self, day: int) -> None:
+        why = await self._days.begin(day, self._clock.now())
+        if why is not None:
+            _log.warning("a day is archived later", day=day_text(day), why=why)
+            self._meter.unarchived(day_text(day))
+            return
+        try:
+            parts = await self._write(day)
+        except (Unproven, Unreadable) as error:
+            self._meter.failure(ROUND, "", "unproven")
+            _log.error("a day is kept, because its archive is not what it should be", day=day_text(day), why=str(error))
+            return
+        if not await self._days.seal(day, parts, self._clock.now()):
+            _log.info("a day is archived later", day=day_text(day), why="something was written to it meanwhile")
+            return
+        await self._tidy(day)
+        await self._days.clear()
+        self._told(day, parts)
+
+    async def _archive_carried(self) -> None:
+        """What was carried over from archived days, and rests now, follows them."""
+        days = await self._days.begin_carried(self._clock.now() - QUIET * DAY)
+        if not days:
+            return
+        parts: list[tuple[int, Part]] = []
+        try:
+            for day in days:
+                parts += [(day, part) for part in await self._write(day)]
+        except (Unproven, Unreadable) as error:
+            self._meter.failure(ROUND, "", "unproven")
+            _log.error("what is carried is kept, because its archive is not what it should be", why=str(error))
+            return
+        if await self._days.seal_carried(parts, self._clock.now()):
+            for day in days:
+                self._told(day, [part for owner, part in parts if owner == day])
+
+    async def _write(self, day: int) -> list[Part]:
+        """Every slice as an object, proven. Raises Unproven, Lost, Unavailable."""
+        [state] = await self._days.states(day, day)
+        parts: list[Part] = []
+        with tempfile.TemporaryDirectory(prefix="tidings-archive-") as folder:
+            async for one in self._days.slices(day, Path(folder)):
+                await self._hold()
+                if one.rows:
+                    number = len(parts) + 1
+                    name = f"{ARCHIVE}{day_text(day)}/{one.kind}-{state.passes}-{number:05}{self._files.suffix}"
+                    parts.append(await self._put(name, one))
+                one.file.unlink(missing_ok=True)
+        if parts:
+            manifest = f"{ARCHIVE}{day_text(day)}/manifest-{state.passes}.json"
+            await self._objects.put(manifest, msgspec.json.format(msgspec.json.encode(parts)))
+        return parts
+
+    async def _put(self, name: str, one: Slice) -> Part:
+        written = one.file.with_suffix(self._files.suffix)
+        await self._files.write(one.kind, one.file, written)
+        body = written.read_bytes()
+        digest = hashlib.sha256(body).hexdigest()
+        await self._objects.put(name, body)
+        back = await self._objects.get(name)
+        if back is None or hashlib.sha256(back).hexdigest() != digest:
+            raise Unproven(f"{name} is not what was written")
+        written.write_bytes(back)
+        found = await self._files.check(one.kind, written)
+        written.unlink()
+        if found != (one.rows, one.digest):
+            raise Unproven(f"{name} has {found[0]} rows of {one.rows}, or other ones")
+        return Part(name, one.kind, one.rows, len(body), digest, *one.first, *one.last)
+
+    async def _tidy(self, day: int) -> None:
+        """Remove what attempts that broke off have left beside the day's objects."""
+        [known] = await self._days.archived(day, day)
+        names = {part.name for part in known.parts}
+        left = [name async for name in self._objects.list(f"{ARCHIVE}{day_text(day)}/")]
+        for name in left:
+            if name.endswith(self._files.suffix) and name not in names:
+                await self._objects.delete(name)
+
+    def _told(self, day: int, parts: Sequence[Part]) -> None:
+        rows = {kind: sum(part.rows for part in parts if part.kind == kind) for kind in {part.kind for part in parts}}
+        self._meter.archived(sum(part.rows for part in parts), sum(part.bytes for part in parts))
+        _log.info("archived", day=day_text(day), objects=len(parts), bytes=sum(part.bytes for part in parts), **rows)

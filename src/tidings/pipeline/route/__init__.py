@@ -1,0 +1,1 @@
+"""route: a notification becomes one delivery for each address, now or later, or the reason why not."""

@@ -1,0 +1,252 @@
+"""route: a notification becomes one delivery per address, now or later, or a reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from tidings.model import topics
+from tidings.model.delivery import Delivery
+from tidings.model.ids import delivery_id
+from tidings.model.notification import Notification
+from tidings.model.outcome import Outcome, Wait
+from tidings.model.vocabulary import Channel, Lane, Reason, State
+from tidings.model.wire import encode
+from tidings.pipeline.runtime.beginning import Begin
+from tidings.pipeline.runtime.categories import Categories
+from tidings.pipeline.runtime.deliveries import build, key_of, wait_for
+from tidings.pipeline.runtime.packs import pack
+from tidings.pipeline.runtime.reader import REPEATED, Taken
+from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
+from tidings.policy.shares import Shares
+from tidings.policy.transitions import IN_FLIGHT
+from tidings.policy.wall_clock import instant_of, next_wall, zone
+from tidings.ports.clock import Clock
+from tidings.ports.queue import Item
+from tidings.ports.renderer import Renderer
+from tidings.ports.store import Cancellations, Person, UserKey, Users
+
+NOBODY = Person()
+NOT_NARROW: Mapping[Channel, Shares] = {}
+
+
+class _Case(Struct):
+    """A notification with what is known about its recipient."""
+
+    notification: Notification
+    repeated: bool
+    person: Person
+    content: Sequence[Channel]
+    found: Sequence[Slotted]
+
+
+class Route:
+    """The second stage. Its only effect is its outputs, so it may be repeated at will.
+
+    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries. `narrow` has the shares of channels
+    whose vendors take less than a tenant may send: what exceeds them is surplus from here on.
+    """
+
+    def __init__(
+        self,
+        users: Users,
+        cancellations: Cancellations,
+        categories: Categories,
+        renderer: Renderer,
+        clock: Clock,
+        *,
+        surplus: bool = False,
+        narrow: Mapping[Channel, Shares] = NOT_NARROW,
+    ) -> None:
+        self._users = users
+        self._cancellations = cancellations
+        self._categories = categories
+        self._renderer = renderer
+        self._clock = clock
+        self._surplus = surplus
+        self._narrow = narrow
+
+    async def __call__(self, batch: Sequence[Taken[Notification]], _begin: Begin) -> list[Item]:
+        """Deliveries and outcomes for a batch of notifications."""
+        now = self._clock.now()
+        outcomes: list[Outcome] = []
+        items: list[Item] = []
+        cancelled = await self._cancellations.cancelled([taken.value.id for taken in batch])
+        come: list[Taken[Notification]] = []
+        for taken in batch:
+            notification = taken.value
+            if notification.id in cancelled:
+                outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
+            elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
+                outcomes.append(_later(taken, notification, now, due))
+            else:
+                come.append(taken)
+        people = await self._users.people(
+            {(taken.value.tenant, taken.value.to.user_id) for taken in come if taken.value.to.user_id is not None}
+        )
+        ready = _past_local_time(come, people, outcomes, now)
+        for case, plan in await self._plans(ready, people, now):
+            outcomes.append(_about(case.notification, now, State.PENDING, ""))
+            for planned in plan:
+                delivery = _delivery(case, planned)
+                outcomes.append(_planned(case.notification, planned, delivery, now))
+                if delivery is not None and planned.state is State.PENDING:
+                    items.append(_put(delivery, repeated=case.repeated, surplus=self._is_surplus(delivery, case)))
+        return items + pack(outcomes)
+
+    def _is_surplus(self, delivery: Delivery, case: _Case) -> bool:
+        shares = self._narrow.get(delivery.channel)
+        if self._surplus or shares is None:
+            return self._surplus
+        # A copy comes after its original, wherever that is.
+        return case.repeated or not shares.take(delivery.tenant, delivery.priority, 1, self._clock.elapsed())
+
+    async def _plans(
+        self, batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], now: int
+    ) -> list[tuple[_Case, list[Planned]]]:
+        cases = [
+            await self._case(taken, people.get((taken.value.tenant, taken.value.to.user_id or ""))) for taken in batch
+        ]
+        await self._categories.load({taken.value.tenant for taken in batch})
+        suppressed = await self._users.suppressed(
+            {
+                (case.notification.tenant, address)
+                for case in cases
+                for _, address in case.found
+                if address.channel is not Channel.INAPP
+            }
+        )
+        return [
+            (
+                case,
+                choose(
+                    case.notification,
+                    found=case.found,
+                    profile=case.person.profile,
+                    preferences=case.person.preferences,
+                    category=self._categories.get(case.notification.tenant, case.notification.category),
+                    content=case.content,
+                    suppressed=suppressed,
+                    now=now,
+                    incarnation=case.person.incarnation,
+                ),
+            )
+            for case in cases
+        ]
+
+    async def _case(self, taken: Taken[Notification], person: Person | None) -> _Case:
+        notification = taken.value
+        if notification.template is not None:
+            content = await self._renderer.channels(notification.tenant, notification.template)
+        else:
+            content = notification.content.channels() if notification.content is not None else ()
+        person = person or NOBODY
+        if notification.incarnation is None and person.incarnation is not None:
+            notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
+        found = addresses(notification.to, person.profile, wanted(notification, content))
+        return _Case(notification, _is_copy(taken), person, content, found)
+
+
+def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
+    """The fact about the notification itself, with which its history begins."""
+    return Outcome(notification.id, notification.tenant, now, state, reason=reason, notification=notification)
+
+
+def _is_copy(taken: Taken[Notification]) -> bool:
+    """Whether an earlier look at the same notification may have decided already."""
+    return taken.begun or taken.repeated
+
+
+def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
+    """When to go on with a notification that is to be sent at `due`; None for now.
+
+    It waits once, whatever the clock over there says. What may be a copy waits too, even if it is late by now: where
+    the original waits it is the same fact, recorded once, and else the wait is that of a copy.
+    """
+    if taken.value.step:
+        return None
+    return due if due > now or (_is_copy(taken) and due > taken.value.accepted_at) else None
+
+
+def _past_local_time(
+    batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], outcomes: list[Outcome], now: int
+) -> list[Taken[Notification]]:
+    """Those that need not wait for a wall-clock time of the user's; the others' waits go to `outcomes`.
+
+    What has waited is asked again with the user's present timezone: it waits once more where the time has not come
+    yet. The time has a date since its first routing, so there is an end to this.
+    """
+    ready: list[Taken[Notification]] = []
+    for taken in batch:
+        notification = taken.value
+        if notification.send_at_local is None:
+            ready.append(taken)
+            continue
+        person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+        where = zone(send_zone(notification.to, person.profile))
+        # The next such time after it was accepted: one that has passed since, in a backlog, has come.
+        wall = next_wall(notification.send_at_local, where, notification.accepted_at)
+        due = instant_of(wall, where)
+        if due <= now and _due(taken, due, now) is None:
+            ready.append(taken)
+            continue
+        dated = msgspec.structs.replace(notification, send_at_local=wall.isoformat())
+        if notification.expires_at is not None and notification.expires_at <= due:
+            outcomes.append(_about(dated, now, State.EXPIRED, Reason.EXPIRED))
+        else:
+            outcomes.append(_later(taken, dated, now, due))
+    return ready
+
+
+def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
+    """It waits until `due`; what may be a second copy is still one then."""
+    waiting = msgspec.structs.replace(notification, step=notification.step + 1)
+    topic, key = topics.requests(notification.priority), key_of(notification)
+    return msgspec.structs.replace(
+        _about(notification, now, State.DEFERRED, Reason.SEND_AT),
+        step=notification.step,
+        wait=Wait(due, topic, key, encode(waiting), repeated=_is_copy(taken)),
+    )
+
+
+def _delivery(case: _Case, planned: Planned) -> Delivery | None:
+    """The delivery of a plan's entry, unless there is nothing to send."""
+    if planned.address is None or planned.state not in {State.PENDING, State.DEFERRED}:
+        return None
+    return build(
+        case.notification,
+        planned.slot,
+        planned.address,
+        case.person.profile,
+        alternatives=planned.alternatives,
+        # What has waited is held against the history before it is sent. What waited for its local time more than once
+        # may be about twice, as a repeated look decides with another clock.
+        step=1 if planned.state is State.DEFERRED or case.notification.step > 1 else 0,
+    )
+
+
+def _planned(notification: Notification, planned: Planned, delivery: Delivery | None, now: int) -> Outcome:
+    wait = None
+    if planned.due is not None and delivery is not None:
+        wait = wait_for(delivery, planned.due)
+    return Outcome(
+        id=delivery_id(notification.id, planned.slot),
+        tenant=notification.tenant,
+        at=now,
+        state=planned.state,
+        # A decision not to send comes before every attempt: another claim over this batch may have decided otherwise,
+        # and what it sent is sent.
+        attempt=1 if planned.state in IN_FLIGHT else 0,
+        reason=planned.reason,
+        detail=planned.detail,
+        address=planned.address,
+        wait=wait,
+    )
+
+
+def _put(delivery: Delivery, *, repeated: bool, surplus: bool) -> Item:
+    headers = {REPEATED: "1"} if repeated else {}
+    lane = Lane.of(delivery.priority, surplus=surplus)
+    return Item(topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), headers)

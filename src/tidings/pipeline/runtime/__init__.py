@@ -1,0 +1,1 @@
+"""Runtime: what every stage has around it: reading a queue, beginning, setting aside, stopping, shares."""

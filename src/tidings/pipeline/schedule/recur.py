@@ -1,0 +1,276 @@
+"""recur: the part of the schedule that sends recurrences; an occurrence that is due becomes a notification.
+
+As everywhere in the schedule, what is due is leased, put, then settled: settling a recurrence moves it to its next
+occurrence. A crash in between puts the occurrence again, as the same notification and marked as repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import tzinfo
+from typing import TypeAlias
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tidings.model.errors import Invalid, Unavailable
+from tidings.model.ids import to_text
+from tidings.model.notification import Notification
+from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, Recurrence
+from tidings.model.texts import fit
+from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose.composer import Composer, queued
+from tidings.pipeline.runtime.sharing import shared_out
+from tidings.pipeline.runtime.turns import in_turn
+from tidings.pipeline.schedule.waking import Lease, keep_moving
+from tidings.policy.presence import is_meant
+from tidings.policy.recurring import Move, occurrence_id, step
+from tidings.policy.routing import send_zone
+from tidings.policy.shares import ShareRules, Shares
+from tidings.policy.wall_clock import zone
+from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
+from tidings.ports.queue import Queue
+from tidings.ports.recurrences import DueRecurrence, Moved, Recurrences
+from tidings.ports.store import Person, UserKey, Users
+
+STAGE = "recur"
+BATCH = 200
+LEASE = 30.0
+MOST_COMPUTING = 20
+"""Milliseconds after which what was computed is put, and the others have their turn."""
+MOST_PROBLEM = 1_000
+"""Characters."""
+NOBODY = Person()
+Asked: TypeAlias = requests.NotificationRequest | Invalid
+_log = structlog.get_logger("tidings.recur")
+
+
+class _Step(Struct, frozen=True):
+    """What one that is due does: it moves to `then`, and sends `fired`."""
+
+    row: DueRecurrence
+    then: Progress
+    fired: Notification | None = None
+
+
+class Recur:
+    """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
+
+    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
+    before.
+    """
+
+    def __init__(
+        self,
+        store: Recurrences,
+        users: Users,
+        composer: Composer,
+        queue: Queue,
+        clock: Clock,
+        meter: Meter,
+        count: Callable[[str, Sequence[UUID]], None],
+        shares: Shares | None = None,
+        revisit: Callable[[str, Sequence[UUID]], None] = lambda _tenant, _ids: None,
+    ) -> None:
+        self._store = store
+        self._users = users
+        self._compose = composer.compose
+        self._queue = queue
+        self._shares = shares or Shares(ShareRules())
+        self._clock = clock
+        self._meter = meter
+        self._count = count
+        self._revisit = revisit
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set."""
+        await keep_moving(STAGE, self.once, self._store.next_due, BATCH, self._clock, self._meter, stopping)
+
+    async def once(self) -> int:
+        """Move what is due now; the number of recurrences."""
+        lease = Lease(LEASE, self._clock)
+        due = await self._store.due(self._clock.now(), BATCH, LEASE)
+        if not due:
+            return 0
+        asked = [_asked(row.recurrence) for row in due]
+        people = await self._people(due, asked)
+        rest = in_turn(list(zip(due, asked, strict=True)), lambda one: one[0].recurrence.tenant)
+        while rest:
+            rest = rest[await self._some(rest, people, lease) :]
+        self._meter.batch(STAGE, "", len(due), 0.0)
+        return len(due)
+
+    async def _some(
+        self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
+    ) -> int:
+        """Move the first of them, as many as can be computed in a slice of time but at least one; how many.
+
+        A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
+        """
+        steps: list[_Step] = []
+        began = self._clock.elapsed()
+        for row, request in rows:
+            steps.append(await self._step(row, request, people))
+            if self._clock.elapsed() - began >= MOST_COMPUTING:
+                break
+        await asyncio.sleep(0)
+        # Whoever stood still for too long leaves them to others, who mark what they put.
+        lease.check()
+        refused = await self._put([one for one in steps if one.fired is not None], lease)
+        moved: list[Moved] = []
+        for one in steps:
+            recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
+            then = one.then if why is None else _ended(recurrence, why)
+            self._tell(recurrence, then)
+            moved.append(Moved(recurrence.id, recurrence.progress, then))
+            if one.fired is not None and why is None:
+                # What comes again may have been counted before: too few is safe, too many is an alarm.
+                (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
+        await self._settle(moved)
+        return len(moved)
+
+    async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
+        """What one does now. Where that cannot be told it ends, with its problem, and the others go on."""
+        try:
+            return await self._one(row, request, people)
+        except Unavailable:
+            raise
+        except Exception as error:
+            _log.exception("a recurrence failed", recurrence=to_text(RECURRENCE_PREFIX, row.recurrence.id))
+            return _Step(row, _ended(row.recurrence, repr(error)))
+
+    async def _put(self, steps: Sequence[_Step], lease: Lease) -> dict[UUID, str]:
+        """Put what is sent; which recurrences' notifications no queue takes, and why."""
+        fired = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
+        if not fired:
+            return {}
+        items = shared_out(fired, self._shares, self._clock.elapsed())
+        try:
+            await self._queue.put(items)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("occurrences were refused; going on one by one", count=len(items))
+        else:
+            return {}
+        refused: dict[UUID, str] = {}
+        for one, item in zip(steps, items, strict=True):
+            lease.check()
+            try:
+                await self._queue.put([item])
+            except Unavailable:
+                raise
+            except Exception as error:
+                refused[one.row.recurrence.id] = repr(error)
+        return refused
+
+    async def _settle(self, moved: Sequence[Moved]) -> None:
+        """Move them on. One that cannot be moved is left to its lease, and keeps no other from moving."""
+        try:
+            await self._store.settle(moved)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("recurrences were refused; going on one by one", count=len(moved))
+        else:
+            return
+        for move in moved:
+            try:
+                await self._store.settle([move])
+            except Unavailable:
+                raise
+            except Exception:
+                self._meter.failure(STAGE, "", "error")
+                _log.exception("a recurrence cannot move", recurrence=to_text(RECURRENCE_PREFIX, move.id))
+
+    async def _one(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
+        """What a recurrence that is due sends, and how far it is now."""
+        recurrence, now = row.recurrence, self._clock.now()
+        try:
+            if isinstance(request, Invalid):
+                raise request
+            _check_meant(recurrence, request, people)
+            told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
+        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
+            return _Step(row, _ended(recurrence, _said(problem)))
+        if isinstance(told, Move):
+            return _Step(row, told.then)
+        size = len(recurrence.request)
+        try:
+            notification = await self._compose(
+                recurrence.tenant,
+                request,
+                size,
+                now,
+                identify=lambda _: occurrence_id(recurrence),
+                known=_known(recurrence.tenant, people),
+            )
+        except Invalid as problem:
+            skipped = told.then.skipped + 1
+            fired_at = recurrence.progress.fired_at
+            return _Step(row, replace(told.then, fired_at=fired_at, skipped=skipped, problem=_said(problem)))
+        return _Step(row, told.then, notification)
+
+    async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
+        """The users who are asked for."""
+        keys = {
+            (row.recurrence.tenant, request.to.user_id)
+            for row, request in zip(due, asked, strict=True)
+            if not isinstance(request, Invalid) and request.to.user_id is not None
+        }
+        return await self._users.people(keys) if keys else {}
+
+    def _tell(self, recurrence: Recurrence, then: Progress) -> None:
+        """Count and log what was not sent."""
+        skipped = then.skipped - recurrence.progress.skipped
+        if skipped or (then.problem and then.due is None):
+            self._meter.failure(STAGE, "", "skipped")
+            id = to_text(RECURRENCE_PREFIX, recurrence.id)
+            why = then.problem or "later ones had come due as well"
+            _log.warning("occurrences were skipped", recurrence=id, tenant=recurrence.tenant, count=skipped, why=why)
+
+
+def _asked(recurrence: Recurrence) -> Asked:
+    try:
+        return requests.decode_one(recurrence.request)
+    except Invalid as problem:
+        return problem
+
+
+def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]) -> tzinfo:
+    """The timezone in which the recurrence is meant now."""
+    if recurrence.timezone != OF_THE_USER:
+        return zone(recurrence.timezone)
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    return zone(send_zone(requests.recipient(request.to), person.profile))
+
+
+def _check_meant(
+    recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
+) -> None:
+    """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    if not is_meant(recurrence.incarnation, person.incarnation):
+        raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
+
+
+def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
+    """The incarnations of the tenant's people."""
+    return {
+        user_id: person.incarnation
+        for (owner, user_id), person in people.items()
+        if owner == tenant and person.incarnation is not None
+    }
+
+
+def _said(problem: Invalid) -> str:
+    return fit(f"{problem.code}: {problem.detail}", MOST_PROBLEM)
+
+
+def _ended(recurrence: Recurrence, problem: str) -> Progress:
+    """It comes no more; its problem says why."""
+    return replace(recurrence.progress, local=None, due=None, problem=fit(problem, MOST_PROBLEM))
