@@ -24,7 +24,7 @@ from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, State, Strategy
 from tidings.model.wire import encode, encode_outcomes
-from tidings.pipeline.accept.stage import stage as accept
+from tidings.pipeline.accept import stage as accept
 from tidings.ports.queue import Item
 
 STATES = "pending deferred sending uncertain sent delivered suppressed expired cancelled failed dead"

@@ -15,8 +15,8 @@ from support_system import Reply, System, running, settings_for
 from tidings.api import vitals
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, notification_of, to_text
 from tidings.model.vocabulary import Priority
-from tidings.pipeline.accept.stage import admission
-from tidings.pipeline.accept.stage import stage as accept
+from tidings.pipeline.accept import admission
+from tidings.pipeline.accept import stage as accept
 from tidings.pipeline.accept.admission import Commits
 
 BACKLOG = 200

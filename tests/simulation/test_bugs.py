@@ -18,9 +18,9 @@ from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
 from tidings.model.user import Category
-from tidings.pipeline.accept.stage import stage as accept
-from tidings.pipeline.deliver.stage import attempts, capping
-from tidings.pipeline.deliver.stage import stage as deliver
+from tidings.pipeline.accept import stage as accept
+from tidings.pipeline.deliver import attempts, capping
+from tidings.pipeline.deliver import stage as deliver
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.stage import Deliver
 from tidings.pipeline.deliver.switchboard import Switchboard

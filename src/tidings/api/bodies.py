@@ -10,7 +10,7 @@ from starlette.types import Message, Receive
 
 from tidings.api.problems import Refused
 from tidings.model.errors import Invalid
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 
 DISCARDED = 64 * 1024 * 1024
 """How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""

@@ -33,7 +33,7 @@ from tidings.api.front import BODY, CALLER
 from tidings.api.services import Services
 from tidings.model.errors import BadId, Invalid
 from tidings.model.tenant import ApiKey, Scope
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.requests import explain
 from tidings.policy import instants
 

@@ -18,7 +18,7 @@ from tidings.backends.postgres.claims import _decode_headers
 from tidings.model.notification import Content, Recipient
 from tidings.model.vocabulary import Channel, Priority, State, Strategy
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes, encode
-from tidings.pipeline.accept.stage import stage as accept
+from tidings.pipeline.accept import stage as accept
 
 WIRE = Path(__file__).resolve().parents[2] / "golden" / "wire"
 VERSIONS = sorted(folder.name for folder in WIRE.iterdir() if (folder / "outcomes.bin").exists())

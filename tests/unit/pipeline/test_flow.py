@@ -19,8 +19,8 @@ from tidings.model.sending import NAMELESS, About, InboundRequest, Receipt, Reje
 from tidings.model.template import Variable
 from tidings.model.user import Category, Preferences, QuietHours, Retries
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline.deliver.stage import attempts
-from tidings.pipeline.deliver.stage import stage as deliver
+from tidings.pipeline.deliver import attempts
+from tidings.pipeline.deliver import stage as deliver
 from tidings.ports.queue import Item
 
 EVERYWHERE = {

@@ -13,7 +13,7 @@ from tidings.backends.objects.folder import Folder
 from tidings.model.accounting import Gap
 from tidings.model.history import InboxItem
 from tidings.model.ids import new_id
-from tidings.pipeline.rounds.rounds import housekeeping
+from tidings.pipeline.rounds import housekeeping
 from tidings.pipeline.rounds.housekeeping import Housekeeping
 from tidings.policy.idempotency import KEPT
 from tidings.policy.keeping import DAY, Keeping

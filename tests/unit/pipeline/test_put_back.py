@@ -17,9 +17,9 @@ from tidings.model.sending import About, Retry, Uncertain
 from tidings.model.tenant import Tenant
 from tidings.model.user import Address, Category, Preferences
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline.deliver.stage import attempts, capping
+from tidings.pipeline.deliver import attempts, capping
 from tidings.pipeline.deliver.capping import Capping
-from tidings.pipeline.rounds.rounds import sweep
+from tidings.pipeline.rounds import sweep
 from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.deliveries import wait_for
 from tidings.policy.retry import hold_until

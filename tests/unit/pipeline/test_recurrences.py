@@ -23,7 +23,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import encode
 from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
-from tidings.pipeline.schedule.stage import recur
+from tidings.pipeline.schedule import recur
 from tidings.policy import recurring
 from tidings.policy.recurring import occurrence_id
 from tidings.ports.queue import Item

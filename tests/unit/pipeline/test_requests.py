@@ -14,7 +14,7 @@ from support_flow import Flow
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, SmsContent
 from tidings.model.template import Variable
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 
 GOOD: dict[str, Any] = {"to": {"email": "a@example.com"}, "content": {"email": {"subject": "s", "text": "t"}}}
 

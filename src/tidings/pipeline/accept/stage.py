@@ -20,7 +20,7 @@ from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.accept.admission import Admission, Commits, Held, nothing_held
 from tidings.pipeline.accept.receipts import named, outcome_of
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer, Identify, queued
 from tidings.pipeline.compose.recipients import Known, Recipients
 from tidings.pipeline.runtime.packs import pack

@@ -17,7 +17,7 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import Priority, Reason, State
 from tidings.model.wire import decode_notification, encode
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import check_variables
 from tidings.pipeline.compose.requests import without_nulls
 from tidings.policy import instants

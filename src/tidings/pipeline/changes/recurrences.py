@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tidings.model.errors import Conflict, Invalid, NotFound
 from tidings.model.ids import new_id, stable_bucket, to_text
 from tidings.model.recurrence import GRACE, OF_THE_USER, RECURRENCE_PREFIX, Recurrence
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer
 from tidings.policy import addresses, recurrence_rule, recurring, wall_clock
 from tidings.policy.presence import is_meant

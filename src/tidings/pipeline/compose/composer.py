@@ -12,7 +12,7 @@ from tidings.model.ids import new_id, stable_bucket
 from tidings.model.notification import Content, Notification, TemplateRef
 from tidings.model.vocabulary import Channel, Strategy
 from tidings.model.wire import encode
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.recipients import Known, Recipients
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item

@@ -21,7 +21,7 @@ from tidings.model.ids import to_text
 from tidings.model.notification import Notification
 from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, Recurrence
 from tidings.model.texts import fit
-from tidings.pipeline.compose.composer import requests
+from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer, queued
 from tidings.pipeline.runtime.sharing import shared_out
 from tidings.pipeline.runtime.turns import in_turn
