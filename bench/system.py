@@ -75,7 +75,9 @@ class Tidings:
             every = ("--lane", "critical", "--lane", "normal", "--lane", "bulk")
             self._workers["worker"] = self._run("worker", *every)
             return
-        self._workers["critical worker"] = self._run("worker", "--lane", "critical")
+        self._workers["critical worker"] = self._run(
+            "worker", "--duty", "route", "--duty", "deliver", "--lane", "critical"
+        )
         self._workers["worker"] = self._run("worker", "--lane", "normal", "--lane", "bulk")
 
     def stop_workers(self) -> None:

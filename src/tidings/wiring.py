@@ -1,6 +1,6 @@
 """The composition root: settings become adapters, adapters become stages, stages become the roles of a process.
 
-Roles: `api` answers HTTP, `worker` runs route, deliver, record and schedule, `sandbox` stands in for the vendors. One
+Roles: `api` answers HTTP, `worker` does duties of the flow (model/duties.py), `sandbox` stands in for the vendors. One
 process may have any of them; which adapters serve the ports follows from the settings alone.
 """
 
@@ -19,8 +19,8 @@ from tidings.api.vitals import Vitals
 from tidings.backends.memory.tokens import MemoryTokens
 from tidings.config import DEMO_KEY_FILE, Settings
 from tidings.listening import Held
+from tidings.model.duties import EVERYTHING, Duties
 from tidings.model.errors import SettingsError
-from tidings.model.vocabulary import Priority
 from tidings.parts import Parts, open_parts
 from tidings.pipeline.accept.stage import Accept
 from tidings.pipeline.changes.change import Change
@@ -34,7 +34,7 @@ from tidings.sandbox.server import serve as serve_sandbox
 from tidings.serving import Ready, run_api
 from tidings.telemetry import logs, metrics
 from tidings.templating.templates import Templates
-from tidings.working import LANES, accepting, composing, work
+from tidings.working import accepting, composing, work
 
 NONE_HELD = Held()
 ROLES = frozenset({"api", "worker", "sandbox"})
@@ -45,12 +45,13 @@ async def run(
     roles: frozenset[str],
     ready: Ready,
     held: Held = NONE_HELD,
-    lanes: frozenset[Priority] = LANES,
+    duties: Duties = EVERYTHING,
     stopping: asyncio.Event | None = None,
 ) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
 
-    `held` are the sockets that somebody else holds, `lanes` those of a worker. `stopping` is set when it is to stop.
+    `held` are the sockets that somebody else holds, `duties` what the worker does. `stopping` is set when the process
+    is to stop.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -76,7 +77,7 @@ async def run(
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:
-                    group.create_task(work(parts, stopping, lanes))
+                    group.create_task(work(parts, stopping, duties))
                     ready({"worker": ""})
                 if "api" in roles:
                     group.create_task(serve_api(parts, stopping, ready, held))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tidings.model import topics
-from tidings.model.vocabulary import Channel, Lane, Priority
+from tidings.model.duties import EVERYTHING, Duties, Duty
+from tidings.model.vocabulary import Channel, Lane
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
 from tidings.parts import Parts, unserved
 from tidings.pipeline.accept.stage import Accept
@@ -25,9 +26,8 @@ from tidings.pipeline.record.stage import Record
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.rounds.canary import Canary
 from tidings.pipeline.rounds.depths import Depths
-from tidings.pipeline.rounds.housekeeping import EVERY, Housekeeping
+from tidings.pipeline.rounds.housekeeping import Housekeeping
 from tidings.pipeline.rounds.retention import Retention
-from tidings.pipeline.rounds.rounds import repeat
 from tidings.pipeline.route.stage import Route
 from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.packs import of_what_may_have_been_taken
@@ -40,8 +40,6 @@ from tidings.pipeline.schedule.stage import Schedule
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 
-LANES, URGENT = frozenset(Priority), frozenset({Priority.CRITICAL})
-
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
 MOST_BATCHES = 16
@@ -53,18 +51,36 @@ RECORD_LINGER = 0.05
 """Seconds. Nobody waits for the recorder but readers, and they wait for young ids; a larger batch is cheaper."""
 
 
-async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority] = LANES) -> None:
-    """The reading stages, each topic in a loop, until `stopping` is set; what is under way then has the grace.
+async def work(parts: Parts, stopping: asyncio.Event, duties: Duties = EVERYTHING) -> None:
+    """Do the worker's duties, each loop on its own, until `stopping` is set; what is under way then has the grace."""
+    reads = readings(parts, duties)
+    recovery = Recovery(outlets(reads), parts.store.schedule, parts.clock, parts.metrics)
+    async with finishing(stopping, parts.settings.stop.grace) as group:
+        group.create_task(recovery.run(stopping))
+        for reading in reads:
+            reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
+            group.create_task(reader.run(stopping))
+        if duties.has(Duty.SCHEDULE):
+            for moving in _schedule(parts):
+                group.create_task(moving.run(stopping))
+        if duties.has(Duty.ROUNDS):
+            for round_ in _rounds(parts):
+                group.create_task(round_.run(stopping))
 
-    A worker for the critical lane alone does nothing but route and deliver it: so nothing that waits elsewhere, however
-    much it is, takes its turns.
-    """
-    store, composer = parts.store, composing(parts)
-    shares = Shares(parts.settings.fairness.rules())
-    recur = Recur(
+
+class _Runs(Protocol):
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set."""
+        ...
+
+
+def _schedule(parts: Parts) -> Iterator[_Runs]:
+    """What moves rows that are due."""
+    store, shares = parts.store, Shares(parts.settings.fairness.rules())
+    yield Recur(
         store.recurrences,
         store.users,
-        composer,
+        composing(parts),
         parts.queue,
         parts.clock,
         parts.metrics,
@@ -72,26 +88,19 @@ async def work(parts: Parts, stopping: asyncio.Event, lanes: frozenset[Priority]
         shares,
         parts.accepted.revisit,
     )
-    reads = readings(parts, lanes)
-    recovery = Recovery(outlets(reads), store.schedule, parts.clock, parts.metrics)
-    async with finishing(stopping, parts.settings.stop.grace) as group:
-        group.create_task(recovery.run(stopping))
-        for reading in reads:
-            reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
-            group.create_task(reader.run(stopping))
-        if lanes == URGENT:
-            return
-        group.create_task(recur.run(stopping))
-        schedule = Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
-        group.create_task(schedule.run(stopping))
-        group.create_task(Replaying(store, parts.queue, parts.clock, parts.metrics).run(stopping))
-        group.create_task(audit(parts, parts.clock).run(stopping))
-        group.create_task(retention(parts).run(stopping))
-        group.create_task(Depths(parts.queue, store.rounds, parts.clock, parts.metrics).run(stopping))
-        if parts.settings.canary.enabled:
-            group.create_task(canary(parts).run(stopping))
-        house = Housekeeping(store, parts.objects, parts.clock, parts.settings.keep.rules())
-        group.create_task(repeat("house", house.once, EVERY, stopping, parts.clock, parts.metrics))
+    yield Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
+    yield Replaying(store, parts.queue, parts.clock, parts.metrics)
+
+
+def _rounds(parts: Parts) -> Iterator[_Runs]:
+    """What one process at a time does for all."""
+    store = parts.store
+    yield audit(parts, parts.clock)
+    yield retention(parts)
+    yield Depths(parts.queue, store.rounds, parts.clock, parts.metrics)
+    if parts.settings.canary.enabled:
+        yield canary(parts)
+    yield Housekeeping(store, parts.objects, parts.clock, parts.metrics, parts.settings.keep.rules())
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:
@@ -112,13 +121,23 @@ def canary(parts: Parts) -> Canary:
     return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
-def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[Any]]:
-    """Which stage reads which topic, and how, in a worker for these lanes."""
-    store, settings = parts.store, parts.settings.deliver
-    ordered = [lane for lane in Lane if lane.priority in lanes]
-    categories = Categories(store.tenants, parts.clock)
+def readings(parts: Parts, duties: Duties = EVERYTHING) -> list[Reading[Any]]:
+    """Which stage reads which topic, and how, in a worker with these duties."""
+    categories = Categories(parts.store.tenants, parts.clock)
     precedence = Precedence(parts.clock)
-    found: list[Reading[Any]] = [*_routing(parts, ordered, categories, precedence)]
+    found: list[Reading[Any]] = []
+    if duties.has(Duty.ROUTE):
+        found += _routing(parts, duties.ordered_lanes(), categories, precedence)
+    if duties.has(Duty.DELIVER):
+        found += _delivering(parts, duties, categories, precedence)
+    if duties.has(Duty.RECORD):
+        found.append(_recording(parts))
+    return found
+
+
+def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence: Precedence) -> Iterator[Reading[Any]]:
+    """How `deliver` reads its topics, one for each channel and lane."""
+    store, settings, lanes = parts.store, parts.settings.deliver, duties.ordered_lanes()
     needs = Needs(
         users=store.users,
         cancellations=store.cancellations,
@@ -129,38 +148,39 @@ def readings(parts: Parts, lanes: frozenset[Priority] = LANES) -> list[Reading[A
         clock=parts.clock,
         randomness=parts.randomness.random,
     )
-    for channel in Channel:
+    for channel in duties.ordered_channels():
         if not parts.providers.get(channel):
-            found += _turned_off(channel, ordered, ChannelOff(categories, parts.clock), _marked(parts))
+            yield from _turned_off(channel, lanes, ChannelOff(categories, parts.clock), _marked(parts))
             continue
         switchboard = _switchboard(parts, channel, precedence)
         in_hand = InHand(parts.clock, RECORDED_WITHIN)
-        for lane in ordered:
+        for lane in lanes:
             deliver = Deliver(switchboard, lane, needs, settings.retry_policy(channel), settings.lease, in_hand)
-            found.append(
-                Reading(
-                    stage=topics.DELIVER,
-                    topic=topics.deliveries(channel, lane),
-                    decode=decode_delivery,
-                    work=precedence.noting(lane, deliver),
-                    stop=deliver.stop,
-                    max_items=DELIVER_BATCH,
-                    room=precedence.room(lane, DELIVER_BATCH, deliver.room),
-                    lease=settings.lease,
-                    in_flight=2,
-                    most_in_flight=MOST_BATCHES,
-                    after_loss=of_what_may_have_been_taken,
-                )
+            yield Reading(
+                stage=topics.DELIVER,
+                topic=topics.deliveries(channel, lane),
+                decode=decode_delivery,
+                work=precedence.noting(lane, deliver),
+                stop=deliver.stop,
+                max_items=DELIVER_BATCH,
+                room=precedence.room(lane, DELIVER_BATCH, deliver.room),
+                lease=settings.lease,
+                in_flight=2,
+                most_in_flight=MOST_BATCHES,
+                after_loss=of_what_may_have_been_taken,
             )
-    recording = Reading(
+
+
+def _recording(parts: Parts) -> Reading[Any]:
+    """How `record` reads the outcomes."""
+    return Reading(
         stage=topics.RECORD,
         topic=topics.OUTCOMES,
         decode=decode_outcomes,
-        work=Record(store.history, parts.metrics),
+        work=Record(parts.store.history, parts.metrics),
         max_items=RECORD_BATCH,
         linger=RECORD_LINGER,
     )
-    return found if lanes == URGENT else [*found, recording]
 
 
 def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:

@@ -13,13 +13,14 @@ from support_flow import Flow
 from support_vendors import MemoryInbox, StillClock, id_of
 from tidings.config import Settings
 from tidings.model import topics
+from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, EVERYTHING, Duties, Duty
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
 from tidings.model.vocabulary import Channel, Priority
-from tidings.parts import build_providers, unserved
+from tidings.parts import Parts, build_providers, unserved
 from tidings.ports.provider import Provider
-from tidings.working import LANES, URGENT, readings
+from tidings.working import readings
 
 
 def made(folder: Path, **settings: Any) -> dict[str, Provider[Any]]:
@@ -88,15 +89,33 @@ def test_what_cannot_serve_is_told(tmp_path: Path, channels: dict[str, Any], wor
         made(tmp_path, channels=channels)
 
 
-def test_workers_by_urgency_read_everything_between_them_and_nothing_twice(tmp_path: Path) -> None:
+def read_by(parts: Parts, duties: Duties) -> list[tuple[str, str]]:
+    return [(reading.stage, reading.topic) for reading in readings(parts, duties)]
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        [CRITICAL_ALONE, ALL_BUT_CRITICAL],
+        [Duties(frozenset({duty})) for duty in Duty],
+        [
+            Duties(frozenset({Duty.DELIVER}), channels=frozenset({Channel.EMAIL})),
+            Duties(frozenset({Duty.DELIVER}), channels=frozenset(Channel) - {Channel.EMAIL}),
+            Duties(frozenset(Duty) - {Duty.DELIVER}),
+        ],
+    ],
+)
+def test_workers_read_everything_between_them_and_nothing_twice(tmp_path: Path, workers: list[Duties]) -> None:
     parts = Flow(tmp_path).parts()
-    one, urgent, others = (
-        [(reading.stage, reading.topic) for reading in readings(parts, lanes)]
-        for lanes in (LANES, URGENT, LANES - URGENT)
-    )
-    assert sorted(urgent + others) == sorted(one)
-    assert {topics.LANES[topic].priority for _, topic in urgent} == {Priority.CRITICAL}
-    assert (topics.RECORD, topics.OUTCOMES) in others
+    between_them = [topic for duties in workers for topic in read_by(parts, duties)]
+    assert sorted(between_them) == sorted(read_by(parts, EVERYTHING))
+    assert {topic for _, topic in between_them} == set(topics.subscriptions())
+
+
+def test_the_critical_process_routes_and_delivers_the_critical_lanes_alone(tmp_path: Path) -> None:
+    found = read_by(Flow(tmp_path).parts(), CRITICAL_ALONE)
+    assert {topics.LANES[topic].priority for _, topic in found} == {Priority.CRITICAL}
+    assert {stage for stage, _ in found} == {topics.ROUTE, topics.DELIVER}
 
 
 MAIL_SERVER = {"smtp": {"host": "mail.example", "from_address": "hello@shop.example"}}

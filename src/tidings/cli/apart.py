@@ -10,12 +10,20 @@ from tidings import wiring
 from tidings.cli.child import Child
 from tidings.config import Settings
 from tidings.listening import Held
+from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, Duties
 from tidings.serving import Ready
 from tidings.telemetry import metrics
-from tidings.working import LANES, URGENT
 
 NAME = "critical worker"
-_COMMAND = (sys.executable, "-m", "tidings.cli", "run", "--supervised", "--lane", "critical", "--role")
+
+
+def _options(duties: Duties) -> list[str]:
+    """The options of `tidings run` for these duties, on every channel."""
+    named = [("--duty", duty) for duty in sorted(duties.duties)] + [("--lane", lane) for lane in sorted(duties.lanes)]
+    return [word for pair in named for word in pair]
+
+
+_COMMAND = (sys.executable, "-m", "tidings.cli", "run", "--supervised", *_options(CRITICAL_ALONE), "--role")
 
 
 async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held) -> None:
@@ -49,7 +57,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Hel
 
         telling: list[asyncio.Task[None]] = []
         try:
-            await wiring.run(settings, roles, told, held, LANES - URGENT, stopping)
+            await wiring.run(settings, roles, told, held, ALL_BUT_CRITICAL, stopping)
         finally:
             stopping.set()
             for one in telling:

@@ -22,8 +22,9 @@ from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 from tidings.listening import Held, inherited, passed_socket
-from tidings.model.vocabulary import Priority
-from tidings.working import LANES
+from tidings.model.duties import Duties, Duty
+from tidings.model.vocabulary import Channel, Priority
+from tidings.serving import Ready
 
 app = command_line()
 
@@ -40,7 +41,15 @@ def run(
     sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
     lane: Annotated[
         list[Priority] | None,
-        typer.Option("--lane", help="What a worker routes and delivers; may be given several times. Default: all."),
+        typer.Option("--lane", help="A lane that the worker routes and delivers. May be repeated. Default: all."),
+    ] = None,
+    channel: Annotated[
+        list[Channel] | None,
+        typer.Option("--channel", help="A channel that the worker delivers. May be repeated. Default: all."),
+    ] = None,
+    duty: Annotated[
+        list[Duty] | None,
+        typer.Option("--duty", help="A part of the flow that the worker does. May be repeated. Default: all."),
     ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -52,9 +61,10 @@ def run(
     connection when one of them is stopped, replaced or killed.
 
     A worker has two processes: the second is for the critical lane alone, so
-    that nothing else takes its turns. With --lane there is one, for the lanes
-    that are named. Every lane needs a worker; one with `--lane critical` alone
-    records and schedules nothing.
+    that nothing else takes its turns. With --duty, --channel or --lane there
+    is one process, and it does what they name: for example, `--duty deliver
+    --channel email` only sends mails. Every duty, with each of its channels
+    and lanes, needs at least one worker somewhere.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
@@ -63,32 +73,43 @@ def run(
         api=None if fd is None else inherited(fd),
         sandbox=None if sandbox_fds is None else (inherited(sandbox_fds[0]), inherited(sandbox_fds[1])),
     )
-    if supervised:
-        line = socket.socket(fileno=os.dup(0))
-        reader = line.makefile("rb")
-        settings = Settings.model_validate_json(reader.readline())
-        threading.Thread(
-            target=_end_with_parent, args=(reader, settings.stop.kill_after), name="parent", daemon=True
-        ).start()
-
-        def ready(addresses: Mapping[str, str]) -> None:
-            with contextlib.suppress(OSError):  # the parent is gone, and this process ends for that
-                line.sendall(_ready_line(addresses) + b"\n")
-    else:
-        settings = settings_from(settings_file, data_dir)
-        if settings.database.dsn is None:
-            raise CannotGoOn(
-                "the command `run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
-                "TIDINGS_DATABASE__DSN. `tidings up` brings its own."
-            )
-
-        def ready(addresses: Mapping[str, str]) -> None:
-            say(_ready_line(addresses).decode())
-
-    if "worker" in roles and not lane:
+    settings, ready = _of_the_parent() if supervised else _of_this_machine(settings_file, data_dir)
+    if "worker" in roles and not (duty or channel or lane):
         uvloop.run(apart.run(settings, roles, ready, held))
     else:
-        uvloop.run(wiring.run(settings, roles, ready, held, frozenset(lane or LANES)))
+        duties = Duties(frozenset(duty or Duty), frozenset(channel or Channel), frozenset(lane or Priority))
+        uvloop.run(wiring.run(settings, roles, ready, held, duties))
+
+
+def _of_the_parent() -> tuple[Settings, Ready]:
+    """The settings that a supervising parent hands over on standard input, and how it is told what is ready."""
+    line = socket.socket(fileno=os.dup(0))
+    reader = line.makefile("rb")
+    settings = Settings.model_validate_json(reader.readline())
+    threading.Thread(
+        target=_end_with_parent, args=(reader, settings.stop.kill_after), name="parent", daemon=True
+    ).start()
+
+    def ready(addresses: Mapping[str, str]) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, and this process ends for that
+            line.sendall(_ready_line(addresses) + b"\n")
+
+    return settings, ready
+
+
+def _of_this_machine(settings_file: SettingsFile, data_dir: DataDir) -> tuple[Settings, Ready]:
+    """The settings of the file and the environment; what is ready is printed. Raises CannotGoOn without a database."""
+    settings = settings_from(settings_file, data_dir)
+    if settings.database.dsn is None:
+        raise CannotGoOn(
+            "the command `run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
+            "TIDINGS_DATABASE__DSN. `tidings up` brings its own."
+        )
+
+    def ready(addresses: Mapping[str, str]) -> None:
+        say(_ready_line(addresses).decode())
+
+    return settings, ready
 
 
 def _ready_line(addresses: Mapping[str, str]) -> bytes:

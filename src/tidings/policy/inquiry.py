@@ -49,9 +49,13 @@ class Inquiry:
         self._fails = self._says_well = False
         self._broken_promises = 0
 
+    def due(self, now: int) -> int | None:
+        """In how many milliseconds to ask, 0 for now; None unless the provider fails."""
+        return max(0, self._due - now) if self.fails else None
+
     def begin(self, now: int) -> bool:
         """Whether to ask now. True also sets the next time, should the answer be no."""
-        if not self.fails or now < self._due:
+        if self.due(now) != 0:
             return False
         self._noes += 1
         self._due = now + min(FIRST_PAUSE_MS << min(self._noes, 30), LONGEST_PAUSE_MS)

@@ -18,6 +18,7 @@ from tidings.pipeline.rounds.housekeeping import Housekeeping
 from tidings.policy.idempotency import KEPT
 from tidings.policy.keeping import DAY, Keeping
 from tidings.sections import KeepSettings
+from tidings.telemetry.metrics import Metrics
 
 HOUR = 3_600_000
 
@@ -34,7 +35,7 @@ class World:
         self.keeping = keeping or KeepSettings().rules()
 
     def worker(self) -> Housekeeping:
-        return Housekeeping(self.store, self.objects, self.clock, self.keeping)
+        return Housekeeping(self.store, self.objects, self.clock, Metrics(), self.keeping)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ the vendor grants. A part of it is kept free for the more urgent lanes, so that 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -145,6 +146,11 @@ class Line:
     def fails(self) -> bool:
         """Whether the last call failed, and the provider has not said since that it is well."""
         return self._inquiry.fails
+
+    def asks_in(self) -> float:
+        """Seconds until the provider is to be asked whether it is well; infinite unless it fails."""
+        due = self._inquiry.due(self._clock.elapsed())
+        return math.inf if due is None else due / 1000
 
     async def ask(self) -> None:
         """Ask a provider that fails whether it is well again, when it is time to. Nothing is sent through it."""

@@ -9,7 +9,8 @@ and in the steps in which the provider takes them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -21,8 +22,10 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.schedule import Schedule
 
-EVERY = 1.0
-"""Seconds between two looks while something waits for a provider."""
+EVERY_S = 1.0
+"""Between two looks while deliveries are brought forward."""
+LONGEST_REST_S = 8.0
+"""Between two looks while none can be brought forward, unless a provider changes."""
 MOST_COUNTED = 10_000
 _NAME = "recovery"
 _log = structlog.get_logger("tidings.recovery")
@@ -36,7 +39,11 @@ class Outlet(Protocol):
         ...
 
     def fails(self) -> bool:
-        """Whether some provider fails, as far as is known."""
+        """Whether every provider fails, as far as is known."""
+        ...
+
+    def asks_in(self) -> float:
+        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
         ...
 
     async def ask(self) -> None:
@@ -58,8 +65,7 @@ class Recovery:
         self._meter = meter
         self._changed = set(outlets)  # an earlier process may have left something waiting
         self._to_bring: dict[str, int] = {}
-        self._something_to_do = asyncio.Event()
-        self._something_to_do.set()
+        self._to_bring_or_stop, self._to_ask_or_stop = asyncio.Event(), asyncio.Event()
         for topic, outlet in outlets.items():
             outlet.watch(partial(self._note, topic))
 
@@ -67,67 +73,86 @@ class Recovery:
         """Work until `stopping` is set. While nothing happens to a provider, nothing is asked."""
         async with asyncio.TaskGroup() as group:
             # A provider that is silent takes long to ask: what others have to send does not wait for that.
-            group.create_task(self._repeat(self.ask, stopping))
-            group.create_task(self._repeat(self._bring, stopping))
+            group.create_task(self._asking(stopping))
+            group.create_task(self._bringing(stopping))
+            await stopping.wait()
+            self._wake()
 
-    async def _repeat(self, act: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+    async def ask(self) -> None:
+        """Ask the providers that fail whether they are well again, where it is time to."""
+        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values() if outlet.asks_in() <= 0.0))
+
+    async def _asking(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            if not self._something_to_do.is_set():
-                await _either(self._something_to_do, stopping)
-                continue
+            self._to_ask_or_stop.clear()
+            rest_s = min((outlet.asks_in() for outlet in self._outlets.values()), default=math.inf)
+            if rest_s > 0.0:
+                await self._rest(rest_s, self._to_ask_or_stop)
+            else:
+                await self.ask()
+
+    async def _bringing(self, stopping: asyncio.Event) -> None:
+        rest_s = EVERY_S
+        while not stopping.is_set():
+            self._to_bring_or_stop.clear()
             try:
-                await act()
+                brought = await self.once()
+                rest_s = EVERY_S if brought else min(rest_s * 2, LONGEST_REST_S)
             except Unavailable as error:
                 self._failed("unavailable", str(error))
             except Exception:
                 self._failed("error", "a look failed")
                 _log.exception("what waits for providers was not looked at")
-            await pause(EVERY, stopping, self._clock)
+            await self._rest(rest_s if self.has_more else math.inf, self._to_bring_or_stop)
 
-    async def ask(self) -> None:
-        """Ask the providers that fail whether they are well again, where it is time to."""
-        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values()))
+    async def _rest(self, seconds: float, woken: asyncio.Event) -> None:
+        if seconds == math.inf:
+            await woken.wait()
+        else:
+            await pause(seconds, woken, self._clock)
 
-    async def _bring(self) -> None:
-        if not await self.once():
-            self._something_to_do.clear()
+    @property
+    def has_more(self) -> bool:
+        """Whether deliveries can still be brought forward. Where every provider fails, none can until one changes."""
+        return any(
+            (topic in self._changed or self._to_bring.get(topic)) and not outlet.fails()
+            for topic, outlet in self._outlets.items()
+        )
 
-    async def once(self) -> bool:
-        """Bring forward what can go out now; whether there is more to do.
+    async def once(self) -> int:
+        """Bring forward what can go out now; the number of deliveries.
 
         After each change of a provider all that waits is brought forward once, as there is room. What is put off again,
         because it may go to another provider alone, then waits for the next change or its own time.
         """
-        held = await self._schedule.held(MOST_COUNTED)
+        if not self.has_more:
+            return 0
+        room = {topic: outlet.outlet() for topic, outlet in self._outlets.items()}
+        held, brought = await self._schedule.held(MOST_COUNTED), 0
         counted_all = sum(held.values()) < MOST_COUNTED
         for topic, outlet in self._outlets.items():
-            waiting, room = held.get(topic, 0), outlet.outlet()
-            if topic in self._changed and (room > 0 or not (waiting or outlet.fails())):
+            waiting = held.get(topic, 0)
+            if topic in self._changed and (room[topic] > 0 or not (waiting or outlet.fails())):
                 self._to_bring[topic] = waiting
                 if counted_all:
                     self._changed.discard(topic)
-            most = min(waiting, room, self._to_bring.get(topic, 0))
+            most = min(waiting, room[topic], self._to_bring.get(topic, 0))
             if most > 0:
                 await self._schedule.bring_forward(topic, most, self._clock.now())
                 self._to_bring[topic] -= most
+                brought += most
             elif not waiting:
                 self._to_bring[topic] = 0
-        return bool(self._changed) or any(self._to_bring.values())
+        return brought
 
     def _note(self, topic: str) -> None:
         self._changed.add(topic)
-        self._something_to_do.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._to_bring_or_stop.set()
+        self._to_ask_or_stop.set()
 
     def _failed(self, kind: str, why: str) -> None:
         self._meter.failure(_NAME, "", kind)
         _log.warning("waiting for a part", round=_NAME, why=why)
-
-
-async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
-    """Return when either is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

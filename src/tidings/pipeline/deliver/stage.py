@@ -106,8 +106,12 @@ class Deliver:
         return self._switchboard.outlet(self._lane)
 
     def fails(self) -> bool:
-        """Whether some provider fails, as far as is known."""
+        """Whether every provider fails, as far as is known."""
         return self._switchboard.fails()
+
+    def asks_in(self) -> float:
+        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
+        return self._switchboard.asks_in()
 
     async def ask(self) -> None:
         """Ask the providers that fail whether they are well again, where it is time to."""

@@ -58,8 +58,12 @@ class Switchboard:
         return sum(line.outlet(lane) for line in self.lines)
 
     def fails(self) -> bool:
-        """Whether some provider failed its last call, and has not said since that it is well."""
-        return any(line.fails for line in self.lines)
+        """Whether every provider failed its last call, and has not said since that it is well."""
+        return all(line.fails for line in self.lines)
+
+    def asks_in(self) -> float:
+        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
+        return min(line.asks_in() for line in self.lines)
 
     async def ask(self) -> None:
         """Ask the providers that fail whether they are well again, where it is time to."""

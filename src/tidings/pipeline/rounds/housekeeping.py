@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import structlog
 
 from tidings.model.accounting import MINUTE
+from tidings.pipeline.rounds.rounds import repeat
 from tidings.policy.idempotency import KEPT
 from tidings.policy.keeping import Keeping
 from tidings.ports.clock import Clock
+from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
 from tidings.ports.store import Store
 
@@ -36,15 +39,20 @@ _log = structlog.get_logger("tidings.house")
 class Housekeeping:
     """One worker at a time sweeps; every worker makes sure of the partitions."""
 
-    def __init__(self, store: Store, objects: Objects, clock: Clock, keeping: Keeping) -> None:
+    def __init__(self, store: Store, objects: Objects, clock: Clock, meter: Meter, keeping: Keeping) -> None:
         self._store = store
         self._objects = objects
         self._clock = clock
+        self._meter = meter
         self._keeping = keeping
         self._holder = uuid4()
 
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Make a round every `EVERY` seconds until `stopping` is set."""
+        await repeat(ROUND, self.once, EVERY, stopping, self._clock, self._meter)
+
     async def once(self) -> None:
-        """To be called every `EVERY` seconds. Raises Unavailable."""
+        """Make one round. Raises Unavailable."""
         store, now, keep = self._store, self._clock.now(), self._keeping
         await store.history.maintain(now)
         if await store.rounds.begin(ROUND, self._holder, LEASE) is None:

@@ -1,0 +1,51 @@
+"""The duties of a worker: which parts of the flow one process does, for which channels and lanes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from tidings.model.vocabulary import Channel, Lane, Priority
+
+
+class Duty(StrEnum):
+    """A part of the flow that a worker can do."""
+
+    ROUTE = "route"
+    DELIVER = "deliver"
+    RECORD = "record"
+    SCHEDULE = "schedule"
+    """Moving what is due: waiting items, recurrences and replays."""
+    ROUNDS = "rounds"
+    """What one process at a time does for all: audit, canary, retention, housekeeping, queue depths."""
+
+
+class Duties(Struct, frozen=True):
+    """What one worker does; by default everything. `channels` bounds `deliver`, `lanes` bounds `route` and `deliver`.
+
+    Any number of workers may share a duty. Each duty needs a worker for every channel and lane that it has.
+    """
+
+    duties: frozenset[Duty] = frozenset(Duty)
+    channels: frozenset[Channel] = frozenset(Channel)
+    lanes: frozenset[Priority] = frozenset(Priority)
+
+    def has(self, duty: Duty) -> bool:
+        """Whether the worker does this."""
+        return duty in self.duties
+
+    def ordered_lanes(self) -> list[Lane]:
+        """The worker's lanes with their surplus lanes, the most urgent first."""
+        return [lane for lane in Lane if lane.priority in self.lanes]
+
+    def ordered_channels(self) -> list[Channel]:
+        """The worker's channels, in the order of `Channel`."""
+        return [channel for channel in Channel if channel in self.channels]
+
+
+EVERYTHING = Duties()
+CRITICAL_ALONE = Duties(frozenset({Duty.ROUTE, Duty.DELIVER}), lanes=frozenset({Priority.CRITICAL}))
+"""A process that does nothing but route and deliver the critical lane, so that nothing else takes its turns."""
+ALL_BUT_CRITICAL = Duties(lanes=frozenset(Priority) - {Priority.CRITICAL})
+"""Everything beside such a process."""
