@@ -23,7 +23,7 @@ from support_up import STARTED_WITHIN, Up, family_of, start
 
 RESTARTS = 3
 RESTED_WELL = {"sent", "delivered"}
-EVERY = 0.02
+EVERY = 0.05
 """Seconds between two requests of a client."""
 BODY = json.dumps(
     {"to": {"devices": ["device-1"]}, "content": {"push": {"title": "Order", "body": "On its way"}}}
