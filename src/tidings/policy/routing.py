@@ -226,12 +226,24 @@ def gate(
         if not is_meant(delivery.incarnation, incarnation):
             return Stop(State.SUPPRESSED, Reason.USER_DELETED)
         if not is_present(delivery, profile):
-            return Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
+            return _gone(delivery, suppressed)
     stop = _stop(delivery.tenant, delivery.address, category, preferences, suppressed, delivery.expires_at, now)
     if stop is not None:
         return stop
     timezone = quiet_zone(profile, delivery.timezone)
     return _hour(category, preferences, timezone, delivery.key, delivery.expires_at, now)
+
+
+def _gone(delivery: Delivery, suppressed: SuppressionList) -> Stop:
+    """Why an address that is not the person's any more is not used.
+
+    A device that a vendor does not know any more leaves the profile as it goes onto the suppression list: that is the
+    reason then, and the person has changed nothing.
+    """
+    listed = suppressed.get((delivery.tenant, delivery.address))
+    if listed is not None:
+        return Stop(State.SUPPRESSED, Reason.ADDRESS_SUPPRESSED, listed)
+    return Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
 
 
 def _stop(

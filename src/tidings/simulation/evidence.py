@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tidings.model.history import HistoryFilter, NotificationRecord
 from tidings.model.ids import notification_of, slot_of
+from tidings.model.notification import Notification
 from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
@@ -22,12 +23,19 @@ class Evidence:
     """What was left behind: history as it reads, and the logs of the vendors and the inbox.
 
     `aside` are the notifications of which something was put aside because a port broke at it, with the reason: they
-    wait for a person, and nothing else is asked of them.
+    wait for a person, and nothing else is asked of them. `unrecorded` are those of them that are nowhere else.
     """
 
-    def __init__(self, world: World, records: dict[UUID, NotificationRecord], aside: dict[UUID, str]) -> None:
+    def __init__(
+        self,
+        world: World,
+        records: dict[UUID, NotificationRecord],
+        aside: dict[UUID, str],
+        notifications_aside: dict[UUID, Notification],
+    ) -> None:
         self.world = world
         self.aside = aside
+        self.unrecorded = [one for id, one in notifications_aside.items() if id not in records]
         self.records = records
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
@@ -63,6 +71,7 @@ async def gather(world: World) -> tuple[Evidence, list[Violation]]:
         page = await world.store.history.find(tenant, HistoryFilter(), None, 10_000)
         records |= {record.notification.id: record for record in page.records}
     aside: dict[UUID, str] = {}
+    notifications: dict[UUID, Notification] = {}
     unreadable: list[Violation] = []
     async for name in world.objects.list("aside/"):
         if not name.endswith(".txt"):
@@ -72,16 +81,21 @@ async def gather(world: World) -> tuple[Evidence, list[Violation]]:
             unreadable.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why}"))
             continue
         body = await world.objects.get(name.removesuffix("txt") + "bin") or b""
-        aside |= dict.fromkeys(_notifications_in(name.split("/")[1], body), why)
-    return Evidence(world, records, aside), unreadable
+        for id, notification in _notifications_in(name.split("/")[1], body):
+            aside[id] = why
+            if notification is not None:
+                notifications[id] = notification
+    return Evidence(world, records, aside, notifications), unreadable
 
 
-def _notifications_in(folder: str, body: bytes) -> list[UUID]:
+def _notifications_in(folder: str, body: bytes) -> list[tuple[UUID, Notification | None]]:
+    """Of which there is something in what was put aside; and they themselves, where they are in it."""
     if folder.startswith("requests"):
-        return [decode_notification(body).id]
+        notification = decode_notification(body)
+        return [(notification.id, notification)]
     if folder.startswith("deliveries"):
-        return [notification_of(decode_delivery(body).id)]
-    return [notification_of(outcome.id) for outcome in decode_outcomes(body)]
+        return [(notification_of(decode_delivery(body).id), None)]
+    return [(notification_of(outcome.id), outcome.notification) for outcome in decode_outcomes(body)]
 
 
 def category_of(call: Call) -> Category:

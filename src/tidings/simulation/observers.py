@@ -55,12 +55,8 @@ LIMITS = frozenset({Rule.COPIES})
 RARE = frozenset(
     {
         Rule.DOUBT_IS_OFFERED,
-        Rule.WITHHELD,
         Rule.TAKEN_IS_SENT,
         Rule.PAUSES,
-        Rule.WAITING_ENDS,
-        Rule.EACH_OCCURRENCE_ONCE,
-        Rule.CAPS,
     }
 )
 """What a few seeds in a thousand break, and nobody has explained yet: docs/reliability.md, "What it still finds"."""
@@ -140,6 +136,10 @@ class Wishes:
     def versions(self, key: UserKey) -> Sequence[tuple[Profile | None, Preferences]]:
         """All that somebody ever was and wanted."""
         return [(profile, preferences) for _, profile, preferences in self._people.get(key, ())]
+
+    def incarnation(self, key: UserKey, at: float) -> int:
+        """Which of those who had the id one after the other had it at this instant; 0 for the first."""
+        return sum(since <= at and profile is None for since, profile, _ in self._people.get(key, ()))
 
     def was_barred(self, tenant: str, address: Address) -> bool:
         """Whether the address ever was on the suppression list."""

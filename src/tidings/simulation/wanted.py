@@ -47,8 +47,9 @@ def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
             if call.took and call.look is not None and record is not None:
                 # Between two readings its clock may have been set back.
                 span = min(call.look.readings), max(call.look.readings), notification_of(call.delivery)
+                person = f"{_person(record.notification)}{_incarnation(evidence, call)}"
                 for category in _capping(evidence, call):
-                    got[call.tenant, _person(record.notification), category.name].append(span)
+                    got[call.tenant, person, category.name].append(span)
     for (tenant, person, name), spans in got.items():
         for cap in evidence.world.wishes.categories(tenant, name)[0].caps:
             for begin, _, _ in spans:
@@ -142,6 +143,15 @@ def _person(notification: Notification) -> str:
     return f"user {to.user_id}" if to.user_id is not None else f"inline {to.key}"
 
 
+def _incarnation(evidence: Evidence, call: Call) -> str:
+    """Which of those who had the user's id was asked about; what one who was deleted got counts for nobody else."""
+    key = call.tenant, str(call.user_id)
+    if call.user_id is None or call.look is None or key not in call.look.people:
+        return ""
+    number = evidence.world.wishes.incarnation(key, call.look.people[key])
+    return f" (no. {number + 1})" if number else ""
+
+
 def _has_reason(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
     """Whether anything that ever was can be the reason for which a delivery was suppressed."""
     notification, wishes = record.notification, evidence.world.wishes
@@ -157,7 +167,8 @@ def _has_reason(evidence: Evidence, record: NotificationRecord, event: Event) ->
         case Reason.USER_DELETED:
             return any(profile is None for profile, _ in versions)
         case Reason.ADDRESS_CHANGED:
-            return len(versions) > 1
+            profiles = [profile for profile, _ in versions if profile is not None]
+            return any(event.address not in (one.email, one.phone, *one.devices) for one in profiles)
         case Reason.ADDRESS_SUPPRESSED:
             address = Address(channel, event.address or "")
             return wishes.was_barred(notification.tenant, address) or any(

@@ -138,6 +138,24 @@ class TestAddresses:
         ]
         assert told(flow, Channel.PUSH) == ["two"]
 
+    async def test_a_device_that_its_vendor_disowns_meanwhile_is_suppressed_and_not_changed(self, flow: Flow) -> None:
+        await store(flow, devices=("one", "two"))
+        id = await overnight(flow, PUSH)
+        await store(flow, preferences=Preferences(), devices=("one", "two"))
+        disowned = Rejected("unregistered", suppress=True)
+        flow.provider(Channel.PUSH).answers = lambda out: disowned if out.to == "one" else takes_it(out)
+        await flow.accept(to=ADA, content=PUSH)
+        await flow.settle()
+        await flow.advance(3 * HOUR)
+        user = await flow.store.users.get(TENANT, "ada")
+        assert user is not None
+        assert user.profile.devices == ("two",)
+        assert sorted(await outcome(flow, id)) == [
+            (State.SENT, "", "two"),
+            (State.SUPPRESSED, "address_suppressed", "one"),
+        ]
+        assert told(flow, Channel.PUSH).count("one") == 1
+
     async def test_a_suppressed_new_address_is_left_alone(self, flow: Flow) -> None:
         await store(flow, email="a@example.com")
         id = await overnight(flow, MAIL)

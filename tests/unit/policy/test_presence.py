@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 import pytest
@@ -17,6 +19,7 @@ from tidings.policy.presence import aimed, is_meant, is_present, present_address
 from tidings.policy.routing import FIRST_SLOT, GO, Stop, gate
 
 NOW = 1_800_000_000_000
+NO_ONE_LISTED: Mapping[tuple[str, Address], str] = MappingProxyType({})
 ADA = Profile(email="ada@example.com", phone="+4930901820", devices=("one", "two"), name="Ada")
 
 
@@ -34,14 +37,19 @@ def delivery(channel: Channel, value: str, user_id: str | None = "ada") -> Deliv
     )
 
 
-def verdict(one: Delivery, profile: Profile | None, incarnation: int | None = 7) -> object:
+def verdict(
+    one: Delivery,
+    profile: Profile | None,
+    incarnation: int | None = 7,
+    suppressed: Mapping[tuple[str, Address], str] = NO_ONE_LISTED,
+) -> object:
     """What becomes of it when it is taken from its queue."""
     return gate(
         aimed(one, profile, incarnation),
         profile=profile,
         preferences=Preferences(),
         category=Category("news"),
-        suppressed={},
+        suppressed=suppressed,
         cancelled=(),
         now=NOW,
         incarnation=incarnation,
@@ -70,6 +78,15 @@ def test_a_device_that_is_gone_has_no_successor() -> None:
     changed = replace(ADA, devices=("two", "three"))
     assert verdict(delivery(Channel.PUSH, "one"), changed) == Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
     assert verdict(delivery(Channel.PUSH, "two"), changed) is GO
+
+
+def test_a_device_that_its_vendor_disowned_is_suppressed_and_not_changed() -> None:
+    """It left the profile because it is on the suppression list: the person has changed nothing."""
+    listed = {("shop", Address(Channel.PUSH, "one")): "unregistered"}
+    left = replace(ADA, devices=("two",))
+    expected = Stop(State.SUPPRESSED, Reason.ADDRESS_SUPPRESSED, "unregistered")
+    assert verdict(delivery(Channel.PUSH, "one"), left, suppressed=listed) == expected
+    assert verdict(delivery(Channel.PUSH, "two"), left, suppressed=listed) is GO
 
 
 def test_what_may_have_gone_to_the_former_address_does_not_go_to_the_new_one() -> None:
