@@ -124,7 +124,7 @@ class Recur:
         moved: list[Moved] = []
         for one in steps:
             recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
-            then = one.then if why is None else _ended(recurrence, why)
+            then = one.then if why is None else _skipping(recurrence, one.then, why)
             self._tell(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
             if one.fired is not None and why is None:
@@ -134,7 +134,7 @@ class Recur:
         return len(moved)
 
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
-        """What one does now. Where that cannot be told it ends, with its problem, and the others go on."""
+        """What one does now. Where not even its next occurrence can be told it ends, and the others go on."""
         try:
             return await self._one(row, request, people)
         except Unavailable:
@@ -199,20 +199,22 @@ class Recur:
             return _Step(row, _ended(recurrence, _said(problem)))
         if isinstance(told, Move):
             return _Step(row, told.then)
-        size = len(recurrence.request)
         try:
             notification = await self._compose(
                 recurrence.tenant,
                 request,
-                size,
+                len(recurrence.request),
                 now,
                 identify=lambda _: occurrence_id(recurrence),
                 known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
-            skipped = told.then.skipped + 1
-            fired_at = recurrence.progress.fired_at
-            return _Step(row, replace(told.then, fired_at=fired_at, skipped=skipped, problem=_said(problem)))
+            return _Step(row, _skipping(recurrence, told.then, _said(problem)))
+        except Unavailable:
+            raise
+        except Exception as error:
+            _log.exception("an occurrence failed", recurrence=to_text(RECURRENCE_PREFIX, recurrence.id))
+            return _Step(row, _skipping(recurrence, told.then, repr(error)))
         return _Step(row, told.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
@@ -269,6 +271,12 @@ def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
 
 def _said(problem: Invalid) -> str:
     return fit(f"{problem.code}: {problem.detail}", MOST_PROBLEM)
+
+
+def _skipping(recurrence: Recurrence, then: Progress, problem: str) -> Progress:
+    """The present occurrence is not sent, its problem says why, and the next one comes: it may be another matter."""
+    skipped = recurrence.progress.skipped + 1
+    return replace(then, fired_at=recurrence.progress.fired_at, skipped=skipped, problem=fit(problem, MOST_PROBLEM))
 
 
 def _ended(recurrence: Recurrence, problem: str) -> Progress:
