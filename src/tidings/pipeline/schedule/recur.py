@@ -50,11 +50,12 @@ _log = structlog.get_logger("tidings.recur")
 
 
 class _Step(Struct, frozen=True):
-    """What one that is due does: it moves to `then`, and sends `fired`."""
+    """What one that is due does: it moves to `then`, and sends `fired`. `failed`: its occurrence could not be made."""
 
     row: DueRecurrence
     then: Progress
     fired: Notification | None = None
+    failed: bool = False
 
 
 class Recur:
@@ -107,7 +108,7 @@ class Recur:
     async def _some(
         self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
     ) -> int:
-        """Move the first of them, as many as can be computed in a slice of time but at least one; how many.
+        """Move the first of them, as many as can be computed in a slice of time but at least one; how many were seen.
 
         A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
         """
@@ -124,6 +125,8 @@ class Recur:
         moved: list[Moved] = []
         for one in steps:
             recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
+            if (one.failed or why is not None) and not one.row.again:
+                continue  # its lease brings it once more: what broke may be whole by then
             then = one.then if why is None else _skipping(recurrence, one.then, why)
             self._tell(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
@@ -131,7 +134,7 @@ class Recur:
                 # What comes again may have been counted before: too few is safe, too many is an alarm.
                 (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
-        return len(moved)
+        return len(steps)
 
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
         """What one does now. Where not even its next occurrence can be told it ends, and the others go on."""
@@ -214,7 +217,7 @@ class Recur:
             raise
         except Exception as error:
             _log.exception("an occurrence failed", recurrence=to_text(RECURRENCE_PREFIX, recurrence.id))
-            return _Step(row, _skipping(recurrence, told.then, repr(error)))
+            return _Step(row, _skipping(recurrence, told.then, repr(error)), failed=True)
         return _Step(row, told.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
