@@ -196,7 +196,8 @@ def _known_from(evidence: Evidence, delivery: UUID) -> float:
     refused = {call.vendor.name for call in calls if call.refused}
     vendors = [vendor for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel_of(delivery)]
     known = [_well_from(evidence, vendor) for vendor in vendors if vendor.traits.name not in refused]
-    in_doubt = any(not (call.took or call.declined) for call in calls)
+    heard = {call for vendor in vendors for call in vendor.heard}
+    in_doubt = any(call not in heard or not (call.took or call.declined) for call in calls)
     if in_doubt or not known:
         return max((_well_from(evidence, vendor) for vendor in vendors), default=0.0)
     return min(known)
@@ -225,7 +226,7 @@ async def occurrences_come_once(evidence: Evidence) -> list[Violation]:
     """
     found: list[Violation] = []
     sent: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for notification in (*(record.notification for record in evidence.records.values()), *evidence.unrecorded):
+    for notification in evidence.notifications.values():
         number = msgspec.json.decode(notification.metadata)["n"]
         sent[notification.tenant, number].append(instant_of(notification.id))
     skipped: Counter[tuple[str, int]] = Counter()

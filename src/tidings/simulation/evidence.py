@@ -23,7 +23,8 @@ class Evidence:
     """What was left behind: history as it reads, and the logs of the vendors and the inbox.
 
     `aside` are the notifications of which something was put aside because a port broke at it, with the reason: they
-    wait for a person, and nothing else is asked of them. `unrecorded` are those of them that are nowhere else.
+    wait for a person, and nothing else is asked of them. `notifications` are those in history, and those of them that
+    are aside before they came there.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Evidence:
     ) -> None:
         self.world = world
         self.aside = aside
-        self.unrecorded = [one for id, one in notifications_aside.items() if id not in records]
+        self.notifications = notifications_aside | {id: record.notification for id, record in records.items()}
         self.records = records
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
@@ -60,8 +61,8 @@ class Evidence:
 
     def expires_at(self, delivery: UUID) -> int | None:
         """When the delivery's notification expires."""
-        record = self.records.get(notification_of(delivery))
-        return None if record is None else record.notification.expires_at
+        notification = self.notifications.get(notification_of(delivery))
+        return None if notification is None else notification.expires_at
 
 
 async def gather(world: World) -> tuple[Evidence, list[Violation]]:

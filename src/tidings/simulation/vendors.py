@@ -124,7 +124,11 @@ MOST_REMEMBERED = 20
 
 
 class Vendor:
-    """A vendor. `deliver_receipts` hands its receipts over to the API, as its webhooks do."""
+    """A vendor. `deliver_receipts` hands its receipts over to the API, as its webhooks do.
+
+    `heard` are the calls whose answer came back. What one says that came too late, or to a process that is gone, nobody
+    knows.
+    """
 
     def __init__(
         self, traits: Traits, chance: random.Random, storm: Storm, deliver_receipts: Callable[[Vendor, bytes], None]
@@ -138,6 +142,7 @@ class Vendor:
         self._storm = storm
         self._taken: dict[str, str] = {}
         self.under_way: set[str] = set()
+        self.heard: set[Call] = set()
         self.disregarded: list[str] = []
         self.barring: set[tuple[str, Address]] = set()
         self._deliver_receipts = deliver_receipts
@@ -282,7 +287,9 @@ class SimulatedProvider(Provider[Any]):
         await self._process.between(f"{self.name}.send, on the way")
         await asyncio.sleep(vendor.latency())
         manner = vendor.manner()
+        known = len(vendor.log)
         results = [self._answer(manner, outbound, look) for outbound in batch]
+        answered = vendor.log[known:]
         if manner in {"hung", "late"}:
             await asyncio.sleep(10_000.0)
         await asyncio.sleep(vendor.latency())
@@ -292,6 +299,7 @@ class SimulatedProvider(Provider[Any]):
         if manner == "miscounted":
             return results[:-1]
         self._ask_for_pause(results)
+        vendor.heard.update(answered)
         return results
 
     def _ask_for_pause(self, results: Sequence[SendResult]) -> None:

@@ -43,11 +43,11 @@ def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
     got: dict[tuple[str, str, str], list[tuple[int, int, UUID]]] = defaultdict(list)
     for calls in evidence.calls.values():
         for call in calls:
-            record = evidence.records.get(notification_of(call.delivery))
-            if call.took and call.look is not None and record is not None:
+            notification = evidence.notifications.get(notification_of(call.delivery))
+            if call.took and call.look is not None and notification is not None:
                 # Between two readings its clock may have been set back.
                 span = min(call.look.readings), max(call.look.readings), notification_of(call.delivery)
-                person = f"{_person(record.notification)}{_incarnation(evidence, call)}"
+                person = f"{_person(notification)}{_incarnation(evidence, call)}"
                 for category in _capping(evidence, call):
                     got[call.tenant, person, category.name].append(span)
     for (tenant, person, name), spans in got.items():
@@ -73,11 +73,12 @@ def what_is_said_was_asked(evidence: Evidence) -> Iterator[Violation]:
     """A vendor was told what this notification says, in a language that its person ever had."""
     for calls in evidence.calls.values():
         for call in calls:
-            record = evidence.records.get(notification_of(call.delivery))
-            if record is None or record.notification.template is None:
-                expected: list[str] = [scenarios.LITERAL]
-            else:
-                expected = scenarios.texts(msgspec.json.decode(record.notification.metadata)["n"])
+            notification = evidence.notifications.get(notification_of(call.delivery))
+            if notification is None:
+                continue  # it was offered, and is nowhere: that is another rule's
+            expected = [scenarios.LITERAL]
+            if notification.template is not None:
+                expected = scenarios.texts(msgspec.json.decode(notification.metadata)["n"])
             if call.said not in expected:
                 yield Violation(Rule.SAID, f"{call.delivery} said {call.said!r} instead of one of {expected}")
 
@@ -185,11 +186,9 @@ def _is_over(evidence: Evidence, notification: Notification) -> bool:
     """Whether the person was meant to get as many others as some cap permits."""
     wishes, person = evidence.world.wishes, _person(notification)
     others = [
-        other.notification
-        for other in evidence.records.values()
-        if other.notification.tenant == notification.tenant
-        and other.notification.id != notification.id
-        and _person(other.notification) == person
+        other
+        for other in evidence.notifications.values()
+        if other.tenant == notification.tenant and other.id != notification.id and _person(other) == person
     ]
     same = sum(other.category == notification.category for other in others)
     return _reaches(same, wishes.categories(notification.tenant, notification.category)) or _reaches(
@@ -205,10 +204,13 @@ def _reaches(count: int, categories: Sequence[Category]) -> bool:
 def _has_twin(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
     """Whether another delivery of the tenant says the same to the same address."""
     channel = channel_of(event.id)
-    for other in evidence.records.values():
-        if _says(other.notification, channel) != _says(record.notification, channel):
+    for other in evidence.notifications.values():
+        if _says(other, channel) != _says(record.notification, channel):
             continue
-        if any(twin.id != event.id and slot_of(twin.id) and twin.address == event.address for twin in other.events):
+        if other.id != record.notification.id and other.id in evidence.aside:
+            return True  # where it went may be aside as well
+        twins = evidence.records[other.id].events
+        if any(twin.id != event.id and slot_of(twin.id) and twin.address == event.address for twin in twins):
             return True
     return False
 
