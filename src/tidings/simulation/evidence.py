@@ -23,8 +23,8 @@ class Evidence:
     """What was left behind: history as it reads, and the logs of the vendors and the inbox.
 
     `aside` are the notifications of which something was put aside because a port broke at it, with the reason: they
-    wait for a person, and nothing else is asked of them. `notifications` are those in history, and those of them that
-    are aside before they came there.
+    wait for a person, and nothing else is asked of them. `notifications` are all that are in history, or were put
+    aside before they came there.
     """
 
     def __init__(
