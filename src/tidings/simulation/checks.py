@@ -196,8 +196,8 @@ def _known_from(evidence: Evidence, delivery: UUID) -> float:
     refused = {call.vendor.name for call in calls if call.refused}
     vendors = [vendor for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel_of(delivery)]
     known = [_well_from(evidence, vendor) for vendor in vendors if vendor.traits.name not in refused]
-    heard = {call for vendor in vendors for call in vendor.heard}
-    in_doubt = any(call not in heard or not (call.took or call.declined) for call in calls)
+    unheard = any(vendor.unheard[delivery] for vendor in vendors)
+    in_doubt = unheard or any(not (call.took or call.declined) for call in calls)
     if in_doubt or not known:
         return max((_well_from(evidence, vendor) for vendor in vendors), default=0.0)
     return min(known)

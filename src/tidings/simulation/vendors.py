@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -126,8 +127,8 @@ MOST_REMEMBERED = 20
 class Vendor:
     """A vendor. `deliver_receipts` hands its receipts over to the API, as its webhooks do.
 
-    `heard` are the calls whose answer came back. What one says that came too late, or to a process that is gone, nobody
-    knows.
+    `unheard` counts by delivery the calls that were made and whose answer did not come back: what it says, or whether
+    the vendor was reached at all, the caller does not know.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Vendor:
         self._storm = storm
         self._taken: dict[str, str] = {}
         self.under_way: set[str] = set()
-        self.heard: set[Call] = set()
+        self.unheard: Counter[UUID] = Counter()
         self.disregarded: list[str] = []
         self.barring: set[tuple[str, Address]] = set()
         self._deliver_receipts = deliver_receipts
@@ -284,12 +285,11 @@ class SimulatedProvider(Provider[Any]):
         self._during_pause += self._vendor.loop.time() < self._paused_until
         if self._during_pause > self.concurrency:  # so many may have had their turn already
             vendor.disregarded.append(f"{self._process.name} went on asking {self.name} during a pause")
+        vendor.unheard.update(outbound.id for outbound in batch)
         await self._process.between(f"{self.name}.send, on the way")
         await asyncio.sleep(vendor.latency())
         manner = vendor.manner()
-        known = len(vendor.log)
         results = [self._answer(manner, outbound, look) for outbound in batch]
-        answered = vendor.log[known:]
         if manner in {"hung", "late"}:
             await asyncio.sleep(10_000.0)
         await asyncio.sleep(vendor.latency())
@@ -299,7 +299,7 @@ class SimulatedProvider(Provider[Any]):
         if manner == "miscounted":
             return results[:-1]
         self._ask_for_pause(results)
-        vendor.heard.update(answered)
+        vendor.unheard.subtract(outbound.id for outbound in batch)
         return results
 
     def _ask_for_pause(self, results: Sequence[SendResult]) -> None:
