@@ -18,6 +18,7 @@ MOST_SWEEPS = 3
 """How often a delivery is put back into its queue before a person has to look at it."""
 SELDOMEST = 3_600_000
 """Milliseconds between two looks at most."""
+_BY_THE_WAY = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
 
 
 class Still(Struct, frozen=True, gc=False):
@@ -70,7 +71,8 @@ def next_look(now: int, accepted_at: int, dues: Iterable[int]) -> int:
 
 def _still(record: NotificationRecord, last: Event) -> Still:
     own = [event for event in record.events if event.id == last.id]
-    origin = max((event for event in own if event.reason != Reason.SWEPT), key=_order, default=last)
+    # Neither a sweep nor the wait of a second copy tells what came before it.
+    origin = max((event for event in own if event.reason not in _BY_THE_WAY), key=_order, default=last)
     made = origin.state is State.DEFERRED and origin.reason in TRIED_AGAIN
     return Still(
         id=last.id,
