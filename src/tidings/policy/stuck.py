@@ -24,12 +24,14 @@ _BY_THE_WAY = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
 class Still(Struct, frozen=True, gc=False):
     """Something in flight that nothing waits for: a delivery, or (slot 0) a notification that has none yet.
 
-    `last` is its furthest fact, `sweeps` how often it was swept. The next attempt is `attempt`; `first_attempt` the one
-    from which the allowed attempts count. `tried` and `pinned` are as in Delivery, as far as the facts tell.
+    `last` is its furthest fact, `step` the furthest step of that attempt, `sweeps` how often it was swept. The next
+    attempt is `attempt`; `first_attempt` the one from which the allowed attempts count. `tried` and `pinned` are as in
+    Delivery, as far as the facts tell.
     """
 
     id: UUID
     last: Event
+    step: int
     sweeps: int
     attempt: int
     first_attempt: int
@@ -77,6 +79,8 @@ def _still(record: NotificationRecord, last: Event) -> Still:
     return Still(
         id=last.id,
         last=last,
+        # Not the last fact's: a copy that waited has gone further, and what is put back must not yield to it.
+        step=max(event.step for event in own if event.attempt == last.attempt),
         sweeps=sum(event.reason == Reason.SWEPT and event.attempt == last.attempt for event in own),
         attempt=origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0)),
         first_attempt=max((event.attempt for event in own if event.reason == Reason.REPLAYED), default=1),

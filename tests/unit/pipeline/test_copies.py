@@ -21,7 +21,9 @@ from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
 from tidings.pipeline.accept.stage import RESERVATION_LEASE
+from tidings.pipeline.deliver.attempts import second_copy
 from tidings.pipeline.deliver.stage import ASKED_AFTER_MS, RECORDED_WITHIN
+from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT
 from tidings.ports.queue import Item
@@ -419,6 +421,28 @@ async def test_an_original_yields_to_a_copy_that_waits_for_the_end_of_quiet_hour
     await held.release()
     await flow.settle()
     assert not flow.provider(Channel.SMS).sent
+    await flow.advance(3600)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_an_original_that_was_told_to_wait_yields_to_a_copy_that_was_not(flow: Flow) -> None:
+    """Both waits may end together, in two processes."""
+    id, copy = await routed(flow)
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 23 * 60)), timezone="UTC")
+    await flow.settle()
+    assert (await flow.view(id)).deliveries[0].reason == "quiet_hours"
+    original = msgspec.structs.replace(decode_delivery(copy.body), step=1)
+    await flow.user("ada", Preferences(), timezone="UTC")
+    # The copy was looked at before the original's wait was recorded.
+    told = second_copy(decode_delivery(copy.body), flow.clock.now(), 70_000, surplus=True)
+    await flow.queue.put(pack([told]))
+    await flow.settle()
+    await flow.queue.put([Item(TOPIC, copy.key, encode(original))])
+    await flow.settle()
+    assert not flow.provider(Channel.SMS).sent
+    await wait(flow, LEASE + RECORDED)
+    assert len(flow.provider(Channel.SMS).sent) == 1
     await flow.advance(3600)
     assert len(flow.provider(Channel.SMS).sent) == 1
     assert (await flow.view(id)).state is State.SENT
