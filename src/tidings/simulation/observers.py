@@ -56,8 +56,6 @@ RARE = frozenset(
     {
         Rule.DOUBT_IS_OFFERED,
         Rule.WITHHELD,
-        Rule.TAKEN_IS_SENT,
-        Rule.PAUSES,
         Rule.WAITING_ENDS,
         Rule.EACH_OCCURRENCE_ONCE,
         Rule.CAPS,
