@@ -50,7 +50,7 @@ class Rule(StrEnum):
 
 
 LIMITS = frozenset({Rule.COPIES})
-"""What is nearly always kept, and cannot be always: docs/reliability.md, "A process that freezes"."""
+"""What is nearly always kept, and cannot be always: docs/reliability.md, "A recorder that is far behind"."""
 
 RARE = frozenset(
     {
