@@ -309,6 +309,28 @@ class TestAttempted:
         assert await store.history.attempted(asked) == {(delivery(sent), 1)}
         assert await store.history.attempted([]) == set()
 
+    async def test_what_waited_is_known_by_the_step_with_which_it_goes_on(self, store: Store, tenant: str) -> None:
+        sent, other = notification(tenant), notification(tenant)
+        id = delivery(sent)
+        await store.history.append(
+            [
+                accepted(sent),
+                accepted(other),
+                fact(sent, State.PENDING),
+                fact(sent, State.DEFERRED, attempt=1, step=3, reason=Reason.QUIET_HOURS),
+                fact(sent, State.DEFERRED, attempt=1, step=1, reason=Reason.SWEPT),
+                fact(sent, State.UNCERTAIN, attempt=1, step=9, reason=Reason.MAY_HAVE_BEEN_SENT),
+                fact(sent, State.PENDING, attempt=2, step=6, reason=Reason.MAY_HAVE_BEEN_SENT),
+                fact(sent, State.DEFERRED, attempt=3, step=7, reason=Reason.RETRY),
+                fact(sent, State.DEFERRED, attempt=4, step=8, reason=Reason.FALLBACK),
+                fact(other, State.PENDING, attempt=1, step=5, reason=Reason.FALLBACK),
+            ]
+        )
+        asked = [(id, attempt) for attempt in (1, 2, 3, 4, 5)]
+        assert await store.history.waited([*asked, (delivery(other), 1)]) == {(id, 1): 4, (id, 2): 6}
+        assert await store.history.waited([(id, 2)]) == {(id, 2): 6}
+        assert await store.history.waited([]) == {}
+
     async def test_what_has_arrived_is_known_whatever_the_attempt(self, store: Store, tenant: str) -> None:
         there, bounced, under_way = notification(tenant), notification(tenant), notification(tenant)
         facts = [fact(there, State.DELIVERED, attempt=1), fact(there, State.DEFERRED, attempt=2, reason=Reason.RETRY)]

@@ -29,6 +29,7 @@ class Obstacle(StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     PASSED_ON = "passed_on"
+    SENT = "sent"
     UNKNOWN_USER = "unknown_user"
     USER_DELETED = "user_deleted"
     ADDRESS_SUPPRESSED = "address_suppressed"
@@ -38,6 +39,7 @@ WHY: dict[Obstacle, str] = {
     Obstacle.EXPIRED: "its expires_at has passed",
     Obstacle.CANCELLED: "its notification was cancelled",
     Obstacle.PASSED_ON: "another address of the person took over when this one failed",
+    Obstacle.SENT: "a second copy of it was sent at the same time",
     Obstacle.UNKNOWN_USER: "its user does not exist any more",
     Obstacle.USER_DELETED: "its user was deleted, and the id belongs to another one now",
     Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
@@ -131,6 +133,8 @@ def obstacle(
         return Obstacle.EXPIRED
     if _passed_on(letter):
         return Obstacle.PASSED_ON
+    if _was_sent(letter):
+        return Obstacle.SENT
     if not known:
         return Obstacle.UNKNOWN_USER
     if not meant:
@@ -153,6 +157,19 @@ def _passed_on(letter: DeadLetter) -> bool:
         if event.id != letter.id and event.reason == Reason.FALLBACK and _takes_over(event, letter.last)
     )
     return any(letter_of(letter.record, id, _TAKEN_OVER) is not None for id in successors)
+
+
+def _was_sent(letter: DeadLetter) -> bool:
+    """Whether the attempt with which it died was taken all the same.
+
+    Where a repetition does no harm a second copy goes at once, and each copy tells its own ending. What a provider took
+    and sent back later has failed, and is no such letter.
+    """
+    last = letter.last
+    return last.state is State.DEAD and any(
+        event.id == letter.id and event.attempt == last.attempt and event.state in {State.SENT, State.DELIVERED}
+        for event in letter.record.events
+    )
 
 
 def _takes_over(event: Event, ending: Event) -> bool:

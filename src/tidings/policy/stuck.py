@@ -18,17 +18,20 @@ MOST_SWEEPS = 3
 """How often a delivery is put back into its queue before a person has to look at it."""
 SELDOMEST = 3_600_000
 """Milliseconds between two looks at most."""
+_BY_THE_WAY = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
 
 
 class Still(Struct, frozen=True, gc=False):
     """Something in flight that nothing waits for: a delivery, or (slot 0) a notification that has none yet.
 
-    `last` is its furthest fact, `sweeps` how often it was swept. The next attempt is `attempt`; `first_attempt` the one
-    from which the allowed attempts count. `tried` and `pinned` are as in Delivery, as far as the facts tell.
+    `last` is its furthest fact, `step` the furthest step of that attempt, `sweeps` how often it was swept. The next
+    attempt is `attempt`; `first_attempt` the one from which the allowed attempts count. `tried` and `pinned` are as in
+    Delivery, as far as the facts tell.
     """
 
     id: UUID
     last: Event
+    step: int
     sweeps: int
     attempt: int
     first_attempt: int
@@ -70,11 +73,14 @@ def next_look(now: int, accepted_at: int, dues: Iterable[int]) -> int:
 
 def _still(record: NotificationRecord, last: Event) -> Still:
     own = [event for event in record.events if event.id == last.id]
-    origin = max((event for event in own if event.reason != Reason.SWEPT), key=_order, default=last)
+    # Neither a sweep nor the wait of a second copy tells what came before it.
+    origin = max((event for event in own if event.reason not in _BY_THE_WAY), key=_order, default=last)
     made = origin.state is State.DEFERRED and origin.reason in TRIED_AGAIN
     return Still(
         id=last.id,
         last=last,
+        # Not the last fact's: a copy that waited has gone further, and what is put back must not yield to it.
+        step=max(event.step for event in own if event.attempt == last.attempt),
         sweeps=sum(event.reason == Reason.SWEPT and event.attempt == last.attempt for event in own),
         attempt=origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0)),
         first_attempt=max((event.attempt for event in own if event.reason == Reason.REPLAYED), default=1),

@@ -86,6 +86,18 @@ def returned(attempt: int) -> int:
     return attempt + ATTEMPTS_PER_LIFE
 
 
+def goes_on_with(state: State, reason: str, step: int) -> int | None:
+    """The step with which the same attempt goes on after the wait that this fact tells of; None when it tells of none.
+
+    A possible second copy waits under the step that it has afterwards, so that its fact is none of its original's.
+    """
+    if state is State.DEFERRED and reason not in TRIED_AGAIN:
+        return step + 1
+    if state is State.PENDING and reason == Reason.MAY_HAVE_BEEN_SENT:
+        return step
+    return None
+
+
 def shown(attempt: int) -> int:
     """The number of an attempt as people count: whatever life it belongs to."""
     return attempt % ATTEMPTS_PER_LIFE

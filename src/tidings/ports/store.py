@@ -19,6 +19,7 @@ from tidings.model.template import TemplateSummary, TemplateVersion, VersionSumm
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Address, Category, Preferences, Profile, Suppression, User
 from tidings.ports.accounts import Accounts, Rounds, Watched
+from tidings.ports.attempting import Attempting
 from tidings.ports.caps import Caps
 from tidings.ports.days import Days
 from tidings.ports.handing import Handing
@@ -38,7 +39,7 @@ class Page(Struct, frozen=True, gc=False):
     cursor: UUID | None
 
 
-class History(Handing, Protocol):
+class History(Attempting, Handing, Protocol):
     """Append-only facts. A delivery's state is the furthest of its events (policy/transitions.py)."""
 
     async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
@@ -56,14 +57,6 @@ class History(Handing, Protocol):
 
     async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
         """Notifications that match, newest first, from `before` (exclusive) on."""
-        ...
-
-    async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-        """Those of `(delivery id, attempt)` that are over: with a recorded result, or not to be made."""
-        ...
-
-    async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
-        """Those of which a receipt said that they were delivered, whatever the attempt, and that did not come back."""
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:

@@ -138,6 +138,7 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
             and delivery not in evidence.uncertain
             and not evidence.replays[delivery]
             and notification_of(delivery) not in evidence.aside
+            and not _ended_by_another_copy(evidence, delivery)
         ):
             yield Violation(
                 Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {places(evidence.calls[delivery])}"
@@ -145,6 +146,20 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
     for delivery in evidence.calls:
         if delivery not in evidence.states and notification_of(delivery) not in evidence.aside:
             yield Violation(Rule.KEPT, f"{delivery} was offered, and is not in history")
+
+
+def _ended_by_another_copy(evidence: Evidence, delivery: UUID) -> bool:
+    """Whether two copies made one attempt at once: one was taken, and is recorded as sent, and one ended otherwise.
+
+    Only where a repetition does no harm do copies go at once. Neither can know of the other, so each tells its own
+    ending; the ending that is further is the state. Nothing hides what was taken: it is a fact, and is not replayed.
+    """
+    calls = evidence.calls[delivery]
+    if not (category_of(calls[0]).allow_doubles or all(call.vendor.idempotent for call in calls)):
+        return False
+    taken = {call.attempt for call in calls if call.took or call.repeated}
+    made = Counter(call.attempt for call in calls)
+    return all((delivery, attempt) in evidence.sent and made[attempt] > 1 for attempt in taken)
 
 
 def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:

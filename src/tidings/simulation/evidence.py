@@ -40,6 +40,8 @@ class Evidence:
         self.records = records
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
+        self.sent: set[tuple[UUID, int]] = set()
+        """The attempts of which history holds that they were taken, whatever else it holds of them."""
         self.replays: Counter[UUID] = Counter()
         self.copied: set[UUID] = set()
         for record in records.values():
@@ -50,6 +52,8 @@ class Evidence:
                     best[event.id], self.states[event.id] = place, event.state
                 if event.state is State.UNCERTAIN:
                     self.uncertain.add(event.id)
+                if event.state in {State.SENT, State.DELIVERED}:
+                    self.sent.add((event.id, event.attempt))
                 if event.state is State.PENDING and event.reason == Reason.MAY_HAVE_BEEN_SENT:
                     self.copied.add(event.id)
                 if event.reason == Reason.REPLAYED:

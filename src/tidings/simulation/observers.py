@@ -50,13 +50,11 @@ class Rule(StrEnum):
 
 
 LIMITS = frozenset({Rule.COPIES})
-"""What is nearly always kept, and cannot be always: docs/reliability.md, "A process that freezes"."""
+"""What is nearly always kept, and cannot be always: docs/reliability.md, "A recorder that is far behind"."""
 
 RARE = frozenset(
     {
         Rule.DOUBT_IS_OFFERED,
-        Rule.TAKEN_IS_SENT,
-        Rule.PAUSES,
     }
 )
 """What a few seeds in a thousand break, and nobody has explained yet: docs/reliability.md, "What it still finds"."""

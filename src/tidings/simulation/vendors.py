@@ -282,8 +282,9 @@ class SimulatedProvider(Provider[Any]):
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         """Offer the batch to the vendor."""
         vendor, look = self._vendor, LOOK.get()
-        self._during_pause += self._vendor.loop.time() < self._paused_until
-        if self._during_pause > self.concurrency:  # so many may have had their turn already
+        during_pause = self._vendor.loop.time() < self._paused_until
+        self._during_pause += during_pause
+        if during_pause and self._during_pause > self.concurrency:  # so many may have had their turn already
             vendor.disregarded.append(f"{self._process.name} went on asking {self.name} during a pause")
         vendor.unheard.update(outbound.id for outbound in batch)
         await self._process.between(f"{self.name}.send, on the way")

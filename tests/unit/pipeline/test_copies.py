@@ -21,7 +21,9 @@ from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
 from tidings.pipeline.accept.stage import RESERVATION_LEASE
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.deliver.attempts import second_copy
+from tidings.pipeline.deliver.stage import ASKED_AFTER_MS, RECORDED_WITHIN
+from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT
 from tidings.ports.queue import Item
@@ -347,6 +349,130 @@ async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_ba
     await wait(flow, 3 * LEASE)
     assert len(flow.provider(Channel.SMS).sent) == 1
     assert (await flow.view(id)).state is State.SENT
+
+
+@pytest.mark.parametrize("looked_at", [6, LEASE + RECORDED - 1], ids=["soon", "late"])
+async def test_an_original_that_comes_back_unbegun_again_and_again_leaves_it_to_the_copy(
+    flow: Flow, looked_at: int
+) -> None:
+    """It was in nobody's hands long enough to be begun, and no claim over it ever said anything."""
+    id, copy = await routed(flow)
+    bouncing = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, 10 * LEASE)
+    assert bouncing is not None
+    await wait(flow, looked_at)
+    await flow.queue.put([copy])
+    await flow.settle()
+    await bouncing.release()
+    bouncing = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, 10 * LEASE)
+    assert bouncing is not None
+    await wait(flow, LEASE + RECORDED)
+    assert len(flow.provider(Channel.SMS).sent) == 1, "the copy"
+    await bouncing.release()
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_an_original_yields_to_its_copy_before_the_copy_is_sent(flow: Flow) -> None:
+    """Else both would be in hand at once, in two processes, and history could tell neither of them of the other."""
+    id, copy = await routed(flow)
+    held = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, LEASE)
+    assert held is not None
+    await wait(flow, 6)
+    await flow.queue.put([copy])
+    await flow.settle()
+    await held.release()
+    assert await worker(flow).once() == 1
+    assert not flow.provider(Channel.SMS).sent
+    await wait(flow, LEASE + RECORDED)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_an_original_that_is_put_when_all_is_over_is_not_sent(flow: Flow) -> None:
+    """Whoever had it stood still in the middle of the put."""
+    id, copy = await routed(flow)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done([copy])
+    await flow.settle()
+    await wait(flow, LEASE + RECORDED)
+    assert (await flow.view(id)).state is State.SENT
+    await flow.queue.put([Item(TOPIC, copy.key, copy.body)])
+    await flow.settle()
+    await wait(flow, 3 * LEASE)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+
+
+async def test_an_original_yields_to_a_copy_that_waits_for_the_end_of_quiet_hours(flow: Flow) -> None:
+    id, copy = await routed(flow)
+    held = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, LEASE)
+    assert held is not None
+    await wait(flow, 6)
+    # 22:13 UTC on 2023-11-14
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 23 * 60)), timezone="UTC")
+    waited = msgspec.structs.replace(decode_delivery(copy.body), step=1)
+    await flow.queue.put([Item(SURPLUS, copy.key, encode(waited))])
+    await flow.settle()
+    seen = (await flow.view(id)).deliveries[0]
+    assert (seen.state, seen.reason) == (State.DEFERRED, "quiet_hours")
+    await flow.user("ada", Preferences(), timezone="UTC")
+    await held.release()
+    await flow.settle()
+    assert not flow.provider(Channel.SMS).sent
+    await flow.advance(3600)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_an_original_that_was_told_to_wait_yields_to_a_copy_that_was_not(flow: Flow) -> None:
+    """Both waits may end together, in two processes."""
+    id, copy = await routed(flow)
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 23 * 60)), timezone="UTC")
+    await flow.settle()
+    assert (await flow.view(id)).deliveries[0].reason == "quiet_hours"
+    original = msgspec.structs.replace(decode_delivery(copy.body), step=1)
+    await flow.user("ada", Preferences(), timezone="UTC")
+    # The copy was looked at before the original's wait was recorded.
+    told = second_copy(decode_delivery(copy.body), flow.clock.now(), 70_000, surplus=True)
+    await flow.queue.put(pack([told]))
+    await flow.settle()
+    await flow.queue.put([Item(TOPIC, copy.key, encode(original))])
+    await flow.settle()
+    assert not flow.provider(Channel.SMS).sent
+    await wait(flow, LEASE + RECORDED)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    await flow.advance(3600)
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_what_comes_soon_costs_no_question(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy can have been sent by then: whoever is the first claims it within seconds."""
+    asked: list[Any] = []
+    attempted, waited = flow.store.history.attempted, flow.store.history.waited
+
+    async def ask(attempts: Sequence[Any]) -> Any:
+        asked.extend(attempts)
+        return await attempted(attempts)
+
+    async def ask_waits(attempts: Sequence[Any]) -> Any:
+        asked.extend(attempts)
+        return await waited(attempts)
+
+    monkeypatch.setattr(flow.store.history, "attempted", ask)
+    monkeypatch.setattr(flow.store.history, "waited", ask_waits)
+    await flow.user()
+    await flow.accept(to={"user_id": "ada"}, content=SMS)
+    await flow.settle()
+    assert len(flow.provider(Channel.SMS).sent) == 1
+    assert not asked
+    await flow.accept(to={"user_id": "ada"}, content=SMS)
+    await flow.clock.advance(ASKED_AFTER_MS / 1000 + 1)
+    await flow.settle()
+    assert len(flow.provider(Channel.SMS).sent) == 2
+    assert asked
 
 
 async def _one_item(flow: Flow, reader: Reader[Any], topic: str) -> None:

@@ -14,11 +14,13 @@ from tidings.model import topics
 from tidings.model.errors import Conflict, NotFound, Unavailable
 from tidings.model.ids import delivery_id, notification_of
 from tidings.model.letters import LetterFilter, Replay, ReplayState
+from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Uncertain
 from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Suppression
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.schedule.replay import Replaying
 from tidings.telemetry.metrics import Metrics
 from tidings.working import audit
@@ -228,6 +230,17 @@ async def test_what_cannot_be_sent_any_more_is_skipped_with_the_reason(flow: Flo
     assert sent(flow) == {good: 1}
     with pytest.raises(Conflict, match="suppression list"):
         await desk.replay_one(KEY, bounced)
+
+
+async def test_what_a_second_copy_of_it_was_sent_for_is_not_sent_again(flow: Flow, desk: DeadLetters) -> None:
+    [twice] = await died(flow)
+    two = [Outcome(twice, TENANT, flow.clock.now(), state, attempt=2) for state in (State.SENT, State.DEAD)]
+    await flow.queue.put(pack(two))
+    await flow.settle()
+    judged, _ = await desk.find(TENANT, EVERYTHING, None, 50)
+    assert [(one.letter.id, one.letter.last.state, one.obstacle) for one in judged] == [(twice, State.DEAD, "sent")]
+    with pytest.raises(Conflict, match="second copy"):
+        await desk.replay_one(KEY, twice)
 
 
 async def test_of_a_chain_of_addresses_only_the_last_is_replayed(flow: Flow, desk: DeadLetters) -> None:

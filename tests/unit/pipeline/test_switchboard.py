@@ -32,12 +32,13 @@ class Hanging(Recorder):
         self.concurrency = concurrency
         self.batch_size = 1
         self.answer = asyncio.Event()
+        self.result: SendResult = Sent()
         self.timeout = 1_000.0
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         self.sent.extend(batch)
         await self.answer.wait()
-        return [Sent() for _ in batch]
+        return [self.result for _ in batch]
 
 
 def provider(name: str, result: SendResult | None = None, rate: float | None = None) -> Recorder:
@@ -153,6 +154,26 @@ async def test_when_all_are_down_nobody_is_picked_and_it_is_known_until_when() -
     assert switchboard.next_try() == RULES.pause / 1000
     await clock.advance(RULES.pause / 1000)
     assert switchboard.is_open()
+
+
+async def test_a_slow_provider_that_asks_for_a_pause_gets_it() -> None:
+    """That there is no other one is no reason to go on asking."""
+    slow = Hanging("a")
+    alone, clock = board((slow, 1))
+    line = alone.lines[0]
+    calls = [asyncio.create_task(line.call([outbound(at)], NORMAL)) for at in range(10)]
+    await clock.advance(3)
+    assert line.is_used(), "it is merely slow"
+    slow.result = Retry("throttled", 30.0, about=About.ACCOUNT)
+    slow.answer.set()
+    await asyncio.gather(*calls)
+    assert not line.is_used()
+    assert not alone.is_open()
+    assert picked(alone) == {"": 100}
+    await clock.advance(29)
+    assert not line.is_used()
+    await clock.advance(2)
+    assert line.is_used()
 
 
 async def test_a_slow_provider_without_another_is_used_all_the_same() -> None:

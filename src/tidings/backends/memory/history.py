@@ -27,6 +27,7 @@ from tidings.policy.transitions import (
     PRECEDENCE,
     RESTING,
     TRIED_AGAIN,
+    goes_on_with,
     notification_state,
     rank,
 )
@@ -124,6 +125,16 @@ class MemoryHistory:
             for event in self._events.get(notification_of(id), {}).get(id, {}).values()
             if event.attempt == attempt and _ends_an_attempt(event)
         }
+
+    async def waited(self, attempts: Sequence[tuple[UUID, int]]) -> Mapping[tuple[UUID, int], int]:
+        """See History."""
+        steps: dict[tuple[UUID, int], int] = {}
+        for id, attempt in attempts:
+            for event in self._events.get(notification_of(id), {}).get(id, {}).values():
+                step = goes_on_with(event.state, event.reason, event.step)
+                if event.attempt == attempt and step is not None:
+                    steps[id, attempt] = max(step, steps.get((id, attempt), 0))
+        return steps
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
         """See History."""

@@ -22,7 +22,7 @@ from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tall
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import Handed
-from tidings.model.vocabulary import State
+from tidings.model.vocabulary import Reason, State
 from tidings.policy.days import Place, place
 from tidings.policy.routing import channel_of
 from tidings.policy.rows import Head, event_of, record_of
@@ -149,16 +149,12 @@ class PostgresHistory:
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """See History."""
-        numbers: dict[UUID, set[int]] = {}
-        for id, number in attempts:
-            numbers.setdefault(id, set()).add(number)
         over: set[tuple[UUID, int]] = set()
-        for day, ids in (await self._leaves.split(numbers)).items():
-            asked = [(id, number) for id in ids for number in numbers[id]]
+        for day, asked in await self._split(attempts):
             rows = await self._leaves.fetch(
                 "attempted",
                 day,
-                *zip(*asked, strict=True),
+                *asked,
                 STATES_PER_ATTEMPT,
                 _RESTING_CODES,
                 code(State.DEFERRED),
@@ -166,6 +162,33 @@ class PostgresHistory:
             )
             over |= {(id, attempt) for id, attempt in rows}
         return over
+
+    async def waited(self, attempts: Sequence[tuple[UUID, int]]) -> Mapping[tuple[UUID, int], int]:
+        """See History."""
+        steps: dict[tuple[UUID, int], int] = {}
+        for day, asked in await self._split(attempts):
+            rows = await self._leaves.fetch(
+                "waited",
+                day,
+                *asked,
+                STATES_PER_ATTEMPT,
+                code(State.DEFERRED),
+                sorted(TRIED_AGAIN),
+                code(State.PENDING),
+                Reason.MAY_HAVE_BEEN_SENT.value,
+            )
+            steps |= {(id, attempt): step for id, attempt, step in rows}
+        return steps
+
+    async def _split(self, attempts: Sequence[tuple[UUID, int]]) -> list[tuple[int, tuple[Sequence[object], ...]]]:
+        """The days of these attempts, each with the columns of ids and numbers that are of that day."""
+        numbers: dict[UUID, set[int]] = {}
+        for id, number in attempts:
+            numbers.setdefault(id, set()).add(number)
+        return [
+            (day, tuple(zip(*((id, number) for id in ids for number in sorted(numbers[id])), strict=True)))
+            for day, ids in (await self._leaves.split(numbers)).items()
+        ]
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
         """See History."""

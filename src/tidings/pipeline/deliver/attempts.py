@@ -136,10 +136,11 @@ def second_copy(delivery: Delivery, now: int, patience: int, *, surplus: bool) -
     """A copy of an attempt that may be under way elsewhere: looked at again after `patience` milliseconds.
 
     By then the claim over the first copy has ended and its facts tell. A fact of another state than `hold` gives, so
-    that neither copy's wait takes the place of the other's. `surplus`: it came from there, and comes back there, behind
-    an original that may wait in the same queue.
+    that neither copy's wait takes the place of the other's; and two steps on, so that an original that was told to wait
+    meanwhile yields to it. `surplus`: it came from there, and comes back there, behind an original that may wait in the
+    same queue.
     """
-    waiting = msgspec.structs.replace(delivery, step=delivery.step + 1)
+    waiting = msgspec.structs.replace(delivery, step=delivery.step + 2)
     wait = wait_for(waiting, now + patience, surplus=surplus)
     return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait)
 

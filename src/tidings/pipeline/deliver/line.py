@@ -169,6 +169,8 @@ class Line:
         """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
         if self.share() > 0.0:
             return True
+        if self._clock.elapsed() < self._paused_until:
+            return False  # however slow it is: it asked for this
         return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
 
     def room(self, lane: Lane, share: float) -> int:

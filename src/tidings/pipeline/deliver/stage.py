@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
-from tidings.model.ids import notification_of
+from tidings.model.ids import instant_of, notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
@@ -40,6 +40,8 @@ HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
+ASKED_AFTER_MS = 5_000
+"""What comes later than this after it was accepted may have been overtaken by a second copy, and is asked about."""
 NOBODY = Person()
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.deliver")
@@ -148,21 +150,25 @@ class Deliver:
             return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
-        """Drop second copies of attempts that were made; end those that may have been and must not be doubled.
+        """Drop copies of attempts that were made, or with which another copy goes on; end those that are in doubt.
 
-        A copy of which nothing is recorded may run beside its original. It waits for as long as another worker may have
-        that in its hands. When nothing is recorded then, there was no other.
+        A marked copy of which nothing is recorded may run beside its original. It waits for as long as another worker
+        may have that in its hands. When nothing is recorded then, it goes on, and an original that comes later finds
+        that a copy has waited: of all copies of an attempt only the one that has waited most often is sent.
         """
-        doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken)}
+        came_at = self._needs.clock.now()
+        doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken) or _is_late(taken.value, came_at)}
         # What came back was made, too.
         asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
         made = set(await self._needs.history.attempted(asked)) if asked else set()
         made |= {(id, attempt) for id, attempt in doubtful if (id, returned(attempt)) in made}
+        waited = await self._needs.history.waited(list(doubtful)) if doubtful else {}
         # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
         again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
         arrived = await self._needs.history.arrived(again) if again else set()
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         begun = {_attempt(taken.value) for taken in batch if taken.begun}
+        now = self._needs.clock.now()
         fresh: list[_Ready] = []
         seen: set[Attempt] = set()
         # Of copies that waited for different reasons the furthest goes on: what the others decide is recorded already.
@@ -172,10 +178,11 @@ class Deliver:
             if attempt in made or attempt in seen or delivery.id in arrived:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
-                now = self._needs.clock.now()
                 if attempt in begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                     seen.add(attempt)
+                    continue
+                if waited.get(attempt, 0) > delivery.step:
                     continue
                 if taken.repeated:
                     outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
@@ -354,6 +361,11 @@ def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
 def _is_doubtful(taken: Taken[Delivery]) -> bool:
     # What waited may have been decided twice, by two claims over one batch: whichever comes second finds it made.
     return taken.begun or taken.repeated or taken.value.step > 0
+
+
+def _is_late(delivery: Delivery, now: int) -> bool:
+    """Whether a second copy of it may have been sent by now. A clock that is behind the id's tells nothing."""
+    return not 0 <= now - instant_of(delivery.id) <= ASKED_AFTER_MS
 
 
 def _attempt(delivery: Delivery) -> Attempt:

@@ -147,7 +147,7 @@ class Sweeper:
         """What goes back into the queue; None when it cannot be made again. Its due time has passed already."""
         notification, due = record.notification, found.last.at
         if not slot_of(found.id):
-            waiting = msgspec.structs.replace(notification, step=found.last.step + 2)
+            waiting = msgspec.structs.replace(notification, step=found.step + 2)
             topic = topics.requests(notification.priority)
             return Wait(due, topic, key_of(notification), encode(waiting), repeated=True)
         address = _address(record, found.id)
@@ -161,7 +161,7 @@ class Sweeper:
                 person.profile,
                 alternatives=await self._alternatives(record, found.id, person),
                 attempt=found.attempt,
-                step=found.last.step + 2,
+                step=found.step + 2,
             ),
             first_attempt=found.first_attempt,
             tried=found.tried,
@@ -194,7 +194,7 @@ def _fact(notification: Notification, found: Still, address: Address | None, wai
         at=now,
         state=State.DEAD if wait is None else State.DEFERRED,
         attempt=found.last.attempt,
-        step=found.last.step + 1,
+        step=found.step + 1,
         reason=Reason.STUCK if wait is None else Reason.SWEPT,
         detail=f"still {found.last.state.value} {(now - found.last.at) // 1000} s after its last fact, in no queue",
         address=address,

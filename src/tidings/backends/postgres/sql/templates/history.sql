@@ -188,6 +188,19 @@ JOIN event_{day} AS event ON event.id = asked.id AND event.attempt = asked.attem
 WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
 
+-- name: waited
+-- The same in SQL as `goes_on_with` of policy/transitions.py. $3 is how many codes an attempt has, $4 the code of
+-- `deferred`, $5 the reasons with which it tells of another attempt, $6 the code of `pending`, $7 its reason for a copy.
+SELECT
+    asked.id,
+    asked.attempt,
+    max(event.step + CASE WHEN event.rank % $3::integer = $4::integer THEN 1 ELSE 0 END) AS step
+FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
+JOIN event_{day} AS event ON event.id = asked.id AND event.attempt = asked.attempt
+WHERE (event.rank % $3::integer = $4::integer AND event.reason <> ALL ($5::text[]))
+    OR (event.rank % $3::integer = $6::integer AND event.reason = $7::text)
+GROUP BY asked.id, asked.attempt;
+
 -- name: arrived
 -- Those whose furthest fact is `delivered`: $2 is how many codes an attempt has, $3 the code of `delivered`.
 SELECT event.id
