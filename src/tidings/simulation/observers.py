@@ -54,7 +54,6 @@ LIMITS = frozenset({Rule.COPIES})
 
 RARE = frozenset(
     {
-        Rule.DOUBT_IS_OFFERED,
         Rule.WITHHELD,
         Rule.TAKEN_IS_SENT,
         Rule.PAUSES,

@@ -34,6 +34,7 @@ from tidings.model.sending import (
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.ports.provider import Provider
+from tidings.simulation.departures import Departures
 from tidings.simulation.processes import LOOK, Look, Process, Storm
 
 _KINDS: dict[Channel, type[AnyDelivery]] = {
@@ -134,6 +135,7 @@ class Vendor:
         self.traits = traits
         self.mood = HEALTHY
         self.log: list[Call] = []
+        self.departures = Departures()
         self.chance = chance
         self._storm = storm
         self._taken: dict[str, str] = {}
@@ -279,8 +281,9 @@ class SimulatedProvider(Provider[Any]):
         self._during_pause += self._vendor.loop.time() < self._paused_until
         if self._during_pause > self.concurrency:  # so many may have had their turn already
             vendor.disregarded.append(f"{self._process.name} went on asking {self.name} during a pause")
-        await self._process.between(f"{self.name}.send, on the way")
-        await asyncio.sleep(vendor.latency())
+        with vendor.departures.leave([outbound.id for outbound in batch], self._process, self.timeout):
+            await self._process.between(f"{self.name}.send, on the way")
+            await asyncio.sleep(vendor.latency())
         manner = vendor.manner()
         results = [self._answer(manner, outbound, look) for outbound in batch]
         if manner in {"hung", "late"}:

@@ -36,8 +36,9 @@ from tidings.ports.provider import Provider
 from tidings.sections import AuditSettings, CanarySettings
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
-from tidings.simulation.boundary import Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
+from tidings.simulation.boundary import InboxPort, Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
 from tidings.simulation.clients import APIS, Clients
+from tidings.simulation.departures import Departures
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
 from tidings.simulation.processes import LOOK, PERIOD, Process, Storm
@@ -103,6 +104,7 @@ class World:
         self.wishes = Wishes()
         self.complaints = self.store.history.complaints
         self.inbox_log: list[Call] = []
+        self.inbox_departures = Departures()
         self.chance = random.Random(f"{scenario.seed}/world")
         self._ids = random.Random(f"{scenario.seed}/ids")
         self.storm = Storm(scenario.weather, random.Random(f"{scenario.seed}/storm"))
@@ -250,7 +252,8 @@ class World:
 
     def _parts(self, process: Process, queue: QueuePort) -> Parts:
         store = StorePort(self.store, process)
-        store.inbox = Port("inbox", self.store.inbox, process, {"add": self._inbox_logger(process)})
+        log = self._inbox_logger(process)
+        store.inbox = InboxPort(self.store.inbox, process, self.inbox_departures, INBOX.timeout, log)
         inbox = Inbox(InboxConfig(), Tools(receipts_url="", clock=process, inbox=store.inbox))
         providers: dict[Channel, list[Provider[Any]]] = {Channel.INAPP: [inbox]}
         longest_pause_s = scenarios.longest_pause_s(self.scenario.delivering)
