@@ -177,19 +177,16 @@ class _ReplaysPort(Port):
 
 
 class InboxPort(Port):
-    """The inbox, which is a vendor too: requests to it get lost on their way like those to any other."""
+    """The inbox, whose requests get lost on their way like those to any vendor."""
 
-    def __init__(
-        self, inbox: Inbox, process: Process, departures: Departures, patience_s: float, log: Callable[..., None]
-    ) -> None:
+    def __init__(self, inbox: Inbox, process: Process, departures: Departures, log: Callable[..., None]) -> None:
         super().__init__("inbox", inbox, process)
         self._departures = departures
-        self._patience_s = patience_s
         self._crossing = process.crossing("inbox.add", inbox.add, log)
 
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         """See Inbox."""
-        with self._departures.leave([item.id for item in items], self._process, self._patience_s):
+        with self._departures.leave([item.id for item in items], self._process):
             await self._crossing(tenant, items)
 
 

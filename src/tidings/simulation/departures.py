@@ -36,16 +36,17 @@ class _Departure(Struct):
 
 
 class Departures:
-    """The requests to one vendor, by what is to be sent."""
+    """The requests to one vendor, by what is to be sent. A process waits `patience_s` for an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._made: dict[UUID, list[_Departure]] = {}
 
     @contextmanager
-    def leave(self, ids: Collection[UUID], process: Process, patience_s: float) -> Iterator[None]:
-        """A request about `ids` is on its way for as long as this lasts; `process` waits `patience_s` for an answer."""
+    def leave(self, ids: Collection[UUID], process: Process) -> Iterator[None]:
+        """A request about `ids`, which `process` made, is on its way for as long as this lasts."""
         loop = asyncio.get_running_loop()
-        departure, ends_at = _Departure(process), loop.time() + patience_s
+        departure, ends_at = _Departure(process), loop.time() + self._patience_s
         for id in ids:
             self._made.setdefault(id, []).append(departure)
         try:

@@ -14,8 +14,8 @@ from tidings.model import topics
 from tidings.model.sending import Retry
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
-from tidings.pipeline.deliver import RECORDED_WITHIN
-from tidings.pipeline.stage import REPEATED
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item
 
 SMS = {"sms": {"text": "Hello"}}
