@@ -17,19 +17,22 @@ from tidings.model.delivery import Delivery
 from tidings.model.errors import Unavailable
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
+from tidings.model.sending import AnyDelivery, SendResult, Uncertain
 from tidings.model.user import Category
 from tidings.pipeline.accept import stage as accept
-from tidings.pipeline.deliver import attempts, capping
+from tidings.pipeline.deliver import answers, attempts, capping
 from tidings.pipeline.deliver import stage as deliver
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.stage import Deliver
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime import categories
+from tidings.pipeline.runtime.beginning import Beginning
 from tidings.pipeline.runtime.reader import Reader, Taken
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
 from tidings.policy.retry import LAST_LOOK_MS
 from tidings.ports.idempotency import Reservation
+from tidings.ports.provider import Provider
 from tidings.ports.queue import Claim, Item
 from tidings.simulation.observers import Rule
 from tidings.simulation.run import simulate_each
@@ -198,6 +201,35 @@ def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None
     patch.setattr(attempts, "hold_until", lambda _, now, ends_at, *__: min(now + 4 * 3_600_000, ends_at - LAST_LOOK_MS))
 
 
+def a_whole_claim_is_begun_with_its_first_call(patch: pytest.MonkeyPatch) -> None:
+    """Whoever takes over from a dead worker calls all that this had claimed uncertain."""
+    begin = Beginning.begin
+
+    async def begin_all(self: Beginning, _: Collection[int]) -> None:
+        await begin(self, range(len(self._claim.items)))
+
+    patch.setattr(Beginning, "begin", begin_all)
+
+
+def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for an answer for as long as the provider may take."""
+    ask = answers._asked
+
+    async def hasty(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        try:
+            async with asyncio.timeout(provider.timeout / 100):
+                return await ask(provider, outbound)
+        except TimeoutError:
+            return [Uncertain("timeout")] * len(outbound)
+
+    patch.setattr(answers, "_asked", hasty)
+
+
+def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
+    """A copy to whom a repetition does no harm, and that is not sent after all, ends as if it had been."""
+    patch.setattr(Deliver, "_left_to_original", lambda *_: [])
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("bug", "rules", "seeds"),
@@ -219,6 +251,9 @@ def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None
         (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
         (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
         (what_waits_for_a_provider_waits_for_hours, {Rule.WAITING_ENDS}, 60),
+        (a_whole_claim_is_begun_with_its_first_call, {Rule.DOUBT_IS_OFFERED}, 60),
+        (a_call_is_broken_off_early, {Rule.DOUBT_IS_OFFERED}, 30),
+        (a_copy_is_in_doubt_though_nobody_is_asked, {Rule.DOUBT_IS_OFFERED}, 100),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

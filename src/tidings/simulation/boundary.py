@@ -17,12 +17,15 @@ from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.store import MemoryStore
 from tidings.model.errors import Unavailable
+from tidings.model.history import InboxItem
 from tidings.model.letters import Replay
 from tidings.model.outcome import Wait
 from tidings.model.recurrence import Recurrence
 from tidings.model.wire import decode_delivery
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Claim, Item, Received
+from tidings.ports.store import Inbox
+from tidings.simulation.departures import Departures
 from tidings.simulation.loop import GROUP
 from tidings.simulation.observers import WatchedHistory
 from tidings.simulation.processes import LOOK, Broken, Look, Process
@@ -173,6 +176,20 @@ class _ReplaysPort(Port):
         return replay
 
 
+class InboxPort(Port):
+    """The inbox, whose requests get lost on their way like those to any vendor."""
+
+    def __init__(self, inbox: Inbox, process: Process, departures: Departures, log: Callable[..., None]) -> None:
+        super().__init__("inbox", inbox, process)
+        self._departures = departures
+        self._crossing = process.crossing("inbox.add", inbox.add, log)
+
+    async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
+        """See Inbox."""
+        with self._departures.leave([item.id for item in items], self._process):
+            await self._crossing(tenant, items)
+
+
 class StorePort:
     """See Store."""
 
@@ -219,14 +236,12 @@ class StorePort:
 class SimulatedBroker(MemoryBroker):
     """A broker whose clients may die between the outputs of a batch and its end.
 
-    `begun` tells by whom a delivery was begun: it was about to be offered to a vendor. Of `unconfirmed` ones its
-    process did not hear so.
+    `begun` tells in which claims a delivery was begun, as far as its process heard so: it was about to be offered.
     """
 
     def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
         super().__init__(clock, partitions)
-        self.begun: dict[UUID, list[Process]] = {}
-        self.unconfirmed: set[UUID] = set()
+        self.begun: dict[UUID, list[ClaimPort]] = {}
 
     async def between(self) -> None:
         """See MemoryBroker."""
@@ -298,33 +313,39 @@ class ClaimPort:
 
     def __init__(self, claim: MemoryClaim, process: Process, topic: str, broker: SimulatedBroker) -> None:
         self._claim = claim
-        self._process = process
         self._topic = topic
         self._broker = broker
+        self.process = process
+        self.is_over = False
+        """Whether its process ended it, and not a death or the end of the lease."""
         self.items: Sequence[Received] = claim.items
 
     async def begin(self, places: Collection[int]) -> None:
         """See Claim. What was not confirmed is not begun."""
         try:
-            await self._process.crossing(f"claim.begin {self._topic}", self._begin)(places)
+            await self.process.crossing(f"claim.begin {self._topic}", self._begin)(places)
         except (Unavailable, Broken):
             self._claim.unconfirmed(places)
-            self._broker.unconfirmed.update(decode_delivery(self.items[place].body).id for place in places)
+            for id in self._ids(places):
+                self._broker.begun[id] = [claim for claim in self._broker.begun.get(id, ()) if claim is not self]
             raise
 
     async def _begin(self, places: Collection[int]) -> None:
         await self._claim.begin(places)
-        for place in places:
-            id = decode_delivery(self.items[place].body).id
-            self._broker.begun.setdefault(id, []).append(self._process)
+        for id in self._ids(places):
+            self._broker.begun.setdefault(id, []).append(self)
+
+    def _ids(self, places: Collection[int]) -> list[UUID]:
+        return [decode_delivery(self.items[place].body).id for place in places]
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim."""
         try:
-            await self._process.crossing(f"claim.done {self._topic}", self._claim.done)(outputs, released)
+            await self.process.crossing(f"claim.done {self._topic}", self._claim.done)(outputs, released)
         except (Unavailable, Broken):
             self._cut()
             raise
+        self.is_over = True
 
     async def release(self) -> None:
         """See Claim."""
@@ -332,12 +353,14 @@ class ClaimPort:
             return  # it was rolled back
         if not self._claim.atomic:
             await self._claim.release()  # in a log nobody need be asked
+            self.is_over = True
             return
         try:
-            await self._process.crossing(f"claim.release {self._topic}", self._claim.release)()
+            await self.process.crossing(f"claim.release {self._topic}", self._claim.release)()
         except (Unavailable, Broken):
             self._cut()
             raise
+        self.is_over = True
 
     def _cut(self) -> None:
         """A transaction does not outlive its connection."""

@@ -25,7 +25,7 @@ from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.processes import Process
 from tidings.simulation.scenario import longest_pause_s
 from tidings.simulation.vendors import Vendor
-from tidings.simulation.world import World
+from tidings.simulation.world import INBOX, World
 
 TAKEN = frozenset({State.SENT, State.DELIVERED})
 HELD = frozenset({Reason.PROVIDER_OPEN, Reason.PROVIDER_FAILING, Reason.PROVIDER_BUSY, THROTTLED})
@@ -163,19 +163,27 @@ def _ended_by_another_copy(evidence: Evidence, delivery: UUID) -> bool:
 
 
 def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
-    """What is uncertain was offered to a vendor, or was one of the calls that its process was just about to make."""
+    """What is uncertain was offered to a vendor, or was one of the calls that were made, or about to be made.
+
+    Of a request that got lost on its way no vendor knows, and its process cannot tell.
+    """
+    world = evidence.world
+    vendors = list(world.vendors.values())
+    ways = [world.inbox_departures, *(vendor.departures for vendor in vendors)]
     about_to_be: Counter[tuple[Process, Channel]] = Counter()
-    # A begin whose answer is lost is taken back, unless what takes it back is lost too.
-    for delivery in evidence.uncertain - evidence.calls.keys() - evidence.world.broker.unconfirmed:
-        begun_by = evidence.world.broker.begun.get(delivery, ())
+    for delivery in evidence.uncertain - evidence.calls.keys():
+        if any(way.was_lost(delivery) for way in ways):
+            continue
+        # Who ends its claim by itself knows what it had asked: only a death, or a lost lease, leaves what it had begun.
+        begun_by = [claim.process for claim in world.broker.begun.get(delivery, ()) if not claim.is_over]
         if not begun_by:
             yield Violation(Rule.DOUBT_IS_OFFERED, f"{delivery} is uncertain, and nobody was ever asked to send it")
         for process in begun_by:
             about_to_be[process, channel_of(delivery)] += 1
     for (process, channel), count in about_to_be.items():
-        vendors = [vendor.traits for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel]
-        most = sum(traits.concurrency * traits.batch_size for traits in vendors)
-        if vendors and count > most:
+        traits = [INBOX, *(vendor.traits for vendor in vendors)]
+        most = sum(one.concurrency * one.batch_size for one in traits if one.channel is channel)
+        if count > most:
             text = f"{process.name} had begun {count} {channel.value} deliveries that it offered to nobody"
             yield Violation(Rule.DOUBT_IS_OFFERED, text)
 

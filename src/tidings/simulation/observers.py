@@ -52,13 +52,6 @@ class Rule(StrEnum):
 LIMITS = frozenset({Rule.COPIES})
 """What is nearly always kept, and cannot be always: docs/reliability.md, "A recorder that is far behind"."""
 
-RARE = frozenset(
-    {
-        Rule.DOUBT_IS_OFFERED,
-    }
-)
-"""What a few seeds in a thousand break, and nobody has explained yet: docs/reliability.md, "What it still finds"."""
-
 
 class Violation(Struct, frozen=True):
     """A rule that was broken, and how."""

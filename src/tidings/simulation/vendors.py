@@ -15,12 +15,15 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from tidings.channels.inapp.inbox import Inbox, InboxConfig
+from tidings.channels.tools import Tools
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.notification import EmailContent, SmsContent
 from tidings.model.sending import (
     About,
     AnyDelivery,
     EmailDelivery,
+    InappDelivery,
     InboundRequest,
     PushDelivery,
     Receipt,
@@ -35,6 +38,8 @@ from tidings.model.sending import (
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.ports.provider import Provider
+from tidings.ports.store import Inbox as InboxStore
+from tidings.simulation.departures import Departures
 from tidings.simulation.processes import LOOK, Look, Process, Storm
 
 _KINDS: dict[Channel, type[AnyDelivery]] = {
@@ -139,6 +144,7 @@ class Vendor:
         self.traits = traits
         self.mood = HEALTHY
         self.log: list[Call] = []
+        self.departures = Departures(traits.timeout)
         self.chance = chance
         self._storm = storm
         self._taken: dict[str, str] = {}
@@ -260,6 +266,20 @@ class Vendor:
             self._deliver_receipts(self, body)
 
 
+class SimulatedInbox(Inbox):
+    """The inbox, which is a vendor too. A call is under way with all that it is to write."""
+
+    def __init__(self, inbox: InboxStore, process: Process, departures: Departures) -> None:
+        super().__init__(InboxConfig(), Tools(receipts_url="", clock=process, inbox=inbox))
+        self._process = process
+        self._departures = departures
+
+    async def send(self, batch: Sequence[InappDelivery]) -> Sequence[SendResult]:
+        """Write the batch."""
+        with self._departures.leave([outbound.id for outbound in batch], self._process):
+            return await super().send(batch)
+
+
 class SimulatedProvider(Provider[Any]):
     """The provider of a vendor in one process."""
 
@@ -287,8 +307,9 @@ class SimulatedProvider(Provider[Any]):
         if during_pause and self._during_pause > self.concurrency:  # so many may have had their turn already
             vendor.disregarded.append(f"{self._process.name} went on asking {self.name} during a pause")
         vendor.unheard.update(outbound.id for outbound in batch)
-        await self._process.between(f"{self.name}.send, on the way")
-        await asyncio.sleep(vendor.latency())
+        with vendor.departures.leave([outbound.id for outbound in batch], self._process):
+            await self._process.between(f"{self.name}.send, on the way")
+            await asyncio.sleep(vendor.latency())
         manner = vendor.manner()
         results = [self._answer(manner, outbound, look) for outbound in batch]
         if manner in {"hung", "late"}:

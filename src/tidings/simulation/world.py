@@ -15,8 +15,7 @@ from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.memory.queue import MemoryQueue
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.queue import HELD_WITHIN
-from tidings.channels.inapp.inbox import Inbox, InboxConfig
-from tidings.channels.tools import Tools
+from tidings.channels.inapp.inbox import Inbox
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
@@ -36,8 +35,9 @@ from tidings.ports.provider import Provider
 from tidings.sections import AuditSettings, CanarySettings
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
-from tidings.simulation.boundary import Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
+from tidings.simulation.boundary import InboxPort, Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
 from tidings.simulation.clients import APIS, Clients
+from tidings.simulation.departures import Departures
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
 from tidings.simulation.processes import LOOK, PERIOD, Process, Storm
@@ -55,7 +55,7 @@ from tidings.simulation.scenario import (
     Scenario,
     VendorDown,
 )
-from tidings.simulation.vendors import Call, SimulatedProvider, Traits, Vendor
+from tidings.simulation.vendors import Call, SimulatedInbox, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
 from tidings.working import accepting, work
 
@@ -68,7 +68,7 @@ LONGEST_FREEZE_OF_AN_API = 10.0
 """Seconds. One that stands still past the lease of an idempotency key puts again what was put meanwhile (a limit)."""
 LONGEST_CALM = 7 * 24 * 3600.0
 """Virtual seconds within which everything must have come to rest after the last fault."""
-INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout=10.0)
+INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout=Inbox.timeout)
 
 
 class _Uncounted:
@@ -103,6 +103,7 @@ class World:
         self.wishes = Wishes()
         self.complaints = self.store.history.complaints
         self.inbox_log: list[Call] = []
+        self.inbox_departures = Departures(INBOX.timeout)
         self.chance = random.Random(f"{scenario.seed}/world")
         self._ids = random.Random(f"{scenario.seed}/ids")
         self.storm = Storm(scenario.weather, random.Random(f"{scenario.seed}/storm"))
@@ -250,8 +251,8 @@ class World:
 
     def _parts(self, process: Process, queue: QueuePort) -> Parts:
         store = StorePort(self.store, process)
-        store.inbox = Port("inbox", self.store.inbox, process, {"add": self._inbox_logger(process)})
-        inbox = Inbox(InboxConfig(), Tools(receipts_url="", clock=process, inbox=store.inbox))
+        store.inbox = InboxPort(self.store.inbox, process, self.inbox_departures, self._inbox_logger(process))
+        inbox = SimulatedInbox(store.inbox, process, self.inbox_departures)
         providers: dict[Channel, list[Provider[Any]]] = {Channel.INAPP: [inbox]}
         longest_pause_s = scenarios.longest_pause_s(self.scenario.delivering)
         for vendor in self.vendors.values():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
 from support_vendors import NOW, InboxVendor, MemoryInbox, id_of, tools_for
+from tidings.channels.inapp.inbox import WRITE_S, WRITES, Inbox
+from tidings.channels.parallel import NOT_BEGUN
 from tidings.channels.registry import build
 from tidings.model.errors import SettingsError, Unavailable
 from tidings.model.history import InboxItem
-from tidings.model.sending import Sent, Uncertain
+from tidings.model.sending import Retry, Sent, Uncertain
 
 
 class OneTenantDown(MemoryInbox):
@@ -33,6 +36,50 @@ async def test_one_write_for_each_tenant() -> None:
     assert inbox.writes == [("down", 3), ("shop", 6)]
     down = Uncertain("store_unavailable", "the shard does not answer")
     assert results == [down if n % 3 == 0 else Sent(delivered=True) for n in range(9)]
+
+
+class Slow(MemoryInbox):
+    """Writes for tenants whose names begin with `slow` never end."""
+
+    async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
+        if tenant.startswith("slow"):
+            await asyncio.Event().wait()
+        await super().add(tenant, items)
+
+
+async def test_a_write_that_hangs_is_its_own_tenants_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.channels.inapp.inbox.WRITE_S", 0.05)
+    vendor = InboxVendor()
+    batch = [vendor.delivery(n, tenant="slow" if n == 0 else "shop") for n in range(3)]
+    results = await build("inbox", {}, tools_for(Slow())).send(batch)
+    assert results == [Uncertain("store_unavailable", "no answer within 0.05 s"), *[Sent(delivered=True)] * 2]
+
+
+async def test_what_no_write_was_begun_for_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.channels.inapp.inbox.WRITE_S", 0.05)
+    inbox, vendor = Slow(), InboxVendor()
+    batch = [vendor.delivery(n, tenant=f"slow-{n}" if n < WRITES else "shop") for n in range(WRITES + 2)]
+    results = await build("inbox", {}, tools_for(inbox)).send(batch)
+    assert [type(result) for result in results] == [Uncertain] * WRITES + [Retry] * 2
+    assert results[-1] == NOT_BEGUN
+    assert inbox.items == {}
+
+
+async def test_a_mistake_is_its_own_tenants_alone() -> None:
+    class Wrong(MemoryInbox):
+        async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
+            if tenant == "wrong":
+                raise ValueError("not a text")
+            await super().add(tenant, items)
+
+    vendor = InboxVendor()
+    batch = [vendor.delivery(n, tenant="wrong" if n == 0 else "shop") for n in range(3)]
+    results = await build("inbox", {}, tools_for(Wrong())).send(batch)
+    assert results == [Uncertain("provider_error", "ValueError('not a text')"), *[Sent(delivered=True)] * 2]
+
+
+def test_a_call_has_time_for_its_last_write() -> None:
+    assert Inbox.timeout > 2 * WRITE_S
 
 
 async def test_the_item_says_all() -> None:

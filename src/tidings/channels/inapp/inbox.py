@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
 from tidings.channels.http import brief
+from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import ProviderConfig
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError, Unavailable
 from tidings.model.history import InboxItem
 from tidings.model.sending import InappDelivery, SendResult, Sent, Uncertain
 from tidings.ports.provider import InappProvider
+
+WRITES = 4
+"""Tenants that one call writes for at once."""
+WRITE_S = 7.0
+"""Seconds that one write may take, and after which a call begins no other: together less than its `timeout`."""
 
 
 class InboxConfig(ProviderConfig):
@@ -27,6 +34,7 @@ class Inbox(InappProvider):
     batch_size = 500
     concurrency = 8
     idempotent = True
+    timeout = 15.0
 
     def __init__(self, config: InboxConfig, tools: Tools) -> None:
         """Write through `tools.inbox`. Raises SettingsError when there is none."""
@@ -37,20 +45,37 @@ class Inbox(InappProvider):
         self._clock = tools.clock
 
     async def send(self, batch: Sequence[InappDelivery]) -> Sequence[SendResult]:
-        """One write for each tenant; its items stand or fall together."""
+        """One write for each tenant; its items stand or fall together, and no other tenant's with them."""
         by_tenant: dict[str, list[int]] = defaultdict(list)
         for place, delivery in enumerate(batch):
             by_tenant[delivery.tenant].append(place)
         now = self._clock.now()
-        results: list[SendResult] = [Sent(delivered=True)] * len(batch)
-        for tenant, places in by_tenant.items():
-            try:
-                await self._inbox.add(tenant, [_item(batch[place], now) for place in places])
-            except Unavailable as error:
-                failed = Uncertain("store_unavailable", brief(str(error)))  # the answer may have been lost alone
-                for place in places:
-                    results[place] = failed
+        not_begun: SendResult = NOT_BEGUN
+        results = [not_begun] * len(batch)
+        written = await in_parallel(
+            list(by_tenant.items()),
+            lambda one: self._write(one[0], [_item(batch[place], now) for place in one[1]]),
+            not_begun,
+            limit=WRITES,
+            within=WRITE_S,
+        )
+        for places, result in zip(by_tenant.values(), written, strict=True):
+            for place in places:
+                results[place] = result
         return results
+
+    async def _write(self, tenant: str, items: Sequence[InboxItem]) -> SendResult:
+        """What became of a tenant's items. Where it fails, the answer may have been lost alone."""
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await self._inbox.add(tenant, items)
+        except Unavailable as error:
+            return Uncertain("store_unavailable", brief(str(error)))
+        except TimeoutError:
+            return Uncertain("store_unavailable", f"no answer within {WRITE_S:g} s")
+        except Exception as error:
+            return Uncertain("provider_error", brief(repr(error)))
+        return Sent(delivered=True)
 
     async def check(self) -> str:
         """There are no credentials."""

@@ -22,6 +22,11 @@ _log = structlog.get_logger("tidings.provider")
 _TOO_LATE = Retry("expired", detail="it was over before the provider was asked", about=About.DELIVERY)
 
 
+def is_too_late(result: SendResult) -> bool:
+    """Whether the provider was not asked, because it was over before."""
+    return isinstance(result, Retry) and (result.reason, result.detail) == (_TOO_LATE.reason, _TOO_LATE.detail)
+
+
 async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery], now: int) -> Sequence[SendResult]:
     """What the provider answers at `now` (milliseconds since the epoch); what is unknown is Uncertain.
 

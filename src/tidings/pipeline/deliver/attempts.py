@@ -11,6 +11,7 @@ from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import About, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
+from tidings.pipeline.deliver.answers import is_too_late
 from tidings.pipeline.runtime.deliveries import wait_for
 from tidings.policy.retry import (
     BUSY,
@@ -28,7 +29,8 @@ from tidings.policy.retry import (
 class Tried(Struct, frozen=True, gc=False):
     """One delivery after one provider call.
 
-    `others`: another provider can be asked at once. `refused_by_all`: no other provider will ever take it.
+    `others`: another provider can be asked at once. `refused_by_all`: no other provider will ever take it. `copy`: the
+    delivery as it came, where it may be a second copy and was not begun.
     """
 
     delivery: Delivery
@@ -38,11 +40,17 @@ class Tried(Struct, frozen=True, gc=False):
     others: bool
     result: SendResult
     refused_by_all: bool = True
+    copy: Delivery | None = None
 
     @property
     def used_up_no_try(self) -> bool:
         """Whether the provider was not asked for this delivery at all, or asked the whole account to wait."""
         return isinstance(self.result, Retry) and about(self.result) is not About.DELIVERY
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether the provider was asked, and for this delivery."""
+        return not (self.used_up_no_try or is_too_late(self.result))
 
 
 def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:

@@ -143,6 +143,8 @@ class Deliver:
     def _judged(self, tried: Tried) -> list[Outcome]:
         """What follows. Where that cannot be told the call was made all the same."""
         now = self._needs.clock.now()
+        if not tried.was_asked and (waits := self._left_to_original(tried.copy, now)):
+            return waits
         try:
             return judge(tried, self._policy, now, self._needs.randomness())
         except Exception as error:
@@ -229,7 +231,7 @@ class Deliver:
                 ending = fact(delivery, now, verdict.state, verdict.reason, detail=verdict.detail)
                 outcomes += self._ended(ready, ending, now)
             elif isinstance(verdict, Hold):
-                outcomes.append(hold(delivery, now, verdict.due, verdict.reason))
+                outcomes += self._not_now(ready, hold(delivery, now, verdict.due, verdict.reason), now)
             else:
                 allowed.append(ready)
         if not self._switchboard.is_open():
@@ -237,7 +239,8 @@ class Deliver:
             outcomes += [outcome for ready in allowed for outcome in self._nowhere(ready)]
             return []
         capped = await self._needs.capping.refused([ready.delivery for ready in allowed], now)
-        outcomes += capped.values()
+        for place, outcome in capped.items():
+            outcomes += self._not_now(allowed[place], outcome, now)
         return [ready for place, ready in enumerate(allowed) if place not in capped] if capped else allowed
 
     async def _rendered(
@@ -323,23 +326,37 @@ class Deliver:
                 others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
                 refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
+                copy=ready.copy,
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
         # What used up no try is made again under the same number.
-        self._in_hand.give_back(_attempt(one.delivery) for one in tried if one.used_up_no_try)
-        self._in_hand.end(_attempt(one.delivery) for one in tried if not one.used_up_no_try)
+        self._in_hand.give_back(_attempt(one.delivery) for one in tried if not one.was_asked)
+        self._in_hand.end(_attempt(one.delivery) for one in tried if one.was_asked)
         return tried
 
     def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
-        """It ends unsent. A copy cannot tell what became of its original, and waits until the history does."""
-        if ready.copy is not None and not ready.copy.doubtful:
-            return [second_copy(ready.copy, now, self._claims_end, surplus=self._lane.is_surplus)]
-        return end(ready.delivery, ready.category, ending, now)
+        """It ends unsent, unless it is a copy."""
+        return self._left_to_original(ready.copy, now) or end(ready.delivery, ready.category, ending, now)
+
+    def _not_now(self, ready: _Ready, outcome: Outcome, now: int) -> list[Outcome]:
+        """It is not sent now, for the reason of `outcome`, unless it is a copy."""
+        return self._left_to_original(ready.copy, now) or [outcome]
+
+    def _left_to_original(self, copy: Delivery | None, now: int) -> list[Outcome]:
+        """A copy that is not handed over, to whom a repetition does no harm, waits until history tells of its original.
+
+        It must not rest as `uncertain`, nor wait in doubt: nobody may ever have been asked to send it.
+        """
+        if copy is None or copy.doubtful:
+            return []
+        return [second_copy(copy, now, self._claims_end, surplus=self._lane.is_surplus)]
 
     def _nowhere(self, ready: _Ready) -> list[Outcome]:
         """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
         now, delivery = self._needs.clock.now(), ready.delivery
+        if waits := self._left_to_original(ready.copy, now):
+            return waits
         reason, detail = self._switchboard.obstacle(delivery)
         why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:

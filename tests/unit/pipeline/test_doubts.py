@@ -1,0 +1,159 @@
+"""What rests as `uncertain` was handed over, or about to be: a copy that is not handed over leaves no doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support_flow import TENANT, Flow, Recorder
+from tidings.backends.memory.queue import MemoryClaim
+from tidings.model import topics
+from tidings.model.sending import Retry
+from tidings.model.user import Cap, Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Excess, Priority, State
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.runtime.reader import REPEATED
+from tidings.ports.queue import Item
+
+SMS = {"sms": {"text": "Hello"}}
+TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
+CLAIMS_END = 60 + int(RECORDED_WITHIN) + 1
+
+
+@pytest.fixture(params=["provider", "category"])
+def harmless(request: pytest.FixtureRequest) -> str:
+    """Why a copy does not wait: its provider knows repetitions, or its category allows doubles."""
+    return str(request.param)
+
+
+async def prepare(flow: Flow, harmless: str, **category: Any) -> Recorder:
+    """A user, a category `code`, and a provider, to all of which a repetition does no harm."""
+    provider = Recorder("sms-one", Channel.SMS, idempotent=harmless == "provider")
+    flow.providers[Channel.SMS] = [provider]
+    await flow.user(timezone="UTC")
+    await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=harmless == "category", **category))
+    return provider
+
+
+async def copied(flow: Flow, **body: Any) -> Any:
+    """A notification of which nothing is left but a marked copy of its delivery, in the queue."""
+    id = await flow.accept(to={"user_id": "ada"}, content=SMS, category="code", **body)
+    await flow.settle(only=topics.ROUTE)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    [item] = claim.items
+    await claim.done([Item(TOPIC, item.key, item.body, {REPEATED: "1"})])
+    return id
+
+
+async def states(flow: Flow, id: Any) -> list[State]:
+    """All that was ever recorded of the delivery."""
+    record = await flow.store.history.get(TENANT, id)
+    assert record is not None
+    return [event.state for event in record.events if event.id != id]
+
+
+async def outcome(flow: Flow, id: Any, seconds: int = CLAIMS_END) -> State:
+    """The state that the delivery comes to rest in; that it was never in doubt is asserted."""
+    for _ in range(seconds):
+        await flow.advance(1)
+    found = await states(flow, id)
+    assert State.UNCERTAIN not in found, found
+    return (await flow.view(id)).deliveries[0].state
+
+
+async def test_a_copy_that_a_cap_stops_is_suppressed(flow: Flow, harmless: str) -> None:
+    provider = await prepare(flow, harmless, caps=(Cap(1, 3_600),))
+    await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
+    await flow.settle()
+    id = await copied(flow)
+    assert await outcome(flow, id) is State.SUPPRESSED
+    assert len(provider.sent) == 1
+
+
+async def test_a_copy_that_says_the_same_as_another_is_suppressed(flow: Flow, harmless: str) -> None:
+    provider = await prepare(flow, harmless, dedupe=3_600)
+    await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
+    await flow.settle()
+    id = await copied(flow)
+    assert await outcome(flow, id) is State.SUPPRESSED
+    assert len(provider.sent) == 1
+
+
+async def test_a_copy_that_a_cap_holds_can_be_cancelled(flow: Flow, harmless: str) -> None:
+    provider = await prepare(flow, harmless, caps=(Cap(1, 300),), excess=Excess.HOLD)
+    await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
+    await flow.settle()
+    id = await copied(flow)
+    assert await outcome(flow, id, 2 * CLAIMS_END) is State.DEFERRED
+    await flow.store.cancellations.cancel(TENANT, id, flow.clock.now())
+    assert await outcome(flow, id) is State.CANCELLED
+    assert len(provider.sent) == 1
+
+
+async def test_a_copy_that_comes_in_quiet_hours_can_be_cancelled(flow: Flow, harmless: str) -> None:
+    provider = await prepare(flow, harmless)
+    id = await copied(flow)
+    await flow.user("ada", Preferences(quiet_hours=QuietHours(0, 1_439)), timezone="UTC")
+    assert await outcome(flow, id) is State.DEFERRED
+    await flow.store.cancellations.cancel(TENANT, id, flow.clock.now())
+    assert await outcome(flow, id) is State.CANCELLED
+    assert provider.sent == []
+
+
+async def test_a_copy_that_nobody_can_be_asked_to_send_expires(flow: Flow, harmless: str) -> None:
+    """The provider is left alone when the copy comes, and stays away."""
+    provider = await prepare(flow, harmless)
+    provider.answers = lambda _: Retry("unavailable")
+    for _ in range(20):
+        await flow.accept(to={"phone": "+4915123456780"}, content=SMS)
+    await flow.settle()
+    provider.answers = lambda _: Retry("unreachable")
+    id = await copied(flow, expires_at=_in(flow, 600))
+    assert await outcome(flow, id, 700) is State.EXPIRED
+
+
+async def test_a_copy_that_no_connection_takes_expires(flow: Flow, harmless: str) -> None:
+    """Each look finds no connection, so nothing is offered."""
+    provider = await prepare(flow, harmless)
+    provider.answers = lambda _: Retry("unreachable")
+    id = await copied(flow, expires_at=_in(flow, 600))
+    assert await outcome(flow, id, 700) is State.EXPIRED
+
+
+async def test_a_copy_that_expires_right_before_its_call_expires(
+    flow: Flow, harmless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = await prepare(flow, harmless)
+    id = await copied(flow, expires_at=_in(flow, 5))
+    begin = MemoryClaim.begin
+
+    async def slow(self: MemoryClaim, places: Collection[int]) -> None:
+        await begin(self, places)
+        await flow.clock.advance(10)
+
+    monkeypatch.setattr(MemoryClaim, "begin", slow)
+    assert await outcome(flow, id) is State.EXPIRED
+    assert provider.sent == []
+
+
+async def test_what_was_begun_is_in_doubt_when_a_cap_stops_it(flow: Flow) -> None:
+    """The other side: here a call may have been made, and nobody can tell."""
+    provider = await prepare(flow, "provider", caps=(Cap(1, 3_600),))
+    await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
+    await flow.settle()
+    id = await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
+    await flow.settle(only=topics.ROUTE)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, lease=60)
+    assert claim is not None
+    await claim.begin([0])
+    await flow.advance(CLAIMS_END)
+    assert (await flow.view(id)).deliveries[0].state is State.UNCERTAIN
+    assert len(provider.sent) == 1
+
+
+def _in(flow: Flow, seconds: int) -> str:
+    return datetime.fromtimestamp(flow.clock.now() / 1000 + seconds, UTC).isoformat()
