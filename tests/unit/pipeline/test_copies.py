@@ -22,7 +22,8 @@ from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
 from tidings.pipeline.accept.stage import RESERVATION_LEASE
 from tidings.pipeline.deliver.attempts import second_copy
-from tidings.pipeline.deliver.stage import ASKED_AFTER_MS, RECORDED_WITHIN
+from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT

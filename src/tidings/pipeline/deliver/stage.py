@@ -13,13 +13,15 @@ from msgspec import Struct
 
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
-from tidings.model.ids import instant_of, notification_of
+from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Lane, Reason, State
+from tidings.pipeline.deliver import copies
 from tidings.pipeline.deliver.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.deliver.capping import Capping
+from tidings.pipeline.deliver.copies import attempt_of
 from tidings.pipeline.deliver.in_hand import Attempt, InHand
 from tidings.pipeline.deliver.line import Line, is_unbegun
 from tidings.pipeline.deliver.rendering import Rendering
@@ -31,7 +33,6 @@ from tidings.pipeline.runtime.reader import Partly, Taken
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
-from tidings.policy.transitions import returned
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.store import Cancellations, History, Person, UserKey, Users
@@ -40,8 +41,6 @@ HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
 RECORDED_WITHIN = 10.0
 """Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-ASKED_AFTER_MS = 5_000
-"""What comes later than this after it was accepted may have been overtaken by a second copy, and is asked about."""
 NOBODY = Person()
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.deliver")
@@ -158,42 +157,32 @@ class Deliver:
         may have that in its hands. When nothing is recorded then, it goes on, and an original that comes later finds
         that a copy has waited: of all copies of an attempt only the one that has waited most often is sent.
         """
-        came_at = self._needs.clock.now()
-        doubtful = {_attempt(taken.value) for taken in batch if _is_doubtful(taken) or _is_late(taken.value, came_at)}
-        # What came back was made, too.
-        asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
-        made = set(await self._needs.history.attempted(asked)) if asked else set()
-        made |= {(id, attempt) for id, attempt in doubtful if (id, returned(attempt)) in made}
-        waited = await self._needs.history.waited(list(doubtful)) if doubtful else {}
-        # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
-        again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
-        arrived = await self._needs.history.arrived(again) if again else set()
+        known = await copies.known(batch, self._needs.history, self._needs.clock.now())
         await self._needs.categories.load({taken.value.tenant for taken in batch})
-        begun = {_attempt(taken.value) for taken in batch if taken.begun}
         now = self._needs.clock.now()
         fresh: list[_Ready] = []
         seen: set[Attempt] = set()
         # Of copies that waited for different reasons the furthest goes on: what the others decide is recorded already.
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
-            delivery, attempt = taken.value, _attempt(taken.value)
+            delivery, attempt = taken.value, attempt_of(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
-            if attempt in made or attempt in seen or delivery.id in arrived:
+            if attempt in known.over or attempt in seen:
                 continue
             if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
-                if attempt in begun:
+                if attempt in known.begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                     seen.add(attempt)
                     continue
-                if waited.get(attempt, 0) > delivery.step:
+                if known.waited.get(attempt, 0) > delivery.step:
                     continue
                 if taken.repeated:
                     outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
-            in_doubt = attempt in begun or taken.repeated
-            copy = delivery if taken.repeated and attempt not in begun else None
-            known = self._switchboard.in_doubt(delivery) if in_doubt else delivery
-            fresh.append(_Ready(known, category, taken.place, copy))
+            in_doubt = attempt in known.begun or taken.repeated
+            copy = delivery if taken.repeated and attempt not in known.begun else None
+            as_known = self._switchboard.in_doubt(delivery) if in_doubt else delivery
+            fresh.append(_Ready(as_known, category, taken.place, copy))
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
@@ -276,9 +265,9 @@ class Deliver:
             if line is None:
                 outcomes += self._nowhere(ready)
             # One that was begun goes on in any case: the claim that had begun it may put no facts any more.
-            elif self._in_hand.take(_attempt(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
+            elif self._in_hand.take(attempt_of(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
-            elif self._in_hand.is_itself(_attempt(ready.delivery), ready.delivery.step):
+            elif self._in_hand.is_itself(attempt_of(ready.delivery), ready.delivery.step):
                 left.unbegun.append(ready.place)
         pieces = [
             self._call(line, piece, left, begin)
@@ -293,7 +282,7 @@ class Deliver:
         self, line: Line, piece: Sequence[tuple[_Ready, RenderedContent]], left: _Left, begin: Begin
     ) -> list[Tried]:
         provider = line.provider
-        attempts = [_attempt(ready.delivery) for ready, _ in piece]
+        attempts = [attempt_of(ready.delivery) for ready, _ in piece]
         places = [ready.place for ready, _ in piece]
         begun = False
 
@@ -331,8 +320,8 @@ class Deliver:
             for (ready, _), result in zip(piece, results, strict=True)
         ]
         # What used up no try is made again under the same number.
-        self._in_hand.give_back(_attempt(one.delivery) for one in tried if not one.was_asked)
-        self._in_hand.end(_attempt(one.delivery) for one in tried if one.was_asked)
+        self._in_hand.give_back(attempt_of(one.delivery) for one in tried if not one.was_asked)
+        self._in_hand.end(attempt_of(one.delivery) for one in tried if one.was_asked)
         return tried
 
     def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
@@ -373,20 +362,6 @@ def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
     person = people.get((delivery.tenant, delivery.user_id), NOBODY)
     now = aimed(delivery, person.profile, person.incarnation)
     return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
-
-
-def _is_doubtful(taken: Taken[Delivery]) -> bool:
-    # What waited may have been decided twice, by two claims over one batch: whichever comes second finds it made.
-    return taken.begun or taken.repeated or taken.value.step > 0
-
-
-def _is_late(delivery: Delivery, now: int) -> bool:
-    """Whether a second copy of it may have been sent by now. A clock that is behind the id's tells nothing."""
-    return not 0 <= now - instant_of(delivery.id) <= ASKED_AFTER_MS
-
-
-def _attempt(delivery: Delivery) -> Attempt:
-    return delivery.id, delivery.attempt
 
 
 def _outbound(kind: type[AnyDelivery], delivery: Delivery, content: RenderedContent) -> AnyDelivery:
