@@ -1,7 +1,7 @@
-# Everything that people and CI run. It needs Python 3.11 or newer and nothing else; uv is installed into .venv.
+# Every command that people and CI run. Needs only Python 3.11 or newer; installs uv into .venv.
 #
-#   make run ARGS="--port 0"      options of the command behind a target go into ARGS
-#   make run PYTHON=python3.12    another Python
+#   make run ARGS="--port 0"      ARGS are options for the target's command
+#   make run PYTHON=python3.12    use another Python
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -14,21 +14,21 @@ ARGS ?=
 .PHONY: help run demo audit test check lint format types imports dependencies bench faults mutants clean parts dev
 
 help:
-	@echo 'make run     start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
-	@echo 'make demo    a shop with 50,000 people and a day of orders, against what runs'
-	@echo 'make test    all tests'
-	@echo 'make check   formatting, lint, types, imports, dependencies'
-	@echo 'make audit   known vulnerabilities of the locked dependencies'
-	@echo 'make bench   the figures that the README claims'
-	@echo 'make faults  the tests that kill and cut things: ten minutes of storm on each queue, three Kafka brokers'
-	@echo 'make mutants  change policy/ and pipeline/ a little in many ways, and name the changes that no unit test sees'
-	@echo 'make clean   remove .venv and caches; the data in tidings-data stays'
+	@echo 'make run      start everything on this machine: API, worker, PostgreSQL, sandbox (Ctrl-C stops it)'
+	@echo 'make demo     play a day of a shop with 50,000 users, on the Tidings that runs here'
+	@echo 'make test     run all tests'
+	@echo 'make check    check formatting, lint, types, imports and dependencies'
+	@echo 'make audit    look for known vulnerabilities of the locked dependencies'
+	@echo 'make bench    measure the figures that the README claims'
+	@echo 'make faults   run the tests that kill processes and cut connections: ten minutes on each queue, three Kafka brokers'
+	@echo 'make mutants  change policy/ and pipeline/ in many small ways and list the changes that no unit test notices'
+	@echo 'make clean    remove .venv and caches; the data in tidings-data stays'
 	@echo
-	@echo 'Options go into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
+	@echo 'Put options into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'
 
 run: $(VENV)/installed-run
 	@$(BIN)/tidings up $(ARGS) || { code=$$?; \
-	  if [ $$code = 2 ]; then echo 'Options go into ARGS, as in: make run ARGS="--port 0"' >&2; fi; exit $$code; }
+	  if [ $$code = 2 ]; then echo 'Put options into ARGS, for example: make run ARGS="--port 0"' >&2; fi; exit $$code; }
 
 demo: $(VENV)/installed-demo
 	@$(BIN)/tidings demo $(ARGS)
@@ -65,7 +65,7 @@ faults: dev parts
 	@$(BIN)/pytest tests/faults --minutes 10 $(ARGS)
 	@$(BIN)/pytest tests/conformance/test_queue.py tests/faults/test_queue_kafka*.py -k kafka --brokers 3
 
-# One file: make mutants ARGS='"tidings.policy.retry.*"'. It goes on where it was ended; `mutmut show NAME` tells one.
+# One file: make mutants ARGS='"tidings.policy.retry.*"'. A run continues the last one; `mutmut show NAME` shows a mutant.
 MINUTES ?= 30
 mutants: $(VENV)/installed-mutants
 	@timeout $(MINUTES)m nice $(BIN)/mutmut run --max-children 2 $(ARGS) || [ $$? = 124 ]
@@ -77,8 +77,8 @@ clean:
 
 dev: $(VENV)/installed-dev
 
-# What the tests need besides Python: brought where that is possible, named where it is not. Those that need a part
-# that is missing are skipped and listed at the end (in CI they fail).
+# Installs what the tests need besides Python, or names it where it cannot. Tests that need a missing part are skipped
+# and listed at the end; in CI they fail.
 parts:
 	@sh .ci/parts
 

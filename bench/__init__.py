@@ -1,1 +1,1 @@
-"""Every figure that the README claims, measured again by `python -m bench`. The method is in bench/README.md."""
+"""The benchmarks: `python -m bench` measures every figure that the README claims. bench/README.md has the method."""

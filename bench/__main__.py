@@ -1,4 +1,4 @@
-"""`python -m bench`: measure the product and the peer in turns, print a table, keep everything as JSON."""
+"""`python -m bench`: measure Tidings and the peer in turn, print a table, and write all figures to a JSON file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench import kafka, overload, report, rows
 from bench.measure import Bench, System, Vendor
 from bench.peer.system import Peer
 from bench.postgres import Postgres
-from bench.queue_alone import Errand
+from bench.queue_alone import QueueRun
 from bench.servers import ROOT
 from bench.system import Tidings
 
@@ -30,25 +30,29 @@ SYSTEMS = ("tidings", "tidings+kafka", "peer")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="CPU, rates and latencies, with a peer.")
-    parser.add_argument("--quick", action="store_true", help="one short round (5 minutes; the figures are rough)")
-    parser.add_argument("--rounds", type=int, help="how many rounds")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--vendor-delay", type=float, default=0.0, metavar="MS", help="the vendors answer after MS")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder, with the logs")
+    """Run the measurements that the command line selects."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure CPU, rates and latencies of Tidings and a peer."
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round of 5 minutes, with rough figures")
+    parser.add_argument("--rounds", type=int, help="the number of rounds")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"comma-separated, from: {', '.join(SYSTEMS)}")
+    parser.add_argument(
+        "--vendor-delay", type=float, default=0.0, metavar="MS", help="the vendors answer after MS milliseconds"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the folder of the run, which has the logs")
     chosen = parser.parse_args(arguments)
     systems = [name.strip() for name in chosen.systems.split(",")]
     if unknown := set(systems) - set(SYSTEMS):
-        parser.error(f"no such system: {', '.join(sorted(unknown))}")
+        parser.error(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
     if missing := _missing(systems):
-        parser.error(f"{', '.join(missing)} not found on the PATH; install it, or leave its system out with --systems")
+        parser.error(f"{', '.join(missing)} not found on the PATH: install it, or leave its system out with --systems")
     sizes = rows.QUICK if chosen.quick else rows.FULL
     if chosen.rounds:
         sizes = msgspec.structs.replace(sizes, rounds=chosen.rounds)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
-    folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
+    folder.chmod(0o755)  # PostgreSQL's own user must be able to enter
     try:
         run(folder, systems, sizes, chosen.vendor_delay, quick=chosen.quick)
     finally:
@@ -58,30 +62,30 @@ def main(arguments: Sequence[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay: float, *, quick: bool) -> None:
-    """Measure in `folder`, print the table and write the JSON file."""
+def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay_ms: float, *, quick: bool) -> None:
+    """Measure the systems in `folder`, print the tables and write the JSON file."""
     table, started = rows.Table(), time.time()
     overloads: list[overload.Overload] = []
     with ExitStack() as stack:
-        vendor = Vendor(folder, vendor_delay)
+        vendor = Vendor(folder, vendor_delay_ms)
         stack.callback(vendor.stop)
         bench = Bench(folder, vendor)
         running: dict[str, System] = {name: _start(name, folder, vendor.port, stack) for name in systems}
-        errands = _errands(running, sizes.queue)
-        facts = _facts(running, sizes, vendor_delay)
+        queue_runs = _queue_runs(running, sizes.queue)
+        facts = _facts(running, sizes, vendor_delay_ms)
         for name, system in running.items():
             _say(f"warming up {name}")
             rows.warm_up(bench, system)
         for number in range(sizes.rounds):
-            # Each round begins with another system, so that none is always the one after a rest.
+            # Each round begins with another system, so that no system always comes first.
             order = list(running)[number % len(running) :] + list(running)[: number % len(running)]
             for name in order:
                 _say(f"round {number + 1} of {sizes.rounds}: {name}")
                 for row, figure in rows.measure(bench, running[name], sizes, peer=name == "peer"):
                     table.add(row, name, figure)
-                if name in errands:
-                    errand, servers = errands[name]
-                    for row, figure in rows.queue_alone(errand, servers):
+                if name in queue_runs:
+                    queue_run, servers = queue_runs[name]
+                    for row, figure in rows.queue_alone(queue_run, servers):
                         table.add(row, name, figure)
                 if isinstance(system := running[name], Tidings) and system.kafka is None:
                     trial = overload.Trial(folder, system, vendor)
@@ -115,19 +119,19 @@ def _start(name: str, folder: Path, vendor_port: int, stack: ExitStack) -> Syste
     return system
 
 
-def _errands(running: dict[str, System], count: int) -> dict[str, tuple[Errand, dict[str, int]]]:
-    """What the queue alone is measured with, by system, and the servers that are counted."""
-    found: dict[str, tuple[Errand, dict[str, int]]] = {}
+def _queue_runs(running: dict[str, System], count: int) -> dict[str, tuple[QueueRun, dict[str, int]]]:
+    """For each Tidings system: the measurement of its queue alone, and the servers whose CPU counts."""
+    found: dict[str, tuple[QueueRun, dict[str, int]]] = {}
     for name, system in running.items():
         if isinstance(system, Tidings):
             if system.kafka is not None:
-                found[name] = Errand("kafka", system.kafka.bootstrap, count), {"kafka": system.kafka.pid}
+                found[name] = QueueRun("kafka", system.kafka.bootstrap, count), {"kafka": system.kafka.pid}
             else:
-                found[name] = Errand("postgres", system.dsn, count), {"postgres": system.postgres.pid}
+                found[name] = QueueRun("postgres", system.dsn, count), {"postgres": system.postgres.pid}
     return found
 
 
-def _facts(running: dict[str, System], sizes: rows.Sizes, vendor_delay: float) -> dict[str, str]:
+def _facts(running: dict[str, System], sizes: rows.Sizes, vendor_delay_ms: float) -> dict[str, str]:
     postgres = next((system.postgres for system in running.values() if isinstance(system, Tidings | Peer)), None)
     libraries = ("fastapi", "celery", "sqlalchemy", "psycopg", "redis", "requests", "uvicorn", "asyncpg")
     return {
@@ -136,8 +140,8 @@ def _facts(running: dict[str, System], sizes: rows.Sizes, vendor_delay: float) -
         "python": platform.python_version(),
         "postgres": postgres.version() if postgres else "",
         "rounds": str(sizes.rounds),
-        "vendor delay ms": f"{vendor_delay:g}",
-        "rate of the paced row": f"{sizes.rate:g}/s",
+        "vendor delay ms": f"{vendor_delay_ms:g}",
+        "rate of the paced row": f"{sizes.paced_rate_per_s:g}/s",
         "libraries": ", ".join(f"{name} {metadata.version(name)}" for name in libraries),
     }
 

@@ -1,20 +1,20 @@
-"""Just enough HTTP/1.1 (RFC 9112) to make and take many requests cheaply: bodies with Content-Length, keep-alive."""
+"""A minimal, cheap HTTP/1.1 reader (RFC 9112) for the load generator: keep-alive, bodies with Content-Length."""
 
 from __future__ import annotations
 
 
 class BadAnswer(RuntimeError):
-    """Bytes from the other side that this reader does not understand, or a connection that closed too early."""
+    """The server sent bytes that this reader does not understand, or closed the connection too early."""
 
 
 class AnswerReader:
-    """Cuts a stream of bytes into HTTP answers."""
+    """Splits a stream of bytes into HTTP answers."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> tuple[int, bytes] | None:
-        """Status and body of the answer that `data` completes; None while it is incomplete.
+        """Return status and body of the answer that `data` completes, or None while the answer is incomplete.
 
         Raises:
             BadAnswer: the answer has neither Content-Length nor a status without a body.

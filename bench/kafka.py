@@ -1,4 +1,4 @@
-"""The Kafka broker of the test suite, with a production broker's intervals."""
+"""The Kafka broker of the test suite, with the default intervals of a production broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support_kafka import KafkaBroker
 __all__ = ["KafkaBroker", "broker"]
 
 _INTERVALS = {
-    # Kafka's own defaults: the tests' shorter ones would be paid for by an idle broker.
+    # Kafka's own defaults: with the tests' shorter intervals an idle broker would use more CPU.
     "broker.session.timeout.ms": "9000",
     "broker.heartbeat.interval.ms": "2000",
     "group.consumer.min.heartbeat.interval.ms": "5000",
@@ -25,7 +25,7 @@ _INTERVALS = {
 
 
 def broker(folder: Path) -> KafkaBroker:
-    """A running broker with its data in `folder`."""
-    made = KafkaBroker(folder, _INTERVALS)
-    made.start()
-    return made
+    """Start a broker with its data in `folder`."""
+    started = KafkaBroker(folder, _INTERVALS)
+    started.start()
+    return started

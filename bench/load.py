@@ -1,8 +1,8 @@
 """The load generator: a process of its own, whose CPU time is not counted.
 
 `python -m bench.load` reads a `Load` as JSON from its standard input and writes a `Loaded` to its standard output.
-Closed loop (`rate` 0): each connection sends its next request when the answer to the last one is complete. Open loop:
-requests are due at fixed instants and a latency is measured from that instant, whether or not a connection was free.
+Closed loop (`rate_per_s` 0): each connection sends its next request when the answer to the last one is complete.
+Open loop: requests are due at fixed instants, and latencies count from those, whether or not a connection was free.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from bench.http import AnswerReader, BadAnswer
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """What to send.
+    """The requests to send.
 
-    `item` is the JSON of one notification with `@user@` and `@index@` in it; `batch` of them (0: one, unwrapped) go
-    between `prefix` and `suffix`. Indices run from `first`. `turns` are words for `@turn@` in `item`, one request after
-    the other. `rate` is notifications a second. The file `instants` gets when each index was due (closed: sent), in
-    nanoseconds of the wall clock; the file `statuses` each answer's status; both as int64.
+    `item` is the JSON of one notification with the placeholders `@user@`, `@index@` and, if `lanes` is given, `@lane@`.
+    A request holds `batch` items between `prefix` and `suffix`; 0: one item alone. Indices run from `first`. `lanes`
+    gives the lane of each request, in turn. `rate_per_s` counts notifications. `instants_file` gets the instant at
+    which each index was due (closed loop: sent), in nanoseconds of the wall clock; `statuses_file` the status of each
+    answer; both as int64.
     """
 
     port: int
@@ -43,31 +44,31 @@ class Load(Struct, frozen=True, kw_only=True):
     suffix: str = ""
     users: int = 10_000
     connections: int = 32
-    rate: float = 0.0
-    instants: str = ""
-    turns: list[str] = []
-    statuses: str = ""
+    rate_per_s: float = 0.0
+    instants_file: str = ""
+    lanes: list[str] = []
+    statuses_file: str = ""
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What came of it. Latencies are in milliseconds, of whole requests."""
+    """The answers in numbers: how many were refused, and the latencies of whole requests."""
 
     requests: int
     refused: int
-    seconds: float
-    p50: float
-    p99: float
-    p999: float
+    duration_s: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
     first_refusal: str = ""
 
 
 def percentile(ordered: list[float] | array[float], share: float) -> float:
-    """The value at `share` (0 to 1) of an ascending sequence; 0.0 of an empty one."""
+    """Return the value at `share` (0 to 1) of an ascending sequence; 0.0 for an empty one."""
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0
 
 
 def user_of(index: int, users: int) -> str:
-    """The user that the notification `index` is for: every user in turn, in a scattered order."""
+    """Return the user id for notification `index`: every user in turn, in a scattered order."""
     return f"user-{index * 7919 % users}"
 
 
@@ -77,16 +78,16 @@ class _Connection(asyncio.Protocol):
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
         self._number = 0
-        self._started = 0
+        self._started_ns = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not subclasses
         self._run.free(self)
 
-    def send(self, number: int, request: bytes, started: int) -> None:
+    def send(self, number: int, request: bytes, started_ns: int) -> None:
         assert self._transport is not None
         self._number = number
-        self._started = started
+        self._started_ns = started_ns
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +97,7 @@ class _Connection(asyncio.Protocol):
             self._run.fail(error)
             return
         if answer is not None:
-            self._run.answered(self._number, time.time_ns() - self._started, *answer)
+            self._run.answered(self._number, time.time_ns() - self._started_ns, *answer)
             self._run.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,13 +109,13 @@ class _Run:
         self.load = load
         self._per_request = load.batch or 1
         if load.count % self._per_request:
-            raise ValueError("count must be a multiple of batch")
+            raise ValueError(f"count ({load.count}) must be a multiple of batch ({load.batch})")
         self.total = load.count // self._per_request
         self.sent = 0
         self.refused = 0
         self.first_refusal = ""
-        self.latencies = array("d")
-        self.due = array("q")
+        self.latencies_ms = array("d")
+        self.due_ns = array("q")
         self.statuses = array("q", bytes(8 * self.total))
         self._idle: deque[_Connection] = deque()
         self._backlog: deque[tuple[int, bytes, int]] = deque()
@@ -125,7 +126,7 @@ class _Run:
     def request(self, number: int) -> bytes:
         load = self.load
         first = load.first + number * self._per_request
-        item = load.item.replace("@turn@", load.turns[number % len(load.turns)]) if load.turns else load.item
+        item = load.item.replace("@lane@", load.lanes[number % len(load.lanes)]) if load.lanes else load.item
         items = ",".join(
             item.replace("@user@", user_of(index, load.users)).replace("@index@", str(index))
             for index in range(first, first + self._per_request)
@@ -136,28 +137,28 @@ class _Run:
     def free(self, connection: _Connection) -> None:
         if self._backlog:
             connection.send(*self._backlog.popleft())
-        elif self.load.rate or self.sent == self.total:
+        elif self.load.rate_per_s or self.sent == self.total:
             self._idle.append(connection)
         else:
             self.sent += 1
             now = time.time_ns()
-            self.due.extend([now] * self._per_request)
+            self.due_ns.extend([now] * self._per_request)
             connection.send(self.sent - 1, self.request(self.sent - 1), now)
 
-    def offer(self, number: int, due: int) -> None:
+    def offer(self, number: int, due_ns: int) -> None:
         request = self.request(number)
         if self._idle:
-            self._idle.popleft().send(number, request, due)
+            self._idle.popleft().send(number, request, due_ns)
         else:
-            self._backlog.append((number, request, due))
+            self._backlog.append((number, request, due_ns))
 
-    def answered(self, number: int, nanoseconds: int, status: int, body: bytes) -> None:
-        self.latencies.append(nanoseconds / 1e6)
+    def answered(self, number: int, latency_ns: int, status: int, body: bytes) -> None:
+        self.latencies_ms.append(latency_ns / 1e6)
         self.statuses[number] = status
         if not 200 <= status < 300:
             self.refused += 1
             self.first_refusal = self.first_refusal or f"{status} {body[:500].decode(errors='replace')}"
-        if len(self.latencies) == self.total and not self.finished.done():
+        if len(self.latencies_ms) == self.total and not self.finished.done():
             self.finished.set_result(None)
 
     def fail(self, error: Exception) -> None:
@@ -166,25 +167,25 @@ class _Run:
 
 
 async def _pace(run: _Run) -> None:
-    """Offer requests at their instants. Ticks of about a millisecond: a late tick offers all that is due."""
-    start = time.time_ns() + 50_000_000
-    gap = 1e9 * (run.load.batch or 1) / run.load.rate
+    """Send requests at their due instants. If a wake-up is late, send all requests that are due by then."""
+    start_ns = time.time_ns() + 50_000_000
+    gap_ns = 1e9 * (run.load.batch or 1) / run.load.rate_per_s
     while run.sent < run.total:
-        due = start + int(run.sent * gap)
-        wait = due - time.time_ns()
-        if wait > 0:
-            await asyncio.sleep(wait / 1e9)
+        due_ns = start_ns + int(run.sent * gap_ns)
+        wait_ns = due_ns - time.time_ns()
+        if wait_ns > 0:
+            await asyncio.sleep(wait_ns / 1e9)
             continue
-        run.due.extend([due] * (run.load.batch or 1))
-        run.offer(run.sent, due)
+        run.due_ns.extend([due_ns] * (run.load.batch or 1))
+        run.offer(run.sent, due_ns)
         run.sent += 1
 
 
 async def drive(load: Load) -> tuple[Loaded, dict[str, array[int]]]:
-    """Send it all and return when the last answer came; what came of it, and what belongs into the files.
+    """Send all requests and wait for the last answer; return the numbers, and the values for each file.
 
     Raises:
-        BadAnswer: the server closed a connection or answered something that is not HTTP/1.1.
+        BadAnswer: the server closed a connection, or its answer is not HTTP/1.1.
     """
     loop = asyncio.get_running_loop()
     run = _Run(load)
@@ -193,28 +194,28 @@ async def drive(load: Load) -> tuple[Loaded, dict[str, array[int]]]:
         (await loop.create_connection(lambda: _Connection(run), load.host, load.port))[0]
         for _ in range(min(load.connections, run.total))
     ]
-    if load.rate:
+    if load.rate_per_s:
         await _pace(run)
     await run.finished
-    seconds = time.perf_counter() - started
+    duration_s = time.perf_counter() - started
     for transport in transports:
         transport.abort()
-    ordered = sorted(run.latencies)
+    ordered = sorted(run.latencies_ms)
     loaded = Loaded(
         requests=run.total,
         refused=run.refused,
-        seconds=seconds,
-        p50=percentile(ordered, 0.5),
-        p99=percentile(ordered, 0.99),
-        p999=percentile(ordered, 0.999),
+        duration_s=duration_s,
+        p50_ms=percentile(ordered, 0.5),
+        p99_ms=percentile(ordered, 0.99),
+        p999_ms=percentile(ordered, 0.999),
         first_refusal=run.first_refusal,
     )
-    return loaded, {load.instants: run.due, load.statuses: run.statuses}
+    return loaded, {load.instants_file: run.due_ns, load.statuses_file: run.statuses}
 
 
 if __name__ == "__main__":
-    wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    outcome, files = uvloop.run(drive(wanted))
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    outcome, files = uvloop.run(drive(load))
     for file, values in files.items():
         if file:
             Path(file).write_bytes(values.tobytes())

@@ -1,6 +1,6 @@
-"""Three times what can be done is offered: what still gets through, how fast, and what is turned away.
+"""Overload: at three times the sustainable load, how much arrives, how fast, and how much is refused.
 
-`python -m bench.overload` measures this alone and prints its part of the report.
+`python -m bench.overload` measures only this and prints its part of the report.
 """
 
 from __future__ import annotations
@@ -11,151 +11,151 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
 
 from bench import processes, workload
 from bench.load import Load, Loaded, percentile
-from bench.measure import Vendor, Wrong
+from bench.measure import InvalidRun, Vendor
 from bench.postgres import Postgres
 from bench.processes import eventually
 from bench.servers import python
-from bench.system import WITHOUT_BOUND, Tidings
+from bench.system import UNLIMITED_BACKLOG, Tidings
 from tidings.model.vocabulary import Priority
 
-TIMES = 3.0
-"""What is offered, as a multiple of what can be done."""
-CALM = 0.5
-BACKLOG_SECONDS = 5.0
-"""The backlog that is allowed, in seconds of what can be done: less than is advised, so that the run stays short."""
-TURNS = [Priority.CRITICAL if turn == 7 else Priority.NORMAL if turn % 2 else Priority.BULK for turn in range(20)]
+OVERLOAD_FACTOR = 3.0
+"""The offered rate during the overload, as a multiple of the sustainable rate."""
+CALM_FACTOR = 0.5
+"""The same for the calm phases."""
+BACKLOG_S = 5.0
+"""The allowed backlog, in seconds of the sustainable rate: less than advised, so that the run stays short."""
+LANES = [Priority.CRITICAL if turn == 7 else Priority.NORMAL if turn % 2 else Priority.BULK for turn in range(20)]
 """The lane of each of 20 requests: 5 % critical, 45 % normal, 50 % bulk."""
-ITEM = workload.SINGLE.item[:-1] + ',"priority":"@turn@"}'
+ITEM = workload.SINGLE.item[:-1] + ',"priority":"@lane@"}'
 ACCEPTED, REFUSED = 202, 503
-PHASES = ("calm", "loaded", "after")
+PHASES = ("calm", "overload", "after")
 WARM_UP = 2_000
 _CONNECTIONS = 64
-_ANSWER_WITHIN = 120.0
-_DRAIN_WITHIN = 120.0
+_ANSWER_WITHIN_S = 120.0
+_DRAIN_WITHIN_S = 120.0
 
 
 class Spans(Struct, frozen=True):
-    """How long each phase is, in seconds, and how many notifications find out what can be done."""
+    """The length of each phase. `sustained` is the number of notifications that finds out the sustainable rate."""
 
     sustained: int
-    calm: float
-    lead: float
-    window: float
+    calm_s: float
+    lead_s: float
+    window_s: float
 
 
-QUICK = Spans(sustained=10_000, calm=4.0, lead=6.0, window=6.0)
-FULL = Spans(sustained=24_000, calm=8.0, lead=8.0, window=20.0)
+QUICK = Spans(sustained=10_000, calm_s=4.0, lead_s=6.0, window_s=6.0)
+FULL = Spans(sustained=24_000, calm_s=8.0, lead_s=8.0, window_s=20.0)
 
 
 class Case(Struct, frozen=True):
-    """`batch` notifications in each request (0: one, unwrapped); `granted`: sends a second that the vendor grants.
+    """`batch` notifications in each request (0: one alone) while the vendor grants `vendor_rate_per_s`.
 
-    Without `granted` (0) the machine is the bound, and generator, vendor and refusals take their part of it.
+    With `vendor_rate_per_s` 0 the machine is the bound, and generator, vendor and refusals use a part of it.
     """
 
     batch: int
-    granted: float = 0.0
+    vendor_rate_per_s: float = 0.0
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The case in words."""
         title = f"{self.batch or 'one'} in each request"
-        return title + f", the vendor grants {self.granted:.0f}/s" if self.granted else title
+        return title + f", the vendor grants {self.vendor_rate_per_s:.0f}/s" if self.vendor_rate_per_s else title
 
 
-CASES = (Case(20), Case(0), Case(0, granted=1_000.0))
+CASES = (Case(20), Case(0), Case(0, vendor_rate_per_s=1_000.0))
 
 
 class Latency(Struct, frozen=True):
-    """From the instant at which a request was due until its notifications were at the vendor, in milliseconds."""
+    """From the instant at which a request was due until its notifications were at the vendor."""
 
-    p50: float
-    p99: float
+    p50_ms: float
+    p99_ms: float
 
 
 class Overload(Struct, frozen=True, kw_only=True):
-    """One measurement. Rates are notifications a second; times are seconds.
+    """One measurement. Rates count notifications.
 
-    `sustained` is what can be done, `goodput` what arrived at the vendor while `offered` was offered; `sustained_us`
-    and `goodput_us` are the CPU of the system for each of them. `refused` is the share of each lane that was turned
-    away. `calm`, `loaded` and `after` are latencies by lane: at half of what can be done, during the overload, and when
-    it is over; `answers` those of all HTTP answers during the overload. `memory` is the most of each part in MB,
-    `growth` how much of it was added during the window; `cores` is the CPU that each used.
+    `goodput_per_s` arrived at the vendor while `offered_per_s` was offered; `sustained_us` and `goodput_us` are the
+    system's CPU for one notification at the sustainable rate and during the overload. `refused` is the refused share of
+    each lane. `calm`, `overload` and `after` are latencies by lane, in each phase; `answers` are those of all HTTP
+    answers during the overload. `memory_mb` is the most that each part used in the window, `growth_mb` how much it grew
+    there, `cores` its CPU. The last two fields count from the last due request.
     """
 
     case: Case
-    sustained: float
-    offered: float
-    goodput: float
+    sustained_per_s: float
+    offered_per_s: float
+    goodput_per_s: float
     sustained_us: float
     goodput_us: float
     refused: dict[str, float]
     calm: dict[str, Latency]
-    loaded: dict[str, Latency]
+    overload: dict[str, Latency]
     after: dict[str, Latency]
     answers: Latency
-    bulk_again: float
-    drained: float
-    memory: dict[str, float]
-    growth: dict[str, float]
+    memory_mb: dict[str, float]
+    growth_mb: dict[str, float]
     cores: dict[str, float]
+    bulk_accepted_after_s: float
+    all_arrived_after_s: float
 
 
 class _Offering(Struct, frozen=True):
-    """The generator at work."""
+    """A running load generator."""
 
     load: Load
     process: subprocess.Popen[bytes]
     log: BinaryIO
 
 
-class _Run(Struct, frozen=True):
-    """What came of it, for each index: its lane, when it was due, whether it was taken, when it arrived."""
+class _Result(Struct, frozen=True):
+    """The result of a load: for each index its lane, when it was due, whether it was accepted, and when it arrived."""
 
     loaded: Loaded
     lanes: list[Priority]
-    due: array[int]
-    taken: list[bool]
-    arrived: list[int]
+    due_ns: array[int]
+    accepted: list[bool]
+    arrived_ns: list[int]
 
-    def latency(self, lane: Priority, begin: int = 0) -> Latency:
-        """Of what was taken and was due from `begin` (ns) on."""
-        waits = sorted(
-            (came - due) / 1e6
-            for of, due, taken, came in zip(self.lanes, self.due, self.taken, self.arrived, strict=True)
-            if of is lane and taken and due >= begin
+    def latency(self, lane: Priority, begin_ns: int = 0) -> Latency:
+        """Return the latency of what was accepted and due from `begin_ns` on."""
+        waits_ms = sorted(
+            (arrived - due) / 1e6
+            for of, due, accepted, arrived in zip(self.lanes, self.due_ns, self.accepted, self.arrived_ns, strict=True)
+            if of is lane and accepted and due >= begin_ns
         )
-        return Latency(percentile(waits, 0.5), percentile(waits, 0.99))
+        return Latency(percentile(waits_ms, 0.5), percentile(waits_ms, 0.99))
 
-    def refused(self, begin: int) -> dict[str, float]:
-        """The share of each lane that was turned away, of what was due from `begin` (ns) on."""
+    def refused(self, begin_ns: int) -> dict[str, float]:
+        """Return the refused share of each lane, of what was due from `begin_ns` on."""
         offered, refused = Counter[Priority](), Counter[Priority]()
-        for lane, due, taken in zip(self.lanes, self.due, self.taken, strict=True):
-            if due >= begin:
+        for lane, due, accepted in zip(self.lanes, self.due_ns, self.accepted, strict=True):
+            if due >= begin_ns:
                 offered[lane] += 1
-                refused[lane] += not taken
+                refused[lane] += not accepted
         return {lane.value: refused[lane] / max(1, offered[lane]) for lane in Priority}
 
 
 class Trial:
-    """Measures one system, which nothing else uses meanwhile."""
+    """Measures a system that nothing else uses meanwhile."""
 
     def __init__(self, folder: Path, system: Tidings, vendor: Vendor, *, by_urgency: bool = True) -> None:
         self._by_urgency = by_urgency
@@ -165,58 +165,65 @@ class Trial:
         self._next = 1
 
     def measure(self, case: Case, spans: Spans) -> Overload:
-        """Offer three times what can be done. A vendor's rate is kept by each worker, so with one there is one."""
+        """Offer three times the sustainable rate. With a vendor's rate there is one worker: each keeps its own rate."""
         system, batch = self._system, case.batch
-        system.start_workers(together=not self._by_urgency or bool(case.granted), granted=case.granted)
+        together = not self._by_urgency or bool(case.vendor_rate_per_s)
+        system.start_workers(together=together, sms_rate_per_s=case.vendor_rate_per_s)
         try:
             self._run(batch, WARM_UP)
             before = processes.cpu_us(system.roots())
-            most = self._run(batch, spans.sustained)
-            used = sum(processes.cpu_us(system.roots()).values()) - sum(before.values())
-            taken = sum(most.taken)
-            sustained = taken / ((max(most.arrived) - most.due[0]) / 1e9)
-            system.restart_api(backlog=int(sustained * BACKLOG_SECONDS))
+            full_speed = self._run(batch, spans.sustained)
+            used_us = sum(processes.cpu_us(system.roots()).values()) - sum(before.values())
+            count = sum(full_speed.accepted)
+            sustained_per_s = count / ((max(full_speed.arrived_ns) - full_speed.due_ns[0]) / 1e9)
+            offered_per_s = sustained_per_s * OVERLOAD_FACTOR
+            system.restart_api(backlog=int(sustained_per_s * BACKLOG_S))
             self._run(batch, WARM_UP)
-            calm = self._run(batch, int(sustained * CALM * spans.calm), sustained * CALM)
-            offering = self._start(batch, int(sustained * TIMES * (spans.lead + spans.window)), sustained * TIMES)
-            with _Watch(system, {"vendor": self._vendor.pid, "generator": offering.process.pid}) as watch:
-                offering.process.wait(_ANSWER_WITHIN)
-                let_in = self._await_bulk()
-                run = self._end(offering, besides=1)
-            after = self._run(batch, int(sustained * CALM * spans.calm), sustained * CALM)
+            calm = self._calm(batch, sustained_per_s, spans)
+            offering = self._start(batch, int(offered_per_s * (spans.lead_s + spans.window_s)), offered_per_s)
+            beside = {"vendor": self._vendor.pid, "generator": offering.process.pid}
+            with processes.Watch(system.roots(), beside) as watch:
+                offering.process.wait(_ANSWER_WITHIN_S)
+                bulk_accepted_ns = self._await_bulk()
+                result = self._end(offering, besides=1)
+            after = self._calm(batch, sustained_per_s, spans)
         finally:
             system.stop_workers()
-            system.restart_api(backlog=WITHOUT_BOUND)
-        begin = run.due[0] + int(spans.lead * 1e9)
-        end = begin + int(spans.window * 1e9)
-        goodput = sum(begin <= came < end for came in run.arrived) / spans.window
-        cores = watch.cores(begin, end)
+            system.restart_api(backlog=UNLIMITED_BACKLOG)
+        begin_ns = result.due_ns[0] + int(spans.lead_s * 1e9)
+        end_ns = begin_ns + int(spans.window_s * 1e9)
+        goodput_per_s = sum(begin_ns <= arrived < end_ns for arrived in result.arrived_ns) / spans.window_s
+        cores = watch.cores(begin_ns, end_ns)
         return Overload(
             case=case,
-            sustained=sustained,
-            offered=sustained * TIMES,
-            goodput=goodput,
-            sustained_us=used / taken,
-            goodput_us=sum(cores[part] for part in system.roots()) * 1e6 / goodput,
-            refused=run.refused(begin),
+            sustained_per_s=sustained_per_s,
+            offered_per_s=offered_per_s,
+            goodput_per_s=goodput_per_s,
+            sustained_us=used_us / count,
+            goodput_us=sum(cores[part] for part in system.roots()) * 1e6 / goodput_per_s,
+            refused=result.refused(begin_ns),
             calm={lane.value: calm.latency(lane) for lane in Priority},
-            loaded={lane.value: run.latency(lane, begin) for lane in Priority},
+            overload={lane.value: result.latency(lane, begin_ns) for lane in Priority},
             after={lane.value: after.latency(lane) for lane in Priority},
-            answers=Latency(run.loaded.p50, run.loaded.p99),
-            bulk_again=(let_in - run.due[-1]) / 1e9,
-            drained=(max(run.arrived) - run.due[-1]) / 1e9,
-            memory=watch.most(begin, end),
-            growth=watch.growth(begin, end),
+            answers=Latency(result.loaded.p50_ms, result.loaded.p99_ms),
+            memory_mb=watch.most_mb(begin_ns, end_ns),
+            growth_mb=watch.growth_mb(begin_ns, end_ns),
             cores=cores,
+            bulk_accepted_after_s=(bulk_accepted_ns - result.due_ns[-1]) / 1e9,
+            all_arrived_after_s=(max(result.arrived_ns) - result.due_ns[-1]) / 1e9,
         )
 
-    def _run(self, batch: int, count: int, rate: float = 0.0) -> _Run:
-        return self._end(self._start(batch, count, rate))
+    def _calm(self, batch: int, sustained_per_s: float, spans: Spans) -> _Result:
+        rate_per_s = sustained_per_s * CALM_FACTOR
+        return self._run(batch, int(rate_per_s * spans.calm_s), rate_per_s)
 
-    def _start(self, batch: int, count: int, rate: float) -> _Offering:
-        """Start the generator; `rate` 0: closed loop."""
+    def _run(self, batch: int, count: int, rate_per_s: float = 0.0) -> _Result:
+        return self._end(self._start(batch, count, rate_per_s))
+
+    def _start(self, batch: int, count: int, rate_per_s: float) -> _Offering:
+        """Start the generator; with `rate_per_s` 0 in a closed loop."""
         self._vendor.reset()
-        whole = (batch or 1) * len(TURNS)
+        whole = (batch or 1) * len(LANES)
         load = Load(
             port=self._system.port,
             path="/v1/notifications/batch" if batch else "/v1/notifications",
@@ -228,11 +235,11 @@ class Trial:
             prefix='{"notifications":[' if batch else "",
             suffix="]}" if batch else "",
             users=workload.USERS,
-            connections=_CONNECTIONS if rate or not batch else 8,
-            rate=rate,
-            instants=str(self._folder / "instants"),
-            turns=[lane.value for lane in TURNS],
-            statuses=str(self._folder / "statuses"),
+            connections=_CONNECTIONS if rate_per_s or not batch else 8,
+            rate_per_s=rate_per_s,
+            instants_file=str(self._folder / "instants"),
+            lanes=[lane.value for lane in LANES],
+            statuses_file=str(self._folder / "statuses"),
         )
         self._next += load.count
         log = (self._folder / "load.log").open("w+b")
@@ -242,39 +249,39 @@ class Trial:
         process.stdin.close()
         return _Offering(load, process, log)
 
-    def _end(self, offering: _Offering, besides: int = 0) -> _Run:
-        """Wait until everything that was taken has arrived; `besides` it, so many more were sent."""
+    def _end(self, offering: _Offering, besides: int = 0) -> _Result:
+        """Wait until everything accepted has arrived, and `besides` notifications that others sent; check all of it."""
         load = offering.load
-        status = offering.process.wait(_ANSWER_WITHIN)
+        status = offering.process.wait(_ANSWER_WITHIN_S)
         offering.log.seek(0)
-        said = offering.log.read()
+        output = offering.log.read()
         offering.log.close()
         if status:
-            raise Wrong(f"the load generator failed: {said.decode(errors='replace')[-2000:]}")
-        loaded = msgspec.json.decode(said, type=Loaded)
-        statuses = array("q", Path(load.statuses).read_bytes())
+            raise InvalidRun(f"the load generator failed: {output.decode(errors='replace')[-2000:]}")
+        loaded = msgspec.json.decode(output, type=Loaded)
+        statuses = array("q", Path(load.statuses_file).read_bytes())
         if unknown := set(statuses) - {ACCEPTED, REFUSED}:
-            raise Wrong(f"answers {unknown}, the first refusal: {loaded.first_refusal}")
+            raise InvalidRun(f"unexpected statuses {unknown}; the first refusal: {loaded.first_refusal}")
         per_request = load.batch or 1
-        taken = [status == ACCEPTED for status in statuses for _ in range(per_request)]
-        expected = sum(taken) + besides
-        eventually(lambda: self._vendor.count().arrivals >= expected, _DRAIN_WITHIN, f"{expected} arrivals")
-        processes.settle(self._system.roots(), _DRAIN_WITHIN)
-        arrived = self._vendor.arrivals(load.first, load.count)
+        accepted = [status == ACCEPTED for status in statuses for _ in range(per_request)]
+        expected = sum(accepted) + besides
+        eventually(lambda: self._vendor.count().arrivals >= expected, _DRAIN_WITHIN_S, f"{expected} arrivals")
+        processes.settle(self._system.roots(), _DRAIN_WITHIN_S)
+        arrived_ns = self._vendor.arrivals(load.first, load.count)
         counted = self._vendor.count()
         if (
             counted.repeated
             or counted.arrivals != expected
-            or any(bool(came) != let_in for came, let_in in zip(arrived, taken, strict=True))
+            or any(bool(arrived) != was_accepted for arrived, was_accepted in zip(arrived_ns, accepted, strict=True))
         ):
-            raise Wrong(f"{expected} were accepted; {counted.arrivals} arrived, {counted.repeated} of them twice")
-        lanes = [TURNS[number % len(TURNS)] for number in range(len(statuses)) for _ in range(per_request)]
-        return _Run(loaded, lanes, array("q", Path(load.instants).read_bytes()), taken, arrived)
+            raise InvalidRun(f"{expected} were accepted; {counted.arrivals} arrived, {counted.repeated} of them twice")
+        lanes = [LANES[number % len(LANES)] for number in range(len(statuses)) for _ in range(per_request)]
+        return _Result(loaded, lanes, array("q", Path(load.instants_file).read_bytes()), accepted, arrived_ns)
 
     def _await_bulk(self) -> int:
-        """When bulk is let in again (wall clock, ns)."""
+        """Wait until bulk is accepted again; return the instant, in nanoseconds of the wall clock."""
         body = (
-            ITEM.replace("@turn@", Priority.BULK.value).replace("@user@", "user-1").replace("@index@", str(self._next))
+            ITEM.replace("@lane@", Priority.BULK.value).replace("@user@", "user-1").replace("@index@", str(self._next))
         )
         self._next += 1
         request = urllib.request.Request(
@@ -283,7 +290,7 @@ class Trial:
             {**self._system.headers, "content-type": "application/json"},
         )
 
-        def is_taken() -> bool:
+        def is_accepted() -> bool:
             try:
                 with urllib.request.urlopen(request, timeout=10) as answer:
                     return bool(answer.status == ACCEPTED)
@@ -292,136 +299,78 @@ class Trial:
                     raise
                 return False
 
-        eventually(is_taken, _DRAIN_WITHIN, "bulk to be let in again", pause=0.1)
+        eventually(is_accepted, _DRAIN_WITHIN_S, "bulk to be accepted again", pause_s=0.1)
         return time.time_ns()
 
 
-class _Look(Struct, frozen=True):
-    at: int
-    memory: dict[str, float]
-    cpu: dict[str, float]
-
-
-class _Watch:
-    """Looks once a second at the memory of the system's processes, and at the CPU that they and the others used."""
-
-    def __init__(self, system: Tidings, beside: Mapping[str, int]) -> None:
-        self._roots = system.roots()
-        self._beside = dict(beside)
-        self._seen: list[_Look] = []
-        self._over = threading.Event()
-        self._looking = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Self:
-        self._looking.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        self._looking.join()
-
-    def most(self, begin: int, end: int) -> dict[str, float]:
-        """The most memory of each part between two instants (ns), in MB."""
-        looks = self._between(begin, end)
-        return {part: max(look.memory[part] for look in looks) for part in self._roots}
-
-    def growth(self, begin: int, end: int) -> dict[str, float]:
-        """How much more memory it was in the last quarter than in the first, by their medians, in MB."""
-        looks = self._between(begin, end)
-        quarter = max(1, len(looks) // 4)
-        return {
-            part: median(look.memory[part] for look in looks[-quarter:])
-            - median(look.memory[part] for look in looks[:quarter])
-            for part in self._roots
-        }
-
-    def cores(self, begin: int, end: int) -> dict[str, float]:
-        """How many cores each part used, and `others` everything else on the machine."""
-        first, *_, last = self._between(begin, end)
-        span = (last.at - first.at) / 1e9
-        return {part: (last.cpu[part] - first.cpu[part]) / span for part in last.cpu}
-
-    def _between(self, begin: int, end: int) -> list[_Look]:
-        return [look for look in self._seen if begin <= look.at < end]
-
-    def _look(self) -> None:
-        while not self._over.wait(1.0):
-            memory = {part: size / 1e6 for part, size in processes.memory_bytes(self._roots).items()}
-            try:
-                used = processes.cpu_us(self._roots | self._beside)
-            except processes.ProcessGone:
-                return  # the generator has offered everything
-            cpu = {part: microseconds / 1e6 for part, microseconds in used.items()}
-            cpu["others"] = processes.machine_us() / 1e6 - sum(cpu.values())
-            self._seen.append(_Look(time.time_ns(), memory, cpu))
-
-
-def table(found: Sequence[Overload]) -> str:
-    """The medians over the rounds as lines of the report."""
-    lines = [f"{TIMES:g} times what can be done is offered:"]
-    for case in dict.fromkeys(one.case for one in found):
-        lines += _lines([_flat(one) for one in found if one.case == case], case.title)
+def table(measured: Sequence[Overload]) -> str:
+    """Format the medians over the rounds as lines of the report."""
+    lines = [f"{OVERLOAD_FACTOR:g} times the sustainable load is offered:"]
+    for case in dict.fromkeys(one.case for one in measured):
+        lines += _lines([_flat(one) for one in measured if one.case == case], case.title)
     return "\n".join(lines)
 
 
 def _lines(rounds: Sequence[dict[str, float]], title: str) -> list[str]:
-    middle = {name: median(one[name] for one in rounds) for name in rounds[0]}
-    can, offered, arrive = middle["sustained"], middle["offered"], middle["goodput"]
+    medians = {name: median(one[name] for one in rounds) for name in rounds[0]}
+    rates = f"{medians['sustained_per_s']:.0f}/s can be sustained, {medians['offered_per_s']:.0f}/s offered"
     lines = [
-        f"  {title}: {can:.0f}/s can be done, {offered:.0f}/s offered, {arrive:.0f}/s arrive ({middle['share']:.0%})",
+        f"  {title}: {rates}, {medians['goodput_per_s']:.0f}/s arrive ({medians['share']:.0%})",
         f"    {'':<9}{'refused':>9}" + "".join(f"{phase + ' p50':>13}{'p99':>7}" for phase in PHASES) + " ms",
     ]
     for lane in Priority:
         cells = "".join(
-            f"{middle[f'{phase}.{lane}.p50']:>13.0f}{middle[f'{phase}.{lane}.p99']:>7.0f}" for phase in PHASES
+            f"{medians[f'{phase}.{lane}.p50_ms']:>13.0f}{medians[f'{phase}.{lane}.p99_ms']:>7.0f}" for phase in PHASES
         )
-        lines.append(f"    {lane:<9}{middle[f'refused.{lane}']:>9.0%}{cells}")
-    parts = [name.removeprefix("memory.") for name in middle if name.startswith("memory.")]
-    memory = ", ".join(f"{part} {middle[f'memory.{part}']:.0f} MB ({middle[f'growth.{part}']:+.0f})" for part in parts)
-    answers = f"p50 {middle['answers.p50']:.1f} ms, p99 {middle['answers.p99']:.1f}"
-    again, drained = middle["bulk_again"], middle["drained"]
-    lines.append(f"    answers {answers}; bulk let in again after {again:.1f} s, all arrived after {drained:.1f} s")
+        lines.append(f"    {lane:<9}{medians[f'refused.{lane}']:>9.0%}{cells}")
+    parts = [name.removeprefix("memory_mb.") for name in medians if name.startswith("memory_mb.")]
+    memory = ", ".join(
+        f"{part} {medians[f'memory_mb.{part}']:.0f} MB ({medians[f'growth_mb.{part}']:+.0f})" for part in parts
+    )
+    answers = f"p50 {medians['answers.p50_ms']:.1f} ms, p99 {medians['answers.p99_ms']:.1f}"
+    bulk_s, all_s = medians["bulk_accepted_after_s"], medians["all_arrived_after_s"]
+    lines.append(f"    answers {answers}; bulk accepted again after {bulk_s:.1f} s, all arrived after {all_s:.1f} s")
     lines.append(f"    memory at most (and growth in the window): {memory}")
-    cores = ", ".join(f"{name[6:]} {used:.2f}" for name, used in middle.items() if name.startswith("cores."))
+    cores = ", ".join(f"{name[6:]} {used:.2f}" for name, used in medians.items() if name.startswith("cores."))
     lines.append(f"    cores used: {cores}")
-    each = f"{middle['goodput_us']:.0f} µs, {middle['sustained_us']:.0f} when nothing is turned away"
+    each = f"{medians['goodput_us']:.0f} µs, {medians['sustained_us']:.0f} when nothing is refused"
     lines.append(f"    CPU for each that arrives: {each}")
     return lines
 
 
 def _flat(one: Overload) -> dict[str, float]:
-    """All numbers, by their path."""
-    found = {"share": one.goodput / one.sustained}
+    """Return all numbers by their path in the struct, and `share`: the goodput as a share of the sustainable rate."""
+    numbers = {"share": one.goodput_per_s / one.sustained_per_s}
 
     def enter(path: str, value: object) -> None:
         if isinstance(value, dict):
             for name, inner in value.items():
                 enter(f"{path}.{name}" if path else name, inner)
         else:
-            found[path] = float(str(value))
+            numbers[path] = float(str(value))
 
     enter("", msgspec.to_builtins(one))
-    return found
+    return numbers
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure the overload alone."""
-    parser = argparse.ArgumentParser(prog="python -m bench.overload", description="What gets through an overload.")
+    """Measure only the overload."""
+    parser = argparse.ArgumentParser(prog="python -m bench.overload", description="Measure an overload.")
     parser.add_argument("--quick", action="store_true", help="shorter phases")
     numbered = {str(number): case for number, case in enumerate(CASES, 1)}
-    told = "; ".join(f"{number}: {case.title}" for number, case in numbered.items())
-    parser.add_argument("--cases", default=",".join(numbered), help=told)
+    cases_help = "; ".join(f"{number}: {case.title}" for number, case in numbered.items())
+    parser.add_argument("--cases", default=",".join(numbered), help=cases_help)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--one-worker", action="store_true", help="all lanes in one worker process")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder, with the logs")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of the run, which has the logs")
     chosen = parser.parse_args(arguments)
     cases = chosen.cases.split(",")
     if unknown := set(cases) - set(numbered):
-        parser.error(f"no such case: {', '.join(sorted(unknown))} ({told})")
+        parser.error(f"no such case: {', '.join(sorted(unknown))} ({cases_help})")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
-    folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
-    found: list[Overload] = []
+    folder.chmod(0o755)  # PostgreSQL's own user must be able to enter
+    measured: list[Overload] = []
     try:
         with ExitStack() as stack:
             vendor = Vendor(folder, 0.0)
@@ -433,15 +382,15 @@ def main(arguments: Sequence[str]) -> None:
             trial = Trial(folder, system, vendor, by_urgency=not chosen.one_worker)
             for _ in range(chosen.rounds):
                 for number in cases:
-                    found.append(trial.measure(numbered[number], QUICK if chosen.quick else FULL))
-                    print(table(found[-1:]), flush=True)
+                    measured.append(trial.measure(numbered[number], QUICK if chosen.quick else FULL))
+                    print(table(measured[-1:]), flush=True)
     finally:
         if chosen.keep:
             print(f"the logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
     if chosen.rounds > 1:
-        print(f"medians of {chosen.rounds} rounds\n{table(found)}")
+        print(f"medians of {chosen.rounds} rounds\n{table(measured)}")
 
 
 if __name__ == "__main__":

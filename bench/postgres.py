@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own for each system: the bundled one, with the product's settings, for the peer too."""
+"""A PostgreSQL for each system, the peer too: the bundled one, with the settings that Tidings uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidings.backends.postgres.server import Server
 
 
 class Postgres:
-    """A running server. Each system has one, so that none pays for another's vacuum."""
+    """A running server. Each system has its own, so that no system's figures include another one's vacuum."""
 
     def __init__(self, folder: Path) -> None:
         self._server = Server(folder)
@@ -23,17 +23,17 @@ class Postgres:
         return self._server.pid
 
     def database(self, name: str) -> str:
-        """Make an empty database; its DSN."""
+        """Create an empty database; return its DSN."""
         with psycopg.connect(self._server.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return re.sub(r"/tidings(?=\?|$)", f"/{name}", self._server.dsn, count=1)
 
     def version(self) -> str:
-        """What the server says it is."""
+        """Return the server's version."""
         with psycopg.connect(self._server.dsn) as connection:
             row = connection.execute("SHOW server_version").fetchone()
             return str(row[0]).split()[0] if row else ""
 
     def stop(self) -> None:
-        """Shut down."""
+        """Stop the server."""
         self._server.stop()

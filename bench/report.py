@@ -1,4 +1,4 @@
-"""The figures as a table that fits a terminal, and as a JSON file."""
+"""The figures as a table for a terminal, and as a JSON file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PEER = "peer"
 
 
 def table(medians: Medians, facts: Mapping[str, str]) -> str:
-    """The medians, one line for each row and system."""
+    """Format the medians, one line for each row and system."""
     lines = [
         "",
         f"{'':<23}{'':<14}{'CPU-µs':>9}{'peer':>7}{'rate/s':>9}{'p50 ms':>9}{'p99':>8}{'p99.9':>8}",
@@ -32,9 +32,11 @@ def table(medians: Medians, facts: Mapping[str, str]) -> str:
                 continue
             times = f"{peer.cpu_us / figure.cpu_us:.1f}" if peer is not None and figure.cpu_us else ""
             latency = "".join(
-                f"{value:>{width}.1f}" for value, width in ((figure.p50, 9), (figure.p99, 8), (figure.p999, 8)) if value
+                f"{value:>{width}.1f}"
+                for value, width in ((figure.p50_ms, 9), (figure.p99_ms, 8), (figure.p999_ms, 8))
+                if value
             )
-            lines.append(f"{title:<23}{name:<14}{figure.cpu_us:>9.1f}{times:>7}{figure.rate:>9.0f}{latency}")
+            lines.append(f"{title:<23}{name:<14}{figure.cpu_us:>9.1f}{times:>7}{figure.rate_per_s:>9.0f}{latency}")
     lines += ["", "where the CPU goes (µs each):"]
     for row, by_system in medians.items():
         for name, figure in by_system.items():
@@ -51,13 +53,13 @@ def write(
     medians: Medians,
     rounds: Mapping[str, Mapping[str, list[Figure]]],
     overloads: Sequence[Overload],
-    seconds: float,
+    duration_s: float,
 ) -> Path:
-    """Everything, also each round by itself; the file's path."""
+    """Write the medians and the figures of each round to a new file in `folder`; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     at = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     path = folder / f"{at}.json"
-    content = {"at": at, "seconds": round(seconds, 1), "facts": facts, "medians": medians, "rounds": rounds}
+    content = {"at": at, "seconds": round(duration_s, 1), "facts": facts, "medians": medians, "rounds": rounds}
     content["overload"] = overloads
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     return path

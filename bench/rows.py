@@ -1,4 +1,4 @@
-"""What the table has: each row a measurement, taken round after round, and what a round consists of."""
+"""The rows of the table: the measurements that each round takes, and their medians."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from msgspec import Struct
 
 from bench import processes, workload
 from bench.measure import Bench, Figure, System
-from bench.queue_alone import PHASES, Errand
+from bench.queue_alone import PHASES, QueueRun
 from bench.servers import ROOT, python
 
 
 class Sizes(Struct, frozen=True):
-    """How much is sent in one measurement. `slow` divides it for the peer, whose figures settle with fewer."""
+    """How many notifications or items each measurement uses; for the slower peer, divided by `peer_divisor`."""
 
     rounds: int
     single: int
     batched: int
     paced: int
     queue: int
-    idle: float
-    slow: int = 4
-    rate: float = 50.0
+    idle_s: float
+    peer_divisor: int = 4
+    paced_rate_per_s: float = 50.0
 
 
-QUICK = Sizes(rounds=1, single=2_000, batched=10_000, paced=200, queue=30_000, idle=2.0)
-FULL = Sizes(rounds=3, single=6_000, batched=40_000, paced=750, queue=100_000, idle=5.0)
+QUICK = Sizes(rounds=1, single=2_000, batched=10_000, paced=200, queue=30_000, idle_s=2.0)
+FULL = Sizes(rounds=3, single=6_000, batched=40_000, paced=750, queue=100_000, idle_s=5.0)
 
 ROWS = {
-    "accept single": "one in each request, nothing sends",
-    "accept batch": f"{workload.BATCH} in each request, nothing sends",
+    "accept single": "one in each request, no worker runs",
+    "accept batch": f"{workload.BATCH} in each request, no worker runs",
     "flow single": "one in each request, a vendor call each",
     "flow batched": f"{workload.BATCH} in each request, equal contents share vendor calls",
     "flow batch, own calls": f"{workload.BATCH} in each request, a vendor call each",
@@ -43,36 +43,36 @@ ROWS = {
     "queue claim + done": "batches of 500",
     "idle": "CPU share of one core, and memory",
 }
-"""Row to what it is."""
+"""The rows, with what each measures."""
 
 
 class Table:
-    """All figures of all rounds."""
+    """The figures of all rounds, by row and system."""
 
     def __init__(self) -> None:
         self.figures: dict[str, dict[str, list[Figure]]] = {row: {} for row in ROWS}
 
     def add(self, row: str, system: str, figure: Figure) -> None:
-        """Note one measurement."""
+        """Add one measurement."""
         self.figures[row].setdefault(system, []).append(figure)
 
     def medians(self) -> dict[str, dict[str, Figure]]:
-        """Row to system to the medians over the rounds, each number by itself."""
+        """Return the medians over the rounds, of each number separately, by row and system."""
         return {row: {name: _median(found) for name, found in by.items()} for row, by in self.figures.items() if by}
 
 
 def _median(figures: list[Figure]) -> Figure:
-    numbers = ("cpu_us", "rate", "p50", "p99", "p999", "idle_share", "memory_mb")
-    middle = {name: median(getattr(figure, name) for figure in figures) for name in numbers}
+    numbers = ("cpu_us", "rate_per_s", "p50_ms", "p99_ms", "p999_ms", "idle_share", "memory_mb")
+    medians = {name: median(getattr(figure, name) for figure in figures) for name in numbers}
     parts = {name: median(figure.parts.get(name, 0.0) for figure in figures) for name in figures[0].parts}
     memory = {
         name: median(figure.memory_parts.get(name, 0.0) for figure in figures) for name in figures[0].memory_parts
     }
-    return Figure(**middle, parts=parts, memory_parts=memory)
+    return Figure(**medians, parts=parts, memory_parts=memory)
 
 
 def warm_up(bench: Bench, system: System) -> None:
-    """Some of everything, unmeasured: connections, prepared statements, caches, compiled templates."""
+    """Send some of everything, unmeasured, to fill caches: connections, prepared statements, compiled templates."""
     system.start_workers()
     for mode in workload.MODES:
         bench.flow(system, mode, workload.BATCH)
@@ -80,10 +80,10 @@ def warm_up(bench: Bench, system: System) -> None:
 
 
 def measure(bench: Bench, system: System, sizes: Sizes, *, peer: bool) -> Iterator[tuple[str, Figure]]:
-    """One round of one system."""
-    part = sizes.slow if peer else 1
-    single = sizes.single // part
-    batched = sizes.batched // part // workload.BATCH * workload.BATCH
+    """Yield the rows of one round of one system."""
+    divisor = sizes.peer_divisor if peer else 1
+    single = sizes.single // divisor
+    batched = sizes.batched // divisor // workload.BATCH * workload.BATCH
     yield "accept single", bench.accept(system, workload.SINGLE, single)
     yield "accept batch", bench.accept(system, workload.BATCHED, batched)
     system.start_workers()
@@ -91,33 +91,33 @@ def measure(bench: Bench, system: System, sizes: Sizes, *, peer: bool) -> Iterat
     yield "flow single", bench.flow(system, workload.SINGLE, single)
     yield "flow batched", bench.flow(system, workload.BATCHED, batched)
     yield "flow batch, own calls", bench.flow(system, workload.PERSONAL, max(workload.BATCH, batched // 4 // 500 * 500))
-    yield "flow at a fixed rate", bench.latency(system, workload.SINGLE, sizes.paced, sizes.rate)
-    yield "idle", bench.idle(system, sizes.idle)
+    yield "flow at a fixed rate", bench.latency(system, workload.SINGLE, sizes.paced, sizes.paced_rate_per_s)
+    yield "idle", bench.idle(system, sizes.idle_s)
     system.stop_workers()
 
 
-def queue_alone(errand: Errand, servers: Mapping[str, int]) -> Iterator[tuple[str, Figure]]:
-    """The queue's two phases; `servers` are counted with the process that uses them."""
+def queue_alone(queue_run: QueueRun, servers: Mapping[str, int]) -> Iterator[tuple[str, Figure]]:
+    """Yield the rows of the queue alone. CPU is counted of `servers` and of the process that uses the queue."""
     command = python("bench.queue_alone")
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         roots = {**servers, "client": process.pid}
 
-        def say(line: str) -> None:
+        def send(line: str) -> None:
             assert process.stdin is not None
             process.stdin.write(line + "\n")
             process.stdin.flush()
 
-        say(msgspec.json.encode(errand).decode())
-        heard = process.stdout.readline().strip()
+        send(msgspec.json.encode(queue_run).decode())
+        answer = process.stdout.readline().strip()
         for phase, row in zip(PHASES, ("queue put", "queue claim + done"), strict=True):
-            if heard != phase:
-                raise RuntimeError(f"the queue's process ended before {phase}")
+            if answer != phase:
+                raise RuntimeError(f"the process of `bench.queue_alone` ended before the phase {phase}")
             before, started = processes.cpu_us(roots), time.monotonic()
-            say("go")
-            heard = process.stdout.readline().strip()
-            seconds, after = time.monotonic() - started, processes.cpu_us(roots)
-            parts = {name: (used - before[name]) / errand.count for name, used in after.items()}
-            yield row, Figure(cpu_us=sum(parts.values()), rate=errand.count / seconds, parts=parts)
-        say("end")
+            send("go")
+            answer = process.stdout.readline().strip()
+            duration_s, after = time.monotonic() - started, processes.cpu_us(roots)
+            parts = {name: (used - before[name]) / queue_run.count for name, used in after.items()}
+            yield row, Figure(cpu_us=sum(parts.values()), rate_per_s=queue_run.count / duration_s, parts=parts)
+        send("end")

@@ -1,9 +1,9 @@
-"""The schedule alone, with much waiting: what waiting costs, and how fast what is due leaves.
+"""The schedule alone, with many waiting rows: what waiting costs, and how fast due rows are put into their queue.
 
     python -m bench.schedule_alone                 # 1,000,000 rows wait, 10,000 fall due in one second
     python -m bench.schedule_alone --waiting 100000 --burst 50000
 
-A PostgreSQL of its own with durable settings is store and queue; the schedule runs in this process, as in a worker.
+Store and queue are a PostgreSQL with durable settings; the schedule runs in this process, as in a worker.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tidings.pipeline.schedule.stage import BATCH, LEASE, Schedule
 from tidings.ports.queue import Item, Queue
 from tidings.telemetry.metrics import Metrics
 
-BODY = 500
-"""Bytes of a row: a notification with a template and some data."""
-IDLE_SECONDS = 10.0
-LEAD = 3_000
-"""Milliseconds for writing the rows before they fall due."""
+BODY_BYTES = 500
+"""The body of a row: a notification with a template and some data."""
+IDLE_S = 10.0
+LEAD_MS = 3_000
+"""Time to write the rows before they fall due."""
 
 _FILL = """
 INSERT INTO schedule (notification, due, ready, topic, key, body)
@@ -48,44 +48,44 @@ FROM (SELECT number, $2::bigint + (random() * $3)::bigint AS due FROM generate_s
 """
 
 
-class Noting:
-    """A queue that notes when items were durable."""
+class TimedQueue:
+    """A queue that remembers when its puts were durable, in `put_at_ms`."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._left = 0
         self._done = asyncio.Event()
-        self.times: list[float] = []
+        self.put_at_ms: list[float] = []
 
     def expect(self, count: int) -> None:
-        """Begin anew, until `count` items have been put."""
+        """Start again; wait for `count` items."""
         self._left = count
         self._done.clear()
-        self.times.clear()
+        self.put_at_ms.clear()
 
     async def put(self, items: Sequence[Item]) -> None:
-        """Put, then note."""
+        """Put the items, and remember the time."""
         await self._queue.put(items)
-        self.times.append(time.time() * 1000)
+        self.put_at_ms.append(time.time() * 1000)
         self._left -= len(items)
         if self._left <= 0:
             self._done.set()
 
-    async def all(self) -> None:
-        """Return when everything that was expected has been put."""
+    async def all_put(self) -> None:
+        """Wait until all expected items have been put."""
         await self._done.wait()
 
 
 async def measure(dsn: str, server: int, waiting: int, burst: int) -> None:
-    """Fill, look at the plans, idle, and let the burst go."""
+    """Fill the schedule, print the plans, measure idling, then let the burst fall due."""
     await migrate(dsn)
     store, queue = await PostgresStore.open(dsn), await PostgresQueue.open(dsn)
     connection = await connect(dsn, "bench")
     clock, roots = SystemClock(), {"postgres": server, "schedule": os.getpid()}
     try:
         await queue.declare(topics.subscriptions())
-        print(f"writing {waiting:,} rows that wait")
-        await connection.execute(_FILL, waiting, clock.now() + 3_600_000, 30 * 86_400_000, BODY, timeout=600)
+        print(f"writing {waiting:,} waiting rows")
+        await connection.execute(_FILL, waiting, clock.now() + 3_600_000, 30 * 86_400_000, BODY_BYTES, timeout=600)
         await connection.execute("VACUUM ANALYZE schedule", timeout=600)
         await connection.execute("SET plan_cache_mode = force_generic_plan")
         for name, arguments in (("next_due", ""), ("due", f"({clock.now()}, {BATCH}, {round(LEASE * 1000)})")):
@@ -93,29 +93,31 @@ async def measure(dsn: str, server: int, waiting: int, burst: int) -> None:
             rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) EXECUTE {name}{arguments}")
             print(f"\n{name}, with nothing due:", *(row[0] for row in rows), sep="\n  ")
 
-        noting, stopping = Noting(queue), asyncio.Event()
-        schedule = Schedule(store.schedule, noting, MemoryObjects(), clock, Metrics())  # type: ignore[arg-type]  # put alone
+        timed_queue, stopping = TimedQueue(queue), asyncio.Event()
+        schedule = Schedule(store.schedule, timed_queue, MemoryObjects(), clock, Metrics())  # type: ignore[arg-type]  # uses `put` only
         running = asyncio.create_task(schedule.run(stopping))
         await asyncio.sleep(1)
         before = processes.cpu_us(roots)
-        await asyncio.sleep(IDLE_SECONDS)
+        await asyncio.sleep(IDLE_S)
         after = processes.cpu_us(roots)
-        used = {name: (after[name] - before[name]) / IDLE_SECONDS / 10_000 for name in roots}
+        used = {name: (after[name] - before[name]) / IDLE_S / 10_000 for name in roots}
         print("\nidle:", ", ".join(f"{name} {share:.2f} %" for name, share in used.items()), "of a core")
 
-        for within, words in ((999, "in one second"), (0, "at one instant")):
-            due = clock.now() + LEAD
-            noting.expect(burst)
-            await connection.execute(_FILL, burst, due, within, BODY, timeout=600)
-            if clock.now() > due:
-                raise RuntimeError("the rows were written after they were due; choose a smaller --burst")
+        for within_ms, words in ((999, "in one second"), (0, "at one instant")):
+            due_ms = clock.now() + LEAD_MS
+            timed_queue.expect(burst)
+            await connection.execute(_FILL, burst, due_ms, within_ms, BODY_BYTES, timeout=600)
+            if clock.now() > due_ms:
+                raise RuntimeError("writing the rows took until after they were due: choose a smaller --burst")
             before = processes.cpu_us(roots)
-            await noting.all()
-            cpu = sum(processes.cpu_us(roots).values()) - sum(before.values())
-            first, last = noting.times[0] - due, noting.times[-1] - due - within
+            await timed_queue.all_put()
+            cpu_us = sum(processes.cpu_us(roots).values()) - sum(before.values())
+            first_ms = timed_queue.put_at_ms[0] - due_ms
+            last_ms = timed_queue.put_at_ms[-1] - due_ms - within_ms
+            batches, cpu_us_each = len(timed_queue.put_at_ms), cpu_us / burst
             print(
-                f"{burst:,} rows due {words}: the first batch was in its queue {first:.0f} ms after the first was due, "
-                f"the last {last:.0f} ms after the last; {len(noting.times)} batches, {cpu / burst:.0f} µs of CPU a row"
+                f"{burst:,} rows due {words}: the first batch was in its queue {first_ms:.0f} ms after the first was "
+                f"due, the last {last_ms:.0f} ms after the last; {batches} batches, {cpu_us_each:.0f} µs of CPU a row"
             )
         stopping.set()
         await running
@@ -126,13 +128,15 @@ async def measure(dsn: str, server: int, waiting: int, burst: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench.schedule_alone", description="Waiting, and falling due.")
-    parser.add_argument("--waiting", type=int, default=1_000_000, help="rows that wait meanwhile")
+    """Measure the schedule as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.schedule_alone", description="Measure waiting and due rows of the schedule."
+    )
+    parser.add_argument("--waiting", type=int, default=1_000_000, help="rows that only wait")
     parser.add_argument("--burst", type=int, default=10_000, help="rows that fall due in the same second")
     chosen = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
-    folder.chmod(0o755)  # PostgreSQL's own user must be able to pass
+    folder.chmod(0o755)  # PostgreSQL's own user must be able to enter
     postgres = Postgres(folder / "postgres")
     try:
         uvloop.run(measure(postgres.database("schedule"), postgres.pid, chosen.waiting, chosen.burst))

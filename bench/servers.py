@@ -1,4 +1,4 @@
-"""Starting and ending the processes that a measurement needs, each with its output in a file of the run's folder."""
+"""Starts and stops the processes that a measurement needs; each writes its output to a file in the run's folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections on the port of 127.0.0.1."""
+    """Return whether a process accepts connections on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -35,11 +35,11 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
-        # However this process ends, none of its children stays behind.
-        tied = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        # The kernel ends the child when this process ends, however that happens.
+        end_with_parent = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*tied, *command],
+                [*end_with_parent, *command],
                 cwd=ROOT,
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
@@ -49,39 +49,39 @@ class Process:
             )
         self.pid = self._process.pid
 
-    def check(self) -> bool:
-        """True while it runs.
+    def is_running(self) -> bool:
+        """Return True while it runs.
 
         Raises:
-            RuntimeError: it ended; the text is the end of its output.
+            RuntimeError: it has ended; the text has the end of its output.
         """
         if self._process.poll() is not None:
             tail = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise RuntimeError(f"{self.log.stem} ended with {self._process.returncode}:\n{tail}")
         return True
 
-    def await_port(self, port: int, deadline: float = 30.0) -> None:
-        """Return when it listens on the port."""
-        eventually(lambda: self.check() and listens(port), deadline, f"{self.log.stem} on port {port}")
+    def await_port(self, port: int, deadline_s: float = 30.0) -> None:
+        """Wait until something listens on the port."""
+        eventually(lambda: self.is_running() and listens(port), deadline_s, f"{self.log.stem} on port {port}")
 
-    def stop(self, deadline: float = 15.0) -> None:
-        """End it: first politely, then its whole group by force."""
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """Send SIGTERM; after `deadline_s` kill the whole process group."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(deadline)
+                self._process.wait(deadline_s)
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours with this interpreter."""
+    """Return the command that runs one of our modules with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
 class Redis(Process):
-    """A Redis that survives a crash: append-only file, written through on every command."""
+    """A Redis that survives a crash: it writes each command through to an append-only file."""
 
     def __init__(self, folder: Path, fsync: str = "always") -> None:
         self.port = free_port()
@@ -94,5 +94,5 @@ class Redis(Process):
 
     @property
     def url(self) -> str:
-        """Where clients reach it."""
+        """The URL for clients."""
         return f"redis://127.0.0.1:{self.port}/0"

@@ -1,4 +1,4 @@
-"""Runs the product's processes: `tidings run --role api`, `tidings run --role worker`, PostgreSQL and maybe Kafka."""
+"""Runs Tidings: `tidings run --role api`, `tidings run --role worker`, PostgreSQL, and Kafka if it is the queue."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, State
 
 TENANT = "bench"
-WITHOUT_BOUND = 100_000_000
-"""A backlog that is never reached: rows that pile one up must not be turned away."""
+UNLIMITED_BACKLOG = 100_000_000
+"""A backlog that is never reached, for rows that pile one up: nothing may be refused there."""
 
 
 class Tidings:
-    """The product, ready to be loaded; `dsn` is its database.
+    """Tidings, ready for a load. Its workers can be started and stopped; `dsn` is its database.
 
-    `start_workers` and `stop_workers` switch the sending side on and off. Without `shares` tenants have no fair share:
-    what starts next serves first who comes first.
+    Processes that start while `shares` is False serve tenants first come, first served, without fair shares.
     """
 
     def __init__(
@@ -44,33 +43,33 @@ class Tidings:
         folder.mkdir(parents=True)
         self.dsn = postgres.database("flow")
         asyncio.run(migrate(self.dsn))
-        self._key = asyncio.run(prepare(self.dsn, TENANT))
+        self._key = asyncio.run(prepare_tenant(self.dsn, TENANT))
         self.shares = True
-        self._settings = folder / "tidings.toml"
+        self._settings_file = folder / "tidings.toml"
         self._vendor_port = vendor_port
-        self._allow(WITHOUT_BOUND)
+        self._write_settings(UNLIMITED_BACKLOG)
         self._workers: dict[str, Process] = {}
         self._api = self._run("api")
         self._api.await_port(self.port)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request must carry."""
+        """The headers of each request."""
         return {"authorization": f"Bearer {self._key}"}
 
     def roots(self) -> dict[str, int]:
-        """The processes whose trees are the system, by what they are."""
-        found = {"postgres": self.postgres.pid, "api": self._api.pid}
+        """Its processes: the part of the system to the id of the process, whose descendants count too."""
+        parts = {"postgres": self.postgres.pid, "api": self._api.pid}
         if self.kafka is not None:
-            found["kafka"] = self.kafka.pid
-        return found | {name: worker.pid for name, worker in self._workers.items()}
+            parts["kafka"] = self.kafka.pid
+        return parts | {name: worker.pid for name, worker in self._workers.items()}
 
-    def start_workers(self, *, together: bool = False, granted: float = 0.0) -> None:
-        """Start the sending side: a process for the critical lane, one for the others; `together`: one for all.
+    def start_workers(self, *, together: bool = False, sms_rate_per_s: float = 0.0) -> None:
+        """Start a worker for the critical lane and one for everything else; with `together`, one worker for all.
 
-        `granted`: at most so many texts are sent in a second; 0: as many as can be.
+        `sms_rate_per_s` is the rate that the SMS vendor grants; 0: no bound.
         """
-        self._allow(WITHOUT_BOUND, granted)
+        self._write_settings(UNLIMITED_BACKLOG, sms_rate_per_s)
         if together:
             every = ("--lane", "critical", "--lane", "normal", "--lane", "bulk")
             self._workers["worker"] = self._run("worker", *every)
@@ -81,15 +80,15 @@ class Tidings:
         self._workers["worker"] = self._run("worker", "--lane", "normal", "--lane", "bulk")
 
     def stop_workers(self) -> None:
-        """End the sending side; what waits stays in the queue."""
+        """Stop the workers; waiting notifications stay in the queue."""
         for worker in self._workers.values():
             worker.stop(30)
         self._workers.clear()
 
     def restart_api(self, backlog: int) -> None:
-        """Start the API anew; it turns notifications away from this backlog on."""
+        """Restart the API; it refuses notifications beyond this `backlog`."""
         self._api.stop(30)
-        self._allow(backlog)
+        self._write_settings(backlog)
         self._api = self._run("api")
         self._api.await_port(self.port)
 
@@ -99,23 +98,23 @@ class Tidings:
         return f"http://127.0.0.1:{self.port}"
 
     def recorded(self) -> int:
-        """How many deliveries rest as sent."""
+        """Count the deliveries that are recorded as sent."""
         return asyncio.run(_sent(self.dsn))
 
     def close(self) -> None:
-        """End both processes; PostgreSQL and Kafka belong to the caller."""
+        """Stop the API and the workers. PostgreSQL and Kafka belong to the caller."""
         self.stop_workers()
         self._api.stop(30)
 
     def _run(self, role: str, *options: str) -> Process:
-        command = python("tidings.cli", "run", "--role", role, *options, "--settings", str(self._settings))
+        command = python("tidings.cli", "run", "--role", role, *options, "--settings", str(self._settings_file))
         return Process(command, self._folder / f"{role}.log")
 
-    def _allow(self, backlog: int, granted: float = 0.0) -> None:
-        """What the processes that start next read."""
-        self._settings.write_text(self._toml(backlog, granted), encoding="utf-8")
+    def _write_settings(self, backlog: int, sms_rate_per_s: float = 0.0) -> None:
+        """Write the settings for the processes that start next."""
+        self._settings_file.write_text(self._toml(backlog, sms_rate_per_s), encoding="utf-8")
 
-    def _toml(self, backlog: int, granted: float) -> str:
+    def _toml(self, backlog: int, sms_rate_per_s: float) -> str:
         vendor = f"http://127.0.0.1:{self._vendor_port}"
         sections: dict[str, dict[str, object]] = {
             "http": {"port": self.port},
@@ -129,7 +128,7 @@ class Tidings:
                 "auth_token": "token-of-the-benchmark",
                 "from_number": "+15005550006",
                 "base_url": vendor,
-                **({"rate": granted} if granted else {}),
+                **({"rate": sms_rate_per_s} if sms_rate_per_s else {}),
             },
             "providers.sendgrid": {
                 "api_key": "SG.key-of-the-benchmark",
@@ -141,13 +140,13 @@ class Tidings:
             sections["queue"] = {"kind": "kafka", "brokers": self.kafka.bootstrap}
         lines = [f"data_dir = {json.dumps(str(self._folder / 'data'))}"]
         for section, values in sections.items():
-            # JSON's strings, numbers and lists of strings are TOML's too.
+            # JSON strings, numbers and lists of strings are valid TOML.
             lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
         return "\n".join(lines) + "\n"
 
 
-async def prepare(dsn: str, tenant: str) -> str:
-    """Store a tenant, its users and its templates; the secret of a key that may send."""
+async def prepare_tenant(dsn: str, tenant: str) -> str:
+    """Store a tenant with its users and templates; return the secret of an API key that may do everything."""
     store = await PostgresStore.open(dsn, 2)
     try:
         now = SystemClock().now()
@@ -163,8 +162,8 @@ async def prepare(dsn: str, tenant: str) -> str:
                 variables={name: Variable() for name in mode.variables},
                 created_at=now,
             )
-            made = await store.templates.add_version(tenant, version)
-            await store.templates.publish(tenant, mode.template, made.version)
+            added = await store.templates.add_version(tenant, version)
+            await store.templates.publish(tenant, mode.template, added.version)
         return secret
     finally:
         await store.close()

@@ -1,10 +1,11 @@
-"""The vendors' stand-in: a process of its own, whose CPU time is not counted.
+"""The stand-in for the vendors: a separate process whose CPU time does not count.
 
-It answers what SendGrid (`POST /v3/mail/send`) and Twilio (`POST …/Messages.json`) answer to a request that they take,
-and counts. It is far cheaper than the product's sandbox, does not check what it gets and sends no receipts.
+It answers like SendGrid (`POST /v3/mail/send`) and Twilio (`POST …/Messages.json`) to a request that they accept, and
+counts. It is far cheaper than the sandbox, does not check requests and sends no receipts.
 
-`python -m bench.vendor PORT [DELAY_MS]`; each answer is held back for DELAY_MS. Its own pages: `GET /count`,
-`GET /arrivals/FIRST/COUNT` (wall clock in ns at which `ref-<index>` was first seen, as int64, 0: never), `POST /reset`.
+`python -m bench.vendor PORT [DELAY_MS]`; each answer is delayed by DELAY_MS. Its own pages: `GET /count`,
+`GET /arrivals/FIRST/COUNT` (when `ref-<index>` first arrived, wall clock in nanoseconds as int64; 0: never), and
+`POST /reset`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Mail(Struct):
 
 
 class Count(Struct, frozen=True):
-    """What arrived since the start or the last reset: HTTP requests, and notifications in them."""
+    """The HTTP requests since the start or the last reset, the notifications in them, and how many came twice."""
 
     requests: int
     arrivals: int
@@ -37,13 +38,13 @@ class Count(Struct, frozen=True):
 
 
 class _Ledger:
-    """When each index was first seen, and how many arrived in all."""
+    """Records when each index first arrived, and counts requests and arrivals."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.arrivals = 0
         self.repeated = 0
-        self._seen: dict[int, int] = {}
+        self._first_ns: dict[int, int] = {}
         self._mails = msgspec.json.Decoder(_Mail)
 
     def mail(self, body: bytes) -> None:
@@ -55,19 +56,19 @@ class _Ledger:
     def _note(self, body: bytes, arrivals: int) -> None:
         self.requests += 1
         self.arrivals += arrivals
-        now = time.time_ns()
-        for index in {int(found) for found in _REFERENCE.findall(body)}:
-            if self._seen.setdefault(index, now) != now:
+        now_ns = time.time_ns()
+        for index in {int(digits) for digits in _REFERENCE.findall(body)}:
+            if self._first_ns.setdefault(index, now_ns) != now_ns:
                 self.repeated += 1
 
     def between(self, first: int, count: int) -> bytes:
-        return array("q", [self._seen.get(index, 0) for index in range(first, first + count)]).tobytes()
+        return array("q", [self._first_ns.get(index, 0) for index in range(first, first + count)]).tobytes()
 
 
 class _Vendor(asyncio.Protocol):
-    def __init__(self, ledger: list[_Ledger], delay: float) -> None:
+    def __init__(self, ledger: list[_Ledger], delay_s: float) -> None:
         self._ledger = ledger
-        self._delay = delay
+        self._delay_s = delay_s
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._body: list[bytes] = []
@@ -92,8 +93,8 @@ class _Vendor(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._transport is not None
         answer = self._answer(self._url.partition(b"?")[0], b"".join(self._body))
-        if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._transport.write, answer)
+        if self._delay_s:
+            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, answer)
         else:
             self._transport.write(answer)
 
@@ -121,10 +122,10 @@ def _http(status: bytes, body: bytes) -> bytes:
     return head % (status, len(body)) + body
 
 
-async def serve(port: int, delay: float) -> None:
-    """Answer until the process is ended; `delay` in seconds."""
+async def serve(port: int, delay_s: float) -> None:
+    """Answer until the process ends, each time after `delay_s`."""
     ledger = [_Ledger()]
-    server = await asyncio.get_running_loop().create_server(lambda: _Vendor(ledger, delay), "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(lambda: _Vendor(ledger, delay_s), "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 

@@ -1,4 +1,4 @@
-"""What is sent: the same users, texts and requests for the product and for the peer."""
+"""The workload: the same users, texts and requests for Tidings and for the peer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ BATCH = 500
 """Notifications in one batch request."""
 CATEGORY = "orders"
 REFUSED_CATEGORY = "marketing"
-"""What every third user has opted out of. The load does not use it: each notification arrives, and can be counted."""
+"""Every third user has opted out of this category. No load uses it, so each notification arrives and is counted."""
 
 LOCALES = ("en", "de", "fr", "pt-BR")
 Texts = dict[str, tuple[str, str]]
-"""Locale to subject and body."""
+"""By locale: subject and body."""
 
 ORDER: Texts = {
     "en": ("Order {{ order }}", "Hello {{ name }}, your order {{ order }} of {{ count }} items ({{ total }}) is sent."),
@@ -38,7 +38,7 @@ NEWS: Texts = {
 
 
 class Person(Struct, frozen=True):
-    """A user; `opted_out` of REFUSED_CATEGORY."""
+    """A user. `opted_out` is about REFUSED_CATEGORY."""
 
     user_id: str
     name: str
@@ -49,7 +49,7 @@ class Person(Struct, frozen=True):
 
 
 def people() -> list[Person]:
-    """The users that are loaded before the measurement."""
+    """Return the users, who are stored before the measurement."""
     return [
         Person(
             user_id=f"user-{number}",
@@ -64,10 +64,10 @@ def people() -> list[Person]:
 
 
 class Mode(Struct, frozen=True):
-    """How notifications go in and out.
+    """How notifications enter and leave the system.
 
-    `batch` is the number in one request (0: one alone, on the route for one). `data` is JSON with the load generator's
-    placeholders. With `personal` content every notification is a vendor request of its own.
+    `batch` is the number in one request (0: one alone, on the route for single notifications). `data` is JSON with the
+    load generator's placeholders. With `personal` content each notification is a vendor request of its own.
     """
 
     name: str

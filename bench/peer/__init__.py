@@ -1,1 +1,1 @@
-"""The peer: the notification pipeline that most teams write by hand, as its libraries' documentation shows them."""
+"""The peer: the notification pipeline that most teams write by hand, built as its libraries' documentation shows."""

@@ -1,4 +1,4 @@
-"""The peer's HTTP API: FastAPI with pydantic models, a SQLAlchemy session a request, and a Celery message each."""
+"""The peer's HTTP API: FastAPI with pydantic models; for each request a SQLAlchemy session and a Celery message."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bench.peer.worker import deliver, deliver_many
 
 
 class Recipient(BaseModel):
-    """To whom."""
+    """The person to notify."""
 
     user_id: str = Field(min_length=1, max_length=200)
 
 
 class NotificationIn(BaseModel):
-    """One request."""
+    """A request for one notification."""
 
     to: Recipient
     template: str = Field(min_length=1, max_length=100)
@@ -33,26 +33,26 @@ class NotificationIn(BaseModel):
 
 
 class NotificationOut(BaseModel):
-    """One answer."""
+    """The answer for one notification."""
 
     id: uuid.UUID
     status: str = "accepted"
 
 
 class BatchIn(BaseModel):
-    """Many requests."""
+    """A batch request."""
 
     notifications: list[NotificationIn] = Field(min_length=1, max_length=1000)
 
 
 class BatchOut(BaseModel):
-    """Many answers, in order."""
+    """The answers to a batch, in order."""
 
     notifications: list[NotificationOut]
 
 
 def session() -> Iterator[Session]:
-    """A database session for the request."""
+    """Yield a database session for the request."""
     with SessionLocal() as opened:
         yield opened
 
@@ -68,7 +68,7 @@ app = FastAPI(dependencies=[Depends(authorized)])
 
 @app.post("/v1/notifications", status_code=202)
 def create(body: NotificationIn, db: Annotated[Session, Depends(session)]) -> NotificationOut:
-    """Accept one: two rows and a commit, then a Celery message."""
+    """Accept one notification: two rows and a commit, then a Celery message."""
     notification = Notification(
         id=uuid.uuid4(), user_id=body.to.user_id, template=body.template, category=body.category, data=body.data
     )
@@ -82,7 +82,7 @@ def create(body: NotificationIn, db: Annotated[Session, Depends(session)]) -> No
 
 @app.post("/v1/notifications/batch", status_code=202)
 def create_many(body: BatchIn, db: Annotated[Session, Depends(session)]) -> BatchOut:
-    """Accept many: two bulk inserts and a commit, then a Celery message for each chunk."""
+    """Accept a batch: two bulk inserts and a commit, then a Celery message for each chunk."""
     ids = [uuid.uuid4() for _ in body.notifications]
     db.execute(
         insert(Notification),

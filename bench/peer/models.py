@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Who is notified."""
+    """A person who is notified."""
 
     __tablename__ = "users"
 
@@ -30,7 +30,7 @@ class User(Base):
 
 
 class OptOut(Base):
-    """A category that a user does not want on a channel."""
+    """A category that a user has opted out of on a channel."""
 
     __tablename__ = "opt_outs"
 
@@ -40,7 +40,7 @@ class OptOut(Base):
 
 
 class Template(Base):
-    """The texts of a notification."""
+    """Subject and body for a locale."""
 
     __tablename__ = "templates"
 
@@ -66,7 +66,7 @@ class Notification(Base):
 
 
 class StatusEvent(Base):
-    """What happened to a notification: one row for each change of its status."""
+    """A change of a notification's status."""
 
     __tablename__ = "status_events"
 

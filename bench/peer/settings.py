@@ -1,4 +1,4 @@
-"""What the peer's processes read from their environment, as such services do."""
+"""The settings of the peer's processes, from environment variables, as such services do."""
 
 from __future__ import annotations
 

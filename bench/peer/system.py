@@ -1,4 +1,4 @@
-"""Runs the peer's processes: uvicorn, Celery with prefork workers, Redis and a PostgreSQL of its own."""
+"""Runs the peer: uvicorn, Celery with prefork workers, Redis, and a PostgreSQL of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ API_KEY = "peer-key"
 
 
 class Peer:
-    """The peer, ready to be loaded. `start_workers` and `stop_workers` switch the sending side on and off."""
+    """The peer, ready for a load. Its workers can be started and stopped."""
 
     name = "peer"
 
@@ -44,36 +44,36 @@ class Peer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request must carry."""
+        """The headers of each request."""
         return {"authorization": f"Bearer {API_KEY}"}
 
     def roots(self) -> dict[str, int]:
-        """The processes whose trees are the system, by what they are."""
-        found = {"postgres": self.postgres.pid, "api": self._api.pid, "redis": self.redis.pid}
+        """Its processes: the part of the system to the id of the process, whose descendants count too."""
+        parts = {"postgres": self.postgres.pid, "api": self._api.pid, "redis": self.redis.pid}
         if self._workers is not None:
-            found["worker"] = self._workers.pid
-        return found
+            parts["worker"] = self._workers.pid
+        return parts
 
     def start_workers(self) -> None:
-        """Start the sending side: as many prefork processes as there are cores."""
+        """Start a prefork worker for each core."""
         command = python("celery", "-A", "bench.peer.worker", "worker", "--pool", "prefork", "--loglevel", "warning")
         quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(os.cpu_count() or 2)]
         self._workers = Process([*command, *quiet], self._folder / "workers.log", self._environment)
 
     def stop_workers(self) -> None:
-        """End the sending side; what waits stays in Redis."""
+        """Stop the workers; waiting notifications stay in Redis."""
         if self._workers is not None:
             self._workers.stop()
             self._workers = None
 
     def recorded(self) -> int:
-        """How many notifications have been recorded as sent."""
+        """Count the notifications that are recorded as sent."""
         with psycopg.connect(self._dsn) as connection:
             row = connection.execute("SELECT count(*) FROM notifications WHERE status = 'sent'").fetchone()
             return int(row[0]) if row else 0
 
     def close(self) -> None:
-        """End everything but PostgreSQL, which belongs to the caller."""
+        """Stop everything except PostgreSQL, which belongs to the caller."""
         self.stop_workers()
         self._api.stop()
         self.redis.stop()

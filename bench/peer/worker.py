@@ -1,6 +1,6 @@
-"""The peer's Celery tasks: load, check the preferences, render, call the vendor, write the status.
+"""The peer's Celery tasks: load the user, check the preferences, render, call the vendor, write the status.
 
-Messages are acknowledged after the work (`acks_late`), and tried again with backoff when the vendor fails.
+Messages are acknowledged after the work (`acks_late`) and retried with backoff when the vendor fails.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _texts = minijinja.Environment()
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _after_fork(**_: object) -> None:
-    """Connections of the parent process are not ours to use."""
+    """Drop the parent's database connections: a forked process must not use them."""
     engine.dispose(close=False)
 
 
 @cache
 def template(name: str, locale: str) -> Template:
-    """A template; kept for the life of the process."""
+    """Return a template in this locale, else in English; cached for the life of the process."""
     with SessionLocal() as db:
         found = db.get(Template, (name, locale)) or db.get(Template, (name, "en"))
     if found is None:
@@ -52,7 +52,7 @@ def template(name: str, locale: str) -> Template:
 
 
 def rendered(found: Template, data: dict[str, object]) -> tuple[str, str]:
-    """Subject and body."""
+    """Render subject and body."""
     start = f"{found.name}.{found.locale}"
     return _texts.render_template(f"{start}.subject", **data), _texts.render_template(f"{start}.body", **data)
 
@@ -75,7 +75,7 @@ def _text(user: User, body: str) -> str:
 
 
 def _mail(subject: str, body: str, users: Sequence[User]) -> str:
-    """One request with a personalization for each recipient of the same content."""
+    """Send one request with a personalization for each recipient of the same content."""
     answer = _http.post(
         f"{settings.SENDGRID_URL}/v3/mail/send",
         json={
@@ -93,7 +93,7 @@ def _mail(subject: str, body: str, users: Sequence[User]) -> str:
 
 @app.task(autoretry_for=(requests.RequestException,), retry_backoff=True, max_retries=3)  # type: ignore[untyped-decorator]
 def deliver(notification_id: str) -> None:
-    """Send one notification with a vendor request of its own."""
+    """Send one notification in a vendor request of its own."""
     with SessionLocal() as db:
         notification = db.get(Notification, uuid.UUID(notification_id))
         if notification is None or notification.status == "sent":
@@ -113,7 +113,7 @@ def deliver(notification_id: str) -> None:
 
 @app.task(autoretry_for=(requests.RequestException,), retry_backoff=True, max_retries=3)  # type: ignore[untyped-decorator]
 def deliver_many(notification_ids: list[str]) -> None:
-    """Send many emails, those with the same content in one vendor request, and write their statuses in bulk."""
+    """Send many emails, those with equal content in one vendor request, and write their statuses in bulk."""
     with SessionLocal() as db:
         rows = db.execute(
             select(Notification, User)
