@@ -23,7 +23,7 @@ async def cache(clock: VirtualClock) -> AsyncIterator[Cache]:
     await opened.close()
 
 
-async def test_a_value_is_kept_until_its_time_is_over(cache: Cache, clock: VirtualClock) -> None:
+async def test_a_value_is_kept_until_it_expires(cache: Cache, clock: VirtualClock) -> None:
     await cache.set("key", b"\x00value\xff", 2.0)
     assert await cache.get("key") == b"\x00value\xff"
     await clock.advance(1.999)
@@ -47,7 +47,7 @@ async def test_what_is_deleted_or_unknown_is_none(cache: Cache) -> None:
     assert await cache.get("other") is None
 
 
-async def test_no_time_is_not_kept(cache: Cache) -> None:
+async def test_a_value_without_time_to_live_is_not_kept(cache: Cache) -> None:
     await cache.set("key", b"old", 10.0)
     await cache.set("key", b"value", 0.0)
     assert await cache.get("key") is None

@@ -44,7 +44,7 @@ async def test_no_more_pass_than_the_cap_permits(store: Store) -> None:
     assert (await store.caps.take(requests(where, ids(1)), NOW + MINUTE))[0] is None
 
 
-async def test_an_id_that_comes_again_takes_its_place_along(store: Store) -> None:
+async def test_an_id_that_is_taken_again_counts_once_from_then_on(store: Store) -> None:
     where, [one, *others] = scope(), ids(5)
     for later in (0, 1000, 3 * MINUTE):
         assert await store.caps.take(requests(where, [one, one]), NOW + later) == [None, None]
@@ -71,7 +71,7 @@ async def test_scopes_do_not_touch_each_other(store: Store) -> None:
         assert await store.caps.take(requests(where, ids(3)), NOW) == [None, None, None]
 
 
-async def test_nothing_asked_is_nothing_answered(store: Store) -> None:
+async def test_no_requests_give_no_verdicts(store: Store) -> None:
     assert await store.caps.take([], NOW) == []
     assert await store.caps.take([[]], NOW) == [None]
 
@@ -103,7 +103,7 @@ async def test_concurrent_takers_never_let_more_pass_together(store: Store, know
         assert sum(verdict is None for verdict in room) == 5 - taken
 
 
-async def test_what_no_longer_counts_is_swept(store: Store) -> None:
+async def test_scopes_without_counts_are_swept(store: Store) -> None:
     short, long = scope(), scope()
     await store.caps.take(requests(short, ids(2)), NOW)
     await store.caps.take(requests(long, ids(2), (Cap(2, 86_400),)), NOW)

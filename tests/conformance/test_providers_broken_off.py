@@ -136,7 +136,7 @@ async def sent_to(server: BreaksOff, text: str = "Hello") -> SendResult:
 
 @pytest.mark.parametrize("name", OVER_A_NETWORK)
 @pytest.mark.parametrize("way", WAYS)
-async def test_where_it_breaks_off_tells_whether_it_may_have_been_taken(name: str, way: str) -> None:
+async def test_the_point_of_the_break_decides_between_retry_and_uncertain(name: str, way: str) -> None:
     server = BreaksOff(name, way)
     result = await sent_to(server)
     # Mail goes out after the server's 354; a small HTTP request is out before anybody can tell where it broke off.

@@ -67,7 +67,7 @@ async def test_the_sandboxs_credentials_are_good(made: Made, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_is_sent_arrives(made: Made, caller: Caller, name: str) -> None:
+async def test_sent_deliveries_arrive(made: Made, caller: Caller, name: str) -> None:
     vendor = VENDORS[name]()
     batch = [vendor.delivery(n, text=f"Grüße {n} ご注文 & +1%") for n in range(40)]
     results = await made(name).send(batch)
@@ -199,7 +199,7 @@ async def test_each_twilio_code_means_the_same_in_a_receipt(made: Made, caller: 
         assert receipt.detail == f"{code}: {row.detail}"
 
 
-async def test_a_short_code_that_reaches_nobody_suppresses_nobody(made: Made, caller: Caller) -> None:
+async def test_a_short_code_that_reaches_nobody_does_not_suppress(made: Made, caller: Caller) -> None:
     await caller.fault(vendor="twilio", kind="bounce", code=30006)
     await made("twilio", from_number="12345").send([TwilioVendor().delivery(1)])
     receipt = (await receipts_of(made, "twilio", 2))[-1]
@@ -272,7 +272,7 @@ async def test_a_bounce_may_have_any_status(made: Made, caller: Caller) -> None:
         ("sendgrid", "defer@example.com", [(State.SENT, "deferred", False), (State.DELIVERED, "", False)]),
     ],
 )
-async def test_the_sandboxs_receipts_are_believed(
+async def test_the_sandboxs_receipts_are_accepted(
     made: Made, name: str, to: str, told: list[tuple[State, str, bool]]
 ) -> None:
     [result] = await made.send(name, to)
@@ -284,7 +284,7 @@ async def test_the_sandboxs_receipts_are_believed(
         assert one.reference == result.reference
 
 
-async def test_a_receipt_that_was_changed_on_the_way_is_not_believed(made: Made) -> None:
+async def test_a_tampered_receipt_is_refused(made: Made) -> None:
     await asyncio.gather(made.send("twilio", "+14155550100"), made.send("sendgrid", "ada@example.com"))
     posted = await eventually(lambda: made.listener.posted if len(made.listener.posted) >= 3 else None)
     for one in posted:

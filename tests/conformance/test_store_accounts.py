@@ -88,7 +88,7 @@ class TestRounds:
         assert not await store.rounds.advance(name, two, 8)
         assert await store.rounds.begin(name, one, 60) == 7, "its own holder takes it again"
 
-    async def test_a_lease_that_ran_out_is_taken_over(self, store: Store) -> None:
+    async def test_an_ended_lease_is_taken_over(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
         await turn(store, NOW)
         await store.rounds.begin(name, one, 60)
@@ -113,7 +113,7 @@ class TestRounds:
 
 
 class TestStates:
-    async def test_they_are_those_of_the_tally(self, store: Store, tenant: str) -> None:
+    async def test_states_agree_with_the_tally(self, store: Store, tenant: str) -> None:
         dice = random.Random(5)
         for _ in range(120):
             sent = notification(tenant, at=NOW)
@@ -139,7 +139,7 @@ class TestStates:
         assert counted == tally
         assert counted.total() == 120
 
-    async def test_without_a_tenant_they_are_everybodys(self, store: Store, tenant: str) -> None:
+    async def test_without_a_tenant_all_tenants_are_counted(self, store: Store, tenant: str) -> None:
         other = unique("other")
         await store.history.append([accepted(notification(tenant)), accepted(notification(other))])
         owners = {one.tenant: one.count for one in await store.history.states(THIS, THIS + 1)}
@@ -162,7 +162,7 @@ class TestRecordsAndWaits:
         assert record == await store.history.get(tenant, known.id)
         assert list(await store.history.get_many([])) == []
 
-    async def test_what_waits_for_a_notification_is_found_until_it_is_settled(self, store: Store, tenant: str) -> None:
+    async def test_waiting_rows_of_a_notification_are_found_until_settled(self, store: Store, tenant: str) -> None:
         held, other = notification(tenant), notification(tenant)
         wait = Wait(NOW + 5000, "deliveries.sms.normal", "acme/ann", b"body")
         await store.history.append(
@@ -178,7 +178,7 @@ class TestRecordsAndWaits:
         assert list(await store.schedule.waiting([held.id])) == []
         assert list(await store.schedule.waiting([])) == []
 
-    async def test_a_wait_that_may_be_a_second_copy_comes_back_marked(self, store: Store, tenant: str) -> None:
+    async def test_a_possible_second_copy_is_handed_out_marked(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         waits = [Wait(NOW, "deliveries.sms.normal", "k", b"%d" % n, repeated=bool(n)) for n in range(2)]
         await store.history.append(

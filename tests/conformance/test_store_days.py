@@ -151,7 +151,7 @@ def _flies(record: NotificationRecord) -> bool:
     return bool(in_flight(record))
 
 
-async def test_what_waits_is_carried_sent_and_archived_when_it_rests(house: House, tenant: str) -> None:
+async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: House, tenant: str) -> None:
     waiting, done = notification(tenant, OLD), notification(tenant, OLD + 5)
     wait = Wait(NOW + DAY, "deliveries.sms.normal", "k", b"x")
     await house.send(
@@ -183,7 +183,7 @@ async def test_what_waits_is_carried_sent_and_archived_when_it_rests(house: Hous
     assert (after.accepted, after.recorded, after.resting.sent, after.balanced) == (2, 2, 2, True)
 
 
-async def test_a_day_whose_requests_may_still_come_waits_for_them(house: House, tenant: str) -> None:
+async def test_a_day_with_unrecorded_accepted_notifications_is_not_archived(house: House, tenant: str) -> None:
     queued = notification(tenant, OLD)
     await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 1)])
     other = notification(tenant, OLD + 1)
@@ -201,7 +201,7 @@ async def test_a_day_whose_requests_may_still_come_waits_for_them(house: House, 
     assert await house.archive.find(queued.id) is not None
 
 
-async def test_what_is_missing_stays_missing(house: House, tenant: str) -> None:
+async def test_missing_notifications_stay_missing_in_the_archive(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 2)])
@@ -214,7 +214,7 @@ async def test_what_is_missing_stays_missing(house: House, tenant: str) -> None:
     assert await house.store.accounts.gaps() == []
 
 
-async def test_a_stretch_that_cuts_an_archived_day_has_the_whole_of_it(house: House, tenant: str) -> None:
+async def test_a_period_that_cuts_an_archived_day_counts_the_whole_day(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     await house.round()
@@ -223,7 +223,7 @@ async def test_a_stretch_that_cuts_an_archived_day_has_the_whole_of_it(house: Ho
     assert (account.since[-14:], account.until[-14:]) == ("T00:00:00.000Z"[-14:], "T00:00:00.000Z"[-14:])
 
 
-async def test_an_object_that_is_not_what_was_written_keeps_the_day(house: House, tenant: str) -> None:
+async def test_a_damaged_object_prevents_archiving_the_day(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     true_get = house.objects.get
@@ -241,7 +241,7 @@ async def test_an_object_that_is_not_what_was_written_keeps_the_day(house: House
     assert await house.archive.find(sent.id) is not None
 
 
-async def test_everything_is_kept_when_that_is_set(house: House, tenant: str) -> None:
+async def test_nothing_is_archived_if_retention_is_off(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     assert await house.retention(0).once()
@@ -253,7 +253,7 @@ async def test_one_process_at_a_time_makes_the_rounds(house: House) -> None:
     assert not await house.retention().once()
 
 
-async def test_a_fact_that_comes_while_a_day_is_written_is_in_the_archive_too(house: House, tenant: str) -> None:
+async def test_a_fact_recorded_while_its_day_is_archived_is_not_lost(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     days = house.store.days

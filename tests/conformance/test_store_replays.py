@@ -63,7 +63,7 @@ class TestFinding:
         for limit in (1, 2, 50):
             assert await found(store, tenant, limit=limit) == sorted(ids, reverse=True)
 
-    async def test_uncertain_ones_when_they_are_asked_for(self, store: Store, tenant: str) -> None:
+    async def test_uncertain_deliveries_are_found_on_request(self, store: Store, tenant: str) -> None:
         await dead(store, tenant)
         doubtful = await dead(store, tenant, State.UNCERTAIN)
         assert await found(store, tenant, LetterFilter(state=State.UNCERTAIN)) == [doubtful]
@@ -104,7 +104,7 @@ class TestFinding:
         for filter, expected in cases:
             assert set(await found(store, tenant, filter)) == expected, filter
 
-    async def test_one_that_moved_on_is_no_letter_any_more(self, store: Store, tenant: str) -> None:
+    async def test_a_delivery_that_left_its_state_is_no_longer_a_letter(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         await store.history.append([accepted(sent), fact(sent, State.DEAD, attempt=3)])
         assert await found(store, tenant) == [delivery(sent)]
@@ -148,7 +148,7 @@ class TestFinding:
                 break
         assert ids == sorted(wanted, reverse=True)
 
-    async def test_a_count_that_would_cost_too_much_is_not_told(
+    async def test_a_count_that_needs_too_much_work_is_none(
         self, store: Store, tenant: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_letters, "_STRETCH", 3)
@@ -218,7 +218,7 @@ class TestReplays:
         assert again is not None
         assert replace(again, token=None) == replace(further, token=None)
 
-    async def test_what_is_finished_is_not_taken_again(self, store: Store, tenant: str) -> None:
+    async def test_a_finished_replay_is_not_claimed_again(self, store: Store, tenant: str) -> None:
         await store.replays.add(self.replay(tenant))
         taken = await claim(store, NOW, 10)
         assert taken is not None

@@ -35,7 +35,7 @@ async def test_due_rows_come_earliest_first_and_at_most_limit(store: Store, tena
     assert not any(row.again for row in first)
 
 
-async def test_a_leased_row_is_nobody_elses(store: Store, tenant: str) -> None:
+async def test_a_leased_row_is_not_handed_out(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW)
     assert len(await due(store, NOW, 10, 30.0)) == 1
     assert await due(store, NOW + 29_000, 10, 30.0) == []
@@ -79,7 +79,7 @@ async def hold(store: Store, tenant: str, topic: str, *dues: int) -> None:
     await store.history.append(outcomes)
 
 
-async def test_what_waits_for_a_provider_is_counted_by_topic_up_to_a_number(store: Store, tenant: str) -> None:
+async def test_rows_held_for_a_provider_are_counted_by_topic_up_to_a_limit(store: Store, tenant: str) -> None:
     assert await store.schedule.held(100) == {}
     await wait_for(store, tenant, NOW + 1, NOW + 2)
     await hold(store, tenant, "one", NOW + 1, NOW + 2, NOW + 3)
@@ -91,7 +91,7 @@ async def test_what_waits_for_a_provider_is_counted_by_topic_up_to_a_number(stor
     assert sum((await store.schedule.held(100)).values()) in {3, 4}
 
 
-async def test_what_waits_for_a_provider_is_brought_forward_and_nothing_else(store: Store, tenant: str) -> None:
+async def test_only_rows_held_for_a_provider_are_brought_forward(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW + 50_000)
     await hold(store, tenant, "one", NOW + 30_000, NOW + 10_000, NOW + 20_000)
     await hold(store, tenant, "two", NOW + 5_000)
@@ -102,7 +102,7 @@ async def test_what_waits_for_a_provider_is_brought_forward_and_nothing_else(sto
     assert not any(row.again for row in brought)
 
 
-async def test_what_is_under_way_is_not_brought_forward(store: Store, tenant: str) -> None:
+async def test_a_leased_row_is_not_brought_forward(store: Store, tenant: str) -> None:
     await hold(store, tenant, "one", NOW)
     await store.schedule.due(NOW, 10, 30.0)
     await store.schedule.bring_forward("one", 10, NOW + 1_000)
@@ -119,7 +119,7 @@ async def test_concurrent_callers_never_share_a_row(store: Store, tenant: str) -
     assert len(taken) == len(set(taken)) == 300
 
 
-async def test_a_wrong_clock_takes_nobodys_lease_and_keeps_none(store: Store, tenant: str) -> None:
+async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Store, tenant: str) -> None:
     """When a row is due the asking process says; when a lease is over, the store does."""
     await wait_for(store, tenant, NOW)
     await turn(store, NOW)

@@ -124,7 +124,7 @@ async def test_the_standby_takes_over_from_a_primary_that_dies(primary: Server, 
         await store.close()
 
 
-async def test_nothing_stays_with_a_primary_that_was_demoted(primary: Server, standby: int) -> None:
+async def test_every_connection_leaves_a_demoted_primary(primary: Server, standby: int) -> None:
     """It goes on answering, and takes no writes: every connection leaves it, those that only read as well."""
     dsn = both(primary, standby)
     await caught_up(primary, standby)

@@ -21,7 +21,7 @@ LONGEST = 25.0
 """Seconds: the 10 of an idle transaction, and time for a busy machine."""
 
 
-async def test_a_frozen_taker_of_caps_lets_go_of_its_person(postgres_dsn: str) -> None:
+async def test_a_frozen_process_releases_its_cap_rows(postgres_dsn: str) -> None:
     scope = uuid4().bytes
     command = [sys.executable, str(PROGRAM), postgres_dsn, scope.hex()]
     frozen = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)

@@ -92,7 +92,7 @@ def commit_by_hand(settings: KafkaSettings, offset: int, text: str) -> None:
 
 
 class TestRebalances:
-    async def test_partitions_that_stay_go_on_flowing(self, settings: KafkaSettings) -> None:
+    async def test_partitions_kept_over_a_rebalance_are_resumed(self, settings: KafkaSettings) -> None:
         count = 1005
         four = KafkaSettings(settings.brokers, partitions=4, prefix=settings.prefix)
         first = await KafkaQueue.open_with(four)
@@ -101,7 +101,7 @@ class TestRebalances:
             await first.declare({TOPIC: (GROUP,)})
             await first.put(numbered(0, count))
             (warm, *more) = await take(first, TOPIC, GROUP, 1, max_items=1)
-            lane = first._lanes[TOPIC, GROUP]
+            lane = first._readers[TOPIC, GROUP]
             # Nothing is claimed, and enough waits: the lane pauses all of its partitions.
             await eventually(lambda: lane._paused is True, PATIENCE)
             (other, *_) = await take(second, TOPIC, GROUP, 1, max_items=1)
@@ -135,7 +135,7 @@ class TestLostOffsets:
         assert marks(items_of(await take(queue, TOPIC, GROUP, 5))) == dict.fromkeys(range(5), False)
 
     @pytest.mark.parametrize("declared", [True, False])
-    async def test_when_the_offsets_are_gone_what_is_there_comes_marked(
+    async def test_items_come_marked_after_the_offsets_were_lost(
         self, settings: KafkaSettings, admin: AdminClient, declared: bool
     ) -> None:
         first = await KafkaQueue.open_with(settings)
@@ -155,7 +155,7 @@ class TestLostOffsets:
             await second.close()
 
     async def test_the_marks_are_kept_over_another_crash(self, settings: KafkaSettings, admin: AdminClient) -> None:
-        await self.test_when_the_offsets_are_gone_what_is_there_comes_marked(settings, admin, True)
+        await self.test_items_come_marked_after_the_offsets_were_lost(settings, admin, True)
         third = await KafkaQueue.open_with(settings)
         try:
             assert marks(items_of(await take(third, TOPIC, GROUP, 12))) == {number: number < 10 for number in range(12)}
@@ -173,7 +173,7 @@ class TestLostOffsets:
 
 
 class TestLogs:
-    async def test_records_that_somebody_deleted_do_not_stop_the_rest(
+    async def test_deleted_records_do_not_stop_the_others(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
@@ -249,7 +249,7 @@ class TestTrimming:
         await asyncio.to_thread(queue._administration.trim, {TOPIC: set()})
         assert await asyncio.to_thread(self.oldest, admin, settings) == 0
 
-    async def test_when_a_broker_does_not_tell_its_groups_nothing_is_deleted(
+    async def test_nothing_is_deleted_if_a_broker_does_not_list_its_groups(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
@@ -271,9 +271,9 @@ class TestTrimming:
 class TestTopicsThatABrokerDoesNotKnow:
     """As for a moment after their creation, on the brokers that hear of it last."""
 
-    async def test_nothing_is_said_of_how_far_they_are(self, queue: KafkaQueue) -> None:
+    async def test_depth_and_extent_raise(self, queue: KafkaQueue) -> None:
         # An empty extent would cover itself, and prove lost what was just put.
         async with asyncio.timeout(PATIENCE):
             for ask in (queue.extent, queue.depth):
-                with pytest.raises(Unavailable, match="did not tell how far nowhere is"):
+                with pytest.raises(Unavailable, match="did not answer a question about nowhere"):
                     await ask("nowhere", GROUP)

@@ -74,7 +74,7 @@ async def refused(settings: KafkaSettings, why: str) -> None:
     assert not any(secret in str(told.value) + repr(settings) for secret in SECRETS)
 
 
-async def test_brokers_elsewhere_behind_a_bootstrap_server_on_this_machine(tmp_path: Path) -> None:
+async def test_remote_brokers_behind_a_local_bootstrap_server_need_tls(tmp_path: Path) -> None:
     broker = KafkaBroker(tmp_path, {"inter.broker.listener.name": "PLAINTEXT"}, advertised=socket.gethostname())
     try:
         await asyncio.to_thread(broker.start)
@@ -148,7 +148,7 @@ class TestLogins:
         await refused(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "OAUTHBEARER|token|OIDC")
         assert secured_kafka.openid.refused > 0
 
-    async def test_somebody_who_may_create_nothing_is_told_what_to_run(
+    async def test_a_client_that_may_not_create_topics_names_the_command(
         self, secured_kafka: Secured, kafka_prefix: str
     ) -> None:
         login = tls(secured_kafka, sasl="PLAIN", username=GUEST, password=PASSWORD)

@@ -15,7 +15,7 @@ from support_kafka import KafkaBroker
 from support_queues import PATIENCE, items_of, take
 from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
 from tidings.backends.kafka.queue import KafkaQueue
-from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.ports.queue import Item
 
@@ -71,7 +71,7 @@ class TestTopics:
             {"min.insync.replicas": "2"},  # of one replica: nothing could be put
         ],
     )
-    async def test_one_that_would_lose_items_is_set_right(
+    async def test_a_topic_that_would_lose_items_is_corrected(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient, config: dict[str, str]
     ) -> None:
         await asyncio.to_thread(create, admin, settings.topic(TOPIC), 2, config)
@@ -85,7 +85,7 @@ class TestTopics:
                 found["retention.ms"] == found["retention.bytes"] == "-1"
                 and found["cleanup.policy"] == "delete"
                 and found["unclean.leader.election.enable"] == "false"
-                and int(found["max.message.bytes"]) == LARGEST_ITEM
+                and int(found["max.message.bytes"]) == MOST_ITEM_BYTES
                 and found["min.insync.replicas"] == "1"
             )
 
@@ -99,7 +99,7 @@ class TestTopics:
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
         name = settings.topic("other")
-        large = str(2 * LARGEST_ITEM)
+        large = str(2 * MOST_ITEM_BYTES)
         config = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
         kept = {key: config[key] for key in ("retention.ms", "retention.bytes", "cleanup.policy")}
         await asyncio.to_thread(create, admin, name, 5, {**kept, "max.message.bytes": large})
@@ -109,7 +109,7 @@ class TestTopics:
         assert found["max.message.bytes"] == large
         assert not [line for line in logged if "partitions" in line]
 
-    async def test_fewer_partitions_are_left_and_told(
+    async def test_too_few_partitions_are_reported_and_left(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         name = settings.topic(TOPIC)
@@ -189,7 +189,7 @@ class TestGroupProtocol:
             await new.close()
             await old.close()
 
-    def test_a_protocol_that_there_is_not(self, settings: KafkaSettings) -> None:
+    def test_an_unknown_protocol_is_refused(self, settings: KafkaSettings) -> None:
         with pytest.raises(SettingsError, match="it may be auto, consumer, classic"):
             KafkaQueue(structs.replace(settings, group_protocol="modern"))
 

@@ -60,7 +60,7 @@ class History(Attempting, Handing, Protocol):
         ...
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
-        """Counts by state and reason of the tenant's ids from `since` (inclusive) to `until` (exclusive)."""
+        """Deliveries and notifications of the tenant from `since` to `until` (exclusive), by state and reason."""
         ...
 
     async def states(

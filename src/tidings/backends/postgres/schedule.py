@@ -1,4 +1,4 @@
-"""The schedule, and what changes and cancels what waits in it, in PostgreSQL."""
+"""The schedule in PostgreSQL, with the changes and cancellations of waiting notifications."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("step", "when"), STEPS)
-async def test_killed_anywhere_nothing_is_lost_and_the_next_round_goes_on(
+async def test_a_kill_at_any_step_loses_nothing_and_the_next_round_goes_on(
     store: PostgresStore, objects: Folder, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     tenant = unique("tenant")
@@ -145,7 +145,7 @@ async def test_slices_hold_everything_once(
     assert firsts == sorted(firsts)
 
 
-async def test_what_an_attempt_left_that_broke_off_is_removed(store: PostgresStore, objects: Folder) -> None:
+async def test_remains_of_an_unfinished_attempt_are_removed(store: PostgresStore, objects: Folder) -> None:
     sent = await fill(store, unique("tenant"))
     folder = f"archive/{day_text(day_of(sent[0].id))}"
     await objects.put(f"{folder}/events-0-00099.parquet", b"half")
@@ -200,9 +200,7 @@ async def test_a_rolled_day_is_not_read_again_and_a_late_fact_is_seen_at_once(
     assert (after.notifications.accepted, after.notifications.resting.delivered) == (9, 1)
 
 
-async def test_listings_pass_over_closed_days_that_have_nothing_to_show(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_listings_skip_closed_days_without_matches(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = unique("tenant")
     for days in range(2, 12):
         await fill(store, tenant, 3, NOW - days * DAY)
@@ -250,7 +248,7 @@ async def test_minutes_are_folded_and_what_is_counted_late_counts_once(store: Po
         assert (account.accepted, account.counted, account.recorded) == (10, 10, 10)
 
 
-async def test_a_writer_that_is_slow_is_waited_for_and_one_that_stands_still_is_not(
+async def test_archiving_waits_for_a_slow_writer_but_not_for_a_frozen_one(
     store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant = unique("tenant")
@@ -266,7 +264,7 @@ async def test_a_writer_that_is_slow_is_waited_for_and_one_that_stands_still_is_
         await writing.commit()
         assert await rolling > 0
         await store.history.append([fact(sent[0], State.DELIVERED)])
-        monkeypatch.setattr("tidings.backends.postgres.rolling.LOCK_WITHIN", "50ms")
+        monkeypatch.setattr("tidings.backends.postgres.rolling.LOCK_TIMEOUT", "50ms")
         async with writer.transaction():
             await writer.execute(f"LOCK TABLE event_{suffix(day_of(sent[0].id))} IN ROW EXCLUSIVE MODE")
             with pytest.raises(Unavailable):

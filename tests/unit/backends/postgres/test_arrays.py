@@ -60,7 +60,7 @@ def test_what_is_written_is_read(name: str, data: st.DataObject) -> None:
 @codecs
 @on_a_server
 @given(data=st.data())
-async def test_the_bytes_are_postgresqls(
+async def test_the_bytes_are_those_of_postgresql(
     name: str, data: st.DataObject, plain: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     values = data.draw(columns(name))

@@ -12,7 +12,7 @@ import pytest
 
 from support import eventually
 from tidings.backends.postgres import waking
-from tidings.backends.postgres.bounds import LONGEST_LAG, Bound
+from tidings.backends.postgres.bounds import LONGEST_LAG_S, Bound
 from tidings.backends.postgres.queue import PostgresQueue, _on
 from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item
@@ -24,7 +24,7 @@ TABLE = f"{TOPIC}/{GROUP}"
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other closely."""
-    monkeypatch.setattr(waking, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(waking, "LOOK_EVERY_S", 0.05)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def other(postgres_dsn: str, queue: PostgresQueue) -> AsyncIterator[Postgr
 
 
 def low(queue: PostgresQueue) -> int:
-    return queue._waker.lane(TABLE).bound.low
+    return queue._waker.table(TABLE).bound.low
 
 
 async def pass_through(queue: PostgresQueue, count: int, lease: float | None = None) -> None:
@@ -89,10 +89,10 @@ async def pages(connection: asyncpg.Connection, name: str, *arguments: object) -
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("writes", [False, True], ids=["a report", "a long change"])
-async def test_a_held_snapshot_does_not_make_claims_walk_over_dead_rows(
+async def test_a_held_snapshot_does_not_make_claims_read_dead_rows(
     postgres_dsn: str, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch, writes: bool
 ) -> None:
-    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG", 0.5)
+    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG_S", 0.5)
     holder = await asyncpg.connect(postgres_dsn)
     asker = await asyncpg.connect(postgres_dsn, server_settings={"enable_seqscan": "off"})
     try:
@@ -115,7 +115,7 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_dead_rows(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_is_committed_late_keeps_its_place(
+async def test_an_item_committed_late_keeps_its_place(
     postgres_dsn: str, queue: PostgresQueue, other: PostgresQueue
 ) -> None:
     slow = await asyncpg.connect(postgres_dsn)
@@ -133,10 +133,10 @@ async def test_what_is_committed_late_keeps_its_place(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_is_committed_after_the_bound_went_on_is_found(
+async def test_an_item_committed_after_the_bound_moved_is_found(
     postgres_dsn: str, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG", 0.2)
+    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG_S", 0.2)
     slow = await asyncpg.connect(postgres_dsn)
     await slow.execute("BEGIN")
     await slow.execute(f"INSERT INTO queue.\"{TABLE}\" (key, body) VALUES ('k', 'very late')")
@@ -150,20 +150,20 @@ async def test_what_is_committed_after_the_bound_went_on_is_found(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_another_process_gives_back_is_found(queue: PostgresQueue, other: PostgresQueue) -> None:
+async def test_items_that_another_process_gives_back_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
     held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
     assert held is not None
     await pass_through(other, 50, lease=30.0)
     await eventually(lambda: low(other) > 40)
     waiting = asyncio.create_task(bodies(other))
-    await eventually(lambda: other._waker.lane(TABLE).idle == 1)
+    await eventually(lambda: other._waker.table(TABLE).idle == 1)
     await held.release()
     assert await waiting == [b"first"]
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_a_lost_lease_gives_back_is_found(queue: PostgresQueue, other: PostgresQueue) -> None:
+async def test_items_of_an_ended_lease_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
     assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease=1.0) is not None
     await pass_through(other, 50)
@@ -171,7 +171,7 @@ async def test_what_a_lost_lease_gives_back_is_found(queue: PostgresQueue, other
     assert await bodies(other) == [b"first"]
 
 
-async def test_a_notification_that_nobody_hears_is_made_up_for(
+async def test_a_lost_notification_is_made_up_for(
     postgres_dsn: str, queue: PostgresQueue, other: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process gives back and dies before it can say so."""
@@ -184,7 +184,7 @@ async def test_a_notification_that_nobody_hears_is_made_up_for(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_nothing_is_stranded_whatever_is_given_back(postgres_dsn: str) -> None:
+async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -> None:
     """Three processes claim, give back, let leases run out and put, in an order that chance makes."""
     chance = random.Random(11)
     queues = [await PostgresQueue.open(postgres_dsn) for _ in range(3)]
@@ -245,11 +245,11 @@ def test_a_bound_waits_for_what_was_open() -> None:
     assert bound.low == 0
     bound.looked(first=300, oldest_open=9, next_transaction=30, at=2.0)
     assert bound.low == 100
-    bound.looked(first=400, oldest_open=9, next_transaction=40, at=2.0 + LONGEST_LAG)
+    bound.looked(first=400, oldest_open=9, next_transaction=40, at=2.0 + LONGEST_LAG_S)
     assert bound.low == 300
 
 
-def test_a_bound_never_passes_what_is_given_back_while_it_looks() -> None:
+def test_a_bound_never_passes_an_item_given_back_during_a_look() -> None:
     bound = Bound()
     bound.looked(first=100, oldest_open=5, next_transaction=5, at=0.0)
     bound.begin()

@@ -131,7 +131,7 @@ async def test_a_pool_leaves_a_server_that_stops_taking_writes(postgres_dsn: str
     await close_pool(pool)
 
 
-async def test_a_store_on_a_server_that_only_reads_is_not_well(postgres_dsn: str) -> None:
+async def test_a_store_on_a_read_only_server_fails_its_ping(postgres_dsn: str) -> None:
     store = await PostgresStore.open(postgres_dsn)
     await store.ping()
     await store._pulse.execute("SET default_transaction_read_only = on")

@@ -237,7 +237,7 @@ def test_the_binaries_that_made_the_data_are_chosen() -> None:
     assert binaries.choose(18, [system, wheel]) == wheel
 
 
-def test_what_was_asked_for_and_is_not_here(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+def test_a_wanted_source_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
     monkeypatch.setattr(binaries, "_system", lambda: iter(()))
     monkeypatch.setattr(binaries, "_wheel", lambda: iter(()))
     with pytest.raises(SettingsError, match=r"installed on this machine. Install one, start with --postgres bundled"):
@@ -246,7 +246,7 @@ def test_what_was_asked_for_and_is_not_here(monkeypatch: pytest.MonkeyPatch, ope
         Server(open_data_dir, source="bundled").start()
 
 
-def test_what_is_asked_for_is_taken_and_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+def test_a_wanted_source_is_used_and_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
     system, wheel = Binaries(Path("/opt/pg/bin"), 15), Binaries(Path("/w/bin"), 18, Path("/w"))
     monkeypatch.setattr(binaries, "_system", lambda: iter([system]))
     monkeypatch.setattr(binaries, "_wheel", lambda: iter([wheel]))
@@ -287,7 +287,7 @@ async def test_the_wheels_server_runs(open_data_dir: Path) -> None:
         assert await ask(server.dsn, "SELECT 1") == 1
 
 
-def test_ruined_data_is_told_with_the_log(open_data_dir: Path) -> None:
+def test_ruined_data_is_reported_with_the_log(open_data_dir: Path) -> None:
     with Server(open_data_dir) as server:
         pass
     (server.data / "global" / "pg_control").write_bytes(b"")
@@ -319,7 +319,7 @@ def test_a_start_that_fails_leaves_nothing_elsewhere(closed_folder: Path) -> Non
 
 
 @as_root
-def test_what_a_deleted_data_folder_left_elsewhere_is_named(closed_folder: Path) -> None:
+def test_remains_of_a_deleted_data_folder_are_named(closed_folder: Path) -> None:
     with Server(closed_folder / "data") as first:
         left = first.home
     shutil.rmtree(closed_folder / "data")
