@@ -54,7 +54,7 @@ async def test_a_value_without_time_to_live_is_not_kept(cache: Cache) -> None:
 
 
 class TestBounds:
-    """What only the cache in the process promises: it does not grow without end."""
+    """A promise of the cache in the process only: its size is bounded."""
 
     async def test_the_longest_unused_goes_first(self, clock: VirtualClock) -> None:
         cache = MemoryCache(clock, max_entries=3)

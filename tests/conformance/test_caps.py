@@ -1,4 +1,4 @@
-"""Counting under caps: the promises of ports/caps.py, on every adapter."""
+"""The promises of ports/caps.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_an_id_that_is_taken_again_counts_once_from_then_on(store: Store) 
         assert await store.caps.take(requests(where, [one, one]), NOW + later) == [None, None]
     verdicts = await store.caps.take(requests(where, others[:3]), NOW + 3 * MINUTE + 1)
     assert [verdict is None for verdict in verdicts] == [True, True, False]
-    # It counts from when it came last, and beyond its window it has to find room.
+    # It counts as of the last time it was taken, and after its window it needs room again.
     assert await store.caps.take(requests(where, others[3:]), NOW + 4 * MINUTE) == [None]
     [verdict] = await store.caps.take(requests(where, [one]), NOW + 4 * MINUTE)
     assert verdict is not None
@@ -88,7 +88,7 @@ async def test_concurrent_takers_never_let_more_pass_together(store: Store, know
         passed = dict.fromkeys(places, 1)
     batches = []
     for turn in range(12):
-        # Each in another order: takers that lock in the order of their batch would wait in a circle.
+        # Each in another order: callers that lock in the order of their batch would deadlock.
         order = places[turn % 6 :] + places[: turn % 6]
         batches.append([[Count(where, uuid4(), FIVE) for where in order[:3]] for _ in range(4)])
     answers = await asyncio.gather(*(store.caps.take(batch, NOW) for batch in batches))
@@ -115,7 +115,7 @@ async def test_scopes_without_counts_are_swept(store: Store) -> None:
 
 
 async def test_a_taker_that_dies_has_taken_nothing(postgres_dsn: str) -> None:
-    """Two processes: one dies between locking and commit while the other waits for the same scope."""
+    """Of two processes, one dies between locking and commit while the other waits for the same scope."""
     where = scope()
     name = unique("taker").replace("-", "_")
     async with contextlib.AsyncExitStack() as stack:

@@ -116,7 +116,7 @@ async def test_writing_while_the_last_neighbour_is_deleted(objects: Objects) -> 
 
 
 class TestFolder:
-    """What only the folder promises."""
+    """Promises of the folder only."""
 
     async def test_reopening_finds_all_objects_and_removes_unfinished_files(self, tmp_path: Path) -> None:
         await Folder(tmp_path).put("a/b", b"x")

@@ -1,4 +1,4 @@
-"""The promises of ports/provider.py, of every provider that the registry finds, against stand-ins for their vendors."""
+"""The promises of ports/provider.py, for every provider in the registry, against stand-ins for the vendors."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ async def test_no_answer_after_the_body_is_never_a_retry(name: str, way: str) ->
     async with sending(name, **SHORT) as (provider, vendor):
         vendor.misbehave(way)
         [result] = await asyncio.wait_for(provider.send([vendor.delivery(1)]), provider.timeout + 1)
-        # A vendor whose yes is its status has said yes, whatever became of the body.
+        # A vendor that accepts by its status has accepted, whatever happens to the body.
         taken_by_status = (name, way) == ("sendgrid", "endless_body")
         assert isinstance(result, Sent if taken_by_status else Uncertain), result
 

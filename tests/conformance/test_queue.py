@@ -15,7 +15,7 @@ from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item, Queue, Received
 
 BRIEFLY = 0.3
-"""Seconds to wait for what must not come."""
+"""Seconds to wait for items that must not come."""
 GROUP = "readers"
 
 
@@ -37,7 +37,7 @@ def bodies(items: Sequence[Received]) -> list[bytes]:
 
 
 async def claim_anywhere(queues: Sequence[Queue], topic: str, count: int, lease: float | None = None) -> list[Claim]:
-    """Claims over `count` items by whichever of the clients gets them; all clients ask at the same time."""
+    """Claims with `count` items in total. All clients claim at the same time, and any of them may get the items."""
     found: list[Claim] = []
 
     def complete() -> bool:
@@ -147,8 +147,8 @@ class TestExtent:
         before = await queue.extent(topic, GROUP)
         assert not before.covers(before)
         claims = await take(queue, topic, GROUP, 10, lease=30.0)
-        assert not (await queue.extent(topic, GROUP)).covers(before), "what is claimed is not done"
-        # What comes later does not matter: a queue that is never empty is worked off all the same.
+        assert not (await queue.extent(topic, GROUP)).covers(before), "claimed items are not done"
+        # Later items do not matter: an extent is covered even if the queue is never empty.
         await queue.put(numbered(topic, 5, start=10))
         for claim in claims:
             await claim.done()
@@ -240,7 +240,7 @@ class TestOrder:
             for item in claim.items:
                 handed[item.key].append(int(item.body))
         assert all(numbers == sorted(numbers) for numbers in handed.values())
-        # Ending the claims in the opposite order ends them all the same.
+        # Claims can be ended in any order.
         for claim in reversed(claims):
             await claim.done()
         await nothing_left(queue, topic)
@@ -420,7 +420,7 @@ class TestBeginning:
         begun: set[bytes] = set()
         for claim in claims:
             places = [place for place, item in enumerate(claim.items) if int(item.body) in {1, 2, 4}]
-            for place in places:  # one after the other, as calls are made
+            for place in places:  # one after the other, as a worker calls a provider
                 await claim.begin([place])
             begun |= {claim.items[place].body for place in places}
             if how == "release":

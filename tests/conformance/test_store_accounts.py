@@ -1,4 +1,4 @@
-"""The accounts, what is watched, and the rounds: the promises of ports/accounts.py, on every adapter."""
+"""The promises of ports/accounts.py (accounts, watched notifications, rounds), on every adapter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THIS = NOW // MINUTE
 
 
 def planned(of: object, channel: Channel) -> Outcome:
-    """The fact `pending` that routing writes, which the notification's row holds."""
+    """The outcome `pending` of routing, which the notification's row holds."""
     known = fact(of, State.PENDING, channel)  # type: ignore[arg-type]
     return Outcome(known.id, known.tenant, NOW, State.PENDING, attempt=1, address=Address(channel, "x"))
 
@@ -40,7 +40,7 @@ class TestAccounts:
 
     async def test_a_count_that_is_written_again_counts_once(self, store: Store, tenant: str) -> None:
         counter = uuid4()
-        for count in (3, 5, 5, 4):  # the last one was late
+        for count in (3, 5, 5, 4):  # the last one is an older total that arrives late
             await store.accounts.count(counter, [AcceptedCount(tenant, THIS, count)])
         assert await store.accounts.accepted(THIS, THIS + 1, tenant) == [AcceptedCount(tenant, THIS, 5)]
 
@@ -86,7 +86,7 @@ class TestRounds:
         assert await store.rounds.begin(name, two, 60) is None
         assert await store.rounds.advance(name, one, 7)
         assert not await store.rounds.advance(name, two, 8)
-        assert await store.rounds.begin(name, one, 60) == 7, "its own holder takes it again"
+        assert await store.rounds.begin(name, one, 60) == 7, "the holder can renew its lease"
 
     async def test_an_ended_lease_is_taken_over(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
@@ -173,7 +173,7 @@ class TestRecordsAndWaits:
         assert (row.item.topic, row.item.key, row.item.body) == ("deliveries.sms.normal", "acme/ann", b"body")
         (due,) = await store.schedule.due(NOW + 5000, 10, 30)
         assert not due.again
-        assert len(await store.schedule.waiting([held.id])) == 1, "it is on its way, not gone"
+        assert len(await store.schedule.waiting([held.id])) == 1, "a row that was handed out is still there"
         await store.schedule.settle([due.id])
         assert list(await store.schedule.waiting([held.id])) == []
         assert list(await store.schedule.waiting([])) == []

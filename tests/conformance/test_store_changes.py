@@ -1,4 +1,4 @@
-"""Changing what waits: the promises of Changes in ports/store.py, on every adapter, and its races."""
+"""The promises of Changes in ports/schedule.py, on every adapter, with their races."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HOUR = 3_600_000
 
 
 async def waits(store: Store, tenant: str, due: int = NOW + HOUR) -> Notification:
-    """A notification that was routed and waits for its send time."""
+    """A notification that waits for its send time."""
     sent = notification(tenant, send_at=due)
     await store.history.append([deferred(sent, due, Reason.SEND_AT)])
     return sent
 
 
 def deferred(sent: Notification, due: int, reason: Reason) -> Outcome:
-    """The fact that it waits until `due`."""
+    """The outcome of waiting until `due`."""
     wait = Wait(due, "requests.normal", f"{sent.tenant}/ann", encode(replace(sent, step=sent.step + 1)))
     return Outcome(
         sent.id, sent.tenant, NOW, State.DEFERRED, step=sent.step, reason=reason, notification=sent, wait=wait
@@ -35,7 +35,7 @@ def deferred(sent: Notification, due: int, reason: Reason) -> Outcome:
 
 
 def later(row: Waiting, due: int, metadata: bytes = b"{}") -> Outcome:
-    """The change of what waits in `row` to `due`."""
+    """The outcome that moves `row` to `due`."""
     waiting = decode_notification(row.item.body)
     return deferred(replace(waiting, send_at=due, metadata=metadata), due, Reason.CHANGED)
 
@@ -142,7 +142,7 @@ async def test_changing_and_handing_out_a_row_never_both_succeed(store: Store, t
         changed, taken = await asyncio.gather(change, due)
     else:
         taken, changed = await asyncio.gather(due, change)
-    # Whoever comes while the other has the row may find nothing to do, but they never both have it.
+    # One that meets the other's lock may find nothing to do, but the two never both succeed.
     assert not (changed and taken)
     waiting = await store.changes.waiting(tenant, sent.id)
     assert (waiting is None) == bool(taken)

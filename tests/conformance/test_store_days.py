@@ -1,4 +1,4 @@
-"""Closed days and the archive: the promises of ports/days.py, on every adapter, with real files."""
+"""The promises of ports/days.py (closed days, archive), on every adapter, with real files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DICE = random.Random(7)
 
 
 class House:
-    """A store with all that retention needs beside it; days that are older than KEPT are archived."""
+    """A store and the other parts that retention needs. Days older than KEPT are archived."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -47,11 +47,11 @@ class House:
         self.accounting = Accounting(store.history, store.accounts, store.days, self.clock)
 
     def retention(self, days: int = KEPT) -> Retention:
-        """The rounds of one process."""
+        """A retention, as one process has it."""
         return Retention(self.store, self.objects, ParquetFiles(), self.clock, self.metrics, days)
 
     async def round(self) -> None:
-        """A round of the one process that makes them."""
+        """Make a round."""
         self._one = self._one or self.retention()
         assert await self._one.once()
 
@@ -59,7 +59,7 @@ class House:
         return await self.accounting.account(tenant, since, until)
 
     async def send(self, *outcomes: Outcome) -> None:
-        """Record these, and count the notifications among them."""
+        """Record these outcomes and count the accepted notifications among them."""
         counts: Counter[tuple[str, int]] = Counter(
             (one.tenant, one.notification.accepted_at // MINUTE) for one in outcomes if one.notification is not None
         )
@@ -75,14 +75,14 @@ def house(store: Store, tmp_path: Path) -> House:
 
 
 def planned(of: Notification, channel: Channel) -> Outcome:
-    """The fact `pending` that the notification's row holds."""
+    """The outcome `pending` that the notification's row holds."""
     return Outcome(
         delivery(of, channel), of.tenant, of.accepted_at, State.PENDING, attempt=1, address=Address(channel, "x")
     )
 
 
 def drawn(tenant: str, at: int) -> list[Outcome]:
-    """A notification and what became of it."""
+    """A random notification and its outcomes."""
     sent = notification(tenant, at, DICE.choice(["ann", "bob", None]), metadata=b'{"text":"a\\nb,\\"c\\""}')
     facts = [Outcome(sent.id, tenant, at, State.PENDING, notification=sent)]
     for channel in DICE.sample(list(Channel), DICE.randrange(3)):
@@ -106,12 +106,12 @@ def id_of(facts: list[Outcome]) -> UUID:
 
 
 def sums(account: AccountView) -> Any:
-    """What must not change when days are rolled up and archived."""
+    """The sums that must not change when days are rolled up and archived."""
     return account.notifications, account.deliveries, account.tally
 
 
 async def everything(house: House, tenant: str) -> dict[UUID, NotificationRecord]:
-    """All that the store has of the tenant."""
+    """All records of the tenant in the store."""
     found: dict[UUID, NotificationRecord] = {}
     before = None
     while True:
@@ -165,7 +165,7 @@ async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: 
     assert row.due == NOW + DAY
     before = (await house.account(tenant)).notifications
     assert (before.accepted, before.in_flight.total, before.resting.sent, before.balanced) == (2, 1, 1, True)
-    # It is sent; a receipt about what is archived comes too late.
+    # It is sent. A receipt about an archived notification comes too late.
     late = fact(waiting, State.SENT, attempt=2, at=NOW)
     assert await house.store.history.append([late]) == {}
     assert await house.store.history.append([fact(done, State.DELIVERED)]) == {"archived": 1}
@@ -193,7 +193,7 @@ async def test_a_day_with_unrecorded_accepted_notifications_is_not_archived(hous
     assert list(await house.archive.list()) == []
     await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 1)])
     await house.round()
-    assert list(await house.archive.list()) == [], "it may be in a queue"
+    assert list(await house.archive.list()) == [], "the notification may still be in a queue"
     await house.store.history.append([accepted(queued), fact(queued, State.SENT)])
     await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 0)])
     await house.round()

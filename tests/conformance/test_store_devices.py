@@ -1,4 +1,4 @@
-"""Whose a device is, and who has an id: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about owners of devices and incarnations of users, on every adapter."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def devices(store: Store, tenant: str, user_id: str) -> tuple[str, ...]:
 
 
 async def put(store: Store, tenant: str, /, **tokens: str) -> None:
-    """Users by id, each with its devices by name, separated by spaces."""
+    """Store users by id, each with its devices as names separated by spaces."""
     people = [(user_id, Profile(name=user_id, devices=tuple(text.split())), None) for user_id, text in tokens.items()]
     await store.users.upsert(tenant, people, NOW + 5)
 
 
 def bounced(tenant: str, token: str, reason: str = "unregistered", at: int = NOW) -> Outcome:
-    """A vendor says that there is no such device."""
+    """The outcome of a vendor's answer that there is no such device."""
     told = notification(tenant)
     return Outcome(
         id=delivery_id(told.id, 16),
@@ -110,7 +110,7 @@ class TestOneOwner:
         assert await devices(store, tenant, "bob") == ()
 
     async def test_users_who_exchange_their_devices_at_once(self, store: Store, tenant: str) -> None:
-        """Nobody deadlocks, and each device has one owner afterwards."""
+        """There is no deadlock, and each device has one owner afterwards."""
         chance = random.Random(7)
         users, tokens = [f"user-{n}" for n in range(6)], [f"token-{n}" for n in range(8)]
         await put(store, tenant, **dict.fromkeys(users, ""))
@@ -151,7 +151,7 @@ class TestOneDevice:
             name="ann", devices=("two", "three", "four")
         )
         await store.users.add_device(tenant, "bob", "one", 3, NOW)
-        assert await devices(store, tenant, "bob") == ("one",), "what was dropped is nobody's"
+        assert await devices(store, tenant, "bob") == ("one",), "a dropped device has no owner"
 
     async def test_is_taken_from_its_previous_owner(self, store: Store, tenant: str) -> None:
         await put(store, tenant, ann="one two", bob="")
@@ -162,8 +162,8 @@ class TestOneDevice:
     async def test_is_removed_from_its_user_alone(self, store: Store, tenant: str) -> None:
         await put(store, tenant, ann="one two", bob="three")
         assert await store.users.remove_device(tenant, "ann", "one", NOW)
-        assert await store.users.remove_device(tenant, "ann", "one", NOW), "again is as good"
-        assert await store.users.remove_device(tenant, "ann", "three", NOW), "it is not ann's"
+        assert await store.users.remove_device(tenant, "ann", "one", NOW), "removing it twice succeeds"
+        assert await store.users.remove_device(tenant, "ann", "three", NOW), "it does not belong to ann"
         assert not await store.users.remove_device(tenant, "eve", "one", NOW)
         assert await devices(store, tenant, "ann") == ("two",)
         assert await devices(store, tenant, "bob") == ("three",)
@@ -258,4 +258,4 @@ class TestIncarnations:
         assert await store.inbox.unread(tenant, "ann") == 0
         await store.inbox.add(tenant, [InboxItem(notification(tenant).id, "ann", "Hello", "World", created_at=NOW)])
         await put(store, tenant, ann="two")
-        assert await store.inbox.unread(tenant, "ann") == 1, "a user who is only changed keeps the inbox"
+        assert await store.inbox.unread(tenant, "ann") == 1, "a changed user keeps the inbox"

@@ -1,4 +1,4 @@
-"""History and cancellations: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about history and cancellations, on every adapter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tidings.ports.store import Store
 
 
 async def find_all(store: Store, tenant: str, filter: HistoryFilter, limit: int) -> list[NotificationRecord]:
-    """Every page, one after the other."""
+    """All pages, one after the other."""
     records: list[NotificationRecord] = []
     before: UUID | None = None
     for _ in range(100):
@@ -215,7 +215,7 @@ class TestAppendAndGet:
 class TestFind:
     @pytest.fixture
     async def shop(self, store: Store, tenant: str) -> list[UUID]:
-        """Twelve notifications of two users and two categories, oldest first; each third one was delivered."""
+        """Twelve notifications of two users and two categories, oldest first. Each third one is delivered."""
         ids = []
         for index in range(12):
             sent = notification(

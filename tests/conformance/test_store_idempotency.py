@@ -1,4 +1,4 @@
-"""Idempotency keys: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/idempotency.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_BODY = b"\x02" * 32
 
 
 async def reserved(store: Store, at: int, tenant: str, key: str, body: bytes, seed: UUID) -> Reservation:
-    """Ask for the key at this instant of the store's clock; when a reservation was made is not compared."""
+    """Reserve the key at this instant of the store's clock. Drops `reserved_at`, which tests do not compare."""
     await turn(store, at)
     return replace(await store.idempotency.reserve(tenant, key, body, seed, 30.0), reserved_at=0)
 

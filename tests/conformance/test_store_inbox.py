@@ -1,4 +1,4 @@
-"""Inboxes: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about inboxes, on every adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recurrences: the promises of ports/recurrences.py, on every adapter."""
+"""The promises of ports/recurrences.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ async def added(store: Store, tenant: str, *dues: int | None) -> list[Recurrence
 
 
 def after(of: Recurrence, due: int | None, **more: int | str) -> Moved:
-    """The move to the occurrence at `due`."""
+    """The change of progress to the occurrence at `due`."""
     then = Progress(None if due is None else f"local {due}", due, of.progress.due)
     return Moved(of.id, of.progress, replace(then, **more))
 
 
 async def ready(store: Store, now: int) -> list[tuple[UUID, bool]]:
-    """What is due, asked by one whose clock is right."""
+    """The due recurrences, for a caller with a right clock."""
     await turn(store, now)
     return [(row.recurrence.id, row.again) for row in await store.recurrences.due(now, 100, 30.0)]
 
@@ -92,7 +92,7 @@ async def test_a_change_keeps_the_occurrence_under_way(store: Store, tenant: str
     await ready(store, NOW)
     named = replace(made, name="new", revision=2, progress=Progress("elsewhere", 1))
     assert await store.recurrences.replace(named)
-    assert await ready(store, NOW) == []  # the lease stands
+    assert await ready(store, NOW) == []  # the lease stays
     assert await ready(store, NOW + 31_000) == [(made.id, True)]
     await store.recurrences.settle([after(made, NOW + MINUTE)])
     known = await store.recurrences.get(tenant, made.id)

@@ -1,4 +1,4 @@
-"""Dead letters and replays: the promises of ports/replays.py, on every adapter."""
+"""The promises of ports/replays.py (dead letters, replays), on every adapter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERYTHING = LetterFilter()
 async def dead(
     store: Store, tenant: str, state: State = State.DEAD, channel: Channel = Channel.SMS, at: int = NOW, **fields: Any
 ) -> UUID:
-    """Record a notification whose delivery rests in `state`; the delivery's id."""
+    """Record a notification whose delivery rests in `state`. Returns the delivery's id."""
     about = {name: fields.pop(name) for name in ("user_id", "category") if name in fields}
     sent = notification(tenant, at, **about)
     await store.history.append(
@@ -31,7 +31,7 @@ async def dead(
 
 
 async def found(store: Store, tenant: str, filter: LetterFilter = EVERYTHING, limit: int = 50) -> list[UUID]:
-    """Every page, one after the other."""
+    """All pages, one after the other."""
     ids: list[UUID] = []
     before: UUID | None = None
     for _ in range(100):
@@ -46,7 +46,7 @@ async def found(store: Store, tenant: str, filter: LetterFilter = EVERYTHING, li
 
 
 async def claim(store: Store, now: int, lease: float) -> Replay | None:
-    """Take a page, by one whose clock is right."""
+    """Claim a replay, for a caller with a right clock."""
     await turn(store, now)
     return await store.replays.claim(now, lease)
 
@@ -114,7 +114,7 @@ class TestFinding:
         await store.history.append([fact(sent, State.DEAD, attempt=6)])
         assert await found(store, tenant) == [delivery(sent)]
         assert (await store.letters.find(tenant, EVERYTHING, None, 10)).letters[0].last.attempt == 6
-        # A late receipt proves that it arrived after all.
+        # A late receipt proves that it arrived.
         await store.history.append([fact(sent, State.DELIVERED, attempt=1)])
         assert await found(store, tenant) == []
 
@@ -161,7 +161,7 @@ class TestFinding:
 
 class TestReplays:
     def replay(self, tenant: str, at: int = NOW, **fields: Any) -> Replay:
-        """One that was just asked for."""
+        """A new replay."""
         filter = LetterFilter(
             state=State.DEAD, channel=Channel.SMS, user_id="ann", since=NOW - 1, delivery_id=UUID(int=7)
         )

@@ -1,4 +1,4 @@
-"""The schedule: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/schedule.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidings.ports.store import Store
 
 
 async def wait_for(store: Store, tenant: str, *dues: int) -> None:
-    """Write a row for each instant; its body is the instant."""
+    """Write a row for each instant, with the instant as its body."""
     outcomes = []
     for due in dues:
         sent = notification(tenant)
@@ -22,7 +22,7 @@ async def wait_for(store: Store, tenant: str, *dues: int) -> None:
 
 
 async def due(store: Store, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-    """What is due, asked by one whose clock is right."""
+    """The due rows, for a caller with a right clock."""
     await turn(store, now)
     return await store.schedule.due(now, limit, lease)
 
@@ -70,7 +70,7 @@ async def test_next_due(store: Store, tenant: str) -> None:
 
 
 async def hold(store: Store, tenant: str, topic: str, *dues: int) -> None:
-    """Write a row that waits for a provider for each instant; its body is the instant."""
+    """Write a row that waits for a provider for each instant, with the instant as its body."""
     outcomes = []
     for due in dues:
         sent = notification(tenant)
@@ -120,15 +120,15 @@ async def test_concurrent_callers_never_share_a_row(store: Store, tenant: str) -
 
 
 async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Store, tenant: str) -> None:
-    """When a row is due the asking process says; when a lease is over, the store does."""
+    """The caller's clock decides when a row is due; the store's clock decides when a lease ends."""
     await wait_for(store, tenant, NOW)
     await turn(store, NOW)
     hour = 3_600_000
     (ahead,) = await store.schedule.due(NOW + hour, 10, 30.0)
     assert not ahead.again
-    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "no clock but the store's ends a lease"
+    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "only the store's clock ends a lease"
     await turn(store, NOW + 29_999)
     assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == []
     await turn(store, NOW + 30_000)
-    (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor keeps it, if its own is slow
+    (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor does a slow clock of the caller extend it
     assert again.again

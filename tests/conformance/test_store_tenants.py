@@ -1,4 +1,4 @@
-"""Tenants, API keys and categories: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about tenants, API keys and categories, on every adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kafka away, slow, killed or not there: what the queue's client says, how long it takes, and that nothing is lost."""
+"""Kafka absent, slow, killed or frozen: the errors of the queue's client, their timing, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory, broker_count: int) -> Iterator[KafkaCluster]:
-    """A cluster that may be harmed."""
+    """A cluster that the test may harm."""
     cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), broker_count)
     cluster.start()
     yield cluster
@@ -120,7 +120,7 @@ async def test_items_that_every_group_has_done_are_deleted(kafka_broker: str, ka
     try:
         await queue.declare({"topic": (GROUP, "others")})
         await queue.put([Item("topic", "k", b"%d" % number) for number in range(30)])
-        # The other group has begun to read, and no more.
+        # The other group has claimed an item but done none.
         (begun,) = await take(queue, "topic", "others", 1, max_items=10, lease=60.0)
         done = len(begun.items)
         for claim in await take(queue, "topic", GROUP, 30, max_items=20):
@@ -160,7 +160,7 @@ async def test_an_item_that_is_too_large(kafka_broker: str, kafka_prefix: str) -
 
 
 async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix: str) -> None:
-    """Items go on being done once each, in the order of their key, while clients join and leave."""
+    """Items are done once each, in the order of their key, while clients join and leave."""
     count, finished = 3000, dict[str, list[int]]()
     first = await KafkaQueue.open(kafka_broker, partitions=8, prefix=kafka_prefix)
     await first.declare({"topic": (GROUP,)})
@@ -234,7 +234,7 @@ class TestKilled:
 
         async def said(call: Awaitable[object]) -> bool:
             with pytest.raises(Unavailable):
-                assert await call, "None instead of Unavailable"
+                assert await call, "the claim returned None instead of raising Unavailable"
             return True
 
         async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""Where a group on Kafka goes on after a rebalance, when its offsets are lost, and when the log itself is."""
+"""Where a group on Kafka continues after a rebalance, after losing its offsets, and after losing the log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def marks(items: list[Received]) -> dict[int, bool]:
 
 
 async def works_off(queue: KafkaQueue, count: int) -> None:
-    """Do `count` items, and return when that is committed."""
+    """Do `count` items, and return once that is committed."""
     for claim in await take(queue, TOPIC, GROUP, count, lease=60.0):
         await claim.done()
 
@@ -62,7 +62,7 @@ async def works_off(queue: KafkaQueue, count: int) -> None:
 
 
 def delete_offsets(admin: AdminClient, settings: KafkaSettings) -> None:
-    """What an operator, or Kafka's own expiry of offsets, does to a group without members."""
+    """Delete a group's offsets, as an operator or Kafka's expiry does."""
     (deleted,) = admin.delete_consumer_groups([settings.group_id(TOPIC, GROUP)]).values()
     deleted.result(10)
 
@@ -73,7 +73,7 @@ def delete_records(admin: AdminClient, settings: KafkaSettings, before: int) -> 
 
 
 def make_anew(admin: AdminClient, settings: KafkaSettings) -> None:
-    """The topic is deleted and created again, as by a restored backup."""
+    """Delete the topic and create it again, as a restored backup does."""
     name = settings.topic(TOPIC)
     admin.delete_topics([name])[name].result(10)
     while True:
@@ -85,7 +85,7 @@ def make_anew(admin: AdminClient, settings: KafkaSettings) -> None:
 
 
 def commit_by_hand(settings: KafkaSettings, offset: int, text: str) -> None:
-    """An offset as another tool sets it."""
+    """Commit an offset, as another tool does."""
     consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": settings.group_id(TOPIC, GROUP)})
     consumer.commit(offsets=[TopicPartition(settings.topic(TOPIC), 0, offset, metadata=text)], asynchronous=False)
     consumer.close()
@@ -102,7 +102,7 @@ class TestRebalances:
             await first.put(numbered(0, count))
             (warm, *more) = await take(first, TOPIC, GROUP, 1, max_items=1)
             lane = first._readers[TOPIC, GROUP]
-            # Nothing is claimed, and enough waits: the lane pauses all of its partitions.
+            # Nothing is claimed and enough items wait, so the reader pauses all of its partitions.
             await eventually(lambda: lane._paused is True, PATIENCE)
             (other, *_) = await take(second, TOPIC, GROUP, 1, max_items=1)
             await other.release()
@@ -128,7 +128,7 @@ class TestLostOffsets:
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
         await queue.put(numbered(0, 5))
-        # Another process declares the same, as each does at its start.
+        # Another process declares the same, as every process does at its start.
         other = await KafkaQueue.open_with(settings)
         await other.declare({TOPIC: (GROUP,)})
         await other.close()
@@ -188,7 +188,7 @@ class TestLogs:
         await works_off(first, 10)
         await first.close()
         await asyncio.to_thread(make_anew, admin, settings)
-        # The offset of the old log is back, as when only the log was lost.
+        # Restore the offset of the old log, as if only the log had been lost.
         await asyncio.to_thread(commit_by_hand, settings, 10, "b=;d=")
         second = await KafkaQueue.open_with(settings)
         try:
@@ -260,7 +260,7 @@ class TestTrimming:
         listed.valid.clear()
         answer: Future[object] = Future()
         answer.set_result(listed)
-        # A cluster with a broker that is just starting cannot be had at will: its answer is given by hand.
+        # The answer of a broker that is just starting, simulated because it cannot be provoked.
         asked = Mock(wraps=queue._administration._admin, list_consumer_groups=lambda **_: answer)
         monkeypatch.setattr(queue._administration, "_admin", asked)
         with pytest.raises(Unavailable, match="did not delete"):
@@ -269,10 +269,10 @@ class TestTrimming:
 
 
 class TestTopicsThatABrokerDoesNotKnow:
-    """As for a moment after their creation, on the brokers that hear of it last."""
+    """For a moment after a topic's creation, some brokers do not know it yet."""
 
     async def test_depth_and_extent_raise(self, queue: KafkaQueue) -> None:
-        # An empty extent would cover itself, and prove lost what was just put.
+        # An empty extent would cover itself, and would prove that the new items are lost.
         async with asyncio.timeout(PATIENCE):
             for ask in (queue.extent, queue.depth):
                 with pytest.raises(Unavailable, match="did not answer a question about nowhere"):

@@ -1,4 +1,4 @@
-"""Brokers that want TLS and a login: who gets in, who is told what, and that no secret is printed."""
+"""Brokers with TLS and logins: which clients get in, what errors the others get, and that no secret is printed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nothing_secret_is_printed(caplog: pytest.LogCaptureFixture, capfd: pytest.Ca
 
 
 async def goes_through(settings: KafkaSettings) -> None:
-    """Everything that Tidings does with a broker: producer, administration and consumer are let in."""
+    """Use everything that Tidings needs of a broker: producer, administration and consumer."""
     queue = await KafkaQueue.open_with(settings)
     try:
         await queue.declare({"topic": (GROUP,)})
@@ -86,7 +86,7 @@ async def test_remote_brokers_behind_a_local_bootstrap_server_need_tls(tmp_path:
 
 class TestTls:
     async def test_with_the_right_authority(self, secured_kafka: Secured, kafka_prefix: str) -> None:
-        # Anonymous by TLS alone: the broker lets whom it does not know do everything in this test.
+        # With TLS alone the client is anonymous, and in this test the broker lets anonymous clients do everything.
         await goes_through(at(secured_kafka, "SSL", tls(secured_kafka), kafka_prefix))
 
     async def test_a_broker_that_the_authority_did_not_sign(

@@ -1,4 +1,4 @@
-"""Topics that exist already, and brokers without the new group protocol: what is set right, refused or told."""
+"""Existing topics, and brokers without the new group protocol: what is corrected, refused or reported."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class TestTopics:
     @pytest.mark.parametrize(
         "config",
         [
-            {},  # the broker's own defaults: seven days
+            {},  # the broker's defaults: seven days of retention
             {"retention.ms": "3600000", "retention.bytes": "1000000"},
             {"cleanup.policy": "compact"},
             {"cleanup.policy": "compact,delete", "unclean.leader.election.enable": "true"},
             {"max.message.bytes": "1000"},
-            {"min.insync.replicas": "2"},  # of one replica: nothing could be put
+            {"min.insync.replicas": "2"},  # with one replica nothing could be put
         ],
     )
     async def test_a_topic_that_would_lose_items_is_corrected(
@@ -92,7 +92,7 @@ class TestTopics:
         await eventually(right, PATIENCE)
         with structlog.testing.capture_logs() as again:
             await queue.declare({TOPIC: (GROUP,)})
-        assert not again, "what is right is left alone"
+        assert not again, "right settings are left alone"
 
     async def test_more_than_is_needed_is_left_alone(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
@@ -136,7 +136,7 @@ class TestTopics:
 
 @pytest.fixture(scope="module")
 def classic_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker that has the `consumer` protocol switched off."""
+    """A broker with the `consumer` protocol switched off."""
     broker = KafkaBroker(
         tmp_path_factory.mktemp("kafka-classic"),
         {"group.coordinator.rebalance.protocols": "classic", "group.min.session.timeout.ms": "1000"},
@@ -179,7 +179,7 @@ class TestGroupProtocol:
             await queue.close()
 
     async def test_members_of_both_protocols_share_a_group(self, settings: KafkaSettings) -> None:
-        """As when the brokers are upgraded under running processes."""
+        """The brokers are upgraded under running processes."""
         new = await KafkaQueue.open_with(settings)
         old = await KafkaQueue.open_with(structs.replace(settings, group_protocol=CLASSIC))
         try:
@@ -195,9 +195,9 @@ class TestGroupProtocol:
 
 
 async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
-    """One begins, the other joins and leaves again; every item is done.
+    """One client starts, another joins and leaves again; every item is done.
 
-    Some may be done twice: what was ended just before a partition moved may not be committed. Nothing here is begun.
+    Some may be done twice: claims that ended just before a partition moved may not be committed. Nothing is begun here.
     """
     finished: list[int] = []
 
@@ -206,7 +206,7 @@ async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> 
             try:
                 claim = await queue.claim(TOPIC, GROUP, 10, 0.2, 30.0)
             except Unavailable:
-                assert len(finished) >= wanted, "it was closed when it had done its part, and not before"
+                assert len(finished) >= wanted, "the client was closed before it had done its part"
                 return
             if claim is None:
                 continue

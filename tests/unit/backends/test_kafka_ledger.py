@@ -87,7 +87,7 @@ def test_released_items_carry_what_was_announced_about_them() -> None:
     again = ledger.take(3, 60.0)
     assert [(item.redelivered, item.repeated) for item in again.items] == [(False, False), (True, False), (False, True)]
     assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}
-    # An earlier mark stays, whatever becomes of a later one.
+    # An earlier mark stays even if a later one is taken back.
     ledger.begin(again, [0, 1], 0.0)
     ledger.take_back(again, [0, 1], put=False)
     assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}

@@ -138,11 +138,11 @@ def test_a_long_text_is_cut_on_the_safe_side() -> None:
     handed = after_a_crash(progress, range(10**12, 10**12 + count))
     assert {start for start, _ in even} <= set(handed)
     assert all(handed.values())
-    assert count - len(handed) > 150, "as many as fit are known to be done"
+    assert count - len(handed) > 150, "the text holds as many done runs as fit"
 
 
 def after_a_crash(progress: Progress, offsets: Iterable[int]) -> dict[int, bool]:
-    """What the next client hands out, and whether it comes marked."""
+    """The offsets that the next client hands out, each with its mark."""
     text = progress.metadata()
     assert len(text) <= MOST_TEXT_BYTES
     later = Progress(progress.base, text)
@@ -182,8 +182,10 @@ def test_the_text_fits_and_errs_on_the_safe_side_for_any_number_of_runs(
         for start, stop in known:
             for offset in {start, (start + stop) // 2, stop - 1}:
                 back, marked = offset not in later._done, later.marked(offset)
-                assert back or kind == "done", "what is not done is never lost"
-                assert marked or not back or kind == "neither", "what was begun or done never comes back unmarked"
+                assert back or kind == "done", "an item that is not done is never lost"
+                assert marked or not back or kind == "neither", (
+                    "an item that was begun or done never comes back unmarked"
+                )
     again = Progress(later.base, later.metadata())
     assert list(again._done) == list(later._done)
     assert list(again._begun) == list(later._begun)

@@ -1,4 +1,4 @@
-"""A vendor's rate is kept by all processes of a machine together."""
+"""All processes of a machine together keep a vendor's rate."""
 
 from __future__ import annotations
 

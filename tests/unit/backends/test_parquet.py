@@ -1,4 +1,4 @@
-"""Parquet files: what went in comes out, whatever the texts are, and what is damaged is told."""
+"""Parquet files: any text comes back unchanged, and damaged files raise Unreadable."""
 
 from __future__ import annotations
 

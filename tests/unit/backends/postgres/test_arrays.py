@@ -1,4 +1,4 @@
-"""Columns on the wire: what we write is byte for byte what PostgreSQL makes of the driver's own arrays."""
+"""Our array codecs: their bytes are those that PostgreSQL sends for the driver's own arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def columns(name: str) -> st.SearchStrategy[list[Any]]:
 
 @pytest.fixture
 async def plain(postgres_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection with nothing but what the driver brings."""
+    """A connection with the driver's own codecs."""
     connection = await asyncpg.connect(postgres_dsn)
     yield connection
     await connection.close()

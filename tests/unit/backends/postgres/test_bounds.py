@@ -1,4 +1,4 @@
-"""Claims begin where live rows begin: cheap while dead ones cannot be cleaned away, and nothing is ever stranded."""
+"""Claims start at the first live row: they stay cheap among dead rows, and no item is ever missed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE = f"{TOPIC}/{GROUP}"
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow each other closely."""
+    """Short intervals between looks."""
     monkeypatch.setattr(waking, "LOOK_EVERY_S", 0.05)
 
 
@@ -37,7 +37,7 @@ async def queue(postgres_dsn: str) -> AsyncIterator[PostgresQueue]:
 
 @pytest.fixture
 async def other(postgres_dsn: str, queue: PostgresQueue) -> AsyncIterator[PostgresQueue]:
-    """Another process."""
+    """A queue of another process."""
     other = await PostgresQueue.open(postgres_dsn)
     yield other
     await other.close()
@@ -48,7 +48,7 @@ def low(queue: PostgresQueue) -> int:
 
 
 async def pass_through(queue: PostgresQueue, count: int, lease: float | None = None) -> None:
-    """So many items come and go."""
+    """Put, claim and end so many items."""
     await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(count)])
     left = count
     while left:
@@ -66,13 +66,13 @@ async def bodies(queue: PostgresQueue, seconds: float = 20.0) -> list[bytes]:
 
 
 async def looked_again(queue: PostgresQueue) -> None:
-    """The queue has looked at all of the table once more."""
+    """Wait until the queue has looked at the whole table once more."""
     before = queue._waker._whole_at
     await eventually(lambda: queue._waker._whole_at > before)
 
 
 async def pages(connection: asyncpg.Connection, name: str, *arguments: object) -> int:
-    """How many pages a statement reads."""
+    """The number of pages that a statement reads."""
     statement = _on(TABLE, name)
     for number, argument in reversed(list(enumerate(arguments, 1))):
         value = str(argument) if isinstance(argument, int) else f"'{argument}'"
@@ -126,7 +126,7 @@ async def test_an_item_committed_late_keeps_its_place(
         await pass_through(queue, 10)
         await looked_again(queue)
     await queue.put([Item(TOPIC, "k", b"early")])
-    assert max(low(queue), low(other)) <= number, "the bound waits for what was open"
+    assert max(low(queue), low(other)) <= number, "the bound waits for the open transaction"
     await slow.execute("COMMIT")
     assert await bodies(queue) == [b"late", b"early"]
     await slow.close()
@@ -174,7 +174,7 @@ async def test_items_of_an_ended_lease_are_found(queue: PostgresQueue, other: Po
 async def test_a_lost_notification_is_made_up_for(
     postgres_dsn: str, queue: PostgresQueue, other: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process gives back and dies before it can say so."""
+    """A process gives items back and dies before it notifies the others."""
     await pass_through(other, 50)
     await eventually(lambda: low(other) > 40, timeout=20)
     person = await asyncpg.connect(postgres_dsn)
@@ -185,7 +185,7 @@ async def test_a_lost_notification_is_made_up_for(
 
 @pytest.mark.usefixtures("quick")
 async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -> None:
-    """Three processes claim, give back, let leases run out and put, in an order that chance makes."""
+    """Three processes claim, give back, let leases end and put, in random order."""
     chance = random.Random(11)
     queues = [await PostgresQueue.open(postgres_dsn) for _ in range(3)]
     await queues[0].declare({TOPIC: (GROUP,)})
@@ -207,7 +207,7 @@ async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -
             if what < 0.2:
                 await claim.release()
             elif what < 0.3 and not claim.items[0].redelivered:
-                continue  # forgotten: an unleased one is held until the end
+                continue  # never ended: an unleased claim is held until the test ends
             else:
                 back = [place for place in range(len(claim.items)) if chance.random() < 0.3]
                 try:
@@ -228,7 +228,7 @@ async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -
         return seen >= put
 
     try:
-        # Forgotten open claims of the last process end here.
+        # This ends the open claims of the last process.
         for claim in list(queues[2]._held):
             await claim.release()
         await eventually(all_seen, timeout=30)
@@ -241,7 +241,7 @@ def test_a_bound_waits_for_what_was_open() -> None:
     bound.begin()
     bound.looked(first=100, oldest_open=7, next_transaction=9, at=0.0)
     assert bound.low == 0
-    bound.looked(first=200, oldest_open=8, next_transaction=20, at=1.0)  # 8 was open at the first look
+    bound.looked(first=200, oldest_open=8, next_transaction=20, at=1.0)  # transaction 8 was open at the first look
     assert bound.low == 0
     bound.looked(first=300, oldest_open=9, next_transaction=30, at=2.0)
     assert bound.low == 100
@@ -253,7 +253,7 @@ def test_a_bound_never_passes_an_item_given_back_during_a_look() -> None:
     bound = Bound()
     bound.looked(first=100, oldest_open=5, next_transaction=5, at=0.0)
     bound.begin()
-    bound.lower(40)  # after the statement's snapshot
+    bound.lower(40)  # given back after the look's snapshot
     bound.looked(first=150, oldest_open=6, next_transaction=6, at=1.0)
     assert bound.low == 40
     bound.begin()

@@ -1,4 +1,4 @@
-"""A PostgreSQL that goes away and comes back, under queue and store."""
+"""Queue and store on a PostgreSQL that goes away and comes back."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def own_queue(own_server: Server) -> AsyncIterator[PostgresQueue]:
 
 
 async def kill(server: Server) -> None:
-    """End the server as a crash does, and wait until its supervisor has brought it back."""
+    """Crash the server, and wait until its supervisor has restarted it."""
     first = server.pid
     os.kill(first, signal.SIGKILL)
 
@@ -62,7 +62,7 @@ async def kill(server: Server) -> None:
 
 
 async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim | None:
-    """A claim as soon as the queue answers."""
+    """A claim, made as soon as the queue answers."""
 
     async def answered() -> tuple[Claim | None]:
         try:
@@ -87,7 +87,7 @@ async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue
     assert [item.body for item in again.items] == [b"1"]
     assert not again.items[0].redelivered
     await again.done()
-    # The listener is back as well: a put of another client arrives without a look.
+    # The listener is back too: it hears of another client's put without a look.
     other = await PostgresQueue.open(own_server.dsn)
     waiting = asyncio.create_task(own_queue.claim(TOPIC, GROUP, 10, 10.0))
     await other.put([Item(TOPIC, "k", b"2")])
@@ -167,7 +167,7 @@ async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
     await told.done()
     assert await queue.claim(TOPIC, GROUP, 10, 0.1) is None
     assert len(looks) == 2
-    # What was put without a word, and what a dead claimer gives back, is found by the look once a second.
+    # The look once a second finds items put without a notification and items of a dead claimer.
     other = await asyncpg.connect(postgres_dsn)
     await other.execute(f"INSERT INTO queue.\"{TOPIC}/{GROUP}\" (key, body) VALUES ('k', 'untold')")
     await other.close()
@@ -230,7 +230,7 @@ class _Away:
 
 
 async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str) -> None:
-    """That version had begun all of it, and did not say so."""
+    """The previous version began all items of a claim and left `begun` NULL."""
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"1")])

@@ -1,4 +1,4 @@
-"""History by its leaves: what a statement locks and plans over with a year of days, and days that are not there."""
+"""Leaves of the history: locks and plans of statements with a year of days, and days without leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tidings.model.vocabulary import State
 TODAY = NOW // DAY
 YEAR = 400
 MOST_LOCKS = 20
-"""Tables and indexes that one statement may lock: those of its leaf, and small ones."""
+"""The most tables and indexes that one statement may lock: those of its leaf, and small ones."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def connection(postgres_dsn: str) -> AsyncIterator[Any]:
 
 
 async def make_days(connection: Any, count: int) -> None:
-    """Leaves for the `count` days before today."""
+    """Create the leaves of the `count` days before today."""
     for first in range(TODAY - count, TODAY, 50):
         await connection.execute("SELECT ensure_partitions($1, 50)", first)
 
@@ -79,7 +79,7 @@ async def test_nothing_locks_or_plans_over_the_other_days(
 
 
 def counting(connection: Any, pid: int, counted: dict[str, int]) -> Any:
-    """A `Pool.fetch` that notes how many tables and indexes each statement locks, by its first words."""
+    """A `Pool.fetch` that counts the tables and indexes that each statement locks, by its first words."""
 
     async def fetch(pool: Any, query: str, *args: object, **_: object) -> Any:
         async with pool.acquire() as used, used.transaction():
@@ -184,7 +184,7 @@ class TestDaysThatAreNotThere:
         at = (TODAY + 1000) * DAY
         await connection.execute("ALTER FUNCTION ensure_partitions(bigint, integer) SET lock_timeout = '50ms'")
         async with connection.transaction():
-            await connection.execute("LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")  # as a long ANALYZE has
+            await connection.execute("LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")  # the lock of a long ANALYZE
             with pytest.raises(Unavailable):
                 await store.history.maintain(at)
         assert await store.history.maintain(at) == 3 * 9

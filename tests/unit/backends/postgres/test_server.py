@@ -45,7 +45,7 @@ def alive(pid: int) -> bool:
 
 
 def servers_on(folder: Path) -> list[int]:
-    """Every process that works in this server's folder."""
+    """The processes whose working folder is this server's."""
     home = (folder / "postgres").resolve()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -63,14 +63,14 @@ def owner_and_program(pid: int) -> tuple[str, Path]:
 
 
 def supervise(folder: Path) -> tuple[subprocess.Popen[str], int, str]:
-    """A process that supervises a server, the server's process id, and its DSN."""
+    """Start a supervising process. Returns it, the server's process id and the DSN."""
     supervisor = subprocess.Popen([sys.executable, str(PROGRAM), str(folder)], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
     return supervisor, int(supervisor.stdout.readline()), supervisor.stdout.readline().strip()
 
 
 def leave_over(server: Server) -> subprocess.Popen[bytes]:
-    """A server on this (stopped) server's data that nobody supervises."""
+    """Start an unsupervised server on the data of this stopped server."""
     who = server._place.account
     return subprocess.Popen(
         [
@@ -257,7 +257,7 @@ def test_a_wanted_source_is_used_and_named(monkeypatch: pytest.MonkeyPatch, open
 
 @pytest.mark.skipif(not list(binaries._wheel()), reason="there is no wheel for this machine")
 async def test_a_data_folder_remembers_its_version(open_data_dir: Path) -> None:
-    """Made by the bundled one, it goes on with that whatever else is installed."""
+    """A folder of the bundled PostgreSQL keeps using it, whatever else is installed."""
     async with Server(open_data_dir, source="bundled") as server:
         assert server.origin.endswith("(bundled)")
         made_by = server.origin
