@@ -61,8 +61,8 @@ class Folder:
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or any(len(segment) > _LONGEST_SEGMENT for segment in name.split("/")):
             raise ValueError(
-                f"{name[:100]!r} cannot name an object: use segments of letters, digits, '.', '_' and '-' that do not"
-                f" start with a dot and have {_LONGEST_SEGMENT} characters at most, separated by '/'"
+                f"{name[:100]!r} is not the name of an object: use segments of letters, digits, '.', '_' and '-', "
+                f"which do not start with a dot and have at most {_LONGEST_SEGMENT} characters, separated by '/'"
             )
         return self._root / name
 
