@@ -5,8 +5,8 @@ Promises, checked on every adapter by tests/conformance/test_queue.py:
 - `put` returns once the items are durable. Every group of a topic gets every item.
 - A claimed item that is neither done nor released is claimable again: at once if the claim had no lease and its
   process died, otherwise when the lease ends.
-- Only an item that was begun comes back with `redelivered` set, however its claim ended. The other items of that claim
-  come back unmarked. The mark stays until the item is done.
+- Only an item that was begun comes back with `redelivered` set, however its claim ended. Other items come back as they
+  were. The mark stays until the item is done.
 - No two live claims of a group hold the same item.
 - Items with the same key and topic are handed out in the order of their puts. An item that was released or came back
   may follow items that were put after it.

@@ -56,7 +56,7 @@ class GroupReader:
         self._asked_at: float | None = None
         self._failure: str | None = None
         self._fatal: KafkaError | None = None
-        self._probed = self._committed_at = 0.0
+        self._probed_at = self._committed_at = 0.0
         self._paused: bool | None = False
         self._assigned = self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"tidings-kafka-{self._name}", daemon=True)
@@ -180,7 +180,7 @@ class GroupReader:
             self._serve()
             if now - self._committed_at >= self._settings.commit_interval_s:
                 self._commit(consumer)
-            if (self._failure is not None or not self._assigned) and now - self._probed >= _RETRY_AFTER_S:
+            if (self._failure is not None or not self._assigned) and now - self._probed_at >= _RETRY_AFTER_S:
                 self._probe(consumer)
         self._confirm(consumer)
         if self._ledger.dirty:
@@ -386,7 +386,7 @@ class GroupReader:
 
     def _probe(self, consumer: Consumer) -> None:
         """Ask whether the broker answers and the topic exists: without messages there is no other sign."""
-        self._probed = time.monotonic()
+        self._probed_at = time.monotonic()
         try:
             known = consumer.list_topics(self._topic, timeout=_RETRY_AFTER_S / 2).topics[self._topic]
         except KafkaException as error:

@@ -14,7 +14,7 @@ from tidings.policy.token_bucket import TokenBucket
 
 _STATE = struct.Struct("<dd")
 _NEVER = -1.0
-_LONGEST_LEAD = 3_600_000.0
+_LONGEST_LEAD_MS = 3_600_000.0
 """Milliseconds. A bucket that was filled further in the future than this was filled before the machine restarted."""
 
 
@@ -56,7 +56,7 @@ class SharedBucket(TokenBucket):
         self._depth = 1
         try:
             tokens, filled_at = _STATE.unpack_from(self._memory)
-            if filled_at == _NEVER or filled_at > now + _LONGEST_LEAD:
+            if filled_at == _NEVER or filled_at > now + _LONGEST_LEAD_MS:
                 tokens, filled_at = self.burst, float(now)
             self._tokens, self._filled_at = min(tokens, self.burst), int(filled_at)
             yield True

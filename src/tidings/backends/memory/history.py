@@ -252,9 +252,11 @@ class MemoryChanges:
 
     async def change(self, row: Waiting, changed: Outcome) -> bool:
         """See Changes."""
-        if changed.notification is None or changed.wait is None or not self._schedule.change(row, changed.wait):
+        notification, wait = changed.notification, changed.wait
+        assert notification is not None and wait is not None, "a change has both"  # noqa: S101, PT018 - one promise
+        if not self._schedule.change(row, wait):
             return False
-        self._history.amend(changed.notification)
+        self._history.amend(notification)
         await self._history.append([msgspec.structs.replace(changed, wait=None)])
         return True
 

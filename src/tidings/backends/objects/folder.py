@@ -15,7 +15,7 @@ from tidings.model.errors import Unavailable
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_SEGMENT = 200
 _UNFINISHED = ".unfinished-"
-_ABANDONED = 3600
+_ABANDONED_AFTER_S = 3600
 """Seconds after which an unfinished file is taken for abandoned: other processes may be writing to this folder."""
 _TRIES = 5
 _numbers = itertools.count()
@@ -36,7 +36,7 @@ class Folder:
         try:
             root.mkdir(parents=True, exist_ok=True)
             for unfinished in root.rglob(f"{_UNFINISHED}*"):
-                if time.time() - unfinished.stat().st_mtime > _ABANDONED:
+                if time.time() - unfinished.stat().st_mtime > _ABANDONED_AFTER_S:
                     unfinished.unlink(missing_ok=True)
         except OSError as error:
             raise _refused(root, error) from error

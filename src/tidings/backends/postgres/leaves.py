@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 from uuid import UUID
 
@@ -65,6 +66,7 @@ def segments(days: Sequence[int], low: int, high: int) -> list[Segment]:
 
     `days` are the days that have leaves, ascending. The days between them are archived, so their ids may be carried.
     """
+    assert all(one < other for one, other in pairwise(days)), "days ascend"  # noqa: S101 - the cuts rely on it
     found: list[Segment] = []
     reached = 0
     for day in days:
@@ -89,23 +91,23 @@ class Leaves:
         self._clock = clock
         self._days: Sequence[int] = ()
         self._empty_ahead: set[int] = set()
-        self._asked: float | None = None
+        self._asked_at: float | None = None
 
     async def days(self) -> Sequence[int]:
         """The days that have leaves, ascending; the list is at most 10 seconds old. Raises Unavailable."""
-        if self._asked is None or self._clock() - self._asked >= _KNOWN_FOR_S:
+        if self._asked_at is None or self._clock() - self._asked_at >= _KNOWN_FOR_S:
             asked = self._clock()
             with translated():
                 tomorrow = time.time_ns() // 1_000_000 // DAY + 1
                 rows = [tuple(row) for row in await self._pool.fetch(_SQL["days"], tomorrow)]
             self._days = [day for day, _ in rows]
             self._empty_ahead = {day for day, unused in rows if unused}
-            self._asked = asked
+            self._asked_at = asked
         return self._days
 
     def forget(self) -> None:
         """Drop the list, which was wrong: the next call asks again."""
-        self._asked = None
+        self._asked_at = None
 
     def written(self, days: Iterable[int]) -> None:
         """These days were written to. Drops the list if one of them was an empty day to come."""

@@ -23,12 +23,12 @@ from msgspec import Struct
 
 from tidings.backends.postgres.checks import check_pooling, check_server
 from tidings.backends.postgres.connection import connect, translated
+from tidings.model.days import DAY
 from tidings.model.errors import SettingsError, Unavailable
+from tidings.policy.days import AHEAD
 
 FOLDER = files(__package__) / "migrations"
 PHASES = ("pre", "post")
-AHEAD = 7
-"""Days for which partitions are created in advance."""
 
 _LOCK = 7166200101
 _LOCK_TIMEOUT = "3s"
@@ -39,7 +39,6 @@ _BETWEEN_TURNS_S = 0.2
 _CONCURRENTLY = "-- concurrently"
 _INDEX = re.compile(r"^CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)", re.MULTILINE)
 _NAME = re.compile(r"^(\d{4})_(pre|post)_\w+\.sql$")
-_DAY_MS = 86_400_000
 _LONGEST_S = 24 * 3600
 """The most seconds for one file: an index of a table that has grown for years takes long."""
 
@@ -104,7 +103,7 @@ async def migrate(
                     apply = _apply_concurrently if migration.concurrent else _apply_patiently
                     await apply(connection, migration)
                     done.append(migration.name)
-            today = (int(time.time() * 1000) if now is None else now) // _DAY_MS
+            today = (int(time.time() * 1000) if now is None else now) // DAY
             await connection.execute("SELECT ensure_partitions($1, $2)", today - 1, AHEAD + 2)
             return done
     finally:
