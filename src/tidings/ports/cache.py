@@ -1,4 +1,4 @@
-"""A cache: losing all of it loses nothing."""
+"""The cache. Losing all of its contents loses nothing."""
 
 from __future__ import annotations
 
