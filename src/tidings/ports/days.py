@@ -88,12 +88,12 @@ class Days(Protocol):
     def slices(self, day: int, folder: Path) -> AsyncIterator[Slice]:
         """The resting notifications of the day and their events, slice by slice.
 
-        The files are made in `folder`. A slice's file may be gone once the next slice is asked for.
+        The files are made in `folder`. The caller may delete a slice's file before it asks for the next slice.
         """
         ...
 
     async def seal(self, day: int, parts: Sequence[Part], now: int) -> bool:
-        """Mark the day as archived in `parts`, which hold everything that rests; the rest of the day is carried.
+        """Mark the day as archived: `parts` hold its resting notifications, and those in flight are carried.
 
         False, and nothing is changed, if the day was written to since `begin`.
         """
