@@ -54,7 +54,7 @@ OTHER = "rival"
 
 @dataclass
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass
 class World:
-    """What stands behind the API, for tests to look at and to break."""
+    """The adapters behind the API, for tests to inspect and to break."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: SystemClock = field(default_factory=SystemClock)
@@ -96,7 +96,7 @@ class Api:
         self.keys: dict[tuple[str, frozenset[Scope]], str] = {}
 
     async def key(self, tenant: str = TENANT, *scopes: Scope) -> str:
-        """The secret of a key with these scopes (none given: all), made on first use."""
+        """The secret of a key with these scopes (all if none are given), created on first use."""
         wanted = frozenset(scopes or Scope)
         if (tenant, wanted) not in self.keys:
             secret, key = mint(tenant, wanted, "test", self.world.clock.now(), random.randbytes(32))
@@ -153,7 +153,7 @@ class Api:
         return await self.call("DELETE", path, **options)
 
     async def waiting(self) -> int:
-        """How many accepted notifications wait in the queue."""
+        """The number of accepted notifications that wait in the queue."""
         total = 0
         for topic, groups in topics.subscriptions().items():
             if topic.startswith("requests."):
@@ -162,7 +162,7 @@ class Api:
 
 
 def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
-    """The problem in the answer, checked to be a proper one of this status and code."""
+    """The problem details in the answer. Asserts that they are well formed and have this status and code."""
     assert answer.status == status, (answer.status, answer.body)
     assert answer.headers["content-type"] == "application/problem+json"
     told: dict[str, Any] = answer.json()
@@ -200,7 +200,7 @@ async def running(world: World | None = None) -> AsyncIterator[Api]:
 
 
 def _demo_template() -> TemplateVersion:
-    """A template by the demo template's name that takes the same data."""
+    """A template with the name and the variables of the demo template."""
     content = Content(
         email=EmailContent("Order {{ order.number }}", html="<p>Thank you, {{ name }}</p>"),
         sms=SmsContent("Order {{ order.number }}: {{ order.total }} {{ order.currency }}"),

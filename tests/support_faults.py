@@ -14,10 +14,10 @@ import pytest
 from support_judge import Verdict, write
 
 SHORT = 0.5
-"""Minutes that the storm lasts when nobody asks for more: in a test run among others. Each fault comes once."""
+"""Minutes that the storm lasts by default, as in an ordinary test run. Each fault comes once."""
 SHORT_SEED = 7
 SPARE = 420
-"""Seconds for what is around a storm: starting, settling, judging."""
+"""Seconds for everything around a storm: starting, settling, judging."""
 REPORT = "TIDINGS_FAULT_REPORT"
 
 _reports: dict[str, Verdict] = {}
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the storm its time."""
+    """Set the storm's time limit."""
     for item in items:
         if item.get_closest_marker("storm") is not None:
             item.add_marker(pytest.mark.timeout(config.getoption("minutes") * 60 + SPARE))
@@ -45,14 +45,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def minutes(request: pytest.FixtureRequest) -> float:
-    """How long the storm lasts."""
+    """The length of the storm."""
     asked: float = request.config.getoption("minutes")
     return asked
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest, minutes: float) -> int:
-    """Which storm: a long one is another each time."""
+    """The seed of the storm. A long storm gets another one each time."""
     asked: int | None = request.config.getoption("seed")
     if asked is not None:
         return asked
@@ -60,7 +60,7 @@ def seed(request: pytest.FixtureRequest, minutes: float) -> int:
 
 
 def tell(name: str, heading: str, verdict: Verdict) -> None:
-    """Show this report when the tests have ended, and write it down."""
+    """Show this report after the tests, and write it to the report file."""
     _reports[name], _headings[name] = verdict, heading
     if file := os.environ.get(REPORT):
         write(Path(file), _reports)

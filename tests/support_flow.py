@@ -1,4 +1,4 @@
-"""The whole flow over the memory adapters with a clock turned by hand: what the unit tests of the stages stand on."""
+"""The whole flow over the memory adapters and a virtual clock, for the unit tests of the stages."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ Answers = Callable[[AnyDelivery], SendResult]
 
 
 def is_surplus(topic: str) -> bool:
-    """Whether the topic is for what exceeds its tenants' shares."""
+    """True if the topic is for surplus."""
     lane = topics.LANES.get(topic)
     return lane is not None and lane.is_surplus
 
 
 def takes_it(outbound: AnyDelivery) -> SendResult:
-    """The answer of a provider that works."""
+    """The result of a provider that works."""
     return Sent(reference=f"ref-{outbound.id.hex[:8]}")
 
 
 class Recorder(Provider[Any]):
-    """A provider that keeps what it was given and answers as it is told."""
+    """A provider that keeps its deliveries and answers as the test says."""
 
     delivery = Outbound  # type: ignore[assignment]
 
@@ -75,7 +75,7 @@ class Recorder(Provider[Any]):
         return [self.answers(outbound) for outbound in batch]
 
     async def check(self) -> str:
-        """Say whether it is well. Raises SettingsError when it is not."""
+        """See Provider. Raises SettingsError if the test says so."""
         self.checks += 1
         if not self.is_well():
             raise SettingsError(f"{self.name} does not answer")
@@ -94,7 +94,7 @@ _KINDS = _kinds()
 
 
 class Flow:
-    """Every stage, one after the other, until nothing moves."""
+    """All stages of the flow. They work one after the other until nothing moves."""
 
     def __init__(self, folder: Path, seed: int = 1) -> None:
         self.clock = VirtualClock()
@@ -131,7 +131,7 @@ class Flow:
         )
 
     def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
-        """A first stage whose `provider` has these receipts to tell."""
+        """An accept stage whose `provider` reports these receipts."""
         return self._accept({provider: (channel, lambda _request: receipts)})
 
     async def start(self) -> Flow:
@@ -140,7 +140,7 @@ class Flow:
         return self
 
     def parts(self) -> Parts:
-        """What wiring would have made."""
+        """The parts that wiring would create."""
         return Parts(
             settings=self.settings,
             clock=self.clock,
@@ -172,19 +172,19 @@ class Flow:
         await self.store.templates.publish(TENANT, template, stored.version)
 
     async def accept(self, key: str | None = None, **body: Any) -> Any:
-        """Accept one request; its id."""
+        """Accept one request. Returns the notification's id."""
         answer = await self.accept_stage.accept(TENANT, json.dumps(body).encode(), key)
         return answer.results[0]
 
     def spend_share(self, tenant: str = TENANT) -> None:
-        """Let the tenant have nothing left of its share of any lane at this instant."""
+        """Use up the tenant's share of every lane at this instant."""
         for priority in Priority:
             self.shares.take(tenant, priority, 1_000_000, self.clock.elapsed())
 
     async def settle(self, only: str | None = None, *, besides_surplus: bool = False) -> None:
-        """Let every stage (or `only` one) work until nothing moves any more at this instant.
+        """Let every stage (or `only` one) work until nothing moves at this instant.
 
-        `besides_surplus`: the surplus is left where it is.
+        With `besides_surplus`, the surplus stays in its queues.
         """
         parts = self.parts()
         if self._readings is None:
@@ -225,7 +225,7 @@ class Flow:
         await self.settle()
 
     async def view(self, id: Any) -> NotificationView:
-        """The notification as people read it."""
+        """The notification as the API shows it."""
         assert await self.store.history.get(TENANT, id) is not None
         return await Reports(self.store.history, self.store.days, self.store.schedule, self.clock).get(TENANT, id)
 

@@ -1,4 +1,4 @@
-"""The judge of a run with faults: what the client was told, what arrived, and what the system says, held together."""
+"""The judge of a run with faults: compares the client's ledger, the arrivals and the system's records."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support_system import RESTING, System
 IN_FLIGHT = ("pending", "deferred", "sending")
 _REACHED = {"sent", "delivered"}
 LATEST_RECORD = 15.0
-"""Seconds that the judge waits for the record of something accepted while all else rests."""
+"""Seconds that the judge waits for the record of an accepted notification while everything else rests."""
 _SHOWN, _TOLD = 3, 1500
-"""Cases of a kind that a report tells, and characters of each."""
+"""The most cases of a kind in a report, and the most characters of each."""
 
 
 class Arrived(Struct, frozen=True):
-    """One thing that a vendor, or an inbox, has. `at` in milliseconds since the epoch.
+    """An arrival at a vendor or in an inbox. `at` is in milliseconds since the epoch.
 
     `by_worker`: the instant is what a worker's clock said, which may be wrong.
     """
@@ -40,7 +40,7 @@ class Arrived(Struct, frozen=True):
 
 
 class Verdict(Struct):
-    """What came of a run. `wrong` is what must not be, by kind; all other figures are for people."""
+    """The result of a run. `wrong` lists violations by kind; all other figures are for people."""
 
     accepted: int = 0
     unanswered: int = 0
@@ -59,11 +59,11 @@ class Verdict(Struct):
     wrong: dict[str, list[str]] = {}
 
     def blame(self, kind: str, case: object) -> None:
-        """Say that something is as it must not be."""
+        """Add a violation."""
         self.wrong.setdefault(kind, []).append(str(case)[:_TOLD])
 
     def lines(self) -> list[str]:
-        """The report, for people."""
+        """The report as lines for people."""
         count = {kind: len(cases) for kind, cases in self.wrong.items()}
         told = [
             f"accepted {self.accepted}, unanswered {self.unanswered} (refusals: {_listed(self.refusals)})",
@@ -84,7 +84,7 @@ class Verdict(Struct):
 
 
 class Judge:
-    """Compares the three sources. `lease` is how long a batch may be under way, in seconds."""
+    """Compares the three sources. `lease` is the longest time for a batch, in seconds."""
 
     def __init__(self, system: System, ledger: Ledger, happened: Sequence[Happened], lease: float) -> None:
         self._system = system
@@ -94,7 +94,7 @@ class Judge:
         self.verdict = Verdict()
 
     async def judge(self, started: int, ended: int) -> Verdict:
-        """The verdict on a run whose load lasted from `started` to `ended`, when everything rests."""
+        """The verdict on a run whose load lasted from `started` to `ended`. Call it when everything rests."""
         verdict, ledger = self.verdict, self._ledger
         history = {seen["id"]: seen async for seen in everything(self._system)}
         arrivals = await self._arrivals()
@@ -115,7 +115,7 @@ class Judge:
         return verdict
 
     def _promises(self, history: dict[str, Any]) -> None:
-        """What was accepted is there, and what was asked for once is there once."""
+        """Check that every accepted notification is recorded, and once for each request."""
         for asked in self._ledger.accepted:
             seen = history.get(asked.id)
             if seen is None:
@@ -157,7 +157,7 @@ class Judge:
             self._wishes(asked, one, seen)
 
     def _wishes(self, asked: Asked, arrived: Arrived, seen: dict[str, Any]) -> None:
-        """Not too early, not after it was called back, not against the user's wish."""
+        """Check that nothing was sent too early, after its cancellation, or against the user's wish."""
         doubt = self._clocks_wrong() if arrived.by_worker else 0
         if asked.send_at is not None:
             early = asked.send_at - arrived.at
@@ -171,14 +171,14 @@ class Judge:
                 self.verdict.blame(f"sent though {why} before", (arrived.at - told, seen))
 
     def _under_way(self, since: int, until: int) -> int:
-        """How long what was checked at `since` may take to go out: as long as its batch has, and what stood still."""
+        """How long a delivery that was checked at `since` may take to go out: a batch's time plus the pauses."""
         still = sum(
             max(0, min(fault.ended, until) - max(fault.began, since)) for fault in self._happened if fault.frozen
         )
         return self._lease + still
 
     def _clocks_ahead(self) -> int:
-        """Milliseconds by which some clock was ahead: it sends so much too early, and is right by what it knows."""
+        """Milliseconds by which some clock was ahead. A process with such a clock rightly sends so much too early."""
         return round(max([0.0, *(fault.shift for fault in self._happened)]) * 1000)
 
     def _clocks_wrong(self) -> int:
@@ -186,12 +186,12 @@ class Judge:
         return round(max([0.0, *(abs(fault.shift) for fault in self._happened)]) * 1000)
 
     async def _arrivals(self) -> dict[str, list[Arrived]]:
-        """What arrived, by delivery."""
+        """The arrivals, by delivery."""
         found: dict[str, list[Arrived]] = {}
         log = self._system.settings.data_dir / "sandbox" / "arrivals.jsonl"
         for line in (await asyncio.to_thread(log.read_text)).splitlines():
             arrival = json.loads(line)
-            # The viewer is shown in-app items and may miss some, or see some twice: the inbox itself is asked.
+            # The viewer may miss in-app items or see them twice, so ask the inbox itself.
             if arrival["status"] != "refused" and arrival["channel"] != "inapp":
                 found.setdefault(arrival["delivery"], []).append(Arrived(arrival["delivery"], arrival["at"]))
         for number in range(USERS):
@@ -226,7 +226,7 @@ def _within(instants: Sequence[int], started: int, ended: int) -> list[int]:
 
 
 def _longest(instants: Sequence[int], began: int, ended: int) -> float:
-    """The longest pause, in seconds, that touches the span."""
+    """The longest pause that overlaps the span, in seconds."""
     pauses = ((after - before) / 1000 for before, after in pairwise(instants) if after > began and before <= ended)
     return max(pauses, default=0.0)
 
@@ -236,13 +236,13 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 async def everything(system: System) -> AsyncIterator[dict[str, Any]]:
-    """Every notification of the tenant."""
+    """All notifications of the tenant."""
     async for seen in pages(system, "/v1/notifications?limit=200", "notifications"):
         yield seen
 
 
 async def pages(system: System, path: str, name: str) -> AsyncIterator[dict[str, Any]]:
-    """What is listed at `path`, page by page."""
+    """All entries of the list at `path`, page by page."""
     cursor = ""
     while True:
         reply = await system.call("GET", path + cursor)
@@ -255,9 +255,9 @@ async def pages(system: System, path: str, name: str) -> AsyncIterator[dict[str,
 
 
 async def settled(system: System, ledger: Ledger, timeout: float) -> None:
-    """Return when nothing is under way any more and everything that was accepted is known; or when that takes too long.
+    """Return when nothing is in flight and every accepted notification is recorded, or when that takes too long.
 
-    What does not rest then, or is not known, is for the judge to say.
+    The judge reports what is in flight or not recorded then.
     """
     with suppress(AssertionError):
         await eventually(lambda: _rests(system), timeout, every=0.5)

@@ -34,10 +34,10 @@ SETTINGS: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
-    # A broker that was killed is let in again only when its old session has run out.
+    # A killed broker can register again only after its old session has ended.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "300",
-    # Short, so that a test sees within seconds what happens to the partitions of a consumer that was killed.
+    # Short, so that the partitions of a killed consumer move within seconds.
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "250",
     "group.consumer.min.session.timeout.ms": "1000",
@@ -51,7 +51,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 def download() -> Path:
-    """The folder with the broker's jars, filled with Maven when it is empty. Safe among concurrent test runs."""
+    """The folder with the broker's jars. Fills it with Maven if it is empty. Safe for concurrent test runs."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -83,7 +83,7 @@ def free_port() -> int:
 
 
 def new_cluster_id() -> str:
-    """An id that does not begin with a hyphen, which would read as an option."""
+    """A cluster id that does not begin with a hyphen, which would read as an option."""
     return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
 
 
@@ -119,23 +119,23 @@ class KafkaBroker:
 
     @property
     def bootstrap(self) -> str:
-        """What clients connect to."""
+        """The bootstrap string."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The broker's process, for those who count its CPU time."""
+        """The broker's process id, for measuring its CPU time."""
         if self._process is None:
             raise RuntimeError("the broker does not run")
         return self._process.pid
 
     @property
     def log(self) -> Path:
-        """What the broker printed."""
+        """The broker's output."""
         return self.folder / "broker.log"
 
     def start(self, timeout: float = 120.0) -> None:
-        """Start, and return when it answers. Data of an earlier run is kept."""
+        """Start, and return once it answers. Keeps the data of an earlier run."""
         self.launch()
         self.wait(timeout)
 
@@ -151,7 +151,7 @@ class KafkaBroker:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
             )
-        # When this process is killed the pipe closes, and the broker ends with it.
+        # If this process is killed, the pipe closes and the broker ends.
         self._guard = subprocess.Popen(
             ["sh", "-c", 'cat > /dev/null; kill -9 "$0"', str(self._process.pid)],
             stdin=subprocess.PIPE,
@@ -160,13 +160,13 @@ class KafkaBroker:
         )
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it, as a power cut does."""
         if self._process is not None:
             self._process.kill()
             self._ended()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """End it in order."""
+        """Shut it down."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -181,7 +181,7 @@ class KafkaBroker:
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers."""
+        """Freeze it: connections stay open, and nothing answers."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
@@ -219,9 +219,9 @@ class KafkaBroker:
             raise RuntimeError(f"the broker's folder was not formatted:\n{done.stdout}{done.stderr}")
 
     def wait(self, timeout: float = 120.0) -> None:
-        """Return when it answers."""
+        """Return once it answers."""
         deadline = time.monotonic() + timeout
-        # Quiet: connections are refused until the broker listens, and librdkafka would print each refusal.
+        # Without logs: librdkafka would print every refused connection until the broker listens.
         probe = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
         while True:
             if self._process is None or self._process.poll() is not None:

@@ -13,7 +13,7 @@ from support_parts import require
 
 
 class KafkaCluster:
-    """`count` brokers, each also a controller; what is done to the cluster is done to all of them."""
+    """`count` brokers, each also a controller. Every method acts on all of them."""
 
     def __init__(self, folder: Path, count: int) -> None:
         internal = {
@@ -22,7 +22,7 @@ class KafkaCluster:
             for setting, value in (("replication.factor", count), ("min.isr", max(1, count - 1)))
             if (name, setting) != ("offsets.topic", "min.isr")
         }
-        # A broker that dies is missed soon: a test must not wait for what a production cluster takes its time for.
+        # Notice a dead broker quickly: tests must not wait as long as a production cluster does.
         quick = {
             "min.insync.replicas": str(max(1, count - 1)),
             "replica.lag.time.max.ms": "3000",
@@ -36,23 +36,23 @@ class KafkaCluster:
 
     @property
     def bootstrap(self) -> str:
-        """What clients connect to."""
+        """The bootstrap string."""
         return ",".join(broker.bootstrap for broker in self.brokers)
 
     @property
     def replication(self) -> int:
-        """How many brokers have each item."""
+        """The number of brokers that store each item."""
         return len(self.brokers)
 
     def start(self) -> None:
-        """Start all, and return when each answers."""
+        """Start all, and return once each answers."""
         for broker in self.brokers:
             broker.launch()
         for broker in self.brokers:
             broker.wait()
 
     def kill(self) -> None:
-        """End all of them as a power cut does."""
+        """Kill them, as a power cut does."""
         for broker in self.brokers:
             broker.kill()
 
@@ -73,7 +73,7 @@ class KafkaCluster:
 
 
 def replication_of(bootstrap: str) -> int:
-    """How many replicas a topic there is to have: the tests' bootstrap strings name every broker."""
+    """The number of replicas for a topic: one on each broker, all of which the bootstrap string names."""
     return bootstrap.count(",") + 1
 
 
@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def broker_count(pytestconfig: pytest.Config) -> int:
-    """How many brokers a cluster of this run has."""
+    """The number of brokers in the clusters of this run."""
     return int(pytestconfig.getoption("--brokers"))
 
 
@@ -99,7 +99,7 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, broker_count: int) ->
 
 @pytest.fixture
 def kafka_broker(kafka_server: KafkaCluster) -> str:
-    """The bootstrap string of what runs."""
+    """The bootstrap string of the run's cluster."""
     return kafka_server.bootstrap
 
 

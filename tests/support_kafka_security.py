@@ -1,4 +1,4 @@
-"""A Kafka broker that speaks TLS and wants a login, and an OpenID provider for it: certificates are made here."""
+"""A Kafka broker with TLS and logins, its certificates, and an OpenID provider for it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from support_kafka import KafkaBroker
 from support_parts import require
 
 USER, PASSWORD = "tidings", "planted-broker-password"
-"""Who may log in by PLAIN and SCRAM."""
+"""The users who may log in by PLAIN and SCRAM."""
 GUEST = "guest"
-"""Who may log in, and do nothing."""
+"""The user who may log in and nothing else."""
 CLIENT, CLIENT_SECRET = "tidings-client", "planted-client-secret"
 KEY_PASSWORD = "planted-key-password"
 
@@ -47,7 +47,7 @@ class Authority:
         self.file.write_bytes(_pem(certificate.sign(self._key, hashes.SHA256())))
 
     def issue(self, name: str, host: str | None = "127.0.0.1", password: str = "") -> tuple[Path, Path]:
-        """The files of a new certificate for `name` (and the address `host`) and of its key."""
+        """The files of a new certificate for `name` and the address `host`, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
         if host is not None:
@@ -106,7 +106,7 @@ class OpenId:
                 self.wfile.write(encoded)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="openid")
@@ -122,7 +122,7 @@ class OpenId:
         return {"keys": [{**key, "kid": "one", "use": "sig", "alg": "RS256"}]}
 
     def token(self, authorization: str, form: dict[str, list[str]]) -> dict[str, object] | None:
-        """By the client credentials grant."""
+        """A token by the client credentials grant."""
         wanted = base64.b64encode(f"{CLIENT}:{CLIENT_SECRET}".encode()).decode()
         if authorization != f"Basic {wanted}" or form.get("grant_type") != ["client_credentials"]:
             self.refused += 1
@@ -141,7 +141,7 @@ class OpenId:
 
 @dataclass
 class Secured:
-    """The broker with what a client needs. Listeners: SSL, MTLS (wants a certificate), SASL_SSL."""
+    """The broker, with the files that a client needs. Listeners: SSL, MTLS (wants a certificate), SASL_SSL."""
 
     broker: KafkaBroker
     authority: Authority
@@ -154,7 +154,7 @@ class Secured:
 
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """One for the whole run."""
+    """One secured broker for the whole run."""
     require("kafka")
     folder = tmp_path_factory.mktemp("kafka-secured")
     authority, openid = Authority(folder / "certificates", "authority"), OpenId()

@@ -1,4 +1,4 @@
-"""A client's traffic of every kind, and the ledger of what it was told and when: one of the judge's three sources."""
+"""A client with traffic of every kind, and the ledger of its answers, which is one of the judge's three sources."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from support import eventually, ticks
 from support_system import Reply, System
 
 BEAT = 0.1
-"""Seconds between two strokes of the load."""
+"""Seconds between two beats of the load."""
 SINGLES = 3
 BATCH = 40
 BURST = 200
 EVERY_BATCH, EVERY_BURST, EVERY_OPT_OUT = 10, 40, 15
 """Beats."""
 MOST_UNDER_WAY = 60
-"""Requests that the client has under way at once; while there are so many it sends nothing new."""
+"""The most requests that the client has under way at once."""
 GIVES_UP_AFTER = 120.0
-"""Seconds that a client with an idempotency key tries: longer than the key is held for one that died."""
+"""Seconds that a client with an idempotency key retries: longer than the lease of a dead request."""
 ANSWER_WITHIN = 10.0
 USERS = 40
 
 DOUBLES, NEWS = "alerts", "news"
-"""Categories: one that allows doubles, one that users opt out of."""
+"""Two categories: one allows doubles, the other is one that users opt out of."""
 _CATEGORIES = ("transactional", "transactional", NEWS, DOUBLES)
 _LANES = ("critical", "normal", "normal", "bulk")
 _CONTENT: dict[str, Any] = {
@@ -49,9 +49,9 @@ def now() -> int:
 
 @dataclass
 class Asked:
-    """One notification that the client asked for. Instants are milliseconds since the epoch.
+    """A notification that the client requested. Instants are milliseconds since the epoch.
 
-    `accepted` is when it was told 202 and the id; `cancelled` when it was told that it is stopped.
+    `accepted` is when it got 202 and the id; `cancelled` when its cancellation was confirmed.
     """
 
     number: int
@@ -66,7 +66,7 @@ class Asked:
 
 @dataclass
 class Ledger:
-    """What the client knows. `answers`: the instants of all 202s; `opted_out`: when a user's wish was confirmed."""
+    """The client's requests and answers. `answers`: the instants of all 202s; `opted_out`: of confirmed opt-outs."""
 
     asked: list[Asked] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
@@ -75,12 +75,12 @@ class Ledger:
 
     @property
     def accepted(self) -> list[Asked]:
-        """What it was promised."""
+        """The accepted requests."""
         return [one for one in self.asked if one.accepted is not None]
 
 
 class Load:
-    """Sends until `stop`. The same seed asks for the same things, as far as the answers come alike."""
+    """Sends until `stop`. The same seed makes the same requests, as long as the answers are the same."""
 
     def __init__(self, system: System, seed: int) -> None:
         self.ledger = Ledger()
@@ -91,7 +91,7 @@ class Load:
         self._stopping = asyncio.Event()
 
     async def prepare(self) -> None:
-        """Users and categories."""
+        """Create the users and categories."""
         for number in range(USERS):
             await self._system.user(_user(number), **_addresses(90_000_000 + number))
         doubles = await self._system.call("PUT", f"/v1/categories/{DOUBLES}", {"allow_doubles": True})
@@ -99,7 +99,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The load runs as long as the context; at its end every request is answered or given up."""
+        """Run the load during the context. At its end every request is answered or given up."""
         async with self._group:
             self._group.create_task(self._run())
             try:
@@ -134,7 +134,7 @@ class Load:
         self._under_way -= 1
 
     def _draw(self, channel: str = "", lane: str = "", *, expiring: bool = False) -> tuple[Asked, dict[str, Any]]:
-        """Something to ask for, and its body."""
+        """A random request and its body."""
         dice, number = self._dice, len(self.ledger.asked)
         channel = channel or dice.choice(tuple(_CONTENT))
         user = _user(dice.randrange(USERS)) if channel == "inapp" or dice.random() < 0.4 else None
@@ -155,7 +155,7 @@ class Load:
             asked.send_at = now() + dice.randrange(2_000, 8_000)
             body["send_at"] = datetime.fromtimestamp(asked.send_at / 1000, UTC).isoformat()
         if expiring and dice.random() < 0.1:
-            # Later than any clock of the system is ahead, and than any sending time.
+            # Later than any sending time, also by a clock that is ahead.
             body["expires_at"] = datetime.fromtimestamp(now() / 1000 + dice.uniform(15, 60), UTC).isoformat()
         self.ledger.asked.append(asked)
         return asked, body
@@ -170,7 +170,7 @@ class Load:
             reply = await self._once("POST", "/v1/notifications", body)
         if reply is None:
             return
-        if reply.status == 422:  # it was tried for so long that it is worth nothing any more
+        if reply.status == 422:  # it was retried for longer than it is useful
             self._refusal("already expired")
             return
         self._note([asked], [reply.json])
@@ -201,7 +201,7 @@ class Load:
             self.ledger.opted_out.setdefault(user, now())
 
     async def _once(self, method: str, path: str, body: Any, key: str | None = None) -> Reply | None:
-        """The answer, if it is one that settles the matter."""
+        """The answer, or None if the request must be repeated."""
         headers = {"idempotency-key": key} if key else {}
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
@@ -219,7 +219,7 @@ class Load:
         return reply
 
     async def _until_answered(self, method: str, path: str, body: Any, key: str | None = None) -> Reply | None:
-        """As `_once`, tried again and again; None when the client lost patience."""
+        """As `_once`, repeated. None if the client gives up."""
         try:
             found: Reply = await eventually(
                 lambda: self._once(method, path, body, key), GIVES_UP_AFTER, every=self._dice.uniform(0.2, 0.6)

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a plan that follows from a seed, and the hand that carries it out on a running system."""
+"""Faults: a plan that follows from a seed, and the nemesis that carries it out on a running system."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from support_system import Processes, System
 from tidings.backends.postgres.server import Server
 
 ROLES = {"api": "api", "worker": "worker", "worker-2": "worker", "sandbox": "sandbox"}
-"""The processes of the system, and what each of them runs."""
+"""The processes of the system, and the role that each runs."""
 
 PARTS, VENDORS = "parts", "vendors"
 
 
 class Planned(Struct, frozen=True):
-    """A fault to come: `at` seconds after the start, for `seconds`. `how`: the vendor's fault, or the clock's error."""
+    """A planned fault, `at` seconds after the start, for `seconds`. `how`: the vendor's fault or the clock's error."""
 
     at: float
     track: str
@@ -38,7 +38,7 @@ class Planned(Struct, frozen=True):
 
 
 class Happened(Struct, frozen=True):
-    """A fault that was. Instants are milliseconds since the epoch; `frozen`: something stood still in between."""
+    """A fault that happened. Instants are milliseconds since the epoch. `frozen`: a process stood still meanwhile."""
 
     name: str
     began: int
@@ -48,10 +48,10 @@ class Happened(Struct, frozen=True):
 
 
 def plan(seed: int, seconds: float, lease: float, *, kafka: bool, long: bool) -> list[Planned]:
-    """The faults of a run, in order of time. Each kind comes once before any comes again; in a short run, once."""
+    """The faults of a run in order of time. Each kind comes once before any repeats; in a short run each comes once."""
     dice = random.Random(seed)
     shifted = ("api", "worker-2")
-    # Whose clock is shifted is killed for it.
+    # A process is killed to shift its clock.
     killed = [name for name in ROLES if long or name not in shifted]
     deck: list[tuple[str, Callable[[], float], Callable[[], dict[str, Any]]]] = [
         *((f"kill {name}", _none, dict) for name in (*killed, "postgres", "backend")),
@@ -70,7 +70,7 @@ _SHIFTS = (-60.0, -5.0, 3.0, 6.0)
 """Seconds by which a clock is ahead."""
 _PAUSE = (0.5, 2.0)
 _STARTING = 3.0
-"""What a long run leaves for starting again what was killed; in a short one the next fault comes meanwhile."""
+"""Seconds that a long run leaves for a restart. In a short run the next fault comes meanwhile."""
 
 
 def _none() -> float:
@@ -129,7 +129,7 @@ _FAULTS: tuple[dict[str, Any], ...] = (
 
 
 class Nemesis:
-    """Does what is planned. Afterwards everything runs again, and nothing is set."""
+    """Carries out a plan. Afterwards everything runs again, without faults."""
 
     def __init__(self, system: System, processes: Processes, server: Server, broker: KafkaBroker | None) -> None:
         self.happened: list[Happened] = []
@@ -139,7 +139,7 @@ class Nemesis:
         self._broker = broker
 
     async def run(self, faults: Sequence[Planned], until: float) -> None:
-        """Carry them out, and return `until` seconds from now at the earliest. One that is late is not left out."""
+        """Carry out the faults, and return after `until` seconds at the earliest. A late fault is not left out."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             for track, act in ((PARTS, self._part), (VENDORS, self._vendor)):
@@ -160,7 +160,7 @@ class Nemesis:
         async def asked(method: str, body: Any = None) -> bool:
             return (await self._system.call(method, url, body)).status < 300
 
-        # The sandbox may be away, or stand still, for reasons of the other track.
+        # A fault of the other track may have killed or frozen the sandbox.
         await persistently(lambda: asked("POST", fault.how))
         await _until(asyncio.get_running_loop().time() + fault.seconds)
         await persistently(lambda: asked("DELETE"))
@@ -181,12 +181,12 @@ class Nemesis:
             await self._again(name)
 
     async def _again(self, name: str, clock: float = 0.0) -> None:
-        """Kill it and start it."""
+        """Kill a process and start it again."""
         await self._processes.kill(name, signal.SIGKILL)
         await self._processes.start(ROLES[name], name, clock)
 
     async def _kill_postgres(self, *, whole: bool) -> None:
-        """Kill the postmaster, which its supervisor starts again, or one of its children, after which it recovers."""
+        """Kill the postmaster, which its supervisor restarts, or one of its children, after which it recovers."""
         victim = self._server.pid if whole else children(self._server.pid)[-1]
         os.kill(victim, signal.SIGKILL)
         await eventually(self._postgres_answers, 60, every=0.1)
@@ -209,7 +209,7 @@ class Nemesis:
 
 
 async def persistently(ask: Callable[[], Any]) -> None:
-    """Ask until it is done, whatever stands in the way."""
+    """Repeat a call until it succeeds."""
 
     async def asked() -> Any:
         try:
@@ -222,14 +222,14 @@ async def persistently(ask: Callable[[], Any]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The process ids of its children, in order of birth."""
+    """The process ids of a process's children, oldest first."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager
 def frozen(pids: Sequence[int]) -> Iterator[None]:
-    """Stop processes where they stand: connections stay open and nothing answers, as on a machine that hangs."""
-    # When we are killed the pipe closes, and they go on: what waits for its parent's death must be able to notice it.
+    """Freeze processes: connections stay open and nothing answers, as on a machine that hangs."""
+    # If this process is killed, the pipe closes and the frozen ones go on, so that they notice their parent's death.
     guard = subprocess.Popen(
         ["sh", "-c", 'cat > /dev/null; kill -CONT "$@" 2> /dev/null', "sh", *map(str, pids)],
         stdin=subprocess.PIPE,
@@ -249,11 +249,11 @@ def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # a backend that ended meanwhile
+        return  # the backend ended meanwhile
 
 
 async def _until(instant: float) -> None:
-    """Return at `instant` of the loop's clock."""
+    """Return at `instant` of the event loop's clock."""
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
     handle = loop.call_at(instant, turn.set_result, None)
@@ -265,7 +265,7 @@ async def _until(instant: float) -> None:
 
 @asynccontextmanager
 async def started(processes: Processes, names: Sequence[str] = tuple(ROLES)) -> AsyncIterator[None]:
-    """Those processes run, and end with the context."""
+    """Run these processes during the context."""
     try:
         await asyncio.gather(*(processes.start(ROLES[name], name) for name in names))
         yield

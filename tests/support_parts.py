@@ -1,4 +1,4 @@
-"""Parts that a machine may lack. A test that needs one is skipped there and listed at the end; in CI it fails.
+"""Parts that a machine may lack. A test that needs a missing part is skipped and listed; in CI it fails.
 
 `@needs("kafka")` on a test, or `require("kafka")` in a fixture.
 """
@@ -44,19 +44,19 @@ def _chromium() -> str | None:
 
 
 PARTS: dict[str, Callable[[], str | None]] = {"kafka": _kafka, "chromium": _chromium}
-"""Part to a check that says why it cannot be had here (None: it can)."""
+"""For each part a check that returns why it is missing here, or None."""
 
 _missed: dict[str, int] = {}
 
 
 @cache
 def missing(part: str) -> str | None:
-    """Why `part` cannot be had on this machine; None when it can."""
+    """Why `part` is missing on this machine; None if it is there."""
     return PARTS[part]()
 
 
 def require(part: str) -> None:
-    """Skip the running test when `part` is missing; in CI fail."""
+    """Skip the running test if `part` is missing; in CI fail it."""
     reason = missing(part)
     if reason is None:
         return

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the test run, and a fresh migrated database for each test that asks."""
+"""A real PostgreSQL for the test run, and a fresh migrated database for each test that wants one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ async def _execute(dsn: str, statement: str) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    """A server for the whole run, with a migrated database to copy. A test that harms it starts its own."""
+    """A server for the whole run, with a migrated database to copy. A test that harms a server starts its own."""
     folder = open_folder()
-    # A test run needs no protection from power cuts; a killed process loses nothing without fsync either.
+    # Without fsync only a power cut loses data; a killed process does not.
     server = Server(folder, settings={"fsync": "off", "full_page_writes": "off"})
     try:
         with server:
@@ -57,7 +57,7 @@ def postgres_server() -> Iterator[Server]:
 
 @pytest.fixture
 async def postgres_dsn(postgres_server: Server) -> AsyncIterator[str]:
-    """A fresh, migrated database of its own."""
+    """A fresh, migrated database."""
     name = unique("test").replace("-", "_")
     await _execute(postgres_server.dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
     yield on_database(postgres_server.dsn, name)

@@ -1,4 +1,4 @@
-"""Every adapter of the port Queue behind one fixture: `queues`. Also run as a program: a claimer that will be killed.
+"""Every adapter of the port Queue behind one fixture, `queues`. Also a program: a claimer that will be killed.
 
 python support_queues.py KIND LOCATION PREFIX hold TOPIC GROUP MAX_ITEMS LEASE PLACES
 """
@@ -20,7 +20,7 @@ from tidings.ports.queue import Claim, Item, Queue, Received
 
 MEMORY = {"memory", "memory_partitioned"}
 PATIENCE = 20.0
-"""Seconds within which what must come comes: a killed Kafka consumer is missed after its session timeout."""
+"""Seconds within which expected items come: a killed Kafka consumer is noticed after its session timeout."""
 
 
 async def open_queue(kind: str, location: str, prefix: str) -> Queue:
@@ -56,7 +56,7 @@ class Queues:
     async def die_holding(
         self, topic: str, group: str, max_items: int, lease: float | None, begin: Sequence[int] = ()
     ) -> int:
-        """A client claims, begins the items at some places, and its process is killed; how many items it held."""
+        """Let a client claim, begin the items at some places, and be killed. Returns how many items it held."""
         if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
             claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
@@ -69,7 +69,7 @@ class Queues:
         return (await self._kill_after(1, "hold", topic, group, max_items, lease, places))[0]
 
     async def die_working(self, topic: str, group: str, max_items: int, out: str) -> None:
-        """A client copies items to `out`, batch after batch, and its process is killed somewhere in between."""
+        """Let a client copy items to `out`, batch after batch, and kill its process in between."""
         if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
             working = asyncio.create_task(copy(queue, topic, group, max_items, out))
@@ -80,7 +80,7 @@ class Queues:
         await self._kill_after(3, "copy", topic, group, max_items, None, out)
 
     async def _kill_after(self, lines: int, *errand: object) -> list[int]:
-        """Run this file as a program and kill it when it has printed so many numbers."""
+        """Run this file as a program and kill it after it has printed so many numbers."""
         program = await asyncio.create_subprocess_exec(
             sys.executable, __file__, self.kind, self.location, self.prefix, *map(str, errand),
             stdout=asyncio.subprocess.PIPE,
@@ -109,7 +109,7 @@ async def queues(request: pytest.FixtureRequest, queue_location: str) -> AsyncIt
 
 @pytest.fixture
 def queue_location(request: pytest.FixtureRequest) -> str:
-    """Where the queue of the running parameter lives."""
+    """The location of the present parameter's queue."""
     kind = request.node.callspec.params["queues"]
     fixtures = {"postgres": "postgres_dsn", "kafka": "kafka_broker"}
     return str(request.getfixturevalue(fixtures[kind])) if kind in fixtures else ""
@@ -124,7 +124,7 @@ async def queue(queues: Queues) -> Queue:
 async def take(
     queue: Queue, topic: str, group: str, count: int, *, max_items: int = 1000, lease: float | None = None
 ) -> list[Claim]:
-    """Claims that together hold `count` items or more."""
+    """Claims with at least `count` items in total."""
     claims: list[Claim] = []
     while sum(len(claim.items) for claim in claims) < count:
         claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
@@ -134,12 +134,12 @@ async def take(
 
 
 def items_of(claims: list[Claim]) -> list[Received]:
-    """What they hold, in claiming order."""
+    """The items of these claims, in order."""
     return [item for claim in claims for item in claim.items]
 
 
 async def copy(queue: Queue, topic: str, group: str, max_items: int, out: str) -> None:
-    """Put every item of `topic` into `out`, for ever; say how many after each batch."""
+    """Copy every item of `topic` to `out`, for ever, and print how many after each batch."""
     while True:
         claim = await queue.claim(topic, group, max_items, PATIENCE)
         assert claim is not None
@@ -155,7 +155,7 @@ async def _until_killed(kind: str, location: str, prefix: str, errand: str, *res
     claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
     assert claim is not None
     if places := [int(place) for place in out[0].split(",") if place]:
-        while len(claim.items) <= max(places):  # Kafka hands out what has come so far
+        while len(claim.items) <= max(places):  # Kafka hands out the items that have arrived so far
             await claim.release()
             claim = await queue.claim(topic, group, int(max_items), PATIENCE, float(lease))
             assert claim is not None

@@ -1,4 +1,4 @@
-"""A sandbox being served, and somebody who gets its receipts."""
+"""A running sandbox, and a server that gets its receipts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tidings.sandbox.wire import Receive, Scope, Send
 
 
 class Posted:
-    """One POST that came."""
+    """A POST request that the listener got."""
 
     def __init__(self, url: str, headers: dict[str, str], body: bytes) -> None:
         self.url = url
@@ -32,7 +32,7 @@ class Posted:
 
 
 class Listener:
-    """An HTTP server that keeps what is posted to it. `answers` are the statuses to give, then 204."""
+    """An HTTP server that keeps POST requests. It answers with the statuses in `answers`, then with 204."""
 
     def __init__(self) -> None:
         self.posted: list[Posted] = []
@@ -56,7 +56,7 @@ class Listener:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Listener]:
-    """A Listener, served."""
+    """A running Listener."""
     listener = Listener()
     config = uvicorn.Config(listener, lifespan="off", log_config=None, access_log=False)
     config.load()
@@ -74,7 +74,7 @@ async def listening() -> AsyncIterator[Listener]:
 
 
 class Caller:
-    """A sender that speaks to every vendor of a sandbox, with the right credentials. Methods give the status."""
+    """A client of all vendors of a sandbox, with valid credentials. The methods return the status."""
 
     def __init__(self, sandbox: Handle, credentials: Credentials, http: Client) -> None:
         self.url = sandbox.url

@@ -1,4 +1,4 @@
-"""The seeds of the simulation, run beside all other tests: those wait most of the time, and this takes what is left."""
+"""Runs the seeds of the simulation beside all other tests, which wait most of the time and leave CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SWEEP = pytest.StashKey["_Sweep"]()
 
 
 class _Sweep:
-    """A process that runs all seeds, politely, and writes a line for each."""
+    """A process that runs all seeds at low priority and writes a line for each."""
 
     def __init__(self) -> None:
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - both are closed in `end`
@@ -31,7 +31,7 @@ class _Sweep:
         )
 
     def reports(self) -> list[Report]:
-        """What came of each seed, in order, when all have been run."""
+        """The results of all seeds, in order, once all have run."""
         status = self._process.wait()
         self._err.seek(0)
         assert status == 0, f"the simulation broke off: {self._err.read().decode(errors='replace')}"
@@ -39,7 +39,7 @@ class _Sweep:
         return [msgspec.json.decode(line, type=Report) for line in self._out]
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """End the process and delete its files."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -48,14 +48,14 @@ class _Sweep:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin at once when the seeds are wanted."""
+    """Start at once if a test needs the seeds."""
     wanted = any("reports" in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and not session.config.option.collectonly:
         session.config.stash[_SWEEP] = _Sweep()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """All tests are over, or somebody has ended them."""
+    """End, because all tests have ended or were aborted."""
     sweeping = config.stash.get(_SWEEP, None)
     if sweeping is not None:
         sweeping.end()
@@ -63,12 +63,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def reports(request: pytest.FixtureRequest) -> list[Report]:
-    """What came of each seed."""
+    """The results of all seeds."""
     return request.config.stash[_SWEEP].reports()
 
 
 def main() -> None:
-    """Run the seeds for whoever started this process, for as long as that lives."""
+    """Run the seeds for the parent process, as long as it lives."""
     os.nice(19)
     parent = os.getppid()
     for report in sweep(1, SEEDS, cores=os.cpu_count() or 1):

@@ -1,4 +1,4 @@
-"""A stand-in for a mail server: scripted replies, TLS and login where asked, and every way of breaking off."""
+"""A stand-in for a mail server, with scripted replies, TLS, logins, and every way of breaking off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tidings.model.sending import EmailDelivery
 
 @dataclass
 class Mail:
-    """What was taken: envelope and bytes."""
+    """A mail that was taken: envelope and bytes."""
 
     sender: str
     recipients: list[str]
@@ -106,7 +106,7 @@ class _Session:
         self.mail: Mail | None = None
 
     async def say(self, command: str, usual: str) -> bool:
-        """Reply; False when the script breaks off here. True also for a refusal: look at `replies` for that."""
+        """Send a reply. False if the script breaks off here. True also for a refusal, which is in `replies`."""
         reply = self.server.replies.get(command, usual)
         if reply == "hang":
             await asyncio.Event().wait()

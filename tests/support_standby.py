@@ -22,7 +22,7 @@ def both(primary: Server, standby_port: int) -> str:
 
 @contextmanager
 def standby_of(primary: Server) -> Iterator[int]:
-    """A hot standby that streams from `primary`; its port."""
+    """A hot standby that streams from `primary`. Returns its port."""
     who, home = primary._place.account, primary.home / "standby"
     programs = primary._place.program("postgres").parent
     source = f"host=127.0.0.1 port={primary.port} user={NAME} password={quote(primary._place.password)}"

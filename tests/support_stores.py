@@ -1,4 +1,4 @@
-"""Every adapter of the ports in ports/store.py behind one fixture: `store`; and short ways to make the nouns."""
+"""Every adapter of the ports in ports/store.py behind one fixture, `store`, and short ways to create model objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tidings.policy.routing import FIRST_SLOT
 from tidings.ports.store import Store
 
 NOW = time.time_ns() // 1_000_000
-"""The instant around which tests play (milliseconds since the epoch)."""
+"""The instant around which tests take place (milliseconds since the epoch)."""
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -38,7 +38,7 @@ async def store(request: pytest.FixtureRequest, store_location: str) -> AsyncIte
 
 
 class TurnedClock:
-    """A store's clock that shows the machine's time, or the one that it was turned to."""
+    """A store's clock that shows the machine's time, or the time that it was turned to."""
 
     def __init__(self) -> None:
         self.at: int | None = None
@@ -52,7 +52,7 @@ _turned: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
 
 
 async def turn(store: Store, at: int) -> None:
-    """Let the store's own clock stand at this instant: the one by which leases end."""
+    """Set the store's own clock, by which leases end, to this instant."""
     if isinstance(store, MemoryStore):
         clock = store.idempotency._clock
         assert isinstance(clock, TurnedClock)
@@ -69,7 +69,7 @@ async def turn(store: Store, at: int) -> None:
 
 @pytest.fixture
 def store_location(request: pytest.FixtureRequest) -> str:
-    """Where the store of the running parameter lives."""
+    """The location of the present parameter's store."""
     kind = request.node.callspec.params["store"]
     return str(request.getfixturevalue("postgres_dsn")) if kind == "postgres" else ""
 
@@ -98,11 +98,11 @@ def delivery(of: Notification, channel: Channel = Channel.SMS) -> UUID:
 
 
 def accepted(of: Notification) -> Outcome:
-    """The first fact about a notification."""
+    """The outcome `pending` of a notification, with the notification."""
     return Outcome(of.id, of.tenant, of.accepted_at, State.PENDING, notification=of)
 
 
 def fact(of: Notification, state: State, channel: Channel = Channel.SMS, **fields: Any) -> Outcome:
-    """A fact about its delivery on `channel`."""
+    """An outcome of the notification's delivery on `channel`."""
     known: dict[str, Any] = {"at": of.accepted_at + 1000, "attempt": 1, "address": Address(channel, "+4930123456")}
     return Outcome(id=delivery(of, channel), tenant=of.tenant, state=state, **(known | fields))

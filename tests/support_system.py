@@ -1,4 +1,4 @@
-"""The whole system as its users have it: real PostgreSQL, real HTTP, the sandbox, and Kafka where it is the queue.
+"""The whole system as its users run it: real PostgreSQL, real HTTP, the sandbox, and Kafka if it is the queue.
 
 `system` runs every role in the test's own process, on free ports; `Processes` runs them as processes to be killed.
 """
@@ -73,7 +73,7 @@ class System:
         return Reply(response.status, dict(response.headers), bytes(await response.bytes()))
 
     async def send(self, **body: Any) -> str:
-        """Accept one notification; its id."""
+        """Send one notification. Returns its id."""
         reply = await self.call("POST", "/v1/notifications", body)
         assert reply.status == 202, reply.body
         id = reply.json["id"]
@@ -101,7 +101,7 @@ class System:
         return await eventually(look, timeout)
 
     async def arrivals(self, **query: Any) -> list[dict[str, Any]]:
-        """What the sandbox took."""
+        """The deliveries that the sandbox took."""
         words = "&".join(f"{name}={value}" for name, value in query.items())
         reply = await self.call("GET", f"{self.sandbox}/_sandbox/arrivals?limit=100000&{words}")
         found: list[dict[str, Any]] = reply.json["arrivals"]
@@ -127,7 +127,7 @@ def free_port() -> int:
 
 
 def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Settings:
-    """Settings of a system of its own. `brokers`: Kafka is the queue."""
+    """Settings for a system of the test's own. With `brokers`, Kafka is the queue."""
     queue = {"kind": "kafka", "brokers": brokers, "partitions": 4, "prefix": unique("t") + "."} if brokers else {}
     tree: dict[str, Any] = {
         "data_dir": folder,
@@ -143,7 +143,7 @@ def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Se
 
 
 async def tenant_with_key(dsn: str, tenant: str = "shop") -> str:
-    """Make a tenant; the secret of a key that may do everything."""
+    """Create a tenant. Returns the secret of a key with all scopes."""
     store = await PostgresStore.open(dsn, 2)
     try:
         now = SystemClock().now()
@@ -157,7 +157,7 @@ async def tenant_with_key(dsn: str, tenant: str = "shop") -> str:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[System]:
-    """All roles in this process."""
+    """Run all roles in this process."""
     key = await tenant_with_key(str(settings.database.dsn))
     stopping = asyncio.Event()
     serving = asyncio.Event()
@@ -180,7 +180,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
 class Processes:
     """The roles as processes, each of which can be killed, frozen and started again. A role may run several times.
 
-    What a process logs is in `<name>.log` of the data folder.
+    A process logs to `<name>.log` in the data folder.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -190,13 +190,13 @@ class Processes:
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     def environment(self) -> Mapping[str, str]:
-        """What the processes get."""
+        """The environment of the processes."""
         return os.environ
 
     async def start(self, role: str, name: str | None = None, clock: float = 0.0) -> None:
-        """Start a role and wait until it is ready. `name`: what it is called, if not by its role.
+        """Start a role and wait until it is ready. `name` is the process's name if it is not the role.
 
-        `clock`: by how many seconds its clock is ahead.
+        `clock` is by how many seconds its clock is ahead.
         """
         name = name or role
         self._file.write_text(self.written)
@@ -214,11 +214,11 @@ class Processes:
         assert said == b"ready\n", f"{name} did not start: {self.log(name).read_text()[-2000:]}"
 
     def pid(self, name: str) -> int:
-        """The process id of what runs by this name."""
+        """The id of the process with this name."""
         return self._running[name].pid
 
     def ended(self) -> dict[str, str]:
-        """The processes that have ended though nobody killed them: how, and their last words."""
+        """The processes that ended without being killed, each with its exit code and last output."""
         return {
             name: f"{program.returncode}: {self.log(name).read_text()[-3000:]}"
             for name, program in self._running.items()
@@ -226,11 +226,11 @@ class Processes:
         }
 
     def log(self, name: str) -> Path:
-        """Where the process of this name logs."""
+        """The log file of the process with this name."""
         return self.settings.data_dir / f"{name}.log"
 
     async def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Signal a process and wait for its end; the exit code."""
+        """Signal a process and wait until it ends. Returns the exit code."""
         program = self._running.pop(name)
         with contextlib.suppress(ProcessLookupError):
             program.send_signal(number)
@@ -247,7 +247,7 @@ class Processes:
 
 @pytest.fixture(params=["postgres", "kafka"])
 def brokers(request: pytest.FixtureRequest) -> str | None:
-    """Which queue: None for PostgreSQL, or Kafka's bootstrap servers."""
+    """Kafka's bootstrap string, or None if PostgreSQL is the queue."""
     if request.param == "postgres":
         return None
     found: str = request.getfixturevalue("kafka_broker")

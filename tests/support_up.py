@@ -36,7 +36,7 @@ def parent_of(pid: int) -> int:
 
 
 def family_of(pid: int) -> set[int]:
-    """The process and everything that it started, and they."""
+    """The process and all its descendants."""
     parents = {int(entry.name): parent_of(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
@@ -78,32 +78,32 @@ class Up:
         return self
 
     async def ended(self) -> int:
-        """Wait until it is gone, and everything that it started; its exit code."""
+        """Wait until the process and its descendants have ended. Returns its exit code."""
         await eventually(lambda: self.process.poll() is not None, ENDED_WITHIN)
         await eventually(lambda: not alive(self.family), ENDED_WITHIN)
         assert self.process.returncode is not None
         return self.process.returncode
 
     def running(self) -> dict[str, object]:
-        """What it says of itself to other commands."""
+        """The process's notes about itself for other commands."""
         found: dict[str, object] = json.loads((self.folder / "data" / "running.json").read_bytes())
         return found
 
     def end(self) -> None:
-        """Leave nothing behind, whatever the test found."""
+        """End everything that is left of the run."""
         for pid in self.family | family_of(self.process.pid):
             if alive({pid}):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     async def tidings(self, *arguments: str) -> str:
-        """What another command prints that uses this one."""
+        """The output of another command on this data folder."""
         result = await self._command(arguments)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
     async def fails(self, *arguments: str) -> str:
-        """What another command says that cannot do what it is told."""
+        """The error output of another command that fails."""
         result = await self._command(arguments)
         assert result.returncode in {1, 2}, result.stdout + result.stderr
         assert "Traceback" not in result.stderr
@@ -116,7 +116,7 @@ class Up:
         )
 
     async def paste(self) -> str:
-        """Run the printed command in a shell, as a newcomer does; the id in its answer."""
+        """Run the printed command in a shell, as a newcomer does. Returns the id in the answer."""
         (line,) = [line for line in self.text.splitlines() if line.startswith("curl ")]
         result = await asyncio.to_thread(
             subprocess.run, ["/bin/sh", "-c", line], capture_output=True, text=True, check=False
@@ -127,7 +127,7 @@ class Up:
         return answer["id"]
 
     async def rested(self, id: str) -> dict[str, object]:
-        """The notification once nothing moves any more."""
+        """The notification once it rests."""
         view: dict[str, object] = json.loads(await self.tidings("status", id, "--follow", "--json"))
         return view
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the vendors on this machine: scripted servers that speak their wire formats and misbehave as told.
+"""Stand-ins for the vendors: scripted local servers that speak the vendors' wire formats and can misbehave.
 
 `Vendor` is what tests/conformance/test_providers.py needs of each provider: how to make it, what to give it, how its
 vendor says yes, no and nothing. A provider without one here fails the suite.
@@ -32,7 +32,7 @@ RECEIPTS = "https://notify.example.com/v1/receipts"
 
 
 class StillClock:
-    """Always the same moment."""
+    """A clock that always shows the same instant."""
 
     def now(self) -> int:
         return NOW
@@ -45,7 +45,7 @@ class StillClock:
 
 
 class MemoryInbox:
-    """Keeps items; `broken` makes it fail as a store does."""
+    """Keeps items. `broken` makes it fail as a store fails."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, UUID], InboxItem] = {}
@@ -82,7 +82,7 @@ def id_of(number: int) -> UUID:
 
 @dataclass
 class Said:
-    """One answer over HTTP."""
+    """An HTTP answer."""
 
     status: int = 200
     body: bytes = b""
@@ -91,7 +91,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Misbehave:
-    """How a connection goes wrong after the request came in."""
+    """How a connection fails after the request was received."""
 
     how: str  # hang, cut, not_http, cut_body, slow_body, endless_body
     status: int = 200
@@ -99,7 +99,7 @@ class Misbehave:
 
 @dataclass
 class Came:
-    """One request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -109,7 +109,7 @@ class Came:
 
 
 class HttpStandIn:
-    """An HTTP/1.1 server that answers with `usual(request)`, or with what `script` holds, first come first served."""
+    """An HTTP/1.1 server that answers with the next entry of `script`, else with `usual(request)`."""
 
     def __init__(self, usual: Callable[[Came], Said]) -> None:
         self.usual = usual
@@ -193,7 +193,7 @@ class HttpStandIn:
 
 
 class Vendor(ABC):
-    """One provider's stand-in. `ways` are the faults of a transport that it can show."""
+    """One provider's stand-in. `ways` are the transport faults that it can show."""
 
     name: ClassVar[str]
     ways: ClassVar[frozenset[str]] = frozenset()
@@ -215,11 +215,11 @@ class Vendor(ABC):
 
     @abstractmethod
     def arrived(self) -> list[tuple[str, str]]:
-        """Who got what text, in the order in which it came."""
+        """The recipients with their texts, in order of arrival."""
 
     @classmethod
     def settings_for(cls, code: int | str) -> dict[str, Any]:  # noqa: ARG003 - for those who need it
-        """What must be set for this error of the provider's table to come about."""
+        """The settings with which this error of the provider's table can occur."""
         return {}
 
     def refuse_everything_with(self, code: int | str) -> None:
@@ -227,7 +227,7 @@ class Vendor(ABC):
         raise AssertionError(f"{self.name} has no error {code}")
 
     def misbehave(self, way: str) -> None:
-        """From now on go wrong in this way."""
+        """From now on fail in this way."""
         raise AssertionError(f"{self.name} cannot {way}")
 
     def throttle(self, headers: Mapping[str, str]) -> None:
@@ -244,7 +244,7 @@ HTTP_WAYS = frozenset({"hang", "cut", "not_http", "cut_body", "slow_body", "endl
 
 
 class HttpVendor(Vendor):
-    """What the vendors over HTTP share."""
+    """The common part of the stand-ins for HTTP vendors."""
 
     ways = HTTP_WAYS
     success: ClassVar[int]
@@ -455,7 +455,7 @@ class FcmVendor(HttpVendor):
 
 
 def refusal(code: str, violations: Sequence[str] = (), text: str = "No.") -> tuple[int, bytes]:
-    """An error as FCM words it."""
+    """An error in FCM's format."""
     status, canonical = {
         "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
         "UNREGISTERED": (404, "NOT_FOUND"),

@@ -1,4 +1,4 @@
-"""What is written into the golden files, in the words of the version that wrote them first (0.1.0)."""
+"""The contents of the golden files, as values of the version that first wrote them (0.1.0)."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _progress() -> bytes:
 
 
 def _headers() -> bytes:
-    """As they stand in the column of a queue's table."""
+    """Headers as bytes, as in the column of a queue's table."""
     _keys, _bodies, headers = prepare([Item("t", "k", b"", HEADERS)], {"t": ("t/g",)}).arguments
     column: Any = headers
     return bytes(column[0])
@@ -129,4 +129,4 @@ WRITTEN: dict[str, Callable[[], bytes]] = {
     "queue-headers": _headers,
     "kafka-offset": _progress,
 }
-"""The name of each golden file, and its bytes as the version that is imported writes them."""
+"""The bytes of each golden file by its name, as the imported version writes them."""

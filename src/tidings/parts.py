@@ -112,7 +112,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         partitions=queue.partitions,
         replication=queue.replication,
         prefix=queue.prefix,
-        drain=kafka.drain,
+        drain_s=kafka.drain,
         group_protocol=kafka.group_protocol,
         security=Security(
             tls=kafka.tls,

@@ -23,7 +23,7 @@ async def cache(clock: VirtualClock) -> AsyncIterator[Cache]:
     await opened.close()
 
 
-async def test_a_value_is_kept_until_its_time_is_over(cache: Cache, clock: VirtualClock) -> None:
+async def test_a_value_is_kept_until_it_expires(cache: Cache, clock: VirtualClock) -> None:
     await cache.set("key", b"\x00value\xff", 2.0)
     assert await cache.get("key") == b"\x00value\xff"
     await clock.advance(1.999)
@@ -47,14 +47,14 @@ async def test_what_is_deleted_or_unknown_is_none(cache: Cache) -> None:
     assert await cache.get("other") is None
 
 
-async def test_no_time_is_not_kept(cache: Cache) -> None:
+async def test_a_value_without_time_to_live_is_not_kept(cache: Cache) -> None:
     await cache.set("key", b"old", 10.0)
     await cache.set("key", b"value", 0.0)
     assert await cache.get("key") is None
 
 
 class TestBounds:
-    """What only the cache in the process promises: it does not grow without end."""
+    """A promise of the cache in the process only: its size is bounded."""
 
     async def test_the_longest_unused_goes_first(self, clock: VirtualClock) -> None:
         cache = MemoryCache(clock, max_entries=3)

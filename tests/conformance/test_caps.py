@@ -1,4 +1,4 @@
-"""Counting under caps: the promises of ports/caps.py, on every adapter."""
+"""The promises of ports/caps.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ async def test_no_more_pass_than_the_cap_permits(store: Store) -> None:
     assert (await store.caps.take(requests(where, ids(1)), NOW + MINUTE))[0] is None
 
 
-async def test_an_id_that_comes_again_takes_its_place_along(store: Store) -> None:
+async def test_an_id_that_is_taken_again_counts_once_from_then_on(store: Store) -> None:
     where, [one, *others] = scope(), ids(5)
     for later in (0, 1000, 3 * MINUTE):
         assert await store.caps.take(requests(where, [one, one]), NOW + later) == [None, None]
     verdicts = await store.caps.take(requests(where, others[:3]), NOW + 3 * MINUTE + 1)
     assert [verdict is None for verdict in verdicts] == [True, True, False]
-    # It counts from when it came last, and beyond its window it has to find room.
+    # It counts as of the last time it was taken, and after its window it needs room again.
     assert await store.caps.take(requests(where, others[3:]), NOW + 4 * MINUTE) == [None]
     [verdict] = await store.caps.take(requests(where, [one]), NOW + 4 * MINUTE)
     assert verdict is not None
@@ -71,7 +71,7 @@ async def test_scopes_do_not_touch_each_other(store: Store) -> None:
         assert await store.caps.take(requests(where, ids(3)), NOW) == [None, None, None]
 
 
-async def test_nothing_asked_is_nothing_answered(store: Store) -> None:
+async def test_no_requests_give_no_verdicts(store: Store) -> None:
     assert await store.caps.take([], NOW) == []
     assert await store.caps.take([[]], NOW) == [None]
 
@@ -88,7 +88,7 @@ async def test_concurrent_takers_never_let_more_pass_together(store: Store, know
         passed = dict.fromkeys(places, 1)
     batches = []
     for turn in range(12):
-        # Each in another order: takers that lock in the order of their batch would wait in a circle.
+        # Each in another order: callers that lock in the order of their batch would deadlock.
         order = places[turn % 6 :] + places[: turn % 6]
         batches.append([[Count(where, uuid4(), FIVE) for where in order[:3]] for _ in range(4)])
     answers = await asyncio.gather(*(store.caps.take(batch, NOW) for batch in batches))
@@ -103,7 +103,7 @@ async def test_concurrent_takers_never_let_more_pass_together(store: Store, know
         assert sum(verdict is None for verdict in room) == 5 - taken
 
 
-async def test_what_no_longer_counts_is_swept(store: Store) -> None:
+async def test_scopes_without_counts_are_swept(store: Store) -> None:
     short, long = scope(), scope()
     await store.caps.take(requests(short, ids(2)), NOW)
     await store.caps.take(requests(long, ids(2), (Cap(2, 86_400),)), NOW)
@@ -115,7 +115,7 @@ async def test_what_no_longer_counts_is_swept(store: Store) -> None:
 
 
 async def test_a_taker_that_dies_has_taken_nothing(postgres_dsn: str) -> None:
-    """Two processes: one dies between locking and commit while the other waits for the same scope."""
+    """Of two processes, one dies between locking and commit while the other waits for the same scope."""
     where = scope()
     name = unique("taker").replace("-", "_")
     async with contextlib.AsyncExitStack() as stack:

@@ -49,7 +49,7 @@ async def test_putting_again_replaces(objects: Objects) -> None:
     assert await names(objects, "") == ["a"]
 
 
-async def test_what_is_not_there_is_none(objects: Objects) -> None:
+async def test_an_unknown_name_gives_none(objects: Objects) -> None:
     await objects.put("a/b", b"x")
     for absent in ("b", "a", "a/b/c", "a/c"):
         assert await objects.get(absent) is None
@@ -116,9 +116,9 @@ async def test_writing_while_the_last_neighbour_is_deleted(objects: Objects) -> 
 
 
 class TestFolder:
-    """What only the folder promises."""
+    """Promises of the folder only."""
 
-    async def test_all_is_found_again_and_the_unfinished_is_cleared_away(self, tmp_path: Path) -> None:
+    async def test_reopening_finds_all_objects_and_removes_unfinished_files(self, tmp_path: Path) -> None:
         await Folder(tmp_path).put("a/b", b"x")
         for unfinished, age in (("of-a-crash", 7200), ("of-another-process", 1)):
             path = tmp_path / "a" / f".unfinished-{unfinished}"
@@ -128,7 +128,7 @@ class TestFolder:
         assert [name async for name in again.list("")] == ["a/b"]
         assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [".unfinished-of-another-process", "b"]
 
-    async def test_a_failed_write_leaves_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_failed_write_leaves_the_old_object(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = Folder(tmp_path)
         await folder.put("a", b"old")
 

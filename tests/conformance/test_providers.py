@@ -1,4 +1,4 @@
-"""The promises of ports/provider.py, of every provider that the registry finds, against stand-ins for their vendors."""
+"""The promises of ports/provider.py, for every provider in the registry, against stand-ins for the vendors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_provider_has_a_stand_in() -> None:
 
 
 @of_every_provider
-def test_it_says_what_it_is(name: str) -> None:
+def test_a_provider_describes_itself(name: str) -> None:
     provider = providers()[name]
     assert provider.kind == name
     assert provider.channel in Channel
@@ -87,7 +87,7 @@ def test_an_unknown_setting_is_named(name: str) -> None:
 
 
 @of_every_provider
-async def test_there_may_be_several_accounts(name: str) -> None:
+async def test_one_kind_can_have_several_accounts(name: str) -> None:
     vendor = STAND_INS[name]()
     async with vendor.running():
         tools = tools_for(vendor.inbox)
@@ -100,7 +100,7 @@ async def test_there_may_be_several_accounts(name: str) -> None:
 
 
 @of_every_provider
-async def test_the_vendors_rate_is_told(name: str) -> None:
+async def test_the_vendors_rate_is_declared(name: str) -> None:
     async with sending(name) as (provider, _):
         assert provider.rate is None
     if issubclass(config_of(providers()[name]), NetworkProviderConfig):
@@ -251,7 +251,7 @@ async def test_a_server_error_is_tried_again(name: str, status: int) -> None:
 
 @of_every_http_provider
 @pytest.mark.parametrize("status", [504, 520, 524])
-async def test_a_gateway_that_does_not_know_is_uncertain(name: str, status: int) -> None:
+async def test_a_gateway_timeout_is_uncertain(name: str, status: int) -> None:
     async with sending(name) as (provider, vendor):
         vendor.fail_with(status)
         [result] = await provider.send([vendor.delivery(1)])
@@ -276,7 +276,7 @@ async def test_no_answer_after_the_body_is_never_a_retry(name: str, way: str) ->
     async with sending(name, **SHORT) as (provider, vendor):
         vendor.misbehave(way)
         [result] = await asyncio.wait_for(provider.send([vendor.delivery(1)]), provider.timeout + 1)
-        # A vendor whose yes is its status has said yes, whatever became of the body.
+        # A vendor that accepts by its status has accepted, whatever happens to the body.
         taken_by_status = (name, way) == ("sendgrid", "endless_body")
         assert isinstance(result, Sent if taken_by_status else Uncertain), result
 
@@ -298,7 +298,7 @@ async def test_a_refused_connection_is_tried_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if STAND_INS[name].ways])
-async def test_a_connection_that_never_comes_about_is_tried_again(name: str) -> None:
+async def test_a_connection_that_is_never_established_is_a_retry(name: str) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -354,7 +354,7 @@ async def test_no_text_adds_a_header(name: str, break_: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if STAND_INS[name].ways])
-async def test_check_believes_good_credentials(name: str) -> None:
+async def test_check_accepts_good_credentials(name: str) -> None:
     async with sending(name) as (provider, _):
         sentence = await provider.check()
         assert sentence.endswith(".")
@@ -404,7 +404,7 @@ def test_forged_receipts_are_refused_and_nothing_else_happens(name: str) -> None
     assert id_of(1)
 
 
-def test_no_provider_is_half_written() -> None:
+def test_no_provider_is_incomplete() -> None:
     for provider in providers().values():
         assert inspect.iscoroutinefunction(provider.send)
         assert provider.check is not Provider.check

@@ -1,4 +1,4 @@
-"""Connections that break off at every point, over real sockets: `Retry` only where the vendor cannot have taken it."""
+"""Connections that break off at any point, over real sockets: `Retry` only if the vendor cannot have taken it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WAYS = {
 
 
 class BreaksOff:
-    """A server for one vendor's protocol that breaks off in one `way`. `taken` counts what came whole."""
+    """A server for one vendor's protocol that breaks off in one `way`. `taken` counts complete requests."""
 
     def __init__(self, name: str, way: str) -> None:
         self.name = name
@@ -110,7 +110,7 @@ class BreaksOff:
     def _break(self, writer: asyncio.StreamWriter) -> None:
         if "reset" in self.way:
             plug: socket.socket = writer.get_extra_info("socket")
-            # Lingering for no time turns the closing FIN into an RST.
+            # With a linger time of 0, closing sends an RST instead of a FIN.
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         else:
@@ -136,10 +136,10 @@ async def sent_to(server: BreaksOff, text: str = "Hello") -> SendResult:
 
 @pytest.mark.parametrize("name", OVER_A_NETWORK)
 @pytest.mark.parametrize("way", WAYS)
-async def test_where_it_breaks_off_tells_whether_it_may_have_been_taken(name: str, way: str) -> None:
+async def test_the_point_of_the_break_decides_between_retry_and_uncertain(name: str, way: str) -> None:
     server = BreaksOff(name, way)
     result = await sent_to(server)
-    # Mail goes out after the server's 354; a small HTTP request is out before anybody can tell where it broke off.
+    # A mail goes out after the server's 354. A small HTTP request is sent as a whole before it can break off.
     expected: type = Retry if (name, way) == ("smtp", "reset before the body") else WAYS[way]
     assert isinstance(result, expected), result
     assert server.taken == (way not in {"refused", "reset before the body"} and not way.endswith("TLS"))
@@ -149,7 +149,7 @@ async def test_where_it_breaks_off_tells_whether_it_may_have_been_taken(name: st
 async def test_a_request_that_could_not_be_written_whole_is_at_most_uncertain(name: str) -> None:
     server = BreaksOff(name, "reset before the body")
     result = await sent_to(server, "x" * LARGE)
-    # The client learns of the reset by writing or by reading, whichever comes first; only the former proves anything.
+    # The client notices the reset by a write or a read. Only a failed write proves that the request is incomplete.
     assert isinstance(result, Retry | Uncertain), result
     assert result.reason == ("connection_lost" if isinstance(result, Retry) else "no_answer")
     assert server.taken == 0

@@ -1,4 +1,4 @@
-"""The providers against the sandbox: both follow the vendors' pages, and must agree without knowing another."""
+"""The providers against the sandbox: both follow the vendors' documentation, so they must agree."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WallClock(StillClock):
 
 
 class Made:
-    """The providers of one sandbox, made when they are asked for."""
+    """The providers of one sandbox, created on first use."""
 
     def __init__(self, sandbox: Handle, credentials: Credentials, listener: Listener) -> None:
         self.sections = provider_settings(credentials, sandbox.url, "127.0.0.1", sandbox.smtp_port)
@@ -67,7 +67,7 @@ async def test_the_sandboxs_credentials_are_good(made: Made, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_is_sent_arrives(made: Made, caller: Caller, name: str) -> None:
+async def test_sent_deliveries_arrive(made: Made, caller: Caller, name: str) -> None:
     vendor = VENDORS[name]()
     batch = [vendor.delivery(n, text=f"Grüße {n} ご注文 & +1%") for n in range(40)]
     results = await made(name).send(batch)
@@ -117,7 +117,7 @@ async def test_a_magic_address_is_understood(
 
 
 def fault_for(name: str, code: int | str) -> dict[str, Any]:
-    """What the sandbox is asked so that it answers with this row of the provider's error table."""
+    """The sandbox's fault that gives this row of the provider's error table."""
     number, _, case = str(code).partition(" ")
     if name == "twilio":
         return {"kind": "status", "code": int(number)}
@@ -125,7 +125,7 @@ def fault_for(name: str, code: int | str) -> dict[str, Any]:
         return {"kind": "status", "status": int(number)}
     if name == "smtp":
         return {"kind": "bounce", "code": {"4yz": 459, "5yz": 559}.get(number, code)}
-    # The service says INVALID_ARGUMENT of both; the sandbox's word for the one about the message is its own.
+    # The service answers INVALID_ARGUMENT in both cases; the sandbox has a name of its own for an invalid message.
     return {
         "kind": "status",
         "code": "INVALID_ARGUMENT payload" if (number, case) == ("INVALID_ARGUMENT", "") else number,
@@ -142,7 +142,7 @@ async def test_each_row_of_the_error_table_can_be_provoked(
     vendor = VENDORS[name]()
     to = None
     if code == "400 recipient":
-        to = "nobody@localhost"  # which we take for an address, and the vendor does not
+        to = "nobody@localhost"  # a text that we accept as an address and the vendor does not
     else:
         await caller.fault(vendor=name, **fault_for(name, code))
     provider = made(name, **vendor.settings_for(code))
@@ -152,7 +152,7 @@ async def test_each_row_of_the_error_table_can_be_provoked(
     assert result.detail
     if (name, code) == ("sendgrid", 429):
         assert isinstance(result, Retry)
-        assert result.after is not None, "X-RateLimit-Reset was not heeded"
+        assert result.after is not None, "X-RateLimit-Reset was ignored"
         assert 0 <= result.after <= 3
         assert result.about is About.ACCOUNT
         result = msgspec.structs.replace(result, after=None, about=None)
@@ -199,7 +199,7 @@ async def test_each_twilio_code_means_the_same_in_a_receipt(made: Made, caller: 
         assert receipt.detail == f"{code}: {row.detail}"
 
 
-async def test_a_short_code_that_reaches_nobody_suppresses_nobody(made: Made, caller: Caller) -> None:
+async def test_a_short_code_that_reaches_nobody_does_not_suppress(made: Made, caller: Caller) -> None:
     await caller.fault(vendor="twilio", kind="bounce", code=30006)
     await made("twilio", from_number="12345").send([TwilioVendor().delivery(1)])
     receipt = (await receipts_of(made, "twilio", 2))[-1]
@@ -234,7 +234,7 @@ async def test_each_sendgrid_event_can_be_provoked(made: Made) -> None:
     assert set(EVENTS) == set(Sendgrid.EVENTS)
     addresses = {f"{word}@example.com": Sendgrid.EVENTS[name] for name, word in EVENTS.items()}
     assert all(isinstance(result, Sent) for result in await made.send("sendgrid", *addresses))
-    # Six of them are delivered first, and one that clicks opens, too.
+    # Six of them are delivered first, and a click implies an open.
     found = await receipts_of(made, "sendgrid", len(addresses) + 7)
     for address, event in addresses.items():
         told = [one for one in found if one.address == address]
@@ -272,7 +272,7 @@ async def test_a_bounce_may_have_any_status(made: Made, caller: Caller) -> None:
         ("sendgrid", "defer@example.com", [(State.SENT, "deferred", False), (State.DELIVERED, "", False)]),
     ],
 )
-async def test_the_sandboxs_receipts_are_believed(
+async def test_the_sandboxs_receipts_are_accepted(
     made: Made, name: str, to: str, told: list[tuple[State, str, bool]]
 ) -> None:
     [result] = await made.send(name, to)
@@ -284,7 +284,7 @@ async def test_the_sandboxs_receipts_are_believed(
         assert one.reference == result.reference
 
 
-async def test_a_receipt_that_was_changed_on_the_way_is_not_believed(made: Made) -> None:
+async def test_a_tampered_receipt_is_refused(made: Made) -> None:
     await asyncio.gather(made.send("twilio", "+14155550100"), made.send("sendgrid", "ada@example.com"))
     posted = await eventually(lambda: made.listener.posted if len(made.listener.posted) >= 3 else None)
     for one in posted:

@@ -15,7 +15,7 @@ from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item, Queue, Received
 
 BRIEFLY = 0.3
-"""Seconds to wait for what must not come."""
+"""Seconds to wait for items that must not come."""
 GROUP = "readers"
 
 
@@ -37,7 +37,7 @@ def bodies(items: Sequence[Received]) -> list[bytes]:
 
 
 async def claim_anywhere(queues: Sequence[Queue], topic: str, count: int, lease: float | None = None) -> list[Claim]:
-    """Claims over `count` items by whichever of the clients gets them; all clients ask at the same time."""
+    """Claims with `count` items in total. All clients claim at the same time, and any of them may get the items."""
     found: list[Claim] = []
 
     def complete() -> bool:
@@ -142,13 +142,13 @@ class TestPutAndClaim:
 
 
 class TestExtent:
-    async def test_it_covers_an_earlier_one_when_what_was_there_is_done(self, queue: Queue, topic: str) -> None:
+    async def test_an_extent_covers_an_earlier_one_once_its_items_are_done(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 10))
         before = await queue.extent(topic, GROUP)
         assert not before.covers(before)
         claims = await take(queue, topic, GROUP, 10, lease=30.0)
-        assert not (await queue.extent(topic, GROUP)).covers(before), "what is claimed is not done"
-        # What comes later does not matter: a queue that is never empty is worked off all the same.
+        assert not (await queue.extent(topic, GROUP)).covers(before), "claimed items are not done"
+        # Later items do not matter: an extent is covered even if the queue is never empty.
         await queue.put(numbered(topic, 5, start=10))
         for claim in claims:
             await claim.done()
@@ -165,7 +165,7 @@ class TestExtent:
         empty = await queue.extent(topic, GROUP)
         assert empty.covers(empty)
 
-    async def test_what_comes_back_keeps_its_place(self, queue: Queue, topic: str) -> None:
+    async def test_an_item_that_comes_back_keeps_its_place(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 3))
         before = await queue.extent(topic, GROUP)
         for claim in await take(queue, topic, GROUP, 3):
@@ -193,7 +193,7 @@ class TestGroupsAndLanes:
                 await claim.done()
             await nothing_left(queue, topic, group)
 
-    async def test_what_one_group_gives_back_comes_to_no_other(self, queue: Queue) -> None:
+    async def test_an_item_that_one_group_gives_back_goes_to_no_other(self, queue: Queue) -> None:
         topic = unique("topic")
         await queue.declare({topic: ("recorder", "matcher")})
         await queue.put(numbered(topic, 5))
@@ -204,7 +204,7 @@ class TestGroupsAndLanes:
         assert await queue.claim(topic, "matcher", 10, BRIEFLY) is None
         assert len(items_of(await take(queue, topic, "recorder", 5))) == 5
 
-    async def test_a_group_that_joins_later_gets_what_is_put_from_then_on(self, queue: Queue, topic: str) -> None:
+    async def test_a_group_that_joins_later_gets_the_items_put_from_then_on(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 3))
         await queue.declare({topic: (GROUP, "late")})
         await queue.put(numbered(topic, 3, start=3))
@@ -240,13 +240,13 @@ class TestOrder:
             for item in claim.items:
                 handed[item.key].append(int(item.body))
         assert all(numbers == sorted(numbers) for numbers in handed.values())
-        # Ending the claims in the opposite order ends them all the same.
+        # Claims can be ended in any order.
         for claim in reversed(claims):
             await claim.done()
         await nothing_left(queue, topic)
 
     @pytest.mark.parametrize("seed", [1, 2, 3])
-    async def test_any_mixture_of_steps_loses_and_doubles_nothing(self, queue: Queue, topic: str, seed: int) -> None:
+    async def test_no_sequence_of_steps_loses_or_doubles_an_item(self, queue: Queue, topic: str, seed: int) -> None:
         chance = random.Random(seed)
         put = 0
         held: list[Claim] = []
@@ -284,7 +284,7 @@ class TestOrder:
 
 
 class TestEnding:
-    async def test_what_is_done_never_comes_back(self, queues: Queues, queue: Queue, topic: str) -> None:
+    async def test_done_items_never_come_back(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 20))
         for claim in await take(queue, topic, GROUP, 20, max_items=7, lease=30.0):
             await claim.done()
@@ -350,7 +350,7 @@ class TestCrashes:
         assert sorted(map(int, bodies(again))) == list(range(10))
         assert not any(item.redelivered for item in again)
 
-    async def test_what_a_killed_client_had_begun_comes_back_marked_and_nothing_else(
+    async def test_only_items_that_a_killed_client_had_begun_come_back_marked(
         self, queues: Queues, queue: Queue, topic: str
     ) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(10)])
@@ -364,7 +364,7 @@ class TestCrashes:
             await claim.done()
         await nothing_left(queue, topic)
 
-    async def test_what_a_killed_client_had_merely_claimed_comes_back_as_it_was(
+    async def test_items_that_a_killed_client_had_only_claimed_come_back_unmarked(
         self, queues: Queues, queue: Queue, topic: str
     ) -> None:
         await queue.put(numbered(topic, 10))
@@ -406,7 +406,7 @@ class TestCrashes:
 
 
 class TestBeginning:
-    async def test_what_was_begun_and_is_done_is_gone(self, queue: Queue, topic: str) -> None:
+    async def test_begun_items_that_are_done_are_gone(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 5))
         for claim in await take(queue, topic, GROUP, 5, lease=30.0):
             await claim.begin(range(len(claim.items)))
@@ -414,15 +414,13 @@ class TestBeginning:
         await nothing_left(queue, topic)
 
     @pytest.mark.parametrize("how", ["release", "done"])
-    async def test_given_back_what_was_begun_is_marked_and_the_rest_is_not(
-        self, queue: Queue, topic: str, how: str
-    ) -> None:
+    async def test_released_items_are_marked_only_if_they_were_begun(self, queue: Queue, topic: str, how: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(6)])
         claims = await take(queue, topic, GROUP, 6, lease=30.0)
         begun: set[bytes] = set()
         for claim in claims:
             places = [place for place, item in enumerate(claim.items) if int(item.body) in {1, 2, 4}]
-            for place in places:  # one after the other, as calls are made
+            for place in places:  # one after the other, as a worker calls a provider
                 await claim.begin([place])
             begun |= {claim.items[place].body for place in places}
             if how == "release":
@@ -434,14 +432,14 @@ class TestBeginning:
         assert {int(item.body) for item in again} == wanted
         assert {item.body for item in again if item.redelivered} == begun - (set() if how == "release" else {b"2"})
 
-    async def test_when_the_lease_runs_out_what_was_begun_is_marked(self, queue: Queue, topic: str) -> None:
+    async def test_an_ended_lease_marks_the_begun_items(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
         for slow in await take(queue, topic, GROUP, 3, lease=0.5):
             await slow.begin([place for place, item in enumerate(slow.items) if item.body == b"1"])
         again = items_of(await take(queue, topic, GROUP, 3, lease=30.0))
         assert {int(item.body): item.redelivered for item in again} == {0: False, 1: True, 2: False}
 
-    async def test_of_a_claim_that_is_over_nothing_can_be_begun(self, queue: Queue, topic: str) -> None:
+    async def test_items_of_an_ended_claim_cannot_be_begun(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"slow")])
         (slow,) = await take(queue, topic, GROUP, 1, lease=0.3)
         (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
@@ -479,7 +477,7 @@ class TestBeginning:
             await claim.begin([0])
         await claim.done()
 
-    async def test_a_release_after_a_release_is_told_that_it_is_over(self, queue: Queue, topic: str) -> None:
+    async def test_a_second_release_raises_lease_lost(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 1))
         (claim,) = await take(queue, topic, GROUP, 1, lease=30.0)
         await claim.release()
@@ -489,7 +487,7 @@ class TestBeginning:
 
 
 class TestLeases:
-    async def test_a_lease_that_ran_out_is_fenced(self, queues: Queues, queue: Queue, topic: str) -> None:
+    async def test_an_ended_lease_is_fenced(self, queues: Queues, queue: Queue, topic: str) -> None:
         out = unique("out")
         await queue.declare({out: (GROUP,)})
         await queue.put([Item(topic, "k", b"slow")])

@@ -1,4 +1,4 @@
-"""The accounts, what is watched, and the rounds: the promises of ports/accounts.py, on every adapter."""
+"""The promises of ports/accounts.py (accounts, watched notifications, rounds), on every adapter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THIS = NOW // MINUTE
 
 
 def planned(of: object, channel: Channel) -> Outcome:
-    """The fact `pending` that routing writes, which the notification's row holds."""
+    """The outcome `pending` of routing, which the notification's row holds."""
     known = fact(of, State.PENDING, channel)  # type: ignore[arg-type]
     return Outcome(known.id, known.tenant, NOW, State.PENDING, attempt=1, address=Address(channel, "x"))
 
@@ -40,7 +40,7 @@ class TestAccounts:
 
     async def test_a_count_that_is_written_again_counts_once(self, store: Store, tenant: str) -> None:
         counter = uuid4()
-        for count in (3, 5, 5, 4):  # the last one was late
+        for count in (3, 5, 5, 4):  # the last one is an older total that arrives late
             await store.accounts.count(counter, [AcceptedCount(tenant, THIS, count)])
         assert await store.accounts.accepted(THIS, THIS + 1, tenant) == [AcceptedCount(tenant, THIS, 5)]
 
@@ -86,9 +86,9 @@ class TestRounds:
         assert await store.rounds.begin(name, two, 60) is None
         assert await store.rounds.advance(name, one, 7)
         assert not await store.rounds.advance(name, two, 8)
-        assert await store.rounds.begin(name, one, 60) == 7, "its own holder takes it again"
+        assert await store.rounds.begin(name, one, 60) == 7, "the holder can renew its lease"
 
-    async def test_a_lease_that_ran_out_is_taken_over(self, store: Store) -> None:
+    async def test_an_ended_lease_is_taken_over(self, store: Store) -> None:
         name, one, two = unique("round"), uuid4(), uuid4()
         await turn(store, NOW)
         await store.rounds.begin(name, one, 60)
@@ -113,7 +113,7 @@ class TestRounds:
 
 
 class TestStates:
-    async def test_they_are_those_of_the_tally(self, store: Store, tenant: str) -> None:
+    async def test_states_agree_with_the_tally(self, store: Store, tenant: str) -> None:
         dice = random.Random(5)
         for _ in range(120):
             sent = notification(tenant, at=NOW)
@@ -139,7 +139,7 @@ class TestStates:
         assert counted == tally
         assert counted.total() == 120
 
-    async def test_without_a_tenant_they_are_everybodys(self, store: Store, tenant: str) -> None:
+    async def test_without_a_tenant_all_tenants_are_counted(self, store: Store, tenant: str) -> None:
         other = unique("other")
         await store.history.append([accepted(notification(tenant)), accepted(notification(other))])
         owners = {one.tenant: one.count for one in await store.history.states(THIS, THIS + 1)}
@@ -162,7 +162,7 @@ class TestRecordsAndWaits:
         assert record == await store.history.get(tenant, known.id)
         assert list(await store.history.get_many([])) == []
 
-    async def test_what_waits_for_a_notification_is_found_until_it_is_settled(self, store: Store, tenant: str) -> None:
+    async def test_waiting_rows_of_a_notification_are_found_until_settled(self, store: Store, tenant: str) -> None:
         held, other = notification(tenant), notification(tenant)
         wait = Wait(NOW + 5000, "deliveries.sms.normal", "acme/ann", b"body")
         await store.history.append(
@@ -173,12 +173,12 @@ class TestRecordsAndWaits:
         assert (row.item.topic, row.item.key, row.item.body) == ("deliveries.sms.normal", "acme/ann", b"body")
         (due,) = await store.schedule.due(NOW + 5000, 10, 30)
         assert not due.again
-        assert len(await store.schedule.waiting([held.id])) == 1, "it is on its way, not gone"
+        assert len(await store.schedule.waiting([held.id])) == 1, "a row that was handed out is still there"
         await store.schedule.settle([due.id])
         assert list(await store.schedule.waiting([held.id])) == []
         assert list(await store.schedule.waiting([])) == []
 
-    async def test_a_wait_that_may_be_a_second_copy_comes_back_marked(self, store: Store, tenant: str) -> None:
+    async def test_a_possible_second_copy_is_handed_out_marked(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         waits = [Wait(NOW, "deliveries.sms.normal", "k", b"%d" % n, repeated=bool(n)) for n in range(2)]
         await store.history.append(

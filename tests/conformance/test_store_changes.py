@@ -1,4 +1,4 @@
-"""Changing what waits: the promises of Changes in ports/store.py, on every adapter, and its races."""
+"""The promises of Changes in ports/schedule.py, on every adapter, with their races."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HOUR = 3_600_000
 
 
 async def waits(store: Store, tenant: str, due: int = NOW + HOUR) -> Notification:
-    """A notification that was routed and waits for its send time."""
+    """A notification that waits for its send time."""
     sent = notification(tenant, send_at=due)
     await store.history.append([deferred(sent, due, Reason.SEND_AT)])
     return sent
 
 
 def deferred(sent: Notification, due: int, reason: Reason) -> Outcome:
-    """The fact that it waits until `due`."""
+    """The outcome of waiting until `due`."""
     wait = Wait(due, "requests.normal", f"{sent.tenant}/ann", encode(replace(sent, step=sent.step + 1)))
     return Outcome(
         sent.id, sent.tenant, NOW, State.DEFERRED, step=sent.step, reason=reason, notification=sent, wait=wait
@@ -35,7 +35,7 @@ def deferred(sent: Notification, due: int, reason: Reason) -> Outcome:
 
 
 def later(row: Waiting, due: int, metadata: bytes = b"{}") -> Outcome:
-    """The change of what waits in `row` to `due`."""
+    """The outcome that moves `row` to `due`."""
     waiting = decode_notification(row.item.body)
     return deferred(replace(waiting, send_at=due, metadata=metadata), due, Reason.CHANGED)
 
@@ -46,7 +46,7 @@ async def found(store: Store, sent: Notification) -> Waiting:
     return row
 
 
-async def test_a_change_takes_the_place_of_the_wait(store: Store, tenant: str) -> None:
+async def test_a_change_replaces_the_waiting_row(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     row = await found(store, sent)
     assert (row.notification, row.due, row.item.topic) == (sent.id, NOW + HOUR, "requests.normal")
@@ -67,7 +67,7 @@ async def test_a_change_takes_the_place_of_the_wait(store: Store, tenant: str) -
     assert decode_notification(moved.item.body).step == 2
 
 
-async def test_it_can_be_changed_again_and_again(store: Store, tenant: str) -> None:
+async def test_a_row_can_be_changed_repeatedly(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     for hours in range(2, 6):
         row = await found(store, sent)
@@ -78,7 +78,7 @@ async def test_it_can_be_changed_again_and_again(store: Store, tenant: str) -> N
     assert (await found(store, sent)).due == NOW + 5 * HOUR
 
 
-async def test_only_what_waits_for_its_send_time_can_be_changed(store: Store, tenant: str) -> None:
+async def test_only_a_row_that_waits_for_its_send_time_can_be_changed(store: Store, tenant: str) -> None:
     sent = notification(tenant)
     assert await store.changes.waiting(tenant, sent.id) is None
     retry = Wait(NOW + HOUR, "deliveries.sms.normal", "key", b"x")
@@ -88,12 +88,12 @@ async def test_only_what_waits_for_its_send_time_can_be_changed(store: Store, te
     assert [row.item.topic for row in await store.schedule.waiting([sent.id])] == ["deliveries.sms.normal"]
 
 
-async def test_another_tenants_is_not_there(store: Store, tenant: str) -> None:
+async def test_another_tenants_row_is_not_visible(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     assert await store.changes.waiting(unique("tenant"), sent.id) is None
 
 
-async def test_what_was_handed_out_is_too_late(store: Store, tenant: str) -> None:
+async def test_a_row_that_was_handed_out_cannot_be_changed(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     row = await found(store, sent)
     assert len(await store.schedule.due(NOW + HOUR, 10, 30.0)) == 1
@@ -104,7 +104,7 @@ async def test_what_was_handed_out_is_too_late(store: Store, tenant: str) -> Non
     assert (len(record.events), record.notification.send_at) == (1, NOW + HOUR)
 
 
-async def test_what_was_cancelled_is_too_late(store: Store, tenant: str) -> None:
+async def test_a_cancelled_row_cannot_be_changed(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     row = await found(store, sent)
     await store.cancellations.cancel(tenant, sent.id, NOW)
@@ -113,7 +113,7 @@ async def test_what_was_cancelled_is_too_late(store: Store, tenant: str) -> None
     assert len(await store.schedule.due(NOW, 10, 30.0)) == 1
 
 
-async def test_a_cancellation_after_a_change_hurries_the_new_wait(store: Store, tenant: str) -> None:
+async def test_a_cancellation_after_a_change_makes_the_new_row_due(store: Store, tenant: str) -> None:
     sent = await waits(store, tenant)
     row = await found(store, sent)
     assert await store.changes.change(row, later(row, NOW + 2 * HOUR))
@@ -133,7 +133,7 @@ async def test_of_two_changes_of_the_same_row_one_wins(store: Store, tenant: str
 
 
 @pytest.mark.parametrize("round", range(10))
-async def test_a_change_and_the_due_time_never_both_win(store: Store, tenant: str, round: int) -> None:
+async def test_changing_and_handing_out_a_row_never_both_succeed(store: Store, tenant: str, round: int) -> None:
     sent = await waits(store, tenant)
     row = await found(store, sent)
     change = store.changes.change(row, later(row, NOW + 2 * HOUR))
@@ -142,7 +142,7 @@ async def test_a_change_and_the_due_time_never_both_win(store: Store, tenant: st
         changed, taken = await asyncio.gather(change, due)
     else:
         taken, changed = await asyncio.gather(due, change)
-    # Whoever comes while the other has the row may find nothing to do, but they never both have it.
+    # One that meets the other's lock may find nothing to do, but the two never both succeed.
     assert not (changed and taken)
     waiting = await store.changes.waiting(tenant, sent.id)
     assert (waiting is None) == bool(taken)
@@ -150,7 +150,7 @@ async def test_a_change_and_the_due_time_never_both_win(store: Store, tenant: st
 
 
 @pytest.mark.parametrize("round", range(10))
-async def test_whoever_comes_first_a_cancelled_notification_does_not_wait(
+async def test_a_cancelled_notification_does_not_wait_whichever_write_is_first(
     store: Store, tenant: str, round: int
 ) -> None:
     sent = await waits(store, tenant)
@@ -162,7 +162,7 @@ async def test_whoever_comes_first_a_cancelled_notification_does_not_wait(
     assert len(await store.schedule.due(NOW, 10, 30.0)) == 1
 
 
-async def test_what_waits_is_read_without_being_taken(store: Store, tenant: str) -> None:
+async def test_reading_a_waiting_row_does_not_lease_it(store: Store, tenant: str) -> None:
     first, second = await waits(store, tenant, NOW + 2 * HOUR), await waits(store, tenant, NOW + HOUR)
     rows = await store.schedule.waiting([first.id, second.id])
     assert [(row.notification, row.due) for row in rows] == [

@@ -1,4 +1,4 @@
-"""Closed days and the archive: the promises of ports/days.py, on every adapter, with real files."""
+"""The promises of ports/days.py (closed days, archive), on every adapter, with real files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DICE = random.Random(7)
 
 
 class House:
-    """A store with all that retention needs beside it; days that are older than KEPT are archived."""
+    """A store and the other parts that retention needs. Days older than KEPT are archived."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -47,11 +47,11 @@ class House:
         self.accounting = Accounting(store.history, store.accounts, store.days, self.clock)
 
     def retention(self, days: int = KEPT) -> Retention:
-        """The rounds of one process."""
+        """A retention, as one process has it."""
         return Retention(self.store, self.objects, ParquetFiles(), self.clock, self.metrics, days)
 
     async def round(self) -> None:
-        """A round of the one process that makes them."""
+        """Make a round."""
         self._one = self._one or self.retention()
         assert await self._one.once()
 
@@ -59,7 +59,7 @@ class House:
         return await self.accounting.account(tenant, since, until)
 
     async def send(self, *outcomes: Outcome) -> None:
-        """Record these, and count the notifications among them."""
+        """Record these outcomes and count the accepted notifications among them."""
         counts: Counter[tuple[str, int]] = Counter(
             (one.tenant, one.notification.accepted_at // MINUTE) for one in outcomes if one.notification is not None
         )
@@ -75,14 +75,14 @@ def house(store: Store, tmp_path: Path) -> House:
 
 
 def planned(of: Notification, channel: Channel) -> Outcome:
-    """The fact `pending` that the notification's row holds."""
+    """The outcome `pending` that the notification's row holds."""
     return Outcome(
         delivery(of, channel), of.tenant, of.accepted_at, State.PENDING, attempt=1, address=Address(channel, "x")
     )
 
 
 def drawn(tenant: str, at: int) -> list[Outcome]:
-    """A notification and what became of it."""
+    """A random notification and its outcomes."""
     sent = notification(tenant, at, DICE.choice(["ann", "bob", None]), metadata=b'{"text":"a\\nb,\\"c\\""}')
     facts = [Outcome(sent.id, tenant, at, State.PENDING, notification=sent)]
     for channel in DICE.sample(list(Channel), DICE.randrange(3)):
@@ -106,12 +106,12 @@ def id_of(facts: list[Outcome]) -> UUID:
 
 
 def sums(account: AccountView) -> Any:
-    """What must not change when days are rolled up and archived."""
+    """The sums that must not change when days are rolled up and archived."""
     return account.notifications, account.deliveries, account.tally
 
 
 async def everything(house: House, tenant: str) -> dict[UUID, NotificationRecord]:
-    """All that the store has of the tenant."""
+    """All records of the tenant in the store."""
     found: dict[UUID, NotificationRecord] = {}
     before = None
     while True:
@@ -151,7 +151,7 @@ def _flies(record: NotificationRecord) -> bool:
     return bool(in_flight(record))
 
 
-async def test_what_waits_is_carried_sent_and_archived_when_it_rests(house: House, tenant: str) -> None:
+async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: House, tenant: str) -> None:
     waiting, done = notification(tenant, OLD), notification(tenant, OLD + 5)
     wait = Wait(NOW + DAY, "deliveries.sms.normal", "k", b"x")
     await house.send(
@@ -165,7 +165,7 @@ async def test_what_waits_is_carried_sent_and_archived_when_it_rests(house: Hous
     assert row.due == NOW + DAY
     before = (await house.account(tenant)).notifications
     assert (before.accepted, before.in_flight.total, before.resting.sent, before.balanced) == (2, 1, 1, True)
-    # It is sent; a receipt about what is archived comes too late.
+    # It is sent. A receipt about an archived notification comes too late.
     late = fact(waiting, State.SENT, attempt=2, at=NOW)
     assert await house.store.history.append([late]) == {}
     assert await house.store.history.append([fact(done, State.DELIVERED)]) == {"archived": 1}
@@ -183,7 +183,7 @@ async def test_what_waits_is_carried_sent_and_archived_when_it_rests(house: Hous
     assert (after.accepted, after.recorded, after.resting.sent, after.balanced) == (2, 2, 2, True)
 
 
-async def test_a_day_whose_requests_may_still_come_waits_for_them(house: House, tenant: str) -> None:
+async def test_a_day_with_unrecorded_accepted_notifications_is_not_archived(house: House, tenant: str) -> None:
     queued = notification(tenant, OLD)
     await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 1)])
     other = notification(tenant, OLD + 1)
@@ -193,7 +193,7 @@ async def test_a_day_whose_requests_may_still_come_waits_for_them(house: House, 
     assert list(await house.archive.list()) == []
     await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 1)])
     await house.round()
-    assert list(await house.archive.list()) == [], "it may be in a queue"
+    assert list(await house.archive.list()) == [], "the notification may still be in a queue"
     await house.store.history.append([accepted(queued), fact(queued, State.SENT)])
     await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 0)])
     await house.round()
@@ -201,7 +201,7 @@ async def test_a_day_whose_requests_may_still_come_waits_for_them(house: House, 
     assert await house.archive.find(queued.id) is not None
 
 
-async def test_what_is_missing_stays_missing(house: House, tenant: str) -> None:
+async def test_missing_notifications_stay_missing_in_the_archive(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 2)])
@@ -214,7 +214,7 @@ async def test_what_is_missing_stays_missing(house: House, tenant: str) -> None:
     assert await house.store.accounts.gaps() == []
 
 
-async def test_a_stretch_that_cuts_an_archived_day_has_the_whole_of_it(house: House, tenant: str) -> None:
+async def test_a_period_that_cuts_an_archived_day_counts_the_whole_day(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     await house.round()
@@ -223,7 +223,7 @@ async def test_a_stretch_that_cuts_an_archived_day_has_the_whole_of_it(house: Ho
     assert (account.since[-14:], account.until[-14:]) == ("T00:00:00.000Z"[-14:], "T00:00:00.000Z"[-14:])
 
 
-async def test_an_object_that_is_not_what_was_written_keeps_the_day(house: House, tenant: str) -> None:
+async def test_a_damaged_object_prevents_archiving_the_day(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     true_get = house.objects.get
@@ -241,7 +241,7 @@ async def test_an_object_that_is_not_what_was_written_keeps_the_day(house: House
     assert await house.archive.find(sent.id) is not None
 
 
-async def test_everything_is_kept_when_that_is_set(house: House, tenant: str) -> None:
+async def test_nothing_is_archived_if_retention_is_off(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     assert await house.retention(0).once()
@@ -253,7 +253,7 @@ async def test_one_process_at_a_time_makes_the_rounds(house: House) -> None:
     assert not await house.retention().once()
 
 
-async def test_a_fact_that_comes_while_a_day_is_written_is_in_the_archive_too(house: House, tenant: str) -> None:
+async def test_a_fact_recorded_while_its_day_is_archived_is_not_lost(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
     days = house.store.days

@@ -1,4 +1,4 @@
-"""Whose a device is, and who has an id: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about owners of devices and incarnations of users, on every adapter."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def devices(store: Store, tenant: str, user_id: str) -> tuple[str, ...]:
 
 
 async def put(store: Store, tenant: str, /, **tokens: str) -> None:
-    """Users by id, each with its devices by name, separated by spaces."""
+    """Store users by id, each with its devices as names separated by spaces."""
     people = [(user_id, Profile(name=user_id, devices=tuple(text.split())), None) for user_id, text in tokens.items()]
     await store.users.upsert(tenant, people, NOW + 5)
 
 
 def bounced(tenant: str, token: str, reason: str = "unregistered", at: int = NOW) -> Outcome:
-    """A vendor says that there is no such device."""
+    """The outcome of a vendor's answer that there is no such device."""
     told = notification(tenant)
     return Outcome(
         id=delivery_id(told.id, 16),
@@ -55,7 +55,7 @@ async def listed(store: Store, tenant: str, token: str) -> bool:
 
 
 class TestOneOwner:
-    async def test_a_device_belongs_to_whoever_registered_it_last(self, store: Store, tenant: str) -> None:
+    async def test_a_device_belongs_to_the_user_who_registered_it_last(self, store: Store, tenant: str) -> None:
         await store.users.upsert(tenant, [("ann", Profile(devices=("one", "two"), name="Ann"), MUTED)], NOW)
         await put(store, tenant, bob="three one")
         ann = await store.users.get(tenant, "ann")
@@ -67,7 +67,7 @@ class TestOneOwner:
         assert await devices(store, tenant, "ann") == ("one",)
         assert await devices(store, tenant, "bob") == ("three",)
 
-    async def test_within_a_batch_the_later_one_has_it(self, store: Store, tenant: str) -> None:
+    async def test_within_a_batch_the_later_user_gets_the_device(self, store: Store, tenant: str) -> None:
         await put(store, tenant, zoe="one two", ann="two", bob="one")
         assert [await devices(store, tenant, who) for who in ("zoe", "ann", "bob")] == [(), ("two",), ("one",)]
 
@@ -77,7 +77,7 @@ class TestOneOwner:
         assert await devices(store, tenant, "ann") == ("one",)
         assert await devices(store, tenant, "bob") == ()
 
-    async def test_a_batch_that_gives_up_a_device_and_hands_it_on(self, store: Store, tenant: str) -> None:
+    async def test_a_batch_can_move_a_device_between_its_users(self, store: Store, tenant: str) -> None:
         await put(store, tenant, ann="one two", bob="three")
         await put(store, tenant, ann="", bob="one")
         assert await devices(store, tenant, "ann") == ()
@@ -110,7 +110,7 @@ class TestOneOwner:
         assert await devices(store, tenant, "bob") == ()
 
     async def test_users_who_exchange_their_devices_at_once(self, store: Store, tenant: str) -> None:
-        """Nobody deadlocks, and each device has one owner afterwards."""
+        """There is no deadlock, and each device has one owner afterwards."""
         chance = random.Random(7)
         users, tokens = [f"user-{n}" for n in range(6)], [f"token-{n}" for n in range(8)]
         await put(store, tenant, **dict.fromkeys(users, ""))
@@ -151,9 +151,9 @@ class TestOneDevice:
             name="ann", devices=("two", "three", "four")
         )
         await store.users.add_device(tenant, "bob", "one", 3, NOW)
-        assert await devices(store, tenant, "bob") == ("one",), "what was dropped is nobody's"
+        assert await devices(store, tenant, "bob") == ("one",), "a dropped device has no owner"
 
-    async def test_is_taken_from_who_had_it(self, store: Store, tenant: str) -> None:
+    async def test_is_taken_from_its_previous_owner(self, store: Store, tenant: str) -> None:
         await put(store, tenant, ann="one two", bob="")
         await store.users.add_device(tenant, "bob", "one", 50, NOW)
         assert await devices(store, tenant, "ann") == ("two",)
@@ -162,8 +162,8 @@ class TestOneDevice:
     async def test_is_removed_from_its_user_alone(self, store: Store, tenant: str) -> None:
         await put(store, tenant, ann="one two", bob="three")
         assert await store.users.remove_device(tenant, "ann", "one", NOW)
-        assert await store.users.remove_device(tenant, "ann", "one", NOW), "again is as good"
-        assert await store.users.remove_device(tenant, "ann", "three", NOW), "it is not ann's"
+        assert await store.users.remove_device(tenant, "ann", "one", NOW), "removing it twice succeeds"
+        assert await store.users.remove_device(tenant, "ann", "three", NOW), "it does not belong to ann"
         assert not await store.users.remove_device(tenant, "eve", "one", NOW)
         assert await devices(store, tenant, "ann") == ("two",)
         assert await devices(store, tenant, "bob") == ("three",)
@@ -213,7 +213,7 @@ class TestDeadDevices:
         assert not await listed(store, tenant, "one")
         assert await devices(store, tenant, "bob") == ("one",)
 
-    async def test_what_somebody_suppressed_on_purpose_stays_so(self, store: Store, tenant: str) -> None:
+    async def test_an_intentional_suppression_stays(self, store: Store, tenant: str) -> None:
         await store.users.suppress([Suppression(tenant, Address(Channel.PUSH, "one"), "by_hand", NOW)])
         await put(store, tenant, ann="one")
         await store.users.add_device(tenant, "ann", "one", 50, NOW)
@@ -236,7 +236,7 @@ class TestIncarnations:
         assert await self.of(store, tenant, "ann") == first
         assert await self.of(store, tenant, "bob") != 0
 
-    async def test_whoever_has_the_id_next_has_another(self, store: Store, tenant: str) -> None:
+    async def test_the_next_user_of_the_id_has_another(self, store: Store, tenant: str) -> None:
         seen = set()
         for _ in range(5):
             await put(store, tenant, ann="")
@@ -246,7 +246,7 @@ class TestIncarnations:
         assert dict(await store.users.known(tenant, ["ann", "bob"])) == {}
         assert dict(await store.users.known(tenant, [])) == {}
 
-    async def test_whoever_has_the_id_next_begins_with_nothing(self, store: Store, tenant: str) -> None:
+    async def test_the_next_user_of_the_id_starts_empty(self, store: Store, tenant: str) -> None:
         await store.users.upsert(tenant, [("ann", Profile(devices=("one",)), MUTED)], NOW)
         await store.users.delete(tenant, "ann")
         # A delivery that was under way when the user was deleted.
@@ -258,4 +258,4 @@ class TestIncarnations:
         assert await store.inbox.unread(tenant, "ann") == 0
         await store.inbox.add(tenant, [InboxItem(notification(tenant).id, "ann", "Hello", "World", created_at=NOW)])
         await put(store, tenant, ann="two")
-        assert await store.inbox.unread(tenant, "ann") == 1, "a user who is only changed keeps the inbox"
+        assert await store.inbox.unread(tenant, "ann") == 1, "a changed user keeps the inbox"

@@ -1,4 +1,4 @@
-"""History and cancellations: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about history and cancellations, on every adapter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tidings.ports.store import Store
 
 
 async def find_all(store: Store, tenant: str, filter: HistoryFilter, limit: int) -> list[NotificationRecord]:
-    """Every page, one after the other."""
+    """All pages, one after the other."""
     records: list[NotificationRecord] = []
     before: UUID | None = None
     for _ in range(100):
@@ -89,7 +89,7 @@ class TestAppendAndGet:
         assert record is not None
         assert states(record) == [(State.PENDING, 0), (State.SENDING, 1), (State.SENT, 1)]
 
-    async def test_of_a_batch_that_is_partly_known_the_rest_is_kept(self, store: Store, tenant: str) -> None:
+    async def test_the_new_part_of_a_partly_known_batch_is_recorded(self, store: Store, tenant: str) -> None:
         known, new = notification(tenant), notification(tenant)
         await store.history.append([accepted(known), fact(known, State.SENDING)])
         await store.history.append(
@@ -124,7 +124,7 @@ class TestAppendAndGet:
         assert record is not None
         assert [event.at - NOW for event in record.events] == [0, 100, 300, 500, 900]
 
-    async def test_facts_that_come_before_the_notification_are_kept(self, store: Store, tenant: str) -> None:
+    async def test_facts_recorded_before_their_notification_are_kept(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         await store.history.append([fact(sent, State.DELIVERED)])
         assert await store.history.get(tenant, sent.id) is None
@@ -215,7 +215,7 @@ class TestAppendAndGet:
 class TestFind:
     @pytest.fixture
     async def shop(self, store: Store, tenant: str) -> list[UUID]:
-        """Twelve notifications of two users and two categories, oldest first; each third one was delivered."""
+        """Twelve notifications of two users and two categories, oldest first. Each third one is delivered."""
         ids = []
         for index in range(12):
             sent = notification(
@@ -302,14 +302,14 @@ class TestAttempted:
         id = delivery(sent)
         assert await store.history.attempted([(id, 1), (id, 2)]) == {(id, 2)}
 
-    async def test_deliveries_are_told_apart(self, store: Store, tenant: str) -> None:
+    async def test_attempts_of_different_deliveries_are_distinguished(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         await store.history.append([accepted(sent), fact(sent, State.SENT)])
         asked = [(delivery_id(sent.id, slot), 1) for slot in range(1, 20)]
         assert await store.history.attempted(asked) == {(delivery(sent), 1)}
         assert await store.history.attempted([]) == set()
 
-    async def test_what_waited_is_known_by_the_step_with_which_it_goes_on(self, store: Store, tenant: str) -> None:
+    async def test_a_wait_is_known_by_the_step_at_which_the_attempt_goes_on(self, store: Store, tenant: str) -> None:
         sent, other = notification(tenant), notification(tenant)
         id = delivery(sent)
         await store.history.append(
@@ -331,7 +331,7 @@ class TestAttempted:
         assert await store.history.waited([(id, 2)]) == {(id, 2): 6}
         assert await store.history.waited([]) == {}
 
-    async def test_what_has_arrived_is_known_whatever_the_attempt(self, store: Store, tenant: str) -> None:
+    async def test_an_arrived_delivery_is_known_in_any_attempt(self, store: Store, tenant: str) -> None:
         there, bounced, under_way = notification(tenant), notification(tenant), notification(tenant)
         facts = [fact(there, State.DELIVERED, attempt=1), fact(there, State.DEFERRED, attempt=2, reason=Reason.RETRY)]
         facts += [fact(bounced, State.SENT, attempt=1), fact(bounced, State.FAILED, attempt=1)]
@@ -340,7 +340,7 @@ class TestAttempted:
         assert await store.history.arrived(asked) == {delivery(there)}
         assert await store.history.arrived([]) == set()
 
-    async def test_what_came_back_has_not_arrived_and_counts_as_failed(self, store: Store, tenant: str) -> None:
+    async def test_a_bounced_delivery_has_not_arrived_and_counts_as_failed(self, store: Store, tenant: str) -> None:
         back, again = notification(tenant), notification(tenant)
         facts = [
             outcome
@@ -369,7 +369,7 @@ class TestAttempted:
         await store.history.append([fact(again, State.DELIVERED, attempt=returned(1) + 1)])
         assert await store.history.arrived([delivery(back), delivery(again)]) == {delivery(again)}
 
-    async def test_what_was_handed_to_a_provider_is_found_again(self, store: Store, tenant: str) -> None:
+    async def test_handed_attempts_are_found_by_reference_and_address(self, store: Store, tenant: str) -> None:
         provider, address = unique("acme"), f"{unique('Ada')}@example.com"
         one, other, elsewhere = notification(tenant), notification(tenant), notification(tenant)
         to = Address(Channel.EMAIL, address)
@@ -394,7 +394,7 @@ class TestAttempted:
 
 
 class TestTally:
-    async def test_every_delivery_is_counted_once_where_it_rests(self, store: Store, tenant: str) -> None:
+    async def test_every_delivery_is_counted_once_in_its_state(self, store: Store, tenant: str) -> None:
         for index in range(6):
             sent = notification(tenant, NOW + index)
             await store.history.append(
@@ -499,7 +499,7 @@ class TestCancellations:
         assert await store.cancellations.cancelled([first.id, second.id]) == {first.id}
         assert await store.cancellations.cancelled([]) == set()
 
-    async def test_what_waits_is_due_now(self, store: Store, tenant: str) -> None:
+    async def test_a_cancellation_makes_waiting_rows_due(self, store: Store, tenant: str) -> None:
         sent, other = notification(tenant), notification(tenant)
         for one in (sent, other):
             wait = Wait(NOW + 3_600_000, "t", "k", one.id.bytes)
@@ -508,7 +508,7 @@ class TestCancellations:
         rows = await store.schedule.due(NOW, 10, 30.0)
         assert [row.item.body for row in rows] == [sent.id.bytes]
 
-    async def test_what_will_wait_is_due_now_too(self, store: Store, tenant: str) -> None:
+    async def test_a_cancellation_makes_later_rows_due(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         await store.cancellations.cancel(tenant, sent.id, NOW)
         wait = Wait(NOW + 3_600_000, "t", "k", b"late")

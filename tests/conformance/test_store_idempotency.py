@@ -1,4 +1,4 @@
-"""Idempotency keys: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/idempotency.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_BODY = b"\x02" * 32
 
 
 async def reserved(store: Store, at: int, tenant: str, key: str, body: bytes, seed: UUID) -> Reservation:
-    """Ask for the key at this instant of the store's clock; when a reservation was made is not compared."""
+    """Reserve the key at this instant of the store's clock. Drops `reserved_at`, which tests do not compare."""
     await turn(store, at)
     return replace(await store.idempotency.reserve(tenant, key, body, seed, 30.0), reserved_at=0)
 
@@ -29,7 +29,7 @@ async def test_the_first_caller_owns_the_key(store: Store, tenant: str) -> None:
     assert await reserved(store, NOW, tenant, "k", BODY, seed) == Reservation(True, BODY, seed)
 
 
-async def test_a_second_caller_hears_that_it_is_in_flight(store: Store, tenant: str) -> None:
+async def test_a_second_caller_learns_that_the_key_is_in_flight(store: Store, tenant: str) -> None:
     await reserved(store, NOW, tenant, "k", BODY, notification(tenant).id)
     second = await reserved(store, NOW + 1, tenant, "k", OTHER_BODY, notification(tenant).id)
     assert (second.fresh, second.answer, second.fingerprint) == (False, None, BODY)
@@ -86,7 +86,9 @@ async def test_an_abandoned_reservation_is_retaken_at_once(store: Store, tenant:
 
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("body", [BODY, OTHER_BODY])
-async def test_a_key_of_yesterday_was_never_used(store: Store, tenant: str, answered: bool, body: bytes) -> None:
+async def test_a_key_older_than_a_day_counts_as_never_used(
+    store: Store, tenant: str, answered: bool, body: bytes
+) -> None:
     await reserved(store, NOW, tenant, "k", BODY, notification(tenant).id)
     if answered:
         await store.idempotency.complete(tenant, "k", b"done")
@@ -136,7 +138,7 @@ async def test_old_keys_are_swept(store: Store, tenant: str) -> None:
     assert (await reserved(store, NOW, tenant, "k3", BODY, notification(tenant).id)).fresh
 
 
-async def test_who_reserved_it_when_is_the_stores_to_say(store: Store, tenant: str) -> None:
+async def test_the_stores_clock_decides_about_reservations(store: Store, tenant: str) -> None:
     await turn(store, NOW)
     first = await store.idempotency.reserve(tenant, "k", BODY, notification(tenant).id, 30.0)
     assert first.reserved_at == NOW

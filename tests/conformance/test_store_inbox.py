@@ -1,4 +1,4 @@
-"""Inboxes: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about inboxes, on every adapter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_items_come_back_whole_newest_first_in_pages(store: Store, tenant:
     assert got == items[::-1]
 
 
-async def test_an_item_that_is_there_stays_as_it_is(store: Store, tenant: str) -> None:
+async def test_an_item_with_a_known_id_is_left_alone(store: Store, tenant: str) -> None:
     (item,) = items_for(tenant, 1)
     await store.inbox.add(tenant, [item])
     await store.inbox.mark(tenant, "ann", [item.id], "read_at", NOW + 5)

@@ -1,4 +1,4 @@
-"""Recurrences: the promises of ports/recurrences.py, on every adapter."""
+"""The promises of ports/recurrences.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ async def added(store: Store, tenant: str, *dues: int | None) -> list[Recurrence
 
 
 def after(of: Recurrence, due: int | None, **more: int | str) -> Moved:
-    """The move to the occurrence at `due`."""
+    """The change of progress to the occurrence at `due`."""
     then = Progress(None if due is None else f"local {due}", due, of.progress.due)
     return Moved(of.id, of.progress, replace(then, **more))
 
 
 async def ready(store: Store, now: int) -> list[tuple[UUID, bool]]:
-    """What is due, asked by one whose clock is right."""
+    """The due recurrences, for a caller with a right clock."""
     await turn(store, now)
     return [(row.recurrence.id, row.again) for row in await store.recurrences.due(now, 100, 30.0)]
 
@@ -87,12 +87,12 @@ async def test_settling_moves_it_to_its_next_occurrence(store: Store, tenant: st
     assert await ready(store, NOW + MINUTE) == [(one.id, False)]
 
 
-async def test_a_change_keeps_what_is_under_way(store: Store, tenant: str) -> None:
+async def test_a_change_keeps_the_occurrence_under_way(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     named = replace(made, name="new", revision=2, progress=Progress("elsewhere", 1))
     assert await store.recurrences.replace(named)
-    assert await ready(store, NOW) == []  # the lease stands
+    assert await ready(store, NOW) == []  # the lease stays
     assert await ready(store, NOW + 31_000) == [(made.id, True)]
     await store.recurrences.settle([after(made, NOW + MINUTE)])
     known = await store.recurrences.get(tenant, made.id)
@@ -100,7 +100,7 @@ async def test_a_change_keeps_what_is_under_way(store: Store, tenant: str) -> No
     assert (known.name, known.revision, known.progress.due) == ("new", 2, NOW + MINUTE)
 
 
-async def test_a_change_of_the_time_wins_over_the_settling_of_what_was_before(store: Store, tenant: str) -> None:
+async def test_a_change_of_the_time_wins_over_settling_the_old_time(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     paused = replace(made, paused=True, revision=2, progress=Progress())
@@ -113,7 +113,7 @@ async def test_a_change_of_the_time_wins_over_the_settling_of_what_was_before(st
     assert await ready(store, NOW + 5 * MINUTE) == [(made.id, False)]
 
 
-async def test_a_change_of_the_time_that_read_what_was_settled_since_is_made_anew(store: Store, tenant: str) -> None:
+async def test_a_change_of_the_time_fails_if_the_occurrence_was_settled_meanwhile(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     await store.recurrences.settle([after(made, NOW + MINUTE)])
@@ -122,7 +122,7 @@ async def test_a_change_of_the_time_that_read_what_was_settled_since_is_made_ane
     assert await ready(store, NOW) == []
 
 
-async def test_one_under_way_that_stays_the_next_comes_again_marked(store: Store, tenant: str) -> None:
+async def test_an_occurrence_under_way_that_stays_next_comes_again_marked(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     await ready(store, NOW)
     same = replace(made, rrule="FREQ=WEEKLY", revision=2)
@@ -173,7 +173,7 @@ async def test_concurrent_callers_never_share_one(store: Store, tenant: str) -> 
     assert len(taken) == len(set(taken)) == len(made)
 
 
-async def test_a_wrong_clock_takes_nobodys_lease_and_keeps_none(store: Store, tenant: str) -> None:
+async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Store, tenant: str) -> None:
     (made,) = await added(store, tenant, NOW)
     await turn(store, NOW)
     assert len(await store.recurrences.due(NOW + 60 * MINUTE, 10, 30.0)) == 1

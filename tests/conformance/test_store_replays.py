@@ -1,4 +1,4 @@
-"""Dead letters and replays: the promises of ports/replays.py, on every adapter."""
+"""The promises of ports/replays.py (dead letters, replays), on every adapter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERYTHING = LetterFilter()
 async def dead(
     store: Store, tenant: str, state: State = State.DEAD, channel: Channel = Channel.SMS, at: int = NOW, **fields: Any
 ) -> UUID:
-    """Record a notification whose delivery rests in `state`; the delivery's id."""
+    """Record a notification whose delivery rests in `state`. Returns the delivery's id."""
     about = {name: fields.pop(name) for name in ("user_id", "category") if name in fields}
     sent = notification(tenant, at, **about)
     await store.history.append(
@@ -31,7 +31,7 @@ async def dead(
 
 
 async def found(store: Store, tenant: str, filter: LetterFilter = EVERYTHING, limit: int = 50) -> list[UUID]:
-    """Every page, one after the other."""
+    """All pages, one after the other."""
     ids: list[UUID] = []
     before: UUID | None = None
     for _ in range(100):
@@ -46,7 +46,7 @@ async def found(store: Store, tenant: str, filter: LetterFilter = EVERYTHING, li
 
 
 async def claim(store: Store, now: int, lease: float) -> Replay | None:
-    """Take a page, by one whose clock is right."""
+    """Claim a replay, for a caller with a right clock."""
     await turn(store, now)
     return await store.replays.claim(now, lease)
 
@@ -63,7 +63,7 @@ class TestFinding:
         for limit in (1, 2, 50):
             assert await found(store, tenant, limit=limit) == sorted(ids, reverse=True)
 
-    async def test_uncertain_ones_when_they_are_asked_for(self, store: Store, tenant: str) -> None:
+    async def test_uncertain_deliveries_are_found_on_request(self, store: Store, tenant: str) -> None:
         await dead(store, tenant)
         doubtful = await dead(store, tenant, State.UNCERTAIN)
         assert await found(store, tenant, LetterFilter(state=State.UNCERTAIN)) == [doubtful]
@@ -104,7 +104,7 @@ class TestFinding:
         for filter, expected in cases:
             assert set(await found(store, tenant, filter)) == expected, filter
 
-    async def test_one_that_moved_on_is_no_letter_any_more(self, store: Store, tenant: str) -> None:
+    async def test_a_delivery_that_left_its_state_is_no_longer_a_letter(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
         await store.history.append([accepted(sent), fact(sent, State.DEAD, attempt=3)])
         assert await found(store, tenant) == [delivery(sent)]
@@ -114,7 +114,7 @@ class TestFinding:
         await store.history.append([fact(sent, State.DEAD, attempt=6)])
         assert await found(store, tenant) == [delivery(sent)]
         assert (await store.letters.find(tenant, EVERYTHING, None, 10)).letters[0].last.attempt == 6
-        # A late receipt proves that it arrived after all.
+        # A late receipt proves that it arrived.
         await store.history.append([fact(sent, State.DELIVERED, attempt=1)])
         assert await found(store, tenant) == []
 
@@ -148,7 +148,7 @@ class TestFinding:
                 break
         assert ids == sorted(wanted, reverse=True)
 
-    async def test_a_count_that_would_cost_too_much_is_not_told(
+    async def test_a_count_that_needs_too_much_work_is_none(
         self, store: Store, tenant: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_letters, "_STRETCH", 3)
@@ -161,7 +161,7 @@ class TestFinding:
 
 class TestReplays:
     def replay(self, tenant: str, at: int = NOW, **fields: Any) -> Replay:
-        """One that was just asked for."""
+        """A new replay."""
         filter = LetterFilter(
             state=State.DEAD, channel=Channel.SMS, user_id="ann", since=NOW - 1, delivery_id=UUID(int=7)
         )
@@ -218,7 +218,7 @@ class TestReplays:
         assert again is not None
         assert replace(again, token=None) == replace(further, token=None)
 
-    async def test_what_is_finished_is_not_taken_again(self, store: Store, tenant: str) -> None:
+    async def test_a_finished_replay_is_not_claimed_again(self, store: Store, tenant: str) -> None:
         await store.replays.add(self.replay(tenant))
         taken = await claim(store, NOW, 10)
         assert taken is not None

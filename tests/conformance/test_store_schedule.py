@@ -1,4 +1,4 @@
-"""The schedule: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/schedule.py, on every adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidings.ports.store import Store
 
 
 async def wait_for(store: Store, tenant: str, *dues: int) -> None:
-    """Write a row for each instant; its body is the instant."""
+    """Write a row for each instant, with the instant as its body."""
     outcomes = []
     for due in dues:
         sent = notification(tenant)
@@ -22,7 +22,7 @@ async def wait_for(store: Store, tenant: str, *dues: int) -> None:
 
 
 async def due(store: Store, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-    """What is due, asked by one whose clock is right."""
+    """The due rows, for a caller with a right clock."""
     await turn(store, now)
     return await store.schedule.due(now, limit, lease)
 
@@ -35,7 +35,7 @@ async def test_due_rows_come_earliest_first_and_at_most_limit(store: Store, tena
     assert not any(row.again for row in first)
 
 
-async def test_a_leased_row_is_nobody_elses(store: Store, tenant: str) -> None:
+async def test_a_leased_row_is_not_handed_out(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW)
     assert len(await due(store, NOW, 10, 30.0)) == 1
     assert await due(store, NOW + 29_000, 10, 30.0) == []
@@ -70,7 +70,7 @@ async def test_next_due(store: Store, tenant: str) -> None:
 
 
 async def hold(store: Store, tenant: str, topic: str, *dues: int) -> None:
-    """Write a row that waits for a provider for each instant; its body is the instant."""
+    """Write a row that waits for a provider for each instant, with the instant as its body."""
     outcomes = []
     for due in dues:
         sent = notification(tenant)
@@ -79,7 +79,7 @@ async def hold(store: Store, tenant: str, topic: str, *dues: int) -> None:
     await store.history.append(outcomes)
 
 
-async def test_what_waits_for_a_provider_is_counted_by_topic_up_to_a_number(store: Store, tenant: str) -> None:
+async def test_rows_held_for_a_provider_are_counted_by_topic_up_to_a_limit(store: Store, tenant: str) -> None:
     assert await store.schedule.held(100) == {}
     await wait_for(store, tenant, NOW + 1, NOW + 2)
     await hold(store, tenant, "one", NOW + 1, NOW + 2, NOW + 3)
@@ -91,7 +91,7 @@ async def test_what_waits_for_a_provider_is_counted_by_topic_up_to_a_number(stor
     assert sum((await store.schedule.held(100)).values()) in {3, 4}
 
 
-async def test_what_waits_for_a_provider_is_brought_forward_and_nothing_else(store: Store, tenant: str) -> None:
+async def test_only_rows_held_for_a_provider_are_brought_forward(store: Store, tenant: str) -> None:
     await wait_for(store, tenant, NOW + 50_000)
     await hold(store, tenant, "one", NOW + 30_000, NOW + 10_000, NOW + 20_000)
     await hold(store, tenant, "two", NOW + 5_000)
@@ -102,7 +102,7 @@ async def test_what_waits_for_a_provider_is_brought_forward_and_nothing_else(sto
     assert not any(row.again for row in brought)
 
 
-async def test_what_is_under_way_is_not_brought_forward(store: Store, tenant: str) -> None:
+async def test_a_leased_row_is_not_brought_forward(store: Store, tenant: str) -> None:
     await hold(store, tenant, "one", NOW)
     await store.schedule.due(NOW, 10, 30.0)
     await store.schedule.bring_forward("one", 10, NOW + 1_000)
@@ -119,16 +119,16 @@ async def test_concurrent_callers_never_share_a_row(store: Store, tenant: str) -
     assert len(taken) == len(set(taken)) == 300
 
 
-async def test_a_wrong_clock_takes_nobodys_lease_and_keeps_none(store: Store, tenant: str) -> None:
-    """When a row is due the asking process says; when a lease is over, the store does."""
+async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Store, tenant: str) -> None:
+    """The caller's clock decides when a row is due; the store's clock decides when a lease ends."""
     await wait_for(store, tenant, NOW)
     await turn(store, NOW)
     hour = 3_600_000
     (ahead,) = await store.schedule.due(NOW + hour, 10, 30.0)
     assert not ahead.again
-    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "no clock but the store's ends a lease"
+    assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "only the store's clock ends a lease"
     await turn(store, NOW + 29_999)
     assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == []
     await turn(store, NOW + 30_000)
-    (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor keeps it, if its own is slow
+    (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor does a slow clock of the caller extend it
     assert again.again

@@ -1,4 +1,4 @@
-"""What only grows has an end: the sweeps of ports/store.py, on every adapter. Each is bounded."""
+"""The promises of ports/store.py about sweeps, on every adapter. Each deletes a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _numbers = iter(range(1, 1_000_000))
 
 
 def item(user_id: str, at: int, created_at: int | None = None) -> InboxItem:
-    """An item of a notification that was accepted at `at`."""
+    """An inbox item of a notification that was accepted at `at`."""
     id = new_id(at, 1, next(_numbers))
     return InboxItem(id, user_id, "title", "body", None, "news", at if created_at is None else created_at)
 
@@ -49,7 +49,7 @@ async def test_inbox_items_beyond_the_newest(store: Store, tenant: str) -> None:
     assert await store.inbox.trim(NOW - 1000, NOW + 1, 3, 100) == 0
     assert await ids(store, tenant, "ann") == [one.id for one in many[:3]]
     assert len(await ids(store, tenant, "bob")) == 3
-    assert len(await ids(store, tenant, "eve")) == 8, "nothing new came for her"
+    assert len(await ids(store, tenant, "eve")) == 8, "she got no new item"
 
 
 async def test_the_unread_are_listed_alone(store: Store, tenant: str) -> None:

@@ -1,4 +1,4 @@
-"""Templates: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about templates, on every adapter."""
 
 from __future__ import annotations
 

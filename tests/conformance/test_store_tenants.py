@@ -1,4 +1,4 @@
-"""Tenants, API keys and categories: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about tenants, API keys and categories, on every adapter."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_categories_are_replaced_and_listed_by_name(store: Store, tenant: 
     assert [category.name for category in await store.tenants.categories(tenant)] == ["security"]
 
 
-async def test_a_category_keeps_all_that_it_says(store: Store, tenant: str) -> None:
+async def test_a_category_keeps_all_its_rules(store: Store, tenant: str) -> None:
     await store.tenants.add(Tenant(tenant, tenant))
     said = Category(
         "*",

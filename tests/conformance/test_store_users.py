@@ -1,4 +1,4 @@
-"""Users, preferences and the suppression list: the promises of ports/store.py, on every adapter."""
+"""The promises of ports/store.py about users, preferences and the suppression list, on every adapter."""
 
 from __future__ import annotations
 

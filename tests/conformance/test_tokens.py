@@ -47,13 +47,13 @@ async def test_a_refusal_says_when(tokens: Tokens, clock: VirtualClock, bucket: 
     assert (await tokens.draw(bucket, TEN, 5, 5)).tokens == 5
 
 
-async def test_as_much_as_there_is_between_least_and_most(tokens: Tokens, bucket: str) -> None:
+async def test_a_draw_gets_what_the_bucket_has_between_least_and_most(tokens: Tokens, bucket: str) -> None:
     assert (await tokens.draw(bucket, TEN, 1, 15)).tokens == 15
     assert (await tokens.draw(bucket, TEN, 1, 15)).tokens == 5
     assert (await tokens.draw(bucket, TEN, 1, 15)).tokens == 0
 
 
-async def test_what_is_larger_than_the_bucket_comes_out_of_a_full_one_and_is_owed(
+async def test_a_draw_larger_than_the_bucket_is_granted_by_a_full_one_and_owed(
     tokens: Tokens, clock: VirtualClock, bucket: str
 ) -> None:
     assert (await tokens.draw(bucket, TEN, 1, 1)).tokens == 1

@@ -1,4 +1,4 @@
-"""Takes a cap, and stands still between its two statements, with the person's row locked: `frozen.py DSN SCOPE`."""
+"""A program that freezes between the two statements of `Caps.take`, with the row locked: `frozen.py DSN SCOPE`."""
 
 from __future__ import annotations
 

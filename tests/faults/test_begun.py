@@ -1,4 +1,4 @@
-"""A worker is killed in the middle of its calls: in doubt is what a vendor was asked, and nothing else."""
+"""A worker is killed during its calls: only deliveries that a vendor was asked to send are in doubt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def _accept(system: System) -> None:
         assert reply.status == 202, reply.body
         return True
 
-    await eventually(taken, 60, every=0.5)  # a busy machine may be told 503 at first
+    await eventually(taken, 60, every=0.5)  # on a busy machine the first answers may be 503
 
 
 async def _arrived(system: System, least: int) -> bool:
@@ -69,7 +69,7 @@ async def _rests(system: System) -> bool:
 
 
 async def _judge(system: System) -> None:
-    """Hold every state against the sandbox's log."""
+    """Compare every state with the sandbox's log."""
     arrived = Counter([arrival["delivery"] for arrival in await system.arrivals()])
     states = {delivery["id"]: delivery["state"] async for seen in everything(system) for delivery in seen["deliveries"]}
     assert len(states) == COUNT
@@ -77,6 +77,6 @@ async def _judge(system: System) -> None:
     assert not [id for id, count in arrived.items() if count > 1], "nothing is sent twice"
     assert not [id for id, state in states.items() if state != "uncertain" and not arrived[id]], "sent is sent"
     doubted = [id for id, state in states.items() if state == "uncertain"]
-    # Begun before its call: one that is begun may not have left yet, but no more than calls fit beside each other.
+    # A delivery is begun before its call, so some begun ones may not have been sent: at most as many as parallel calls.
     assert len(doubted) <= KILLS * CONCURRENCY, Counter(states.values())
-    assert doubted, "nobody was killed in the middle of a call"
+    assert doubted, "no call was under way at the kill: this test shows nothing"

@@ -1,4 +1,4 @@
-"""Two real PostgreSQL servers: the primary goes, its standby takes over, and everything finds it by itself."""
+"""Two real PostgreSQL servers: the primary fails, its standby takes over, and all connections find it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def standby(primary: Server) -> Iterator[int]:
 
 
 async def admin(server: Server, port: int | None = None) -> asyncpg.Connection:
-    """A connection of a person to one of the servers."""
+    """An administrator's connection to one of the servers."""
     dsn = server.tcp_dsn if port is None else server.tcp_dsn.replace(f":{server.port}/", f":{port}/")
     return await asyncpg.connect(dsn, timeout=5)
 
 
 async def caught_up(primary: Server, port: int) -> None:
-    """The standby has everything that the primary has."""
+    """Wait until the standby has all data of the primary."""
     of_primary = await admin(primary)
     here = await of_primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
     await of_primary.close()
@@ -82,7 +82,7 @@ async def written(store: PostgresStore, name: str) -> bool:
 
 
 async def moved(queue: PostgresQueue, body: bytes) -> bool:
-    """One item went through the queue."""
+    """Put an item, claim it and end the claim."""
     try:
         await queue.put([Item(TOPIC, "k", body)])
         claim = await queue.claim(TOPIC, GROUP, 10, 5.0)
@@ -100,7 +100,7 @@ async def test_the_standby_takes_over_from_a_primary_that_dies(primary: Server, 
     store, queue = await PostgresStore.open(dsn), await PostgresQueue.open(dsn)
     await queue.declare({TOPIC: (GROUP,)})
     try:
-        assert await port_of(store) == primary.port, "the standby is named first, and takes no writes"
+        assert await port_of(store) == primary.port, "the standby is first in the DSN, and takes no writes"
         assert await written(store, "before")
         assert await moved(queue, b"before")
         await caught_up(primary, standby)
@@ -124,8 +124,8 @@ async def test_the_standby_takes_over_from_a_primary_that_dies(primary: Server, 
         await store.close()
 
 
-async def test_nothing_stays_with_a_primary_that_was_demoted(primary: Server, standby: int) -> None:
-    """It goes on answering, and takes no writes: every connection leaves it, those that only read as well."""
+async def test_every_connection_leaves_a_demoted_primary(primary: Server, standby: int) -> None:
+    """A demoted primary answers but takes no writes: every connection leaves it, also those that only read."""
     dsn = both(primary, standby)
     await caught_up(primary, standby)
     store, queue = await PostgresStore.open(dsn), await PostgresQueue.open(dsn)

@@ -1,4 +1,4 @@
-"""A process that is stopped in the middle of a transaction (SIGSTOP, a suspended machine) holds nobody up for long."""
+"""A process that freezes in a transaction (SIGSTOP, a suspended machine) does not block others for long."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tidings.policy.caps import Count
 
 PROGRAM = Path(__file__).with_name("frozen.py")
 LONGEST = 25.0
-"""Seconds: the 10 of an idle transaction, and time for a busy machine."""
+"""Seconds: 10 for an idle transaction, and some for a busy machine."""
 
 
-async def test_a_frozen_taker_of_caps_lets_go_of_its_person(postgres_dsn: str) -> None:
+async def test_a_frozen_process_releases_its_cap_rows(postgres_dsn: str) -> None:
     scope = uuid4().bytes
     command = [sys.executable, str(PROGRAM), postgres_dsn, scope.hex()]
     frozen = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
@@ -42,10 +42,10 @@ async def test_a_frozen_taker_of_caps_lets_go_of_its_person(postgres_dsn: str) -
         began = time.monotonic()
         await eventually(taken, timeout=LONGEST)
         assert refused, "the row was not locked: this test shows nothing"
-        assert time.monotonic() - began > 5.0, "who waits for a lock waits for a while"
+        assert time.monotonic() - began > 5.0, "the other process must wait for the lock"
         frozen.send_signal(signal.SIGCONT)
         said, _ = await frozen.communicate()
-        assert said.split()[-1] == b"unavailable", "its place is taken: it may not take another"
+        assert said.split()[-1] == b"unavailable", "its transaction has been ended: it may not take any more"
     finally:
         if frozen.returncode is None:
             frozen.kill()

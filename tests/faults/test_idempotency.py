@@ -1,4 +1,4 @@
-"""Idempotency keys when a process dies between its put and its answer, and when everybody asks at once.
+"""Idempotency keys when a process dies between its put and its answer, and when many clients ask at once.
 
 Also run as a program, to be killed: a first stage that never gets to answer (python test_idempotency.py SETTINGS put
 KEY BODY), a worker (… SETTINGS work LOG BATCH).
@@ -57,7 +57,7 @@ def accept_of(parts: Parts, clock: Clock | None = None) -> Accept:
 
 
 async def taken(accept: Accept, body: bytes, key: str) -> Answer:
-    """What a patient client hears: it asks again when it is told nothing in time."""
+    """The answer for a patient client, which asks again if it gets none in time."""
 
     async def ask() -> Answer:
         try:
@@ -70,7 +70,7 @@ async def taken(accept: Accept, body: bytes, key: str) -> Answer:
 
 
 async def put_and_die(file: Path, key: str, body: str) -> None:
-    """Accept up to the answer, say so, and wait to be killed."""
+    """Accept a request up to the answer, print that, and wait to be killed."""
 
     async def says(*_: object) -> None:
         sys.stdout.write("put\n")
@@ -83,7 +83,7 @@ async def put_and_die(file: Path, key: str, body: str) -> None:
 
 
 class Log(Recorder):
-    """A provider that writes down to whom it sends before it answers: its process will be killed."""
+    """A provider that logs each recipient before it answers, because its process will be killed."""
 
     def __init__(self, file: Path) -> None:
         super().__init__("sms-one", Channel.SMS)
@@ -96,7 +96,7 @@ class Log(Recorder):
 
 
 async def work_until_killed(file: Path, log: Path, batch: int) -> None:
-    """A worker that takes up to `batch` items at once: two copies in one batch would be told apart at once."""
+    """Run a worker that claims up to `batch` items. In one batch, two copies would be detected at once."""
     working.DELIVER_BATCH = working.ROUTE_BATCH = batch
     async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
         providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [Log(log)]}
@@ -105,7 +105,7 @@ async def work_until_killed(file: Path, log: Path, batch: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _program(settings: Settings, *errand: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """This file as a program with an errand, killed at the end."""
+    """Run this file as a program, and kill it at the end."""
     file = settings.data_dir / "settings.json"
     file.write_text(settings.model_dump_json())
     program = await asyncio.create_subprocess_exec(
@@ -124,11 +124,11 @@ async def _killed_after_its_put(settings: Settings, key: str, body: bytes) -> No
     async with _program(settings, "put", key, body.decode()) as program, asyncio.timeout(60):
         assert program.stdout is not None
         while (line := await program.stdout.readline()) != b"put\n":
-            assert line, "it ended before its put"  # what it logs is passed over
+            assert line, "the program ended before its put"  # skip its log lines
 
 
 async def _sent_by_two_workers(settings: Settings, parts: Parts, count: int, batch: int) -> Counter[str]:
-    """How often each address was sent to when `count` notifications are sent and nothing is left to do."""
+    """How often each address was sent to, once `count` notifications are sent and nothing is left to do."""
     logs = [settings.data_dir / f"sent-{number}.log" for number in range(2)]
     async with contextlib.AsyncExitStack() as stack:
         for log in logs:
@@ -166,7 +166,7 @@ async def test_a_kill_between_put_and_answer_under_a_backlog_doubles_nothing(
 
 
 async def _end_reservations(dsn: str) -> None:
-    """Let the leases of those who were killed be over; nobody waits for half a minute here."""
+    """End the leases of the killed processes now, instead of waiting for half a minute."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute("UPDATE idempotency_key SET leased_until = reserved_at WHERE answer IS NULL")
@@ -175,7 +175,7 @@ async def _end_reservations(dsn: str) -> None:
 
 
 async def _all_sent(parts: Parts, count: int) -> bool:
-    """Whether so many notifications are sent, and nothing is left in a queue or in the schedule."""
+    """True if so many notifications are sent and the queues and the schedule are empty."""
     tally = await parts.store.history.tally(TENANT)
     assert {line.state.value: line.count for line in tally if line.channel is None} == {"sent": count}
     depths = {
@@ -192,7 +192,7 @@ async def _all_sent(parts: Parts, count: int) -> bool:
 async def test_fifty_at_once_with_one_key_are_one_also_over_a_restart(
     tmp_path: Path, postgres_dsn: str, batch: bool
 ) -> None:
-    """`kill -9` of the API in the middle: who got no answer asks again, and everybody hears of the same one."""
+    """The API is killed meanwhile. Clients without an answer ask again, and all get the same notification."""
     settings = settings_for(tmp_path, postgres_dsn, None, deliver={"lease": LEASE})
     processes = Processes(settings)
     key = await tenant_with_key(postgres_dsn)
@@ -234,7 +234,7 @@ async def test_fifty_at_once_with_one_key_are_one_also_over_a_restart(
 
 
 async def _answered(asking: list[asyncio.Task[Reply | None]], status: int) -> None:
-    """Return when somebody has been answered, with `status` unless that is 0."""
+    """Return once a client has an answer, with `status` unless that is 0."""
     for next_one in asyncio.as_completed(asking):
         reply = await next_one
         if reply is not None and status in {0, reply.status}:

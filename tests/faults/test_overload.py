@@ -1,4 +1,4 @@
-"""Far more is offered than can be done: bulk is turned away, critical never, and all that was accepted is delivered."""
+"""Under overload, bulk is refused, critical never, and every accepted notification is delivered."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tidings.pipeline.accept.admission import Commits
 BACKLOG = 200
 BATCH = 10
 SENDERS = 6
-"""Concurrent ones of each lane."""
+"""Concurrent senders for each lane."""
 CRITICAL_REQUESTS = 12
 CONTENT = {"push": {"title": "Order", "body": "On its way"}}
 
 
 class Crowd:
-    """Offers on every lane without a pause until enough was turned away, and keeps the ledger."""
+    """Sends on every lane without a pause until enough was refused, and keeps a ledger."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -75,7 +75,7 @@ async def test_bulk_is_turned_away_critical_never_and_what_was_accepted_is_deliv
     tmp_path: Path, postgres_dsn: str, brokers: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "LOOK_EVERY", 0.05)
-    # This machine may be busy with other things: nothing here is about a store that is silent.
+    # This machine may be busy with other things, and this test is not about a silent store.
     monkeypatch.setattr(vitals, "ANSWER_WITHIN", 60.0)
     monkeypatch.setattr(accept, "Commits", partial(Commits, within=60.0))
     settings = settings_for(tmp_path, postgres_dsn, brokers, overload={"backlog": BACKLOG, "lag": 0.9})
@@ -89,7 +89,7 @@ async def test_bulk_is_turned_away_critical_never_and_what_was_accepted_is_deliv
         await crowd.come()
         assert crowd.answers[Priority.CRITICAL, 503] == 0, crowd.answers
         assert all(crowd.answers[lane, 503] for lane in (Priority.NORMAL, Priority.BULK))
-        # Bulk stops at half of the backlog, normal at the whole; every sender may have one request under way.
+        # Bulk is refused at half of the backlog limit, normal at the limit. Each sender may have one request under way.
         bound = 1.5 * BACKLOG + CRITICAL_REQUESTS * BATCH + len(Priority) * SENDERS * BATCH
         assert len(crowd.accepted) - _taken(log).total() <= bound, crowd.answers
         await system.call("DELETE", f"{system.sandbox}/_sandbox/faults")

@@ -1,4 +1,4 @@
-"""pgbouncer between Tidings and PostgreSQL: session mode works, transaction mode is refused with what to do."""
+"""pgbouncer between Tidings and PostgreSQL: session mode works, transaction mode is refused with advice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOPIC, GROUP = "requests.normal", "route"
 
 @contextmanager
 def pgbouncer(server: Server, database: str, mode: str) -> Iterator[str]:
-    """A pgbouncer as Debian sets it up, in front of one database; the DSN."""
+    """The DSN of a pgbouncer, set up as by Debian, in front of one database."""
     folder = open_folder("tidings-pooler-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A provider dies under load: traffic shifts within seconds, comes back in steps, and all is accounted for."""
+"""A provider fails under load: traffic shifts within seconds, comes back in steps, and the accounts close."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import eventually, ticks
 from support_system import RESTING, System, running, settings_for
 
 SHIFTS_WITHIN = 5.0
-"""Seconds from the death of a provider until (nearly) nothing is sent to it any more."""
+"""Seconds from the failure of a provider until (nearly) nothing is sent to it any more."""
 A_SECOND = 100
 MAIL = {"email": {"subject": "Order 7", "text": "On its way"}}
 DEATHS: list[dict[str, Any]] = [
@@ -28,7 +28,7 @@ DEATHS: list[dict[str, Any]] = [
 
 
 class Traffic:
-    """A steady load, and when each notification was accepted."""
+    """A steady load that notes when each notification was accepted."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -57,7 +57,7 @@ class Traffic:
         await eventually(lambda: self.now >= instant, 60, every=0.1)
 
     async def attempts(self, since: float, until: float) -> Counter[str]:
-        """The providers that were asked for what was accepted in this span."""
+        """The providers that were asked to send the notifications accepted in this span."""
         wanted = {id for id, at in self.accepted.items() if since <= at < until}
         found: Counter[str] = Counter()
         cursor = ""
@@ -105,7 +105,7 @@ async def test_traffic_shifts_from_a_dead_provider_and_comes_back(system: System
     after = await traffic.attempts(died + SHIFTS_WITHIN, well - 0.5)
     assert after["smtp"] >= 0.99 * sum(after.values()), after
     states = await eventually(lambda: _all_rest(system, len(traffic.accepted)), 60, every=0.5)
-    # What was on its way to a provider that took it and said nothing is uncertain, and never tried elsewhere.
+    # Deliveries that the provider took without answering are uncertain, and are never tried elsewhere.
     assert set(states) <= {"sent", "delivered", "uncertain"}, states
     assert states["sent"] + states["delivered"] > 0.8 * len(traffic.accepted), states
 

@@ -1,4 +1,4 @@
-"""Kafka away, slow, killed or not there: what the queue's client says, how long it takes, and that nothing is lost."""
+"""Kafka absent, slow, killed or frozen: the errors of the queue's client, their timing, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support_kafka import KafkaBroker, free_port
 from support_kafka_cluster import KafkaCluster
 from support_queues import PATIENCE, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
-from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Item
 
@@ -28,7 +28,7 @@ EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory, broker_count: int) -> Iterator[KafkaCluster]:
-    """A cluster that may be harmed."""
+    """A cluster that the test may harm."""
     cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"), broker_count)
     cluster.start()
     yield cluster
@@ -54,7 +54,7 @@ def kafka_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("tidings-kafka")]
 
 
-async def test_nobody_there_is_told_in_time() -> None:
+async def test_without_a_broker_the_client_fails_in_time() -> None:
     brokers = f"127.0.0.1:{free_port()}"
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Unavailable, match=f"does not answer at {brokers}"):
@@ -95,7 +95,7 @@ async def test_the_topics_of_the_whole_flow_at_once(kafka_broker: str, kafka_pre
         await queue.close()
 
 
-async def test_a_topic_that_nobody_declared(kafka_broker: str, kafka_prefix: str) -> None:
+async def test_an_undeclared_topic_is_refused(kafka_broker: str, kafka_prefix: str) -> None:
     queue = await KafkaQueue.open(kafka_broker, prefix=kafka_prefix)
     try:
         with pytest.raises(Unavailable, match="declare"):
@@ -107,8 +107,8 @@ async def test_a_topic_that_nobody_declared(kafka_broker: str, kafka_prefix: str
         await queue.close()
 
 
-async def test_what_every_group_has_done_is_deleted(kafka_broker: str, kafka_prefix: str) -> None:
-    settings = KafkaSettings(kafka_broker, partitions=1, prefix=kafka_prefix, trim_interval=0.2)
+async def test_items_that_every_group_has_done_are_deleted(kafka_broker: str, kafka_prefix: str) -> None:
+    settings = KafkaSettings(kafka_broker, partitions=1, prefix=kafka_prefix, trim_interval_s=0.2)
     queue = KafkaQueue(settings)
     watcher = AdminClient({"bootstrap.servers": kafka_broker})
     place = TopicPartition(settings.topic("topic"), 0)
@@ -120,7 +120,7 @@ async def test_what_every_group_has_done_is_deleted(kafka_broker: str, kafka_pre
     try:
         await queue.declare({"topic": (GROUP, "others")})
         await queue.put([Item("topic", "k", b"%d" % number) for number in range(30)])
-        # The other group has begun to read, and no more.
+        # The other group has claimed an item but done none.
         (begun,) = await take(queue, "topic", "others", 1, max_items=10, lease=60.0)
         done = len(begun.items)
         for claim in await take(queue, "topic", GROUP, 30, max_items=20):
@@ -138,7 +138,7 @@ async def test_a_producer_that_broke_for_good_is_replaced(kafka_broker: str, kaf
     try:
         await queue.declare({"topic": (GROUP,)})
         broken = queue._producer._producer
-        queue._producer._told(KafkaError(KafkaError._FATAL, "made up", fatal=True))
+        queue._producer._on_error(KafkaError(KafkaError._FATAL, "made up", fatal=True))
         await eventually(lambda: queue._producer._producer is not broken)
         await queue.put([Item("topic", "k", b"x")])
         assert len(items_of(await take(queue, "topic", GROUP, 1))) == 1
@@ -150,17 +150,17 @@ async def test_an_item_that_is_too_large(kafka_broker: str, kafka_prefix: str) -
     queue = await KafkaQueue.open(kafka_broker, partitions=1, prefix=kafka_prefix)
     try:
         await queue.declare({"topic": (GROUP,)})
-        with pytest.raises(ValueError, match="bytes at most"):
-            await queue.put([Item("topic", "k", bytes(LARGEST_ITEM))])
-        await queue.put([Item("topic", "k", bytes(LARGEST_ITEM // 2))])
+        with pytest.raises(ValueError, match="may have at most"):
+            await queue.put([Item("topic", "k", bytes(MOST_ITEM_BYTES))])
+        await queue.put([Item("topic", "k", bytes(MOST_ITEM_BYTES // 2))])
         (claim,) = await take(queue, "topic", GROUP, 1)
-        assert len(claim.items[0].body) == LARGEST_ITEM // 2
+        assert len(claim.items[0].body) == MOST_ITEM_BYTES // 2
     finally:
         await queue.close()
 
 
 async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix: str) -> None:
-    """Items go on being done once each, in the order of their key, while clients join and leave."""
+    """Items are done once each, in the order of their key, while clients join and leave."""
     count, finished = 3000, dict[str, list[int]]()
     first = await KafkaQueue.open(kafka_broker, partitions=8, prefix=kafka_prefix)
     await first.declare({"topic": (GROUP,)})
@@ -203,7 +203,7 @@ async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix
 
 
 class TestKilled:
-    async def test_what_was_put_survives_and_work_goes_on(
+    async def test_items_survive_and_work_goes_on(
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, f"k{number}", b"%d" % number) for number in range(100)])
@@ -224,7 +224,7 @@ class TestKilled:
 
         await eventually(empty, PATIENCE)
 
-    async def test_away_is_said_within_bounds_and_forgotten_when_it_is_back(
+    async def test_an_absent_broker_is_reported_in_time_and_forgotten_when_it_is_back(
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"before")])
@@ -234,7 +234,7 @@ class TestKilled:
 
         async def said(call: Awaitable[object]) -> bool:
             with pytest.raises(Unavailable):
-                assert await call, "None instead of Unavailable"
+                assert await call, "the claim returned None instead of raising Unavailable"
             return True
 
         async with asyncio.timeout(30):
@@ -269,7 +269,7 @@ class TestKilled:
 
 
 class TestFrozen:
-    async def test_a_frozen_broker_is_waited_for_and_nothing_is_lost(
+    async def test_nothing_is_lost_while_a_broker_is_frozen(
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"first")])

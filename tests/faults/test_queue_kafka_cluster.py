@@ -1,4 +1,4 @@
-"""Three brokers, replication 3, min ISR 2: one may die at any time, and without two nothing counts as put.
+"""Three brokers, replication 3, min ISR 2: any one may die, and without two nothing counts as put.
 
 Run with `--brokers 3`, as `make faults` does.
 """
@@ -42,7 +42,7 @@ async def queue(cluster: KafkaCluster) -> AsyncIterator[Queue]:
 
 
 async def put_at_last(queue: Queue, items: list[Item]) -> bool:
-    """As a stage does: what is not known to be durable is put again. Whether that was so."""
+    """Put items, again after Unavailable, as a stage does. Returns whether it had to repeat."""
     again = False
     while True:
         try:
@@ -103,9 +103,9 @@ async def test_brokers_die_one_after_another_under_load(cluster: KafkaCluster, q
             await asyncio.to_thread(broker.start)
             await far_enough(len(seen) + 200)
         stop.set()
-    assert seen >= set(put), "nothing that was acknowledged is lost"
+    assert seen >= set(put), "no acknowledged item is lost"
     twice = {body for body, count in unmarked.items() if count > 1}
-    assert twice <= repeated, "what comes twice comes marked, unless it was put twice"
+    assert twice <= repeated, "an item that comes twice is marked, unless it was put twice"
 
 
 async def test_without_two_of_three_nothing_counts_as_put(cluster: KafkaCluster, queue: Queue) -> None:

@@ -1,4 +1,4 @@
-"""Where a group on Kafka goes on after a rebalance, when its offsets are lost, and when the log itself is."""
+"""Where a group on Kafka continues after a rebalance, after losing its offsets, and after losing the log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def marks(items: list[Received]) -> dict[int, bool]:
 
 
 async def works_off(queue: KafkaQueue, count: int) -> None:
-    """Do `count` items, and return when that is committed."""
+    """Do `count` items, and return once that is committed."""
     for claim in await take(queue, TOPIC, GROUP, count, lease=60.0):
         await claim.done()
 
@@ -62,7 +62,7 @@ async def works_off(queue: KafkaQueue, count: int) -> None:
 
 
 def delete_offsets(admin: AdminClient, settings: KafkaSettings) -> None:
-    """What an operator, or Kafka's own expiry of offsets, does to a group without members."""
+    """Delete a group's offsets, as an operator or Kafka's expiry does."""
     (deleted,) = admin.delete_consumer_groups([settings.group_id(TOPIC, GROUP)]).values()
     deleted.result(10)
 
@@ -73,7 +73,7 @@ def delete_records(admin: AdminClient, settings: KafkaSettings, before: int) -> 
 
 
 def make_anew(admin: AdminClient, settings: KafkaSettings) -> None:
-    """The topic is deleted and created again, as by a restored backup."""
+    """Delete the topic and create it again, as a restored backup does."""
     name = settings.topic(TOPIC)
     admin.delete_topics([name])[name].result(10)
     while True:
@@ -85,14 +85,14 @@ def make_anew(admin: AdminClient, settings: KafkaSettings) -> None:
 
 
 def commit_by_hand(settings: KafkaSettings, offset: int, text: str) -> None:
-    """An offset as another tool sets it."""
+    """Commit an offset, as another tool does."""
     consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": settings.group_id(TOPIC, GROUP)})
     consumer.commit(offsets=[TopicPartition(settings.topic(TOPIC), 0, offset, metadata=text)], asynchronous=False)
     consumer.close()
 
 
 class TestRebalances:
-    async def test_partitions_that_stay_go_on_flowing(self, settings: KafkaSettings) -> None:
+    async def test_partitions_kept_over_a_rebalance_are_resumed(self, settings: KafkaSettings) -> None:
         count = 1005
         four = KafkaSettings(settings.brokers, partitions=4, prefix=settings.prefix)
         first = await KafkaQueue.open_with(four)
@@ -101,8 +101,8 @@ class TestRebalances:
             await first.declare({TOPIC: (GROUP,)})
             await first.put(numbered(0, count))
             (warm, *more) = await take(first, TOPIC, GROUP, 1, max_items=1)
-            lane = first._lanes[TOPIC, GROUP]
-            # Nothing is claimed, and enough waits: the lane pauses all of its partitions.
+            lane = first._readers[TOPIC, GROUP]
+            # Nothing is claimed and enough items wait, so the reader pauses all of its partitions.
             await eventually(lambda: lane._paused is True, PATIENCE)
             (other, *_) = await take(second, TOPIC, GROUP, 1, max_items=1)
             await other.release()
@@ -128,14 +128,14 @@ class TestLostOffsets:
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
         await queue.put(numbered(0, 5))
-        # Another process declares the same, as each does at its start.
+        # Another process declares the same, as every process does at its start.
         other = await KafkaQueue.open_with(settings)
         await other.declare({TOPIC: (GROUP,)})
         await other.close()
         assert marks(items_of(await take(queue, TOPIC, GROUP, 5))) == dict.fromkeys(range(5), False)
 
     @pytest.mark.parametrize("declared", [True, False])
-    async def test_when_the_offsets_are_gone_what_is_there_comes_marked(
+    async def test_items_come_marked_after_the_offsets_were_lost(
         self, settings: KafkaSettings, admin: AdminClient, declared: bool
     ) -> None:
         first = await KafkaQueue.open_with(settings)
@@ -155,7 +155,7 @@ class TestLostOffsets:
             await second.close()
 
     async def test_the_marks_are_kept_over_another_crash(self, settings: KafkaSettings, admin: AdminClient) -> None:
-        await self.test_when_the_offsets_are_gone_what_is_there_comes_marked(settings, admin, True)
+        await self.test_items_come_marked_after_the_offsets_were_lost(settings, admin, True)
         third = await KafkaQueue.open_with(settings)
         try:
             assert marks(items_of(await take(third, TOPIC, GROUP, 12))) == {number: number < 10 for number in range(12)}
@@ -173,7 +173,7 @@ class TestLostOffsets:
 
 
 class TestLogs:
-    async def test_records_that_somebody_deleted_do_not_stop_the_rest(
+    async def test_deleted_records_do_not_stop_the_others(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
@@ -188,7 +188,7 @@ class TestLogs:
         await works_off(first, 10)
         await first.close()
         await asyncio.to_thread(make_anew, admin, settings)
-        # The offset of the old log is back, as when only the log was lost.
+        # Restore the offset of the old log, as if only the log had been lost.
         await asyncio.to_thread(commit_by_hand, settings, 10, "b=;d=")
         second = await KafkaQueue.open_with(settings)
         try:
@@ -249,7 +249,7 @@ class TestTrimming:
         await asyncio.to_thread(queue._administration.trim, {TOPIC: set()})
         assert await asyncio.to_thread(self.oldest, admin, settings) == 0
 
-    async def test_when_a_broker_does_not_tell_its_groups_nothing_is_deleted(
+    async def test_nothing_is_deleted_if_a_broker_does_not_list_its_groups(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
@@ -260,7 +260,7 @@ class TestTrimming:
         listed.valid.clear()
         answer: Future[object] = Future()
         answer.set_result(listed)
-        # A cluster with a broker that is just starting cannot be had at will: its answer is given by hand.
+        # The answer of a broker that is just starting, simulated because it cannot be provoked.
         asked = Mock(wraps=queue._administration._admin, list_consumer_groups=lambda **_: answer)
         monkeypatch.setattr(queue._administration, "_admin", asked)
         with pytest.raises(Unavailable, match="did not delete"):
@@ -269,11 +269,11 @@ class TestTrimming:
 
 
 class TestTopicsThatABrokerDoesNotKnow:
-    """As for a moment after their creation, on the brokers that hear of it last."""
+    """For a moment after a topic's creation, some brokers do not know it yet."""
 
-    async def test_nothing_is_said_of_how_far_they_are(self, queue: KafkaQueue) -> None:
-        # An empty extent would cover itself, and prove lost what was just put.
+    async def test_depth_and_extent_raise(self, queue: KafkaQueue) -> None:
+        # An empty extent would cover itself, and would prove that the new items are lost.
         async with asyncio.timeout(PATIENCE):
             for ask in (queue.extent, queue.depth):
-                with pytest.raises(Unavailable, match="did not tell how far nowhere is"):
+                with pytest.raises(Unavailable, match="did not answer a question about nowhere"):
                     await ask("nowhere", GROUP)

@@ -1,4 +1,4 @@
-"""Brokers that want TLS and a login: who gets in, who is told what, and that no secret is printed."""
+"""Brokers with TLS and logins: which clients get in, what errors the others get, and that no secret is printed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nothing_secret_is_printed(caplog: pytest.LogCaptureFixture, capfd: pytest.Ca
 
 
 async def goes_through(settings: KafkaSettings) -> None:
-    """Everything that Tidings does with a broker: producer, administration and consumer are let in."""
+    """Use everything that Tidings needs of a broker: producer, administration and consumer."""
     queue = await KafkaQueue.open_with(settings)
     try:
         await queue.declare({"topic": (GROUP,)})
@@ -74,7 +74,7 @@ async def refused(settings: KafkaSettings, why: str) -> None:
     assert not any(secret in str(told.value) + repr(settings) for secret in SECRETS)
 
 
-async def test_brokers_elsewhere_behind_a_bootstrap_server_on_this_machine(tmp_path: Path) -> None:
+async def test_remote_brokers_behind_a_local_bootstrap_server_need_tls(tmp_path: Path) -> None:
     broker = KafkaBroker(tmp_path, {"inter.broker.listener.name": "PLAINTEXT"}, advertised=socket.gethostname())
     try:
         await asyncio.to_thread(broker.start)
@@ -86,7 +86,7 @@ async def test_brokers_elsewhere_behind_a_bootstrap_server_on_this_machine(tmp_p
 
 class TestTls:
     async def test_with_the_right_authority(self, secured_kafka: Secured, kafka_prefix: str) -> None:
-        # Anonymous by TLS alone: the broker lets whom it does not know do everything in this test.
+        # With TLS alone the client is anonymous, and in this test the broker lets anonymous clients do everything.
         await goes_through(at(secured_kafka, "SSL", tls(secured_kafka), kafka_prefix))
 
     async def test_a_broker_that_the_authority_did_not_sign(
@@ -148,7 +148,7 @@ class TestLogins:
         await refused(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "OAUTHBEARER|token|OIDC")
         assert secured_kafka.openid.refused > 0
 
-    async def test_somebody_who_may_create_nothing_is_told_what_to_run(
+    async def test_a_client_that_may_not_create_topics_names_the_command(
         self, secured_kafka: Secured, kafka_prefix: str
     ) -> None:
         login = tls(secured_kafka, sasl="PLAIN", username=GUEST, password=PASSWORD)

@@ -1,4 +1,4 @@
-"""Topics that exist already, and brokers without the new group protocol: what is set right, refused or told."""
+"""Existing topics, and brokers without the new group protocol: what is corrected, refused or reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support_kafka import KafkaBroker
 from support_queues import PATIENCE, items_of, take
 from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
 from tidings.backends.kafka.queue import KafkaQueue
-from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.ports.queue import Item
 
@@ -63,15 +63,15 @@ class TestTopics:
     @pytest.mark.parametrize(
         "config",
         [
-            {},  # the broker's own defaults: seven days
+            {},  # the broker's defaults: seven days of retention
             {"retention.ms": "3600000", "retention.bytes": "1000000"},
             {"cleanup.policy": "compact"},
             {"cleanup.policy": "compact,delete", "unclean.leader.election.enable": "true"},
             {"max.message.bytes": "1000"},
-            {"min.insync.replicas": "2"},  # of one replica: nothing could be put
+            {"min.insync.replicas": "2"},  # with one replica nothing could be put
         ],
     )
-    async def test_one_that_would_lose_items_is_set_right(
+    async def test_a_topic_that_would_lose_items_is_corrected(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient, config: dict[str, str]
     ) -> None:
         await asyncio.to_thread(create, admin, settings.topic(TOPIC), 2, config)
@@ -85,21 +85,21 @@ class TestTopics:
                 found["retention.ms"] == found["retention.bytes"] == "-1"
                 and found["cleanup.policy"] == "delete"
                 and found["unclean.leader.election.enable"] == "false"
-                and int(found["max.message.bytes"]) == LARGEST_ITEM
+                and int(found["max.message.bytes"]) == MOST_ITEM_BYTES
                 and found["min.insync.replicas"] == "1"
             )
 
         await eventually(right, PATIENCE)
         with structlog.testing.capture_logs() as again:
             await queue.declare({TOPIC: (GROUP,)})
-        assert not again, "what is right is left alone"
+        assert not again, "right settings are left alone"
 
     async def test_more_than_is_needed_is_left_alone(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
         name = settings.topic("other")
-        large = str(2 * LARGEST_ITEM)
+        large = str(2 * MOST_ITEM_BYTES)
         config = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
         kept = {key: config[key] for key in ("retention.ms", "retention.bytes", "cleanup.policy")}
         await asyncio.to_thread(create, admin, name, 5, {**kept, "max.message.bytes": large})
@@ -109,7 +109,7 @@ class TestTopics:
         assert found["max.message.bytes"] == large
         assert not [line for line in logged if "partitions" in line]
 
-    async def test_fewer_partitions_are_left_and_told(
+    async def test_too_few_partitions_are_reported_and_left(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         name = settings.topic(TOPIC)
@@ -136,7 +136,7 @@ class TestTopics:
 
 @pytest.fixture(scope="module")
 def classic_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A broker that has the `consumer` protocol switched off."""
+    """A broker with the `consumer` protocol switched off."""
     broker = KafkaBroker(
         tmp_path_factory.mktemp("kafka-classic"),
         {"group.coordinator.rebalance.protocols": "classic", "group.min.session.timeout.ms": "1000"},
@@ -179,7 +179,7 @@ class TestGroupProtocol:
             await queue.close()
 
     async def test_members_of_both_protocols_share_a_group(self, settings: KafkaSettings) -> None:
-        """As when the brokers are upgraded under running processes."""
+        """The brokers are upgraded under running processes."""
         new = await KafkaQueue.open_with(settings)
         old = await KafkaQueue.open_with(structs.replace(settings, group_protocol=CLASSIC))
         try:
@@ -189,15 +189,15 @@ class TestGroupProtocol:
             await new.close()
             await old.close()
 
-    def test_a_protocol_that_there_is_not(self, settings: KafkaSettings) -> None:
+    def test_an_unknown_protocol_is_refused(self, settings: KafkaSettings) -> None:
         with pytest.raises(SettingsError, match="it may be auto, consumer, classic"):
             KafkaQueue(structs.replace(settings, group_protocol="modern"))
 
 
 async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
-    """One begins, the other joins and leaves again; every item is done.
+    """One client starts, another joins and leaves again; every item is done.
 
-    Some may be done twice: what was ended just before a partition moved may not be committed. Nothing here is begun.
+    Some may be done twice: claims that ended just before a partition moved may not be committed. Nothing is begun here.
     """
     finished: list[int] = []
 
@@ -206,7 +206,7 @@ async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> 
             try:
                 claim = await queue.claim(TOPIC, GROUP, 10, 0.2, 30.0)
             except Unavailable:
-                assert len(finished) >= wanted, "it was closed when it had done its part, and not before"
+                assert len(finished) >= wanted, "the client was closed before it had done its part"
                 return
             if claim is None:
                 continue

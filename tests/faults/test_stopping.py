@@ -1,4 +1,4 @@
-"""SIGTERM under load, on both queues: nothing is lost, doubled or uncertain, and nothing waits for a lease."""
+"""SIGTERM under load, on both queues: nothing is lost, doubled or uncertain, or waits for a lease to end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from support_system import RESTING, Processes, System, settings_for, tenant_with
 NOTIFICATIONS = 3_000
 BATCH = 250
 LATENCY = 0.4
-"""Seconds that the vendor takes for an answer: at any time some calls are under way and many wait for their turn."""
+"""Seconds that the vendor takes to answer, so that at any time some calls are under way and many wait."""
 LEASE = 120
 RESTARTS = 4
 ENDS_WITHIN = 15
-"""Seconds; a call takes less than half a second, and the grace is 20."""
+"""Seconds. A call takes less than half a second, and the grace period is 20."""
 CONTENT = {"push": {"title": "Order", "body": "On its way"}}
 
 
@@ -78,7 +78,7 @@ async def test_a_busy_worker_is_stopped_and_started_again(
                 asked = time.monotonic()
                 assert await processes.kill("worker", signal.SIGTERM) == 0
                 took.append(time.monotonic() - asked)
-                assert len(taken(log)) < accepted, "it was not busy"
+                assert len(taken(log)) < accepted, "the worker was not busy: this test shows nothing"
                 await processes.start("worker")
             assert max(took) < ENDS_WITHIN, took
             await system.call("DELETE", f"{system.sandbox}/_sandbox/faults")
@@ -89,7 +89,7 @@ async def test_a_busy_worker_is_stopped_and_started_again(
                 assert set(counted) <= RESTING, counted
                 return counted
 
-            # Sooner than any lease runs out.
+            # Before any lease ends.
             counted = await eventually(all_rest, LEASE / 2, every=0.2)
             assert set(counted) <= {"sent", "delivered"}, counted
             copies = taken(log)

@@ -1,4 +1,4 @@
-"""PostgreSQL is gone, silent, or without disk: the API says so at once, keeps what it took, and recovers by itself."""
+"""PostgreSQL is gone, silent, or out of disk: the API reports it at once, loses nothing accepted, and recovers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tidings.backends.postgres.server import Server
 
 PUSH = {"to": {"devices": ["token-1"]}, "content": {"push": {"title": "a", "body": "b"}}}
 AT_ONCE = 3.0
-"""Seconds that an answer may take: it is promised within one, and this machine may be busy with other things."""
+"""Seconds that an answer may take. One is promised, and this machine may be busy with other things."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def system(tmp_path: Path, server: Server) -> AsyncIterator[System]:
 
 @contextmanager
 def silent(server: Server) -> Iterator[None]:
-    """Stop every process of the server where it stands, as a machine does that hangs."""
+    """Freeze every process of the server, as on a machine that hangs."""
     stopped = [server.pid, *_children(server.pid)]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
@@ -56,7 +56,7 @@ def _children(pid: int) -> list[int]:
 
 
 async def answers(system: System) -> list[tuple[Reply, float]]:
-    """The answers to a send, a batch and a read, and how long each took."""
+    """The answers to a send, a batch and a read, with the seconds that each took."""
 
     async def timed(method: str, path: str, body: Any = None) -> tuple[Reply, float]:
         began = time.monotonic()
@@ -143,7 +143,7 @@ def _fill(path: Path) -> None:
 
 
 async def _refused(system: System, taken: list[str]) -> bool:
-    """Send until the log cannot grow any more; what was taken until then is remembered."""
+    """Send until the WAL cannot grow any more, and remember the accepted notifications."""
     reply = await system.call("POST", "/v1/notifications/batch", {"notifications": [PUSH] * 1000})
     if reply.status == 202:
         taken += [result["id"] for result in reply.json["results"][:3]]

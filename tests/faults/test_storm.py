@@ -1,4 +1,4 @@
-"""A storm of faults under load: nothing accepted is lost, nothing is silently doubled, and no wish is passed over.
+"""A storm of faults under load: nothing accepted is lost or silently doubled, and every opt-out is respected.
 
 Everything that can die is killed, everything that can hang is stopped, clocks go wrong, and the vendors misbehave, at
 moments that follow from a seed. Three sources are held together afterwards: what the client was told, what arrived (the
@@ -28,15 +28,15 @@ from tidings.config import Settings
 
 LEASE = 6.0
 CALM = 2.0
-"""Seconds without faults before the end of the load: it must go well again while it lasts."""
+"""Seconds without faults before the end of the load, in which everything must work again."""
 SETTLES_WITHIN = 120.0
-"""Seconds: long enough for the sweeper to find what was lost on its way, if something was."""
+"""Seconds, long enough for the audit to sweep deliveries that were lost on their way."""
 TUNED = {
     "deliver": {"attempts": 6, "backoff_base": 0.3, "backoff_cap": 2.0, "lease": LEASE},
     "breaker": {"pause": 1.0, "longest_pause": 3.0},
     "channels": {"email": {"sendgrid": 80, "smtp": 20}},
 }
-"""Everything waits less than it would, so that a short storm sees all of it."""
+"""Shorter times than usual, so that a short storm reaches all of them."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def server(open_data_dir: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture(params=["postgres", "kafka"])
 async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KafkaBroker | None]:
-    """None: PostgreSQL is the queue. A broker of its own, since it is killed too."""
+    """A Kafka broker of the test's own, because it is killed too; None if PostgreSQL is the queue."""
     if request.param == "postgres":
         yield None
         return
@@ -97,6 +97,6 @@ async def test_a_storm(
 
 
 def _mostly_well(verdict: Verdict) -> bool:
-    """Whether the storm left something of the load: else it would show nothing."""
+    """True if enough of the load succeeded for the test to show something."""
     reached = verdict.states.get("sent", 0) + verdict.states.get("delivered", 0)
     return verdict.accepted > 0 and reached > 0.6 * sum(verdict.states.values())

@@ -1,6 +1,6 @@
-"""A worker that stands still for longer than its lease and wakes up as a zombie: its work is taken over meanwhile.
+"""A worker freezes for longer than its lease and wakes up as a zombie: its work was taken over meanwhile.
 
-What it knows when it wakes is true, and is recorded; what it may do is over.
+The results that it knows are true and are recorded, but it may not start anything more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUSH = {"to": {"user_id": "ada"}, "channels": ["push"], "content": {"push": {"ti
 
 
 def patient(folder: Path, dsn: str, brokers: str | None) -> Settings:
-    """Providers are waited for much longer than the lease lasts: the call is still under way when it ends."""
+    """Settings with a provider timeout much longer than the lease, so that the call outlives the lease."""
     settings = settings_for(folder, dsn, brokers, deliver={"lease": LEASE}, providers={"fcm": {"timeout": 100}})
     assert settings.deliver.lease < TAKEN_OVER_WITHIN < 100
     return settings
@@ -32,7 +32,7 @@ def patient(folder: Path, dsn: str, brokers: str | None) -> Settings:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[tuple[System, Processes]]:
-    """The system with one worker, `first`, that has sent something already."""
+    """A system with one worker, `first`, that has already sent a notification."""
     key = await tenant_with_key(str(settings.database.dsn))
     processes = Processes(settings)
     async with ClientBuilder().no_proxy().build() as http:
@@ -62,7 +62,7 @@ async def test_a_zombie_that_had_called_a_provider(tmp_path: Path, postgres_dsn:
         seen = await system.in_state(id, "sent")
         if brokers is None:
             assert "a lease was lost" in processes.log("first").read_text()
-        # Kafka misses a member before the lease ends: what that puts when it wakes is put as ever.
+        # Kafka drops a silent member before the lease ends. When the zombie wakes, its puts still succeed.
         [delivery] = seen["deliveries"]
         told = {entry["state"] for entry in seen["timeline"] if entry["delivery"] == delivery["id"]}
         assert told == {"pending", "sent", "uncertain"}
@@ -77,7 +77,7 @@ async def test_a_zombie_that_was_routing(tmp_path: Path, postgres_dsn: str, brok
         try:
             transaction = blocker.transaction()
             await transaction.start()
-            # Route asks for the person, and waits for the answer.
+            # `route` waits for the answer to its query for the user.
             await blocker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
             id = await system.send(**PUSH)
             await eventually(lambda: _waits_for_a_lock(blocker), 30)
@@ -86,7 +86,7 @@ async def test_a_zombie_that_was_routing(tmp_path: Path, postgres_dsn: str, brok
                 await processes.start("worker", "second")
                 if brokers is not None:
                     await system.in_state(id, "sent", TAKEN_OVER_WITHIN)
-                # On PostgreSQL what is being routed is in an open transaction: it waits for the zombie, or its death.
+                # On PostgreSQL the items are in an open transaction until the zombie goes on or ends.
         finally:
             await blocker.close()
         seen = await system.in_state(id, "sent", TAKEN_OVER_WITHIN)
@@ -107,6 +107,6 @@ async def _waits_for_a_lock(connection: Any) -> bool:
 
 
 async def _works(system: System) -> None:
-    """Whatever was on its way when this begins has come through when this ends: lanes keep the order of a key."""
+    """Wait until all earlier items have passed: a new item of the same key comes last in its lane."""
     for _ in range(3):
         await system.in_state(await system.send(**PUSH), "sent", TAKEN_OVER_WITHIN)

@@ -1,1 +1,1 @@
-"""What the stages need from the world, as Protocols. Adapters live in backends/ and channels/."""
+"""The ports: Protocols that the stages need. Adapters live in backends/ and channels/."""

@@ -1,4 +1,4 @@
-"""The files of the archive: columns, compressed, that other programs can read too."""
+"""The archive's files: compressed columns, in a format that other programs read too."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from uuid import UUID
 
 
 class ArchiveFiles(Protocol):
-    """Writes and reads the files of one kind (ports/days.py) each. Raises Unreadable for a file that is damaged."""
+    """Writes and reads the archive's files. A file holds rows of one kind (ports/days.py).
+
+    Raises:
+        Unreadable: from every method, for a damaged file.
+    """
 
     suffix: str
-    """What the names of the files end with."""
+    """The end of every file's name."""
 
     async def write(self, kind: str, rows: Path, file: Path) -> None:
-        """Turn a slice's CSV into a file."""
+        """Write the rows of a slice, the CSV file `rows`, into `file`."""
         ...
 
     async def check(self, kind: str, file: Path) -> tuple[int, int]:
-        """How many rows a file has, and their digest (see Slice), read back from it."""
+        """The number of rows in `file` and their digest (see Slice), computed from the file."""
         ...
 
     async def read(self, kind: str, file: Path, notification_id: UUID) -> Sequence[tuple[Any, ...]]:
         """The rows of one notification.
 
-        Of `notifications`: tenant, and then as policy/rows.py's Head; of `events`: as its `event_of` takes them.
+        A row of the kind `notifications` is the tenant followed by the fields of Head (policy/rows.py); a row of the
+        kind `events` is an argument of `event_of` (also there).
         """
         ...

@@ -1,4 +1,4 @@
-"""What history tells of attempts: whether one is over, and how far those who wait to make it have come."""
+"""Look-ups of attempts in the history: whether they are over, and at which step they go on after a wait."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from uuid import UUID
 
 
 class Attempting(Protocol):
-    """See `History`, whose part this is."""
+    """A part of `History`."""
 
     async def attempted(self, attempts: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-        """Those of `(delivery id, attempt)` that are over: with a recorded result, or not to be made."""
+        """Those of these `(delivery id, attempt)` that are over: their result is recorded, or they will not be made."""
         ...
 
     async def waited(self, attempts: Sequence[tuple[UUID, int]]) -> Mapping[tuple[UUID, int], int]:
-        """For each of `(delivery id, attempt)` that was told to wait: the step with which it goes on after its wait.
+        """The step at which each of these `(delivery id, attempt)` goes on after its wait. Others are absent.
 
-        Where it was told so more than once it is the furthest of these steps. A wait for the next attempt is none of
-        this one.
+        If an attempt has waited several times, its highest step counts. A wait for the next attempt does not count.
         """
         ...
 
     async def arrived(self, delivery_ids: Collection[UUID]) -> set[UUID]:
-        """Those of which a receipt said that they were delivered, whatever the attempt, and that did not come back."""
+        """Those of these deliveries that a receipt reported as delivered, in any attempt, and that did not bounce."""
         ...

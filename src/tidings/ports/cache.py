@@ -1,4 +1,4 @@
-"""A cache: losing all of it loses nothing."""
+"""The cache. Losing all of its contents loses nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Cache(Protocol):
-    """Bytes by key, for a while."""
+    """Keeps bytes by key for a limited time."""
 
     async def get(self, key: str) -> bytes | None:
-        """The value, or None when it is unknown or too old."""
+        """The value, or None if it is unknown or expired."""
         ...
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
@@ -17,9 +17,9 @@ class Cache(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Forget it."""
+        """Remove the value."""
         ...
 
     async def close(self) -> None:
-        """Free what it holds."""
+        """Free memory and connections."""
         ...

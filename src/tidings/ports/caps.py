@@ -1,11 +1,12 @@
-"""Counting what passes under caps, for all processes together.
+"""Counts what passes under caps, for all processes together.
 
 Promises, checked on every adapter by tests/conformance/test_caps.py:
 
-- However many processes take at once, what passes in a scope never exceeds the caps that were asked with.
-- An id that comes again is counted once, from then on: while it counts it passes, later where there is room.
-- A request passes in all of its counts or is counted in none.
-- What passed is durable when `take` returns.
+- However many processes call `take` at once, no more passes in a scope than the caps of the requests allow.
+- An id that is taken again counts once, as of the latest instant: it passes while it still counts, and later if there
+  is room.
+- A request passes in all of its counts, or it is counted in none.
+- When `take` returns, the new counts are durable.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ class Caps(Protocol):
     """The counts of all scopes."""
 
     async def take(self, requests: Sequence[Sequence[Count]], now: int) -> Sequence[Over | None]:
-        """Let each request pass (None) or say which of its counts is over. Judged in order, by policy/caps.py.
+        """For each request None if it passes, else the count that is over its cap.
+
+        policy/caps.py judges the requests, in order. `now` is in milliseconds since the epoch.
 
         Raises:
-            Unavailable: it is not known whether they count; asking again with the same ids is harmless.
+            Unavailable: the requests may or may not be counted. Calling again with the same ids is harmless.
         """
         ...
 
     async def sweep(self, now: int) -> int:
-        """Forget the scopes in which nothing counts any more; how many."""
+        """Delete the scopes in which nothing counts any more; returns how many."""
         ...

@@ -1,7 +1,7 @@
 """The days of the history: their sums once they are closed, and their way into the archive.
 
-What ports/store.py says at its head holds here too. Days are whole days in UTC since the epoch, of the instant that an
-id begins with.
+The rules at the head of ports/store.py hold here too. A day is a number: whole days in UTC since the epoch. A
+notification belongs to the day of the instant in its id.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "tenant", "id", "rank", "step", "attempt", "at", "reason", "provider", "reference", "detail", "address",
     ),
 }  # fmt: skip
-"""The columns of a slice's files, by kind. Bytes are in hexadecimal, NULL is empty without quotes."""
+"""The columns of a slice's CSV file, by kind. Bytes are hexadecimal; NULL is empty without quotes."""
 
 
 class Slice(Struct, frozen=True, gc=False):
-    """Some notifications of one day, sorted by tenant and id, or their events: written as CSV into `file`.
+    """Some notifications of one day, sorted by tenant and id, or their events, as the CSV file `file`.
 
-    `first` and `last` are tenant and id of the first and the last notification. `rows` and `digest` (the sum over the
-    rows of the first 60 bits of each one's MD5) are what the store itself says about them, to be held against what is
-    read back from the archive.
+    `first` and `last` are tenant and id of the first and the last notification. `rows` is the number of rows and
+    `digest` the sum of the first 60 bits of each row's MD5. The store computes both, and the archive's file must give
+    the same when it is read back.
     """
 
     day: int
@@ -46,68 +46,81 @@ class Slice(Struct, frozen=True, gc=False):
 
 
 class Days(Protocol):
-    """Closed days are summed up; old ones are archived."""
+    """Sums up closed days and archives old ones."""
 
     async def roll(self, now: int) -> int:
-        """Sum up the closed days that have changed since they were; how many. `now` in milliseconds since the epoch.
+        """Sum up the closed days that have changed since they were last summed up; returns how many.
 
-        Days that nobody counts for any more are folded: what was accepted is kept of the day, not of its minutes.
+        Days for which no more notifications can be accepted are folded: the accepted count is kept for the whole day,
+        not for its minutes.
         """
         ...
 
     async def states(self, first: int, last: int) -> Sequence[DayState]:
-        """How these days (both included) can be accounted for; ordinary ones may be absent."""
+        """The states of the days from `first` to `last` (both included).
+
+        A day that is neither rolled, folded nor archived may be absent.
+        """
         ...
 
     async def sums(self, tenant: str, first: int, last: int) -> tuple[Sequence[DayState], Sequence[DaySum]]:
-        """The same, with the tenant's sums of the days that are rolled, folded or archived, as of one moment.
+        """The states of these days, and the tenant's sums of those that are rolled, folded or archived, at one moment.
 
-        Sums of an archived day are those of what is in the archive; what is carried is read like any history.
+        The sums of an archived day cover the notifications in the archive. Carried ones are read like any history.
         """
         ...
 
     async def closed(self, before: int) -> Sequence[int]:
-        """The days before this one that are in the store, oldest first."""
+        """The days before `before` that are in the store, oldest first."""
         ...
 
     async def begin(self, day: int, now: int) -> str | None:
-        """Begin to archive the day: what is in flight is set apart, to be carried on. Undoes an attempt that broke off.
+        """Begin to archive the day: set the notifications in flight apart, to be carried. Undoes an unfinished attempt.
 
-        Why it cannot be archived yet, or None: something accepted is not recorded and may still come, or it is written
-        to just now. Raises Unavailable, also when somebody holds the day's rows for too long.
+        Returns None, or why the day cannot be archived yet: an accepted notification is not recorded and may still
+        come, or the day is being written to.
+
+        Raises:
+            Unavailable: the database does not answer, or another transaction locks the day's rows for too long.
         """
         ...
 
     def slices(self, day: int, folder: Path) -> AsyncIterator[Slice]:
-        """All that rests of the day, a slice at a time; its file may be removed when the next is asked for."""
+        """The resting notifications of the day and their events, slice by slice.
+
+        The files are made in `folder`. The caller may delete a slice's file before it asks for the next slice.
+        """
         ...
 
     async def seal(self, day: int, parts: Sequence[Part], now: int) -> bool:
-        """The parts hold all that rests: from now on the day is archived, and what is in flight is carried.
+        """Mark the day as archived: `parts` hold its resting notifications, and those in flight are carried.
 
-        False, and nothing is changed, when something was written to the day since `begin`.
+        False, and nothing is changed, if the day was written to since `begin`.
         """
         ...
 
     async def clear(self) -> int:
-        """Drop what sealed days left in the store; how many tables. To be called again after a crash."""
+        """Drop the tables of sealed days; returns how many. Call it again after a crash."""
         ...
 
     async def begin_carried(self, quiet_since: int) -> Sequence[int]:
-        """Begin to archive what is carried, rests, and had no fact since that instant: the days that it belongs to.
+        """Begin to archive the carried notifications that rest and have had no event since `quiet_since`.
 
-        `slices` and `seal_carried` of these days follow.
+        Returns the days that they belong to. Call `slices` for each of these days, then `seal_carried`.
         """
         ...
 
     async def seal_carried(self, parts: Sequence[tuple[int, Part]], now: int) -> bool:
-        """The parts hold what `begin_carried` found: it is not carried any more. False as for `seal`."""
+        """End the carrying of the notifications that `begin_carried` found; `parts` of `(day, part)` hold them.
+
+        False, and nothing is changed, if carried notifications were written to since.
+        """
         ...
 
     async def archived(self, first: int | None = None, last: int | None = None) -> Sequence[ArchivedDay]:
-        """The days in the archive, from `first` to `last` (both included), oldest first, with their parts."""
+        """The archived days from `first` to `last` (both included), oldest first, with their parts."""
         ...
 
     async def tenants(self, day: int) -> Sequence[str]:
-        """Who has something in the archive of this day."""
+        """The tenants that have notifications in the archive of this day."""
         ...

@@ -1,4 +1,4 @@
-"""What was handed to providers, for receipts that name no delivery."""
+"""Look-up of deliveries by provider reference or address, for receipts that name no delivery."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from tidings.model.sending import Handed
 
 
 class Handing(Protocol):
-    """See `History`, whose part this is."""
+    """A part of `History`."""
 
     async def handed(
         self, provider: str, references: Collection[str], addresses: Collection[str], since: int, until: int
     ) -> Sequence[Handed]:
-        """What was handed to a provider under one of these references, or to one of these addresses (in lower case).
+        """Attempts that a provider got under one of these references, or to one of these addresses (in lower case).
 
-        Of the notifications accepted from `since` (inclusive) to `until` (exclusive), milliseconds since the epoch. It
-        looks through all of them, so the stretch must be short. Raises Unavailable, also when it takes too long.
+        Only notifications accepted from `since` (inclusive) to `until` (exclusive), in milliseconds since the epoch,
+        are searched. The search reads all of them, so keep the period short.
+
+        Raises:
+            Unavailable: the store does not answer, or the search takes too long.
         """
         ...

@@ -1,4 +1,4 @@
-"""Idempotency keys: who asked for what, and what they were answered."""
+"""Idempotency keys: each with the digest of its request and, once there is one, the answer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from msgspec import Struct
 
 
 class Reservation(Struct, frozen=True, gc=False):
-    """What is known of an idempotency key.
+    """The result of `reserve`.
 
-    `fresh`: the caller owns it now and must `complete` or `forget` it; the ids of what it accepts follow from `seed`
-    (kept from an abandoned earlier try, if there was one: `retaken`). Otherwise `answer` is the answer to replay (None:
-    in flight) and `fingerprint` the digest of the request that it was for. `reserved_at` tells a fresh reservation from
-    every other of the key; it is an instant of the store's clock.
+    If `fresh`, the caller owns the key now and must `complete` or `forget` it. The ids of the notifications that it
+    accepts follow from `seed`. If `retaken`, an earlier request abandoned the key and `seed` is that request's.
+    `reserved_at`, an instant of the store's clock, tells a fresh reservation from every other one of the key.
+
+    If not `fresh`, `answer` is the answer to replay (None: the request is in flight), and `fingerprint` is the digest
+    of the request that holds the key.
     """
 
     fresh: bool
@@ -26,30 +28,34 @@ class Reservation(Struct, frozen=True, gc=False):
 
 
 class Idempotency(Protocol):
-    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used.
+    """Reservations of idempotency keys and their answers.
 
-    Time is the store's: a caller whose clock is wrong takes nobody's key.
+    `KEPT` milliseconds (policy/idempotency.py) after it was reserved, a key counts as never used. The store's clock
+    measures all times, so a caller with a wrong clock cannot take over a reserved key.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
-        """Take the key, or say who has it.
+        """Reserve the key for `lease` seconds, or return the reservation that holds it.
 
-        An unanswered reservation older than `lease` seconds is retaken by a request with the same fingerprint.
+        A request with the same fingerprint takes over an unanswered reservation whose lease has ended.
         """
         ...
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
-        """Keep the answer for replays."""
+        """Store the answer, to be replayed."""
         ...
 
     async def forget(self, tenant: str, key: str, reserved_at: int) -> None:
-        """Free a key that was reserved at this instant and whose request was refused; no other one."""
+        """Free the key after its request was refused, if the reservation of `reserved_at` still holds it."""
         ...
 
     async def abandon(self, tenant: str, key: str, reserved_at: int) -> None:
-        """Let a reservation of this instant, whose request may have come through, be retaken at once: end its lease."""
+        """End the lease of the reservation of `reserved_at`, so that a repeated request can take over the key at once.
+
+        For a request that failed and may still have been accepted.
+        """
         ...
 
     async def sweep(self, age_ms: int, most: int) -> int:
-        """Delete up to `most` keys that were reserved longer than this ago; how many."""
+        """Delete up to `most` keys that were reserved more than `age_ms` ago; returns how many."""
         ...

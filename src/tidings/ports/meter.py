@@ -1,4 +1,4 @@
-"""Counting, once per batch."""
+"""Metrics, counted once per batch."""
 
 from __future__ import annotations
 
@@ -9,80 +9,83 @@ from tidings.model.vocabulary import State
 
 
 class Meter(Protocol):
-    """What the stages tell about their work."""
+    """Metrics of the stages."""
 
     def batch(self, stage: str, topic: str, items: int, seconds: float) -> None:
         """A stage finished a batch of `items` in `seconds`."""
         ...
 
     def failure(self, stage: str, topic: str, kind: str) -> None:
-        """A batch was given back (`unavailable`, `lease_lost`, `error`), or an item set `aside`."""
+        """A batch was released (kind `unavailable`, `lease_lost` or `error`), or an item was set aside (`aside`)."""
         ...
 
     def unrecorded(self, reason: str, count: int) -> None:
-        """So many facts were not recorded: `archived`, `too_old` or `too_far` (see History.append)."""
+        """`count` outcomes were not recorded because of `reason`: `archived`, `too_old`, `too_far` (History.append)."""
         ...
 
     def results(self, provider: str, result: str, count: int, seconds: float) -> None:
-        """A provider call of `seconds` gave `count` results of this kind (`sent`, `retry`, `rejected`, `uncertain`)."""
+        """A provider call of `seconds` gave `count` results `result` (`sent`, `retry`, `rejected`, `uncertain`)."""
         ...
 
     def health(self, provider: str, share: float) -> None:
-        """The provider gets this share of its usual traffic now: 0 is none (its breaker is open), 1 is all."""
+        """The provider now gets this share of its usual traffic: 0 none (its circuit breaker is open), 1 all."""
         ...
 
 
 class AuditMeter(Meter, Protocol):
-    """What the audit tells."""
+    """Metrics of the audit."""
 
     def looked(self, tenant: str, state: State, count: int) -> None:
-        """So many of the tenant's notifications were in this state when they were looked at, a minute after accept."""
+        """`count` of the tenant's notifications were in `state` when the audit looked, a minute after accept."""
         ...
 
     def accepted_in(self, tenant: str, count: int) -> None:
-        """So many had been accepted in the minute that was looked at."""
+        """The tenant had `count` notifications accepted in the minute that the audit looked at."""
         ...
 
     def swept(self, requeued: int, ended: int) -> None:
-        """So many were lost and went back into their queues, so many ended as dead letters."""
+        """`requeued` lost deliveries went back into their queues, and `ended` became dead letters."""
         ...
 
     def found(self, missing: Mapping[str, int], stuck: Mapping[str, int], now: int) -> None:
-        """At the end of a round: what is missing, by tenant, and how many are stuck, by kind."""
+        """At the end of a round: missing notifications by tenant, and stuck ones by kind.
+
+        `now` is in milliseconds since the epoch.
+        """
         ...
 
     def stand_by(self) -> None:
-        """Another process makes the rounds and knows what is found."""
+        """Another process makes the rounds and reports their results."""
         ...
 
 
 class DepthMeter(Meter, Protocol):
-    """What waits in the queues."""
+    """Metrics of the queues."""
 
     def waiting(self, depths: Mapping[str, int] | None) -> None:
-        """So many items wait, by topic. None: another process counts them."""
+        """The numbers of items that wait, by topic. None: another process counts them."""
         ...
 
 
 class RetentionMeter(Meter, Protocol):
-    """What the retention tells."""
+    """Metrics of the retention."""
 
     def archived(self, rows: int, size: int) -> None:
-        """So many rows went into the archive, in objects of `size` bytes together."""
+        """`rows` rows went into the archive, in objects of `size` bytes in total."""
         ...
 
     def unarchived(self, day: str) -> None:
-        """A day that is old enough cannot be archived yet."""
+        """A day is old enough to be archived but cannot be archived yet."""
         ...
 
 
 class CanaryMeter(Meter, Protocol):
-    """What the canary tells."""
+    """Metrics of the canary."""
 
     def canary(self, seconds: float, now: int) -> None:
-        """It arrived after so many seconds, at the instant `now` (milliseconds since the epoch)."""
+        """The canary arrived after `seconds`, at the instant `now` (milliseconds since the epoch)."""
         ...
 
     def canary_failed(self) -> None:
-        """It was not accepted, or did not arrive in time."""
+        """The canary was not accepted, or did not arrive in time."""
         ...

@@ -1,4 +1,4 @@
-"""Objects: large or rarely read bytes, by name."""
+"""The object store: large or rarely read bytes, by name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Protocol
 
 
 class Objects(Protocol):
-    """Names are paths with `/`, of `[A-Za-z0-9._-]` segments that do not start with a dot."""
+    """Stores bytes by name. A name is segments of `[A-Za-z0-9._-]`, none starting with a dot, separated by `/`.
+
+    Raises:
+        ValueError: from `put`, `get` and `delete`, for a bad name.
+    """
 
     async def put(self, name: str, body: bytes) -> None:
-        """Store durably, whole or not at all; replaces. Raises ValueError for a bad name."""
+        """Store `body` durably, whole or not at all. Replaces an object of this name."""
         ...
 
     async def get(self, name: str) -> bytes | None:
-        """The bytes, or None."""
+        """The bytes, or None if there is no such object."""
         ...
 
     def list(self, prefix: str) -> AsyncIterator[str]:
-        """Names that start with `prefix`, sorted."""
+        """The names that start with `prefix`, sorted."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Delete; nothing happens when there is none."""
+        """Delete the object if it exists."""
         ...

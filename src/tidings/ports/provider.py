@@ -1,8 +1,8 @@
 """A provider: a vendor or protocol that serves a channel. One file in channels/<channel>/ is one provider.
 
-Promises, checked over every file by tests/conformance/test_providers.py: `send` answers each delivery in order and
-never raises for a vendor's or the network's fault; a timeout after the body went out is `Uncertain`; `receipts` raises
-BadReceipt for a request that the vendor did not sign.
+Promises, checked for every file by tests/conformance/test_providers.py: `send` returns a result for each delivery, in
+order, and never raises for a fault of the vendor or the network; a timeout after the body went out is `Uncertain`;
+`receipts` raises BadReceipt for a request that the vendor did not sign.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ D = TypeVar("D", bound=AnyDelivery)
 
 
 class Event(Struct, frozen=True):
-    """What follows when a vendor reports an event about something that it took: these fields of the Receipt.
-
-    `detail` says what the event means, for people.
-    """
+    """The fields of the Receipt for one kind of event that a vendor reports later. `detail` explains it to people."""
 
     state: State
     kind: str
@@ -47,13 +44,17 @@ class Event(Struct, frozen=True):
 class Provider(ABC, Generic[D]):
     """One way to send on one channel: one account at a vendor, or one server.
 
-    `kind` is the vendor's or protocol's name; `name` is what the settings call this account, and no two have the same.
-    `batch_size` is how many deliveries one `send` may get; `concurrency` how many `send`s may run at once; `parallel`
-    how many requests one `send` makes at once at most; `rate` how many deliveries a second the vendor grants the
-    account (None: no limit); `idempotent` whether the vendor drops a repeated idempotency key; `timeout` (seconds)
-    bounds one `send`. `ERRORS` is the vendor's error table, its own code to what follows from it, in an answer as in a
-    receipt; `EVENTS` is what it reports later, by the vendor's name; `ERRORS_PAGE` is where the vendor says what they
-    mean.
+    - `kind`: the vendor's or protocol's name.
+    - `name`: the account's name in the settings, unique.
+    - `ERRORS`: the vendor's error codes and what follows from each, in an answer as in a receipt.
+    - `EVENTS`: the events that the vendor reports later, by the vendor's name for them.
+    - `ERRORS_PAGE`: the vendor's page that explains the error codes.
+    - `batch_size`: the most deliveries that one `send` may get.
+    - `concurrency`: the most `send`s that may run at once.
+    - `parallel`: the most requests that one `send` makes at once.
+    - `rate`: the deliveries a second that the vendor grants the account (None: no limit).
+    - `idempotent`: True if the vendor drops a repeated idempotency key.
+    - `timeout`: the most seconds that one `send` may take.
     """
 
     kind: ClassVar[str]
@@ -72,26 +73,26 @@ class Provider(ABC, Generic[D]):
 
     @property
     def section(self) -> str:
-        """Where the settings of this account stand: `providers.<name>`."""
+        """The section of the settings that configures this account: `providers.<name>`."""
         return f"providers.{self.name}"
 
     @abstractmethod
     async def send(self, batch: Sequence[D]) -> Sequence[SendResult]:
-        """Try to send each once; a result for each, in order."""
+        """Make one attempt for each delivery. Returns a result for each, in order."""
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
-        """What the vendor's request says about deliveries. Raises BadReceipt when it is not signed by the vendor."""
+        """The receipts in the vendor's request. Raises BadReceipt if the vendor did not sign it."""
         raise BadReceipt(f"{self.name} sends no receipts")
 
     def told(self, request: InboundRequest) -> list[Receipt]:
-        """As `receipts`; with those that name a delivery by the vendor's reference or by its address alone.
+        """As `receipts`, with the receipts that name no delivery but only a vendor's reference or an address.
 
-        Their `delivery_id` is NAMELESS. Raises BadReceipt.
+        The `delivery_id` of those is NAMELESS. Raises BadReceipt.
         """
         return self.receipts(request)
 
     async def check(self) -> str:
-        """Whether the credentials work, as a sentence. Raises SettingsError saying what is wrong with them."""
+        """A sentence that says that the credentials work. Raises SettingsError if they do not, with the reason."""
         return "nothing to check"
 
     async def close(self) -> None:

@@ -2,18 +2,17 @@
 
 Promises, checked on every adapter by tests/conformance/test_queue.py:
 
-- `put` returns when the items are durable. Each group of a topic gets every item.
-- An item that was claimed and neither done nor released comes back: at once when its claimer's process died with an
-  unleased claim, when the lease ran out otherwise.
-- Begun is a fact about an item, not about its claim: what `begin` was told comes back with `redelivered` set, however
-  the claim ends without that item being done. All others come back as if nothing had happened. A mark stays until the
-  item is done.
+- `put` returns once the items are durable. Every group of a topic gets every item.
+- A claimed item that is neither done nor released is claimable again: at once if the claim had no lease and its
+  process died, otherwise when the lease ends.
+- Only an item that was begun comes back with `redelivered` set, however its claim ended. Other items come back as they
+  were. The mark stays until the item is done.
 - No two live claims of a group hold the same item.
-- The items of one key of one topic are handed out in the order in which they were put; a released or returned item
-  comes later than that.
-- `done` makes the outputs durable before the inputs are gone. Where queue and outputs are one database both happen in
-  one transaction (`atomic` is True). Elsewhere outputs may be there of a leased claim that did not end: its items come
-  back with `repeated` set, unless they were begun or released.
+- Items with the same key and topic are handed out in the order of their puts. An item that was released or came back
+  may follow items that were put after it.
+- `done` makes the outputs durable before it removes the inputs. If the queue stores both in one database, it does so in
+  one transaction (`atomic` is True). Otherwise a leased claim may have written outputs and then been lost: its items
+  come back with `repeated` set, unless they were begun or released.
 """
 
 from __future__ import annotations
@@ -25,7 +24,10 @@ from msgspec import Struct
 
 
 class Item(Struct, frozen=True, gc=False):
-    """One item on its way into `topic`. `key` (tenant and user) orders; `headers` are for the stages and people."""
+    """An item to put into `topic`. Items with the same `key` (tenant and user) keep their order.
+
+    `headers` are read by the stages and by people; the queue ignores them.
+    """
 
     topic: str
     key: str
@@ -34,10 +36,10 @@ class Item(Struct, frozen=True, gc=False):
 
 
 class Received(Struct, frozen=True, gc=False):
-    """One item out of a queue.
+    """An item claimed from a queue.
 
-    `redelivered`: an earlier leased claim has begun it. `repeated`: what an earlier leased claim put for it may be
-    there already, although that claim did not end.
+    `redelivered`: an earlier leased claim began this item, so it may already have been sent.
+    `repeated`: an earlier leased claim may already have written its outputs for this item.
     """
 
     key: str
@@ -48,34 +50,34 @@ class Received(Struct, frozen=True, gc=False):
 
 
 class Extent(Struct, frozen=True, gc=False):
-    """How far a group's queue is filled, and how far it is worked off, in the adapter's own numbers."""
+    """How far a group's queue is filled and done, for each partition, in the adapter's own numbers."""
 
     put: tuple[int, ...]
     done: tuple[int, ...]
 
     def covers(self, earlier: Extent) -> bool:
-        """Whether everything that was in the queue when `earlier` was taken is done. May say no for a moment longer."""
+        """True if every item that was in the queue when `earlier` was taken is done. May turn True a moment late."""
         return len(self.done) >= len(earlier.put) and all(
             done >= put for done, put in zip(self.done, earlier.put, strict=False)
         )
 
 
 class Claim(Protocol):
-    """A batch that belongs to one claimer until `done`, `release`, or (leased) until the lease runs out."""
+    """A batch that one claimer owns until `done`, `release`, or the end of the lease if it has one."""
 
     @property
     def items(self) -> Sequence[Received]:
-        """The batch, in claiming order."""
+        """The items, in the order in which they were claimed. `places` and `released` below are indices into them."""
         ...
 
     async def begin(self, places: Collection[int]) -> None:
-        """Make durable that exactly the items at these indices are about to be handed to somebody outside.
+        """Durably mark the items at `places` as begun: the caller is about to hand them to a provider.
 
-        To be called before each handing over, as often as there are some; for a leased claim only.
+        Call it before each call to a provider, with the items of that call only. The claim must have a lease.
 
         Raises:
-            LeaseLost: the claim is over. Nothing may be handed over.
-            Unavailable: not known to be durable. Nothing may be handed over, and the items count as unbegun.
+            LeaseLost: the claim is over. Do not hand these items over.
+            Unavailable: the mark may not be durable. Do not hand these items over; they count as not begun.
             ValueError: the claim has no lease.
         """
         ...
@@ -83,63 +85,64 @@ class Claim(Protocol):
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """Make `outputs` durable, then end the claim.
 
-        Items at the indices `released` go back to the queue: begun, if they were begun, else as they came.
+        The items at `released` go back to the queue, marked if they were begun.
 
         Raises:
-            LeaseLost: the claim is over. Neither the outputs nor the ending were written now; an earlier call that
-                raised Unavailable may have written both.
-            Unavailable: not known to be written. The same call, or `release`, may be made again.
+            LeaseLost: the claim is over. This call wrote nothing; an earlier call that raised Unavailable may have
+                written the outputs and ended the claim.
+            Unavailable: the write may or may not have happened. Make the same call again, or `release`.
         """
         ...
 
     async def release(self) -> None:
-        """Give every item back: begun, if it was begun, else as it came.
+        """Give every item back to the queue, marked if it was begun.
 
         Raises:
-            LeaseLost: the claim is over, by an earlier call perhaps.
-            Unavailable: not known to be written. It may be called again; else the items come back when the lease ends.
+            LeaseLost: the claim is over, perhaps by an earlier call.
+            Unavailable: the write may or may not have happened. Call again, or let the lease end.
         """
         ...
 
 
 class Queue(Protocol):
-    """See the module's promises."""
+    """Topics, each read by one or more groups. The module's docstring says what every adapter promises."""
 
     @property
     def atomic(self) -> bool:
-        """Whether `Claim.done` writes outputs and ends the claim in one transaction."""
+        """True if `Claim.done` writes the outputs and ends the claim in one transaction."""
         ...
 
     async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
-        """Make sure that these topics exist, each read by these groups. Idempotent; adds, never removes."""
+        """Make sure that these topics exist and that these groups read them. Idempotent; adds, never removes."""
         ...
 
     async def put(self, items: Sequence[Item]) -> None:
-        """Make `items` durable, all or none where the adapter is atomic.
+        """Make `items` durable: all or none of them if the adapter is `atomic`.
 
         Raises:
-            Unavailable: not known to be durable; putting them again may double them.
+            Unavailable: some or all may be durable; putting them again may double them.
         """
         ...
 
     async def claim(
         self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
     ) -> Claim | None:
-        """A batch of 1 to `max_items`, or None when nothing came within `max_wait` seconds.
+        """A claim of 1 to `max_items` items, or None if nothing came within `max_wait` seconds.
 
-        With `lease` (seconds) the claim may survive its claimer for that long, and its items can be begun: for work
-        with effects outside. Without, the claim dies with the process: for work whose only effect is its outputs.
+        `lease` is in seconds. With a lease, items can be begun, and the claim outlives a dead process until the lease
+        ends: use it for work with outside effects. Without one, the claim dies with the process: use it for work whose
+        only effect is its outputs.
         """
         ...
 
     async def depth(self, topic: str, group: str) -> int:
-        """How many items wait (claimed ones included)."""
+        """The number of items that are not done, claimed ones included."""
         ...
 
     async def extent(self, topic: str, group: str) -> Extent:
-        """How far it is filled and worked off. What is claimed, or was and will come back, is not done."""
+        """How far the group's queue is filled and done. Items that are claimed or will come back are not done."""
         ...
 
     async def close(self) -> None:
-        """End the claims of this process and free what it holds."""
+        """Release this process's claims and close its connections. Adapters may leave leased claims to their lease."""
         ...

@@ -1,4 +1,4 @@
-"""Recurrences in the store: the definitions, which the API writes, and how far each is, which the schedule moves."""
+"""Recurrences in the store: definitions, which the API writes, and their progress, which `schedule` writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from tidings.model.recurrence import Progress, Recurrence
 
 
 class DueRecurrence(Struct, frozen=True, gc=False):
-    """One whose time has come. `again`: it was handed out before, and its occurrence may have been put already."""
+    """A recurrence whose next occurrence is due.
+
+    `again`: it was handed out before, so the notification of this occurrence may already be in the queue.
+    """
 
     recurrence: Recurrence
     again: bool = False
 
 
 class Moved(Struct, frozen=True, gc=False):
-    """How far the recurrence `id` is now: `then`, if it is still at `before`."""
+    """A change of the progress of the recurrence `id` from `before` to `then`."""
 
     id: UUID
     before: Progress
@@ -27,42 +30,45 @@ class Moved(Struct, frozen=True, gc=False):
 
 
 class Recurrences(Protocol):
-    """See the module. Adapters raise `Unavailable` when the database does not answer; nothing was written then."""
+    """Recurrences of all tenants. The rules at the head of ports/store.py hold here too."""
 
     async def add(self, recurrence: Recurrence) -> None:
-        """Store a new one."""
+        """Store a new recurrence."""
         ...
 
     async def get(self, tenant: str, id: UUID) -> Recurrence | None:
-        """One recurrence."""
+        """The recurrence, or None."""
         ...
 
     async def list(self, tenant: str, before: UUID | None, limit: int) -> Sequence[Recurrence]:
-        """The tenant's, newest first, from `before` (exclusive) on."""
+        """The tenant's recurrences with ids below `before`, newest first."""
         ...
 
     async def replace(self, recurrence: Recurrence, *, moved_from: Progress | None = None) -> bool:
-        """Store a change of the definition, if `recurrence.revision` is the one after the stored one.
+        """Store a changed definition. `recurrence.revision` must be one above the stored revision.
 
-        With `moved_from`, the progress as it was read, the occurrence that comes next changes too (`local`, `due` and
-        `problem`), if it is still that one; without, it stays what it is, however far the recurrence has come since.
-        An occurrence that is under way and stays the next one keeps its lease. False, and nothing was written, when
-        somebody else was faster.
+        With `moved_from`, the progress as it was read, the next occurrence (`local`, `due` and `problem`) is replaced
+        too, and the stored next occurrence must still be that of `moved_from`. Without it, the stored progress stays. A
+        lease stays if the next occurrence stays the same. False, and nothing is written, if the stored recurrence has
+        changed.
         """
         ...
 
     async def delete(self, tenant: str, id: UUID) -> bool:
-        """False when there is none."""
+        """Delete the recurrence. False if there is no such recurrence."""
         ...
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
-        """Up to `limit` that are due at `now`, earliest first, leased for `lease` seconds of the store's clock."""
+        """Up to `limit` due recurrences, earliest first, leased for `lease` seconds of the store's clock."""
         ...
 
     async def settle(self, moved: Sequence[Moved]) -> None:
-        """What was due is done; one that is no longer at `before` (changed, paused, deleted) stays as it is."""
+        """Store the new progress and end the leases.
+
+        A recurrence that is no longer at `before` (changed, paused or deleted) stays as it is.
+        """
         ...
 
     async def next_due(self) -> int | None:
-        """When the earliest unleased one is due, or the earliest lease ends; None when none will be."""
+        """The earliest instant at which a recurrence is due or a lease ends; None if there is none."""
         ...

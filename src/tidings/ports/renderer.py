@@ -1,4 +1,4 @@
-"""What the stages need of templates."""
+"""The renderer: finds and renders templates for the stages."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tidings.model.vocabulary import Channel
 
 
 class Published(Protocol):
-    """A version of a template that is, or was, published."""
+    """A template version that is published or was once."""
 
     @property
     def ref(self) -> TemplateRef:
-        """Its name and number."""
+        """The template's name and the version's number."""
         ...
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The channels that it has content for, in any locale."""
+        """The channels for which the version has content in some locale."""
         ...
 
     def missing(self, data: object) -> list[str]:
-        """The required variables that `data` (a decoded JSON object) lacks, or has as null."""
+        """The required variables that are absent or null in `data`, a decoded JSON object."""
         ...
 
     def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
-        """Raises Invalid for data that cannot be printed on `channels` (none: all that it has content for)."""
+        """Raises Invalid if `data` cannot be rendered on `channels` (empty: all channels with content)."""
         ...
 
 
@@ -38,23 +38,23 @@ class Renderer(Protocol):
     """Finds and renders templates."""
 
     async def published(self, tenant: str, name: str) -> Published | None:
-        """The published version; None when there is no such template or nothing of it is published."""
+        """The published version; None if there is no such template or no published version."""
         ...
 
     async def pinned(self, tenant: str, ref: TemplateRef) -> Published:
-        """A version that was published once, by its number. Raises NotFound."""
+        """The version that `ref` names, which must have been published once. Raises NotFound."""
         ...
 
     async def channels(self, tenant: str, ref: TemplateRef) -> tuple[Channel, ...]:
-        """The channels that this version has content for. Raises NotFound."""
+        """The channels for which the version has content. Raises NotFound."""
         ...
 
     async def render(
         self, batch: Sequence[Delivery], within_ms: float | None = None
     ) -> Sequence[RenderedContent | TemplateError]:
-        """The content of each delivery on its channel, in the best locale, in order.
+        """The content of each delivery on its channel, in the best locale, in order. An error stands for a failed one.
 
-        With `within_ms` it ends after the first one that is ready when so many milliseconds have passed: then these are
-        the contents of the first deliveries, at least one.
+        With `within_ms`, rendering stops after the first delivery that is finished once so many milliseconds have
+        passed. The result then holds the contents of the first deliveries, at least one.
         """
         ...

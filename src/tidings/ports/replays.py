@@ -1,4 +1,4 @@
-"""Dead letters and replays in the store. What ports/store.py says at its head holds here too."""
+"""Dead letters and replays in the store. The rules at the head of ports/store.py hold here too."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from tidings.model.letters import DeadLetter, LetterFilter, Replay
 
 
 class LetterPage(Struct, frozen=True, gc=False):
-    """A page of dead letters, newest first. `cursor` is the delivery id to go on from, None at the end."""
+    """A page of dead letters, newest first. `cursor` is the next page's `before`, None on the last page."""
 
     letters: tuple[DeadLetter, ...]
     cursor: UUID | None
 
 
 class Letters(Protocol):
-    """Finds the deliveries that ended without success. They are facts of the history; nothing is written here."""
+    """Searches the history for deliveries that ended without success. Writes nothing."""
 
     async def find(self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int) -> LetterPage:
-        """Dead letters that match, by delivery id, newest first, from `before` (exclusive) on.
+        """Dead letters that match, sorted by delivery id, newest first, with ids below `before`.
 
-        A page may hold fewer than `limit`, even none, and still have a cursor: its work is bounded.
+        The work for one page is bounded: a page may hold fewer than `limit` letters, even none, and still have a
+        cursor.
         """
         ...
 
     async def count(self, tenant: str, filter: LetterFilter) -> int | None:
-        """How many match; None when that cannot be told with bounded work."""
+        """The number of dead letters that match; None if counting them would take too much work."""
         ...
 
 
 class Replays(Protocol):
-    """Replays with their progress. Each is worked on by one worker at a time, page by page."""
+    """Replays with their progress. One worker at a time works on a replay, page by page."""
 
     async def add(self, replay: Replay) -> None:
-        """Store a new one. One that is there (same id) stays as it is."""
+        """Store a new replay. If its id is already stored, nothing changes."""
         ...
 
     async def get(self, tenant: str, id: UUID) -> Replay | None:
-        """One replay."""
+        """The replay, or None."""
         ...
 
     async def list(self, tenant: str, before: UUID | None, limit: int) -> Sequence[Replay]:
-        """Replays newest first, from `before` (exclusive) on."""
+        """The tenant's replays with ids below `before`, newest first."""
         ...
 
     async def cancel(self, tenant: str, id: UUID, now: int) -> bool:
-        """Take no further page of it; False when it has ended already, or is not there."""
+        """Cancel the replay: no further page is sent. False if it has ended or does not exist."""
         ...
 
     async def sweep(self, before: int, most: int) -> int:
-        """Forget up to `most` replays that ended before this instant; how many."""
+        """Delete up to `most` replays that ended before `before`; returns how many."""
         ...
 
     async def claim(self, now: int, lease: float) -> Replay | None:
-        """Of the replays whose next page is due the one that waits longest, running now.
+        """Lease the replay whose next page has been due the longest, for `lease` seconds of the store's clock.
 
-        It is leased for `lease` seconds of the store's clock.
+        Returns it in the state `running`, with the lease's `token`; None if no page is due.
         """
         ...
 
     async def progress(self, replay: Replay, ready: int) -> bool:
-        """End the lease and store how far it is; its next page is due at `ready` (milliseconds since the epoch).
+        """Store the progress and end the lease. The next page is due at `ready`.
 
-        False when the lease is not the caller's any more: nothing was written. A replay that was cancelled meanwhile
-        stays so, with the new counts.
+        False, and nothing is written, if the caller no longer has the lease. A replay that was cancelled meanwhile
+        stays cancelled and gets the new counts.
         """
         ...

@@ -1,6 +1,7 @@
-"""The schedule in the store: what waits, and what is changed while it waits.
+"""The schedule in the store: queue items to enqueue at a later instant, and changes to them while they wait.
 
-Adapters raise `Unavailable` when the database does not answer; nothing was written then.
+Instants are milliseconds since the epoch. Adapters raise `Unavailable` when the database does not answer; nothing was
+written then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from tidings.ports.queue import Item
 
 
 class Scheduled(Struct, frozen=True, gc=False):
-    """A row of the schedule that is due. `again`: it was handed out before and may have been put already."""
+    """A due row of the schedule: a queue item to enqueue now.
+
+    `again`: the row was handed out before, so its item may already be in the queue.
+    """
 
     id: UUID
     item: Item
@@ -24,7 +28,7 @@ class Scheduled(Struct, frozen=True, gc=False):
 
 
 class Waiting(Struct, frozen=True, gc=False):
-    """A row of the schedule, read without taking it. `due` is in milliseconds since the epoch."""
+    """A row of the schedule as it was read, without a lease on it."""
 
     id: UUID
     notification: UUID
@@ -33,51 +37,51 @@ class Waiting(Struct, frozen=True, gc=False):
 
 
 class Schedule(Protocol):
-    """All waiting: rows with a due time, written by `History.append`."""
+    """Queue items to enqueue at their due time. Every delay uses this. `History.append` writes the rows."""
 
     async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
         """Up to `limit` rows that are due at `now`, earliest first, leased to the caller for `lease` seconds.
 
-        Leases run by the store's own clock, here and everywhere: a caller whose clock is wrong takes nobody's.
+        All leases of the store run by the store's clock: a caller with a wrong clock cannot take over a live lease.
         """
         ...
 
     async def settle(self, ids: Sequence[UUID]) -> None:
-        """These rows were put into their queues: delete them."""
+        """Delete these rows, whose items the caller has put into their queues."""
         ...
 
     async def next_due(self) -> int | None:
-        """When the earliest unleased row is due, or the earliest lease ends; None when nothing waits."""
+        """The earliest instant at which an unleased row is due or a lease ends; None if no row waits."""
         ...
 
     async def waiting(self, notification_ids: Collection[UUID]) -> Sequence[Waiting]:
-        """What waits of these notifications, earliest first; nothing is taken."""
+        """The waiting rows of these notifications, earliest first. No row is leased."""
         ...
 
     async def held(self, most: int) -> Mapping[str, int]:
-        """How many rows wait for a provider, by topic; counting ends at `most` of all."""
+        """The number of rows that wait for a provider, by topic. Counting stops at `most` rows in total."""
         ...
 
     async def bring_forward(self, topic: str, most: int, now: int) -> None:
-        """Make up to `most` of the topic's rows that wait for a provider due at `now`, earliest first."""
+        """Make up to `most` rows of the topic that wait for a provider due at `now`, earliest first."""
         ...
 
 
 class Changes(Protocol):
-    """Notifications that wait for their send time, changed: a plain write of the API, not a stage's."""
+    """Changes to notifications that wait for their send time. The API writes them directly; no stage is involved."""
 
     async def waiting(self, tenant: str, notification_id: UUID) -> Waiting | None:
-        """The row with which the notification waits for its send time.
+        """The row of a notification that waits for its send time.
 
-        None when it has been handed out or cancelled, or waits for nothing.
+        None if there is no such row, if it was handed out, or if the notification was cancelled.
         """
         ...
 
     async def change(self, row: Waiting, changed: Outcome) -> bool:
-        """Put `changed` in the place of `row`, in one transaction.
+        """Replace the row and the recorded notification by `changed`, in one transaction.
 
-        `changed` is a fact with its notification and its wait: the row becomes that wait, the recorded notification
-        that one, and the fact is recorded. False, and nothing was written, when the row is not as it was read any
-        more: it was handed out, cancelled, or changed by somebody else.
+        `changed` is an outcome with its notification and its wait: the row becomes the wait, the recorded notification
+        becomes the outcome's, and the outcome is recorded. False, and nothing is written, if the row is no longer as it
+        was read: it was handed out, cancelled or changed.
         """
         ...

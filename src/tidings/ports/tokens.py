@@ -1,11 +1,11 @@
-"""The token buckets of the API's limits, for all processes that limit together.
+"""The token buckets of the API's limits, shared by all processes that enforce the same limits.
 
 Promises, checked on every adapter by tests/conformance/test_tokens.py:
 
-- From one bucket at most `burst` tokens come at once and `per_second` a second over time, however many draw.
-- A draw gets what it needs at least, or nothing. One that needs more than `burst` is granted by a full bucket, which
-  then owes the rest.
-- Losing a bucket costs a burst, never a notification: it is full again.
+- A bucket gives at most `burst` tokens at once and `per_second` tokens a second over time, however many callers draw.
+- A draw returns at least `least` tokens, or none. A draw whose `least` is above `burst` is granted by a full bucket,
+  which then owes the rest.
+- A lost bucket starts full again: callers may get an extra burst, and no notification is lost.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tidings.model.tenant import Rate
 
 
 class Drawn(Struct, frozen=True, gc=False):
-    """What came of a draw: `tokens` are the caller's (0: none), `left` stay in the bucket.
+    """The result of a draw: `tokens` went to the caller (0 if the draw was refused), `left` stay in the bucket.
 
-    Seconds: `wait` until the draw would be granted (0 if it was), `full` until nothing is missing in the bucket.
+    `wait` is in how many seconds the draw would be granted (0 if it was), `full` in how many the bucket is full.
     """
 
     tokens: float
@@ -30,17 +30,17 @@ class Drawn(Struct, frozen=True, gc=False):
 
 
 class Tokens(Protocol):
-    """Token buckets by name, made full when they are first drawn from."""
+    """Token buckets by name. A bucket is created full by the first draw."""
 
     @property
     def shared(self) -> bool:
-        """Whether other processes draw as well, over a network: then it pays to draw ahead."""
+        """True if other processes draw from the same buckets over a network, so that drawing ahead saves calls."""
         ...
 
     async def draw(self, bucket: str, rate: Rate, least: float, most: float) -> Drawn:
-        """Take up to `most` tokens out of the bucket, which fills as `rate` says; none if there are not `least`.
+        """Take up to `most` tokens from the bucket, or none if it has fewer than `least`. `rate` says how it fills.
 
         Raises:
-            Unavailable: the counter does not answer.
+            Unavailable: the server that holds the buckets does not answer.
         """
         ...

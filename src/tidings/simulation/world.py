@@ -14,7 +14,7 @@ from tidings.api.services import Accepts
 from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.memory.queue import MemoryQueue
 from tidings.backends.parquet.files import ParquetFiles
-from tidings.backends.postgres.queue import HELD_WITHIN
+from tidings.backends.postgres.queue import HELD_WITHIN_S
 from tidings.channels.inapp.inbox import Inbox
 from tidings.config import Settings
 from tidings.model import topics
@@ -317,8 +317,8 @@ class World:
         _, queue = self._alive[process.name]
         if self.scenario.partitions and seconds > SESSION:
             self.loop.call_later(SESSION, queue.client.evict, context=self._outside.copy())
-        elif not self.scenario.partitions and seconds > HELD_WITHIN:
-            self.loop.call_later(HELD_WITHIN, queue.client.cut, context=self._outside.copy())
+        elif not self.scenario.partitions and seconds > HELD_WITHIN_S:
+            self.loop.call_later(HELD_WITHIN_S, queue.client.cut, context=self._outside.copy())
 
     async def call(self, name: str, request: Callable[[Accepts], Awaitable[T]]) -> T:
         """Make a request to an API process. Raises what it raises, or ConnectionError."""

@@ -29,7 +29,7 @@ def committed(ledger: Ledger) -> dict[int, tuple[int, str]]:
     return {number: (base, text) for number, base, text in ledger.snapshot()}
 
 
-def test_what_others_produced_without_care_is_readable() -> None:
+def test_items_of_other_producers_are_readable() -> None:
     ledger = assigned(0)
     ledger.arrive([message(0, 5, None), message(0, 6, b"\xff"), message(0, 7, b"k", [("a", b"\xff"), ("b", None)])])
     items = ledger.take(10, None).items
@@ -37,13 +37,13 @@ def test_what_others_produced_without_care_is_readable() -> None:
     assert dict(items[2].headers) == {"a": "\ufffd", "b": ""}
 
 
-def test_items_of_a_partition_that_is_not_ours_are_left_alone() -> None:
+def test_items_of_a_partition_of_another_client_are_ignored() -> None:
     ledger = assigned(0)
     ledger.arrive([message(1, 0)])
     assert not ledger.waiting
 
 
-def test_what_is_begun_is_announced_and_nothing_else() -> None:
+def test_only_begun_items_are_announced() -> None:
     ledger = filled(4, 0)
     unleased = ledger.take(2, None)
     leased = ledger.take(2, 60.0)
@@ -63,11 +63,11 @@ def test_a_failed_commit_is_made_again() -> None:
     ledger = filled(1, 0)
     ledger.begin(ledger.take(1, 60.0), [0], 0.0)
     first = committed(ledger)
-    ledger.soil([0, 9])
+    ledger.mark_dirty([0, 9])
     assert committed(ledger) == first
 
 
-def test_what_was_not_confirmed_is_taken_back() -> None:
+def test_an_unconfirmed_announcement_is_taken_back() -> None:
     ledger = filled(3, 0)
     batch = ledger.take(3, 60.0)
     ledger.begin(batch, [0, 2], 0.0)
@@ -78,7 +78,7 @@ def test_what_was_not_confirmed_is_taken_back() -> None:
     assert committed(ledger) == {0: (0, "b=2+1;d=")}
 
 
-def test_what_is_given_back_says_what_was_announced_of_it() -> None:
+def test_released_items_carry_what_was_announced_about_them() -> None:
     ledger = filled(3, 0)
     batch = ledger.take(3, 60.0)
     ledger.begin(batch, [1], 0.0)
@@ -87,7 +87,7 @@ def test_what_is_given_back_says_what_was_announced_of_it() -> None:
     again = ledger.take(3, 60.0)
     assert [(item.redelivered, item.repeated) for item in again.items] == [(False, False), (True, False), (False, True)]
     assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}
-    # An earlier mark stays, whatever becomes of a later one.
+    # An earlier mark stays even if a later one is taken back.
     ledger.begin(again, [0, 1], 0.0)
     ledger.take_back(again, [0, 1], put=False)
     assert committed(ledger) == {0: (0, "b=1+1;d=;p=2+1")}
@@ -103,7 +103,7 @@ def test_the_announcements_of_a_killed_client_are_read_by_the_next_one() -> None
     assert read == [(10, False, False), (11, True, False), (12, True, False), (13, False, True), (15, False, False)]
 
 
-def test_an_overdue_batch_is_lost_and_what_was_begun_of_it_is_marked() -> None:
+def test_an_overdue_batch_is_lost_and_its_begun_items_are_marked() -> None:
     ledger = filled(2, 0)
     batch = ledger.take(2, 60.0)
     ledger.begin(batch, [1], 0.0)
@@ -163,7 +163,7 @@ def test_a_partition_lost_while_a_batch_ends_is_no_longer_committed() -> None:
     assert [offset for _, offset, _ in ledger.waiting] == [1]
 
 
-def test_without_a_consumer_nothing_is_ours() -> None:
+def test_without_a_consumer_the_client_owns_nothing() -> None:
     ledger = filled(2, 0, 1)
     batch = ledger.take(1, None)
     ledger.revoke_all()
@@ -173,7 +173,7 @@ def test_without_a_consumer_nothing_is_ours() -> None:
     assert committed(ledger) == {}
 
 
-def test_a_log_that_was_cut_voids_what_waits_and_what_is_claimed() -> None:
+def test_a_cut_log_drops_waiting_items_and_ends_claims() -> None:
     ledger = filled(6, 0, 1)
     held = ledger.take(4, 60.0)
     committed(ledger)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidings.backends.kafka.progress import LONGEST_TEXT, Progress, Runs, runs_of
+from tidings.backends.kafka.progress import MOST_TEXT_BYTES, Progress, Runs, runs_of
 
 run = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 steps = st.lists(st.tuples(st.sampled_from(["add", "discard"]), run), max_size=30)
@@ -58,7 +58,7 @@ def test_a_fresh_group_starts_where_the_first_item_is() -> None:
     assert progress.base == 7
 
 
-def test_offsets_that_hold_nothing_do_not_hold_up_the_prefix() -> None:
+def test_empty_offsets_do_not_stop_the_prefix() -> None:
     progress = arrived(0, 3)
     assert progress.arrives(5)
     progress.finish([(0, 3)])
@@ -67,7 +67,7 @@ def test_offsets_that_hold_nothing_do_not_hold_up_the_prefix() -> None:
     assert progress.base == 6
 
 
-def test_where_nothing_is_known_everything_that_is_there_may_have_been_begun() -> None:
+def test_unknown_progress_marks_every_item_as_begun() -> None:
     progress = Progress.unknown(5, 8)
     later = Progress(progress.base, progress.metadata())
     for known in (progress, later):
@@ -77,7 +77,7 @@ def test_where_nothing_is_known_everything_that_is_there_may_have_been_begun() -
 
 
 @pytest.mark.parametrize("text", ["", "of another client", "b=1+;d=", "b=1+2", "d=;b=", "b=1+2,;d="])
-def test_the_text_of_another_tool_is_told_from_ours(text: str) -> None:
+def test_the_text_of_another_tool_is_recognised(text: str) -> None:
     assert not Progress.wrote(text)
     assert not Progress(7, text).marked(7)
 
@@ -93,7 +93,7 @@ def test_an_offset_that_arrives_twice_is_handed_out_once() -> None:
     assert progress.arrives(15)
 
 
-def test_what_was_begun_comes_back_marked_and_what_was_done_does_not_come_back() -> None:
+def test_begun_items_come_back_marked_and_done_items_do_not_come_back() -> None:
     progress = arrived(1000, 30)
     progress.begin([(1000, 1020)])
     progress.finish([(1004, 1008)])
@@ -138,13 +138,13 @@ def test_a_long_text_is_cut_on_the_safe_side() -> None:
     handed = after_a_crash(progress, range(10**12, 10**12 + count))
     assert {start for start, _ in even} <= set(handed)
     assert all(handed.values())
-    assert count - len(handed) > 150, "as many as fit are known to be done"
+    assert count - len(handed) > 150, "the text holds as many done runs as fit"
 
 
 def after_a_crash(progress: Progress, offsets: Iterable[int]) -> dict[int, bool]:
-    """What the next client hands out, and whether it comes marked."""
+    """The offsets that the next client hands out, each with its mark."""
     text = progress.metadata()
-    assert len(text) <= LONGEST_TEXT
+    assert len(text) <= MOST_TEXT_BYTES
     later = Progress(progress.base, text)
     return {offset: later.marked(offset) for offset in offsets if later.arrives(offset)}
 
@@ -164,7 +164,7 @@ lengths = st.lists(st.tuples(st.sampled_from(["begun", "done", "neither"]), st.i
 
 @given(st.integers(0, 2**62), lengths)
 @settings(max_examples=60, deadline=None)
-def test_however_many_runs_there_are_the_text_fits_and_errs_on_the_safe_side(
+def test_the_text_fits_and_errs_on_the_safe_side_for_any_number_of_runs(
     base: int, lengths: list[tuple[str, int]]
 ) -> None:
     runs: dict[str, list[tuple[int, int]]] = {"begun": [], "done": [], "neither": [(base, base + 1)]}
@@ -176,21 +176,23 @@ def test_however_many_runs_there_are_the_text_fits_and_errs_on_the_safe_side(
     progress.begin([*runs["begun"], *runs["done"]])
     progress.finish(runs["done"])
     text = progress.metadata()
-    assert len(text) <= LONGEST_TEXT
+    assert len(text) <= MOST_TEXT_BYTES
     later = Progress(base, text)
     for kind, known in runs.items():
         for start, stop in known:
             for offset in {start, (start + stop) // 2, stop - 1}:
                 back, marked = offset not in later._done, later.marked(offset)
-                assert back or kind == "done", "what is not done is never lost"
-                assert marked or not back or kind == "neither", "what was begun or done never comes back unmarked"
+                assert back or kind == "done", "an item that is not done is never lost"
+                assert marked or not back or kind == "neither", (
+                    "an item that was begun or done never comes back unmarked"
+                )
     again = Progress(later.base, later.metadata())
     assert list(again._done) == list(later._done)
     assert list(again._begun) == list(later._begun)
 
 
 @given(st.data())
-def test_any_mixture_loses_no_mark_and_commits_nothing_undone(data: st.DataObject) -> None:
+def test_no_sequence_of_steps_loses_a_mark_or_commits_an_undone_item(data: st.DataObject) -> None:
     count = 40
     progress, begun, done = arrived(0, count), set[int](), set[int]()
     for _ in range(data.draw(st.integers(0, 25))):

@@ -42,7 +42,7 @@ def test_hosts_of_bootstrap_servers(brokers: str, hosts: list[str]) -> None:
         "PLAINTEXT://kafka-1:9092",
     ],
 )
-def test_plaintext_to_another_machine_is_refused_unless_it_is_said(brokers: str) -> None:
+def test_plaintext_to_another_machine_is_refused_unless_allowed(brokers: str) -> None:
     with pytest.raises(SettingsError, match=r"kafka.tls = true, or.*kafka.allow_plaintext = true"):
         Security().client(brokers)
     with pytest.raises(SettingsError, match="not be encrypted"):
@@ -91,7 +91,7 @@ def test_certificates_and_names_are_always_verified() -> None:
         (structs.replace(OAUTH, token_url="https://["), "is not a URL"),
     ],
 )
-def test_what_is_missing_or_contradicts_is_told(security: Security, why: str) -> None:
+def test_missing_and_contradicting_settings_are_named(security: Security, why: str) -> None:
     with pytest.raises(SettingsError) as told:
         security.client("127.0.0.1:9092")
     assert why in str(told.value)

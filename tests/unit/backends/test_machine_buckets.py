@@ -1,4 +1,4 @@
-"""A vendor's rate is kept by all processes of a machine together."""
+"""All processes of a machine together keep a vendor's rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def two(tmp_path: Path, rate: float = 10, burst: float = 5) -> tuple[TokenBucket
     return buckets.bucket("twilio", rate, burst), buckets.bucket("twilio", rate, burst)
 
 
-def test_what_one_takes_the_other_has_not(tmp_path: Path) -> None:
+def test_processes_draw_from_the_same_bucket(tmp_path: Path) -> None:
     one, other = two(tmp_path)
     assert one.take(3, 0)
     assert other.tokens(0) == 2
@@ -39,7 +39,7 @@ def test_what_one_takes_the_other_has_not(tmp_path: Path) -> None:
     assert other.tokens(1_000_000) == 5
 
 
-def test_others_have_buckets_of_their_own(tmp_path: Path) -> None:
+def test_each_name_has_its_own_bucket(tmp_path: Path) -> None:
     buckets = SharedBuckets(tmp_path)
     assert buckets.bucket("a", 1, 1).take(1, 0)
     assert buckets.bucket("b", 1, 1).take(1, 0)
@@ -63,7 +63,7 @@ def test_another_rate_counts_from_now_on(tmp_path: Path) -> None:
     assert SharedBuckets(tmp_path / "rates").bucket("twilio", 1, 2).tokens(0) == 2
 
 
-def test_nobody_waits_for_one_who_stands_still_with_it(tmp_path: Path) -> None:
+def test_a_frozen_holder_of_the_lock_blocks_nobody(tmp_path: Path) -> None:
     one, _ = two(tmp_path)
     still = os.open(tmp_path / "rates" / "twilio", os.O_RDWR)
     fcntl.flock(still, fcntl.LOCK_EX)
@@ -73,7 +73,7 @@ def test_nobody_waits_for_one_who_stands_still_with_it(tmp_path: Path) -> None:
     assert one.take(1, 0)
 
 
-def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     two(tmp_path)
     assert (tmp_path / "rates").stat().st_mode & 0o077 == 0
     assert (tmp_path / "rates" / "twilio").stat().st_mode & 0o077 == 0

@@ -30,7 +30,7 @@ class TestVirtualClock:
         assert clock.now() == 4000
         assert clock.next_waking is None
 
-    async def test_one_who_sleeps_again_and_again_misses_no_instant(self) -> None:
+    async def test_a_repeated_sleeper_misses_no_instant(self) -> None:
         clock, ticks = VirtualClock(start=0), list[int]()
 
         async def tick() -> None:

@@ -1,4 +1,4 @@
-"""Parquet files: what went in comes out, whatever the texts are, and what is damaged is told."""
+"""Parquet files: any text comes back unchanged, and damaged files raise Unreadable."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_large_body_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1", b"x" * 1000])
-async def test_what_is_no_parquet_is_told(tmp_path: Path, damage: bytes) -> None:
+async def test_a_file_that_is_not_parquet_is_unreadable(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "x.parquet").write_bytes(damage)
     with pytest.raises(Unreadable, match=r"x\.parquet"):
         await FILES.check(EVENTS, tmp_path / "x.parquet")

@@ -1,1 +1,1 @@
-"""Kafka: the queue, scaled out."""
+"""The queue on Kafka, for installations on several machines."""

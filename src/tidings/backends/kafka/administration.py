@@ -1,4 +1,4 @@
-"""Topics and depths: what goes through Kafka's administration, in a thread beside the event loop."""
+"""Topics, depths and deletions, through Kafka's administration client. Every call blocks; run it in a thread."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tidings.ports.queue import Extent
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.kafka")
 
-_CALL = 15.0
-"""Seconds that one request may take."""
-_SETTLING = 5.0
-"""Seconds that a new topic, or a new leader, may take until every broker knows of it."""
-_PAUSE = 0.05
+_CALL_WITHIN_S = 15.0
+"""The most seconds for one request."""
+_SETTLING_S = 5.0
+"""The most seconds until every broker knows a new topic or a new leader."""
+_PAUSE_S = 0.05
 _AT_ONCE = 8
-"""Groups that are begun at once: each costs several round trips."""
+"""Groups whose beginning is committed at the same time: each costs several round trips."""
 _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -47,7 +47,7 @@ _LATEST, _EARLIEST = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[
 
 
 class Administration:
-    """Blocking calls."""
+    """Creates topics, reads offsets and deletes done items. All calls block."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -58,72 +58,72 @@ class Administration:
     def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
         """Make the topics ready, and commit the beginning of every group that has no offset yet.
 
-        Such a beginning tells every other client that the group is there (`trim`), and, later, that it is not a new one
-        whose offsets are missing (`positions`).
+        The committed beginning shows other clients that the group exists (`trim`). Later it shows that a group whose
+        offsets are missing is not new but has lost them (positions.py).
 
         Raises:
-            SettingsError: a topic cannot serve as it is.
+            SettingsError: a topic cannot be used as it is.
             Unavailable: Kafka does not answer.
         """
         ensure(self._admin, self._settings, subscriptions)
         readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
-            begin = partial(self._patiently, self._begin, patience=_CALL)
+            begin = partial(self._patiently, self._begin, patience_s=_CALL_WITHIN_S)
             for begun in [beside.submit(begin, topic, group) for topic, group in readings]:
                 begun.result()
 
     def depth(self, topic: str, group: str) -> int:
-        """How many items of the topic the group has not done, by what it has committed."""
+        """The number of items of the topic that the group has not done, by its committed offsets."""
         return self._patiently(self._depth, topic, group)
 
     def extent(self, topic: str, group: str) -> Extent:
-        """How far the topic is filled and the group has come, by partition, by what it has committed."""
+        """How far the topic is filled and done, for each partition, by the group's committed offsets."""
         return self._patiently(self._extent, topic, group)
 
-    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str, patience: float = _SETTLING) -> T:
-        """What `ask` gives about a topic and a group; a cluster in motion is given `patience` seconds."""
-        deadline = time.monotonic() + patience
+    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str, patience_s: float = _SETTLING_S) -> T:
+        """The result of `ask` for a topic and a group. Retries for `patience_s` while leaders or coordinators move."""
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 return ask(self._settings.topic(topic), self._settings.group_id(topic, group))
             except (KafkaException, TimeoutError) as error:
                 passing = isinstance(error, KafkaException) and error.args[0].code() in _PASSING
                 if not passing or time.monotonic() > deadline:
-                    raise Unavailable(f"Kafka did not tell how far {topic} is: {error}") from error
-            time.sleep(_PAUSE)
+                    raise Unavailable(f"Kafka did not answer a question about {topic}: {error}") from error
+            time.sleep(_PAUSE_S)
 
     def trim(self, subscriptions: Mapping[str, Collection[str]]) -> None:
-        """Delete what every group of a topic has done: those declared here, and those that others have declared.
+        """Delete the items that every group of their topic has done, including groups that other clients declared.
 
-        A partition of which a group has no offset stays as it is. When not all groups can be seen, nothing is deleted.
+        A partition for which a group has no offset stays as it is. If not all groups can be listed, nothing is deleted.
 
         Raises:
-            Unavailable: some of it, perhaps, was not deleted.
+            Unavailable: some items may not have been deleted.
         """
         try:
             before = self._readers(subscriptions)
             done = {topic: self._done(topic, groups, before) for topic, groups in subscriptions.items()}
-            # A group that was declared meanwhile may want what was put, and done by the others, since.
+            # A group that was declared meanwhile may need items that the other groups have already done.
             if new := self._readers(subscriptions) - before:
                 _log.info("nothing is deleted this time: there are new groups", groups=sorted(new))
                 return
             for places in done.values():
                 if places:
-                    for deleted in self._admin.delete_records(places, request_timeout=_CALL).values():
-                        deleted.result(_CALL)
+                    for deleted in self._admin.delete_records(places, request_timeout=_CALL_WITHIN_S).values():
+                        deleted.result(_CALL_WITHIN_S)
         except (KafkaException, TimeoutError) as error:
             raise Unavailable(f"Kafka did not delete what is done: {error}") from error
 
     def _readers(self, topics: Collection[str]) -> frozenset[str]:
-        """The groups of the cluster that read any of these. Raises KafkaException when a broker did not tell its."""
-        listed = self._admin.list_consumer_groups(request_timeout=_CALL).result(_CALL)
+        """The cluster's groups that read any of these topics. Raises KafkaException if a broker lists none."""
+        listed = self._admin.list_consumer_groups(request_timeout=_CALL_WITHIN_S).result(_CALL_WITHIN_S)
         if listed.errors:
             raise listed.errors[0]
         found = (group.group_id for group in listed.valid)
         return frozenset(group_id for group_id in found if any(self._settings.reads(group_id, one) for one in topics))
 
     def _done(self, topic: str, groups: Collection[str], listed: Collection[str]) -> list[TopicPartition]:
-        """Up to where each partition of the topic is done by every group."""
+        """For each partition of the topic, the offset up to which every group is done."""
         if not groups:
             return []
         readers = {self._settings.group_id(topic, group) for group in groups}
@@ -138,10 +138,10 @@ class Administration:
         ]
 
     def _begin(self, name: str, group_id: str) -> None:
-        """Commit the beginning of the group wherever it has no offset.
+        """Commit the beginning of the group in every partition where it has no offset.
 
-        What is in a partition already may have been begun by a group whose offsets were lost: it is committed as begun.
-        Whether something comes in between is looked at afterwards; a member of the group knows better, and overrules.
+        Items that are in the partition already are committed as begun, because a group that lost its offsets may have
+        begun them. So are items that arrive meanwhile. A member of the group knows better and overrules this commit.
         """
         places = self._places(name)
         known = self._committed(group_id, places)
@@ -156,7 +156,10 @@ class Administration:
             self._commit_beginning(name, group_id, {number: low[number] for number in moved}, moved)
 
     def _commit_beginning(self, name: str, group_id: str, low: Mapping[int, int], high: Mapping[int, int]) -> bool:
-        """False when the group has members: they commit what is missing themselves."""
+        """Commit `low` as the offset and everything up to `high` as begun.
+
+        False if the group has members: they commit the missing offsets themselves.
+        """
         beginnings = [
             TopicPartition(name, number, start, metadata=Progress.unknown(start, high[number]).metadata())
             for number, start in low.items()
@@ -175,8 +178,8 @@ class Administration:
         raise KafkaException(problem)
 
     def _places(self, name: str) -> list[TopicPartition]:
-        """The partitions of the topic. Raises KafkaException when the broker that was asked does not know it, yet."""
-        known = self._admin.list_topics(name, timeout=_CALL).topics[name]
+        """The partitions of the topic. Raises KafkaException if the asked broker does not know the topic yet."""
+        known = self._admin.list_topics(name, timeout=_CALL_WITHIN_S).topics[name]
         if known.error is not None or not known.partitions:
             raise KafkaException(known.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         return [TopicPartition(name, number) for number in known.partitions]
@@ -204,7 +207,7 @@ class Administration:
         )
 
     def close(self) -> None:
-        """End the clients' threads."""
+        """Close the clients."""
         with self._making:
             for asker in self._askers.values():
                 asker.close()
@@ -212,13 +215,13 @@ class Administration:
         self._admin.__exit__(None, None, None)
 
     def _offsets(self, places: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-        answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_CALL)
-        return {place.partition: answer.result(_CALL).offset for place, answer in answers.items()}
+        answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_CALL_WITHIN_S)
+        return {place.partition: answer.result(_CALL_WITHIN_S).offset for place, answer in answers.items()}
 
     def _committed(self, group_id: str, places: list[TopicPartition]) -> dict[int, Progress]:
-        # A consumer that never joins asks, and not the administration: librdkafka (2.16) ends the process when the
-        # answer to `list_consumer_group_offsets` is that the coordinator is another one, or not ready.
-        known = self._asker(group_id).committed(places, timeout=_CALL)
+        # Ask through a consumer that never joins, not through the administration client: librdkafka (2.16) aborts the
+        # process if the answer to `list_consumer_group_offsets` is that the coordinator has moved or is not ready.
+        known = self._asker(group_id).committed(places, timeout=_CALL_WITHIN_S)
         if problem := next((place.error for place in known if place.error is not None), None):
             raise KafkaException(problem)
         return {place.partition: Progress(place.offset, place.metadata or "") for place in known if place.offset >= 0}
@@ -233,4 +236,4 @@ class Administration:
 
 
 def _ignored(error: KafkaError) -> None:
-    """Every call says itself what went wrong."""
+    """Does nothing: every call raises its own errors."""

@@ -1,4 +1,4 @@
-"""What claimers ask of a lane's thread: items, and a commit of what they announce. The lane's lock guards it."""
+"""Requests of claimers to a reader's thread: for items and for commits. The reader's lock guards them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Collection
 from tidings.backends.kafka.ledger import Batch, Ledger
 from tidings.model.errors import Unavailable
 
-CONFIRMED_WITHIN = 10.0
-"""Seconds that an announcement waits for the confirmation of its commit."""
-_SOON, _SOON_FOR = 0.005, 0.25
-"""Seconds between two looks for announcements while some are expected, and how long they are after the last one."""
-_LATER = 0.025
-"""The same while leased batches merely wait."""
+CONFIRMED_WITHIN_S = 10.0
+"""The most seconds that an announcement waits for the confirmation of its commit."""
+_SOON_TICK_S, _SOON_FOR_S = 0.005, 0.25
+"""Seconds between two looks for announcements while more are expected, and how long after the last one they are."""
+_LATER_TICK_S = 0.025
+"""Seconds between two looks while leased batches are open and no announcement is expected."""
 
 
 class Request:
-    """A claimer that waits for items. `batch` is set when they are on their way to it."""
+    """A claimer that waits for items. `taken` is True once a batch is on its way to it."""
 
     def __init__(self, max_items: int, lease: float | None) -> None:
         self.max_items = max_items
@@ -31,7 +31,7 @@ class Request:
 
 
 class Announcement:
-    """A claimer that waits until it is committed what is about to be done with its batch. The answer: whether it is."""
+    """A claimer that waits until Kafka has committed what it announced about its batch. The answer: whether it has."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -39,12 +39,12 @@ class Announcement:
         self._answer: asyncio.Future[bool] = self._loop.create_future()
 
     async def is_confirmed(self) -> bool:
-        """Wait for the answer, within bounds."""
-        await asyncio.wait([self._answer], timeout=CONFIRMED_WITHIN)
+        """Wait for the answer for at most CONFIRMED_WITHIN_S. False also means that there was none."""
+        await asyncio.wait([self._answer], timeout=CONFIRMED_WITHIN_S)
         return self._answer.done() and self._answer.result()
 
     def tell(self, *, confirmed: bool) -> None:
-        """Answer; called by the lane's thread."""
+        """Give the answer. The reader's thread calls this."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._resolve, confirmed)
 
@@ -54,9 +54,9 @@ class Announcement:
 
 
 class Announcements:
-    """Those of one lane that wait for the next commit, `changed` being the lane's lock.
+    """The announcements of one reader that wait for the next commit. `changed` is the reader's lock.
 
-    Over partitions that are `leaving` nothing new is begun.
+    Nothing is begun in partitions that are `leaving`.
     """
 
     def __init__(self, name: str, ledger: Ledger, changed: threading.Condition) -> None:
@@ -72,32 +72,32 @@ class Announcements:
         return bool(self._waiting)
 
     async def begin(self, batch: Batch, places: Collection[int]) -> None:
-        """Return when it is committed that these places are begun. Raises LeaseLost and Unavailable."""
+        """Return once Kafka has committed that these items are begun. Raises LeaseLost and Unavailable."""
         await self._announce(batch, places, put=False)
 
     async def put(self, batch: Batch, places: Collection[int]) -> None:
-        """Return when it is committed that outputs for these places may be there. Raises LeaseLost and Unavailable."""
+        """Return once Kafka has committed that outputs for these items may exist. Raises LeaseLost and Unavailable."""
         await self._announce(batch, places, put=True)
 
     def take(self) -> list[Announcement]:
-        """All of them, for the lane's thread."""
+        """Remove and return all announcements. The reader's thread calls this."""
         with self._changed:
             taken, self._waiting = self._waiting, []
-            # Another commit may have said so already; that is not known to be confirmed.
-            self._ledger.soil({partition.number for one in taken for partition in one.batch.partitions})
+            # Commit these partitions again: an earlier commit may include the announcement but be unconfirmed.
+            self._ledger.mark_dirty({partition.number for one in taken for partition in one.batch.partitions})
         return taken
 
     def close(self) -> None:
-        """From now on nobody confirms anything; called under the lock."""
+        """Refuse announcements from now on. Call it with the lock held."""
         self._closed = True
 
     def expect(self) -> None:
-        """More are to be expected: a batch was handed out, or somebody has just announced something."""
-        self._expected_until = time.monotonic() + _SOON_FOR
+        """Expect announcements soon, because a batch was handed out or an announcement was made."""
+        self._expected_until = time.monotonic() + _SOON_FOR_S
 
     def tick(self) -> float:
-        """Seconds for which the thread may be deaf while leased batches are open."""
-        return _SOON if time.monotonic() < self._expected_until else _LATER
+        """Seconds until the thread must look for announcements again, while leased batches are open."""
+        return _SOON_TICK_S if time.monotonic() < self._expected_until else _LATER_TICK_S
 
     async def _announce(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
         one = Announcement(batch)
@@ -108,7 +108,7 @@ class Announcements:
             if put:
                 self._ledger.put(batch, places, now)
             elif any(partition.number in self.leaving for partition in batch.partitions):
-                raise Unavailable(f"a partition of {self._name} is about to move to another client")
+                raise Unavailable(f"a partition of {self._name} is moving to another client")
             else:
                 self._ledger.begin(batch, places, now)
             self._waiting.append(one)
@@ -124,6 +124,6 @@ class Announcements:
                     if one in self._waiting:
                         self._waiting.remove(one)
         if not confirmed:
-            raise Unavailable(f"Kafka did not confirm what is about to be done with items of {self._name}")
+            raise Unavailable(f"Kafka did not confirm a commit for {self._name}")
         with self._changed:
             self._ledger.check(batch, time.monotonic())

@@ -1,4 +1,4 @@
-"""Reaching the brokers for the first time: what can be wrong is said here, so that a person knows what to set."""
+"""Connects to the brokers for the first time, with errors that tell a person which setting is wrong."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from tidings.model.errors import SettingsError, Unavailable
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0
-_LOOK = 2.0
+_CONNECT_WITHIN_S = 10.0
+_LOOK_WITHIN_S = 2.0
 _FINAL = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}  # noqa: SLF001
 
 
 class Client(Protocol):
-    """Every client of librdkafka."""
+    """Any client of librdkafka."""
 
     def list_topics(self, *, timeout: float) -> ClusterMetadata:
-        """What the cluster consists of. Raises KafkaException."""
+        """The brokers and topics of the cluster. Raises KafkaException."""
         ...
 
 
 class Complaints:
-    """The last error that tells why a client does not get through: `told` is its `error_cb`.
+    """The last error that explains why a client does not connect. `note` is the client's `error_cb`.
 
-    `is_final`: waiting longer will not help.
+    `is_final`: True if waiting longer will not help.
     """
 
     def __init__(self) -> None:
         self.last = ""
         self.is_final = False
 
-    def told(self, error: KafkaError) -> None:
-        """That all brokers are down follows from something else, which tells more."""
+    def note(self, error: KafkaError) -> None:
+        """Remember the error, unless it says that all brokers are down: that follows from a more telling one."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.last = error.str()
             self.is_final = error.code() in _FINAL
 
 
-def reach(client: Client, settings: KafkaSettings, complaints: Complaints, timeout: float = _PATIENCE) -> int:
-    """The number of brokers, when one of them has answered (blocks).
+def reach(client: Client, settings: KafkaSettings, complaints: Complaints, timeout: float = _CONNECT_WITHIN_S) -> int:
+    """The number of brokers, once one of them has answered (blocks).
 
     Raises:
-        SettingsError: the brokers are on other machines, and would be spoken to in plaintext.
-        Unavailable: none answered within `timeout` seconds, or let this client in.
+        SettingsError: the brokers are on other machines, and the connection would be in plaintext.
+        Unavailable: no broker answered and let this client in within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
         try:
-            known = client.list_topics(timeout=min(_LOOK, timeout))
+            known = client.list_topics(timeout=min(_LOOK_WITHIN_S, timeout))
             break
         except KafkaException as error:
             if time.monotonic() < deadline and not complaints.is_final:
@@ -64,20 +64,20 @@ def reach(client: Client, settings: KafkaSettings, complaints: Complaints, timeo
                 f"Kafka does not answer at {settings.brokers} ({why}): check queue.brokers, and [kafka] if the "
                 "brokers want TLS or a login"
             ) from error
-    # The bootstrap servers may be on this machine (a tunnel), and the brokers that they name elsewhere.
+    # The bootstrap servers may be on this machine (a tunnel) while the brokers that they name are elsewhere.
     settings.security.refuse_plaintext([str(broker.host) for broker in known.brokers.values()])
     return len(known.brokers)
 
 
 def answering(settings: KafkaSettings) -> int:
-    """`reach`, by a client for this once. Raises as it does; SettingsError also when no client can be made."""
+    """The number of brokers, found with a client for this call. Raises as `reach` and `made`."""
     complaints = Complaints()
-    with made(lambda: AdminClient(settings.client(complaints.told))) as client:
+    with made(lambda: AdminClient(settings.client(complaints.note))) as client:
         return reach(client, settings, complaints)
 
 
 def made(make: Callable[[], T]) -> T:
-    """A new client. Raises SettingsError when what is set cannot be used, such as a file that is no certificate."""
+    """A new client. Raises SettingsError if a setting cannot be used, such as a file that is not a certificate."""
     try:
         return make()
     except KafkaException as error:

@@ -1,9 +1,9 @@
-"""One group's reading of one topic: a Kafka consumer in a thread of its own, and the claims over what it fetched.
+"""Reads one topic for one group: a Kafka consumer in a thread of its own, and the claims over the items it fetched.
 
-The thread alone talks to the consumer. The event loop and the thread meet in the ledger, under one lock. What a claimer
-announces ("begun", or "outputs are put") holds when the commit that says it has been confirmed; all that is announced
-while one commit is under way shares the next one. Offsets of done items are committed together with the next such
-commit, or after `commit_interval`; a crash in between repeats those items.
+Only the thread talks to the consumer. The event loop and the thread share the ledger, under one lock. An announcement
+of a claimer ("these items are begun", "outputs are being put") holds once Kafka has confirmed its commit. All
+announcements made during one commit share the next one. Offsets of done items go along with such a commit, or are
+committed after `commit_interval_s`; a crash in between repeats those items.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from tidings.backends.kafka.protocol import GroupProtocol
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
 
-_TICK = 0.1
-"""Seconds between two looks at the clock while nothing comes."""
-_IDLE_TICK = 0.25
-"""The same while nothing is claimed either."""
-_SHORTEST_WAIT = 0.05
-_PATIENCE = 2.0
-"""Seconds after which a commit that is not confirmed counts as trouble."""
+_TICK_S = 0.1
+"""Seconds between two looks at the clock while claims are open or a commit is due."""
+_IDLE_TICK_S = 0.25
+"""Seconds between two looks while nothing is claimed and nothing must be committed."""
+_SHORTEST_WAIT_S = 0.05
+_CONFIRM_WITHIN_S = 2.0
+"""Seconds after which an unconfirmed commit counts as a failure of Kafka."""
 _IDLE_AHEAD = 50
-"""How many items an idle lane holds before it tells the broker to pause."""
+"""The number of items that an idle reader holds before it pauses its partitions."""
 _MOST_AT_ONCE = 20_000
-_REVIVAL = 1.0
+_RETRY_AFTER_S = 1.0
 _log = structlog.get_logger("tidings.kafka")
 
 
-class Lane:
-    """Reads `topic` for `group`."""
+class GroupReader:
+    """Reads `topic` for `group`. The methods up to `join` are for the event loop; the rest run in the thread."""
 
     def __init__(self, settings: KafkaSettings, topic: str, group: str, protocol: GroupProtocol) -> None:
         self._settings = settings
         self._protocol = protocol
         self._topic = settings.topic(topic)
         self._name = f"{group}.{topic}"
-        self._config = partial(settings.consumer, topic, group, on_error=self._told, on_commit=self._on_commit)
+        self._config = partial(settings.consumer, topic, group, on_error=self._on_error, on_commit=self._on_commit)
         self._changed = threading.Condition()
         self._ledger = Ledger()
         self._requests: deque[Request] = deque()
@@ -56,7 +56,7 @@ class Lane:
         self._asked_at: float | None = None
         self._failure: str | None = None
         self._fatal: KafkaError | None = None
-        self._probed = self._committed_at = 0.0
+        self._probed_at = self._committed_at = 0.0
         self._paused: bool | None = False
         self._assigned = self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"tidings-kafka-{self._name}", daemon=True)
@@ -65,7 +65,7 @@ class Lane:
     # --- the event loop's side ---
 
     async def claim(self, max_items: int, max_wait: float, lease: float | None) -> Batch | None:
-        """A batch, or None when nothing came within `max_wait` seconds. Raises Unavailable when Kafka is away."""
+        """A batch, or None if no item came within `max_wait` seconds. Raises Unavailable if Kafka is away."""
         request = Request(max_items, lease)
         with self._changed:
             if self._stopping:
@@ -73,7 +73,7 @@ class Lane:
             self._requests.append(request)
             self._changed.notify()
         try:
-            await asyncio.wait([request.answer], timeout=max(max_wait, _SHORTEST_WAIT))
+            await asyncio.wait([request.answer], timeout=max(max_wait, _SHORTEST_WAIT_S))
             if not request.answer.done() and self._withdraw(request):
                 if (why := self._trouble()) is not None:
                     raise Unavailable(f"Kafka does not serve {self._name}: {why}")
@@ -85,7 +85,7 @@ class Lane:
         return request.answer.result()
 
     def end(self, batch: Batch) -> None:
-        """Before the outputs of a batch are put. Raises LeaseLost."""
+        """Start ending the batch. Call it before its outputs are put. Raises LeaseLost."""
         with self._changed:
             try:
                 self._ledger.end(batch, time.monotonic())
@@ -93,35 +93,35 @@ class Lane:
                 self._changed.notify()
 
     def reopen(self, batch: Batch) -> None:
-        """The outputs could not be put."""
+        """Undo `end`, because the outputs could not be put."""
         with self._changed:
             self._ledger.reopen(batch)
 
     def finish(self, batch: Batch, released: Collection[int]) -> None:
-        """The outputs of the batch are durable; what is done will be committed."""
+        """End the batch, whose outputs are durable. Its done items will be committed."""
         with self._changed:
             self._ledger.finish(batch, released)
             self._changed.notify()
 
     def give_back(self, batch: Batch) -> None:
-        """The batch waits again."""
+        """End the batch. Its items wait again."""
         with self._changed:
             self._ledger.give_back(batch)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Tell the thread to end: commit what is done, leave the group. Claims that are open are lost."""
+        """Tell the thread to commit done items, leave the group and end. Open claims are lost."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the thread (blocks); whether it ended."""
+        """Wait up to `timeout` seconds for the thread (blocks). True if it has ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _withdraw(self, request: Request) -> bool:
-        """Stop waiting; False when items are on their way already."""
+        """Withdraw the request. False if a batch is already on its way."""
         with self._changed:
             if request.taken:
                 return False
@@ -129,7 +129,7 @@ class Lane:
             return True
 
     def _abandon(self, request: Request) -> None:
-        """Nobody waits for the answer any more: what is in it, or on its way, goes back."""
+        """The claimer was cancelled: withdraw its request, or give its batch back."""
         with self._changed:
             request.abandoned = True
             if not request.taken:
@@ -155,10 +155,10 @@ class Lane:
                     continue
                 self._fail(str(error))
                 if not isinstance(error, KafkaException):
-                    _log.exception("a consumer broke down; a new one takes its place", lane=self._name)
+                    _log.exception("a consumer failed and is replaced by a new one", group=self._name)
                 with self._changed:
                     self._ledger.revoke_all()
-                    self._changed.wait_for(lambda: self._stopping, _REVIVAL)
+                    self._changed.wait_for(lambda: self._stopping, _RETRY_AFTER_S)
         with self._changed:
             self.announcements.close()
             left = list(self._requests)
@@ -178,9 +178,9 @@ class Lane:
                 self._ledger.expire(now)
             self._confirm(consumer)
             self._serve()
-            if now - self._committed_at >= self._settings.commit_interval:
+            if now - self._committed_at >= self._settings.commit_interval_s:
                 self._commit(consumer)
-            if (self._failure is not None or not self._assigned) and now - self._probed >= _REVIVAL:
+            if (self._failure is not None or not self._assigned) and now - self._probed_at >= _RETRY_AFTER_S:
                 self._probe(consumer)
         self._confirm(consumer)
         if self._ledger.dirty:
@@ -188,30 +188,30 @@ class Lane:
         self._commit(consumer)
 
     def _fetch(self, consumer: Consumer) -> None:
-        """Take new messages in; waits for the first one, or for whatever else may happen, for a tick."""
+        """Take in new messages. Waits for the first one for at most a tick, so that other work is not delayed."""
         with self._changed:
             wanted = sum(request.max_items for request in self._requests)
             waiting = len(self._ledger.waiting)
             tick = self._tick()
             if not wanted and waiting and not self.announcements:
-                self._changed.wait(_TICK)
+                self._changed.wait(_TICK_S)
                 wanted = sum(request.max_items for request in self._requests)
         self._set_paused(consumer, paused=not wanted and waiting >= _IDLE_AHEAD)
-        # `consume` of many would wait for all of them: wait for one, then take what else is there.
-        # It is taken in before the rest is asked for: meanwhile its partition may go, and come back from the start.
+        # `consume` of many waits until it has all of them, so wait for one and then take the others without waiting.
+        # Take the first one in at once: the next call may revoke its partition and assign it again from its offset.
         if self._take_in(consumer, consumer.consume(1, 0 if waiting else tick)) and wanted > waiting + 1:
             self._take_in(consumer, consumer.consume(min(wanted - waiting - 1, _MOST_AT_ONCE), 0))
 
     def _tick(self) -> float:
-        """How long to wait for a message. Nothing else ends that wait, neither a claim nor an announcement."""
+        """Seconds to wait for a message. Neither a claim nor an announcement ends that wait early."""
         if self.announcements:
             return 0.0
         if self._ledger.leased:
             return self.announcements.tick()
-        return _TICK if self._ledger.active else _IDLE_TICK
+        return _TICK_S if self._ledger.active else _IDLE_TICK_S
 
     def _take_in(self, consumer: Consumer, messages: Sequence[Message]) -> bool:
-        """Whether there was anything."""
+        """Add the messages to the ledger and handle those that report errors. False if there were none."""
         if not messages:
             return False
         readable = [message for message in messages if message.error() is None]
@@ -226,7 +226,7 @@ class Lane:
         return True
 
     def _heed(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
-        """Instead of an item, the consumer tells of an error."""
+        """Handle a message that reports an error instead of an item."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             raise KafkaException(error)
         number = message.partition()
@@ -244,7 +244,7 @@ class Lane:
         self._paused = None
 
     def _serve(self) -> None:
-        """Hand out what waits."""
+        """Hand out waiting items to waiting claimers."""
         served: list[tuple[Request, Batch]] = []
         with self._changed:
             while self._requests and self._ledger.waiting:
@@ -257,16 +257,16 @@ class Lane:
             self._answer(request, batch)
 
     def _confirm(self, consumer: Consumer | None) -> None:
-        """Commit what was announced, all of it at once. Without a consumer there is nobody to commit it."""
+        """Commit all announcements at once and answer them. Without a consumer the answer is False."""
         if announced := self.announcements.take():
             confirmed = consumer is not None and self._commit(consumer, wait=True)
             for one in announced:
                 one.tell(confirmed=confirmed)
 
     def _commit(self, consumer: Consumer, *, wait: bool = False) -> bool:
-        """Commit what is dirty; with `wait`, whether that was confirmed."""
+        """Commit the dirty partitions. With `wait`, returns whether Kafka confirmed it."""
         if self._stopping and self._failure is not None:
-            return False  # closing would wait for the answer, for most of a minute
+            return False  # otherwise closing would wait for the answer for most of a minute
         with self._changed:
             offsets = self._ledger.snapshot()
         self._committed_at = time.monotonic()
@@ -285,22 +285,22 @@ class Lane:
             self._asked_at = None
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> bool:
-        """A commit was confirmed, or failed. Called by the consumer inside `consume` for those that nobody awaits."""
+        """Handle the result of a commit. The consumer calls it inside `consume` for commits that nobody waits for."""
         error = error or next((place.error for place in places if place.error is not None), None)
         if error is None:
             self._failure = None
             return True
         with self._changed:
-            self._ledger.soil([place.partition for place in places])
+            self._ledger.mark_dirty([place.partition for place in places])
         self._fail(f"a commit failed: {error.str()}")
         return False
 
     def _answer(self, request: Request, answer: Batch | Unavailable) -> None:
-        """Tell the claimer, in its loop."""
+        """Give the claimer its answer, in its event loop."""
         if isinstance(answer, Batch) and answer.lease is not None:
             answer.deadline = time.monotonic() + answer.lease
         if isinstance(answer, Batch) and request.abandoned:
-            # Not by way of the loop: this thread may be about to end.
+            # Directly, not through the event loop: this thread may be about to end.
             self.give_back(answer)
         elif not request.loop.is_closed():
             request.loop.call_soon_threadsafe(self._resolve, request, answer)
@@ -316,7 +316,7 @@ class Lane:
         else:
             request.answer.set_result(answer)
 
-    # --- partitions come and go; called by the consumer inside `consume` and `close` ---
+    # --- assignment of partitions; the consumer calls these inside `consume` and `close` ---
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         known: list[tuple[int, Progress, bool]] | None = None
@@ -324,21 +324,21 @@ class Lane:
             try:
                 known = list(committed(consumer, places))
             except KafkaException as error:
-                self._fail(f"the offsets of the group are not to be had: {error.args[0]}")
+                self._fail(f"the group's offsets cannot be read: {error.args[0]}")
         if known is None:
             return
         with self._changed:
             for number, progress, dirty in known:
                 self._ledger.assign(number, progress, dirty=dirty)
         consumer.incremental_assign([TopicPartition(self._topic, number, p.base or 0) for number, p, _ in known])
-        # The new ones flow, those kept over a rebalance may be paused.
+        # New partitions are not paused; those kept over a rebalance may be.
         self._paused = None
         self._assigned = True
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        """Let the claims over these partitions end first, for a while."""
+        """Give up these partitions, after waiting up to `drain_s` for the claims over them to end."""
         numbers = {place.partition for place in places}
-        deadline = time.monotonic() + self._settings.drain
+        deadline = time.monotonic() + self._settings.drain_s
         with self._changed:
             self.announcements.leaving = frozenset(numbers)
         while not self._stopping and time.monotonic() < deadline:
@@ -347,7 +347,7 @@ class Lane:
                 if not self._ledger.busy(numbers):
                     break
                 if not self.announcements:
-                    self._changed.wait(_TICK)
+                    self._changed.wait(_TICK_S)
             self._confirm(consumer)
         self._commit(consumer)
         self._on_lost(consumer, places)
@@ -359,7 +359,7 @@ class Lane:
         consumer.incremental_unassign(places)
 
     def _set_paused(self, consumer: Consumer, *, paused: bool) -> None:
-        """Pause or resume every partition that is assigned, when they are not known to be so."""
+        """Pause or resume all assigned partitions, unless all are known to be in that state."""
         if paused != self._paused:
             (consumer.pause if paused else consumer.resume)(consumer.assignment())
             self._paused = paused
@@ -367,28 +367,28 @@ class Lane:
     # --- trouble ---
 
     def _trouble(self) -> str | None:
-        """What is wrong, as far as anybody can tell; the thread itself may hang in a call."""
+        """What is wrong with Kafka, or None. Looks at the clock, because the thread may hang in a call."""
         asked_at = self._asked_at
-        if asked_at is not None and time.monotonic() - asked_at > _PATIENCE:
+        if asked_at is not None and time.monotonic() - asked_at > _CONFIRM_WITHIN_S:
             return "it does not confirm a commit"
         return self._failure
 
-    def _told(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._fatal = error  # such a consumer gets nothing any more, and says so only once
+            self._fatal = error  # such a consumer gets no more messages, and reports the error only once
         elif error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION}:  # noqa: SLF001
             self._fail(error.str())
 
     def _fail(self, why: str) -> None:
         if self._failure != why:
-            _log.warning("kafka consumer", lane=self._name, why=why)
+            _log.warning("kafka consumer", group=self._name, why=why)
         self._failure = why
 
     def _probe(self, consumer: Consumer) -> None:
-        """Whether the broker is there, and the topic: nothing else would tell a lane that gets nothing."""
-        self._probed = time.monotonic()
+        """Ask whether the broker answers and the topic exists: without messages there is no other sign."""
+        self._probed_at = time.monotonic()
         try:
-            known = consumer.list_topics(self._topic, timeout=_REVIVAL / 2).topics[self._topic]
+            known = consumer.list_topics(self._topic, timeout=_RETRY_AFTER_S / 2).topics[self._topic]
         except KafkaException as error:
             self._fail(str(error.args[0]))
         else:

@@ -1,4 +1,4 @@
-"""Which items of a topic are waiting, claimed or done in this client. No thread and no Kafka: the lane guards it."""
+"""The waiting, claimed and done items of a topic in this client. Has no thread; the reader's lock guards it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidings.ports.queue import Received
 
 
 class Partition:
-    """A partition that belongs to this client, until `alive` is False. `dirty`: there is something to commit."""
+    """A partition that this client owns while `alive`. `dirty`: its progress must be committed."""
 
     def __init__(self, number: int, progress: Progress) -> None:
         self.number = number
@@ -27,8 +27,8 @@ Entry = tuple[Partition, int, Received]
 """An item with its partition and offset."""
 
 
-class Stand(Enum):
-    """Where a batch stands."""
+class BatchState(Enum):
+    """OPEN: claimed. ENDING: its outputs are being put. ENDED: done, released or lost."""
 
     OPEN = auto()
     ENDING = auto()
@@ -36,9 +36,9 @@ class Stand(Enum):
 
 
 class Batch:
-    """Entries that belong to one claim. `deadline` is on the clock of `time.monotonic`.
+    """The entries of one claim. `deadline` is an instant of `time.monotonic`, in seconds.
 
-    `begun` are the places that were begun, `put` those for which outputs may have been put.
+    `begun` are the indices of entries that were begun, `put` those for which outputs may have been put.
     """
 
     def __init__(self, entries: list[Entry], lease: float | None) -> None:
@@ -47,18 +47,18 @@ class Batch:
         self.partitions = {entry[0] for entry in entries}
         self.lease = lease
         self.deadline: float | None = None
-        self.stand = Stand.OPEN
+        self.state = BatchState.OPEN
         self.begun: set[int] = set()
         self.put: set[int] = set()
 
     @property
     def unannounced(self) -> set[int]:
-        """The places of which nothing was announced."""
+        """The indices of entries that are in neither `begun` nor `put`."""
         return set(range(len(self.entries))) - self.begun - self.put
 
 
 class Ledger:
-    """The state of one lane."""
+    """The state of one reader's items and partitions."""
 
     def __init__(self) -> None:
         self.waiting: deque[Entry] = deque()
@@ -66,33 +66,33 @@ class Ledger:
         self._open: set[Batch] = set()
 
     def assign(self, number: int, progress: Progress, *, dirty: bool = False) -> None:
-        """The partition belongs to this client from now on. `dirty`: what `progress` says is not committed yet."""
+        """This client owns the partition from now on. `dirty`: `progress` is not committed yet."""
         self._partitions[number] = Partition(number, progress)
         self._partitions[number].dirty = dirty
 
     def restart(self, number: int, progress: Progress) -> None:
-        """The log of the partition was cut: what waits of it is void, claims over it are lost, it starts anew."""
+        """Start the partition again after its log was cut: drop its waiting items and lose claims that hold some."""
         self.revoke([number])
         self.assign(number, progress, dirty=True)
 
     def progress(self, number: int) -> Progress | None:
-        """How far the partition is, if it belongs to this client."""
+        """The partition's progress; None if this client does not own it."""
         partition = self._partitions.get(number)
         return None if partition is None else partition.progress
 
     def revoke_all(self) -> None:
-        """The consumer is no more."""
+        """Give up all partitions, because the consumer has ended."""
         self.revoke(list(self._partitions))
 
     def revoke(self, numbers: Collection[int]) -> None:
-        """These partitions belong to others from now on: what waits of them is theirs, claims over them are lost."""
+        """Give up these partitions: drop their waiting items and lose claims that hold some."""
         for number in numbers:
             if (gone := self._partitions.pop(number, None)) is not None:
                 gone.alive = False
         self.waiting = deque(entry for entry in self.waiting if entry[0].alive)
 
     def arrive(self, messages: Iterable[Message]) -> None:
-        """These were fetched, in the order of each partition."""
+        """Take in fetched messages, which are in order within each partition."""
         append = self.waiting.append
         for message in messages:
             partition = self._partitions.get(_known(message.partition()))
@@ -109,48 +109,49 @@ class Ledger:
             append((partition, offset, received))
 
     def take(self, max_items: int, lease: float | None) -> Batch:
-        """Up to `max_items` of what waits; at least one must wait."""
+        """A batch of up to `max_items` waiting items. At least one must wait."""
+        assert self.waiting  # noqa: S101 - an empty batch would be handed out as a claim
         take = self.waiting.popleft
         batch = Batch([take() for _ in range(min(max_items, len(self.waiting)))], lease)
         self._open.add(batch)
         return batch
 
     def begin(self, batch: Batch, places: Collection[int], now: float) -> None:
-        """These places are about to be handed over, once that is committed. Raises LeaseLost, as `check`."""
+        """Announce that these items will be handed over after the commit. Raises LeaseLost, as `check`."""
         self.check(batch, now)
         self._announce(batch, places, put=False)
 
     def put(self, batch: Batch, places: Collection[int], now: float) -> None:
-        """Outputs for these places are about to be put, once that is committed. Raises LeaseLost, as `check`."""
+        """Announce that outputs for these items will be put after the commit. Raises LeaseLost, as `check`."""
         self.check(batch, now)
         self._announce(batch, places, put=True)
 
     def take_back(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
-        """What `begin` or `put` announced was not confirmed: nothing came of it."""
+        """Undo an announcement of `begin` or `put` whose commit was not confirmed."""
         (batch.put if put else batch.begun).difference_update(places)
         for partition, runs in _by_partition(batch.entries[place] for place in places):
             (partition.progress.put.take_back if put else partition.progress.forget)(runs)
             partition.dirty = True
 
     def check(self, batch: Batch, now: float) -> None:
-        """Raises LeaseLost when the claimer has no right to the batch any more."""
+        """Raises LeaseLost if the claimer no longer owns the batch."""
         overdue = batch.deadline is not None and batch.deadline <= now
-        if batch.stand is Stand.OPEN and (overdue or not all(partition.alive for partition in batch.partitions)):
+        if batch.state is BatchState.OPEN and (overdue or not all(partition.alive for partition in batch.partitions)):
             self._return(batch)
-        if batch.stand is not Stand.OPEN:
+        if batch.state is not BatchState.OPEN:
             raise LeaseLost(f"the claim over {len(batch.entries)} items had ended before")
 
     def end(self, batch: Batch, now: float) -> None:
-        """The claimer wants to end the batch. Raises LeaseLost, as `check`."""
+        """Start ending the batch: it can no longer expire. Raises LeaseLost, as `check`."""
         self.check(batch, now)
-        batch.stand = Stand.ENDING
+        batch.state = BatchState.ENDING
 
     def reopen(self, batch: Batch) -> None:
-        """Ending it failed; it may be tried again."""
-        batch.stand = Stand.OPEN
+        """Return to OPEN after a failed attempt to end the batch, which may be repeated."""
+        batch.state = BatchState.OPEN
 
     def finish(self, batch: Batch, released: Collection[int] = ()) -> None:
-        """Its items are done, except for those at the indices `released`, which wait again."""
+        """End the batch. Its items are done, except for those at the indices `released`, which wait again."""
         back = set(released)
         done = [entry for index, entry in enumerate(batch.entries) if index not in back] if back else batch.entries
         for partition, runs in _by_partition(done):
@@ -159,21 +160,21 @@ class Ledger:
         self._return(batch, sorted(back))
 
     def give_back(self, batch: Batch) -> None:
-        """Its items wait again, marked with what was announced of them."""
+        """End the batch. All its items wait again, with marks for what was announced about them."""
         self._return(batch)
 
     def expire(self, now: float) -> None:
-        """Take back what was leased for too long."""
+        """End the batches whose lease has ended."""
         for batch in [open for open in self._open if open.deadline is not None and open.deadline <= now]:
-            if batch.stand is Stand.OPEN:
+            if batch.state is BatchState.OPEN:
                 self._return(batch)
 
     def busy(self, numbers: Collection[int]) -> bool:
-        """Whether a claim holds items of these partitions."""
+        """True if a claim holds items of these partitions."""
         return any(partition.number in numbers for batch in self._open for partition in batch.partitions)
 
     def snapshot(self) -> list[tuple[int, int, str]]:
-        """What is to be committed, as (partition, offset, text); from now on it counts as committed."""
+        """The dirty partitions as (number, offset, text) for a commit. From now on they count as committed."""
         offsets = []
         for number, partition in self._partitions.items():
             base = partition.progress.base
@@ -182,25 +183,25 @@ class Ledger:
                 partition.dirty = False
         return offsets
 
-    def soil(self, numbers: Collection[int]) -> None:
-        """A commit of these partitions failed."""
+    def mark_dirty(self, numbers: Collection[int]) -> None:
+        """Commit these partitions (again)."""
         for number in numbers:
             if (partition := self._partitions.get(number)) is not None:
                 partition.dirty = True
 
     @property
     def dirty(self) -> bool:
-        """Whether there is something to commit."""
+        """True if some partition must be committed."""
         return any(partition.dirty for partition in self._partitions.values())
 
     @property
     def leased(self) -> bool:
-        """Whether somebody may begin something."""
+        """True if a leased batch is open, whose claimer may begin items."""
         return any(batch.lease is not None for batch in self._open)
 
     @property
     def active(self) -> bool:
-        """Whether time may bring something to do: a lease to end, a commit to make."""
+        """True if the passing of time alone may require work: a lease may end, a commit may be due."""
         return bool(self._open) or self.dirty
 
     def _announce(self, batch: Batch, places: Collection[int], *, put: bool) -> None:
@@ -210,7 +211,7 @@ class Ledger:
             partition.dirty = True
 
     def _return(self, batch: Batch, places: Iterable[int] | None = None) -> None:
-        """Close it; its items at these places (None: all) wait again, marked with what was announced of them."""
+        """End the batch. Its items at `places` (None: all) wait again, with marks for what was announced about them."""
         back = list(range(len(batch.entries)) if places is None else places)
         for partition, runs in _by_partition(batch.entries[place] for place in back if place in batch.begun):
             partition.progress.mark(runs)
@@ -225,12 +226,12 @@ class Ledger:
             if partition.alive:
                 entries.append((partition, offset, item))
         self.waiting.extendleft(reversed(entries))
-        batch.stand = Stand.ENDED
+        batch.state = BatchState.ENDED
         self._open.discard(batch)
 
 
 def _by_partition(entries: Iterable[Entry]) -> list[tuple[Partition, list[Run]]]:
-    """The live partitions of the entries with the runs of their offsets."""
+    """The runs of the entries' offsets, for each partition that is alive."""
     offsets: dict[Partition, list[int]] = {}
     for partition, offset, _ in entries:
         offsets.setdefault(partition, []).append(offset)
@@ -238,9 +239,9 @@ def _by_partition(entries: Iterable[Entry]) -> list[tuple[Partition, list[Run]]]
 
 
 def _known(number: int | None) -> int:
-    """A fetched message has a partition and an offset; the type says that it may not."""
+    """A fetched message's partition or offset, which the driver's type declares as optional."""
     if number is None:
-        raise ValueError("a message without its place")
+        raise ValueError("a fetched message has no partition or no offset")
     return number
 
 

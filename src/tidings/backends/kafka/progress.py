@@ -1,11 +1,13 @@
-"""How far a group has come in one partition: what is done, and what a leased claim has begun.
+"""The progress of a group in one partition: which items are done, and which a leased claim has begun.
 
-Kafka keeps one offset per partition and group, and a short text beside it. The offset is the end of the contiguous
-done prefix. The text says what lies behind it: the runs of offsets that are begun (`b`), those that are done already
+Kafka keeps one offset for each partition and group, with a short text. The offset is the end of the contiguous prefix
+of done items. The text lists runs of offsets from there on: those that are begun (`b`), those that are done already
 (`d`), and those for which outputs may have been put (`p`). So after a crash an item that was begun comes back marked,
-one that was done does not come back, and all others come back as they were. When the text would grow too long it says
-less, always on the safe side: what cannot be written as done is written as begun, and gaps between runs are closed. So
-an item that was begun or done never comes back unmarked, and one that was neither always comes back.
+one that was done does not come back, and all others come back as they were.
+
+If the text would grow too long it says less, on the safe side: done runs that do not fit are written as begun, and gaps
+between runs are closed. So an item that was begun or done never comes back unmarked, and one that was neither always
+comes back.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-_LARGEST_SAVING = 20
-"""Bytes that closing one gap saves at most, about; only how fast a fit is found depends on it."""
+_MOST_SAVED_BYTES = 20
+"""About the most bytes that closing one gap saves. It affects only how fast a fitting text is found."""
 
 Run = tuple[int, int]
-"""Consecutive offsets: from the first one up to, but not including, the second."""
+"""Consecutive offsets, from the first number (inclusive) to the second (exclusive)."""
 
-LONGEST_TEXT = 4000
-"""Bytes. Kafka refuses more than 4,096 (`offset.metadata.max.bytes`)."""
-_DONE_SHARE = LONGEST_TEXT // 2
-"""Bytes of the text that done runs may take."""
+MOST_TEXT_BYTES = 4000
+"""The most bytes of the text. Kafka refuses more than 4,096 (`offset.metadata.max.bytes`)."""
+_MOST_DONE_BYTES = MOST_TEXT_BYTES // 2
+"""The most bytes of the text for done runs."""
 
 _RUNS = r"(?:\d+\+\d+(?:,\d+\+\d+)*)?"
 _TEXT = re.compile(rf"b=({_RUNS});d=({_RUNS})(?:;p=({_RUNS}))?(?:;|$)")
@@ -63,17 +65,17 @@ class Runs:
         return index >= 0 and offset < self._ends[index]
 
     def __len__(self) -> int:
-        """How many offsets it holds."""
+        """The number of offsets in the set."""
         return sum(self._ends) - sum(self._starts)
 
     def within(self, start: int, end: int) -> int:
-        """How many offsets from `start` up to `end` it holds."""
+        """The number of offsets in the set from `start` (inclusive) to `end` (exclusive)."""
         first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
         held = zip(self._starts[first:last], self._ends[first:last], strict=True)
         return sum(min(right, end) - max(left, start) for left, right in held)
 
     def add(self, start: int, end: int) -> None:
-        """Add a run."""
+        """Add the run from `start` to `end`."""
         if start >= end:
             return
         first = bisect_left(self._ends, start)
@@ -85,7 +87,7 @@ class Runs:
         self._ends[first:last] = [end]
 
     def discard(self, start: int, end: int) -> None:
-        """Take out a run, as far as it is in."""
+        """Remove the offsets from `start` to `end`."""
         if start >= end:
             return
         first = bisect_right(self._ends, start)
@@ -98,7 +100,7 @@ class Runs:
 
 
 class Announced:
-    """The offsets of which something was announced. What earlier claims announced stays, whatever is taken back."""
+    """The offsets that claims announced, as begun or as put. Taking back keeps the announcements of earlier claims."""
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         self._earlier = Runs(runs)
@@ -108,37 +110,37 @@ class Announced:
         return iter(self._all)
 
     def is_earlier(self, offset: int) -> bool:
-        """Whether an earlier claim announced it."""
+        """True if an earlier claim announced the offset."""
         return offset in self._earlier
 
     def add(self, runs: Iterable[Run]) -> None:
-        """A claim announces these."""
+        """A claim announces these runs."""
         for start, end in runs:
             self._all.add(start, end)
 
     def take_back(self, runs: Iterable[Run]) -> None:
-        """It did not come to that."""
+        """The claim's announcement of these runs was not confirmed."""
         for start, end in runs:
             self._all.discard(start, end)
             for left, right in self._earlier:
                 self._all.add(max(left, start), min(right, end))
 
     def keep(self, runs: Iterable[Run]) -> None:
-        """The claim that announced these is over."""
+        """The claim that announced these runs has ended without finishing them: keep the announcement."""
         for start, end in runs:
             self._earlier.add(start, end)
             self._all.add(start, end)
 
     def finish(self, start: int, end: int) -> None:
-        """These are done."""
+        """The items from `start` to `end` are done: forget announcements about them."""
         self._earlier.discard(start, end)
         self._all.discard(start, end)
 
 
 class Progress:
-    """One partition, from the offset `base` on. `text` is what `metadata` gave to the last commit.
+    """The progress in one partition, from the offset `base` on. `text` is the metadata of the last commit.
 
-    `put` are the offsets of items of leased claims for which outputs may have been put.
+    `put` are the offsets of items for which leased claims may have put outputs.
     """
 
     def __init__(self, base: int | None = None, text: str = "") -> None:
@@ -148,80 +150,80 @@ class Progress:
         self._begun = Announced(_parsed(begun, base or 0))
         self.put = Announced(_parsed(put, base or 0))
         self._done = Runs(_parsed(done, base or 0))
-        for start, end in self._done:  # a run may be written across done ones, to be one run
+        for start, end in self._done:  # a written run may cover done items, to be one run instead of several
             self._begun.finish(start, end)
             self.put.finish(start, end)
 
     @classmethod
     def unknown(cls, low: int, high: int) -> Progress:
-        """Nothing is known of what the group has done: everything from `low` up to `high` may have been begun."""
+        """The progress of a group whose offsets are lost: every item from `low` up to `high` may have been begun."""
         return cls(low, f"b={_written([(low, high)] if low < high else [], low)};d=")
 
     @staticmethod
     def wrote(text: str) -> bool:
-        """Whether `metadata` gave this text: a commit by another tool, or by hand, has another one or none."""
+        """True if `metadata` wrote this text. Commits of other tools, or by hand, have another text or none."""
         return _TEXT.match(text) is not None
 
     def arrives(self, offset: int) -> bool:
-        """Whether the item at `offset`, which comes after all that came before, is still to be handed out."""
+        """Take in the next fetched offset. True if its item must be handed out."""
         if self._base is None or self._next is None:
             self._base = offset  # a fresh group
         elif offset < self._next:
             return False
         elif offset > self._next:
-            self._finished(self._next, offset)  # such offsets hold nothing: expired, or a transaction's own
+            self._finished(self._next, offset)  # skipped offsets hold no items: expired, or markers of a transaction
         self._next = offset + 1
         return offset not in self._done
 
     def marked(self, offset: int) -> bool:
-        """Whether an earlier leased claim has begun the item at `offset`."""
+        """True if an earlier leased claim has begun the item at `offset`."""
         return self._begun.is_earlier(offset)
 
     def begin(self, runs: Iterable[Run]) -> None:
-        """A leased claim begins these."""
+        """A leased claim begins the items of these runs."""
         self._begun.add(runs)
 
     def forget(self, runs: Iterable[Run]) -> None:
-        """These were not begun after all. What was marked before stays marked."""
+        """Undo `begin`, whose commit was not confirmed. Marks of earlier claims stay."""
         self._begun.take_back(runs)
 
     def mark(self, runs: Iterable[Run]) -> None:
-        """These come back from a claim that had begun them."""
+        """Mark the items of these runs, which come back from a claim that had begun them."""
         self._begun.keep(runs)
 
     def finish(self, runs: Iterable[Run]) -> None:
-        """These are done."""
+        """The items of these runs are done."""
         for start, end in runs:
             self._finished(start, end)
 
     @property
     def base(self) -> int | None:
-        """The end of the done prefix: the offset to commit. None before anything arrived."""
+        """The end of the done prefix, which is the offset to commit. None before an item arrived in a new group."""
         return self._base
 
     @property
     def next(self) -> int | None:
-        """The offset that is to arrive next. None before anything arrived in a group without a base."""
+        """The offset that must arrive next. None before an item arrived in a group without a base."""
         return self._next
 
     def left(self, end: int) -> int:
-        """How many items before the offset `end` are not done."""
+        """The number of items before the offset `end` that are not done."""
         return max(0, end - (self._base or 0) - len(self._done))
 
     def metadata(self) -> str:
-        """The text to commit beside `base`."""
+        """The text to commit with `base`."""
         base = self._base or 0
         put = list(self.put)
         text = _text(_written(self._begun, base), _written(self._done, base), _written(put, base))
-        if len(text) <= LONGEST_TEXT:
+        if len(text) <= MOST_TEXT_BYTES:
             return text
-        # To take an item for a possible second copy costs it a while, so one run over all of them will do.
+        # Being taken for a possible second copy only delays an item, so write `put` as one run over all of them.
         return self._shortened(base, _written([(put[0][0], put[-1][1])], base) if put else "")
 
     def _shortened(self, base: int, put: str) -> str:
-        """A text that fits: the longest done runs, and begun runs over everything else that is begun or done."""
+        """A text that fits: the longest done runs, and begun runs that cover everything else begun or done."""
         done, begun = Runs(), Runs(self._begun)
-        room = _DONE_SHARE
+        room = _MOST_DONE_BYTES
         for start, end in sorted(self._done, key=lambda run: run[0] - run[1]):
             room -= len(_written([(start, end)], base)) + 1
             if room >= 0:
@@ -229,7 +231,7 @@ class Progress:
             else:
                 begun.add(start, end)
         written_done = _written(done, base)
-        left = LONGEST_TEXT - len(_text("", written_done, put))
+        left = MOST_TEXT_BYTES - len(_text("", written_done, put))
         return _text(_written(_fitting(list(begun), done, base, left), base), written_done, put)
 
     def _finished(self, start: int, end: int) -> None:
@@ -247,25 +249,25 @@ def _text(begun: str, done: str, put: str) -> str:
 
 
 def _written(runs: Iterable[Run], base: int) -> str:
-    """Each run as its distance from `base` and its length, so that the text is short."""
+    """The runs as text: each by its distance from `base` and its length, because that is short."""
     return ",".join(f"{start - base}+{end - start}" for start, end in runs)
 
 
 def _fitting(runs: list[Run], done: Runs, base: int, room: int) -> list[Run]:
-    """The runs, with the gaps closed that mark the fewest items more, until they are written in `room` bytes.
+    """The runs with gaps closed, those that mark the fewest more items first, until their text fits into `room` bytes.
 
-    What a gap holds of `done` is not marked by closing it: it is not handed out at all.
+    Done items in a closed gap do not count as added: they are not handed out at all.
     """
     excess = len(_written(runs, base)) - room
     if excess <= 0:
         return runs
     gaps = [(start - end) - done.within(end, start) for (_, end), (start, _) in pairwise(runs)]
-    # Closing a gap leaves one run in the place of two: a comma, a plus sign and two numbers are gone, of at least one
-    # digit each; the length that is left may have more digits than the two had, so measure again.
+    # Closing a gap turns two runs into one, which saves a comma, a plus sign and two numbers of at least one digit
+    # each. The remaining length may have more digits than before, so measure again.
     order = sorted(range(len(gaps)), key=gaps.__getitem__)
     closed = 0
     while excess > 0 and closed < len(order):
-        closed += max(1, excess // _LARGEST_SAVING)
+        closed += max(1, excess // _MOST_SAVED_BYTES)
         shut = set(order[:closed])
         kept: list[Run] = [runs[0]]
         for place, run in enumerate(runs[1:]):

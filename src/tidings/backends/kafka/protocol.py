@@ -1,4 +1,4 @@
-"""How the members of a group share its partitions: by Kafka's `consumer` protocol (KIP-848), or by the classic one."""
+"""Chooses the group protocol: Kafka's `consumer` protocol (KIP-848), or the classic one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNKNOWN = [
     KafkaError(code).str()
     for code in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE)  # noqa: SLF001
 ]
-"""A consumer wraps its last error into one with the code _FATAL: what it was stands in its text alone."""
+"""Texts of errors, because a consumer wraps its last error into one with the code _FATAL and keeps only its text."""
 _log = structlog.get_logger("tidings.kafka")
 
 
 class GroupProtocol:
-    """What all lanes of a client use. `wanted` is one of AUTO, CONSUMER, CLASSIC."""
+    """The group protocol of all readers of a client. `wanted` is one of AUTO, CONSUMER, CLASSIC."""
 
     def __init__(self, wanted: str = AUTO) -> None:
         if wanted not in {AUTO, CONSUMER, CLASSIC}:
@@ -29,7 +29,7 @@ class GroupProtocol:
         self.name = CLASSIC if wanted == CLASSIC else CONSUMER
 
     def refused(self, used: str, error: KafkaError) -> bool:
-        """A consumer that used the protocol `used` failed: whether the other one is to be used from now on."""
+        """Take in that a consumer with the protocol `used` failed. True if it must be made again with the other one."""
         if used != CONSUMER or not any(text in error.str() for text in _UNKNOWN) or not self._automatic:
             return False
         with self._lock:

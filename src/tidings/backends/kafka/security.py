@@ -1,4 +1,4 @@
-"""How the brokers are spoken to: TLS, and who this client is (SASL). Nothing of it is ever logged or shown."""
+"""The security of connections to Kafka: TLS, and the client's login (SASL). Never logged or shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OAUTH = "OAUTHBEARER"
 
 
 class Security(Struct, frozen=True):
-    """Empty means absent. Files are PEM; `token_url` is the OpenID provider's token endpoint."""
+    """Security settings. Empty means not set. Files are PEM; `token_url` is the OpenID provider's token endpoint."""
 
     tls: bool = False
     ca_file: str = ""
@@ -36,14 +36,14 @@ class Security(Struct, frozen=True):
     allow_plaintext: bool = False
 
     def __repr__(self) -> str:
-        """Without the secrets."""
+        """The settings without secrets."""
         return f"Security(tls={self.tls}, sasl={self.sasl!r})"
 
     def client(self, brokers: str) -> dict[str, str]:
-        """What librdkafka is to be set to.
+        """The settings for librdkafka.
 
         Raises:
-            SettingsError: something is missing, contradicts, or would cross a network unencrypted.
+            SettingsError: a setting is missing or contradicts another, or data would cross a network unencrypted.
         """
         hosts = list(hosts_of(brokers))
         if not hosts:
@@ -77,11 +77,11 @@ class Security(Struct, frozen=True):
         return found
 
     def refuse_plaintext(self, hosts: Iterable[str]) -> None:
-        """Raises SettingsError when one of them is on another machine and would be spoken to without TLS."""
+        """Raises SettingsError if one of the hosts is on another machine and the connection would have no TLS."""
         remote = next((host for host in hosts if not _is_loopback(host)), None)
         if remote is not None and not self.tls and not self.allow_plaintext:
             raise SettingsError(
-                f"the Kafka broker {remote} is not on this machine, and what goes there would not be encrypted: set "
+                f"the Kafka broker {remote} is not on this machine, and the connection would not be encrypted: set "
                 "kafka.tls = true, or, in a network that nobody else can read, kafka.allow_plaintext = true"
             )
 

@@ -1,4 +1,4 @@
-"""The topics: made as Tidings needs them, and, where they exist, brought to that or refused with what to run."""
+"""Creates topics as Tidings needs them. Corrects existing ones, or refuses them with the command to run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from tidings.backends.kafka.settings import LARGEST_ITEM, KafkaSettings
+from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import SettingsError, Unavailable
 
-_CALL = 15.0
-"""Seconds that one request may take."""
+_CALL_WITHIN_S = 15.0
+"""The most seconds for one request."""
 _SEGMENT_BYTES = 128 * 1024 * 1024
-"""Kafka deletes whole segments."""
+"""Smaller than the default, because Kafka deletes only whole segments."""
 _AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
-"""Where more than what is needed is fine."""
+"""Settings for which a larger value is fine."""
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -38,10 +38,10 @@ _log = structlog.get_logger("tidings.kafka")
 
 
 def needed(settings: KafkaSettings) -> dict[str, str]:
-    """What every topic must be set to: nothing is deleted from it but what every group has done, by `trim`."""
+    """The settings that every topic must have: only `Administration.trim` deletes items, once all groups did them."""
     return {
         "cleanup.policy": "delete",
-        "max.message.bytes": str(LARGEST_ITEM),
+        "max.message.bytes": str(MOST_ITEM_BYTES),
         "min.insync.replicas": str(settings.min_insync),
         "retention.bytes": "-1",
         "retention.ms": "-1",
@@ -50,21 +50,21 @@ def needed(settings: KafkaSettings) -> dict[str, str]:
 
 
 def ensure(admin: AdminClient, settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Create the topics that are missing, and set right what can be set in the others (blocks).
+    """Create missing topics and correct the settings of the others (blocks).
 
-    Partitions are never added: keys would move, and with them the order of their items.
+    Partitions are never added: keys would move to other partitions, and their items would lose their order.
 
     Raises:
-        SettingsError: a topic cannot serve as it is, or this client may not set it right; the text says what to run.
+        SettingsError: a topic cannot be used as it is, or this client may not correct it. The text says what to run.
         Unavailable: Kafka does not answer.
     """
     names = [settings.topic(topic) for topic in topics]
     try:
-        known = admin.list_topics(timeout=_CALL).topics
+        known = admin.list_topics(timeout=_CALL_WITHIN_S).topics
         _create(admin, settings, [name for name in names if name not in known])
         replicas: dict[str, int] = {}
         for name in [name for name in names if name in known]:
-            if partitions := known[name].partitions:  # none: another process is just creating it
+            if partitions := known[name].partitions:  # empty while another process creates the topic
                 replicas[name] = min(len(found.replicas) for found in partitions.values())
                 _judge(settings, name, len(partitions), replicas[name])
         if replicas:
@@ -81,8 +81,8 @@ def _create(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> No
         NewTopic(name, num_partitions=settings.partitions, replication_factor=settings.replication, config=config)
         for name in names
     ]
-    for name, created in admin.create_topics(wanted, request_timeout=_CALL).items():
-        error = _error_of(created.exception(_CALL))
+    for name, created in admin.create_topics(wanted, request_timeout=_CALL_WITHIN_S).items():
+        error = _error_of(created.exception(_CALL_WITHIN_S))
         if error is None or error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             continue
         if error.code() in _FORBIDDEN | _WRONG:
@@ -91,7 +91,7 @@ def _create(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> No
 
 
 def _judge(settings: KafkaSettings, name: str, partitions: int, replicas: int) -> None:
-    """A topic that exists: is it large and safe enough?"""
+    """Check an existing topic: raises for too few replicas, and logs a warning for too few partitions."""
     if replicas < settings.replication:
         raise SettingsError(
             f"the topic {name} has {replicas} replicas, fewer than queue.replication = {settings.replication}: add "
@@ -108,12 +108,12 @@ def _judge(settings: KafkaSettings, name: str, partitions: int, replicas: int) -
 
 
 def _set_right(admin: AdminClient, settings: KafkaSettings, replicas: Mapping[str, int]) -> None:
-    """Change what is not as needed in these topics, of so many replicas each."""
+    """Correct the settings of these topics. `replicas` is the number of replicas of each."""
     changes: list[ConfigResource] = []
     asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in replicas]
-    for resource, answer in admin.describe_configs(asked, request_timeout=_CALL).items():
+    for resource, answer in admin.describe_configs(asked, request_timeout=_CALL_WITHIN_S).items():
         try:
-            entries = answer.result(_CALL)
+            entries = answer.result(_CALL_WITHIN_S)
         except KafkaException as error:
             if error.args[0].code() not in _FORBIDDEN:
                 raise
@@ -131,8 +131,8 @@ def _set_right(admin: AdminClient, settings: KafkaSettings, replicas: Mapping[st
             _log.warning("a topic is not as needed, and is set right", topic=resource.name, found=found, needed=wrong)
     if not changes:
         return
-    for resource, answer in admin.incremental_alter_configs(changes, request_timeout=_CALL).items():
-        refusal = _error_of(answer.exception(_CALL))
+    for resource, answer in admin.incremental_alter_configs(changes, request_timeout=_CALL_WITHIN_S).items():
+        refusal = _error_of(answer.exception(_CALL_WITHIN_S))
         if refusal is None:
             continue
         if refusal.code() in _FORBIDDEN | _WRONG:
@@ -144,8 +144,8 @@ def _set_right(admin: AdminClient, settings: KafkaSettings, replicas: Mapping[st
 
 
 def _wrong(settings: KafkaSettings, entries: Mapping[str, ConfigEntry], replicas: int) -> dict[str, str]:
-    """What is not as needed, with the right values."""
-    most = {"min.insync.replicas": replicas}  # with more than there are, nothing can be put at all
+    """The wrong settings of a topic, with the right values."""
+    most = {"min.insync.replicas": replicas}  # with more than the topic has, no item can be put
     wrong = {}
     for key, value in needed(settings).items():
         found = entries[key].value if key in entries else None

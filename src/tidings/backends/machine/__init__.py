@@ -1,1 +1,1 @@
-"""What the processes of one machine share through files in the data folder."""
+"""State that the processes of one machine share through files in the data folder."""

@@ -1,4 +1,4 @@
-"""Token buckets that the processes of one machine share: a vendor's rate is kept by all workers together."""
+"""Token buckets that the processes of one machine share, so that all workers together keep a vendor's rate."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from tidings.policy.token_bucket import TokenBucket
 
 _STATE = struct.Struct("<dd")
 _NEVER = -1.0
-_LONGEST_LEAD = 3_600_000.0
-"""Milliseconds. A bucket that was filled so far in the future was filled before the machine was started anew."""
+_LONGEST_LEAD_MS = 3_600_000.0
+"""Milliseconds. A bucket that was filled further in the future than this was filled before the machine restarted."""
 
 
 class SharedBucket(TokenBucket):
-    """See TokenBucket; what is in it stands in a file. Instants are of a clock that all processes of the machine share.
+    """See TokenBucket. Its state is in a file. Instants are of a clock that all processes of the machine share.
 
-    While another process has the file in its hands there is nothing in the bucket: nobody waits for a process that
-    stands still.
+    While another process holds the file's lock, the bucket counts as empty, so that no process waits for a frozen one.
     """
 
     def __init__(self, path: Path, rate: float, burst: float) -> None:
@@ -34,18 +33,18 @@ class SharedBucket(TokenBucket):
         self._depth = 0
 
     def tokens(self, now: int) -> float:
-        """How many there are."""
+        """See TokenBucket."""
         with self._held(now) as held:
             return super().tokens(now) if held else 0.0
 
     def take(self, count: float, now: int, leave: float = 0.0) -> bool:
-        """Take `count` if that leaves at least `leave` for others; False takes nothing."""
+        """See TokenBucket."""
         with self._held(now) as held:
             return held and super().take(count, now, leave)
 
     @contextmanager
     def _held(self, now: int) -> Iterator[bool]:
-        """With what stands in the file in this object; False while another process has it."""
+        """Lock the file and load its state for the block. Gives False if another process holds the lock."""
         if self._depth:
             yield True
             return
@@ -57,7 +56,7 @@ class SharedBucket(TokenBucket):
         self._depth = 1
         try:
             tokens, filled_at = _STATE.unpack_from(self._memory)
-            if filled_at == _NEVER or filled_at > now + _LONGEST_LEAD:
+            if filled_at == _NEVER or filled_at > now + _LONGEST_LEAD_MS:
                 tokens, filled_at = self.burst, float(now)
             self._tokens, self._filled_at = min(tokens, self.burst), int(filled_at)
             yield True
@@ -68,12 +67,12 @@ class SharedBucket(TokenBucket):
 
 
 class SharedBuckets:
-    """Buckets by name, in a folder."""
+    """Shared buckets by name, as files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def bucket(self, name: str, rate: float, burst: float) -> TokenBucket:
-        """The bucket of this name. Raises OSError when the folder cannot be written."""
+        """The bucket with this name. Raises OSError if the folder cannot be written."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return SharedBucket(self._folder / name, rate, burst)

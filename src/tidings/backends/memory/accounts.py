@@ -42,11 +42,11 @@ class MemoryAccounts:
         return len(old)
 
     async def forget_day(self, day: int) -> None:
-        """The day has been archived: its counts and gaps stand in its sums."""
+        """Delete the counts and gaps of an archived day, whose sums include them."""
         for key in [key for key in self._counts if key[0] // DAY_MINUTES == day]:
             del self._counts[key]
-        for gap in [key for key in self._gaps if key[0] // DAY_MINUTES == day]:
-            del self._gaps[gap]
+        for place in [key for key in self._gaps if key[0] // DAY_MINUTES == day]:
+            del self._gaps[place]
 
     async def mark_gaps(self, gaps: Sequence[Gap]) -> None:
         """See Accounts."""

@@ -1,4 +1,4 @@
-"""The cache in the process: the one of the one-machine default."""
+"""The cache in the process, the default on one machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tidings.ports.clock import Clock
 
 
 class MemoryCache:
-    """At most `max_entries` values and `max_bytes` of keys and values; the one that was used longest ago goes first."""
+    """At most `max_entries` values and `max_bytes` of keys and values. The least recently used value goes first."""
 
     def __init__(
         self, clock: Clock | None = None, max_entries: int = 100_000, max_bytes: int = 64 * 1024 * 1024
@@ -21,7 +21,7 @@ class MemoryCache:
         self._bytes = 0
 
     async def get(self, key: str) -> bytes | None:
-        """The value, or None when it is unknown or too old."""
+        """See Cache."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -33,7 +33,7 @@ class MemoryCache:
         return value
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep `value` for at most `ttl` seconds. A value larger than the whole cache is not kept."""
+        """See Cache. A value larger than the whole cache is not kept."""
         self._drop(key)
         size = _size(key, value)
         if ttl <= 0 or size > self._max_bytes:
@@ -44,11 +44,11 @@ class MemoryCache:
             self._drop(next(iter(self._entries)))
 
     async def delete(self, key: str) -> None:
-        """Forget it."""
+        """See Cache."""
         self._drop(key)
 
     async def close(self) -> None:
-        """Free what it holds."""
+        """See Cache."""
         self._entries.clear()
         self._bytes = 0
 

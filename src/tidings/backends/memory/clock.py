@@ -1,4 +1,4 @@
-"""Clocks: the machine's, and one that a simulation turns by hand."""
+"""Clocks: the machine's, and a virtual one for tests and simulation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 _TURNS = 50
-"""How many turns of the event loop `advance` gives to what it woke, before the time goes on."""
+"""The turns of the event loop that `settle` gives to woken code before time goes on."""
 
 
 Now: TypeAlias = Callable[[], int]
-"""Milliseconds since the epoch: the clock of a store in memory."""
+"""Returns milliseconds since the epoch: the clock of a store in memory."""
 
 
 class SystemClock:
@@ -34,7 +34,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """Time that stands still until `advance`. The same calls give the same order of wakings in every run.
+    """A clock that stands still until `advance`. The same calls wake sleepers in the same order in every run.
 
     `start` is in milliseconds since the epoch.
     """
@@ -49,11 +49,11 @@ class VirtualClock:
         return self._now
 
     def elapsed(self) -> int:
-        """The same: this time only goes forward."""
+        """The same as `now`, because this clock never goes back."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        """Return when the time has been advanced by `seconds`."""
+        """Return once the clock has been advanced by `seconds`."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -63,13 +63,13 @@ class VirtualClock:
 
     @property
     def next_waking(self) -> int | None:
-        """When the next sleeper wakes (milliseconds since the epoch); None when nobody sleeps."""
+        """When the next sleeper wakes (milliseconds since the epoch); None if none sleeps."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: sleepers wake one instant after the other, and what they do happens in between."""
+        """Let `seconds` pass. Sleepers wake instant by instant, and their code runs before the next instant."""
         end = self._now + round(seconds * 1000)
         await self.settle()
         while (waking := self.next_waking) is not None and waking <= end:
@@ -83,6 +83,6 @@ class VirtualClock:
         await self.settle()
 
     async def settle(self) -> None:
-        """Let everything that can go on without time passing go on."""
+        """Run all code that can run without time passing."""
         for _ in range(_TURNS):
             await asyncio.sleep(0)

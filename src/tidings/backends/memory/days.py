@@ -1,4 +1,4 @@
-"""The days of the history in memory: nothing is summed up, since nothing is saved by it; old days are archived."""
+"""The days of the history in memory. Closed days are not summed up, which would save nothing; old ones are archived."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MemoryDays:
         for gap in gaps:
             missing[gap.tenant] += gap.missing
         for tenant, count in (accepted - recorded - missing).items():
-            return f"{count} of what {tenant} had accepted are neither recorded nor given up as missing"
+            return f"{count} accepted notifications of {tenant} are neither recorded nor given up as missing"
         records = self._history.of_day(day)
         self._begun = {day: (self._history.changes, [record for record in records if not in_flight(record)])}
         return None
@@ -129,7 +129,7 @@ class MemoryDays:
         return sorted(tenant for tenant, owned in self._sums if owned == day)
 
     async def _counts(self, day: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """Counted, accepted and recorded, by tenant."""
+        """The day's counted, accepted and recorded notifications, each by tenant."""
         span = day * DAY // MINUTE, day * DAY // MINUTE + DAY_MINUTES
         by_minute = Counter({(one.tenant, one.minute): one.count for one in await self._accounts.accepted(*span)})
         recorded: Counter[tuple[str, int]] = Counter()
@@ -138,7 +138,7 @@ class MemoryDays:
         return _by_tenant(by_minute), _by_tenant(by_minute | recorded), _by_tenant(recorded)
 
     def _keep(self, day: int, parts: Sequence[Part], records: Sequence[NotificationRecord]) -> None:
-        """Move the records from the history into the day's sums."""
+        """Remove the records from the history and add them to the day's sums and parts."""
         owned: dict[str, set[UUID]] = {}
         for record in records:
             owned.setdefault(record.notification.tenant, set()).add(record.notification.id)

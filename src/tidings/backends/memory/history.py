@@ -35,7 +35,7 @@ from tidings.ports.schedule import Waiting
 from tidings.ports.store import Page
 
 _Fact = tuple[int, State, int]
-"""(attempt, state, step): what tells two facts of one id apart."""
+"""(attempt, state, step), which tells the events of one id apart."""
 
 
 class MemoryHistory:
@@ -47,9 +47,9 @@ class MemoryHistory:
         self._notifications: dict[UUID, Notification] = {}
         self._events: dict[UUID, dict[UUID, dict[_Fact, Event]]] = {}
         self.archived: set[int] = set()
-        """Days that have been archived: only what is carried of them takes facts."""
+        """The archived days. Only their carried notifications take events."""
         self.changes = 0
-        """How many facts were written."""
+        """The number of events written."""
 
     async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """See History."""
@@ -99,21 +99,21 @@ class MemoryHistory:
         return Page(tuple(found), None)
 
     def records(self, tenant: str) -> Iterator[NotificationRecord]:
-        """All that the tenant has, newest first."""
+        """The records of the tenant, newest first."""
         for id in sorted(self._notifications, reverse=True):
             if self._notifications[id].tenant == tenant:
                 yield self._record(self._notifications[id])
 
     def days(self) -> set[int]:
-        """Of which there is something."""
+        """The days that have notifications."""
         return {day_of(id) for id in self._notifications}
 
     def of_day(self, day: int) -> list[NotificationRecord]:
-        """All of a day."""
+        """The records of a day."""
         return [self._record(one) for id, one in self._notifications.items() if day_of(id) == day]
 
     def forget(self, notification_id: UUID) -> None:
-        """It has been archived."""
+        """Remove an archived notification with its events."""
         self._notifications.pop(notification_id, None)
         self._events.pop(notification_id, None)
 
@@ -171,7 +171,7 @@ class MemoryHistory:
         )
 
     def tally_of(self, ids: Collection[UUID]) -> Sequence[Tally]:
-        """Where these notifications, and their deliveries, rest."""
+        """These notifications and their deliveries, counted by state and reason."""
         counts: Counter[tuple[str | None, State, str]] = Counter()
         for notification in [self._notifications[id] for id in ids]:
             deliveries = [
@@ -205,11 +205,11 @@ class MemoryHistory:
         return [self._record(self._notifications[id]) for id in notification_ids if id in self._notifications]
 
     async def maintain(self, now: int) -> int:
-        """Nothing is to be prepared."""
+        """See History. Nothing to prepare in memory."""
         return 0
 
     def amend(self, notification: Notification) -> None:
-        """Record the notification anew."""
+        """Replace the recorded notification."""
         self._notifications[notification.id] = notification
 
     def _facts(self, notification_id: UUID) -> dict[UUID, dict[_Fact, Event]]:
@@ -252,9 +252,11 @@ class MemoryChanges:
 
     async def change(self, row: Waiting, changed: Outcome) -> bool:
         """See Changes."""
-        if changed.notification is None or changed.wait is None or not self._schedule.change(row, changed.wait):
+        notification, wait = changed.notification, changed.wait
+        assert notification is not None and wait is not None, "a change has both"  # noqa: S101, PT018 - one promise
+        if not self._schedule.change(row, wait):
             return False
-        self._history.amend(changed.notification)
+        self._history.amend(notification)
         await self._history.append([msgspec.structs.replace(changed, wait=None)])
         return True
 

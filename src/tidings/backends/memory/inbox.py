@@ -72,7 +72,7 @@ class MemoryInbox:
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
         """See Inbox; an item that is marked already keeps its first instant."""
         if field not in _MARKS:
-            raise ValueError(f"{field!r} is none of {', '.join(sorted(_MARKS))}")
+            raise ValueError(f"{field!r} cannot be set: use one of {', '.join(sorted(_MARKS))}")
         items = self._of(tenant, user_id)
         changed = 0
         for id in list(items) if ids is None else ids:

@@ -1,4 +1,4 @@
-"""Objects in memory: for tests and simulation."""
+"""The object store in memory, for tests and simulation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class MemoryObjects:
         self._objects: dict[str, bytes] = {}
 
     async def put(self, name: str, body: bytes) -> None:
-        """Store; replaces. Raises ValueError for a bad name."""
+        """See Objects."""
         self._objects[_checked(name)] = body
 
     async def get(self, name: str) -> bytes | None:
-        """The bytes, or None. Raises ValueError for a bad name."""
+        """See Objects."""
         return self._objects.get(_checked(name))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
-        """Names that start with `prefix`, sorted."""
+        """See Objects."""
         for name in sorted(name for name in self._objects if name.startswith(prefix)):
             yield name
 
     async def delete(self, name: str) -> None:
-        """Delete; nothing happens when there is none. Raises ValueError for a bad name."""
+        """See Objects."""
         self._objects.pop(_checked(name), None)
 
 

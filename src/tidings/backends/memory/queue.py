@@ -1,8 +1,8 @@
-"""The queue in memory: for tests and simulation. Deterministic; nothing outlives the process.
+"""The queue in memory, for tests and simulation. Deterministic; nothing outlives the process.
 
-A MemoryBroker is of one of two kinds. The atomic one is like a database: any client takes what waits, `done` is one
-step. The partitioned one is like a log: each partition belongs to one client at a time, `done` writes the outputs
-before it ends the claim, and what was done within `COMMITTED_AFTER` of a crash comes back.
+There are two kinds of MemoryBroker. An atomic one behaves like a database: any client can claim any waiting item, and
+`done` is one step. A partitioned one behaves like a log: each partition belongs to one client at a time, `done` puts
+the outputs before it ends the claim, and items that were done within `COMMITTED_AFTER` before a crash come back.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tidings.ports.queue import Claim, Extent, Item, Received
 
 
 class _Numbered(Received, frozen=True, gc=False):
-    """An item with its number, which it keeps when it comes back."""
+    """An item with its number, which it keeps if it comes back."""
 
     number: int = 0
 
 
 COMMITTED_AFTER = 1000
-"""Milliseconds after which a partitioned broker remembers for good that an item is done."""
+"""Milliseconds after which a crash of the client no longer brings a done item back, in a partitioned broker."""
 
 
 class Lane:
@@ -46,21 +46,21 @@ class Lane:
 
     @property
     def waiting(self) -> list[Received]:
-        """What nobody has claimed."""
+        """The items that no claim holds."""
         return [item for partition in self.partitions for item in partition]
 
     def clear(self) -> None:
-        """Lose what waits, as nothing but a hand can."""
+        """Drop the waiting items, as only a person can."""
         for partition in self.partitions:
             partition.clear()
 
     def add(self, item: Received) -> None:
-        """Behind all others of its partition."""
+        """Add an item at the end of its partition."""
         self.partitions[self.place(item.key)].append(item)
         self.wake()
 
     def take(self, client: MemoryQueue, max_items: int) -> list[Received]:
-        """Up to `max_items` of what this client may have."""
+        """Remove and return up to `max_items` waiting items that this client may claim."""
         taken: list[Received] = []
         for number, partition in enumerate(self.partitions):
             if self.members is None or self._owner(number) is client:
@@ -68,14 +68,14 @@ class Lane:
         return taken
 
     def wake(self) -> None:
-        """Let everybody who waits for items look again."""
+        """Wake all waiting claimers, so that they look again."""
         for claimer in self.claimers:
             if not claimer.done():
                 claimer.set_result(None)
         self.claimers.clear()
 
     def give_back(self, items: Sequence[Received]) -> None:
-        """Put items in front, in their order."""
+        """Put items back at the start of their partitions, in their order."""
         if items:
             for item in reversed(items):
                 self.partitions[self.place(item.key)].appendleft(item)
@@ -86,12 +86,12 @@ class Lane:
         return zlib.crc32(key.encode()) % len(self.partitions)
 
     def join(self, client: MemoryQueue) -> None:
-        """Give the client its share of the partitions, if there are shares."""
+        """Give the client its share of the partitions, in a partitioned broker."""
         if self.members is not None and client not in self.members:
             self._share([*self.members, client])
 
     def leave(self, client: MemoryQueue) -> None:
-        """Give the client's partitions to the others."""
+        """Give the client's partitions to the other clients."""
         if self.members is not None and client in self.members:
             self._share([member for member in self.members if member is not client])
 
@@ -99,7 +99,7 @@ class Lane:
         return sum(map(len, self.partitions)) + sum(len(claim.items) for claim in self.open.values())
 
     def _share(self, members: list[MemoryQueue]) -> None:
-        """Whoever loses a partition loses the claims over it."""
+        """Share the partitions among `members`. A client that loses a partition loses its claims over it."""
         before = [self._owner(number) for number in range(len(self.partitions))]
         self.members = members
         moved = {number for number, owner in enumerate(before) if owner is not self._owner(number)}
@@ -113,16 +113,16 @@ class Lane:
 
 
 class _Topic(Struct):
-    """A topic with its groups. `early` keeps what is put before the first group is declared."""
+    """A topic with its groups. `early` holds items that were put before the first group was declared."""
 
     lanes: dict[str, Lane]
     early: list[Received]
 
 
 class MemoryBroker:
-    """What the clients (MemoryQueue) of one queue share, as processes share a server.
+    """The broker that the clients (MemoryQueue) of one queue share, as processes share a server.
 
-    With `partitions` it is of the partitioned kind.
+    With `partitions` above 0 it is a partitioned broker.
     """
 
     def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
@@ -133,11 +133,11 @@ class MemoryBroker:
         self.put_last = 0
 
     def topic(self, name: str) -> _Topic:
-        """The topic, made when it is new."""
+        """The topic. Creates it if it is new."""
         return self._topics.setdefault(name, _Topic({}, []))
 
     def lane(self, topic: str, group: str) -> Lane:
-        """The group's lane; the first one of a topic gets what was put before."""
+        """The group's lane of a topic. The topic's first group gets the items that were put before."""
         known = self.topic(topic)
         lane = known.lanes.get(group)
         if lane is None:
@@ -165,7 +165,7 @@ class MemoryBroker:
                 lane.add(received)
 
     def expire(self, lane: Lane) -> None:
-        """Take back what was leased for too long."""
+        """End the claims whose lease has ended."""
         now = self.clock.now()
         while lane.leases and lane.leases[0][0] <= now:
             _, number = heapq.heappop(lane.leases)
@@ -173,11 +173,11 @@ class MemoryBroker:
                 claim.lose()
 
     async def between(self) -> None:
-        """What happens in a partitioned broker after the outputs of a claim are durable and before it ends."""
+        """A hook for tests: runs in a partitioned broker after a claim's outputs are durable and before it ends."""
 
 
 class MemoryClaim:
-    """See Claim. Live as long as its lane knows its number."""
+    """See Claim. It is live while its lane knows its number."""
 
     def __init__(self, broker: MemoryBroker, lane: Lane, items: list[Received], leased_until: int | None) -> None:
         self._broker = broker
@@ -196,27 +196,27 @@ class MemoryClaim:
 
     @property
     def items(self) -> Sequence[Received]:
-        """The batch, in claiming order."""
+        """See Claim."""
         return self._items
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended yet."""
+        """True until the claim ends."""
         return self.number in self._lane.open
 
     @property
     def atomic(self) -> bool:
-        """Whether `done` is one step."""
+        """True if `done` is one step."""
         return not self._broker.partitions
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it lives only as long as its client's connection."""
+        """True if the claim ends with its client's connection."""
         return self.atomic and self.leased_until is None
 
     @property
     def forgettable(self) -> bool:
-        """Whether no crash can bring its items back any more."""
+        """True if no crash can bring its items back any more."""
         if self.live:
             return False
         return self.ended_at is None or self.ended_at + COMMITTED_AFTER <= self._broker.clock.now()
@@ -229,7 +229,7 @@ class MemoryClaim:
         self._begun.update(places)
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
-        """See Claim; both halves happen in one step, or one after the other in a partitioned broker."""
+        """See Claim. In a partitioned broker the outputs are put first and the claim ends afterwards."""
         self._check()
         if self._broker.partitions:
             self.ending = True
@@ -239,7 +239,7 @@ class MemoryClaim:
             await self._broker.between()
             self.ended_at = self._broker.clock.now() if self.live else None
             if self._lane.open.pop(self.number, None) is None:
-                return  # a partition was lost meanwhile: the outputs stay, and the items come again
+                return  # a partition was lost meanwhile: the outputs stay, and the items come back
             self._released = set(released)
             self._lane.recent = [claim for claim in (*self._lane.recent, self) if not claim.forgettable]
         else:
@@ -253,16 +253,16 @@ class MemoryClaim:
         self.lose()
 
     def unconfirmed(self, places: Collection[int]) -> None:
-        """Whoever began these was not told so: for the claimer they are not begun, and go back as they came."""
+        """Undo `begin` for these items, because the claimer got no confirmation. They go back unmarked."""
         self._begun.difference_update(places)
 
     def lose(self) -> None:
-        """The claimer has no right to it any more: the items come back, those that were begun marked."""
+        """Take the claim from its claimer. The items come back, marked if they were begun."""
         del self._lane.open[self.number]
         self._lane.give_back(self._marked(range(len(self._items))))
 
     def abandon(self) -> None:
-        """What is left of a claim whose client crashed: the items, unless a lease runs that the broker keeps."""
+        """Handle the crash of the claim's client: the items come back, unless an atomic broker keeps the lease."""
         if self.live:
             if self.leased_until is None or self._broker.partitions:
                 self.lose()
@@ -270,7 +270,7 @@ class MemoryClaim:
             self._lane.give_back(self._marked(set(range(len(self._items))) - self._released))
 
     def _marked(self, places: Iterable[int]) -> list[Received]:
-        """The items at these places as they come back."""
+        """The items at these places with the marks for coming back."""
         return [
             replace(
                 self._items[place],
@@ -287,7 +287,7 @@ class MemoryClaim:
 
 
 class MemoryQueue:
-    """One client of a MemoryBroker: what a process is to a server. See Queue."""
+    """See Queue. One client of a MemoryBroker, like a process that uses a server."""
 
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.broker = broker or MemoryBroker()
@@ -296,7 +296,7 @@ class MemoryQueue:
 
     @property
     def atomic(self) -> bool:
-        """Whether `done` is one step."""
+        """See Queue."""
         return not self.broker.partitions
 
     async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
@@ -348,27 +348,27 @@ class MemoryQueue:
         )
 
     async def close(self) -> None:
-        """See Queue; leased claims stay until their lease runs out."""
+        """See Queue. In an atomic broker, leased claims stay until their lease ends."""
         self._claims = [claim for claim in self._claims if claim.live]
         self.crash()
 
     def crash(self) -> None:
-        """What a killed process leaves behind.
+        """End like a killed process.
 
-        An atomic broker takes unleased claims back at once and leased ones when they run out, a partitioned one both at
-        once, with what was done a moment ago.
+        An atomic broker takes back unleased claims at once and leased ones when their lease ends. A partitioned broker
+        takes back both at once, together with items that were done a moment ago.
         """
         self._ended = True
         self.evict()
 
     def cut(self) -> None:
-        """The broker ends transactions in which nothing happens for long: unleased claims go back."""
+        """Take back the unleased claims, as a server does that ends idle transactions."""
         for claim in reversed(self._claims):
             if claim.in_transaction:
                 claim.abandon()
 
     def evict(self) -> None:
-        """The broker takes the client for dead: it loses its claims as in a crash, and may go on with new ones."""
+        """Take back the claims as after a crash, because the broker thinks the client dead. It may claim again."""
         for claim in reversed(self._claims):
             claim.abandon()
         self._claims.clear()
@@ -376,7 +376,7 @@ class MemoryQueue:
             lane.leave(self)
 
     async def _wait(self, lane: Lane, seconds: float) -> None:
-        """Return when the lane may have something new, or after `seconds`."""
+        """Return when the lane may have new items, at the latest after `seconds`."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.claimers.append(woken)
         sleeping = asyncio.ensure_future(self.broker.clock.sleep(seconds))

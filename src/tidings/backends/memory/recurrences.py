@@ -19,7 +19,7 @@ class _Row(Struct):
 
     @property
     def ready(self) -> int | None:
-        """When it may be handed out."""
+        """The instant at which the recurrence may be handed out: its due time or the end of its lease."""
         due = self.recurrence.progress.due
         return due if self.leased_until is None or due is None else self.leased_until
 
@@ -84,11 +84,11 @@ class MemoryRecurrences:
 
     async def settle(self, moved: Sequence[Moved]) -> None:
         """See Recurrences."""
-        for move in moved:
-            row = self._rows.get(move.id)
-            if row is not None and _place(row.recurrence.progress) == _place(move.before):
+        for change in moved:
+            row = self._rows.get(change.id)
+            if row is not None and _place(row.recurrence.progress) == _place(change.before):
                 row.leased_until = None
-                row.recurrence = replace(row.recurrence, progress=move.then)
+                row.recurrence = replace(row.recurrence, progress=change.then)
 
     async def next_due(self) -> int | None:
         """See Recurrences."""

@@ -29,7 +29,7 @@ class _Row(Struct, frozen=True):
 
 
 class MemorySchedule:
-    """See Schedule. `hurried` are the cancelled notifications, with the instant of the cancellation."""
+    """See Schedule. `hurried` maps each cancelled notification to the instant of its cancellation."""
 
     def __init__(self, clock: Now) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class MemorySchedule:
         self.hurried: dict[UUID, int] = {}
 
     def add(self, notification_id: UUID, wait: Wait) -> None:
-        """Write a row; what a cancelled notification waits for is due at once."""
+        """Write a row. For a cancelled notification it is due at once."""
         self._number += 1
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
@@ -47,7 +47,7 @@ class MemorySchedule:
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
-        """Make what waits, and will wait, for the notification due now."""
+        """Make the notification's rows, present and future, due at once."""
         self.hurried.setdefault(notification_id, now)
         for row in list(self._rows.values()):
             if row.notification_id == notification_id and row.due > now:
@@ -92,7 +92,7 @@ class MemorySchedule:
             self._rows[row.id] = replace(row, due=now)
 
     def for_its_send_time(self, notification_id: UUID) -> Waiting | None:
-        """The row with which a notification waits to be routed; None when that cannot be changed any more."""
+        """The row with which a notification waits for its send time; None if it can no longer be changed."""
         for row in self._rows.values():
             if row.notification_id == notification_id and row.item.topic in REQUESTS:
                 handed = row.repeated or row.leased_until is not None
@@ -100,7 +100,7 @@ class MemorySchedule:
         return None
 
     def change(self, row: Waiting, wait: Wait) -> bool:
-        """Make the row this wait, if it is still as it was read."""
+        """Replace the row by `wait`. False if the row is no longer as it was read."""
         if self.for_its_send_time(row.notification) != row:
             return False
         self._rows[row.id] = _Row(row.id, row.notification, wait.due, Item(wait.topic, wait.key, wait.body))

@@ -1,4 +1,4 @@
-"""The store in memory: for tests and simulation."""
+"""The store in memory, for tests and simulation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MACHINE = SystemClock().now
 
 
 class MemoryStore:
-    """Everything that ports/store.py names, in one process. Nothing outlives it. `clock` is that of the leases."""
+    """See Store. Nothing outlives the process. `clock` is the clock of the leases."""
 
     def __init__(self, clock: Now = _MACHINE) -> None:
         self.inbox = MemoryInbox()
@@ -41,7 +41,7 @@ class MemoryStore:
         self.caps = MemoryCaps()
 
     async def ping(self) -> None:
-        """Always there."""
+        """See Store. It always answers."""
 
     async def close(self) -> None:
-        """Nothing is held outside."""
+        """See Store. There is nothing to close."""

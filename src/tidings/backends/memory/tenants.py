@@ -63,7 +63,7 @@ class MemoryTenants:
         return sorted(mine, key=lambda key: (key.created_at, key.id), reverse=True)
 
     async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
-        """See Tenants; a key that is revoked keeps the first instant."""
+        """See Tenants."""
         for key in await self.keys(tenant):
             if key.id == key_id:
                 self._keys[key.digest] = replace(key, revoked_at=key.revoked_at or now)

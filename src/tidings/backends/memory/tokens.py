@@ -1,4 +1,4 @@
-"""Token buckets in the process: the limits of a system with one process of the API."""
+"""Token buckets in the process, for installations with one API process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MemoryTokens:
             known = self._buckets[bucket] = TokenBucket(rate.per_second, rate.burst)
         there = known.tokens(now)
         wanted = max(least, min(most, there))
-        # What is larger than the bucket goes out of a full one, which owes the rest.
+        # A draw larger than the bucket is granted by a full bucket, which then owes the rest.
         granted = known.take(wanted, now, min(0.0, rate.burst - wanted))
         left = known.tokens(now)
         wait = 0.0 if granted else max(0.001, (min(least, rate.burst) - left) / rate.per_second)

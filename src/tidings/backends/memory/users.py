@@ -69,7 +69,7 @@ class MemoryUsers:
         }
 
     def forget_devices(self, tenant: str, tokens: Collection[str], now: int) -> None:
-        """They leave the profiles that have them."""
+        """Remove these tokens from the profiles that have them."""
         for token in tokens:
             owner = self._owners.pop((tenant, token), None)
             if owner is not None:
@@ -79,7 +79,7 @@ class MemoryUsers:
                 )
 
     def _claim(self, tenant: str, token: str, now: int) -> None:
-        """The device leaves whoever has it, and may be used."""
+        """Remove the device from its present owner's profile, and from the suppression list if it counted as dead."""
         self.forget_devices(tenant, {token}, now)
         address = Address(Channel.PUSH, token)
         listed = self._suppressed.get((tenant, address))
@@ -129,7 +129,7 @@ class MemoryUsers:
         self.add_suppressions(suppressions)
 
     def add_suppressions(self, suppressions: Sequence[Suppression]) -> Sequence[Suppression]:
-        """Put addresses on the list; those that were not on it."""
+        """Put addresses on the suppression list. Returns the suppressions that are new."""
         added = []
         for suppression in suppressions:
             address = identity(suppression.address)

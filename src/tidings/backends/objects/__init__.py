@@ -1,1 +1,1 @@
-"""Objects: a folder."""
+"""The object store in a folder."""

@@ -1,4 +1,4 @@
-"""Objects as files in a folder."""
+"""The object store as files in a folder."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tidings.model.errors import Unavailable
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_SEGMENT = 200
 _UNFINISHED = ".unfinished-"
-_ABANDONED = 3600
-"""Seconds after which a file that is still unfinished belongs to nobody: other processes may share the folder."""
+_ABANDONED_AFTER_S = 3600
+"""Seconds after which an unfinished file is taken for abandoned: other processes may be writing to this folder."""
 _TRIES = 5
 _numbers = itertools.count()
 
 
 class Folder:
-    """See Objects. `root` is made when it is missing.
+    """See Objects. Creates `root` if it is missing.
 
-    An object is written beside its place, synced, renamed, and the folder synced: after a power cut it is whole or not
-    there. What a crash left unfinished is removed when the folder is opened an hour later or more.
+    An object is written to a temporary file, synced and renamed, and then the folder is synced: after a power cut the
+    object is whole or absent. Opening the folder removes unfinished files that are older than an hour.
 
     Raises:
-        Unavailable: from every method, when the disk is full or refuses.
+        Unavailable: from every method, if the disk is full or refuses access.
     """
 
     def __init__(self, root: Path) -> None:
@@ -36,39 +36,39 @@ class Folder:
         try:
             root.mkdir(parents=True, exist_ok=True)
             for unfinished in root.rglob(f"{_UNFINISHED}*"):
-                if time.time() - unfinished.stat().st_mtime > _ABANDONED:
+                if time.time() - unfinished.stat().st_mtime > _ABANDONED_AFTER_S:
                     unfinished.unlink(missing_ok=True)
         except OSError as error:
             raise _refused(root, error) from error
 
     async def put(self, name: str, body: bytes) -> None:
-        """Store durably, whole or not at all; replaces. Raises ValueError for a bad name."""
+        """See Objects."""
         await asyncio.to_thread(_write, self._path(name), body)
 
     async def get(self, name: str) -> bytes | None:
-        """The bytes, or None. Raises ValueError for a bad name."""
+        """See Objects."""
         return await asyncio.to_thread(_read, self._path(name))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
-        """Names that start with `prefix`, sorted."""
+        """See Objects."""
         for name in await asyncio.to_thread(_names, self._root, prefix):
             yield name
 
     async def delete(self, name: str) -> None:
-        """Delete; nothing happens when there is none. Raises ValueError for a bad name."""
+        """See Objects."""
         await asyncio.to_thread(_delete, self._root, self._path(name))
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or any(len(segment) > _LONGEST_SEGMENT for segment in name.split("/")):
             raise ValueError(
-                f"{name[:100]!r} is no name of an object: use segments of letters, digits, '.', '_' and '-' that do not"
-                f" start with a dot and have {_LONGEST_SEGMENT} characters at most, separated by '/'"
+                f"{name[:100]!r} is not the name of an object: use segments of letters, digits, '.', '_' and '-', "
+                f"which do not start with a dot and have at most {_LONGEST_SEGMENT} characters, separated by '/'"
             )
         return self._root / name
 
 
 def _names(root: Path, prefix: str) -> list[str]:
-    # Only the folder that the prefix points into is walked, not the whole tree.
+    # Walk only the folder that the prefix points into, not the whole tree.
     start = root / prefix.rpartition("/")[0] if _NAME.fullmatch(prefix.strip("/")) else root
     names = []
     for folder, _, files in os.walk(start):
@@ -92,7 +92,7 @@ def _write(path: Path, body: bytes) -> None:
             try:
                 return _write_once(path, body)
             except FileNotFoundError:
-                continue  # a delete took the folder away because it was empty
+                continue  # a concurrent delete removed the empty folder
         return _write_once(path, body)
     except OSError as error:
         raise _refused(path, error) from error
@@ -121,7 +121,7 @@ def _delete(root: Path, path: Path) -> None:
         return
     except OSError as error:
         raise _refused(path, error) from error
-    # A folder that is empty now would stand in the way of an object of its name.
+    # Remove empty folders: they would be in the way of an object with the same name.
     for folder in itertools.takewhile(lambda folder: folder != root, path.parents):
         try:
             folder.rmdir()
@@ -130,7 +130,7 @@ def _delete(root: Path, path: Path) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder, and each new one durable in the one that it is in."""
+    """Create the folder and its missing parents, and sync the parent of each."""
     missing = list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
     for path in reversed(missing):
         path.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Files of the archive: Parquet, written and read with DuckDB."""
+"""The archive's files as Parquet, written and read with DuckDB."""

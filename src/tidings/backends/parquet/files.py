@@ -1,4 +1,4 @@
-"""See ArchiveFiles: Parquet through DuckDB, which is loaded when it is needed: it takes 35 MB."""
+"""The archive's files as Parquet, through DuckDB. DuckDB is imported on first use because it takes 35 MB."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tidings.policy.routing import FIRST_SLOT
 from tidings.policy.transitions import STATES_PER_ATTEMPT, state_of
 from tidings.ports.days import COLUMNS, EVENTS, NOTIFICATIONS
 
-MEMORY = "256MB"
-ROW_GROUP = 10_000
-_LONGEST_LINE = 67_108_864
+MEMORY_LIMIT = "256MB"
+ROW_GROUP_ROWS = 10_000
+_MOST_LINE_BYTES = 67_108_864
 _SLOTS = 0xFF
 
 _INSTANT = "('0x' || replace(left(id, 13), '-', ''))::BIGINT"
-"""Of an id, in milliseconds since the epoch."""
+"""The instant in an id, in milliseconds since the epoch."""
 _SLOT = "('0x' || right(id, 2))::SMALLINT"
 
 
 @cache
 def _channel() -> str:
-    """The channel of a slot, as an expression: each has its slots from its first one on."""
+    """An SQL expression for the channel of a slot. A channel's slots start at its first one."""
     cases = sorted(((first, channel.value) for channel, first in FIRST_SLOT.items()), reverse=True)
     whens = " ".join(f"WHEN {_SLOT} >= {first} THEN '{name}'" for first, name in cases)
     return f"CASE WHEN {_SLOT} = 0 THEN NULL {whens} END"
@@ -46,7 +46,7 @@ def _states() -> str:
 
 
 def _typed(kind: str) -> str:
-    """From the texts of the CSV to the columns of the file."""
+    """The SQL that turns the CSV's texts into the columns of the file."""
     if kind == NOTIFICATIONS:
         return (
             f"tenant, id::UUID AS id, user_id, category, {_INSTANT} AS accepted_at_ms, "
@@ -61,14 +61,14 @@ def _typed(kind: str) -> str:
 
 
 def _text(kind: str, name: str) -> str:
-    """The text that a column had in the CSV."""
+    """The SQL that turns a column back into its text in the CSV."""
     if kind == NOTIFICATIONS and name in {"pending_slots", "pending_addresses", "body"}:
         return f"lower(hex({name}))"
     return f'"{name}"::VARCHAR'
 
 
 class ParquetFiles:
-    """See ArchiveFiles. One thread, and bounded memory: what does not fit goes beside the file that is written."""
+    """See ArchiveFiles. DuckDB gets one thread and bounded memory, and spills to the folder of the written file."""
 
     suffix = ".parquet"
 
@@ -91,16 +91,16 @@ class ParquetFiles:
 
 def _writing(kind: str, file: Path) -> str:
     columns = ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS[kind])
-    # One thread reads it anyway, and lines may break within quotes.
+    # `parallel = false`: there is only one thread, and quoted values may contain line breaks.
     return f"""
         COPY (
             SELECT {_typed(kind)}
             FROM read_csv(
                 $rows, columns = {{{columns}}}, auto_detect = false, header = false, parallel = false,
                 delim = ',', quote = '"', escape = '"', nullstr = '', allow_quoted_nulls = false, new_line = '\\n',
-                max_line_size = {_LONGEST_LINE}, buffer_size = {2 * _LONGEST_LINE}
+                max_line_size = {_MOST_LINE_BYTES}, buffer_size = {2 * _MOST_LINE_BYTES}
             )
-        ) TO '{_literal(file)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})
+        ) TO '{_literal(file)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})
         """  # noqa: S608 - columns of ours, and a file that we named
 
 
@@ -128,7 +128,7 @@ def _run(file: Path, statement: str, arguments: dict[str, str]) -> list[tuple[An
     duckdb = import_module("duckdb")
     settings = {
         "threads": 1,
-        "memory_limit": MEMORY,
+        "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(file.parent),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,

@@ -1,8 +1,8 @@
-"""A day's way from PostgreSQL into the archive: read in slices, sealed under a lock, detached and dropped.
+"""Archives a day of the history: reads it in slices, seals it under a lock, then detaches and drops its tables.
 
-Readers and writers name the leaf, so renaming it is what makes the day archived for them; whoever comes late finds no
-such table, and looks where the rest is carried. What is read before the lock is right if nobody has marked the day
-since: writers mark it in the transaction in which they write.
+Readers and writers name the leaf, so renaming it archives the day for them: a late one finds no such table and turns to
+the carried tables. What was read before the lock is still right if nobody has marked the day since, because writers
+mark it in the transaction in which they write.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from uuid import UUID
 import msgspec
 
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
-from tidings.backends.postgres.history import READ_WITHIN, PostgresHistory
+from tidings.backends.postgres.history import READ_WITHIN_S, PostgresHistory
 from tidings.backends.postgres.leaves import CARRIED, LAST_ID, Leaves, Segment, statement, suffix
 from tidings.backends.postgres.rolling import (
-    LOCK_WITHIN,
+    LOCK_TIMEOUT,
     SQL,
     Line,
     Rolled,
@@ -36,10 +36,10 @@ from tidings.ports.days import EVENTS, NOTIFICATIONS, Slice
 
 SLICE_ROWS = 50_000
 SLICE_BYTES = 16_777_216
-"""Of the notifications' bodies, in one slice at most."""
+"""The most bytes of notifications' bodies in one slice."""
 _CARRY_AT_ONCE = 2_000
 _REST_AT_ONCE = 10_000
-_NOBODY = ("", UUID(int=0))
+_BEFORE_ALL = ("", UUID(int=0))
 _DIGEST = (
     "SELECT count(*), coalesce(sum(('x' || substr(md5(concat_ws(chr(31), {columns})), 1, 15))::bit(60)::bigint), 0) "
     "FROM ({rows}) AS row"
@@ -47,7 +47,7 @@ _DIGEST = (
 
 
 class Archiving(Rolling):
-    """Rolls days up, and archives them."""
+    """Rolls up days and archives them."""
 
     def __init__(self, pool: ConnectionPool, leaves: Leaves, history: PostgresHistory) -> None:
         super().__init__(pool, leaves, history)
@@ -58,27 +58,27 @@ class Archiving(Rolling):
         with translated():
             if await self._pool.fetchval(SQL["has_default"]):
                 return "`tidings migrate` has not been run to its end since the upgrade"
-            await self._pool.execute(SQL["drop_carried"], *bounds(day), timeout=READ_WITHIN)
+            await self._pool.execute(SQL["drop_carried"], *bounds(day), timeout=READ_WITHIN_S)
             if not await self._roll(day, now):
-                return "something is written to it"
+                return "it is being written to"
             gaps: int = await self._pool.fetchval(SQL["open_gaps"], day)
         if gaps:
             return f"{gaps} of its minutes have a gap that may still close"
         for tenant, lacking in (await self._lacking(day)).items():
-            return f"{lacking} of what {tenant} had accepted are neither recorded nor given up as missing"
+            return f"{lacking} accepted notifications of {tenant} are neither recorded nor given up as missing"
         for segment in segments_of(day, day):
             await self._carry(segment)
         return None
 
     async def _lacking(self, day: int) -> Counter[str]:
-        """What was accepted of the day and is neither recorded nor missing, by tenant."""
+        """The day's accepted notifications that are neither recorded nor missing, by tenant."""
         with translated():
             missing = _by_tenant(await self._pool.fetch(SQL["missing"], day))
             rows = await self._pool.fetch(SQL["totals_of"], day)
         return Counter({tenant: accepted - recorded for tenant, _, accepted, recorded in rows}) - missing
 
     async def _carry(self, segment: Segment) -> None:
-        """Set apart what is in flight."""
+        """Copy the segment's notifications in flight into the carried tables."""
         counts = await self._history.states_in(segment, None, in_flight=True)
         ids = [id for one in counts for id in one.ids]
         with translated():
@@ -89,12 +89,12 @@ class Archiving(Rolling):
         """See Days."""
         ids = self._rested.get(day)
         leaf = day if ids is None else CARRIED
-        after = _NOBODY
+        after = _BEFORE_ALL
         number = 0
         while True:
             with translated():
                 row = await self._pool.fetchrow(
-                    statement("slice", leaf, "days"), *after, SLICE_ROWS, SLICE_BYTES, ids, timeout=READ_WITHIN
+                    statement("slice", leaf, "days"), *after, SLICE_ROWS, SLICE_BYTES, ids, timeout=READ_WITHIN_S
                 )
             if row is None:
                 break
@@ -124,11 +124,11 @@ class Archiving(Rolling):
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.copy_from_query(query, *arguments, output=file, format="csv", timeout=READ_WITHIN)
+                await connection.copy_from_query(query, *arguments, output=file, format="csv", timeout=READ_WITHIN_S)
                 names = [one.name for one in (await connection.prepare(query)).get_attributes()]
                 columns = ", ".join(f"coalesce({name}, chr(30))" for name in names)
                 [(rows, digest)] = await connection.fetch(
-                    _DIGEST.format(columns=columns, rows=query), *arguments, timeout=READ_WITHIN
+                    _DIGEST.format(columns=columns, rows=query), *arguments, timeout=READ_WITHIN_S
                 )
         return Slice(leaf, kind, file, rows, int(digest), first, last)
 
@@ -157,14 +157,14 @@ class Archiving(Rolling):
             for name, attached, pending in rows:
                 parent = name.split("_")[0]
                 async with self._pool.acquire() as connection:
-                    await connection.execute(f"SET lock_timeout = '{LOCK_WITHIN}'")
+                    await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
                     try:
                         if attached:
                             how = "FINALIZE" if pending else "CONCURRENTLY"
                             await connection.execute(
-                                f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=READ_WITHIN
+                                f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=READ_WITHIN_S
                             )
-                        await connection.execute(f"DROP TABLE IF EXISTS {name}", timeout=READ_WITHIN)
+                        await connection.execute(f"DROP TABLE IF EXISTS {name}", timeout=READ_WITHIN_S)
                     finally:
                         await connection.execute("RESET lock_timeout")
         return len(rows)
@@ -175,15 +175,15 @@ class Archiving(Rolling):
         await self._clean(CARRIED)
         everything = Segment(CARRIED, UUID(int=0), UUID(int=LAST_ID))
         counts = await self._history.states_in(everything, None, in_flight=True)
-        flying = [id for one in counts for id in one.ids]
+        in_flight = [id for one in counts for id in one.ids]
         with translated():
             rows = await self._pool.fetch(
-                statement("quiet", CARRIED, "days"), flying, quiet_since, _REST_AT_ONCE, timeout=READ_WITHIN
+                statement("quiet", CARRIED, "days"), in_flight, quiet_since, _REST_AT_ONCE, timeout=READ_WITHIN_S
             )
         for (id,) in rows:
             self._rested.setdefault(day_of(id), []).append(id)
         known = await self._leaves.days()
-        # A day of which an attempt broke off still has its leaf: what was set apart of it is a copy.
+        # If an attempt to archive a day broke off, its leaf still exists and the carried rows are copies: leave them.
         self._rested = {day: ids for day, ids in self._rested.items() if day not in known}
         return sorted(self._rested)
 
@@ -197,7 +197,7 @@ class Archiving(Rolling):
                     return False
                 for day, ids in sorted(self._rested.items()):
                     before = await read_carried(connection, day)
-                    await connection.execute(SQL["drop_rested"], ids, timeout=READ_WITHIN)
+                    await connection.execute(SQL["drop_rested"], ids, timeout=READ_WITHIN_S)
                     gone = before.without(await read_carried(connection, day))
                     totals = {tenant: (0, 0, count, 0) for tenant, count in gone.recorded().items()}
                     await write_sums(connection, day, gone, totals, archived=True)
@@ -212,15 +212,15 @@ def _by_tenant(rows: Iterable[Iterable[Any]]) -> Counter[str]:
 
 
 async def _archive_sums(connection: PooledConnection, day: int) -> None:
-    """Of the day's sums what is not carried, as the archive's."""
+    """Store the day's sums without the carried notifications as the sums of the archive."""
     lines: Counter[Line] = Counter()
     for tenant, channel, state, reason, count in await connection.fetch(SQL["lines"], day):
         lines[tenant, channel or None, State(state), reason] = count
     carried = await read_carried(connection, day)
     missing = _by_tenant(await connection.fetch(SQL["missing"], day))
-    flying = carried.recorded()
+    in_flight = carried.recorded()
     totals = {
-        tenant: (counted, accepted, recorded - flying[tenant], min(missing[tenant], accepted - recorded))
+        tenant: (counted, accepted, recorded - in_flight[tenant], min(missing[tenant], accepted - recorded))
         for tenant, counted, accepted, recorded in await connection.fetch(SQL["totals_of"], day)
     }
     await write_sums(connection, day, Rolled(lines).without(carried), totals, archived=True)

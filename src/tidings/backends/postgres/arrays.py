@@ -1,7 +1,7 @@
-"""Arrays on the wire: a codec for each kind that the statements take, many times cheaper than the driver's own.
+"""Codecs for the array types of our statements, many times cheaper than the driver's own.
 
-The driver asks every element for its abstract classes and writes it by itself, 30 to 50 µs per notification; here a
-column is joined in C. PostgreSQL's binary format (src/backend/utils/adt/arrayfuncs.c, array_recv): dimensions, whether
+The driver inspects and writes every element separately, 30 to 50 µs per notification; these codecs join a column in C.
+PostgreSQL's binary format (src/backend/utils/adt/arrayfuncs.c, array_recv): dimensions, whether
 there are NULLs, the element type; of each dimension its length and first index; of each element its length (-1: NULL)
 and bytes. All integers are big-endian.
 """
@@ -24,7 +24,7 @@ _BOOLEANS = (b"\0", b"\1")
 
 
 class ArrayCodec(Generic[T]):
-    """One-dimensional arrays of one type. `write` turns elements into their bytes; it fails at a NULL."""
+    """A codec for one-dimensional arrays of one type. `write` turns elements into bytes and raises for None."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ArrayCodec(Generic[T]):
         if not values:
             return self._empty
         try:
-            parts = self._write(values)  # type: ignore[arg-type]  # a NULL is what it fails at
+            parts = self._write(values)  # type: ignore[arg-type]  # it raises for None
         except (TypeError, AttributeError, struct.error):
             if None not in values:
                 raise
@@ -91,10 +91,10 @@ class ArrayCodec(Generic[T]):
 
 
 def register(connection: Any) -> None:
-    """Make `connection` send and read all arrays by these codecs.
+    """Make `connection` send and read all arrays with these codecs.
 
-    Its public `set_type_codec` refuses arrays and asks the server for the type; these types' numbers are fixed
-    (src/include/catalog/pg_type.dat), so what stands behind it is called at once.
+    The driver's public `set_type_codec` refuses arrays and asks the server for the type. These types have fixed oids
+    (src/include/catalog/pg_type.dat), so this calls the function behind it directly.
     """
     settings = connection._protocol.get_settings()  # noqa: SLF001 - see above
     for codec in CODECS:

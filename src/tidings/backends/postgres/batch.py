@@ -1,4 +1,4 @@
-"""Outcomes as the rows that PostgreSQL stores, and as the columns that travel to it."""
+"""Turns outcomes into the rows that PostgreSQL stores, and rows into the columns that travel to it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NotificationRow = tuple[UUID, str, str | None, str, int | None, bytes | None, b
 """id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body."""
 
 
-class _Routed(Struct):
-    """A notification's row in the making: `pending_at`, and the deliveries that were merely pending at that moment."""
+class _Draft(Struct):
+    """A notification's row while a batch is read. `pending`: address by slot of deliveries that became pending then."""
 
     notification: Notification
     pending_at: int | None = None
@@ -42,21 +42,21 @@ class _Routed(Struct):
 
 
 class Batch(Struct, frozen=True):
-    """Outcomes as rows, sorted by key."""
+    """The rows of a batch of outcomes, sorted by key."""
 
     notifications: list[_NotificationRow]
     events: list[_Event]
     waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int, bool]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
     letters: list[tuple[str, UUID]]
-    """Tenant and id of the deliveries of which a fact can make a dead letter."""
-    returning: bool
-    """Whether some notifications were put off, and have their row already."""
+    """Tenant and id of the deliveries that an outcome of this batch may make a dead letter."""
+    postponed: bool
+    """True if some notifications had to wait before, so that their rows exist already."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> Batch:
-        """The rows of these outcomes, each fact once."""
-        notifications: dict[UUID, _Routed] = {}
+        """The rows of these outcomes, without repetitions."""
+        notifications: dict[UUID, _Draft] = {}
         events: list[_Event] = []
         waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int, bool]] = {}
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
@@ -64,18 +64,18 @@ class Batch(Struct, frozen=True):
         for outcome in outcomes:
             id = outcome.id
             if (one := outcome.notification) is not None:
-                routed = notifications.get(one.id)
-                if routed is None:
-                    routed = notifications[one.id] = _Routed(one)
+                draft = notifications.get(one.id)
+                if draft is None:
+                    draft = notifications[one.id] = _Draft(one)
                 if _is_merely_pending(outcome, 0):
-                    if routed.pending_at is None:
-                        routed.pending_at = outcome.at
+                    if draft.pending_at is None:
+                        draft.pending_at = outcome.at
                     continue
             address = outcome.address
             if address is not None and _is_merely_pending(outcome, 1):
-                routed = notifications.get(notification_of(id))
-                if routed is not None and routed.pending_at == outcome.at:
-                    routed.pending.setdefault(slot_of(id), address.value)
+                draft = notifications.get(notification_of(id))
+                if draft is not None and draft.pending_at == outcome.at:
+                    draft.pending.setdefault(slot_of(id), address.value)
                     continue
             fact = (id, rank(outcome.state, outcome.attempt), outcome.step, outcome.attempt)
             events.append(
@@ -97,33 +97,36 @@ class Batch(Struct, frozen=True):
                 suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))
         events.sort(key=_event_order)
         return cls(
-            [routed.row() for _, routed in sorted(notifications.items(), key=_notification_order)],
+            [draft.row() for _, draft in sorted(notifications.items(), key=_notification_order)],
             events,
             [(*fact, *wait) for fact, wait in waits.items()],
             [(*fact, *suppression) for fact, suppression in suppressions.items()],
             sorted(letters),
-            any(routed.notification.step for routed in notifications.values()),
+            any(draft.notification.step for draft in notifications.values()),
         )
 
     @property
     def instants(self) -> list[int]:
-        """When the facts happened, in milliseconds since the epoch."""
+        """The instants of the events, in milliseconds since the epoch."""
         return [event[4] for event in self.events]
 
     def cleaned(self) -> Batch:
-        """The same with texts that PostgreSQL can hold."""
+        """The same batch with NUL and unpaired surrogates replaced, which PostgreSQL's text cannot hold."""
         return Batch(
             [_clean(row) for row in self.notifications],
             [_clean(row) for row in self.events],
             [_clean(row) for row in self.waits],
             [_clean(row) for row in self.suppressions],
             [_clean(row) for row in self.letters],
-            self.returning,
+            self.postponed,
         )
 
 
 def _is_merely_pending(outcome: Outcome, attempt: int) -> bool:
-    """Whether the notification's row can say all of it: of the notification (attempt 0) or a delivery (1)."""
+    """Whether the outcome needs no event, because the notification's row says it all.
+
+    `attempt` is 0 for an outcome of the notification, 1 for an outcome of a delivery.
+    """
     return (
         outcome.state is State.PENDING
         and outcome.attempt == attempt
@@ -143,7 +146,7 @@ def _notification_order(entry: tuple[UUID, object]) -> int:
 
 
 def columns(rows: Sequence[tuple[object, ...]], width: int) -> list[Sequence[object]]:
-    """Rows as columns. One that says nothing (all empty, all zero) stays empty: the statements fill it in."""
+    """Rows as columns. A column of only zeros or empty values is sent as an empty array; the statements restore it."""
     return [column if any(column) else () for column in zip(*rows, strict=True)] if rows else [()] * width
 
 

@@ -1,4 +1,4 @@
-"""Finding a PostgreSQL to run: the system's, else the one that a Python wheel carries."""
+"""Finds a PostgreSQL to run: the system's, else the one in a Python wheel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FOLDERS = (
 
 
 Source: TypeAlias = Literal["bundled", "system"]
-"""The wheel that comes with Tidings, or what is installed on this machine."""
+"""Where to look: in the wheel that comes with Tidings, or among the installations of this machine."""
 
 _MISSING: dict[Source | None, str] = {
     None: f"no PostgreSQL {OLDEST} or newer was found, and the wheel {WHEEL} that carries one is not installed. "
@@ -43,7 +43,7 @@ _MISSING: dict[Source | None, str] = {
 
 
 class Binaries(Struct, frozen=True):
-    """A folder with `postgres` and `initdb` of one major version. `wheel`: the folder that holds the wheel, if any."""
+    """A folder with `postgres` and `initdb` of one major version. `wheel` is the wheel's folder, if it is in one."""
 
     folder: Path
     major: int
@@ -51,23 +51,23 @@ class Binaries(Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """Which it is and where it comes from, for people."""
+        """Version and origin, for people."""
         return f"PostgreSQL {self.major} ({'bundled' if self.wheel else f'of this system, {self.folder}'})"
 
 
 class Account(Struct, frozen=True):
-    """The user that PostgreSQL runs as; None for both ids: whoever runs this process."""
+    """The user that PostgreSQL runs as. Both ids are None for the user who runs this process."""
 
     uid: int | None = None
     gid: int | None = None
 
     @property
     def switches(self) -> bool:
-        """Whether this is another user than our own."""
+        """True if this is not the user who runs this process."""
         return self.uid is not None
 
     def run(self, command: Sequence[str | Path], cwd: Path, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a program as this user, with `text` as its input, and wait for it."""
+        """Run a program as this user, with `text` as its input, and wait until it ends."""
         return subprocess.run(  # noqa: S603 - the programs are PostgreSQL's own, found by this module
             [str(part) for part in command],
             cwd=cwd,
@@ -82,7 +82,7 @@ class Account(Struct, frozen=True):
         )
 
     def owns(self, path: Path) -> None:
-        """Give `path` with everything in it to this user."""
+        """Make this user the owner of `path` and of everything in it."""
         if self.uid is None or self.gid is None:
             return
         os.chown(path, self.uid, self.gid)
@@ -91,13 +91,13 @@ class Account(Struct, frozen=True):
                 os.chown(Path(folder, name), self.uid, self.gid, follow_symlinks=False)
 
     def reaches(self, path: Path) -> bool:
-        """Whether this user may walk into every folder above `path`, and into it if it is one."""
+        """True if this user may enter every folder above `path`, and `path` itself if it is a folder."""
         if self.uid is None:
             return True
         return all(self.may_enter(folder) for folder in (path, *path.parents) if folder.is_dir())
 
     def may_enter(self, folder: Path) -> bool:
-        """Whether this user may walk into the folder."""
+        """True if this user may enter the folder."""
         status = folder.stat()
         if status.st_uid == self.uid:
             return bool(status.st_mode & stat.S_IXUSR)
@@ -107,18 +107,18 @@ class Account(Struct, frozen=True):
 
 
 def environment() -> dict[str, str]:
-    """Our environment without what would steer PostgreSQL (PGDATA, PGPORT …); its messages come in English."""
+    """Our environment without variables that change PostgreSQL (PGDATA, PGPORT …), and with English messages."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def account(existing: Path) -> Account:
-    """Who PostgreSQL runs as: ourselves, or, as root (which PostgreSQL refuses), an unprivileged user.
+    """The user to run PostgreSQL as: ourselves or, because PostgreSQL refuses root, an unprivileged user.
 
-    The owner of the data folder `existing` goes first, then `postgres`, then `nobody`.
+    As root it is the owner of the data folder `existing`, else `postgres`, else `nobody`.
 
     Raises:
-        SettingsError: run as root on a machine that has neither user.
+        SettingsError: this process runs as root, and the machine has no such user.
     """
     if os.geteuid() != 0:
         return Account()
@@ -137,18 +137,18 @@ def account(existing: Path) -> Account:
 
 
 def available(source: Source | None = None) -> list[Binaries]:
-    """Every usable PostgreSQL of this source, best first: the system's before the wheel's, newer before older."""
+    """All usable PostgreSQLs of this source, best first: the system's before the wheel's, newer before older."""
     system = [] if source == "bundled" else sorted(_system(), key=lambda found: -found.major)
     return system + ([] if source == "system" else sorted(_wheel(), key=lambda found: -found.major))
 
 
 def choose(made_by: int | None, found: Sequence[Binaries], source: Source | None = None) -> Binaries:
-    """The binaries to use for a data folder that major version `made_by` made (None: there is none yet).
+    """The binaries to use for a data folder that major version `made_by` created (None: there is no folder yet).
 
-    `source` is the one that was asked for, of which `found` are.
+    `found` are the binaries of the wanted `source`.
 
     Raises:
-        SettingsError: no PostgreSQL at all, or none of the version that made the data folder.
+        SettingsError: `found` is empty, or has none of the version that created the data folder.
     """
     if not found:
         raise SettingsError(_MISSING[source])
@@ -167,7 +167,7 @@ def choose(made_by: int | None, found: Sequence[Binaries], source: Source | None
 
 
 def within_reach(binaries: Binaries, who: Account, home: Path) -> Binaries:
-    """The same binaries where `who` may run them: copied into `home` when the wheel lies in a closed folder."""
+    """The same binaries where `who` may run them. They are copied into `home` if the wheel is in a closed folder."""
     if binaries.wheel is None or who.reaches(binaries.folder):
         return binaries
     inside = binaries.folder.relative_to(binaries.wheel)
@@ -177,7 +177,7 @@ def within_reach(binaries: Binaries, who: Account, home: Path) -> Binaries:
         shutil.rmtree(partial, ignore_errors=True)
         installation = binaries.folder.parent.relative_to(binaries.wheel)
         shutil.copytree(binaries.wheel / installation, partial / installation, symlinks=True)
-        # The wheel's own shared libraries are found through a path relative to the binaries, so they move along.
+        # The binaries find the wheel's shared libraries by a relative path, so copy those too.
         if (libraries := binaries.wheel / f"{WHEEL}.libs").is_dir():
             shutil.copytree(libraries, partial / libraries.name, symlinks=True)
         who.owns(partial)
@@ -198,7 +198,7 @@ def _system() -> Iterator[Binaries]:
 
 
 def _wheel() -> Iterator[Binaries]:
-    # Only the place is asked for: importing the wheel's Python layer would run code that we do not want.
+    # Find the package without importing it: importing would run its code, which we do not want.
     found = importlib.util.find_spec(WHEEL)
     for location in (found.submodule_search_locations or ()) if found else ():
         package = Path(location).resolve()

@@ -1,4 +1,4 @@
-"""Caps counted in PostgreSQL: one row for each scope, locked while the policy judges."""
+"""Caps counted in PostgreSQL: one row for each scope, locked while the policy decides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENTRY = struct.Struct(">16sq")
 
 
 class PostgresCaps:
-    """See Caps. Whatever its size, a batch is a transaction of one statement that locks and one that writes."""
+    """See Caps. A batch of any size is one transaction of two statements: one locks, one writes."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
@@ -37,7 +37,7 @@ class PostgresCaps:
     async def _take(
         self, requests: Sequence[Sequence[Count]], until: Mapping[bytes, int], now: int
     ) -> Sequence[Over | None] | None:
-        """The verdicts; None when not every row could be locked at once, and locking the rest would be out of order."""
+        """The verdicts; None if not all rows could be locked in order, so that the caller must begin again."""
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 rows = await connection.fetch(_SQL["lock"], sorted(until))

@@ -1,4 +1,4 @@
-"""What is asked of a server before it is used: that it is one on which the promises hold."""
+"""Checks a server before it is used: whether Tidings can keep its promises on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = structlog.get_logger("tidings.database")
 
 
 async def check_server(connection: Connected) -> None:
-    """Raises SettingsError where Tidings cannot work."""
+    """Raises SettingsError if Tidings cannot work with this server or database."""
     version, encoding, *_ = await _row(connection, "server")
     if version < OLDEST:
         raise SettingsError(
@@ -33,9 +33,9 @@ async def check_server(connection: Connected) -> None:
 
 
 async def check_pooling(one: Connected, other: Connected) -> None:
-    """Raises SettingsError when two open connections share one server process: a pooler lends it by the transaction.
+    """Raises SettingsError if two open connections share a server process, as with a pooler in transaction mode.
 
-    Then LISTEN, session locks, leased settings and prepared statements would each be somebody else's.
+    LISTEN, session locks, settings and prepared statements would then belong to other connections as well.
     """
     first = await one.fetchval(_SQL["process"])
     second = await other.fetchval(_SQL["process"])
@@ -47,9 +47,9 @@ async def check_pooling(one: Connected, other: Connected) -> None:
 
 
 async def advise(connection: Connected, most: int) -> None:
-    """Logs a warning where a promise rests on less than it should, or `most` connections of a process find no room.
+    """Log a warning for each setting that weakens a promise, and if the server has no room for `most` connections.
 
-    A forgetful `synchronous_commit` costs nothing: every session of ours sets its own (connection.py).
+    `synchronous_commit = off` needs no warning: every session of ours sets its own (connection.py).
     """
     version, _, fsync, full_pages, commit, standbys = await _row(connection, "server")
     if version > NEWEST:
@@ -63,7 +63,7 @@ async def advise(connection: Connected, most: int) -> None:
         )
     if commit == "local" and standbys:
         _log.warning(
-            "a failover may lose what was acknowledged: nobody waits for the standbys",
+            "a failover may lose acknowledged data: commits do not wait for the standbys",
             synchronous_commit=commit,
             todo="set synchronous_commit to on",
         )

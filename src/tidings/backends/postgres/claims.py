@@ -1,8 +1,9 @@
-"""Claims: batches that belong to one claimer, as an open transaction or as a lease."""
+"""Claims: a batch of items held by an open transaction or by a lease."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from operator import itemgetter
 from typing import Protocol
 from uuid import UUID
@@ -21,37 +22,39 @@ _decode_headers = msgspec.msgpack.Decoder(dict[str, str]).decode
 _by_id = itemgetter(0)
 
 
-class Home(Protocol):
-    """What a claim needs of its queue."""
+class ClaimedQueue(Protocol):
+    """The queue, as far as its claims need it."""
 
     async def writing(self, items: Sequence[Item]) -> Writing:
-        """The items as one statement's parameters."""
+        """The items as the parameters of one statement."""
         ...
 
     async def give_back(self, connection: PooledConnection) -> None:
-        """Return a claim's connection; an open transaction on it is rolled back."""
+        """Return a claim's connection to the pool, which rolls back an open transaction."""
         ...
 
     def ended(self, claim: OpenClaim, changed: Iterable[str]) -> None:
-        """The claim is over, and these tables have something new."""
+        """The claim has ended, and the tables `changed` may have new items."""
         ...
 
     def returned(self, relation: str, number: int) -> None:
-        """Items that had left the table may be back in it, with numbers from this one on."""
+        """Claimed items may be back in the table, with their old ids, the lowest of which is `number`."""
         ...
 
     @property
     def pool(self) -> ConnectionPool:
-        """For statements of one round trip."""
+        """The connections for statements that need only one round trip."""
         ...
 
 
 class OpenClaim:
-    """A claim as an open transaction: the items are deleted in it, so they return when it does not commit."""
+    """A claim held by an open transaction that has deleted the items: if it does not commit, they are back."""
 
-    def __init__(self, home: Home, relation: str, connection: PooledConnection, rows: list[asyncpg.Record]) -> None:
+    def __init__(
+        self, queue: ClaimedQueue, relation: str, connection: PooledConnection, rows: list[asyncpg.Record]
+    ) -> None:
         rows.sort(key=_by_id)
-        self._home = home
+        self._queue = queue
         self._relation = relation
         self._connection: PooledConnection | None = connection
         self._rows = rows
@@ -59,14 +62,14 @@ class OpenClaim:
 
     async def begin(self, places: Collection[int]) -> None:
         """See Claim."""
-        raise ValueError("without a lease nothing outside may be begun")
+        raise ValueError("a claim without a lease cannot begin items: claim with a lease")
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim."""
-        writing = await self._home.writing(outputs)
+        writing = await self._queue.writing(outputs)
         connection = self._take_connection()
         if connection is None:
-            raise LeaseLost("the claim is over already")
+            raise LeaseLost("the claim has already ended")
         changed: Iterable[str] = (self._relation,)
         try:
             with translated():
@@ -78,8 +81,8 @@ class OpenClaim:
                 await connection.execute("COMMIT")
             changed = (*writing.touched, self._relation) if released else writing.touched
         finally:
-            await self._home.give_back(connection)
-            self._home.ended(self, changed)
+            await self._queue.give_back(connection)
+            self._queue.ended(self, changed)
 
     async def release(self) -> None:
         """See Claim."""
@@ -90,8 +93,8 @@ class OpenClaim:
             with translated():
                 await connection.execute("ROLLBACK")
         finally:
-            await self._home.give_back(connection)
-            self._home.ended(self, (self._relation,))
+            await self._queue.give_back(connection)
+            self._queue.ended(self, (self._relation,))
 
     def _take_connection(self) -> PooledConnection | None:
         connection, self._connection = self._connection, None
@@ -99,11 +102,14 @@ class OpenClaim:
 
 
 class LeasedClaim:
-    """A claim as a row with an end: it outlives its process, and ends only while the lease stands."""
+    """A claim held by a row with an end: it outlives its process, and can be done only while the lease lasts."""
 
-    def __init__(self, home: Home, announce: Announce, relation: str, token: UUID, rows: list[asyncpg.Record]) -> None:
-        # The statement sorts them, as it must: the positions in the claim's row are these.
-        self._home = home
+    def __init__(
+        self, queue: ClaimedQueue, announce: Announce, relation: str, token: UUID, rows: list[asyncpg.Record]
+    ) -> None:
+        # The statement returns the rows in the order of the arrays in the claim's row: `begin` counts on it.
+        assert all(one[0] < other[0] for one, other in pairwise(rows))  # noqa: S101 - positions depend on it
+        self._queue = queue
         self._announce = announce
         self._relation = relation
         self._token = token
@@ -115,24 +121,24 @@ class LeasedClaim:
         """See Claim."""
         positions = [index + 1 for index in places]
         with translated():
-            stands = await self._home.pool.fetchval(_SQL["begin"], self._token, positions)
+            stands = await self._queue.pool.fetchval(_SQL["begin"], self._token, positions)
         if not stands:
             raise LeaseLost("the lease ran out before these items were begun")
-        # Only now: of what was not confirmed nothing was handed over, so it goes back unmarked.
+        # Only after the confirmation: items whose begin was not confirmed are not handed over and go back unmarked.
         self._begun.update(positions)
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
-        """See Claim. One statement: of a call that is not answered and a later one only one finds the claim's row."""
-        writing = await self._home.writing(outputs)
+        """See Claim. One statement deletes the claim's row, so of two calls only one has an effect."""
+        writing = await self._queue.writing(outputs)
         statement = lease_done_statement(writing.relations, self._relation)
         back = [index + 1 for index in released]
         begun = sorted(self._begun.intersection(back))
         try:
             with translated():
-                ended = await self._home.pool.fetchval(statement, self._token, back, begun, *writing.arguments)
+                ended = await self._queue.pool.fetchval(statement, self._token, back, begun, *writing.arguments)
         finally:
             if back:
-                self._home.returned(self._relation, self._first)
+                self._queue.returned(self._relation, self._first)
         if not ended:
             raise LeaseLost("the lease ran out before the batch was done")
         self._announce((*writing.touched, self._relation) if released else writing.touched)
@@ -143,15 +149,15 @@ class LeasedClaim:
 
 
 class Announce(Protocol):
-    """Tells claimers that tables have something new."""
+    """Tells claimers that tables have new items."""
 
     def __call__(self, relations: Iterable[str]) -> None:
-        """Tell them."""
+        """Tell the claimers of these tables."""
         ...
 
 
 def received(rows: Iterable[asyncpg.Record]) -> list[Received]:
-    """Rows of id, key, headers, body, redelivered as items."""
+    """The items of rows with the columns id, key, headers, body, redelivered."""
     return [
         Received(key_text(key), body, {} if headers is None else _decode_headers(headers), redelivered)
         for _, key, headers, body, redelivered in rows

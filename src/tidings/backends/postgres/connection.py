@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: pools, their settings, and what their failures mean."""
+"""Connections to PostgreSQL: pools, session settings, and the translation of failures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Connected: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 ConnectionPool: TypeAlias = "Pool[asyncpg.Record]"
 
-CONNECT_WITHIN = 5.0
-"""Seconds until a connection that does not come counts as failed."""
-ANSWER_WITHIN = 30.0
-"""Seconds until a statement that does not answer counts as failed."""
-_SILENT_FOR = 10_000
-"""Milliseconds that a peer may leave what was sent unacknowledged: a dead primary is noticed within this."""
+CONNECT_WITHIN_S = 5.0
+"""Seconds after which an attempt to connect counts as failed."""
+ANSWER_WITHIN_S = 30.0
+"""Seconds after which a statement without an answer counts as failed."""
+_SILENT_FOR_MS = 10_000
+"""Milliseconds that sent data may stay unacknowledged. A dead primary is noticed within this time."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and times: a peer that owes an answer and is gone is noticed by these."""
+"""Seconds, seconds and a count. They notice a dead peer while this process waits for its answer."""
 
 _SETTINGS = {
     "timezone": "UTC",
@@ -36,14 +36,14 @@ _SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    # What a process locked that stands still between two statements is freed; and nobody waits long for a lock.
+    # Free the locks of a process that freezes between two statements, and let nobody wait long for a lock.
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "5s",
-    # Nobody waits for an answer any longer (ANSWER_WITHIN), so the server need not look for it.
+    # No caller waits for the answer any longer (ANSWER_WITHIN_S), so the server can stop.
     "statement_timeout": "40s",
 }
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-"""A server that is told to be forgetful is not in these sessions: 202 means durable."""
+"""Turns synchronous_commit on in our sessions if the server has it off: 202 means durable."""
 
 _TRANSIENT = (
     OSError,
@@ -62,9 +62,9 @@ _REFUSED = (ValueError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.
 
 
 class Connection(asyncpg.Connection):
-    """A connection that notices a dead peer within seconds, sends columns cheaply, and ends where nothing is written.
+    """A connection that notices a dead peer within seconds, sends columns cheaply, and closes on a read-only server.
 
-    `read_only` is called when the server refuses a write because it only reads: a failover has made it a standby.
+    `read_only` is called when the server refuses a write because a failover has made it a standby.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,7 +73,7 @@ class Connection(asyncpg.Connection):
         transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # absent from the stubs
         peer: socket.socket | None = transport.get_extra_info("socket")
         if sys.platform == "linux" and peer is not None and peer.family in {socket.AF_INET, socket.AF_INET6}:
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_FOR)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_FOR_MS)
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE.items():
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
@@ -107,33 +107,33 @@ class Connection(asyncpg.Connection):
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turns a failure that may pass by itself into Unavailable; a wrong statement or value stays what it is."""
+    """Turns a failure that may pass by itself into Unavailable. Errors of statements and values pass through."""
     try:
         yield
     except asyncpg.DataError:
         raise
     except _TRANSIENT as error:
-        # asyncpg's own DataError and configuration errors are ValueErrors: the caller's fault, not the database's.
+        # asyncpg's own DataError and configuration errors are ValueErrors: faults of the caller, not of the database.
         if isinstance(error, ValueError):
             raise
         raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}: {error}") from error
 
 
 async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: str) -> ConnectionPool:
-    """A pool of at most `size` connections with `name` as their application name and server `settings`.
+    """A pool of at most `size` connections, with the application name `name` and the server `settings`.
 
-    `least` connections are made now, so that a wrong DSN is told now. All are to a server that takes writes; when it
-    stops taking them, every one is made anew.
+    It opens `least` connections now, so that a wrong DSN is reported now. All connections lead to a server that takes
+    writes. When that server stops taking writes, the pool replaces all of them.
 
     Raises:
         Unavailable: the server does not answer.
-        SettingsError: it answers, and refuses the DSN.
+        SettingsError: the server answers and refuses the DSN.
     """
-    finder = Finder(dsn, CONNECT_WITHIN)
+    finder = Finder(dsn, CONNECT_WITHIN_S)
 
     async def connecting(*_: Any, **options: Any) -> Any:
         connection = await _prepared(finder, name, settings, options)
-        # Its other connections are to the same server: what they read there may be old.
+        # The pool's other connections lead to the same server, where they may read old data.
         connection.read_only = pool.expire_connections
         return connection
 
@@ -142,11 +142,11 @@ async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: 
         connect=connecting,
         min_size=least,
         max_size=size,
-        command_timeout=ANSWER_WITHIN,
+        command_timeout=ANSWER_WITHIN_S,
         statement_cache_size=512,
         max_cached_statement_lifetime=0,
         connection_class=Connection,
-        # Nothing here changes a session's state, so the round trip that resets it is saved.
+        # No statement of ours changes a session's state, so skip the round trip that resets it.
         reset=_unchanged,
     )
     try:
@@ -159,22 +159,22 @@ async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: 
 
 async def connect(dsn: str, name: str, **settings: str) -> asyncpg.Connection[asyncpg.Record]:
     """One connection. Raises Unavailable and SettingsError."""
-    finder = Finder(dsn, CONNECT_WITHIN)
+    finder = Finder(dsn, CONNECT_WITHIN_S)
     try:
         with translated():
-            options = {"command_timeout": ANSWER_WITHIN, "connection_class": Connection}
+            options = {"command_timeout": ANSWER_WITHIN_S, "connection_class": Connection}
             return await _prepared(finder, name, settings, options)
     except _REFUSED as error:
         raise SettingsError(f"database.dsn cannot be used: {error}") from error
 
 
 async def _prepared(finder: Finder, name: str, settings: Mapping[str, str], options: Mapping[str, Any]) -> Connection:
-    """A new connection with its settings. They are set after it is made: a pooler refuses them as start parameters."""
+    """A new connection with its settings, set after connecting because a pooler refuses them as start parameters."""
     connection = await finder.connect(**options, server_settings={"application_name": name})
     wanted = _SETTINGS | dict(settings)
     try:
         statements = [_DURABLE, *(f"SET {setting} = '{value}'" for setting, value in wanted.items())]
-        await connection.execute("; ".join(statements), timeout=CONNECT_WITHIN)
+        await connection.execute("; ".join(statements), timeout=CONNECT_WITHIN_S)
     except BaseException:
         connection.terminate()
         raise
@@ -183,9 +183,9 @@ async def _prepared(finder: Finder, name: str, settings: Mapping[str, str], opti
 
 
 async def close_pool(pool: ConnectionPool) -> None:
-    """Close what is idle, and end what is not within a few seconds."""
+    """Close the pool. Connections that are still busy after a few seconds are cut."""
     try:
-        async with asyncio.timeout(CONNECT_WITHIN):
+        async with asyncio.timeout(CONNECT_WITHIN_S):
             await pool.close()
     except (*_TRANSIENT, asyncpg.PostgresError):
         pool.terminate()

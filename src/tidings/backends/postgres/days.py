@@ -1,4 +1,4 @@
-"""The days of the history in PostgreSQL: their sums, and their way into the archive."""
+"""The days of the history in PostgreSQL: their sums and the archive."""
 
 from __future__ import annotations
 

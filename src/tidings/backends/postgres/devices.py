@@ -1,7 +1,6 @@
-"""Whose a device is, in PostgreSQL: the steps of a transaction that gives devices to users or takes them away.
+"""The owners of devices in PostgreSQL: steps of a transaction that gives devices to users or takes them away.
 
-A row of `device` changes only under the lock of its owner's row in `users`, and rows of `users` are locked in
-one order.
+A row of `device` changes only under the lock of its owner's row in `users`. Rows of `users` are locked in one order.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tidings.policy.devices import without
 from tidings.ports.store import UserKey
 
 STRIPES = 64
-"""So many claims of a tenant's devices may be under way beside each other."""
+"""The number of advisory locks that a tenant's devices share."""
 
 _SQL = load("users")
 _encode = msgspec.json.Encoder().encode
@@ -27,14 +26,14 @@ _decode = msgspec.json.Decoder(Profile).decode
 
 
 def digest(token: str) -> bytes:
-    """What a device is known by."""
+    """The SHA-256 of a token, by which the table device knows a device."""
     return hashlib.sha256(token.encode()).digest()
 
 
 async def begin(
     connection: Connected, tenant: str, user_ids: Collection[str], tokens: Collection[str]
 ) -> dict[str, Profile]:
-    """Lock everybody whom it concerns that these users get these devices; the profiles of those who exist."""
+    """Lock these users and the present owners of these devices. Returns the profiles of those who exist, by user id."""
     stripes = sorted({zlib.crc32(token.encode()) % STRIPES for token in tokens})
     await connection.execute(_SQL["queue_up"], tenant, stripes)
     owners = await connection.fetch(_SQL["owners"], tenant, [digest(token) for token in tokens])
@@ -43,7 +42,7 @@ async def begin(
 
 
 async def lock(connection: Connected, keys: Collection[UserKey]) -> dict[UserKey, Profile]:
-    """Lock the users; the profiles of those who exist."""
+    """Lock these users. Returns the profiles of those who exist."""
     if not keys:
         return {}
     rows = await connection.fetch(_SQL["lock_users"], *zip(*sorted(keys), strict=True))
@@ -58,10 +57,10 @@ async def take(
     stored: Collection[str],
     now: int,
 ) -> None:
-    """Give each token in `owners` to its user, and take it from everybody else; `known` is what `begin` gave.
+    """Give each token in `owners` to its user and take it from every other user. `known` is the result of `begin`.
 
-    To be called when the profiles of those `stored` are written. What is new to its user may be used again where the
-    vendor did not know it before.
+    Call it after the profiles of the users `stored` are written. A token that is new to its user is taken off the
+    suppression list if it is there because the vendor no longer knew it.
     """
     losing = {
         (tenant, user_id): lost
@@ -79,12 +78,12 @@ async def take(
 
 
 async def usable_again(connection: Connected, tenant: str, tokens: Sequence[str]) -> None:
-    """The devices may be used again where the vendor did not know them before."""
+    """Take these tokens off the suppression list if they are there because the vendor no longer knew them."""
     await connection.execute(_SQL["usable_again"], tenant, tokens, sorted(DEAD_DEVICE))
 
 
 async def replace_profiles(connection: Connected, profiles: Mapping[UserKey, Profile], now: int) -> None:
-    """Store the profiles of users that are locked."""
+    """Store the profiles of these users, which must be locked."""
     if profiles:
         keys = sorted(profiles)
         tenants, ids = zip(*keys, strict=True)
@@ -92,7 +91,7 @@ async def replace_profiles(connection: Connected, profiles: Mapping[UserKey, Pro
 
 
 async def forget(connection: Connected, gone: Sequence[tuple[str, str]], now: int) -> None:
-    """Take each `(tenant, token)` out of the profile that has it."""
+    """Remove each `(tenant, token)` from the profile that has it."""
     tenants, tokens = zip(*gone, strict=True)
     owners = await connection.fetch(_SQL["owners_of"], tenants, [digest(token) for token in tokens])
     locked = await lock(connection, {(tenant, user_id) for tenant, user_id in owners})

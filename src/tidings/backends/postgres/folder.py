@@ -1,4 +1,4 @@
-"""The folder that the bundled PostgreSQL lives in: locked by one supervisor, made when it is not there."""
+"""The data folder of the bundled PostgreSQL. One supervisor locks it and creates what is missing."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from tidings.backends.postgres.binaries import Account, Binaries, Source
 from tidings.model.errors import SettingsError
 
 NAME = "tidings"
-"""The role and the database that Tidings uses."""
+"""The name of the role and of the database that Tidings uses."""
 
-FAST_WITHIN = 20.0
+FAST_WITHIN_S = 20.0
 """Seconds that a fast shutdown may take."""
 
 _HOME = "tidings-postgres-"
 _BELONGS_TO = "belongs-to"
-_LEAST_FREE = 200 * 1024 * 1024
-_LARGEST_LOG = 16 * 1024 * 1024
-_TICK = 0.02
+_LEAST_FREE_BYTES = 200 * 1024 * 1024
+_LARGEST_LOG_BYTES = 16 * 1024 * 1024
+_TICK_S = 0.02
 
 _log = structlog.get_logger(__name__)
 
 
 class Folder:
-    """Where one server's files are.
+    """The files of one server.
 
-    In `path` it keeps `postgres/` (the server's own: `data/`, the socket, copied binaries), and beside it the password,
-    the log and the lock. As root, where the unprivileged user cannot reach `path`, `postgres` is a link to a folder
-    that it can. `found` replaces the search for binaries, `source` limits it. `account` and `password` are known once
-    it is open.
+    `path` holds the folder `postgres` (the server's own: `data/`, the socket, copied binaries), the password, the log
+    and the lock. If this process is root and the server's unprivileged user cannot reach `path`, `postgres` is a link
+    to a folder that this user can reach. `found` replaces the search for binaries, and `source` limits it. `account`
+    and `password` are known after `open`.
     """
 
     def __init__(self, path: Path, found: Sequence[Binaries] | None = None, source: Source | None = None) -> None:
@@ -65,10 +65,10 @@ class Folder:
         return self.home / "data"
 
     def open(self) -> None:
-        """Lock it, end what an earlier supervisor left running on it, and make what is missing.
+        """Lock the folder, end a server that an earlier supervisor left running on it, and create what is missing.
 
         Raises:
-            SettingsError: it cannot be used; the text says why and what to do.
+            SettingsError: the folder cannot be used. The text says why and what to do.
         """
         try:
             self._prepare()
@@ -86,20 +86,20 @@ class Folder:
             raise
 
     def close(self) -> None:
-        """Let another supervisor have it."""
+        """Unlock the folder for another supervisor."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def choice(self) -> Binaries:
-        """The PostgreSQL for this folder: of the version that made it, else the best. Raises SettingsError."""
+        """The PostgreSQL for this folder: of the version that created it, else the best. Raises SettingsError."""
         made_by = self.data / "PG_VERSION"
         major = int(made_by.read_text().split(".")[0]) if made_by.exists() else None
         found = binaries.available(self._source) if self._found is None else self._found
         return binaries.choose(major, found, self._source)
 
     def program(self, name: str) -> Path:
-        """The path of one of PostgreSQL's programs, of the version that the data belong to."""
+        """The path of one of PostgreSQL's programs, of the version that created the data folder."""
         if self._binaries is None:
             raise SettingsError("PostgreSQL was not looked for yet")
         return self._binaries.folder / name
@@ -108,17 +108,17 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         free = shutil.disk_usage(self.path).free
-        if free < _LEAST_FREE:
+        if free < _LEAST_FREE_BYTES:
             raise SettingsError(
                 f"only {free // 2**20} MB are free on the disk of {self.path}; PostgreSQL needs at least "
-                f"{_LEAST_FREE // 2**20} MB. Free some, or choose another folder with --data-dir."
+                f"{_LEAST_FREE_BYTES // 2**20} MB. Free some, or choose another folder with --data-dir."
             )
         self.account = binaries.account(self.data)
         self._make_home()
         self._binaries = binaries.within_reach(self.choice(), self.account, self.home)
         self._stop_leftover()
         self._make_data()
-        if self.log_path.exists() and self.log_path.stat().st_size > _LARGEST_LOG:
+        if self.log_path.exists() and self.log_path.stat().st_size > _LARGEST_LOG_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
 
     def _take_lock(self) -> None:
@@ -153,7 +153,7 @@ class Folder:
             link.mkdir(mode=0o700)
             self.account.owns(link)
             return
-        # Root's own folders are closed to others: the data goes where its user can reach it, and the link finds it.
+        # Root's folders are closed to others: put the data where the server's user can reach it, and link there.
         temporary = Path(tempfile.gettempdir()).resolve()
         parent = temporary if self.path.is_relative_to(temporary) else Path("/var/lib/tidings")
         if not parent.exists():
@@ -169,19 +169,19 @@ class Folder:
         _log.info("postgres_folder", folder=str(home), why=f"{self.path} is closed to PostgreSQL's user")
 
     def _let_through(self) -> None:
-        """Let the server's own user pass through this folder, and nobody else: not see what is in it."""
+        """Let the server's own user, and nobody else, pass through this folder, without listing its contents."""
         if self.account.gid is not None and not self.account.may_enter(self.path):
             os.chown(self.path, -1, self.account.gid)
             self.path.chmod(0o710)
 
     def _left_behind(self, parent: Path) -> Iterator[Path]:
-        """Folders that were made for this data folder when it was another one, since deleted."""
+        """Folders that belonged to a data folder of this path that has since been deleted."""
         for note in parent.glob(f"{_HOME}*/{_BELONGS_TO}"):
             if note.read_text() == str(self.path / "postgres"):
                 yield note.parent
 
     def _give_up_empty_home(self) -> None:
-        """Remove the folder elsewhere if nothing was ever in it: a start that failed leaves nothing behind."""
+        """Remove the linked folder if no data was ever created in it, so that a failed start leaves nothing behind."""
         link = self.path / "postgres"
         if not link.is_symlink() or self.data.exists():
             return
@@ -203,7 +203,7 @@ class Folder:
                 file.write(self.password)
 
     def _initialise(self) -> None:
-        # Made beside its place and then renamed, so that a half-made folder is never taken for data.
+        # Created under another name and then renamed, so that an unfinished folder is never taken for data.
         fresh = self.home / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         password = self.home / "password"
@@ -225,22 +225,22 @@ class Folder:
 
     def _run(self, program: str, *arguments: str | Path, text: str = "") -> None:
         result = self.account.run([self.program(program), *arguments], self.home, text)
-        said = result.stdout + result.stderr
-        # In single-user mode a failed statement is printed, and the exit code is still 0.
-        if result.returncode == 0 and "ERROR:" not in said:
+        output = result.stdout + result.stderr
+        # In single-user mode a failed statement prints an error, but the exit code is still 0.
+        if result.returncode == 0 and "ERROR:" not in output:
             return
-        raise explain(said, self.log_path)
+        raise explain(output, self.log_path)
 
     def _stop_leftover(self) -> None:
-        """End a server that an earlier supervisor left on this data folder. We hold the lock, so it is nobody's."""
+        """End a server that an earlier supervisor left on this data folder. We hold the lock, so nobody uses it."""
         pid = owner_of(self.data)
-        for wait, how in ((FAST_WITHIN, signal.SIGINT), (5.0, signal.SIGQUIT), (5.0, signal.SIGKILL)):
+        for wait, how in ((FAST_WITHIN_S, signal.SIGINT), (5.0, signal.SIGQUIT), (5.0, signal.SIGKILL)):
             if not pid or owner_of(self.data) != pid:
                 return
             os.kill(pid, how)
             deadline = time.monotonic() + wait
             while owner_of(self.data) == pid and time.monotonic() < deadline:
-                time.sleep(_TICK)
+                time.sleep(_TICK_S)
 
 
 def _pid_file(data: Path) -> list[str]:
@@ -251,16 +251,16 @@ def _pid_file(data: Path) -> list[str]:
 
 
 def is_ready(data: Path, pid: int) -> bool:
-    """Whether the server `pid` on this data folder takes connections."""
+    """True if the server `pid` on this data folder takes connections."""
     lines = _pid_file(data)
-    # The eighth line is the server's own word for its state.
+    # The eighth line is the server's state.
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def owner_of(data: Path) -> int:
-    """The process id of a server that is alive on this data folder; 0 when there is none.
+    """The process id of a server that is alive on this data folder; 0 if there is none.
 
-    The number in `postmaster.pid` may long belong to another program, so its working folder (Linux) or name is asked.
+    The id in `postmaster.pid` may belong to another program by now, so check its working folder (Linux) or name.
     """
     lines = _pid_file(data)
     if not lines or not lines[0].isdecimal():
@@ -276,20 +276,20 @@ def owner_of(data: Path) -> int:
     return pid if "postgres" in answer.stdout else 0
 
 
-def port_is_taken(said: str) -> bool:
-    """Whether PostgreSQL complains about its port."""
-    return "could not bind" in said or "Address already in use" in said
+def port_is_taken(output: str) -> bool:
+    """True if PostgreSQL's output says that its port is in use."""
+    return "could not bind" in output or "Address already in use" in output
 
 
-def explain(said: str, log: Path, port: int = 0) -> SettingsError:
-    """What PostgreSQL said, as a sentence that tells what to do."""
-    if "No space left on device" in said:
+def explain(output: str, log: Path, port: int = 0) -> SettingsError:
+    """An error that says why PostgreSQL failed, by its output, and what to do."""
+    if "No space left on device" in output:
         return SettingsError(
             "PostgreSQL found no space left on the disk. Free some, or choose another folder with --data-dir."
         )
-    if port_is_taken(said):
+    if port_is_taken(output):
         return SettingsError(
-            f"PostgreSQL could not listen on 127.0.0.1:{port}, something else does. Stop that, or use another port."
+            f"PostgreSQL could not listen on 127.0.0.1:{port}: another program does. Stop it, or use another port."
         )
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in output.splitlines() if line.strip()]
     return SettingsError("PostgreSQL does not start. It said:\n" + "\n".join(lines[-8:]) + f"\nThe whole log: {log}")

@@ -1,4 +1,4 @@
-"""History in PostgreSQL: append-only facts, a leaf for each day (leaves.py)."""
+"""The history in PostgreSQL: append-only, one leaf for each day (leaves.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asyncpg
 from tidings.backends.postgres import devices
 from tidings.backends.postgres.batch import Batch, columns
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
-from tidings.backends.postgres.leaves import ASK_AFTER, CARRIED, LAST_ID, Leaves, Segment, statement
+from tidings.backends.postgres.leaves import ASK_AFTER_LEAVES, CARRIED, LAST_ID, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
 from tidings.model.accounting import MINUTE, StateCount
 from tidings.model.days import DAY, day_of
@@ -40,20 +40,20 @@ from tidings.policy.transitions import (
 from tidings.ports.store import Page
 
 PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
-"""The place of each state's code in the precedence."""
+"""The place in the precedence, for each state's code."""
 PENDING_PLACE = PRECEDENCE.index(State.PENDING)
 _HANDED_WITHIN_S = 2.0
 PENDING_RANK = rank(State.PENDING, 1)
-READ_WITHIN = 300.0
-"""Seconds that a statement may take which reads a stretch of the history."""
+READ_WITHIN_S = 300.0
+"""Seconds that a statement may take that reads a range of the history."""
 
 _SQL = load("history")
 _SLOTS = 0xFF
 _STRETCH = 500
-"""Notifications that one query of `find` looks at when it filters by state or category."""
+"""Notifications that one query of `find` reads when it filters by state or category."""
 _MOST_STRETCHES = 20
 _MOST_LOOKS = 100
-"""Queries that one page makes at most, most of which look into a leaf that has nothing."""
+"""The most queries for one page, most of which read a leaf without a match."""
 _TRIES = 3
 _RESTING_CODES = [code(state) for state in sorted(RESTING)]
 
@@ -66,7 +66,7 @@ class PostgresHistory:
         self._leaves = leaves
 
     async def maintain(self, now: int) -> int:
-        """Make the leaves from yesterday to a week after `now`; how many tables were missing. To be called daily."""
+        """Create the leaves from yesterday to a week after `now`; returns how many tables were missing."""
         return await self._leaves.maintain(now)
 
     async def append(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
@@ -80,14 +80,14 @@ class PostgresHistory:
                 try:
                     await self._write(batches)
                 except (asyncpg.DataError, ValueError):
-                    # A vendor's text may hold what PostgreSQL's text cannot: NUL or half a surrogate pair.
+                    # A vendor's text may hold characters that PostgreSQL's text cannot: NUL, an unpaired surrogate.
                     await self._write({day: batch.cleaned() for day, batch in batches.items()})
-            except asyncpg.UndefinedTableError:  # a leaf was archived since the list of them was read
+            except asyncpg.UndefinedTableError:  # a leaf was archived after the list of leaves was read
                 self._leaves.forget()
             else:
                 self._leaves.written(batches)
                 return refused
-        raise Unavailable("the days of the history change while they are written")
+        raise Unavailable("days of the history were archived while a batch for them was written")
 
     async def get(self, tenant: str, notification_id: UUID) -> NotificationRecord | None:
         """See History."""
@@ -107,7 +107,7 @@ class PostgresHistory:
         return record_of(head, [event_of(row[4:]) for row in map(tuple, rows) if row[4] is not None])
 
     async def find(self, tenant: str, filter: HistoryFilter, before: UUID | None, limit: int) -> Page:
-        """See History. Bounded: a page that has looked at some thousand notifications ends, with a cursor."""
+        """See History. The work is bounded: after some thousand notifications a page ends, with a cursor."""
         narrow = filter.state is not None or filter.category is not None
         stretch = _STRETCH if narrow else limit + 1
         low = 0 if filter.since is None else max(0, filter.since << 80)
@@ -118,7 +118,7 @@ class PostgresHistory:
         looks = full = 0
         empty: set[int] | None = None
         for segment in await self._leaves.segments(low, high):
-            if looks >= ASK_AFTER and empty is None:
+            if looks >= ASK_AFTER_LEAVES and empty is None:
                 wanted = State if filter.state is None else [filter.state]
                 empty = await self._leaves.without(tenant, wanted, deliveries=False)
             if empty is not None and segment.day in empty:
@@ -139,7 +139,7 @@ class PostgresHistory:
         return await self._page(found, None)
 
     async def records(self, found: Sequence[Head]) -> list[NotificationRecord]:
-        """These notifications with their events."""
+        """The records of these notifications: with their events."""
         events: dict[UUID, list[Event]] = {head.id: [] for head in found}
         for day, ids in (await self._leaves.split(events)).items():
             for row in await self._leaves.fetch("events_of", day, ids):
@@ -181,7 +181,7 @@ class PostgresHistory:
         return steps
 
     async def _split(self, attempts: Sequence[tuple[UUID, int]]) -> list[tuple[int, tuple[Sequence[object], ...]]]:
-        """The days of these attempts, each with the columns of ids and numbers that are of that day."""
+        """The days of these attempts, each with the columns of its delivery ids and attempt numbers."""
         numbers: dict[UUID, set[int]] = {}
         for id, number in attempts:
             numbers.setdefault(id, set()).add(number)
@@ -221,12 +221,12 @@ class PostgresHistory:
         return found
 
     async def tally(self, tenant: str, since: int | None = None, until: int | None = None) -> Sequence[Tally]:
-        """See History. Reads all that the tenant has from `since` on: some microseconds a notification."""
+        """See History. Reads all of the tenant's notifications of that time: some microseconds each."""
         counts: Counter[tuple[str | None, State, str]] = Counter()
         for part in await self._leaves.segments(_first(since, 0), _first(until, LAST_ID)):
             rows = await self._leaves.fetch(
                 "tally", part.day, tenant, part.low, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, PENDING_RANK, part.high,
-                within_s=READ_WITHIN,
+                within_s=READ_WITHIN_S,
             )  # fmt: skip
             for slot, number, reason, count in rows:
                 counts[tallied(slot, number, reason)] += count
@@ -243,15 +243,15 @@ class PostgresHistory:
         return found
 
     async def states_in(self, part: Segment, tenant: str | None, *, in_flight: bool) -> list[StateCount]:
-        """The same of a stretch of one leaf."""
+        """As `states`, for a segment of one leaf."""
         arguments = [
             part.low, part.high, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, len(IN_FLIGHT), in_flight,
         ]  # fmt: skip
         if tenant is None:
-            rows = await self._leaves.fetch("states", part.day, *arguments, within_s=READ_WITHIN)
+            rows = await self._leaves.fetch("states", part.day, *arguments, within_s=READ_WITHIN_S)
         else:
             rows = await self._leaves.fetch(
-                "states_of_tenant", part.day, *arguments, tenant, PENDING_RANK, within_s=READ_WITHIN
+                "states_of_tenant", part.day, *arguments, tenant, PENDING_RANK, within_s=READ_WITHIN_S
             )
         return [
             StateCount(owner, minute, PRECEDENCE[place], count, tuple(ids)) for owner, minute, place, count, ids in rows
@@ -269,7 +269,7 @@ class PostgresHistory:
         return found
 
     async def _placed(self, outcomes: Sequence[Outcome]) -> tuple[dict[int, list[Outcome]], Counter[str]]:
-        """The outcomes by leaf, leaves made where they are missing; and how many have no place, by reason."""
+        """The outcomes by leaf, and how many have no leaf, by reason. Creates missing leaves."""
         groups: dict[int, list[Outcome]] = {}
         for outcome in outcomes:
             groups.setdefault(day_of(outcome.id), []).append(outcome)
@@ -296,21 +296,21 @@ class PostgresHistory:
         return groups, +refused
 
     async def _of_carried(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Those about notifications that were in flight when their day was archived."""
+        """Those of these outcomes whose notification is carried."""
         with translated():
             rows = await self._pool.fetch(_SQL["carried"], list({notification_of(one.id) for one in outcomes}))
         carried = {row[0] for row in rows}
         return [one for one in outcomes if notification_of(one.id) in carried]
 
     async def _write(self, batches: Mapping[int, Batch]) -> None:
-        """Write them in one transaction, which a single statement is by itself."""
+        """Write all batches in one transaction. A single statement needs no explicit one."""
         with translated():
             if len(batches) == 1:
                 [(day, batch)] = batches.items()
                 if not (batch.waits or batch.suppressions or batch.letters):
                     rows = *columns(batch.notifications, 8), *columns(batch.events, 10)
-                    if not batch.returning:
-                        # A batch that was repeated after a crash is rare, and written again with care.
+                    if not batch.postponed:
+                        # It fails for a batch that is repeated after a crash, which is rare; `append` then writes it.
                         with contextlib.suppress(asyncpg.UniqueViolationError):
                             await self._pool.execute(statement("append_new", day), *rows)
                             return
@@ -356,18 +356,21 @@ async def _write_with_effects(connection: PooledConnection, day: int, batch: Bat
 
 
 def tallied(slot: int, number: int, reason: str) -> tuple[str | None, State, str]:
-    """What a row of a tally counts: deliveries, of which `number` is the code, or (slot 0) notifications, its place."""
+    """Channel, state and reason of a row of a tally.
+
+    `number` is the state's code for deliveries, and the state's place in the precedence for notifications (slot 0).
+    """
     if slot:
         return channel_of(UUID(int=slot)).value, state_of(number), reason
     return None, PRECEDENCE[number], reason
 
 
 def tallies(counts: Mapping[tuple[str | None, State, str], int]) -> list[Tally]:
-    """Counts as a tally, in its order."""
+    """Counts as a sorted tally."""
     ordered = sorted(counts.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
     return [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
 
 
 def _first(at: int | None, otherwise: int) -> int:
-    """The first id of an instant (milliseconds since the epoch), as an integer."""
+    """The smallest id of an instant (milliseconds since the epoch), as an integer; `otherwise` if `at` is None."""
     return otherwise if at is None else min(LAST_ID, max(0, at) << 80)

@@ -1,4 +1,4 @@
-"""The servers that a DSN names, and finding the one of them that takes writes."""
+"""Reads the servers that a DSN names, and finds the one that takes writes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from msgspec import Struct
 from tidings.model.errors import SettingsError
 
 WRITABLE = frozenset({"any", "read-write", "primary"})
-"""The values of `target_session_attrs` that a writer can be content with; all of them mean `read-write` here."""
+"""The allowed values of `target_session_attrs`. All of them mean `read-write` here, because Tidings writes."""
 
 _WRITES = "read-write"
 _PORT = 5432
-_SHORTEST = 1.0
-"""Seconds that one server of several has at least to answer."""
+_SHORTEST_S = 1.0
+"""The least seconds that each of several servers gets to answer."""
 _NOT_NOW = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class Address(Struct, frozen=True):
-    """A host name, IP address or folder of a socket, and the port."""
+    """A server's address: a host name, an IP address or the folder of a socket, and the port."""
 
     host: str
     port: int
@@ -33,10 +33,10 @@ class Address(Struct, frozen=True):
 
 
 def addresses(dsn: str) -> list[Address]:
-    """Every server that `dsn` names, in its order; none where it leaves the server to the environment or a service.
+    """The servers that `dsn` names, in order. Empty if it leaves the server to the environment or a service file.
 
     Raises:
-        SettingsError: it names no server that takes writes, or cannot be read.
+        SettingsError: `dsn` asks for a server that does not take writes, or cannot be read.
     """
     try:
         parts = urlsplit(dsn)
@@ -59,23 +59,23 @@ def addresses(dsn: str) -> list[Address]:
 
 
 class Finder:
-    """Connects to whichever server of a DSN takes writes; the one that did last is asked first.
+    """Connects to the server of a DSN that takes writes, trying the last one that did first.
 
-    All servers together have about `within` seconds: one that is switched off answers nothing at all, and must not use
-    up the time of the others. Raises SettingsError for a DSN that cannot be read.
+    All servers together get about `within_s` seconds. Each has a share of it, so that a server that is switched off
+    does not use up the time of the others. Raises SettingsError for a DSN that cannot be read.
     """
 
-    def __init__(self, dsn: str, within: float) -> None:
+    def __init__(self, dsn: str, within_s: float) -> None:
         self._dsn = dsn
         self._known: list[Address | None] = [*addresses(dsn)] or [None]
-        self._each = within if len(self._known) == 1 else max(_SHORTEST, 0.8 * within / len(self._known))
+        self._each_s = within_s if len(self._known) == 1 else max(_SHORTEST_S, 0.8 * within_s / len(self._known))
 
     async def connect(self, **options: Any) -> _Connection:
         """A connection to a server that takes writes; `options` are those of `asyncpg.connect`.
 
         Raises:
-            ConnectionError: no server of several takes writes; the text says why for each.
-            OSError, TimeoutError, asyncpg.PostgresError: what became of the attempt.
+            ConnectionError: none of several servers takes writes. The text gives the reason for each.
+            OSError, TimeoutError, asyncpg.PostgresError: the only server could not be reached, or refused.
         """
         refusals: list[str] = []
         last: Exception | None = None
@@ -98,17 +98,17 @@ class Finder:
 
     async def _one(self, address: Address | None, options: dict[str, Any]) -> _Connection:
         where: dict[str, Any] = {} if address is None else {"host": [address.host], "port": [address.port]}
-        where |= {"timeout": self._each, "target_session_attrs": _WRITES}
+        where |= {"timeout": self._each_s, "target_session_attrs": _WRITES}
         connection: _Connection = await asyncpg.connect(self._dsn, **options | where)
         return connection
 
 
 def _hosts(parts: SplitResult) -> Sequence[str]:
-    """The hosts as they are written, each still with its port and its escapes."""
+    """The hosts as written, each with its port and still percent-encoded."""
     authority = parts.netloc.rpartition("@")[2]
     if authority:
         return authority.split(",")
-    # Split before it is decoded: a folder may have a comma in its name.
+    # Split before decoding: a folder's name may hold an encoded comma.
     for pair in parts.query.split("&"):
         name, _, value = pair.partition("=")
         if unquote(name) == "host":

@@ -34,7 +34,7 @@ class PostgresIdempotency:
             if holder is not None:
                 fingerprint, kept, answer = holder
                 return Reservation(fresh=False, fingerprint=fingerprint, seed=kept, answer=answer)
-            # It was freed between the two statements: it can be taken now.
+            # The key was freed between the two statements: try again to take it.
 
     async def complete(self, tenant: str, key: str, answer: bytes) -> None:
         """See Idempotency."""

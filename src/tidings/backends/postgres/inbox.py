@@ -73,9 +73,9 @@ class PostgresInbox:
         return deleted
 
     async def mark(self, tenant: str, user_id: str, ids: Sequence[UUID] | None, field: str, at: int | None) -> int:
-        """See Inbox; an item that is marked already keeps its first instant."""
+        """See Inbox."""
         if field not in _MARKS:
-            raise ValueError(f"{field!r} is none of {', '.join(sorted(_MARKS))}")
+            raise ValueError(f"{field!r} cannot be set: use one of {', '.join(sorted(_MARKS))}")
         with translated():
             rows = await self._pool.fetch(_SQL["mark"], tenant, user_id, ids, field, at)
         return len(rows)

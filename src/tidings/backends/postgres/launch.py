@@ -1,8 +1,8 @@
-"""Becomes PostgreSQL: a script that drops root, asks to end with its parent, and replaces itself.
+"""A script that becomes PostgreSQL: it drops root, asks for a signal at its parent's death, and execs the server.
 
 It runs as its own process (`python -I -S launch.py PARENT UID GID PROGRAM ARGUMENT…`), because all of this must happen
-between fork and exec, where a process with threads must not run Python. Linux forgets the parent-death signal when the
-user changes, so the order matters.
+between fork and exec, where a process with threads must not run Python. The order matters: Linux drops the parent-death
+signal when the user changes.
 """
 
 from __future__ import annotations

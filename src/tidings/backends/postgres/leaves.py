@@ -1,7 +1,7 @@
-"""Leaves: the tables that hold one day of the history each, and statements that name the leaf which they mean.
+"""Leaves: the tables that hold one day of the history. Every statement names the leaf that it means.
 
-An id tells its day, so a statement never plans over, or locks, the others. What was in flight when its day was archived
-is carried: it lives in tables of its own, which are addressed like a leaf.
+An id tells its day, so a statement never plans over other leaves, or locks them. Notifications that were in flight when
+their day was archived are carried: they have tables of their own, which are addressed like a leaf.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,12 +25,12 @@ from tidings.model.vocabulary import State
 from tidings.policy.days import AHEAD
 
 CARRIED = -1
-"""Stands for the tables of what is carried, where a day is asked for."""
+"""The number that stands for the tables of carried notifications where a day is expected."""
 LAST_ID = (1 << 128) - 1
-ASK_AFTER = 3
-"""Leaves into which a listing looks before it asks which of the others are worth a look."""
-_KNOWN_FOR = 10.0
-"""Seconds for which the list of the leaves is believed."""
+ASK_AFTER_LEAVES = 3
+"""The number of leaves that a listing reads before it asks which other leaves cannot hold a match."""
+_KNOWN_FOR_S = 10.0
+"""Seconds for which the list of the leaves is trusted."""
 
 _SQL = load("history")
 _log = structlog.get_logger("tidings.leaves")
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 
 class Segment(Struct, frozen=True, gc=False):
-    """A stretch of ids, from `low` (inclusive) to `high` (exclusive), that lies in one leaf."""
+    """A range of ids, from `low` (inclusive) to `high` (exclusive), that lies in one leaf."""
 
     day: int
     low: UUID
@@ -51,20 +52,21 @@ def _templates(file: str) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)
 def statement(name: str, day: int, file: str = "history") -> str:
-    """The statement `name` of `sql/templates/<file>.sql` on the leaf of a day (since the epoch), or on `CARRIED`."""
+    """The statement `name` of `sql/templates/<file>.sql` for the leaf of a day (since the epoch) or for `CARRIED`."""
     return _templates(file)[name].replace("{day}", suffix(day)).replace("{number}", str(day))
 
 
 def suffix(day: int) -> str:
-    """What the names of the day's tables end with."""
+    """The end of the names of the day's tables."""
     return "carried" if day == CARRIED else datetime.fromtimestamp(day * DAY / 1000, UTC).strftime("%Y%m%d")
 
 
 def segments(days: Sequence[int], low: int, high: int) -> list[Segment]:
-    """The stretches of the ids from `low` to `high` (as integers), newest first, each with its leaf.
+    """The ids from `low` to `high` (as integers) cut into segments of one leaf each, newest first.
 
-    `days` are those that have leaves, ascending. What lies between them has been archived, and may be carried.
+    `days` are the days that have leaves, ascending. The days between them are archived, so their ids may be carried.
     """
+    assert all(one < other for one, other in pairwise(days)), "days ascend"  # noqa: S101 - the cuts rely on it
     found: list[Segment] = []
     reached = 0
     for day in days:
@@ -82,43 +84,43 @@ def _cut(day: int, first: int, end: int, low: int, high: int) -> list[Segment]:
 
 
 class Leaves:
-    """Which leaves there are."""
+    """The list of existing leaves, and statements on them."""
 
     def __init__(self, pool: ConnectionPool, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
         self._clock = clock
         self._days: Sequence[int] = ()
-        self._unused: set[int] = set()
-        self._asked: float | None = None
+        self._empty_ahead: set[int] = set()
+        self._asked_at: float | None = None
 
     async def days(self) -> Sequence[int]:
-        """The days that have leaves, ascending; a few seconds old at most. Raises Unavailable."""
-        if self._asked is None or self._clock() - self._asked >= _KNOWN_FOR:
+        """The days that have leaves, ascending; the list is at most 10 seconds old. Raises Unavailable."""
+        if self._asked_at is None or self._clock() - self._asked_at >= _KNOWN_FOR_S:
             asked = self._clock()
             with translated():
                 tomorrow = time.time_ns() // 1_000_000 // DAY + 1
                 rows = [tuple(row) for row in await self._pool.fetch(_SQL["days"], tomorrow)]
             self._days = [day for day, _ in rows]
-            self._unused = {day for day, unused in rows if unused}
-            self._asked = asked
+            self._empty_ahead = {day for day, unused in rows if unused}
+            self._asked_at = asked
         return self._days
 
     def forget(self) -> None:
-        """Ask again: the list was wrong."""
-        self._asked = None
+        """Drop the list, which was wrong: the next call asks again."""
+        self._asked_at = None
 
     def written(self, days: Iterable[int]) -> None:
-        """Something was written to these days."""
-        if not self._unused.isdisjoint(days):
+        """These days were written to. Drops the list if one of them was an empty day to come."""
+        if not self._empty_ahead.isdisjoint(days):
             self.forget()
 
     async def of(self, id: UUID) -> int:
-        """Where the id's rows are: its day, or CARRIED."""
+        """The leaf of the id: its day, or CARRIED if the day has no leaf."""
         day = day_of(id)
         return day if day in await self.days() else CARRIED
 
     async def split(self, ids: Iterable[UUID]) -> dict[int, list[UUID]]:
-        """The ids by where their rows are, by day."""
+        """The ids by leaf: their day, or CARRIED."""
         days = await self.days()
         found: dict[int, list[UUID]] = {}
         for id in ids:
@@ -127,11 +129,11 @@ class Leaves:
         return found
 
     async def segments(self, low: int, high: int) -> list[Segment]:
-        """See the function. Days to come that are empty are left out."""
-        return segments([day for day in await self.days() if day not in self._unused], low, high)
+        """See the function `segments`. Empty days to come are left out."""
+        return segments([day for day in await self.days() if day not in self._empty_ahead], low, high)
 
     async def without(self, tenant: str, states: Iterable[State], *, deliveries: bool) -> set[int]:
-        """Closed days in which the tenant has no deliveries (or notifications) in these states, as their sums say."""
+        """Closed days whose sums show that the tenant has no deliveries (or notifications) in these states."""
         with translated():
             rows = await self._pool.fetch(_SQL["days_without"], tenant, deliveries, sorted(states))
         return {row[0] for row in rows}
@@ -139,7 +141,7 @@ class Leaves:
     async def fetch(
         self, name: str, day: int, *args: object, file: str = "history", within_s: float | None = None
     ) -> list[asyncpg.Record]:
-        """The rows of a statement on a leaf. One that was archived a moment ago is found where its rest is carried."""
+        """The rows of a statement on a leaf. If the day was archived a moment ago, asks the carried tables instead."""
         with translated():
             try:
                 return await self._pool.fetch(statement(name, day, file), *args, timeout=within_s)
@@ -150,12 +152,12 @@ class Leaves:
                 return await self._pool.fetch(statement(name, CARRIED, file), *args, timeout=within_s)
 
     async def ensure(self, days: Iterable[int], needed: int) -> int:
-        """Make the leaves of these days that are missing, a day at a time; how many tables were.
+        """Create the missing leaves of these days, day by day; returns how many tables were missing.
 
-        A day after `needed` that cannot be made now (a long read holds a lock) is left to the next call.
+        If a long read holds a lock, a day after `needed` is left to the next call.
 
         Raises:
-            Unavailable: the database does not answer, or a day up to `needed` cannot be made.
+            Unavailable: the database does not answer, or the leaves of a day up to `needed` cannot be created.
         """
         self.forget()
         known = set(await self.days())
@@ -170,12 +172,16 @@ class Leaves:
                     except asyncpg.LockNotAvailableError as error:
                         if day <= needed:
                             raise
-                        _log.warning("a day's leaves are made later", day=suffix(day), why=str(error))
+                        _log.warning(
+                            "the leaves of a coming day cannot be created yet and are tried again later",
+                            day=suffix(day),
+                            why=str(error),
+                        )
         finally:
             self.forget()
         return made
 
     async def maintain(self, now: int) -> int:
-        """Make the leaves from yesterday to a week after `now` (milliseconds since the epoch)."""
+        """Create the leaves from yesterday to a week after `now` (milliseconds since the epoch)."""
         today = now // DAY
         return await self.ensure(range(today - 1, today + AHEAD + 1), today)

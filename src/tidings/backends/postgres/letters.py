@@ -1,4 +1,4 @@
-"""Dead letters in PostgreSQL: noted, by tenant, when a fact makes one."""
+"""Dead letters in PostgreSQL. `append` notes each delivery that may be one in the table letter, by tenant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from tidings.backends.postgres.history import PostgresHistory
-from tidings.backends.postgres.leaves import ASK_AFTER, LAST_ID, Leaves
+from tidings.backends.postgres.leaves import ASK_AFTER_LEAVES, LAST_ID, Leaves
 from tidings.model.ids import notification_of
 from tidings.model.letters import DeadLetter, LetterFilter
 from tidings.policy.letters import letter_of, slots, wanted
@@ -14,14 +14,14 @@ from tidings.policy.transitions import code
 from tidings.ports.replays import LetterPage
 
 _STRETCH = 1_000
-"""Deliveries that one query looks at."""
+"""Deliveries that one query reads."""
 _MOST_STRETCHES = 20
 _MOST_LOOKS = 100
-"""Queries that a page makes at most, most of which look into a leaf that has none."""
+"""The most queries for one page, most of which read a leaf without dead letters."""
 
 
 class PostgresLetters:
-    """See Letters. A page, or a count, looks at 20,000 deliveries of the tenant at most."""
+    """See Letters. A page, or a count, reads at most 20,000 deliveries of the tenant."""
 
     def __init__(self, leaves: Leaves, history: PostgresHistory) -> None:
         self._leaves = leaves
@@ -52,7 +52,7 @@ class PostgresLetters:
     async def _stretches(
         self, tenant: str, filter: LetterFilter, before: UUID | None
     ) -> AsyncIterator[tuple[list[UUID], UUID | None]]:
-        """What matches in each stretch, and the id to go on below; None after the last one."""
+        """For each query the matching delivery ids, and the id below which to continue, None after the last query."""
         codes = [code(state) for state in wanted(filter)]
         conditions = [codes, *slots(filter.channel), filter.provider, filter.reason, filter.user_id]
         name = "find"
@@ -62,7 +62,7 @@ class PostgresLetters:
         looks = full = 0
         empty: set[int] | None = None
         for segment in await self._leaves.segments(*_bounds(filter, before)):
-            if looks >= ASK_AFTER and empty is None:
+            if looks >= ASK_AFTER_LEAVES and empty is None:
                 empty = await self._leaves.without(tenant, wanted(filter), deliveries=True)
             if empty is not None and segment.day in empty:
                 continue
@@ -85,7 +85,7 @@ class PostgresLetters:
         yield [], None
 
     async def _letters(self, ids: Sequence[UUID], filter: LetterFilter) -> list[DeadLetter]:
-        """The deliveries with all that is known of them, less those that have moved on since they were found."""
+        """The dead letters with these ids, without those that have left that state since they were found."""
         if not ids:
             return []
         records = {
@@ -99,7 +99,7 @@ class PostgresLetters:
 
 
 def _bounds(filter: LetterFilter, before: UUID | None) -> tuple[int, int]:
-    """The delivery ids, as integers, from (inclusive) and to (exclusive) which to look."""
+    """The range of delivery ids to search, as integers: from (inclusive), to (exclusive)."""
     low = 0 if filter.since is None else max(0, filter.since << 80)
     high = LAST_ID if filter.until is None else min(LAST_ID, max(0, filter.until << 80))
     if filter.delivery_id is not None:

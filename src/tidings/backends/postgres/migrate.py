@@ -1,10 +1,11 @@
-"""Migrations: numbered SQL files, applied once each, in order, by one process at a time.
+"""Migrations: numbered SQL files, each applied once, in order, by one process at a time.
 
-`NNNN_pre_name.sql` runs before new code serves, and must suit the old; `NNNN_post_name.sql` when no old code is left.
+`NNNN_pre_name.sql` runs before the new version serves, so the old version must work with it. `NNNN_post_name.sql` runs
+when no process of the old version is left.
 
-A file is one transaction, and waits for no lock for longer than a moment, since everybody else would wait behind it: it
-gives up and comes again. A file that begins with the line `-- concurrently` is one statement outside of any
-transaction, for an index of a large table; when it broke off, what it left is dropped and made anew.
+A file is one transaction. It waits for a lock only for seconds, because other transactions would wait behind it; then
+it gives up and tries again. A file that begins with the line `-- concurrently` is one statement outside of a
+transaction, for an index of a large table. If it broke off, the invalid index is dropped and created again.
 """
 
 from __future__ import annotations
@@ -22,31 +23,30 @@ from msgspec import Struct
 
 from tidings.backends.postgres.checks import check_pooling, check_server
 from tidings.backends.postgres.connection import connect, translated
+from tidings.model.days import DAY
 from tidings.model.errors import SettingsError, Unavailable
+from tidings.policy.days import AHEAD
 
 FOLDER = files(__package__) / "migrations"
 PHASES = ("pre", "post")
-AHEAD = 7
-"""Days of partitions that are made in advance."""
 
 _LOCK = 7166200101
-_WAIT_FOR_LOCK = "3s"
+_LOCK_TIMEOUT = "3s"
 _TRIES = 40
-_BETWEEN_TRIES = 1.0
+_BETWEEN_TRIES_S = 1.0
 _TURNS = 3_000
-_BETWEEN_TURNS = 0.2
+_BETWEEN_TURNS_S = 0.2
 _CONCURRENTLY = "-- concurrently"
 _INDEX = re.compile(r"^CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)", re.MULTILINE)
 _NAME = re.compile(r"^(\d{4})_(pre|post)_\w+\.sql$")
-_DAY = 86_400_000
-_LONGEST = 24 * 3600
-"""Seconds that one file may take: an index of a table that has grown for years."""
+_LONGEST_S = 24 * 3600
+"""The most seconds for one file: an index of a table that has grown for years takes long."""
 
 _log = structlog.get_logger("tidings.migrate")
 
 
 class Migration(Struct, frozen=True):
-    """One file. `checksum` is the SHA-256 of its text, in hex."""
+    """One file."""
 
     name: str
     phase: str
@@ -54,12 +54,12 @@ class Migration(Struct, frozen=True):
 
     @property
     def concurrent(self) -> bool:
-        """Whether it runs outside of any transaction."""
+        """True if it runs outside of a transaction."""
         return self.text.startswith(_CONCURRENTLY)
 
     @property
     def checksum(self) -> str:
-        """What tells whether the file was changed after it was applied."""
+        """The SHA-256 of the text, in hex. It shows whether the file was changed after it was applied."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -75,20 +75,21 @@ def migrations() -> list[Migration]:
 async def migrate(
     dsn: str, phases: Collection[str] = PHASES, known: Collection[Migration] | None = None, now: int | None = None
 ) -> list[str]:
-    """Bring the database up to date; the names of the files that were applied now.
+    """Bring the database up to date. Returns the names of the files that this call applied.
 
-    `now` (milliseconds since the epoch) says for which days partitions are made.
+    Partitions are created for the days around `now` (milliseconds since the epoch).
 
     Raises:
-        SettingsError: a file that was applied has changed, or the database was migrated by a newer version.
-        Unavailable: the database does not answer, or somebody held a lock all the time.
+        SettingsError: an applied file was changed, or a newer version has migrated the database.
+        Unavailable: the database does not answer, or a lock was not free in all that time.
     """
     wanted = list(migrations() if known is None else known)
     connection = await connect(dsn, "tidings-migrate", lock_timeout="0", statement_timeout="0")
     try:
         with translated():
             await check_server(connection)
-            # A lock of the session is what keeps two of us apart.
+            # Two migrating processes are kept apart by a session's lock, which a pooler in transaction mode would
+            # break.
             other = await connect(dsn, "tidings-migrate")
             try:
                 await check_pooling(connection, other)
@@ -102,7 +103,7 @@ async def migrate(
                     apply = _apply_concurrently if migration.concurrent else _apply_patiently
                     await apply(connection, migration)
                     done.append(migration.name)
-            today = (int(time.time() * 1000) if now is None else now) // _DAY
+            today = (int(time.time() * 1000) if now is None else now) // DAY
             await connection.execute("SELECT ensure_partitions($1, $2)", today - 1, AHEAD + 2)
             return done
     finally:
@@ -119,7 +120,7 @@ async def _applied(connection: asyncpg.Connection[asyncpg.Record], known: dict[s
         match = _NAME.match(name)
         if name not in known:
             if match is not None and match[2] == "pre":
-                continue  # a newer version is being rolled out beside us; its first half suits us
+                continue  # a newer version is being rolled out; this version works with its `pre` migrations
             raise SettingsError(
                 f"the database has the migration {name}, which this version of Tidings does not know: a newer version "
                 "has used it. Run that version, or point database.dsn at another database."
@@ -133,12 +134,12 @@ async def _applied(connection: asyncpg.Connection[asyncpg.Record], known: dict[s
 
 
 async def _take_turn(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Wait until no other process migrates. Not inside the server: what waits there holds an index's making up."""
+    """Wait until no other process migrates. Polls, because a statement that waits in the server delays CREATE INDEX."""
     for _ in range(_TURNS):
         if await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             return
-        await asyncio.sleep(_BETWEEN_TURNS)
-    raise Unavailable(f"another process has been migrating this database for {_TURNS * _BETWEEN_TURNS:.0f} s")
+        await asyncio.sleep(_BETWEEN_TURNS_S)
+    raise Unavailable(f"another process has been migrating this database for {_TURNS * _BETWEEN_TURNS_S:.0f} s")
 
 
 async def _apply_patiently(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
@@ -150,7 +151,7 @@ async def _apply_patiently(connection: asyncpg.Connection[asyncpg.Record], migra
             if not tries_left:
                 raise
             _log.info("a migration waits for a lock", migration=migration.name, tries_left=tries_left)
-            await asyncio.sleep(_BETWEEN_TRIES)
+            await asyncio.sleep(_BETWEEN_TRIES_S)
 
 
 async def _apply_concurrently(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
@@ -164,9 +165,9 @@ async def _apply_concurrently(connection: asyncpg.Connection[asyncpg.Record], mi
             )
         )
         if index is not None and valid is False:
-            await connection.execute(f"DROP INDEX CONCURRENTLY {index[1]}", timeout=_LONGEST)
+            await connection.execute(f"DROP INDEX CONCURRENTLY {index[1]}", timeout=_LONGEST_S)
         if valid is not True:
-            await connection.execute(migration.text, timeout=_LONGEST)
+            await connection.execute(migration.text, timeout=_LONGEST_S)
         await _note(connection, migration)
     except asyncpg.PostgresError as error:
         error.add_note(f"in migration {migration.name}")
@@ -182,8 +183,8 @@ async def _note(connection: asyncpg.Connection[asyncpg.Record], migration: Migra
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
     try:
         async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{_WAIT_FOR_LOCK}'")
-            await connection.execute(migration.text, timeout=_LONGEST)
+            await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+            await connection.execute(migration.text, timeout=_LONGEST_S)
             await _note(connection, migration)
     except asyncpg.PostgresError as error:
         error.add_note(f"in migration {migration.name}")

@@ -1,4 +1,4 @@
-"""The queue in PostgreSQL: one table per topic and group, items claimed with SKIP LOCKED."""
+"""The queue in PostgreSQL: one table for each topic and group; claims use SKIP LOCKED."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asyncpg
 
 from tidings.backends.postgres.claims import LeasedClaim, OpenClaim
 from tidings.backends.postgres.connection import (
-    CONNECT_WITHIN,
+    CONNECT_WITHIN_S,
     ConnectionPool,
     PooledConnection,
     close_pool,
@@ -21,28 +21,28 @@ from tidings.backends.postgres.connection import (
     translated,
 )
 from tidings.backends.postgres.statements import load
-from tidings.backends.postgres.waking import Lane, Waker
+from tidings.backends.postgres.waking import QueueTable, Waker
 from tidings.backends.postgres.writing import Writing, prepare, put_statement, quoted
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Claim, Extent, Item
 
 CLAIMS = 20
-"""Unleased claims that one process holds at most: each is an open transaction on a connection."""
-HELD_WITHIN = 30
-"""Seconds after which the server takes an unleased claim back: its process has frozen, and others wait for it."""
+"""The most unleased claims that one process holds. Each is an open transaction on its own connection."""
+HELD_WITHIN_S = 30
+"""Seconds after which the server ends an unleased claim. Its process has frozen, and other claimers need the items."""
 WRITERS = 8
-"""Connections for puts, leases and the rest, apart from the claims so that neither waits for the other."""
+"""Connections for everything but unleased claims, which have their own, so that neither waits for the other."""
 MOST_CONNECTIONS = CLAIMS + WRITERS + 1
-"""What one queue opens at most, the listener with them."""
+"""The most connections that one queue opens: claims, writers and the listener."""
 
 _DECLARE_LOCK = 7166200102
-_LONGEST_NAME = 55
+_MOST_NAME_BYTES = 55
 _SQL = load("queue")
 _TABLES = load("templates/queue")
 
 
 class PostgresQueue:
-    """See Queue. Made with `open`, on a database that was migrated."""
+    """See Queue. Create it with `open`, on a migrated database."""
 
     atomic = True
 
@@ -59,15 +59,15 @@ class PostgresQueue:
 
     @classmethod
     async def open(cls, dsn: str, claims: int = CLAIMS, writers: int = WRITERS) -> Self:
-        """Connect. Raises Unavailable when the server does not answer, SettingsError when it refuses."""
-        # A plan made while the table was small must not sort a hundred thousand rows for every claim.
+        """Connect. Raises Unavailable if the server does not answer, SettingsError if it refuses the DSN."""
+        # No sequential scans: a plan made for a small table would later sort a hundred thousand rows for each claim.
         claim_pool = await open_pool(
             dsn,
             claims,
             "tidings-queue-claim",
             least=0,  # a process that claims nothing needs none
             enable_seqscan="off",
-            idle_in_transaction_session_timeout=f"{HELD_WITHIN}s",
+            idle_in_transaction_session_timeout=f"{HELD_WITHIN_S}s",
         )
         writer_pool = await open_pool(dsn, writers, "tidings-queue", enable_seqscan="off")
         queue = cls(dsn, claim_pool, writer_pool, claims)
@@ -81,7 +81,7 @@ class PostgresQueue:
 
     @property
     def pool(self) -> ConnectionPool:
-        """For statements of one round trip."""
+        """The connections for statements that need only one round trip."""
         return self._writers
 
     async def declare(self, subscriptions: Mapping[str, Sequence[str]]) -> None:
@@ -117,39 +117,39 @@ class PostgresQueue:
         """See Queue."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max_wait
-        lane = self._waker.lane(await self._relation_of(topic, group))
-        lane.used = True
+        table = self._waker.table(await self._relation_of(topic, group))
+        table.used = True
         while True:
             if self._closed:
                 raise Unavailable("the queue is closed")
-            # What was not told of since the last look is found by the waker's: an idle claimer asks the server nothing.
-            if lane.arrivals != lane.drained or max_wait <= 0:
-                seen = lane.arrivals
+            # Ask the server only if something arrived since the last look. The waker finds arrivals nobody announced.
+            if table.arrivals != table.drained or max_wait <= 0:
+                seen = table.arrivals
                 claim: OpenClaim | LeasedClaim | None
                 if lease is None:
-                    claim = await self._take(lane, max_items, deadline - loop.time())
+                    claim = await self._take(table, max_items, deadline - loop.time())
                 else:
-                    claim = await self._take_leased(lane, max_items, lease)
+                    claim = await self._take_leased(table, max_items, lease)
                 if claim is not None:
                     if len(claim.items) == max_items:
-                        lane.wake()  # there may be more: let the next one look
+                        table.wake()  # there may be more items: wake the next claimer
                     else:
-                        lane.drained = max(lane.drained, seen)
+                        table.drained = max(table.drained, seen)
                     return claim
                 if loop.time() >= deadline:
-                    return None  # maybe without a look, for want of room
-                lane.drained = max(lane.drained, seen)
+                    return None  # perhaps without a look: all connections for claims were in use
+                table.drained = max(table.drained, seen)
             elif loop.time() >= deadline:
                 return None
-            await lane.wait(lane.drained, deadline - loop.time())
+            await table.wait(table.drained, deadline - loop.time())
 
     async def depth(self, topic: str, group: str) -> int:
         """See Queue."""
         relation = await self._relation_of(topic, group)
-        lane = self._waker.lane(relation)
-        lane.used = True
+        table = self._waker.table(relation)
+        table.used = True
         with translated():
-            count: int = await self._writers.fetchval(_on(relation, "depth"), relation, lane.bound.low)
+            count: int = await self._writers.fetchval(_on(relation, "depth"), relation, table.bound.low)
         return count
 
     async def extent(self, topic: str, group: str) -> Extent:
@@ -161,10 +161,10 @@ class PostgresQueue:
         return Extent((filled,), (filled if oldest is None else oldest - 1,))
 
     async def close(self) -> None:
-        """See Queue. Leased claims stay with their lease: what was begun must come back marked."""
+        """See Queue. Leased claims stay until their lease ends, so that begun items come back marked."""
         self._closed = True
         if self._abandoned:
-            await asyncio.wait(self._abandoned, timeout=CONNECT_WITHIN)
+            await asyncio.wait(self._abandoned, timeout=CONNECT_WITHIN_S)
         for claim in list(self._held):
             with contextlib.suppress(Unavailable):
                 await claim.release()
@@ -173,7 +173,7 @@ class PostgresQueue:
         await close_pool(self._writers)
 
     async def writing(self, items: Sequence[Item]) -> Writing:
-        """The items as one statement's parameters. Raises ValueError for a topic that nobody declared."""
+        """The items as the parameters of one statement. Raises ValueError for an undeclared topic."""
         try:
             return prepare(items, self._readers)
         except KeyError:
@@ -181,25 +181,25 @@ class PostgresQueue:
         try:
             return prepare(items, self._readers)
         except KeyError as error:
-            raise ValueError(f"nobody declared the topic {error.args[0]!r}") from None
+            raise ValueError(f"the topic {error.args[0]!r} was not declared") from None
 
     async def give_back(self, connection: PooledConnection) -> None:
-        """Return a claim's connection."""
+        """Return a claim's connection to the pool."""
         self._room.release()
-        # A connection that cannot be returned is dropped by its pool; what happened on it has happened.
+        # If that fails, the pool drops the connection. The claim has ended either way.
         with contextlib.suppress(Unavailable), translated():
             await self._claims.release(connection)
 
     def ended(self, claim: OpenClaim, changed: Iterable[str]) -> None:
-        """An unleased claim is over."""
+        """An unleased claim has ended, and these tables may have new items."""
         self._held.discard(claim)
         self._waker.announce(changed)
 
     def returned(self, relation: str, number: int) -> None:
-        """Items that had left the table may be back in it, with numbers from this one on."""
+        """Claimed items may be back in the table, with their old ids, the lowest of which is `number`."""
         self._waker.lower(relation, number)
 
-    async def _take(self, lane: Lane, max_items: int, max_wait: float) -> OpenClaim | None:
+    async def _take(self, table: QueueTable, max_items: int, max_wait: float) -> OpenClaim | None:
         if self._room.locked():
             try:
                 async with asyncio.timeout(max(0.0, max_wait)):
@@ -210,14 +210,14 @@ class PostgresQueue:
             await self._room.acquire()
         try:
             with translated():
-                connection = await self._claims.acquire(timeout=CONNECT_WITHIN)
+                connection = await self._claims.acquire(timeout=CONNECT_WITHIN_S)
         except BaseException:
             self._room.release()
             raise
         try:
             with translated():
                 await connection.execute("BEGIN")
-                rows = await connection.fetch(_on(lane.relation, "claim"), max_items, lane.bound.low)
+                rows = await connection.fetch(_on(table.relation, "claim"), max_items, table.bound.low)
                 if not rows:
                     await connection.execute("COMMIT")
         except BaseException:
@@ -226,13 +226,14 @@ class PostgresQueue:
         if not rows:
             await self.give_back(connection)
             return None
-        claim = OpenClaim(self, lane.relation, connection, rows)
+        claim = OpenClaim(self, table.relation, connection, rows)
         self._held.add(claim)
         return claim
 
-    async def _take_leased(self, lane: Lane, max_items: int, lease: float) -> LeasedClaim | None:
-        # The statement commits by itself. Were it cancelled half-way, its items would sleep until the lease ends.
-        taking = asyncio.create_task(self._lease(lane, max_items, lease))
+    async def _take_leased(self, table: QueueTable, max_items: int, lease: float) -> LeasedClaim | None:
+        # The statement commits by itself. If this coroutine is cancelled, finish the statement and give the items back:
+        # otherwise they would be out of reach until the lease ends.
+        taking = asyncio.create_task(self._lease(table, max_items, lease))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -241,13 +242,13 @@ class PostgresQueue:
             returning.add_done_callback(self._abandoned.discard)
             raise
 
-    async def _lease(self, lane: Lane, max_items: int, lease: float) -> LeasedClaim | None:
+    async def _lease(self, table: QueueTable, max_items: int, lease: float) -> LeasedClaim | None:
         token = uuid4()
         with translated():
             rows = await self._writers.fetch(
-                _on(lane.relation, "lease"), max_items, token, lane.relation, lease, lane.bound.low
+                _on(table.relation, "lease"), max_items, token, table.relation, lease, table.bound.low
             )
-        return LeasedClaim(self, self._waker.announce, lane.relation, token, rows) if rows else None
+        return LeasedClaim(self, self._waker.announce, table.relation, token, rows) if rows else None
 
     async def _relation_of(self, topic: str, group: str) -> str:
         relation = self._relations.get((topic, group))
@@ -255,7 +256,7 @@ class PostgresQueue:
             await self._reload()
             relation = self._relations.get((topic, group))
         if relation is None:
-            raise ValueError(f"nobody declared that the group {group!r} reads the topic {topic!r}")
+            raise ValueError(f"the group {group!r} was not declared as a reader of the topic {topic!r}")
         return relation
 
     async def _reload(self) -> None:
@@ -269,7 +270,7 @@ class PostgresQueue:
 
 
 async def _return(taking: asyncio.Task[LeasedClaim | None]) -> None:
-    """Give back what an abandoned claim took. When the database is gone, the lease does it."""
+    """Release the claim of a cancelled caller. If the database is away, the end of the lease does it."""
     with contextlib.suppress(Unavailable, LeaseLost):
         claim = await taking
         if claim is not None:
@@ -277,16 +278,16 @@ async def _return(taking: asyncio.Task[LeasedClaim | None]) -> None:
 
 
 def _relation(topic: str, group: str) -> str:
-    """The table of a topic and group. PostgreSQL cuts names at 63 bytes, so a long one ends in a digest."""
+    """The table's name for a topic and group. PostgreSQL cuts names at 63 bytes, so a long one ends in a digest."""
     name = f"{topic}/{group}"
-    if len(name.encode()) <= _LONGEST_NAME:
+    if len(name.encode()) <= _MOST_NAME_BYTES:
         return name
     digest = hashlib.blake2b(f"{topic}\0{group}".encode(), digest_size=6).hexdigest()
-    return name.encode()[: _LONGEST_NAME - 13].decode(errors="ignore") + "/" + digest
+    return name.encode()[: _MOST_NAME_BYTES - 13].decode(errors="ignore") + "/" + digest
 
 
 def _on(relation: str, name: str) -> str:
-    """The statement `name` for this table."""
+    """The statement `name` on this table."""
     statement = _texts.get((relation, name))
     if statement is None:
         statement = _texts[relation, name] = _TABLES[name].replace("{queue}", "queue." + quoted(relation))

@@ -54,9 +54,9 @@ class PostgresRecurrences:
         statement = "replace"
         arguments: list[object] = [recurrence.id, recurrence.revision, _body(recurrence)]
         if moved_from is not None:
-            to = recurrence.progress
+            moved_to = recurrence.progress
             statement = "replace_moving"
-            arguments += [moved_from.local, moved_from.due, to.local, to.due, to.problem]
+            arguments += [moved_from.local, moved_from.due, moved_to.local, moved_to.due, moved_to.problem]
         with translated():
             done = await self._pool.fetchval(_SQL[statement], *arguments)
         return done is not None
@@ -77,7 +77,7 @@ class PostgresRecurrences:
             try:
                 found.append(DueRecurrence(_recurrence(*columns), again))
             except msgspec.MsgspecError as error:
-                # It would keep all others from coming, at every look.
+                # Parked, because it would fail every further call and so stop all other recurrences.
                 _log.error("a recurrence cannot be read and is parked", recurrence=str(id), why=str(error))
                 with translated():
                     await self._pool.execute(_SQL["park"], id, f"unreadable: {error}")

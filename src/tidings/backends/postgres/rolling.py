@@ -1,4 +1,4 @@
-"""The sums of closed days, made by reading each day once."""
+"""The sums of closed days. Each day is read once to make them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidings.backends.postgres.history import (
     PENDING_PLACE,
     PENDING_RANK,
     PLACES,
-    READ_WITHIN,
+    READ_WITHIN_S,
     PostgresHistory,
     tallied,
 )
@@ -28,7 +28,7 @@ from tidings.policy.days import SETTLED, worth_rolling
 from tidings.policy.transitions import STATES_PER_ATTEMPT
 
 SQL = load("days")
-LOCK_WITHIN = "5s"
+LOCK_TIMEOUT = "5s"
 _HOUR = DAY // 24
 
 Line: TypeAlias = tuple[str, str | None, State, str]
@@ -36,10 +36,10 @@ Line: TypeAlias = tuple[str, str | None, State, str]
 
 
 class Rolled(Struct):
-    """What a day, or a part of it, adds up to.
+    """The sums of a day or of a part of it.
 
-    By tenant: `counted` is what the counters say, `accepted` the larger of counted and recorded, minute by minute: a
-    surplus of one minute must not hide a lack of another.
+    By tenant: `counted` is the sum of the counters, `accepted` the larger of counted and recorded, taken minute by
+    minute, so that a surplus in one minute does not hide a lack in another.
     """
 
     lines: Counter[Line] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Rolled(Struct):
     accepted: Counter[str] = field(default_factory=Counter)
 
     def add(self, rows: Iterable[Iterable[Any]], counted: Iterable[Iterable[Any]] = ()) -> None:
-        """Some whole minutes: rows of the statement `roll`, and what was counted by tenant and minute."""
+        """Add some whole minutes: rows of the statement `roll`, and the counts by tenant and minute."""
         by_minute: Counter[tuple[str, int]] = Counter({(tenant, minute): count for tenant, minute, count in counted})
         recorded: Counter[tuple[str, int]] = Counter()
         for tenant, minute, slot, number, reason, count in rows:
@@ -60,7 +60,7 @@ class Rolled(Struct):
             self.accepted[tenant] += count
 
     def recorded(self) -> Counter[str]:
-        """Notifications by tenant."""
+        """The number of recorded notifications by tenant."""
         found: Counter[str] = Counter()
         for (tenant, channel, _, _), count in self.lines.items():
             if channel is None:
@@ -68,7 +68,7 @@ class Rolled(Struct):
         return found
 
     def without(self, other: Rolled) -> Rolled:
-        """The lines, less what the other has of them."""
+        """The lines minus the other's lines."""
         return Rolled(self.lines - other.lines)
 
     def totals(self) -> dict[str, tuple[int, int, int, int]]:
@@ -81,7 +81,7 @@ class Rolled(Struct):
 
 
 class Rolling:
-    """Reads days, and keeps what they add up to."""
+    """Reads days and stores their sums."""
 
     def __init__(self, pool: ConnectionPool, leaves: Leaves, history: PostgresHistory) -> None:
         self._pool = pool
@@ -103,14 +103,14 @@ class Rolling:
         return done
 
     async def _roll(self, day: int, now: int) -> bool:
-        """Sum one day up; False when it was written to meanwhile."""
+        """Sum up one day. False if it was written to meanwhile."""
         await self._clean(day)
         folded = await self._is_folded(day)
         rolled = Rolled()
         for low, high in hours(day):
             rows = await self._leaves.fetch(
                 "roll", day, low, high, PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE, file="days",
-                within_s=READ_WITHIN,
+                within_s=READ_WITHIN_S,
             )  # fmt: skip
             with translated():
                 span = instant_of(low) // MINUTE, instant_of(high) // MINUTE
@@ -132,7 +132,7 @@ class Rolling:
         return bool(row["folded"])
 
     async def _clean(self, day: int) -> None:
-        """Clear the day's mark, when no writer is at it: each that follows marks it again."""
+        """Wait for the day's writers and clear its mark. Any later writer marks it again."""
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 await hold(connection, day, "hold")
@@ -140,7 +140,10 @@ class Rolling:
                 await connection.execute(SQL["clean"], day, self._reader)
 
     async def _unchanged(self, connection: PooledConnection, day: int) -> tuple[bool, bool]:
-        """Whether nobody has written to the day since `_clean`, and whether it is folded; it stays so until the end."""
+        """Whether nobody has written to the day since `_clean`, and whether it is folded.
+
+        Both stay so until the transaction ends.
+        """
         [(clean, folded)] = await connection.fetch(SQL["still_clean"], day, self._reader)
         return clean, folded
 
@@ -150,17 +153,17 @@ class Rolling:
 
 async def hold(connection: PooledConnection, day: int, name: str) -> None:
     """Lock the day's tables until the transaction ends. Raises LockNotAvailableError after some seconds."""
-    await connection.execute("SELECT set_config('lock_timeout', $1, true)", LOCK_WITHIN)
+    await connection.execute("SELECT set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
     await connection.execute(statement(name, day, "days"))
 
 
 async def read_carried(connection: PooledConnection, day: int) -> Rolled:
-    """What is carried of the day, inside the connection's transaction."""
+    """The sums of the day's carried notifications, read in the connection's transaction."""
     rolled = Rolled()
     rolled.add(
         await connection.fetch(
             statement("roll", CARRIED, "days"), *bounds(day), PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE,
-            timeout=READ_WITHIN,
+            timeout=READ_WITHIN_S,
         )
     )  # fmt: skip
     return rolled
@@ -169,7 +172,7 @@ async def read_carried(connection: PooledConnection, day: int) -> Rolled:
 async def write_sums(
     connection: PooledConnection, day: int, rolled: Rolled, totals: Mapping[str, Sequence[int]], *, archived: bool
 ) -> None:
-    """Add to the day's sums. `totals`: counted, accepted, recorded and missing of each tenant."""
+    """Add to the day's stored sums. `totals` holds counted, accepted, recorded and missing by tenant."""
     if totals:
         rows = [(tenant, *numbers) for tenant, numbers in sorted(totals.items())]
         await connection.execute(SQL["write_totals"], day, archived, *zip(*rows, strict=True))
@@ -182,7 +185,7 @@ async def write_sums(
 
 
 def hours(day: int) -> Iterator[tuple[UUID, UUID]]:
-    """The hours of a day as stretches of ids."""
+    """The ranges of ids of the hours of a day: from (inclusive), to (exclusive)."""
     for at in range(day * DAY, (day + 1) * DAY, _HOUR):
         yield UUID(int=at << 80), UUID(int=(at + _HOUR) << 80)
 
@@ -202,7 +205,7 @@ def _minutes(day: int) -> tuple[int, int]:
 
 
 async def _add_what_was_known(connection: PooledConnection, day: int, rolled: Rolled) -> None:
-    """Of a folded day the totals tell what was counted and accepted; what was counted since comes on top."""
+    """Add the counts of a folded day: those in its stored totals, and those that came in after it was folded."""
     for tenant, count in await connection.fetch(SQL["take_counted"], *_minutes(day)):
         rolled.counted[tenant] += count
     for tenant, counted, accepted in await connection.fetch(SQL["totals_before"], day):

@@ -1,4 +1,4 @@
-"""The schedule, and what changes and cancels what waits in it, in PostgreSQL."""
+"""The schedule in PostgreSQL, with the changes and cancellations of waiting notifications."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ class PostgresChanges:
     async def change(self, row: Waiting, changed: Outcome) -> bool:
         """See Changes."""
         notification, wait = changed.notification, changed.wait
-        if notification is None or wait is None:
-            return False
+        assert notification is not None and wait is not None, "a change has both"  # noqa: S101, PT018 - one promise
         [(done,)] = await self._leaves.fetch(
             "change", await self._leaves.of(notification.id), row.id, row.item.body, changed.tenant, notification.id,
             wait.due, wait.topic, wait.body, encode(notification), rank(changed.state, changed.attempt), changed.step,

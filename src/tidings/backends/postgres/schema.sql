@@ -1,20 +1,21 @@
--- The schema that the migrations add up to (a test compares them). Instants are bigint milliseconds since the epoch; text
+-- The schema after all migrations (a test compares the two). Instants are bigint milliseconds since the epoch. Text
 -- that is sorted has collation "C", so that order and paging do not depend on the server's locale.
 
--- History: append-only, partitioned by the day that a UUIDv7 begins with. Every statement names the partition of its
--- day, its leaf (`notification_20260131`), so that nothing plans over, or locks, the others; the parents are there for
--- people who look around with SQL. There is no default partition. When a day is archived, what is still in flight
--- moves to the tables `…_carried`, and the leaves are dropped.
+-- The history: append-only, partitioned by the day in the UUIDv7. Every statement names the partition of its day, the
+-- leaf (`notification_20260131`), so that it does not plan over other leaves, or lock them. The parents are for people
+-- who look around with SQL. There is no default partition. When a day is archived, notifications still in flight move
+-- to the tables `…_carried`, and the leaves are dropped.
 
 CREATE TABLE notification (
     id uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
     user_id text COLLATE "C",
     category text COLLATE "C" NOT NULL,
-    -- When it was routed: the fact `pending` about the notification itself, which every one has and none needs a row for.
+    -- When the notification was routed. It replaces a row in `event` for the event `pending` that every notification
+    -- has.
     pending_at bigint,
-    -- The same of its deliveries: the slot of each, an octet each, and (MessagePack) the addresses in that order. A fact
-    -- that says more than that has a row in `event`.
+    -- The same for its deliveries: their slots, an octet each, and their addresses in that order (MessagePack). Events
+    -- that say more have a row in `event`.
     pending_slots bytea,
     pending_addresses bytea,
     body bytea NOT NULL,
@@ -24,8 +25,9 @@ CREATE TABLE notification (
 CREATE INDEX notification_tenant ON notification (tenant, id);
 CREATE INDEX notification_user ON notification (tenant, user_id, id) WHERE user_id IS NOT NULL;
 
--- The key is the fact: rank stands for attempt and state (policy/transitions.py), except that `delivered` outranks every
--- attempt, therefore the attempt beside it. Its order makes the furthest fact of a delivery the last one of the index.
+-- The primary key is one event. `rank` orders events by attempt, then state (policy/transitions.py); `delivered`
+-- outranks all, so `attempt` is stored separately. In the order of the key, a delivery's furthest event is the last
+-- one.
 CREATE TABLE event (
     id uuid NOT NULL,
     rank integer NOT NULL,
@@ -40,8 +42,8 @@ CREATE TABLE event (
     PRIMARY KEY (id, rank, step, attempt)
 ) PARTITION BY RANGE (id);
 
--- Deliveries that ended without success at one time: their facts uncertain, dead or failed. Whether one still is a dead
--- letter its events tell. `category` is NULL when the fact came before the notification.
+-- Deliveries that once ended without success: they have an event uncertain, dead or failed. Their events tell whether
+-- they still are dead letters. `category` is NULL if the event was recorded before the notification.
 CREATE TABLE letter (
     tenant text COLLATE "C" NOT NULL,
     id uuid NOT NULL,
@@ -51,16 +53,16 @@ CREATE TABLE letter (
 
 CREATE INDEX letter_category ON letter (tenant, category, id);
 
--- What was in flight when its day was archived, until it rests.
+-- Notifications that were in flight when their day was archived, until they rest.
 CREATE TABLE notification_carried (LIKE notification INCLUDING ALL);
 CREATE TABLE event_carried (LIKE event INCLUDING ALL);
 CREATE TABLE letter_carried (LIKE letter INCLUDING ALL);
 
--- The days (since the epoch) of the history: `open` has its leaves, `archived` has been written to the object store and
--- dropped. The row -1 stands for what is carried. `dirty`: something was written since the day was rolled up or
--- began to be archived; writers mark it, whoever reads the whole day clears it, in the name of `reader`, under a lock
--- that they respect.
--- `folded`: its minutes are not counted apart any more. `passes` counts what went to the archive, so that a reader notices.
+-- The days of the history, as days since the epoch. An `open` day has its leaves; an `archived` day is in the object
+-- store and its leaves are dropped. The row -1 stands for the carried notifications. `dirty`: the day was written to
+-- since it was rolled up or since archiving began. Writers set it; a reader of the whole day clears it under a lock
+-- that waits for the writers, and leaves its id in `reader`. `folded`: accepted counts are kept for the whole day only.
+-- `passes` grows each time something of the day goes to the archive, so that readers notice.
 CREATE TABLE day (
     number bigint NOT NULL,
     state text COLLATE "C" NOT NULL,
@@ -75,9 +77,9 @@ CREATE TABLE day (
 
 INSERT INTO day (number, state) VALUES (-1, 'carried');
 
--- The sums of closed days, a tenant's own. Rows that are `archived` count what is in the archive and never change but by
--- additions; the others count what is in the leaves, and hold while the day is not dirty. `accepted` is the larger of
--- counted and recorded, minute by minute.
+-- The sums of closed days by tenant. `archived` rows count what is in the archive and only grow; the others count what
+-- is in the leaves, and hold while the day is not dirty. `accepted` is the larger of counted and recorded, minute by
+-- minute.
 CREATE TABLE day_total (
     tenant text COLLATE "C" NOT NULL,
     day bigint NOT NULL,
@@ -91,7 +93,7 @@ CREATE TABLE day_total (
 
 CREATE INDEX day_total_day ON day_total (day);
 
--- The same by state and reason: of the deliveries of a channel or, without one, of notifications.
+-- The sums by state and reason: of the deliveries of a channel or, if `channel` is empty, of notifications.
 CREATE TABLE day_account (
     tenant text COLLATE "C" NOT NULL,
     day bigint NOT NULL,
@@ -105,7 +107,7 @@ CREATE TABLE day_account (
 
 CREATE INDEX day_account_day ON day_account (day);
 
--- The objects of archived days, each from one (tenant, id) to another.
+-- The objects of archived days. Each holds the notifications from (first_tenant, first_id) to (last_tenant, last_id).
 CREATE TABLE archive_part (
     day bigint NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -120,7 +122,7 @@ CREATE TABLE archive_part (
     PRIMARY KEY (day, name)
 );
 
--- The largest id that belongs to a notification: its last slot.
+-- The largest id that can belong to a notification: its last slot.
 CREATE FUNCTION last_slot(id uuid) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT encode(set_byte(uuid_send(id), 15, 255), 'hex')::uuid $$;
@@ -135,9 +137,9 @@ CREATE FUNCTION first_id(at bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT (lpad(to_hex(at), 12, '0') || '00000000000000000000')::uuid $$;
 
--- Makes the leaves of `days` days from `first_day` (days since the epoch) on, but of none that is archived; returns how
--- many were missing. Made days ahead, so it can give up and come again: waiting for a long read's lock would make every
--- other read wait behind it.
+-- Creates the leaves of `days` days from `first_day` (days since the epoch) on, except for archived days; returns how
+-- many tables were missing. Leaves are created days ahead, so this can give up and be called again: if it waited for
+-- the lock of a long read, all other reads would wait behind it.
 CREATE FUNCTION ensure_partitions(first_day bigint, days integer) RETURNS integer
     LANGUAGE plpgsql
     SET lock_timeout = '5s'
@@ -166,13 +168,13 @@ BEGIN
 END
 $$;
 
--- The clock of all leases: the processes' own may differ.
+-- The clock of all leases, because the clocks of processes may differ.
 CREATE FUNCTION lease_clock() RETURNS bigint
     LANGUAGE sql VOLATILE PARALLEL SAFE
     AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 
--- All waiting. `ready` is when a row may be handed out: its due time or, while it is `leased`, the end of the lease by
--- lease_clock(). `handed` counts how often it was.
+-- The schedule: queue items to enqueue at `due`. `ready` is when a row may be handed out: its due time or, while it is
+-- `leased`, the end of the lease by lease_clock(). `handed` counts how often it was handed out.
 CREATE TABLE schedule (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     notification uuid NOT NULL,
@@ -191,8 +193,9 @@ CREATE INDEX schedule_ready ON schedule (ready);
 CREATE INDEX schedule_notification ON schedule (notification);
 CREATE INDEX schedule_held ON schedule (topic, ready) WHERE held;
 
--- Recurring sends. `body` is the definition, which the API alone writes; the other columns say how far it is, and the
--- schedule moves them. `ready`, `handed` and `leased` as in the table schedule; due and ready are NULL when none will come.
+-- Recurrences. `body` is the definition, which only the API writes; the other columns are its progress, which the stage
+-- `schedule` writes. `ready`, `handed` and `leased` as in the table schedule. `due` and `ready` are NULL if no
+-- occurrence will come.
 CREATE TABLE recurrence (
     id uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
@@ -218,12 +221,12 @@ CREATE TABLE cancellation (
     PRIMARY KEY (id)
 );
 
--- What a person asked to have sent again, and how far it is. `ready` is when the next page may be taken or, while it is
--- leased (`token`), the end of the lease by lease_clock().
+-- Replays and their progress. `ready` is when the next page may be claimed or, while the replay is leased (`token`),
+-- the end of the lease by lease_clock().
 CREATE TABLE replay (
     id uuid NOT NULL,
     tenant text COLLATE "C" NOT NULL,
-    -- What was asked for, as JSON.
+    -- The request's LetterFilter, as JSON.
     filter bytea NOT NULL,
     per_second integer NOT NULL,
     key_id text NOT NULL,
@@ -246,7 +249,7 @@ CREATE TABLE replay (
 
 CREATE INDEX replay_ready ON replay (ready) WHERE state IN ('waiting', 'running');
 
--- The people, and the addresses that must not be used.
+-- Users, devices, the suppression list and inboxes.
 
 CREATE TABLE users (
     tenant text COLLATE "C" NOT NULL,
@@ -255,13 +258,13 @@ CREATE TABLE users (
     profile bytea NOT NULL,
     preferences bytea,
     updated_at bigint NOT NULL,
-    -- Tells apart the users who have had the same id one after the other.
+    -- Tells apart the users who had the same id one after the other.
     incarnation bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, user_id)
 );
 
--- Whose a device is: within a tenant, the user's who registered it last. `digest` is the SHA-256 of the token, which may
--- be longer than an index takes. A row changes only under the lock of its owner's row in `users`.
+-- The owner of each device: within a tenant, the user who registered it last. `digest` is the SHA-256 of the token,
+-- because a token may be too long for an index. A row changes only under the lock of its owner's row in `users`.
 CREATE TABLE device (
     tenant text COLLATE "C" NOT NULL,
     digest bytea NOT NULL,
@@ -297,16 +300,16 @@ CREATE TABLE inbox_item (
 
 CREATE INDEX inbox_item_unread_id ON inbox_item (tenant, user_id, id) WHERE read_at IS NULL AND archived_at IS NULL;
 
--- Ids begin with their instant: what is old is swept from its beginning.
+-- Ids begin with their instant, so a sweep of old items reads the index from its start.
 CREATE INDEX inbox_item_id ON inbox_item (id);
 
--- What tenants set up.
+-- Tenants, keys, categories, templates and idempotency keys.
 
 CREATE TABLE tenant (
     id text COLLATE "C" NOT NULL,
     name text NOT NULL,
     created_at bigint NOT NULL,
-    -- Its limits of the API where they differ from the settings, as JSON.
+    -- The tenant's limits of the API that differ from the settings, as JSON.
     limits bytea,
     PRIMARY KEY (id)
 );
@@ -330,7 +333,7 @@ CREATE TABLE category (
     critical boolean NOT NULL,
     allow_doubles boolean NOT NULL,
     description text NOT NULL,
-    -- What it says beyond opting out, as JSON.
+    -- The rules other than opting out, as JSON.
     rules bytea NOT NULL DEFAULT '{}',
     PRIMARY KEY (tenant, name)
 );
@@ -353,7 +356,7 @@ CREATE TABLE template_version (
     PRIMARY KEY (tenant, name, version)
 );
 
--- Both instants are of lease_clock(): a process whose clock is wrong takes nobody's key.
+-- Both instants are of lease_clock(), so that a process with a wrong clock cannot take over a reserved key.
 CREATE TABLE idempotency_key (
     tenant text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
@@ -369,10 +372,11 @@ CREATE TABLE idempotency_key (
 
 CREATE INDEX idempotency_key_reserved ON idempotency_key (reserved_at);
 
--- The accounts: what was accepted, what is missing, what is watched.
+-- The accounts: accepted counts, gaps, watched notifications and rounds.
 
--- What was accepted, counted apart from the history by those who answered 202 (pipeline/accept/accepted.py). A row is what one
--- counter has counted of a tenant's ids of one minute (minutes since the epoch); the sum over the counters is the count.
+-- Accepted notifications, counted apart from the history by the processes that answered 202
+-- (pipeline/accept/accepted.py). A row is one counter's total of a tenant's ids of one minute (minutes since the
+-- epoch); the count is the sum over all counters.
 CREATE TABLE accepted_count (
     minute bigint NOT NULL,
     tenant text COLLATE "C" NOT NULL,
@@ -383,7 +387,7 @@ CREATE TABLE accepted_count (
 
 CREATE INDEX accepted_count_tenant ON accepted_count (tenant, minute);
 
--- Minutes of which less is recorded than was accepted. `confirmed`: nothing that is queued can close the gap any more.
+-- Minutes with fewer recorded than accepted notifications. `confirmed`: no queued item can close the gap any more.
 CREATE TABLE accounting_gap (
     minute bigint NOT NULL,
     tenant text COLLATE "C" NOT NULL,
@@ -392,7 +396,7 @@ CREATE TABLE accounting_gap (
     PRIMARY KEY (minute, tenant)
 );
 
--- Notifications that were in flight when they were looked at, and when to look again.
+-- Notifications that were in flight when the audit looked at them, and when it looks again.
 CREATE TABLE watched (
     notification uuid NOT NULL,
     look_at bigint NOT NULL,
@@ -401,7 +405,7 @@ CREATE TABLE watched (
 
 CREATE INDEX watched_look_at ON watched (look_at);
 
--- Rounds that one process at a time makes, until then by lease_clock(), with how far they have come.
+-- Leases and positions of the rounds. One process at a time makes a round, until `until` by lease_clock().
 CREATE TABLE round (
     name text COLLATE "C" NOT NULL,
     holder uuid NOT NULL,
@@ -415,8 +419,8 @@ CREATE FUNCTION minute_of(id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ SELECT ('x' || replace(left(id::text, 13), '-', ''))::bit(48)::bigint / 60000 $$;
 
--- What has passed under caps, a row for each scope (16 octets of BLAKE2b): ids and instants, 24 octets each, and when
--- none of them means anything any more. Rows grow and are rewritten in place.
+-- The counts of caps, a row for each scope (16 octets of BLAKE2b). `passed` holds ids with their instants, 24 octets
+-- each; after `until` none of them counts any more. Rows grow and are rewritten in place.
 CREATE TABLE cap_count (
     scope bytea NOT NULL,
     passed bytea NOT NULL,
@@ -426,7 +430,7 @@ CREATE TABLE cap_count (
     fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );
 
--- Queues: a table per topic and group, made by PostgresQueue.declare in the schema `queue`.
+-- Queues: a table for each topic and group, which PostgresQueue.declare creates in the schema `queue`.
 
 CREATE SCHEMA queue;
 
@@ -437,8 +441,9 @@ CREATE TABLE queue.subscription (
     PRIMARY KEY (topic, grp)
 );
 
--- A leased claim: its items left their queue and are here, all in one row, until `done` or until another takes over.
--- `marks` came with them; `begun` are the positions (from 1) of those that were begun since, NULL where nobody says.
+-- A leased claim. Its items have left their queue's table and are here in one row, until `done` or the end of the
+-- lease. `marks`: whether each item was begun by an earlier claim. `begun`: the positions (from 1) of items that this
+-- claim has begun; NULL in rows of an older version.
 CREATE TABLE queue.claim (
     token uuid NOT NULL,
     relation text COLLATE "C" NOT NULL,
@@ -457,7 +462,7 @@ CREATE TABLE queue.claim (
 
 CREATE INDEX claim_until ON queue.claim (until);
 
--- Bodies are read once: compressing them costs more than it saves.
+-- Bodies are read once, so compressing them costs more than it saves.
 ALTER TABLE queue.claim
     ALTER COLUMN ids SET STORAGE EXTERNAL,
     ALTER COLUMN keys SET STORAGE EXTERNAL,

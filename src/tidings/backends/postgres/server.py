@@ -1,4 +1,4 @@
-"""The bundled PostgreSQL: a supervisor that keeps one server running on a data folder for as long as we run."""
+"""The bundled PostgreSQL: a supervisor that keeps one server running on a data folder while this process lives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import structlog
 
 from tidings.backends.postgres import binaries, launch
 from tidings.backends.postgres.binaries import Binaries, Source
-from tidings.backends.postgres.folder import FAST_WITHIN, NAME, Folder, explain, is_ready, port_is_taken
+from tidings.backends.postgres.folder import FAST_WITHIN_S, NAME, Folder, explain, is_ready, port_is_taken
 from tidings.model.errors import SettingsError
 
-_LONGEST_SOCKET = 100
-_RETRY_FOR = 10.0
-_READY_WITHIN = 600.0
-_TICK = 0.02
+_MOST_SOCKET_BYTES = 100
+_RETRY_FOR_S = 10.0
+_READY_WITHIN_S = 600.0
+_TICK_S = 0.02
 
 _SETTINGS = {
     # Durable: an acknowledged commit survives the machine's power cut.
@@ -39,7 +39,7 @@ _SETTINGS = {
     "wal_compression": "on",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    # Queue tables die quickly: look often, and never pause while cleaning.
+    # Rows of queue tables die quickly: run vacuum often and without pauses.
     "autovacuum_naptime": "15s",
     "autovacuum_vacuum_cost_delay": "0",
     # Every query is short: compiling and parallel workers cost more than they give.
@@ -49,7 +49,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_min_messages": "warning",
     "log_checkpoints": "off",
-    # An error tells what is wrong, not the row or the statement with somebody's address in it.
+    # Keep rows and statements, which may hold a person's address, out of the log.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
     "logging_collector": "off",
@@ -60,15 +60,15 @@ _log = structlog.get_logger(__name__)
 
 
 class _Ended(Exception):
-    """PostgreSQL ended before it was ready; the text is what it said last."""
+    """PostgreSQL ended before it was ready. The text is its output."""
 
 
 class Server:
-    """One PostgreSQL on `data_dir`, listening on 127.0.0.1 and, where its path is short enough, on a socket.
+    """One PostgreSQL on `data_dir`. It listens on 127.0.0.1 and, if the path is short enough, on a socket.
 
-    `port` None takes a free one. `found` replaces the search for binaries, `source` limits it, `settings` override
-    PostgreSQL's (postgresql.conf). Leaving the context, `stop`, or the death of this process in any way ends the
-    server; a server that dies by itself is started again.
+    `port` None takes a free port. `found` replaces the search for binaries, and `source` limits it. `settings` override
+    PostgreSQL's settings (postgresql.conf). Leaving the context, `stop`, and any death of this process end the server.
+    A server that dies by itself is started again.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Server:
 
     @property
     def origin(self) -> str:
-        """Which PostgreSQL it is, and where it comes from. Raises SettingsError when there is none for the folder."""
+        """The PostgreSQL's version and origin, for people. Raises SettingsError if there is none for the folder."""
         return self._place.choice().origin
 
     @property
@@ -105,12 +105,12 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process id of the running server; 0 when there is none."""
+        """The process id of the running server; 0 if none runs."""
         return self._process.pid if self._process else 0
 
     @property
     def dsn(self) -> str:
-        """How to connect: by the socket where there is one, else as `tcp_dsn`."""
+        """The DSN of the socket if there is one, else `tcp_dsn`."""
         if not self._socket_fits:
             return self.tcp_dsn
         where = f"host={quote(str(self.home), safe='/')}&port={self.port}"
@@ -118,19 +118,19 @@ class Server:
 
     @property
     def tcp_dsn(self) -> str:
-        """How to connect over TCP."""
+        """The DSN of the TCP port."""
         return f"postgresql://{NAME}:{self._place.password}@127.0.0.1:{self.port}/{NAME}"
 
     def start(self) -> str:
-        """Start (making the data folder if there is none), wait until it takes connections, and return the DSN.
+        """Start the server, wait until it takes connections, and return the DSN. Creates a missing data folder.
 
         Raises:
-            SettingsError: it cannot run; the text says why and what to do.
+            SettingsError: the server cannot run. The text says why and what to do.
         """
         self._place.open()
         self._stopping.clear()
         started: Future[None] = Future()
-        # Linux ties the parent-death signal to the thread that forked: this one lives as long as the process.
+        # Linux ties the parent-death signal to the thread that forked, so fork in a thread that lives with the process.
         self._thread = threading.Thread(target=self._supervise, args=(started,), name="postgres", daemon=True)
         self._thread.start()
         try:
@@ -141,7 +141,7 @@ class Server:
         return self.dsn
 
     def stop(self) -> None:
-        """Shut down: fast, after 20 s immediately. Does nothing when it does not run."""
+        """Shut the server down: fast, after 20 s immediately. Does nothing if it does not run."""
         self._stopping.set()
         process = self._process
         if process is not None:
@@ -167,8 +167,8 @@ class Server:
 
     @property
     def _socket_fits(self) -> bool:
-        # A comma ends a folder in PostgreSQL's list of them, and a host in that of every client.
-        return "," not in str(self.home) and len(str(self.home)) + len("/.s.PGSQL.65535") <= _LONGEST_SOCKET
+        # A comma separates folders in PostgreSQL's setting and hosts in a DSN, so a path with one cannot be used.
+        return "," not in str(self.home) and len(str(self.home)) + len("/.s.PGSQL.65535") <= _MOST_SOCKET_BYTES
 
     def _supervise(self, started: Future[None]) -> None:
         try:
@@ -192,31 +192,31 @@ class Server:
                 self._stopping.wait(1.0)
 
     def _launch_patiently(self, *, again: bool = False) -> None:
-        """Start until it is ready. After kill -9 old backends may hold shared memory for a while, so a few times.
+        """Start the server, with retries: after a kill -9, old backends may hold the shared memory for a while.
 
-        `again`: it ran before, so its clients know its port, and another port is no help.
+        `again`: the server ran before and its clients know its port, so do not try another port.
         """
-        deadline = time.monotonic() + _RETRY_FOR
+        deadline = time.monotonic() + _RETRY_FOR_S
         while True:
             try:
                 self._launch()
                 return
             except _Ended as error:
-                said = str(error)
-                held = "shared memory" in said or "postmaster.pid" in said
-                other_port = port_is_taken(said) and self._wanted_port is None and not again
+                output = str(error)
+                held = "shared memory" in output or "postmaster.pid" in output
+                other_port = port_is_taken(output) and self._wanted_port is None and not again
                 if other_port:
                     self.port = 0
                 if not (held or other_port) or time.monotonic() > deadline or self._stopping.is_set():
-                    raise explain(said, self.log_path, self.port) from None
+                    raise explain(output, self.log_path, self.port) from None
             self._stopping.wait(0.2)
 
     def _compression(self) -> dict[str, str]:
-        """LZ4 for what a checkpoint makes the log repeat, where this build has it: half the CPU of its own method."""
-        who = self._place.account
+        """LZ4 compression of full pages in the WAL, if this build has it: half the CPU of the default method."""
+        account = self._place.account
         lz4 = ["-C", "wal_compression", "-c", "wal_compression=lz4"]
-        asked = who.run([self._place.program("postgres"), "-D", self.data, *lz4], self.home)
-        return {"wal_compression": "lz4"} if asked.returncode == 0 else {}
+        probe = account.run([self._place.program("postgres"), "-D", self.data, *lz4], self.home)
+        return {"wal_compression": "lz4"} if probe.returncode == 0 else {}
 
     def _launch(self) -> None:
         self.port = self.port or _free_port()
@@ -230,17 +230,17 @@ class Server:
                 "unix_socket_permissions": "0700",
             }
         )
-        who = self._place.account
+        account = self._place.account
         command = [
             sys.executable, "-I", "-S", launch.__file__, str(os.getpid()),
-            str(-1 if who.uid is None else who.uid), str(-1 if who.gid is None else who.gid),
+            str(-1 if account.uid is None else account.uid), str(-1 if account.gid is None else account.gid),
             str(self._place.program("postgres")), "-D", str(self.data),
         ]  # fmt: skip
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self.log_path.open("ab") as log:
             began = log.tell()
-            # Its own session: Ctrl-C in the terminal must reach the stages first, and the server last.
+            # A session of its own: Ctrl-C in the terminal must end the stages first and the server last.
             process = subprocess.Popen(  # noqa: S603 - our own launcher
                 command,
                 stdin=subprocess.DEVNULL,
@@ -251,21 +251,21 @@ class Server:
                 start_new_session=True,
             )
         self._process = process
-        deadline = time.monotonic() + _READY_WITHIN
+        deadline = time.monotonic() + _READY_WITHIN_S
         while process.poll() is None:
             if self._stopping.is_set() or time.monotonic() > deadline:
                 _end(process)
                 break
             if is_ready(self.data, process.pid):
                 return
-            time.sleep(_TICK)
+            time.sleep(_TICK_S)
         with self.log_path.open("rb") as log:
             log.seek(began)
             raise _Ended(log.read().decode(errors="replace"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for how, wait in ((signal.SIGINT, FAST_WITHIN), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None)):
+    for how, wait in ((signal.SIGINT, FAST_WITHIN_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, None)):
         if process.poll() is not None:
             return
         process.send_signal(how)

@@ -1,6 +1,8 @@
-"""SQL from the files beside this module: named statements, prepared at start so that a bad one fails at boot.
+"""Loads SQL from the files beside this module and prepares every statement at start, so that a bad one fails at boot.
 
-A file holds statements that each begin with a line `-- name: x`, followed by comments that say why it is as it is.
+Each statement of a file begins with a line `-- name: x`, followed by comments that say why it is as it is. A piece of
+SQL that several statements of a file share begins with `-- part: y`; `{y}` stands for it in the statements and parts
+below.
 """
 
 from __future__ import annotations
@@ -11,24 +13,27 @@ from importlib.resources import files
 
 from tidings.backends.postgres.connection import Connected
 
-_HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_HEADER = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 FOLDER = files(__package__) / "sql"
 BY_DAY = ("days", "history", "letters", "schedule")
-"""The templates whose statements each name the tables of one day (leaves.py)."""
+"""The templates whose statements name the tables of one day (leaves.py)."""
 
 
 def load(file: str) -> Mapping[str, str]:
-    """The statements of `sql/<file>.sql`, by name."""
-    parts = _HEADER.split((FOLDER / f"{file}.sql").read_text(encoding="utf-8"))
-    # Comments would travel to the server with every statement that is not prepared yet, and hide there.
-    return {
-        name: "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
-        for name, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    """The statements of `sql/<file>.sql`, by name, without comments: those would travel to the server for nothing."""
+    pieces = _HEADER.split((FOLDER / f"{file}.sql").read_text(encoding="utf-8"))
+    statements: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for kind, name, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        code = "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
+        (parts if kind == "part" else statements)[name] = code
+    for name, part in reversed(parts.items()):
+        statements = {key: statement.replace(f"{{{name}}}", part) for key, statement in statements.items()}
+    return statements
 
 
 async def check_queries(connection: Connected) -> int:
-    """Prepare every statement of every file; the number of them. Raises asyncpg.PostgresError, naming the statement."""
+    """Prepare every statement; returns how many. Raises asyncpg.PostgresError, with the statement's name as a note."""
     checked = 0
     files = sorted(entry.name for entry in FOLDER.iterdir() if entry.name.endswith(".sql"))
     for file in [*files, *(f"templates/{name}.sql" for name in BY_DAY)]:

@@ -30,7 +30,7 @@ _SQL = load("server")
 
 
 class PostgresStore:
-    """Everything that ports/store.py names. Made with `open`, on a database that was migrated."""
+    """See Store. Create it with `open`, on a migrated database."""
 
     def __init__(self, pool: ConnectionPool, pulse: ConnectionPool) -> None:
         self._pool = pool
@@ -56,15 +56,15 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:
-        """Connect, check every statement against the schema, and make the partitions around `now` (milliseconds).
+        """Connect, check every statement against the schema, and create the partitions around `now` (milliseconds).
 
         Raises:
             Unavailable: the server does not answer.
-            SettingsError: it refuses the DSN, is unfit (checks.py), or has the schema of another version.
+            SettingsError: the server refuses the DSN, fails a check (checks.py), or has the schema of another version.
         """
         pool = await open_pool(dsn, pool_size, "tidings-store", plan_cache_mode="force_generic_plan")
         try:
-            # A connection of its own: whether the server answers must not depend on how busy the others are.
+            # `ping` has a connection of its own, so that its answer does not depend on how busy the others are.
             pulse = await open_pool(dsn, 1, "tidings-pulse")
         except BaseException:
             await close_pool(pool)
@@ -83,20 +83,20 @@ class PostgresStore:
         return store
 
     async def ping(self) -> None:
-        """Raises Unavailable when the database does not answer, or takes no writes."""
+        """See Store. Also raises Unavailable if the server takes no writes."""
         with translated():
             if await self._pulse.fetchval(_SQL["pulse"]):
                 await self._pulse.expire_connections()
                 raise Unavailable("PostgreSQL takes no writes (a standby, or default_transaction_read_only)")
 
     async def advise(self, others: int) -> None:
-        """Logs what is wrong with the server; a process may open these connections and `others`."""
+        """Log warnings about the server. The process may open the store's connections and `others` more."""
         with translated():
             async with self._pulse.acquire() as connection:
                 await advise(connection, self._pool.get_max_size() + self._pulse.get_max_size() + others)
 
     async def close(self) -> None:
-        """Free the connections."""
+        """See Store."""
         await close_pool(self._pulse)
         await close_pool(self._pool)
 

@@ -1,4 +1,4 @@
-"""Templates in PostgreSQL: a row per template, and one per immutable version."""
+"""Templates in PostgreSQL: a row for each template and a row for each immutable version."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class PostgresTenants:
             return [_key(*row) for row in await self._pool.fetch(_SQL["keys"], tenant)]
 
     async def revoke(self, tenant: str, key_id: str, now: int) -> bool:
-        """See Tenants; a key that is revoked keeps the first instant."""
+        """See Tenants."""
         with translated():
             revoked = await self._pool.fetchval(_SQL["revoke"], tenant, key_id, now)
         return revoked is not None
@@ -99,7 +99,7 @@ class PostgresTenants:
 
 
 class _Rules(Struct, frozen=True, omit_defaults=True):
-    """What a category says beyond opting out; a field of a newer version is ignored."""
+    """The JSON column `rules` of a category. Fields of a newer version are ignored."""
 
     quiet_hours: QuietPolicy = QuietPolicy.HOLD
     retries: Retries = Retries()

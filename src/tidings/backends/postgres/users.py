@@ -23,7 +23,7 @@ _decode_profile = msgspec.json.Decoder(Profile).decode
 _decode_preferences = msgspec.json.Decoder(Preferences).decode
 _NO_PREFERENCES = Preferences()
 _INCARNATION_BITS = 62
-"""A bigint of PostgreSQL holds them; no two users of one id will get the same number."""
+"""Fits a bigint of PostgreSQL, and is so many that two users of one id do not get the same number."""
 
 
 class PostgresUsers:
@@ -114,28 +114,30 @@ class PostgresUsers:
         """See Users."""
         if not addresses:
             return {}
-        asked = [(tenant, address, identity(address)) for tenant, address in addresses]
+        wanted = [(tenant, address, identity(address)) for tenant, address in addresses]
         with translated():
             rows = await self._pool.fetch(
                 _SQL["suppressed"],
-                [tenant for tenant, _, _ in asked],
-                [known.channel.value for _, _, known in asked],
-                [known.value for _, _, known in asked],
+                [tenant for tenant, _, _ in wanted],
+                [listed.channel.value for _, _, listed in wanted],
+                [listed.value for _, _, listed in wanted],
             )
         if not rows:
             return {}
-        listed = {(tenant, Address(Channel(channel), value)): reason for tenant, channel, value, reason in rows}
+        reasons = {(tenant, Address(Channel(channel), value)): reason for tenant, channel, value, reason in rows}
         return {
-            (tenant, address): listed[tenant, known] for tenant, address, known in asked if (tenant, known) in listed
+            (tenant, address): reasons[tenant, listed]
+            for tenant, address, listed in wanted
+            if (tenant, listed) in reasons
         }
 
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
         """See Users."""
         if not suppressions:
             return
-        known = [(one, identity(one.address)) for one in suppressions]
+        listed = [(one, identity(one.address)) for one in suppressions]
         rows = sorted(
-            ((one.tenant, address.channel.value, address.value, one.reason, one.at) for one, address in known),
+            ((one.tenant, address.channel.value, address.value, one.reason, one.at) for one, address in listed),
             key=lambda row: row[:3],
         )
         with translated():
@@ -143,9 +145,9 @@ class PostgresUsers:
 
     async def unsuppress(self, tenant: str, address: Address) -> bool:
         """See Users."""
-        known = identity(address)
+        listed = identity(address)
         with translated():
-            deleted = await self._pool.fetchval(_SQL["unsuppress"], tenant, known.channel.value, known.value)
+            deleted = await self._pool.fetchval(_SQL["unsuppress"], tenant, listed.channel.value, listed.value)
         return deleted is not None
 
     async def suppressions(self, tenant: str, after: Address | None, limit: int) -> Sequence[Suppression]:
@@ -165,8 +167,8 @@ async def _store(
     kept: Collection[str],
     now: int,
 ) -> None:
-    """Store profiles and preferences; the users give up all devices but the `kept` ones."""
-    ids = sorted(users)  # one order for all writers, so that they wait for each other and never deadlock
+    """Store profiles and preferences. The users give up all devices but those with the tokens `kept`."""
+    ids = sorted(users)  # one order for all writers, so that they wait for each other instead of deadlocking
     await connection.execute(
         _SQL["upsert"],
         tenant,

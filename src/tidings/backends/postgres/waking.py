@@ -1,7 +1,7 @@
-"""Waking claimers: who waits for which queue, and how they learn that something came.
+"""Wakes claimers when items arrive in the tables that they wait for.
 
-A put wakes one claimer of its own process at once; when none waits there, the other processes are notified, once for
-many puts. What gets lost on the way is found by a look into all waited-for queues once a second per process.
+A put wakes one claimer of its own process at once. If none waits there, it notifies the other processes, once for many
+puts. A notification may get lost: once a second each process looks into all tables that it claims from.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from tidings.backends.postgres.writing import quoted
 from tidings.model.errors import SettingsError, Unavailable
 
 CHANNEL = "tidings_queue"
-LOOK_EVERY = 1.0
-"""Seconds between two looks for what no notification told of, and for leases that ran out."""
-_SOONEST_LOOK = 0.05
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks for items that no notification announced, and for leases that have ended."""
+_SOONEST_LOOK_S = 0.05
 _SHARE_OF_WHOLE_LOOKS = 0.05
-"""The share of the time that looks without a bound may take: they are long while dead rows cannot be cleaned away."""
-_LONGEST_UNTIL_WHOLE = 30.0
-_BACK = "<"
-"""Before the lowest number of what came back to a table, and this before the table's name, in a notification."""
-_NOTIFY_EVERY = 0.02
-_RECONNECT_EVERY = 0.3
+"""The largest share of the time for looks without a bound. They take long while vacuum cannot remove dead rows."""
+_LONGEST_UNTIL_WHOLE_S = 30.0
+_RETURNED = "<"
+"""A notification of returned items is this sign, their lowest id, this sign again and the table's name."""
+_NOTIFY_EVERY_S = 0.02
+_RECONNECT_EVERY_S = 0.3
 
 _SQL = load("queue")
 _TABLES = load("templates/queue")
 _log = structlog.get_logger("tidings.queue")
 
 
-class Lane:
-    """One queue table, seen by this process: its waiting claimers, and how often something came."""
+class QueueTable:
+    """A queue's table as this process sees it: its waiting claimers, and a count of arrivals."""
 
     def __init__(self, relation: str) -> None:
         self.relation = relation
         self.arrivals = 0
         self.drained = -1
-        """The number of arrivals at the last look that took all there was; it holds until the next arrival."""
+        """The value of `arrivals` at the last look that left no item. While the two are equal, the table is empty."""
         self.used = False
         self.bound = Bound()
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
     @property
     def idle(self) -> int:
-        """How many claimers wait."""
+        """The number of waiting claimers."""
         return len(self._waiting)
 
     def wake(self) -> bool:
-        """Wake the claimer that has waited longest; False when none waits."""
+        """Count an arrival and wake the claimer that has waited longest. False if none waits."""
         self.arrivals += 1
         while self._waiting:
             future = self._waiting.popleft()
@@ -68,12 +68,12 @@ class Lane:
         return False
 
     def wake_all(self) -> None:
-        """Wake every claimer: nobody knows what came."""
+        """Wake every claimer, for arrivals of unknown number."""
         while self.wake():
             pass
 
     async def wait(self, seen: int, seconds: float) -> None:
-        """Return when something came after `arrivals` was `seen`, at the latest after `seconds`."""
+        """Return once `arrivals` is no longer `seen`, at the latest after `seconds`."""
         if self.arrivals != seen or seconds <= 0:
             return
         loop = asyncio.get_running_loop()
@@ -93,12 +93,12 @@ class Lane:
 
 
 class Waker:
-    """This process's one connection that listens, looks, takes over what leases lost, and notifies the others."""
+    """The one connection of this process that listens, looks, takes over ended leases and notifies other processes."""
 
     def __init__(self, dsn: str, reload: Callable[[], Awaitable[None]]) -> None:
         self._dsn = dsn
         self._reload = reload
-        self._lanes: dict[str, Lane] = {}
+        self._tables: dict[str, QueueTable] = {}
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._lost = asyncio.Event()
         self._look_now = asyncio.Event()
@@ -109,20 +109,20 @@ class Waker:
         self._work: list[asyncio.Task[None]] = []
         self._reloading: set[asyncio.Task[None]] = set()
 
-    def lane(self, relation: str) -> Lane:
-        """The lane of a table."""
-        lane = self._lanes.get(relation)
-        if lane is None:
-            lane = self._lanes[relation] = Lane(relation)
-        return lane
+    def table(self, relation: str) -> QueueTable:
+        """This process's view of a table."""
+        table = self._tables.get(relation)
+        if table is None:
+            table = self._tables[relation] = QueueTable(relation)
+        return table
 
     async def start(self) -> None:
-        """Connect and begin. Raises Unavailable and SettingsError."""
+        """Connect and start listening and looking. Raises Unavailable and SettingsError."""
         await self._connect()
         self._work = [asyncio.create_task(self._look()), asyncio.create_task(self._notify())]
 
     async def close(self) -> None:
-        """Send what is still to be told, and end."""
+        """Send the outstanding notifications and stop."""
         with contextlib.suppress(Unavailable):
             await self._send()
         pending = [*self._work, *self._reloading]
@@ -132,24 +132,24 @@ class Waker:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-        for lane in self._lanes.values():
-            lane.wake_all()
+        for table in self._tables.values():
+            table.wake_all()
 
     def announce(self, relations: Iterable[str]) -> None:
-        """Something was committed to these tables: wake a claimer here, or tell the other processes."""
+        """Items were committed to these tables: wake a claimer of this process, or notify the other processes."""
         for relation in relations:
-            if not self.lane(relation).wake():
+            if not self.table(relation).wake():
                 self._to_notify.add(relation)
                 self._notify_now.set()
 
     def lower(self, relation: str, number: int) -> None:
-        """Items came back to the table, with numbers from this one on: tell the claimers here and elsewhere."""
-        self.lane(relation).bound.lower(number)
-        self._to_notify.add(f"{_BACK}{number}{_BACK}{relation}")
+        """Items came back to the table with ids from `number` on: lower the bound, here and in other processes."""
+        self.table(relation).bound.lower(number)
+        self._to_notify.add(f"{_RETURNED}{number}{_RETURNED}{relation}")
         self._notify_now.set()
 
     async def announce_subscriptions(self) -> None:
-        """There are new topics or groups: tell the other processes, now."""
+        """Tell the other processes at once that there are new topics or groups."""
         self._to_notify.add("")
         await self._send()
 
@@ -168,9 +168,9 @@ class Waker:
     def _on_end(self, _connection: Any) -> None:
         self._lost.set()
         self._look_now.set()
-        # They find out by themselves that the server is gone, instead of waiting for it.
-        for lane in self._lanes.values():
-            lane.wake_all()
+        # Woken claimers ask the server themselves and find out that it is gone, instead of waiting.
+        for table in self._tables.values():
+            table.wake_all()
 
     def _on_notification(self, connection: Any, pid: int, _channel: str, payload: object) -> None:
         if pid == connection.get_server_pid():
@@ -180,18 +180,18 @@ class Waker:
             self._reloading.add(reloading)
             reloading.add_done_callback(self._reloading.discard)
             return
-        number, separator, relation = str(payload).removeprefix(_BACK).partition(_BACK)
+        number, separator, relation = str(payload).removeprefix(_RETURNED).partition(_RETURNED)
         if not separator:
             relation = number
-        lane = self._lanes.get(relation)
-        if lane is None:
+        table = self._tables.get(relation)
+        if table is None:
             return
         if separator:
-            lane.bound.lower(int(number))
-        lane.wake()
+            table.bound.lower(int(number))
+        table.wake()
 
     async def _reload_quietly(self) -> None:
-        # Without an answer now the next connection reloads.
+        # If the server does not answer now, the next connection reloads.
         with contextlib.suppress(Unavailable):
             await self._reload()
 
@@ -206,31 +206,31 @@ class Waker:
                 if self._lost.is_set() or self._connection is None:
                     await self._connect()
                     await self._reload()
-                    for lane in self._lanes.values():
-                        lane.wake_all()
+                    for table in self._tables.values():
+                        table.wake_all()
                 first_end = await self._take_over()
                 await self._find_missed()
-                pause = min(LOOK_EVERY * random.uniform(0.8, 1.2), max(_SOONEST_LOOK, first_end))  # noqa: S311 - jitter
+                pause = min(LOOK_EVERY_S * random.uniform(0.8, 1.2), max(_SOONEST_LOOK_S, first_end))  # noqa: S311 - jitter
             except (Unavailable, SettingsError) as error:
                 _log.debug("the queue's listener has no connection", why=str(error))
                 self._drop()
-                # As long as nobody looks for all of them, each has to look by himself.
-                for lane in self._lanes.values():
-                    lane.bound.forget()
-                    lane.wake()
-                pause = _RECONNECT_EVERY * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+                # While this connection is away, claimers look for themselves, and without a bound.
+                for table in self._tables.values():
+                    table.bound.forget()
+                    table.wake()
+                pause = _RECONNECT_EVERY_S * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
             except Exception:
                 _log.exception("the look into the queues failed")
-                pause = LOOK_EVERY
+                pause = LOOK_EVERY_S
 
     def _drop(self) -> None:
-        """Give up a connection that does not answer; the next look makes another."""
+        """Close a connection that does not answer. The next look opens another."""
         if self._connection is not None and not self._connection.is_closed():
             self._connection.terminate()
 
     async def _take_over(self) -> float:
-        """Return items of leases that ran out to their queues; the seconds until the next one does."""
-        first_end = LOOK_EVERY
+        """Return the items of ended leases to their queues. Returns the seconds until the next lease ends."""
+        first_end = LOOK_EVERY_S
         for relation, left in await self._fetch(_SQL["leases"]):
             if left > 0:
                 first_end = min(first_end, left)
@@ -241,27 +241,27 @@ class Waker:
         return first_end
 
     async def _find_missed(self) -> None:
-        """Wake claimers of queues that hold something nobody told of, and see where each queue begins now."""
-        lanes = [lane for lane in self._lanes.values() if lane.used]
-        if not lanes:
+        """Look into every table: wake a claimer if there are items, and update the bounds."""
+        tables = [table for table in self._tables.values() if table.used]
+        if not tables:
             return
         clock = asyncio.get_running_loop().time
         began = clock()
         whole = began >= self._whole_at
-        for lane in lanes:
-            lane.bound.begin()
-        lows = [0 if whole else lane.bound.low for lane in lanes]
-        looks = [_look_at(place, lane.relation) for place, lane in enumerate(lanes, 1)]
+        for table in tables:
+            table.bound.begin()
+        lows = [0 if whole else table.bound.low for table in tables]
+        looks = [_look_at(place, table.relation) for place, table in enumerate(tables, 1)]
         [(_, oldest_open, next_transaction), *found] = await self._fetch(
             " UNION ALL ".join([_SQL["open"], *looks]), lows
         )
         for place, first, there in found:
-            lane = lanes[place - 1]
-            lane.bound.looked(first, oldest_open, next_transaction, began)
-            if there and lane.idle:
-                lane.wake()
+            table = tables[place - 1]
+            table.bound.looked(first, oldest_open, next_transaction, began)
+            if there and table.idle:
+                table.wake()
         if whole:
-            self._whole_at = clock() + min(_LONGEST_UNTIL_WHOLE, (clock() - began) / _SHARE_OF_WHOLE_LOOKS)
+            self._whole_at = clock() + min(_LONGEST_UNTIL_WHOLE_S, (clock() - began) / _SHARE_OF_WHOLE_LOOKS)
 
     async def _notify(self) -> None:
         while True:
@@ -270,11 +270,11 @@ class Waker:
             try:
                 await self._send()
             except Unavailable as error:
-                # Whoever missed it looks by himself, within a second.
+                # The other processes look for themselves within a second.
                 _log.debug("the other claimers could not be notified", why=str(error))
             except Exception:
                 _log.exception("the other claimers could not be notified")
-            await asyncio.sleep(_NOTIFY_EVERY)
+            await asyncio.sleep(_NOTIFY_EVERY_S)
 
     async def _send(self) -> None:
         relations, self._to_notify = self._to_notify, set()
@@ -291,9 +291,9 @@ class Waker:
 
 @lru_cache(maxsize=1024)
 def _look_at(place: int, relation: str) -> str:
-    table = "queue." + quoted(relation)
-    text = _TABLES["first"].replace("{place}", str(place)).replace("{queue}", table)
-    return text.replace("{name}", "'" + table.replace("'", "''") + "'")
+    identifier = "queue." + quoted(relation)
+    text = _TABLES["first"].replace("{place}", str(place)).replace("{queue}", identifier)
+    return text.replace("{name}", "'" + identifier.replace("'", "''") + "'")
 
 
 def _give_up(future: asyncio.Future[bool]) -> None:

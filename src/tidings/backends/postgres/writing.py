@@ -1,4 +1,4 @@
-"""Writing queue items: any number of tables in one statement, so that a batch is one round trip and one transaction."""
+"""Statements that put items into any number of tables at once: a batch is one round trip and one transaction."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Columns = tuple[list[bytes], list[bytes], list[bytes | None]]
 
 
 class Writing(Struct, frozen=True):
-    """Items as the parameters of one statement: `relations` names the tables that each three of `arguments` fill."""
+    """Items as the parameters of one statement: each three of `arguments` are columns for one entry of `relations`."""
 
     relations: tuple[tuple[str, ...], ...]
     arguments: tuple[object, ...]
 
     @property
     def touched(self) -> frozenset[str]:
-        """Every table that gets items."""
+        """The tables that get items."""
         return frozenset(name for names in self.relations for name in names)
 
 
 def key_bytes(key: str) -> bytes:
-    """A key as stored: PostgreSQL's text cannot hold NUL."""
+    """A key as stored, in a bytea: PostgreSQL's text cannot hold NUL."""
     return key.encode("utf-8", "surrogatepass")
 
 
@@ -38,7 +38,7 @@ def key_text(stored: bytes) -> str:
 
 
 def prepare(items: Sequence[Item], relations: Mapping[str, tuple[str, ...]]) -> Writing:
-    """Group `items` by topic. `relations` maps a topic to its tables. Raises KeyError for a topic that it lacks."""
+    """Group `items` by topic. `relations` maps a topic to its tables. Raises KeyError for a topic that is not in it."""
     columns: dict[str, Columns] = {}
     for item in items:
         known = columns.get(item.topic)
@@ -47,7 +47,7 @@ def prepare(items: Sequence[Item], relations: Mapping[str, tuple[str, ...]]) -> 
         known[0].append(item.key.encode("utf-8", "surrogatepass"))
         known[1].append(item.body)
         known[2].append(_encode_headers(item.headers) if item.headers else None)
-    # Sorted, so that the same set of topics is the same statement, prepared once.
+    # Sorted, so that the same set of topics gives the same statement text, which is prepared only once.
     topics = sorted(columns)
     return Writing(
         tuple(relations[topic] for topic in topics), tuple(column for topic in topics for column in columns[topic])
@@ -56,15 +56,15 @@ def prepare(items: Sequence[Item], relations: Mapping[str, tuple[str, ...]]) -> 
 
 @lru_cache(maxsize=1024)
 def put_statement(relations: tuple[tuple[str, ...], ...]) -> str:
-    """Insert items; parameters from $1 on as in `Writing.arguments`."""
+    """The statement that inserts items. Parameters: `Writing.arguments`."""
     return f"WITH {', '.join(_inserts(relations, 1, ''))} SELECT 1"
 
 
 @lru_cache(maxsize=1024)
 def done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> str:
-    """End an unleased claim of the table `own` inside its transaction.
+    """The statement that puts the outputs and the released items of an unleased claim of the table `own`.
 
-    $1 to $5: columns id, key, headers, body, redelivered of what goes back. Then as `put_statement`.
+    Parameters: the columns id, key, headers, body, redelivered of the released items, then `Writing.arguments`.
     """
     back = (
         f"back AS (INSERT INTO queue.{quoted(own)} (id, key, headers, body, redelivered) "  # noqa: S608 - quoted
@@ -75,9 +75,10 @@ def done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> str:
 
 @lru_cache(maxsize=1024)
 def lease_done_statement(relations: tuple[tuple[str, ...], ...], own: str) -> str:
-    """End a leased claim of the table `own`: nothing is written unless the lease still stands. Gives the rows ended.
+    """The statement that ends a leased claim of the table `own` and puts its outputs, if the lease still lasts.
 
-    $1: token; $2: positions (from 1) of what goes back; $3: those of them that were begun. Then as `put_statement`.
+    Returns the number of claims ended: 1 or 0. Parameters: the token, the positions (from 1) of the released items,
+    those of them that were begun, then `Writing.arguments`.
     """
     ended = (
         "ended AS (DELETE FROM queue.claim WHERE token = $1 AND until > clock_timestamp() "

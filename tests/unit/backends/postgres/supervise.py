@@ -1,4 +1,4 @@
-"""A program that supervises a server on a data folder until it is killed: prints the server's process id and DSN."""
+"""A program that supervises a server on a data folder until it is killed. Prints the server's process id and DSN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archiving under fault: killed between any two steps, written to meanwhile, read meanwhile."""
+"""Archiving with faults: a kill between any two steps, and concurrent writes and reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KEPT = 5
 
 
 class Killed(BaseException):
-    """As a process ends that is killed: nothing catches it."""
+    """Stands for a kill: no code catches it."""
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def retention(store: PostgresStore, objects: Any, at: int = NOW, days: int = KEP
 
 
 async def fill(store: PostgresStore, tenant: str, count: int = 30, at: int = OLD) -> list[Notification]:
-    """Notifications of one day: every third one is in flight."""
+    """Record notifications of one day. Every third one is in flight."""
     sent = [notification(tenant, at + number * 1000) for number in range(count)]
     states = [State.SENT, State.DELIVERED, State.DEFERRED]
     await store.accounts.count(uuid4(), [AcceptedCount(tenant, one.accepted_at // MINUTE, 1) for one in sent[:1]])
@@ -75,7 +75,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("step", "when"), STEPS)
-async def test_killed_anywhere_nothing_is_lost_and_the_next_round_goes_on(
+async def test_a_kill_at_any_step_loses_nothing_and_the_next_round_goes_on(
     store: PostgresStore, objects: Folder, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     tenant = unique("tenant")
@@ -104,7 +104,7 @@ async def test_killed_anywhere_nothing_is_lost_and_the_next_round_goes_on(
     store.history._leaves.forget()
     assert await accounting.account(tenant, NOW - 20 * DAY, NOW) == before
     await whole(store, objects, tenant, sent)
-    await store._pool.execute("UPDATE round SET until = 0")  # its lease is over
+    await store._pool.execute("UPDATE round SET until = 0")  # its lease has ended
     assert await retention(store, objects, NOW + 3_600_000).once()
     assert await accounting.account(tenant, NOW - 20 * DAY, NOW) == before
     await whole(store, objects, tenant, sent)
@@ -115,7 +115,7 @@ async def test_killed_anywhere_nothing_is_lost_and_the_next_round_goes_on(
 
 
 async def whole(store: PostgresStore, objects: Folder, tenant: str, sent: list[Notification]) -> None:
-    """Each notification is in the store or in the archive, with all its facts, and in one of them only."""
+    """Assert that each notification is in exactly one of store and archive, with all its events."""
     archive = Archive(store.days, objects, ParquetFiles())
     for one in sent:
         stored, archived = await store.history.get(tenant, one.id), await archive.find(one.id)
@@ -145,7 +145,7 @@ async def test_slices_hold_everything_once(
     assert firsts == sorted(firsts)
 
 
-async def test_what_an_attempt_left_that_broke_off_is_removed(store: PostgresStore, objects: Folder) -> None:
+async def test_remains_of_an_unfinished_attempt_are_removed(store: PostgresStore, objects: Folder) -> None:
     sent = await fill(store, unique("tenant"))
     folder = f"archive/{day_text(day_of(sent[0].id))}"
     await objects.put(f"{folder}/events-0-00099.parquet", b"half")
@@ -188,10 +188,10 @@ async def test_a_rolled_day_is_not_read_again_and_a_late_fact_is_seen_at_once(
     sent = await fill(store, tenant, 9, NOW - 4 * DAY)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
     assert await store.days.roll(NOW) > 0
-    assert await store.days.roll(NOW) == 0, "what has not changed is not read again"
+    assert await store.days.roll(NOW) == 0, "a day without changes is not read again"
     before = await accounting.account(tenant, NOW - 5 * DAY, NOW)
     assert before.notifications.resting.sent == 3
-    # Behind the recorder's back the leaf changes: who reads the sums does not see it.
+    # Change the leaf without marking the day: readers of the sums do not see it.
     leaf = suffix(day_of(sent[0].id))
     await store._pool.execute(f"DELETE FROM event_{leaf}")
     assert await accounting.account(tenant, NOW - 5 * DAY, NOW) == before
@@ -200,9 +200,7 @@ async def test_a_rolled_day_is_not_read_again_and_a_late_fact_is_seen_at_once(
     assert (after.notifications.accepted, after.notifications.resting.delivered) == (9, 1)
 
 
-async def test_listings_pass_over_closed_days_that_have_nothing_to_show(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_listings_skip_closed_days_without_matches(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = unique("tenant")
     for days in range(2, 12):
         await fill(store, tenant, 3, NOW - days * DAY)
@@ -226,7 +224,7 @@ async def test_listings_pass_over_closed_days_that_have_nothing_to_show(
     found = await store.history.find(tenant, HistoryFilter(state=State.DEAD), None, 10)
     assert [record.notification.id for record in found.records] == [lost.id]
     assert {day for day in looked if 0 <= day < NOW // DAY} <= {day_of(lost.id), NOW // DAY - 1}
-    # What comes late is found at once.
+    # A late event is found at once.
     late = notification(tenant, NOW - 7 * DAY)
     await store.history.append([accepted(late), fact(late, State.DEAD)])
     assert len((await store.letters.find(tenant, LetterFilter(), None, 10)).letters) == 2
@@ -250,7 +248,7 @@ async def test_minutes_are_folded_and_what_is_counted_late_counts_once(store: Po
         assert (account.accepted, account.counted, account.recorded) == (10, 10, 10)
 
 
-async def test_a_writer_that_is_slow_is_waited_for_and_one_that_stands_still_is_not(
+async def test_archiving_waits_for_a_slow_writer_but_not_for_a_frozen_one(
     store: PostgresStore, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant = unique("tenant")
@@ -266,7 +264,7 @@ async def test_a_writer_that_is_slow_is_waited_for_and_one_that_stands_still_is_
         await writing.commit()
         assert await rolling > 0
         await store.history.append([fact(sent[0], State.DELIVERED)])
-        monkeypatch.setattr("tidings.backends.postgres.rolling.LOCK_WITHIN", "50ms")
+        monkeypatch.setattr("tidings.backends.postgres.rolling.LOCK_TIMEOUT", "50ms")
         async with writer.transaction():
             await writer.execute(f"LOCK TABLE event_{suffix(day_of(sent[0].id))} IN ROW EXCLUSIVE MODE")
             with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""Columns on the wire: what we write is byte for byte what PostgreSQL makes of the driver's own arrays."""
+"""Our array codecs: their bytes are those that PostgreSQL sends for the driver's own arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def columns(name: str) -> st.SearchStrategy[list[Any]]:
 
 @pytest.fixture
 async def plain(postgres_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection with nothing but what the driver brings."""
+    """A connection with the driver's own codecs."""
     connection = await asyncpg.connect(postgres_dsn)
     yield connection
     await connection.close()
@@ -60,7 +60,7 @@ def test_what_is_written_is_read(name: str, data: st.DataObject) -> None:
 @codecs
 @on_a_server
 @given(data=st.data())
-async def test_the_bytes_are_postgresqls(
+async def test_the_bytes_are_those_of_postgresql(
     name: str, data: st.DataObject, plain: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     values = data.draw(columns(name))

@@ -1,4 +1,4 @@
-"""Claims begin where live rows begin: cheap while dead ones cannot be cleaned away, and nothing is ever stranded."""
+"""Claims start at the first live row: they stay cheap among dead rows, and no item is ever missed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from support import eventually
 from tidings.backends.postgres import waking
-from tidings.backends.postgres.bounds import LONGEST_LAG, Bound
+from tidings.backends.postgres.bounds import LONGEST_LAG_S, Bound
 from tidings.backends.postgres.queue import PostgresQueue, _on
 from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item
@@ -23,8 +23,8 @@ TABLE = f"{TOPIC}/{GROUP}"
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow each other closely."""
-    monkeypatch.setattr(waking, "LOOK_EVERY", 0.05)
+    """Short intervals between looks."""
+    monkeypatch.setattr(waking, "LOOK_EVERY_S", 0.05)
 
 
 @pytest.fixture
@@ -37,18 +37,18 @@ async def queue(postgres_dsn: str) -> AsyncIterator[PostgresQueue]:
 
 @pytest.fixture
 async def other(postgres_dsn: str, queue: PostgresQueue) -> AsyncIterator[PostgresQueue]:
-    """Another process."""
+    """A queue of another process."""
     other = await PostgresQueue.open(postgres_dsn)
     yield other
     await other.close()
 
 
 def low(queue: PostgresQueue) -> int:
-    return queue._waker.lane(TABLE).bound.low
+    return queue._waker.table(TABLE).bound.low
 
 
 async def pass_through(queue: PostgresQueue, count: int, lease: float | None = None) -> None:
-    """So many items come and go."""
+    """Put, claim and end so many items."""
     await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(count)])
     left = count
     while left:
@@ -66,13 +66,13 @@ async def bodies(queue: PostgresQueue, seconds: float = 20.0) -> list[bytes]:
 
 
 async def looked_again(queue: PostgresQueue) -> None:
-    """The queue has looked at all of the table once more."""
+    """Wait until the queue has looked at the whole table once more."""
     before = queue._waker._whole_at
     await eventually(lambda: queue._waker._whole_at > before)
 
 
 async def pages(connection: asyncpg.Connection, name: str, *arguments: object) -> int:
-    """How many pages a statement reads."""
+    """The number of pages that a statement reads."""
     statement = _on(TABLE, name)
     for number, argument in reversed(list(enumerate(arguments, 1))):
         value = str(argument) if isinstance(argument, int) else f"'{argument}'"
@@ -89,10 +89,10 @@ async def pages(connection: asyncpg.Connection, name: str, *arguments: object) -
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("writes", [False, True], ids=["a report", "a long change"])
-async def test_a_held_snapshot_does_not_make_claims_walk_over_dead_rows(
+async def test_a_held_snapshot_does_not_make_claims_read_dead_rows(
     postgres_dsn: str, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch, writes: bool
 ) -> None:
-    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG", 0.5)
+    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG_S", 0.5)
     holder = await asyncpg.connect(postgres_dsn)
     asker = await asyncpg.connect(postgres_dsn, server_settings={"enable_seqscan": "off"})
     try:
@@ -115,7 +115,7 @@ async def test_a_held_snapshot_does_not_make_claims_walk_over_dead_rows(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_is_committed_late_keeps_its_place(
+async def test_an_item_committed_late_keeps_its_place(
     postgres_dsn: str, queue: PostgresQueue, other: PostgresQueue
 ) -> None:
     slow = await asyncpg.connect(postgres_dsn)
@@ -126,17 +126,17 @@ async def test_what_is_committed_late_keeps_its_place(
         await pass_through(queue, 10)
         await looked_again(queue)
     await queue.put([Item(TOPIC, "k", b"early")])
-    assert max(low(queue), low(other)) <= number, "the bound waits for what was open"
+    assert max(low(queue), low(other)) <= number, "the bound waits for the open transaction"
     await slow.execute("COMMIT")
     assert await bodies(queue) == [b"late", b"early"]
     await slow.close()
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_is_committed_after_the_bound_went_on_is_found(
+async def test_an_item_committed_after_the_bound_moved_is_found(
     postgres_dsn: str, queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG", 0.2)
+    monkeypatch.setattr("tidings.backends.postgres.bounds.LONGEST_LAG_S", 0.2)
     slow = await asyncpg.connect(postgres_dsn)
     await slow.execute("BEGIN")
     await slow.execute(f"INSERT INTO queue.\"{TABLE}\" (key, body) VALUES ('k', 'very late')")
@@ -150,20 +150,20 @@ async def test_what_is_committed_after_the_bound_went_on_is_found(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_another_process_gives_back_is_found(queue: PostgresQueue, other: PostgresQueue) -> None:
+async def test_items_that_another_process_gives_back_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
     held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
     assert held is not None
     await pass_through(other, 50, lease=30.0)
     await eventually(lambda: low(other) > 40)
     waiting = asyncio.create_task(bodies(other))
-    await eventually(lambda: other._waker.lane(TABLE).idle == 1)
+    await eventually(lambda: other._waker.table(TABLE).idle == 1)
     await held.release()
     assert await waiting == [b"first"]
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_a_lost_lease_gives_back_is_found(queue: PostgresQueue, other: PostgresQueue) -> None:
+async def test_items_of_an_ended_lease_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
     assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease=1.0) is not None
     await pass_through(other, 50)
@@ -171,10 +171,10 @@ async def test_what_a_lost_lease_gives_back_is_found(queue: PostgresQueue, other
     assert await bodies(other) == [b"first"]
 
 
-async def test_a_notification_that_nobody_hears_is_made_up_for(
+async def test_a_lost_notification_is_made_up_for(
     postgres_dsn: str, queue: PostgresQueue, other: PostgresQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process gives back and dies before it can say so."""
+    """A process gives items back and dies before it notifies the others."""
     await pass_through(other, 50)
     await eventually(lambda: low(other) > 40, timeout=20)
     person = await asyncpg.connect(postgres_dsn)
@@ -184,8 +184,8 @@ async def test_a_notification_that_nobody_hears_is_made_up_for(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_nothing_is_stranded_whatever_is_given_back(postgres_dsn: str) -> None:
-    """Three processes claim, give back, let leases run out and put, in an order that chance makes."""
+async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -> None:
+    """Three processes claim, give back, let leases end and put, in random order."""
     chance = random.Random(11)
     queues = [await PostgresQueue.open(postgres_dsn) for _ in range(3)]
     await queues[0].declare({TOPIC: (GROUP,)})
@@ -207,7 +207,7 @@ async def test_nothing_is_stranded_whatever_is_given_back(postgres_dsn: str) -> 
             if what < 0.2:
                 await claim.release()
             elif what < 0.3 and not claim.items[0].redelivered:
-                continue  # forgotten: an unleased one is held until the end
+                continue  # never ended: an unleased claim is held until the test ends
             else:
                 back = [place for place in range(len(claim.items)) if chance.random() < 0.3]
                 try:
@@ -228,7 +228,7 @@ async def test_nothing_is_stranded_whatever_is_given_back(postgres_dsn: str) -> 
         return seen >= put
 
     try:
-        # Forgotten open claims of the last process end here.
+        # This ends the open claims of the last process.
         for claim in list(queues[2]._held):
             await claim.release()
         await eventually(all_seen, timeout=30)
@@ -241,19 +241,19 @@ def test_a_bound_waits_for_what_was_open() -> None:
     bound.begin()
     bound.looked(first=100, oldest_open=7, next_transaction=9, at=0.0)
     assert bound.low == 0
-    bound.looked(first=200, oldest_open=8, next_transaction=20, at=1.0)  # 8 was open at the first look
+    bound.looked(first=200, oldest_open=8, next_transaction=20, at=1.0)  # transaction 8 was open at the first look
     assert bound.low == 0
     bound.looked(first=300, oldest_open=9, next_transaction=30, at=2.0)
     assert bound.low == 100
-    bound.looked(first=400, oldest_open=9, next_transaction=40, at=2.0 + LONGEST_LAG)
+    bound.looked(first=400, oldest_open=9, next_transaction=40, at=2.0 + LONGEST_LAG_S)
     assert bound.low == 300
 
 
-def test_a_bound_never_passes_what_is_given_back_while_it_looks() -> None:
+def test_a_bound_never_passes_an_item_given_back_during_a_look() -> None:
     bound = Bound()
     bound.looked(first=100, oldest_open=5, next_transaction=5, at=0.0)
     bound.begin()
-    bound.lower(40)  # after the statement's snapshot
+    bound.lower(40)  # given back after the look's snapshot
     bound.looked(first=150, oldest_open=6, next_transaction=6, at=1.0)
     assert bound.low == 40
     bound.begin()

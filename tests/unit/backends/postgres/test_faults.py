@@ -1,4 +1,4 @@
-"""A PostgreSQL that goes away and comes back, under queue and store."""
+"""Queue and store on a PostgreSQL that goes away and comes back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore
-from tidings.backends.postgres.waking import Lane
+from tidings.backends.postgres.waking import QueueTable
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.model.recurrence import Progress, Recurrence
 from tidings.model.user import Profile
@@ -45,7 +45,7 @@ async def own_queue(own_server: Server) -> AsyncIterator[PostgresQueue]:
 
 
 async def kill(server: Server) -> None:
-    """End the server as a crash does, and wait until its supervisor has brought it back."""
+    """Crash the server, and wait until its supervisor has restarted it."""
     first = server.pid
     os.kill(first, signal.SIGKILL)
 
@@ -62,7 +62,7 @@ async def kill(server: Server) -> None:
 
 
 async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim | None:
-    """A claim as soon as the queue answers."""
+    """A claim, made as soon as the queue answers."""
 
     async def answered() -> tuple[Claim | None]:
         try:
@@ -87,7 +87,7 @@ async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue
     assert [item.body for item in again.items] == [b"1"]
     assert not again.items[0].redelivered
     await again.done()
-    # The listener is back as well: a put of another client arrives without a look.
+    # The listener is back too: it hears of another client's put without a look.
     other = await PostgresQueue.open(own_server.dsn)
     waiting = asyncio.create_task(own_queue.claim(TOPIC, GROUP, 10, 10.0))
     await other.put([Item(TOPIC, "k", b"2")])
@@ -114,9 +114,9 @@ async def test_a_leased_claim_survives_a_crash(own_server: Server, own_queue: Po
     assert await own_queue.depth(TOPIC, GROUP) == 0
 
 
-async def test_a_waiting_claim_is_told_when_the_server_goes(own_server: Server, own_queue: PostgresQueue) -> None:
+async def test_a_waiting_claim_raises_when_the_server_goes(own_server: Server, own_queue: PostgresQueue) -> None:
     waiting = asyncio.create_task(own_queue.claim(TOPIC, GROUP, 10, 60.0))
-    await eventually(lambda: own_queue._waker.lane(f"{TOPIC}/{GROUP}").idle == 1)
+    await eventually(lambda: own_queue._waker.table(f"{TOPIC}/{GROUP}").idle == 1)
     await asyncio.to_thread(own_server.stop)
     async with asyncio.timeout(20):
         with pytest.raises(Unavailable):
@@ -153,9 +153,9 @@ async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
     await queue.declare({TOPIC: (GROUP,)})
     take, looks = queue._take, []
 
-    async def counted(lane: Lane, max_items: int, max_wait: float) -> OpenClaim | None:
-        looks.append(lane)
-        return await take(lane, max_items, max_wait)
+    async def counted(table: QueueTable, max_items: int, max_wait: float) -> OpenClaim | None:
+        looks.append(table)
+        return await take(table, max_items, max_wait)
 
     monkeypatch.setattr(queue, "_take", counted)
     for _ in range(3):
@@ -167,7 +167,7 @@ async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
     await told.done()
     assert await queue.claim(TOPIC, GROUP, 10, 0.1) is None
     assert len(looks) == 2
-    # What was put without a word, and what a dead claimer gives back, is found by the look once a second.
+    # The look once a second finds items put without a notification and items of a dead claimer.
     other = await asyncpg.connect(postgres_dsn)
     await other.execute(f"INSERT INTO queue.\"{TOPIC}/{GROUP}\" (key, body) VALUES ('k', 'untold')")
     await other.close()
@@ -178,7 +178,7 @@ async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
     await queue.close()
 
 
-async def test_claimers_look_by_themselves_while_nobody_else_does(
+async def test_claimers_look_for_themselves_while_the_listener_is_away(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = await PostgresQueue.open(postgres_dsn)
@@ -190,7 +190,7 @@ async def test_claimers_look_by_themselves_while_nobody_else_does(
     monkeypatch.setattr(queue._waker, "_connect", refuse)
     queue._waker._drop()
     waiting = asyncio.create_task(queue.claim(TOPIC, GROUP, 10, 20.0))
-    await eventually(lambda: queue._waker.lane(f"{TOPIC}/{GROUP}").idle == 1)
+    await eventually(lambda: queue._waker.table(f"{TOPIC}/{GROUP}").idle == 1)
     other = await asyncpg.connect(postgres_dsn)
     await other.execute(f"INSERT INTO queue.\"{TOPIC}/{GROUP}\" (key, body) VALUES ('k', 'untold')")
     await other.close()
@@ -230,7 +230,7 @@ class _Away:
 
 
 async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str) -> None:
-    """That version had begun all of it, and did not say so."""
+    """The previous version began all items of a claim and left `begun` NULL."""
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"1")])
@@ -245,7 +245,7 @@ async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str)
     await queue.close()
 
 
-async def test_claims_that_are_over_stay_over(postgres_dsn: str) -> None:
+async def test_ended_claims_stay_ended(postgres_dsn: str) -> None:
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     for lease in (None, 30.0):
@@ -259,7 +259,7 @@ async def test_claims_that_are_over_stay_over(postgres_dsn: str) -> None:
     await queue.close()
 
 
-async def test_a_process_holds_no_more_claims_than_it_has_room_for(postgres_dsn: str) -> None:
+async def test_a_process_holds_no_more_claims_than_it_has_connections_for(postgres_dsn: str) -> None:
     queue = await PostgresQueue.open(postgres_dsn, claims=2)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(4)])
@@ -278,11 +278,11 @@ async def test_a_process_holds_no_more_claims_than_it_has_room_for(postgres_dsn:
     await other.close()
 
 
-async def test_topics_that_nobody_declared(postgres_dsn: str) -> None:
+async def test_undeclared_topics_are_refused(postgres_dsn: str) -> None:
     queue = await PostgresQueue.open(postgres_dsn)
-    with pytest.raises(ValueError, match="nobody declared the topic 'nothing'"):
+    with pytest.raises(ValueError, match="the topic 'nothing' was not declared"):
         await queue.put([Item("nothing", "k", b"")])
-    with pytest.raises(ValueError, match="nobody declared that the group 'g' reads the topic 'nothing'"):
+    with pytest.raises(ValueError, match="the group 'g' was not declared as a reader of the topic 'nothing'"):
         await queue.claim("nothing", "g", 1, 0)
     await queue.close()
 
@@ -310,7 +310,7 @@ async def test_many_processes_may_declare_at_once(postgres_dsn: str) -> None:
         await queue.close()
 
 
-async def test_a_recurrence_that_nobody_can_read_is_parked(postgres_dsn: str) -> None:
+async def test_an_unreadable_recurrence_is_parked(postgres_dsn: str) -> None:
     store = await PostgresStore.open(postgres_dsn)
     progress = Progress("local", 1_000)
     made = [

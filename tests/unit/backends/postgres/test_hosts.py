@@ -1,4 +1,4 @@
-"""The servers of a DSN, and what is refused at once."""
+"""The servers of a DSN, and DSNs and servers that are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = "postgresql://u:p@"
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections and never says a word: a machine that hangs."""
+    """A port that accepts connections and never answers, like a machine that hangs."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -34,7 +34,7 @@ def silent_port() -> Iterator[int]:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port that refuses."""
+    """A port that refuses connections."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -43,7 +43,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 async def encoded_dsn(postgres_server: Server) -> AsyncIterator[str]:
-    """A database that cannot hold every text."""
+    """A database with an encoding that cannot hold every text."""
     name = unique("latin").replace("-", "_")
     connection = await asyncpg.connect(postgres_server.dsn)
     await connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0")
@@ -122,7 +122,7 @@ async def test_a_pool_leaves_a_server_that_stops_taking_writes(postgres_dsn: str
         await pool.release(connection)
     with pytest.raises(Unavailable), translated():
         await pool.execute("CREATE TABLE refused (x int)")
-    for _ in range(3):  # all three are new, those that were not refused as well
+    for _ in range(3):  # all three connections are new, also those on which no write was refused
         held = [await pool.acquire() for _ in range(3)]
         assert not {connection.get_server_pid() for connection in held} & set(first)
         for connection in held:
@@ -131,7 +131,7 @@ async def test_a_pool_leaves_a_server_that_stops_taking_writes(postgres_dsn: str
     await close_pool(pool)
 
 
-async def test_a_store_on_a_server_that_only_reads_is_not_well(postgres_dsn: str) -> None:
+async def test_a_store_on_a_read_only_server_fails_its_ping(postgres_dsn: str) -> None:
     store = await PostgresStore.open(postgres_dsn)
     await store.ping()
     await store._pulse.execute("SET default_transaction_read_only = on")

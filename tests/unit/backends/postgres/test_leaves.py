@@ -1,4 +1,4 @@
-"""History by its leaves: what a statement locks and plans over with a year of days, and days that are not there."""
+"""Leaves of the history: locks and plans of statements with a year of days, and days without leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tidings.model.vocabulary import State
 TODAY = NOW // DAY
 YEAR = 400
 MOST_LOCKS = 20
-"""Tables and indexes that one statement may lock: those of its leaf, and small ones."""
+"""The most tables and indexes that one statement may lock: those of its leaf, and small ones."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def connection(postgres_dsn: str) -> AsyncIterator[Any]:
 
 
 async def make_days(connection: Any, count: int) -> None:
-    """Leaves for the `count` days before today."""
+    """Create the leaves of the `count` days before today."""
     for first in range(TODAY - count, TODAY, 50):
         await connection.execute("SELECT ensure_partitions($1, 50)", first)
 
@@ -79,7 +79,7 @@ async def test_nothing_locks_or_plans_over_the_other_days(
 
 
 def counting(connection: Any, pid: int, counted: dict[str, int]) -> Any:
-    """A `Pool.fetch` that notes how many tables and indexes each statement locks, by its first words."""
+    """A `Pool.fetch` that counts the tables and indexes that each statement locks, by its first words."""
 
     async def fetch(pool: Any, query: str, *args: object, **_: object) -> Any:
         async with pool.acquire() as used, used.transaction():
@@ -106,7 +106,7 @@ async def test_a_plan_has_the_tables_of_one_day(connection: Any, name: str) -> N
 
 
 class TestSegments:
-    def test_days_newest_first_with_what_is_carried_between_them(self) -> None:
+    def test_days_come_newest_first_with_carried_segments_between_them(self) -> None:
         low, high = 2 * DAY << 80, 9 * DAY << 80
         found = segments([3, 4, 6], low, high)
         assert [(one.day, one.low.int >> 80, one.high.int >> 80) for one in found] == [
@@ -114,13 +114,13 @@ class TestSegments:
             (3, 3 * DAY, 4 * DAY), (CARRIED, 2 * DAY, 3 * DAY),
         ]  # fmt: skip
 
-    def test_a_stretch_is_cut_to_what_is_asked_for(self) -> None:
+    def test_segments_are_cut_to_the_wanted_range(self) -> None:
         at = (3 * DAY + 5) << 80
         assert [(one.day, one.low.int, one.high.int) for one in segments([3], at, at + 7)] == [(3, at, at + 7)]
         assert segments([3], at, at) == []
         assert segments([], 0, 5)[0].day == CARRIED
 
-    def test_every_id_lies_in_one(self) -> None:
+    def test_every_id_lies_in_one_segment(self) -> None:
         found = segments([1, 2, 5], 0, LAST_ID)[::-1]
         assert found[0].low.int == 0
         assert found[-1].high.int == LAST_ID
@@ -128,14 +128,14 @@ class TestSegments:
 
 
 class TestDaysThatAreNotThere:
-    async def test_a_fact_makes_its_day(self, store: PostgresStore, connection: Any) -> None:
+    async def test_a_fact_creates_the_leaves_of_its_day(self, store: PostgresStore, connection: Any) -> None:
         sent = notification(unique("tenant"), NOW - 50 * DAY)
         assert await store.history.append([accepted(sent), fact(sent, State.SENT)]) == {}
         assert await store.history.get(sent.tenant, sent.id) is not None
         assert await connection.fetchval("SELECT state FROM day WHERE number = $1", TODAY - 50) == "open"
 
     @pytest.mark.parametrize(("days", "why"), [(-401, "too_old"), (9, "too_far"), (40_000, "too_far")])
-    async def test_a_fact_of_no_day_of_ours_is_counted_and_the_rest_is_written(
+    async def test_a_fact_of_an_impossible_day_is_counted_and_the_rest_is_written(
         self, store: PostgresStore, days: int, why: str
     ) -> None:
         tenant = unique("tenant")
@@ -160,7 +160,7 @@ class TestDaysThatAreNotThere:
         ] == [one.id for one in days]
         assert len((await store.letters.find(tenant, LetterFilter(), None, 9)).letters) == 3
 
-    async def test_ids_that_no_clock_gave_are_unknown(self, store: PostgresStore) -> None:
+    async def test_ids_of_impossible_instants_are_unknown(self, store: PostgresStore) -> None:
         for id in (UUID(int=0), UUID(int=LAST_ID), UUID(int=LAST_ID & ~0xFF)):
             assert await store.history.get("acme", id) is None
             assert await store.history.attempted([(id, 1)]) == set()
@@ -168,7 +168,7 @@ class TestDaysThatAreNotThere:
         page = await store.history.find("acme", HistoryFilter(since=-(1 << 60), until=1 << 60), UUID(int=LAST_ID), 5)
         assert page.records == ()
 
-    async def test_processes_make_the_days_together(self, postgres_dsn: str) -> None:
+    async def test_processes_can_create_leaves_at_the_same_time(self, postgres_dsn: str) -> None:
         at = (TODAY + 1000) * DAY
         stores = [await PostgresStore.open(postgres_dsn, 2) for _ in range(4)]
         try:
@@ -178,13 +178,13 @@ class TestDaysThatAreNotThere:
             for one in stores:
                 await one.close()
 
-    async def test_a_day_that_cannot_be_made_yet_is_left_and_one_that_is_needed_is_told(
+    async def test_a_coming_day_that_is_locked_is_left_and_a_needed_one_raises(
         self, store: PostgresStore, connection: Any
     ) -> None:
         at = (TODAY + 1000) * DAY
         await connection.execute("ALTER FUNCTION ensure_partitions(bigint, integer) SET lock_timeout = '50ms'")
         async with connection.transaction():
-            await connection.execute("LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")  # as a long ANALYZE has
+            await connection.execute("LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")  # the lock of a long ANALYZE
             with pytest.raises(Unavailable):
                 await store.history.maintain(at)
         assert await store.history.maintain(at) == 3 * 9

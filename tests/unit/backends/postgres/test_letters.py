@@ -1,4 +1,4 @@
-"""Dead letters are found through the tenant's own index, whatever others have; and by category through another one."""
+"""Dead letters are found through an index by tenant, however many others have; by category through another one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_they_are_found_through_their_index_alone(postgres_dsn: str, name:
 async def test_a_small_tenant_and_a_rare_category_read_nothing_of_the_others(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one query of a few rows each is found among many of others."""
+    """One query that reads a few rows finds them among many of other tenants and categories."""
     monkeypatch.setattr("tidings.backends.postgres.letters._STRETCH", 5)
     monkeypatch.setattr("tidings.backends.postgres.letters._MOST_STRETCHES", 1)
     store = await PostgresStore.open(postgres_dsn)

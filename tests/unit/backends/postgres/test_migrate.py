@@ -1,4 +1,4 @@
-"""Migrations: what they add up to, and what they refuse."""
+"""Migrations: their sum is the schema, and they refuse changed files and newer databases."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ async def test_leaves_are_made_once(postgres_dsn: str) -> None:
         await store.close()
 
 
-async def test_what_the_default_partitions_held_moves_to_its_day_or_is_kept_apart(empty_dsn: str) -> None:
-    """The history of a version that still had default partitions, with a day that was never made, and a stray."""
+async def test_rows_of_the_default_partitions_move_to_their_day_or_are_kept_apart(empty_dsn: str) -> None:
+    """The history of a version with default partitions, with rows of a day without leaves and an impossible id."""
     before = [one for one in migrations() if one.name < "0020"]
     today = NOW // DAY
     for migration in before:
@@ -181,7 +181,7 @@ async def test_what_the_default_partitions_held_moves_to_its_day_or_is_kept_apar
         assert await connection.fetchval("SELECT count(*) FROM event_stray") == 1
         assert await connection.fetchval("SELECT count(*) FROM notification_stray") == 1
         letters = await connection.fetch("SELECT tenant, category FROM letter")
-        assert [tuple(row) for row in letters] == [("acme", "news")] * 3, "dead letters of old are found by tenant"
+        assert [tuple(row) for row in letters] == [("acme", "news")] * 3, "old dead letters are found by tenant"
         assert await connection.fetchval("SELECT count(*) FROM day WHERE state = 'open' AND dirty") == 4
     finally:
         await connection.close()
@@ -211,7 +211,7 @@ def test_statements_carry_no_comments() -> None:
 
 
 async def test_devices_that_several_profiles_have_go_to_the_newest(empty_dsn: str) -> None:
-    """What an earlier version has stored: nobody looked at other profiles."""
+    """An earlier version stored the same device in several profiles."""
     earlier = [one for one in migrations() if one.name < "0011"]
     (devices,) = [one for one in migrations() if one.name.startswith("0011")]
     for migration in earlier:
@@ -250,13 +250,13 @@ async def test_devices_that_several_profiles_have_go_to_the_newest(empty_dsn: st
 
 
 class TestConcurrently:
-    """Indexes of large tables, made outside of a transaction."""
+    """Indexes of large tables, created outside of a transaction."""
 
     INDEX = Migration(
         "9998_pre_x.sql", "pre", "-- concurrently\nCREATE INDEX CONCURRENTLY users_x ON users (updated_at);\n"
     )
 
-    async def test_it_is_made_beside_readers_and_writers(self, empty_dsn: str) -> None:
+    async def test_an_index_is_created_beside_readers_and_writers(self, empty_dsn: str) -> None:
         await migrate(empty_dsn)
         writer = await asyncpg.connect(empty_dsn)
         writing = writer.transaction()
@@ -270,7 +270,7 @@ class TestConcurrently:
         await writer.close()
         assert await making == [self.INDEX.name]
 
-    async def test_what_broke_off_is_made_anew(self, empty_dsn: str) -> None:
+    async def test_an_interrupted_index_is_created_again(self, empty_dsn: str) -> None:
         await migrate(empty_dsn)
         connection = await asyncpg.connect(empty_dsn)
         try:
@@ -286,19 +286,19 @@ class TestConcurrently:
         finally:
             await connection.close()
 
-    async def test_what_was_made_and_not_noted_stays(self, empty_dsn: str) -> None:
+    async def test_an_index_that_was_created_but_not_noted_stays(self, empty_dsn: str) -> None:
         await migrate(empty_dsn)
         await run(empty_dsn, self.INDEX.text)
         assert await migrate(empty_dsn, known=[*migrations(), self.INDEX]) == [self.INDEX.name]
         assert await migrate(empty_dsn, known=[*migrations(), self.INDEX]) == []
 
 
-async def test_a_change_of_a_busy_table_gives_up_its_place_and_comes_again(
+async def test_a_change_of_a_busy_table_gives_up_and_tries_again(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it waits for its lock, everybody else would wait behind it."""
-    monkeypatch.setattr("tidings.backends.postgres.migrate._WAIT_FOR_LOCK", "100ms")
-    monkeypatch.setattr("tidings.backends.postgres.migrate._BETWEEN_TRIES", 0.2)
+    """A migration that waits for its lock would make all other transactions wait behind it."""
+    monkeypatch.setattr("tidings.backends.postgres.migrate._LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("tidings.backends.postgres.migrate._BETWEEN_TRIES_S", 0.2)
     await migrate(empty_dsn)
     reader = await asyncpg.connect(empty_dsn)
     reading = reader.transaction()
@@ -315,8 +315,8 @@ async def test_a_change_of_a_busy_table_gives_up_its_place_and_comes_again(
     await reader.close()
 
 
-async def test_a_lock_that_is_never_given_up_is_told(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.backends.postgres.migrate._WAIT_FOR_LOCK", "50ms")
+async def test_a_lock_that_is_never_released_raises(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.backends.postgres.migrate._LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr("tidings.backends.postgres.migrate._TRIES", 2)
     await migrate(empty_dsn)
     reader = await asyncpg.connect(empty_dsn)

@@ -45,7 +45,7 @@ def alive(pid: int) -> bool:
 
 
 def servers_on(folder: Path) -> list[int]:
-    """Every process that works in this server's folder."""
+    """The processes whose working folder is this server's."""
     home = (folder / "postgres").resolve()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -63,14 +63,14 @@ def owner_and_program(pid: int) -> tuple[str, Path]:
 
 
 def supervise(folder: Path) -> tuple[subprocess.Popen[str], int, str]:
-    """A process that supervises a server, the server's process id, and its DSN."""
+    """Start a supervising process. Returns it, the server's process id and the DSN."""
     supervisor = subprocess.Popen([sys.executable, str(PROGRAM), str(folder)], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
     return supervisor, int(supervisor.stdout.readline()), supervisor.stdout.readline().strip()
 
 
 def leave_over(server: Server) -> subprocess.Popen[bytes]:
-    """A server on this (stopped) server's data that nobody supervises."""
+    """Start an unsupervised server on the data of this stopped server."""
     who = server._place.account
     return subprocess.Popen(
         [
@@ -237,7 +237,7 @@ def test_the_binaries_that_made_the_data_are_chosen() -> None:
     assert binaries.choose(18, [system, wheel]) == wheel
 
 
-def test_what_was_asked_for_and_is_not_here(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+def test_a_wanted_source_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
     monkeypatch.setattr(binaries, "_system", lambda: iter(()))
     monkeypatch.setattr(binaries, "_wheel", lambda: iter(()))
     with pytest.raises(SettingsError, match=r"installed on this machine. Install one, start with --postgres bundled"):
@@ -246,7 +246,7 @@ def test_what_was_asked_for_and_is_not_here(monkeypatch: pytest.MonkeyPatch, ope
         Server(open_data_dir, source="bundled").start()
 
 
-def test_what_is_asked_for_is_taken_and_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
+def test_a_wanted_source_is_used_and_named(monkeypatch: pytest.MonkeyPatch, open_data_dir: Path) -> None:
     system, wheel = Binaries(Path("/opt/pg/bin"), 15), Binaries(Path("/w/bin"), 18, Path("/w"))
     monkeypatch.setattr(binaries, "_system", lambda: iter([system]))
     monkeypatch.setattr(binaries, "_wheel", lambda: iter([wheel]))
@@ -257,7 +257,7 @@ def test_what_is_asked_for_is_taken_and_named(monkeypatch: pytest.MonkeyPatch, o
 
 @pytest.mark.skipif(not list(binaries._wheel()), reason="there is no wheel for this machine")
 async def test_a_data_folder_remembers_its_version(open_data_dir: Path) -> None:
-    """Made by the bundled one, it goes on with that whatever else is installed."""
+    """A folder of the bundled PostgreSQL keeps using it, whatever else is installed."""
     async with Server(open_data_dir, source="bundled") as server:
         assert server.origin.endswith("(bundled)")
         made_by = server.origin
@@ -287,7 +287,7 @@ async def test_the_wheels_server_runs(open_data_dir: Path) -> None:
         assert await ask(server.dsn, "SELECT 1") == 1
 
 
-def test_ruined_data_is_told_with_the_log(open_data_dir: Path) -> None:
+def test_ruined_data_is_reported_with_the_log(open_data_dir: Path) -> None:
     with Server(open_data_dir) as server:
         pass
     (server.data / "global" / "pg_control").write_bytes(b"")
@@ -319,7 +319,7 @@ def test_a_start_that_fails_leaves_nothing_elsewhere(closed_folder: Path) -> Non
 
 
 @as_root
-def test_what_a_deleted_data_folder_left_elsewhere_is_named(closed_folder: Path) -> None:
+def test_remains_of_a_deleted_data_folder_are_named(closed_folder: Path) -> None:
     with Server(closed_folder / "data") as first:
         left = first.home
     shutil.rmtree(closed_folder / "data")

@@ -1,6 +1,6 @@
 -- name: count
--- Each row is what one counter has counted so far, so that writing it again changes nothing, and an older one neither.
--- The sums of its day do not hold any more (templates/history.sql says why nobody misses the mark).
+-- A row is the total so far of one counter, so writing it again, or an older one later, changes nothing. Also marks the
+-- days, whose sums no longer hold (templates/history.sql says why no reader misses the mark).
 WITH marked AS (
     UPDATE day SET dirty = true WHERE number = ANY ($5::bigint[]) AND NOT dirty
 )
@@ -20,14 +20,14 @@ WHERE tenant = $3 AND minute >= $1 AND minute < $2 GROUP BY tenant, minute ORDER
 DELETE FROM accepted_count WHERE minute < $1 RETURNING 1;
 
 -- name: mark_gaps
-WITH told AS (
+WITH given AS (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::boolean[])
         AS gap (minute, tenant, missing, confirmed)
 ), closed AS (
-    DELETE FROM accounting_gap USING told
-    WHERE accounting_gap.minute = told.minute AND accounting_gap.tenant = told.tenant AND told.missing <= 0
+    DELETE FROM accounting_gap USING given
+    WHERE accounting_gap.minute = given.minute AND accounting_gap.tenant = given.tenant AND given.missing <= 0
 )
-INSERT INTO accounting_gap (minute, tenant, missing, confirmed) SELECT * FROM told WHERE missing > 0
+INSERT INTO accounting_gap (minute, tenant, missing, confirmed) SELECT * FROM given WHERE missing > 0
 ON CONFLICT (minute, tenant) DO UPDATE SET missing = excluded.missing, confirmed = excluded.confirmed;
 
 -- name: sweep_gaps
@@ -55,7 +55,8 @@ SELECT notification FROM watched WHERE look_at <= $1 ORDER BY look_at LIMIT $2;
 DELETE FROM watched WHERE notification = ANY ($1::uuid[]);
 
 -- name: begin
--- Whoever holds it takes it again; another one only when the lease is over, by the database's clock.
+-- The holder renews its lease at any time; another holder gets it only after the lease has ended by the database's
+-- clock.
 INSERT INTO round (name, holder, until, position) VALUES ($1, $2, lease_clock() + $3::bigint, 0)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
     WHERE round.holder = excluded.holder OR round.until <= lease_clock()

@@ -1,8 +1,8 @@
 -- name: lock
--- Every scope's row, locked until the end of the transaction: those that are missing are made. Both halves go through
--- the scopes in their order, so takers wait for each other and never in a circle. A row that another taker committed
--- between this statement's snapshot and its insert is in neither half: the caller ends the transaction and begins again,
--- for to lock it now would be out of order.
+-- Inserts the missing rows of the scopes and locks all of them until the end of the transaction. Both halves go through
+-- the scopes in the same order, so that callers wait for each other and never deadlock. A row that another caller
+-- committed between this statement's snapshot and its insert is in neither half. The caller then ends the transaction
+-- and begins again, because locking that row now would be out of order.
 WITH wanted AS (
     SELECT scope FROM unnest($1::bytea[]) AS scope ORDER BY scope
 ), made AS (
@@ -20,7 +20,7 @@ FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (scope, passed, until
 WHERE cap_count.scope = new.scope;
 
 -- name: sweep
--- A row that a taker holds is in use.
+-- A locked row is in use.
 WITH over AS (
     DELETE FROM cap_count WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM cap_count WHERE until <= $1 LIMIT 100000 FOR UPDATE SKIP LOCKED

@@ -1,13 +1,16 @@
+-- part: minutes_of_day
+minute >= $1 * 1440 AND minute < ($1 + 1) * 1440
+
 -- name: clean
 UPDATE day SET dirty = false, reader = $2, rolled_at = NULL WHERE number = $1;
 
 -- name: still_clean
--- Whether nobody wrote since the reader $2 cleared the mark, nor another reader cleared it. Locked, so that no writer
--- marks it before what follows from it is written.
+-- True if nobody has marked the day, and no other reader has cleared the mark, since the reader $2 cleared it. Locks
+-- the row, so that no writer marks the day before this transaction has written its results.
 SELECT NOT dirty AND reader = $2, folded FROM day WHERE number = $1 FOR UPDATE;
 
 -- name: changed
--- The closed days, with the instant at which each was rolled up; those that have not changed since are left out.
+-- The closed days that were never rolled up or have changed since, with the instant at which they were rolled up.
 SELECT number, rolled_at FROM day WHERE state = 'open' AND number < $1 AND (dirty OR rolled_at IS NULL) ORDER BY number;
 
 -- name: to_fold
@@ -15,11 +18,11 @@ SELECT number FROM day WHERE state = 'open' AND number < $1 AND NOT dirty AND NO
 ORDER BY number;
 
 -- name: counted
--- What was accepted, by tenant and minute.
+-- Accepted notifications by tenant and minute.
 SELECT tenant, minute, sum(count)::bigint FROM accepted_count WHERE minute >= $1 AND minute < $2 GROUP BY tenant, minute;
 
 -- name: take_counted
--- What was counted since the day was folded.
+-- Takes the counts that came in after the day was folded.
 DELETE FROM accepted_count WHERE minute >= $1 AND minute < $2 RETURNING tenant, count;
 
 -- name: totals_before
@@ -45,21 +48,22 @@ ON CONFLICT (tenant, day, archived, channel, state, reason) DO UPDATE SET count 
 UPDATE day SET rolled_at = $2 WHERE number = $1;
 
 -- name: fold
--- What was counted stands in the day's totals, if they hold still. A gap that may still close needs its minutes.
+-- If the day's sums hold, they include its counts, so the counts of its minutes can go. A gap that may still close
+-- needs those counts.
 WITH folded AS (
     UPDATE day SET folded = true
     WHERE number = $1 AND NOT dirty AND rolled_at IS NOT NULL AND NOT EXISTS (
-        SELECT FROM accounting_gap WHERE minute >= $1 * 1440 AND minute < ($1 + 1) * 1440 AND NOT confirmed
+        SELECT FROM accounting_gap WHERE {minutes_of_day} AND NOT confirmed
     )
     RETURNING number
 )
 DELETE FROM accepted_count USING folded WHERE minute >= folded.number * 1440 AND minute < (folded.number + 1) * 1440;
 
 -- name: open_gaps
-SELECT count(*) FROM accounting_gap WHERE minute >= $1 * 1440 AND minute < ($1 + 1) * 1440 AND NOT confirmed;
+SELECT count(*) FROM accounting_gap WHERE {minutes_of_day} AND NOT confirmed;
 
 -- name: missing
-SELECT tenant, sum(missing)::bigint FROM accounting_gap WHERE minute >= $1 * 1440 AND minute < ($1 + 1) * 1440
+SELECT tenant, sum(missing)::bigint FROM accounting_gap WHERE {minutes_of_day}
 GROUP BY tenant;
 
 -- name: states
@@ -75,7 +79,7 @@ SELECT day, archived, channel, state, reason, count FROM day_account
 WHERE tenant = $1 AND day BETWEEN $2 AND $3 ORDER BY day, channel, state, reason;
 
 -- name: drop_carried
--- Between two ids: what an attempt set apart that broke off.
+-- Between two ids: the copies that an unfinished attempt to archive the day made.
 WITH notifications AS (
     DELETE FROM notification_carried WHERE id >= $1 AND id < $2
 ), letters AS (
@@ -100,15 +104,15 @@ UPDATE day SET state = 'archived', archived_at = $2, folded = true, passes = pas
 UPDATE day SET passes = passes + 1 WHERE number = ANY ($1::bigint[]);
 
 -- name: settle_accounts
--- The day's own sums stand in its archived ones now, what was missing of it included.
+-- The archived sums now include the day's sums and its missing notifications, so these rows can go.
 WITH totals AS (
     DELETE FROM day_total WHERE day = $1 AND NOT archived
 ), accounts AS (
     DELETE FROM day_account WHERE day = $1 AND NOT archived
 ), gaps AS (
-    DELETE FROM accounting_gap WHERE minute >= $1 * 1440 AND minute < ($1 + 1) * 1440
+    DELETE FROM accounting_gap WHERE {minutes_of_day}
 )
-DELETE FROM accepted_count WHERE minute >= $1 * 1440 AND minute < ($1 + 1) * 1440;
+DELETE FROM accepted_count WHERE {minutes_of_day};
 
 -- name: add_parts
 INSERT INTO archive_part (day, name, kind, rows, bytes, sha256, first_tenant, first_id, last_tenant, last_id)
@@ -128,7 +132,7 @@ WHERE day BETWEEN $1 AND $2 ORDER BY day, name;
 SELECT tenant FROM day_total WHERE day = $1 AND archived ORDER BY tenant;
 
 -- name: left_over
--- Tables of sealed days that are still there, and whether each is a partition, or half of one.
+-- The remaining tables of sealed days; for each whether it is a partition, and whether detaching it was interrupted.
 SELECT relname, inhrelid IS NOT NULL, coalesce(inhdetachpending, false)
 FROM pg_class LEFT JOIN pg_inherits ON inhrelid = pg_class.oid
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
@@ -142,5 +146,5 @@ SELECT tenant, channel, state, reason, count FROM day_account WHERE day = $1 AND
 SELECT tenant, counted, accepted, recorded FROM day_total WHERE day = $1 AND NOT archived;
 
 -- name: has_default
--- Until the second half of the migrations a default partition is there, beside which none can be detached.
+-- The default partition is there until the `post` migrations have run; while it exists, no partition can be detached.
 SELECT to_regclass('notification_default') IS NOT NULL;

@@ -1,7 +1,7 @@
 -- name: take
--- A row comes back when the key is ours: new, or so old ($6) that it counts as new, or abandoned by an earlier try of the
--- same request, whose seed is then kept. The seed is the only element of `ids`. What the version before reserved has no
--- end of its lease.
+-- Returns a row if the caller now owns the key: the key is new, or older than $6 and so counts as new, or its lease has
+-- ended without an answer and the request is the same; then the earlier seed is kept. The seed is the only element of
+-- `ids`. `leased_until` is NULL in rows of the previous version.
 INSERT INTO idempotency_key AS known (tenant, key, fingerprint, ids, reserved_at, leased_until)
 SELECT $1, $2, $3, ARRAY[$4::uuid], now, now + $5::bigint FROM lease_clock() AS now
 ON CONFLICT (tenant, key) DO UPDATE SET
@@ -29,8 +29,8 @@ UPDATE idempotency_key SET leased_until = reserved_at
 WHERE tenant = $1 AND key = $2 AND reserved_at = $3::bigint AND answer IS NULL;
 
 -- name: sweep
--- Those that were reserved so many milliseconds ago, at most so many. A key that is being taken again as new is locked,
--- and young by the time it could be looked at.
+-- Deletes at most $2 keys that were reserved more than $1 milliseconds ago. A key that is just being reserved again is
+-- locked, and is no longer old when the lock ends.
 WITH old AS (
     DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM idempotency_key WHERE reserved_at < (SELECT lease_clock()) - $1::bigint

@@ -1,6 +1,8 @@
+-- part: columns
+id, title, body, link, category, created_at, seen_at, read_at, archived_at
+
 -- name: add
-INSERT INTO inbox_item
-    (tenant, user_id, id, title, body, link, category, created_at, seen_at, read_at, archived_at)
+INSERT INTO inbox_item (tenant, user_id, {columns})
 SELECT $1, * FROM unnest(
     $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
     $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]
@@ -8,15 +10,15 @@ SELECT $1, * FROM unnest(
 ON CONFLICT (tenant, user_id, id) DO NOTHING;
 
 -- name: list
-SELECT id, title, body, link, category, created_at, seen_at, read_at, archived_at
+SELECT {columns}
 FROM inbox_item
 WHERE tenant = $1 AND user_id = $2 AND id < $3
     AND ($5::boolean OR archived_at IS NULL) AND NOT ($6::boolean AND read_at IS NOT NULL)
 ORDER BY id DESC LIMIT $4;
 
 -- name: list_unread
--- Apart from `list`, so that the index of what is unread is used: there an argument would decide.
-SELECT id, title, body, link, category, created_at, seen_at, read_at, archived_at
+-- A statement of its own, so that the planner uses the index of unread items: in `list` an argument decides.
+SELECT {columns}
 FROM inbox_item
 WHERE tenant = $1 AND user_id = $2 AND id < $3 AND read_at IS NULL AND archived_at IS NULL
 ORDER BY id DESC LIMIT $4;
@@ -28,7 +30,7 @@ SELECT count(*) FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND read_at I
 DELETE FROM inbox_item WHERE tenant = $1 AND user_id = $2 AND created_at < $3 RETURNING 1;
 
 -- name: mark
--- An item that is marked keeps its first instant. Without ids ($3) all of the user's.
+-- A field that is set keeps its first instant. $3 NULL means all items of the user.
 UPDATE inbox_item SET
     seen_at = CASE WHEN $4::text = 'seen_at' THEN $5 ELSE seen_at END,
     read_at = CASE WHEN $4::text = 'read_at' THEN $5 ELSE read_at END,
@@ -39,7 +41,7 @@ WHERE tenant = $1 AND user_id = $2 AND ($3::uuid[] IS NULL OR id = ANY ($3::uuid
 RETURNING 1;
 
 -- name: sweep
--- By the index on ids, which begin with their instant. One that was accepted long ago and shown lately stays.
+-- By the index on ids, which begin with their instant. An item that was accepted long ago but shown lately stays.
 WITH old AS (
     DELETE FROM inbox_item WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM inbox_item WHERE id < first_id($1) AND created_at < $1
@@ -50,7 +52,7 @@ WITH old AS (
 SELECT count(*) FROM old;
 
 -- name: trim
--- For each user with an item of that time: the newest one that is too many, and all before it.
+-- For each user with an item from $1 to $2: deletes the items after the $3 newest, at most $4 in all.
 WITH users AS (
     SELECT DISTINCT tenant, user_id FROM inbox_item WHERE id >= first_id($1) AND id < first_id($2)
 ), beyond AS (

@@ -1,20 +1,23 @@
+-- part: columns
+body, local, due, fired_at, skipped, problem
+
 -- name: add
 INSERT INTO recurrence (id, tenant, revision, body, local, due, ready, fired_at, skipped, problem)
 VALUES ($1, $2, $3, $4, $5, $6::bigint, $6::bigint, $7, $8, $9);
 
 -- name: get
-SELECT body, local, due, fired_at, skipped, problem FROM recurrence WHERE id = $2 AND tenant = $1;
+SELECT {columns} FROM recurrence WHERE id = $2 AND tenant = $1;
 
 -- name: list
-SELECT body, local, due, fired_at, skipped, problem FROM recurrence
+SELECT {columns} FROM recurrence
 WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
 
 -- name: replace
--- What is merely defined anew keeps its place and its lease, so that an occurrence that is under way stays that one.
+-- The next occurrence and its lease stay, so that an occurrence under way is not sent twice.
 UPDATE recurrence SET revision = $2, body = $3 WHERE id = $1 AND revision = $2 - 1 RETURNING 1;
 
 -- name: replace_moving
--- From the place $4, $5 to $6, $7. One that stays where it is keeps its lease too.
+-- Moves the next occurrence from ($4, $5) to ($6, $7). If the two are equal, the lease stays too.
 UPDATE recurrence SET revision = $2, body = $3, local = $6, due = $7::bigint, problem = $8,
     ready = CASE WHEN local = $6 AND due = $7::bigint THEN ready ELSE $7::bigint END,
     handed = CASE WHEN local = $6 AND due = $7::bigint THEN handed ELSE 0 END,
@@ -26,7 +29,7 @@ RETURNING 1;
 DELETE FROM recurrence WHERE id = $2 AND tenant = $1 RETURNING 1;
 
 -- name: due
--- As the schedule's.
+-- As `due` of the schedule.
 UPDATE recurrence SET ready = lease_clock() + $3::bigint, leased = true, handed = handed + 1
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM recurrence
@@ -34,14 +37,14 @@ WHERE ctid = ANY (ARRAY(
         AND ready <= CASE WHEN leased THEN (SELECT lease_clock()) ELSE $1::bigint END
     ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
-RETURNING due AS first, id, handed > 1 AS again, body, local, due, fired_at, skipped, problem;
+RETURNING due AS first, id, handed > 1 AS again, {columns};
 
 -- name: park
--- It comes no more, and says why.
+-- The recurrence has no next occurrence any more, and `problem` says why.
 UPDATE recurrence SET local = NULL, due = NULL, ready = NULL, problem = $2 WHERE id = $1;
 
 -- name: settle
--- Only where it still stands at the occurrence that was handed out.
+-- Only recurrences whose next occurrence is still the one that was handed out.
 UPDATE recurrence SET local = moved.local, due = moved.due, ready = moved.due, handed = 0, leased = false,
     fired_at = moved.fired_at, skipped = moved.skipped, problem = moved.problem
 FROM unnest(

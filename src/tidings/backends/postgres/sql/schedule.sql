@@ -1,6 +1,7 @@
 -- name: due
--- Leasing a row moves its `ready` to the lease's end, so that one index finds what is due and what was abandoned: the one
--- by the caller's clock, the other by the database's. By ctid for the reason given at the queue's claim.
+-- Leasing a row moves its `ready` to the lease's end, so that one index finds both due rows (by the caller's clock) and
+-- rows whose lease has ended (by the database's clock). By ctid for the reason given at the statement `claim` of a
+-- queue.
 UPDATE schedule SET ready = lease_clock() + $3::bigint, leased = true, handed = handed + 1
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM schedule
@@ -20,7 +21,7 @@ SELECT min(ready) FROM schedule;
 SELECT topic, count(*) FROM (SELECT topic FROM schedule WHERE held LIMIT $1) AS waiting GROUP BY topic;
 
 -- name: bring_forward
--- What is leased is on its way already.
+-- Leased rows are on their way already.
 UPDATE schedule SET due = $3::bigint, ready = $3::bigint
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM schedule WHERE held AND topic = $1 AND ready > $3::bigint AND handed = 0
@@ -34,7 +35,7 @@ SELECT id, notification, due, topic, key, body FROM schedule WHERE notification 
 SELECT id FROM cancellation WHERE id = ANY ($1::uuid[]);
 
 -- name: sweep_cancellations
--- By the key: ids begin with the instant at which the notification was accepted.
+-- By the primary key: ids begin with the instant at which the notification was accepted.
 WITH old AS (
     DELETE FROM cancellation WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM cancellation WHERE id < first_id($1) AND at < $1

@@ -5,17 +5,17 @@ SELECT current_setting('server_version_num')::integer / 10000,
     current_setting('synchronous_commit'), current_setting('synchronous_standby_names');
 
 -- name: process
--- The server's process behind this connection.
+-- The process id of the server's process for this connection.
 SELECT pg_backend_pid();
 
 -- name: room
--- How many clients the server takes, how many are there, and how many of those are ours. Of sessions of other roles one
--- may see that they are there and no more.
+-- How many clients the server accepts, how many are connected, and how many of those are ours. Of other roles' sessions
+-- only the existence is visible.
 SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::integer,
     (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND application_name ^@ 'tidings')::integer;
 
 -- name: pulse
--- Whether the server only reads.
+-- True if the server only reads.
 SELECT current_setting('transaction_read_only')::boolean;

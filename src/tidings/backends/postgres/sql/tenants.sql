@@ -21,7 +21,7 @@ SELECT id, tenant, prefix, digest, scopes, name, created_at, revoked_at, limits 
 WHERE tenant = $1 ORDER BY created_at DESC, id DESC;
 
 -- name: revoke
--- A key that is revoked keeps the first instant.
+-- A revoked key keeps its first instant.
 UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE tenant = $1 AND id = $2 RETURNING 1;
 
 -- name: put_category

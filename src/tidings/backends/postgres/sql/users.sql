@@ -1,7 +1,7 @@
 -- name: upsert
--- Preferences that are not given stay as they are. A row that keeps its own incarnation ($7) is new: what a deleted user
--- of its id was sent in the last moment must not be in its inbox. Devices that are not among $8 are given up; the join
--- makes the lock on the user's row come before that on the device's.
+-- Preferences stay if none are given. A row whose stored incarnation is one of $7 is new: its inbox is emptied, because
+-- a deleted user of the same id may have got items at the last moment. Devices that are not among $8 are given up; the
+-- join locks the user's row before the device's.
 WITH stored AS (
     INSERT INTO users (tenant, user_id, bucket, profile, preferences, updated_at, incarnation)
     SELECT $1, row.user_id, row.bucket, row.profile, row.preferences, $2, row.incarnation
@@ -62,8 +62,8 @@ WHERE tenant = $1 AND (channel, address) > ($2, $3)
 ORDER BY channel, address LIMIT $4;
 
 -- name: queue_up
--- Who claims the same devices waits here, in one order. There are few numbers for many tokens, so that a large batch does
--- not fill the server's table of locks.
+-- Transactions that claim the same devices wait for each other here, in one order. Many tokens share few lock numbers,
+-- so that a large batch does not fill the server's lock table.
 SELECT pg_advisory_xact_lock(hashtext('device ' || $1::text), stripe)
 FROM unnest($2::integer[]) WITH ORDINALITY AS wanted (stripe, place)
 ORDER BY place;
@@ -72,7 +72,7 @@ ORDER BY place;
 SELECT DISTINCT user_id FROM device WHERE tenant = $1 AND digest = ANY ($2::bytea[]);
 
 -- name: lock_users
--- In one order, so that two who exchange their devices wait for each other instead of deadlocking.
+-- In one order, so that two transactions that exchange devices wait for each other instead of deadlocking.
 SELECT users.tenant, users.user_id, users.profile
 FROM users
 JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, user_id) USING (tenant, user_id)
@@ -98,6 +98,6 @@ FROM unnest($1::text[], $2::bytea[]) AS gone (tenant, digest)
 JOIN device USING (tenant, digest);
 
 -- name: forget
--- Only as long as it is the same user's: whoever has registered it since means to use it.
+-- Only if the device still belongs to the same user: a user who has registered it since means to use it.
 DELETE FROM device USING unnest($1::text[], $2::bytea[], $3::text[]) AS gone (tenant, digest, user_id)
 WHERE device.tenant = gone.tenant AND device.digest = gone.digest AND device.user_id = gone.user_id;

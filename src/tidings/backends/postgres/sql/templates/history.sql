@@ -1,67 +1,93 @@
--- History, a leaf at a time: {day} is the leaf's suffix, the date of the ids (20260131) or `carried`; {number} the day in
--- the ledger. A statement that writes marks its day. It has locked the leaf before it looks at the mark; whoever reads
--- the whole day clears the mark under a lock for which the writers' must end. So no writer misses that it was cleared.
+-- The history, one leaf at a time. {day} is the leaf's suffix: the date of its ids (20260131) or `carried`. {number} is
+-- the day's number in the table day. A statement that writes also marks its day as dirty. It locks the leaf before it
+-- looks at the mark, and a reader of the whole day clears the mark under a lock that waits for all writers. So no
+-- writer misses that the mark was cleared.
 
--- name: append
--- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same facts
--- wait for each other in the same order instead of deadlocking. A notification that was recorded without the fact
--- `pending` (it had to wait first) gets it later. A column of nothing but zeros or empty texts is sent as an empty array:
--- unnest fills it with NULL, coalesce makes it what it was.
-WITH notifications AS (
-    INSERT INTO notification_{day} AS notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+-- part: insert_notifications
+INSERT INTO notification_{day} AS notification
+        (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
     SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
     FROM unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
         ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+
+-- part: insert_into_events
+INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
+        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+
+-- part: insert_events
+{insert_into_events}
+    FROM unnest(
+            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
+        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
+    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+
+-- part: mark_day
+UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+
+-- part: matching
+-- A notification's columns, with a body only if it matches. $5: category. $6: the wanted state's place in the
+-- precedence of states. $7: the place for each state's code. $8: the number of codes of an attempt. $9: the place of
+-- pending. $10: the rank of a delivery that is merely pending.
+page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
+        ($5::text IS NULL OR page.category = $5)
+        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
+            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
+            FROM (
+                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
+                FROM (
+                    SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
+                    FROM (
+                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
+                        UNION ALL
+                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
+                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
+                    ) AS known
+                    ORDER BY known.slot, known.rank DESC, known.step DESC
+                ) AS fact
+            ) AS furthest
+        ) END
+    THEN page.body END AS body
+
+-- name: append
+-- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same events
+-- wait for each other instead of deadlocking. A notification that had to wait first was recorded without its event
+-- `pending`, and gets it here. A column of nothing but zeros or empty texts is sent as an empty array: unnest fills it
+-- with NULL, and coalesce restores the values.
+WITH notifications AS (
+    {insert_notifications}
     ON CONFLICT (id) DO UPDATE SET pending_at = excluded.pending_at, pending_slots = excluded.pending_slots,
         pending_addresses = excluded.pending_addresses
         WHERE notification.pending_at IS NULL AND excluded.pending_at IS NOT NULL
 ), events AS (
-    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
-        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
-    FROM unnest(
-            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
-            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
-        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+    {insert_events}
 ), marked AS (
-    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+    {mark_day}
 )
 SELECT 1;
 
 -- name: append_new
--- As `append`, of notifications that are probably not there yet: it fails as a whole when one of them is. Without ON
--- CONFLICT a row is looked up and confirmed once less. Not so the facts: that something was sent both its sender and the
--- vendor's receipt say, in health, and each failure would be an error in the server's log and the batch written twice.
+-- As `append`, for notifications that are probably not recorded yet: it fails as a whole if one of them is. Without ON
+-- CONFLICT each row costs one look-up less. Events keep ON CONFLICT: the worker and the vendor's receipt both report an
+-- event in normal operation, and each failure would write an error to the server's log and the batch twice.
 WITH notifications AS (
-    INSERT INTO notification_{day} AS notification (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
-    SELECT id, coalesce(tenant, ''), user_id, coalesce(category, ''), pending_at, pending_slots, pending_addresses, body
-    FROM unnest(
-            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[]
-        ) AS accepted (id, tenant, user_id, category, pending_at, pending_slots, pending_addresses, body)
+    {insert_notifications}
 ), events AS (
-    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
-        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
-    FROM unnest(
-            $9::uuid[], $10::integer[], $11::integer[], $12::integer[], $13::bigint[],
-            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]
-        ) AS fact (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    ON CONFLICT (id, rank, step, attempt) DO NOTHING
+    {insert_events}
 ), marked AS (
-    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+    {mark_day}
 )
 SELECT 1;
 
 -- name: append_with_effects
--- Only a fact that is new here has effects: a repeated one must not make anything wait or be suppressed again. What a
--- cancelled notification would wait for is due at once. The notifications went before, in the same transaction. What may
--- be a second copy counts as handed out once. The answer are the devices that are suppressed from now on.
+-- Only new events have effects: a repeated one must not schedule or suppress anything again. Rows of the schedule for a
+-- cancelled notification are ready at once. A possible second copy counts as handed out once. The notifications were
+-- inserted before, in the same transaction. Returns the devices that are newly suppressed.
 WITH events AS (
-    INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, reference, detail, address)
-    SELECT id, coalesce(rank, 0), coalesce(step, 0), coalesce(attempt, 0), coalesce(at, 0), coalesce(reason, ''),
-        coalesce(provider, ''), coalesce(reference, ''), coalesce(detail, ''), coalesce(address, '')
+    {insert_into_events}
     FROM unnest(
             $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[],
             $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]
@@ -92,12 +118,12 @@ WITH events AS (
     ON CONFLICT (tenant, channel, address) DO NOTHING
     RETURNING tenant, channel, address
 ), marked AS (
-    UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
+    {mark_day}
 )
 SELECT tenant, address FROM suppressions WHERE channel = 'push';
 
 -- name: note_letters
--- In the transaction that wrote the facts, after them: the category is that of the notification, if it is known.
+-- Runs after the events, in the same transaction. The category is NULL if the notification is not recorded yet.
 INSERT INTO letter_{day} (tenant, id, category)
 SELECT noted.tenant, noted.id, notification.category
 FROM unnest($1::text[], $2::uuid[]) AS noted (tenant, id)
@@ -105,7 +131,7 @@ LEFT JOIN notification_{day} AS notification ON notification.id = notification_o
 ON CONFLICT (tenant, id) DO NOTHING;
 
 -- name: get
--- A notification and its deliveries are one range of ids ($2 to $3), therefore one range of one leaf.
+-- A notification and its deliveries are one range of ids ($2 to $3), and so one range of one leaf.
 SELECT notification.body, notification.pending_at, notification.pending_slots, notification.pending_addresses,
     event.id, event.rank, event.step, event.attempt, event.at,
     event.reason, event.provider, event.reference, event.detail, event.address
@@ -120,30 +146,9 @@ FROM unnest($1::uuid[]) AS wanted (id)
 JOIN event_{day} AS event ON event.id >= wanted.id AND event.id <= last_slot(wanted.id);
 
 -- name: find
--- A stretch of at most $4 notifications of the tenant $1 between the ids $2 (inclusive) and $3 (exclusive); those that
--- match have a body. The stretch bounds the work, however rare a match is. $5 category; $6 the wanted state's place in
--- the precedence of states, $7 the place of each state's code, $8 how many codes an attempt has, $9 the place of
--- pending, $10 the rank of a delivery that is merely pending.
-SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
-        ($5::text IS NULL OR page.category = $5)
-        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
-            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
-            FROM (
-                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
-                FROM (
-                    SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
-                    FROM (
-                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
-                        UNION ALL
-                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
-                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
-                    ) AS told
-                    ORDER BY told.slot, told.rank DESC, told.step DESC
-                ) AS fact
-            ) AS furthest
-        ) END
-    THEN page.body END AS body
+-- At most $4 notifications of the tenant $1 with ids from $2 (inclusive) to $3 (exclusive); those that match have a
+-- body. The limit bounds the work, however rare a match is.
+SELECT {matching}
 FROM (
     SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
     WHERE tenant = $1 AND id >= $2 AND id < $3
@@ -152,27 +157,8 @@ FROM (
 ORDER BY page.id DESC;
 
 -- name: find_of_user
--- As `find`, of the user $11: another index.
-SELECT page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
-        ($5::text IS NULL OR page.category = $5)
-        AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
-            SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
-            FROM (
-                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
-                FROM (
-                    SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
-                    FROM (
-                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
-                        UNION ALL
-                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
-                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
-                    ) AS told
-                    ORDER BY told.slot, told.rank DESC, told.step DESC
-                ) AS fact
-            ) AS furthest
-        ) END
-    THEN page.body END AS body
+-- As `find`, for the user $11 only, by another index.
+SELECT {matching}
 FROM (
     SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
     WHERE tenant = $1 AND user_id = $11 AND id >= $2 AND id < $3
@@ -181,7 +167,7 @@ FROM (
 ORDER BY page.id DESC;
 
 -- name: attempted
--- $4: codes of the states in which an attempt is over; $5 with one of the reasons $6 is one as well.
+-- An attempt is over if its event has one of the codes $4, or the code $5 with one of the reasons $6.
 SELECT DISTINCT asked.id, asked.attempt
 FROM unnest($1::uuid[], $2::integer[]) AS asked (id, attempt)
 JOIN event_{day} AS event ON event.id = asked.id AND event.attempt = asked.attempt
@@ -189,8 +175,8 @@ WHERE event.rank % $3::integer = ANY ($4::integer[])
     OR (event.rank % $3::integer = $5::integer AND event.reason = ANY ($6::text[]));
 
 -- name: waited
--- The same in SQL as `goes_on_with` of policy/transitions.py. $3 is how many codes an attempt has, $4 the code of
--- `deferred`, $5 the reasons with which it tells of another attempt, $6 the code of `pending`, $7 its reason for a copy.
+-- `goes_on_with` (policy/transitions.py) in SQL. $3: the number of codes of an attempt. $4: the code of `deferred`. $5:
+-- the reasons with which `deferred` concerns the next attempt. $6: the code of `pending`. $7: the reason of a copy.
 SELECT
     asked.id,
     asked.attempt,
@@ -202,7 +188,7 @@ WHERE (event.rank % $3::integer = $4::integer AND event.reason <> ALL ($5::text[
 GROUP BY asked.id, asked.attempt;
 
 -- name: arrived
--- Those whose furthest fact is `delivered`: $2 is how many codes an attempt has, $3 the code of `delivered`.
+-- Deliveries whose furthest event is `delivered`. $2: the number of codes of an attempt. $3: the code of `delivered`.
 SELECT event.id
 FROM unnest($1::uuid[]) AS asked (id)
 JOIN event_{day} AS event ON event.id = asked.id
@@ -210,8 +196,9 @@ GROUP BY event.id
 HAVING max(event.rank) % $2::integer = $3::integer;
 
 -- name: handed
--- What the provider $1 got under one of the references $2, or to one of the addresses $3, of the ids from $4 to $5: facts
--- whose code (of $6) is one of $7. There is no index for it, because each fact would pay for it: the ids bound the work.
+-- Attempts that the provider $1 got under one of the references $2 or to one of the addresses $3, with ids from $4 to
+-- $5: events whose code (of $6) is one of $7. An index would cost every event something; instead the ids bound the
+-- work.
 SELECT event.id, notification.tenant, event.attempt, event.reference, event.address
 FROM event_{day} AS event
 JOIN notification_{day} AS notification ON notification.id = notification_of(event.id)
@@ -221,21 +208,22 @@ WHERE event.id >= $4::uuid AND event.id < $5::uuid AND event.provider = $1::text
 LIMIT 10000;
 
 -- name: tally
--- The furthest fact of each delivery, counted; and each notification's state as the first of its deliveries' states in
--- the precedence $3 (of the codes), without deliveries its own. Notifications are slot 0, with the place for the code.
+-- Counts deliveries by their furthest event and notifications by the first of their deliveries' states in the
+-- precedence, or by their own state if they have no delivery. Notifications come as slot 0, with the place in the
+-- precedence instead of the code. $3: the place for each state's code.
 WITH furthest AS MATERIALIZED (
     SELECT notification.id AS notification, fact.slot, fact.rank % $4::integer AS code, fact.reason
     FROM notification_{day} AS notification
     LEFT JOIN LATERAL (
-        SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+        SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
         FROM (
             SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
             FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
             UNION ALL
             SELECT get_byte(notification.pending_slots, place), $6::integer, 0, ''
             FROM generate_series(0, length(notification.pending_slots) - 1) AS place
-        ) AS told
-        ORDER BY told.slot, told.rank DESC, told.step DESC
+        ) AS known
+        ORDER BY known.slot, known.rank DESC, known.step DESC
     ) AS fact ON true
     WHERE notification.tenant = $1 AND notification.id >= $2 AND notification.id < $7
 ), whole AS (
@@ -254,30 +242,31 @@ UNION ALL
 SELECT 0, place, reason, count(*) FROM whole GROUP BY place, reason;
 
 -- name: states
--- The notifications of a stretch of ids ($1 to $2), of all tenants, counted by minute and state. For every one, so it
--- is made of two range scans and a hash join instead of a look-up each. $3 place of each state's code, $4 codes
--- of an attempt, $5 the place of pending, $6 how many places are in flight; $7: say which are.
+-- The notifications of all tenants with ids from $1 to $2, counted by minute and state. It needs all of them, so it
+-- uses two range scans and a hash join instead of a look-up for each. $3: the place for each state's code. $4: the
+-- number of codes of an attempt. $5: the place of pending. $6: the number of places in flight. $7: return the ids in
+-- flight too.
 WITH furthest AS (
     SELECT substr(uuid_send(id), 1, 15) AS stem, get_byte(uuid_send(id), 15) AS slot,
         ($3::integer[])[max(rank) % $4::integer + 1] AS place
     FROM event_{day} WHERE id >= $1 AND id < $2 GROUP BY id
-), told AS (
+), known AS (
     SELECT stem, min(place) FILTER (WHERE slot > 0) AS deliveries, min(place) FILTER (WHERE slot = 0) AS own,
         string_agg(set_byte('\x00', 0, slot), '') FILTER (WHERE slot > 0) AS slots
     FROM furthest GROUP BY stem
 ), whole AS (
     SELECT notification.id, notification.tenant,
-        least(told.deliveries, CASE
+        least(known.deliveries, CASE
             WHEN notification.pending_slots IS NULL THEN NULL
-            WHEN told.slots IS NULL THEN $5::integer
+            WHEN known.slots IS NULL THEN $5::integer
             WHEN length(notification.pending_slots) = 1 THEN
-                CASE WHEN position(notification.pending_slots IN told.slots) = 0 THEN $5::integer END
+                CASE WHEN position(notification.pending_slots IN known.slots) = 0 THEN $5::integer END
             WHEN EXISTS (
                 SELECT FROM generate_series(1, length(notification.pending_slots)) AS place
-                WHERE position(substr(notification.pending_slots, place, 1) IN told.slots) = 0
+                WHERE position(substr(notification.pending_slots, place, 1) IN known.slots) = 0
             ) THEN $5::integer END) AS deliveries,
-        coalesce(told.own, $5::integer) AS own
-    FROM notification_{day} AS notification LEFT JOIN told ON told.stem = substr(uuid_send(notification.id), 1, 15)
+        coalesce(known.own, $5::integer) AS own
+    FROM notification_{day} AS notification LEFT JOIN known ON known.stem = substr(uuid_send(notification.id), 1, 15)
     WHERE notification.id >= $1 AND notification.id < $2
 )
 SELECT tenant, minute_of(id) AS minute, coalesce(deliveries, own) AS place, count(*),
@@ -285,7 +274,7 @@ SELECT tenant, minute_of(id) AS minute, coalesce(deliveries, own) AS place, coun
 FROM whole GROUP BY tenant, minute, place ORDER BY minute, tenant, place;
 
 -- name: states_of_tenant
--- As `states`, of the tenant $8 alone: its notifications by their index, and a look-up each.
+-- As `states`, for the tenant $8 only: finds its notifications by their index, with a look-up for each.
 SELECT notification.tenant, minute_of(notification.id) AS minute, state.place, count(*), coalesce(
         array_agg(notification.id) FILTER (WHERE $7::boolean AND state.place < $6::integer), '{}'::uuid[]
     )
@@ -295,15 +284,15 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT fact.slot, ($3::integer[])[fact.rank % $4::integer + 1] AS place
         FROM (
-            SELECT DISTINCT ON (told.slot) told.slot, told.rank, told.reason
+            SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
             FROM (
                 SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
                 FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
                 UNION ALL
                 SELECT get_byte(notification.pending_slots, place), $9::integer, 0, ''
                 FROM generate_series(0, length(notification.pending_slots) - 1) AS place
-            ) AS told
-            ORDER BY told.slot, told.rank DESC, told.step DESC
+            ) AS known
+            ORDER BY known.slot, known.rank DESC, known.step DESC
         ) AS fact
     ) AS furthest
 ) AS state
