@@ -249,15 +249,15 @@ async def test_the_bodies_in_memory_are_bounded_together() -> None:
         assert limits.max_bodies_bytes / 2 < len(body) < limits.max_batch_bytes
         request = await post(api, f"Content-Length: {len(body)}", "Connection: close", path=batch) + body
         await first.say(request[:-1])
-        room: Any = api.server.config.app
-        await eventually(lambda: room._room._free == limits.max_bodies_bytes - len(body) + 1)
+        front: Any = api.server.config.app
+        await eventually(lambda: front._body_memory._free_bytes == limits.max_bodies_bytes - len(body) + 1)
         answer = await speak(api, request)
         problem_in(answer, 503, "unavailable")
         assert b"retry-after: 1" in answer
         await first.say(request[-1:])
         assert b'"code":"batch_size"' in await first.hear()
         assert b'"code":"batch_size"' in await speak(api, request)
-        assert room._room._free == limits.max_bodies_bytes
+        assert front._body_memory._free_bytes == limits.max_bodies_bytes
 
 
 # Ambiguous, malformed

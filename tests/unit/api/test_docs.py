@@ -231,7 +231,7 @@ async def test_the_page_works_under_any_name_and_path_and_is_readable(
 
 async def test_generators_of_clients_find_plain_schemas(api: Api) -> None:
     doc = await document(api)
-    assert doc["servers"] == [{"url": ".", "description": "where this document was read"}]
+    assert doc["servers"] == [{"url": ".", "description": "the server of this document"}]
     schemas = doc["components"]["schemas"]
 
     def field(name: str, of: str) -> dict[str, Any]:

@@ -252,10 +252,10 @@ async def test_what_is_no_text_names_nobody(api: Api, path: bytes) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=1, max_size=4))
 def test_a_path_is_split_before_it_is_decoded(names: list[str]) -> None:
-    matched = paths.matched("/".join(paths.segment(name) for name in names).encode())
+    matched = paths.path_for_matching("/".join(paths.segment(name) for name in names).encode())
     parts = matched.split("/")
     assert len(parts) == len(names)
-    assert list(paths.named(dict(enumerate(parts))).values()) == names  # type: ignore[arg-type]
+    assert list(paths.decoded_names(dict(enumerate(parts))).values()) == names  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=12))
@@ -265,11 +265,11 @@ def test_octets_are_text_or_refused(octets: bytes) -> None:
         text = octets.decode()
     except UnicodeDecodeError:
         with pytest.raises(Refused):
-            paths.matched(written)
+            paths.path_for_matching(written)
         with pytest.raises(Refused):
             paths.check_query(b"a=" + written)
     else:
-        assert paths.named({"name": paths.matched(written)}) == {"name": text}
+        assert paths.decoded_names({"name": paths.path_for_matching(written)}) == {"name": text}
 
 
 async def test_other_names_in_paths(api: Api) -> None:

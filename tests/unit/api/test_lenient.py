@@ -332,7 +332,7 @@ FORGED = [
 async def test_a_forged_cursor_is_refused(api: Api, listing: str) -> None:
     """Its check is no secret, so that it may be right; what it says need not be."""
     for position in FORGED:
-        cursor = cursors.seal(TENANT, listing, position)
+        cursor = cursors.encode(TENANT, listing, position)
         answer = await api.get(f"{LISTINGS[listing]}?cursor={cursor}")
         if (listing == "templates" and is_name(position)) or (listing.startswith("versions/") and position == "5"):
             continue  # a name, or a number, is a position, whoever wrote it

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support_api import OTHER, Answer, Api, World, problem, running
-from tidings.api.limits import AHEAD, Limiter, Visit
+from tidings.api.limits import DRAW_AHEAD_S, Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.samples import DEMO_USER
 from tidings.backends.memory.clock import SystemClock, VirtualClock
@@ -200,7 +200,7 @@ async def test_from_a_shared_bucket_a_process_draws_ahead() -> None:
     key = ApiKey("a", "shop", "tk_a", b"a", (Scope.SEND,))
     passed = [await passes(limiter, key) for _ in range(500) for limiter in processes]
     assert all(passed)
-    assert tokens.asked == 1000 / (AHEAD * 1000)
+    assert tokens.asked == 1000 / (DRAW_AHEAD_S * 1000)
     assert not [limiter for limiter in processes if await passes(limiter, key)]
 
 

@@ -36,8 +36,8 @@ def pulse() -> Pulse:
 
 @pytest.fixture
 async def watched(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vitals]:
-    monkeypatch.setattr(vitals, "ASK_EVERY", 0.01)
-    monkeypatch.setattr(vitals, "ANSWER_WITHIN", 0.02)
+    monkeypatch.setattr(vitals, "PING_EVERY_S", 0.01)
+    monkeypatch.setattr(vitals, "ANSWER_WITHIN_S", 0.02)
     found, stopping = Vitals(pulse.ping, SystemClock()), asyncio.Event()
     watching = asyncio.create_task(found.watch(stopping))
     yield found
@@ -55,10 +55,10 @@ async def test_a_process_that_was_busy_itself_does_not_take_the_store_for_silent
 
     loop = asyncio.get_running_loop()
     found = Vitals(ping, SystemClock())
-    asking = asyncio.create_task(found._ask())
+    asking = asyncio.create_task(found._check())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    until = time.perf_counter() + 2 * vitals.ANSWER_WITHIN
+    until = time.perf_counter() + 2 * vitals.ANSWER_WITHIN_S
     while time.perf_counter() < until:
         pass
     await asking

@@ -18,7 +18,7 @@ def test_sums_that_close_are_told() -> None:
 
 
 def test_what_is_missing_is_told() -> None:
-    assert verdict([account(10, missing=2), account(1)]).startswith("2 of what was accepted are MISSING")
+    assert verdict([account(10, missing=2), account(1)]).startswith("2 accepted notifications are MISSING")
 
 
 def test_the_health_is_told_from_metrics() -> None:

@@ -11,7 +11,7 @@ from tidings.cli.application import COMMANDS, run
 from tidings.cli.folder import DataFolder, Running
 from tidings.model.errors import SettingsError, Unavailable
 
-REPORT_IT = "Run the same with --debug to see where, and report it with that.\n"
+REPORT_IT = "Run the same command with --debug to see where, and report the error with that output.\n"
 HEAVY = ("asyncpg", "fastapi", "uvicorn", "pydantic", "phonenumbers", "confluent_kafka", "pyreqwest", "cryptography")
 
 
@@ -87,7 +87,7 @@ def test_without_anything_running_the_clients_say_so(tmp_path: Path, capsys: pyt
 
 def test_run_needs_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--role", "worker", "--data-dir", str(tmp_path)]) == 2
-    assert "the command `run` needs a PostgreSQL that runs already" in capsys.readouterr().err
+    assert "the command `run` needs a running PostgreSQL" in capsys.readouterr().err
 
 
 def test_the_demo_writes_to_nobody_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_without_the_sandbox_a_channel_without_a_provider_is_refused(capsys: pyt
     assert run(["check"]) == 0
     said = told(capsys)
     assert 'ok email not configured: requests for it are refused. To use it: email = ["sendgrid"]' in said
-    assert "ok push off: what is for it is recorded as suppressed, channel_off" in said
+    assert "ok push off: its notifications are recorded as suppressed, channel_off" in said
     assert "ok inapp the inbox" in said
 
 

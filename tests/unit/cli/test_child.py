@@ -199,7 +199,7 @@ async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
 
 
 def test_a_log_that_grew_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.cli.child._LARGEST_LOG", 10)
+    monkeypatch.setattr("tidings.cli.child._LARGEST_LOG_BYTES", 10)
     one = child(tmp_path, OBEDIENT)
     one.trim_log()
     one.log.write_text("short")
