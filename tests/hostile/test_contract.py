@@ -63,17 +63,17 @@ def to_be_mended(failure: Failure, response: Response) -> bool:
 
 
 def problem_code(response: Response) -> str | None:
-    told = response.json()
-    return told.get("code") if isinstance(told, dict) else None
+    body = response.json()
+    return body.get("code") if isinstance(body, dict) else None
 
 
 def results(response: Response) -> list[dict[str, Any]]:
     try:
-        told = response.json()
+        body = response.json()
     except json.JSONDecodeError:
         return []
-    found = told.get("results", []) if isinstance(told, dict) else []
-    return [result for result in found if isinstance(result, dict)]
+    results = body.get("results", []) if isinstance(body, dict) else []
+    return [result for result in results if isinstance(result, dict)]
 
 
 class Run:

@@ -323,7 +323,7 @@ async def test_an_upgrade_is_ignored(api: Api) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_tunnelled_method_is_just_a_header(api: Api) -> None:
+async def test_a_method_override_header_has_no_effect(api: Api) -> None:
     answer = await api.get("/v1/users/demo", headers={"X-HTTP-Method-Override": "DELETE"})
     assert answer.status == 200
     assert (await api.get("/v1/users/demo")).status == 200

@@ -60,7 +60,7 @@ async def test_a_suppressed_address_stays_so_in_every_spelling(one: System, fiel
     assert (await one.call("GET", "/v1/suppressions")).json["suppressions"] == listed
 
 
-async def test_what_a_vendor_reports_in_its_own_spelling_counts_for_all(one: System) -> None:
+async def test_a_receipt_in_the_vendors_spelling_suppresses_all_spellings(one: System) -> None:
     await one.send(to={"email": "Bounce+Ada@Example.com"}, content=CONTENT, channels=["email"])
 
     async def listed() -> Any:
@@ -129,11 +129,11 @@ async def test_values_are_never_evaluated(one: System) -> None:
         assert "<" not in shown, page
         assert html.unescape(shown).split() == [*payload.split(), *payload.split()]
     texts = [arrival["text"] for arrival in await one.arrivals(channel="sms")]
-    told = {text.replace("\n", "\r\n") for text in texts} | set(texts)
+    received = {text.replace("\n", "\r\n") for text in texts} | set(texts)
     for payload in INJECTED:
         said = f"T {payload} {payload}"
         # A backtick, the only character that no text message of 7 bits has, goes as its twin where that saves a part.
-        assert said in told or said.replace("`", "'") in told, payload
+        assert said in received or said.replace("`", "'") in received, payload
 
 
 async def test_names_and_locales_are_values_too(one: System) -> None:

@@ -48,7 +48,7 @@ def command(words: str, *, data_dir: Path | None = None) -> str:
     `data_dir` is named if this command was not given a folder and the suggested one would not find it.
     """
     name = words.partition(" ")[0]
-    options = _FOLDER_OPTIONS
+    options: Sequence[str] = _FOLDER_OPTIONS
     if name in _API_COMMANDS:
         options = _API_OPTIONS
     elif name in _SETTINGS_COMMANDS:

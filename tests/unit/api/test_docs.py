@@ -32,8 +32,8 @@ UNSIGNED = "take_receipts"
 async def document(api: Api) -> dict[str, Any]:
     answer = await api.get("/openapi.json", key=None)
     assert answer.status == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    doc: dict[str, Any] = answer.json()
+    return doc
 
 
 def operations(doc: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -115,11 +115,11 @@ async def test_every_example_works_as_pasted(api: Api) -> None:
         source = operation["x-codeSamples"][0]["source"].replace(api.services.public_url, api.url)
         lines = source.splitlines()
         lines[-1] += " -w '\\n%{http_code}'"
-        told = await bash("\n".join(lines), api)
+        output = await bash("\n".join(lines), api)
         wanted = {status for status in operation["responses"] if status.isdigit() and status < "400"}
-        status = told.rsplit("\n", 1)[-1]
+        status = output.rsplit("\n", 1)[-1]
         if status not in ({"403", "404"} if operation["operationId"] == UNSIGNED else wanted):
-            failed.append((method, path, source, told))
+            failed.append((method, path, source, output))
     assert failed == []
 
 
@@ -235,8 +235,8 @@ async def test_generators_of_clients_find_plain_schemas(api: Api) -> None:
     schemas = doc["components"]["schemas"]
 
     def field(name: str, of: str) -> dict[str, Any]:
-        told: dict[str, Any] = schemas[name]["properties"][of]
-        return told
+        schema: dict[str, Any] = schemas[name]["properties"][of]
+        return schema
 
     assert field("PublishRequest", "version") == {"type": "integer", "minimum": 1, "maximum": 1_000_000}
     assert field("NotificationRequest", "data")["anyOf"][0] == {"type": "object", "additionalProperties": True}

@@ -123,7 +123,7 @@ async def serving() -> AsyncIterator[Start]:
         await one.close()
 
 
-async def test_a_client_is_told_with_its_next_answer(serving: Start) -> None:
+async def test_the_next_answer_tells_a_client_to_leave(serving: Start) -> None:
     served = await serving(drain_s=10)
     active, silent = await served.used(), await served.used()
     served.stopping.set()

@@ -80,7 +80,9 @@ async def test_a_request_goes_through_and_its_errors_too(watched: Vitals) -> Non
         await watched.guard(failing())
 
 
-async def test_who_waits_and_who_comes_is_told_and_served_again_when_it_answers(watched: Vitals, pulse: Pulse) -> None:
+async def test_waiting_and_new_requests_are_refused_until_the_store_answers_again(
+    watched: Vitals, pulse: Pulse
+) -> None:
     pulse.answers.clear()
     with pytest.raises(Unavailable):
         await watched.guard(asyncio.Event().wait())
@@ -98,7 +100,7 @@ async def test_who_waits_and_who_comes_is_told_and_served_again_when_it_answers(
     await eventually(answered)
 
 
-async def test_a_client_that_leaves_is_no_silence(watched: Vitals) -> None:
+async def test_a_client_that_leaves_does_not_count_as_a_silent_store(watched: Vitals) -> None:
     asking = asyncio.create_task(watched.guard(asyncio.Event().wait()))
     await asyncio.sleep(0)
     asking.cancel()

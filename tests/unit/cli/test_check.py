@@ -33,7 +33,7 @@ def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "wrong" not in said
 
 
-def test_everything_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_faults_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     port = closed_port()
     Path("tidings.toml").write_text(
         f"[database]\ndsn = 'postgresql://u:p@127.0.0.1:{port}/d'\n"

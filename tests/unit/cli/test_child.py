@@ -99,7 +99,7 @@ async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
             await asyncio.wait_for(keeping, 10)
 
 
-async def test_one_that_does_not_end_is_killed(
+async def test_a_child_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tidings.sections.StopSettings.kill_after", 0.2)
@@ -185,7 +185,7 @@ async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path:
         await eventually(lambda: one.pid not in {0, first})
 
 
-async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
+async def test_a_child_that_dies_refuses_no_connection(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         one = child(tmp_path, TAKES_ONE, listening=[listening])
         address = listening.getsockname()

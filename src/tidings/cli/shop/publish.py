@@ -17,7 +17,7 @@ def declare_categories(api: Api) -> None:
 
 
 def publish(api: Api, templates: Iterable[ShopTemplate]) -> None:
-    """Create and publish the templates that the tenant does not have; one that is published stays as it is."""
+    """Create and publish the templates that the tenant does not have. A published one stays as it is."""
     for template in templates:
         try:
             known = api.call("GET", f"/v1/templates/{template.name}")
