@@ -61,7 +61,7 @@ class Operations(Section):
         default=None,
         ge=0,
         le=65535,
-        description="without it, the API's port answers them; 0 takes any free port",
+        description="a port of their own; with it, the API's port does not answer them; 0 takes any free one",
         examples=[8402],
     )
 
@@ -264,7 +264,7 @@ class BreakerSettings(Section):
     failing: float = Field(default=0.5, gt=0, le=1, description="the share of failed sends that opens it")
     slow: float = Field(default=0.5, gt=0, le=1, description="the share of slow answers that opens it")
     slow_after: float = Field(default=2.5, gt=0, description="seconds; an answer that takes longer is slow")
-    pause: float = Field(default=2.0, gt=0, description="seconds until the provider is tried again; doubles each time")
+    pause: float = Field(default=2.0, gt=0, description="seconds until a retry; doubles while retries fail")
     longest_pause: float = Field(default=60.0, gt=0, description="seconds; the pause does not grow beyond")
     step: float = Field(
         default=2.0, gt=0, description="seconds of each step of the recovery, which doubles its traffic"
@@ -379,7 +379,9 @@ class StopSettings(Section):
 class Telemetry(Section):
     """Logs."""
 
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="the least severe level")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json or text")
     whole_messages: bool = Field(
         default=False, description="log the messages of unforeseen exceptions; they may contain notifications' content"

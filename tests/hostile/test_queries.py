@@ -25,7 +25,7 @@ async def api() -> AsyncIterator[Api]:
 
 
 async def operations(api: Api) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Method, template, a path, and the description, of every operation."""
+    """Of every operation: its method, its path template, an example path, and its description in the document."""
     doc = (await api.get("/openapi.json", key=None)).json()
     return (
         (method.upper(), template, filled(template, operation), operation)

@@ -74,7 +74,7 @@ async def test_a_receipt_in_the_vendors_spelling_suppresses_all_spellings(one: S
 
 
 HOMOGLYPHS = ["аda@example.com", "ada@exаmple.com", "ada@examplе.com", "adа@example.com"]
-"""With Cyrillic letters: other mailboxes, that only look the same."""
+"""Addresses with Cyrillic letters: they look the same, but are other mailboxes."""
 
 
 async def test_addresses_that_only_look_the_same_are_others(one: System) -> None:
@@ -105,7 +105,7 @@ INJECTED = [
 
 
 async def test_values_are_never_evaluated(one: System) -> None:
-    """Not in the template, not by a second pass, not by the vendor's own substitutions; and none adds a header."""
+    """Neither by the template, nor by a second pass, nor by the vendor's substitutions; and none adds a header."""
     part = {"subject": "S {{ name }} {{ data.x }}", "html": "<p>{{ name }} {{ data.x }}</p>"}
     made: dict[str, Any] = {"name": "t", "variables": {"name": {}, "data": {}}}
     made["contents"] = {"en": {"email": part, "sms": {"text": "T {{ name }} {{ data.x }}"}}}
@@ -190,7 +190,7 @@ async def test_receipts_forged_and_replayed(one: System) -> None:
 
     [entry] = await eventually(listed)
     assert entry["reason"] == "unsubscribed"
-    # The person is back; what the vendor said once is not news when it is said again.
+    # The address is taken off the list. A repeated receipt must not put it back.
     assert (await one.call("DELETE", "/v1/suppressions/sms/%2B4930901820")).status == 204
     before = (await one.call("GET", f"/v1/notifications/{id}")).json
     assert await receipt(url, body, right) == 204

@@ -130,10 +130,10 @@ class Limiter:
     def enter(self, visit: Visit, caller: ApiKey) -> None:
         """Set the request's caller and its limits."""
         visit.caller = caller
-        known = self._known.get(caller.digest)
-        if known is None or known[0] is not caller:  # the keyring reads keys anew every second; limits may change
-            known = self._remember(caller)
-        visit.allowance = known[1]
+        entry = self._known.get(caller.digest)
+        if entry is None or entry[0] is not caller:  # the keyring reads keys anew every second; limits may change
+            entry = self._remember(caller)
+        visit.allowance = entry[1]
 
     def _remember(self, caller: ApiKey) -> tuple[ApiKey, Allowance | None]:
         if max(len(self._known), len(self._buckets)) >= MOST_REMEMBERED:
@@ -152,8 +152,8 @@ class Limiter:
             )
             if rate is not None and rate.per_second
         ]
-        known = self._known[caller.digest] = caller, Allowance(buckets) if buckets else None
-        return known
+        entry = self._known[caller.digest] = caller, Allowance(buckets) if buckets else None
+        return entry
 
     def _bucket(self, name: str, rate: Rate, owner: str, unit: str) -> _Bucket:
         """The bucket with this name and rate. All keys of a tenant share the tenant's bucket."""

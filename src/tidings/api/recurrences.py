@@ -183,8 +183,8 @@ def _id(text: str) -> UUID:
 
 async def _permitted_view(call: Caller, recurrence: Recurrence) -> RecurrenceView | Brief:
     """The recurrence; only its id and state for a key that may not read."""
-    shown = await _full_view(call, recurrence)
-    return shown if call.may(Scope.READ) else Brief(shown.id, shown.state.value)
+    view = await _full_view(call, recurrence)
+    return view if call.may(Scope.READ) else Brief(view.id, view.state.value)
 
 
 async def _full_view(call: Caller, recurrence: Recurrence) -> RecurrenceView:

@@ -51,7 +51,7 @@ class Accepts(Protocol):
         """Accept a batch. `admit` is called with the number of its items first, except for a replayed answer.
 
         Raises:
-            Invalid, Conflict, Unavailable: the whole batch is refused. And whatever `admit` raises.
+            Invalid, Conflict, Unavailable: the whole batch is refused. Errors of `admit` are passed on.
         """
         ...
 

@@ -123,14 +123,14 @@ def replay(
         raise CannotGoOn("say which: one id, or options such as --provider NAME and --since TIME, or --all")
     with connect(url, key, settings_file, data_dir) as api:
         if id is not None:
-            asked = api.call("POST", f"/v1/dead-letters/{id}/replay")
+            new_replay = api.call("POST", f"/v1/dead-letters/{id}/replay")
         else:
-            asked = api.call("POST", "/v1/replays", {"filter": filter, "per_second": per_second})
+            new_replay = api.call("POST", "/v1/replays", {"filter": filter, "per_second": per_second})
         if not detach:
-            asked = followed(api, asked)
-    print_replay(asked, as_json=as_json)
+            new_replay = followed(api, new_replay)
+    print_replay(new_replay, as_json=as_json)
     if detach and not as_json:
-        say(f"Its progress: {command('replays show --follow ' + asked['id'])}")
+        say(f"Its progress: {command('replays show --follow ' + new_replay['id'])}")
 
 
 def _filter(

@@ -89,8 +89,8 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
         await asyncio.to_thread(_prepare, running.api_url, key)
     async with shop(running.api_url, key, run) as client:
         with _progress(console) as progress:
-            known = await _welcome(client, users, seed, progress)
-            events = await asyncio.to_thread(plan, known, orders, seed, datetime.now(UTC).date())
+            customers = await _welcome(client, users, seed, progress)
+            events = await asyncio.to_thread(plan, customers, orders, seed, datetime.now(UTC).date())
             bar = progress.add_task("the day, 00:00", total=len(events))
 
             def passed(minute: int, sent: int) -> None:

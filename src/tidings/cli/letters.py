@@ -76,11 +76,11 @@ def print_replays(replays: Iterable[Mapping[str, Any]]) -> None:
 
 def replay_lines(replay: Mapping[str, Any]) -> list[str]:
     """The lines that show a replay: its filter, its rate, the key that asked for it, and its counts."""
-    asked = replay["asked_by"]
+    key = replay["asked_by"]
     lines = [
         f"{replay['id']}  {replay['state']}",
         *_wrapped(f"{_which(replay['filter'])}, {replay['per_second']:,} a second"),
-        f"asked for {_when(replay['created_at'])} with the key {asked['key_prefix']}… ({asked['key_id']})",
+        f"asked for {_when(replay['created_at'])} with the key {key['key_prefix']}… ({key['key_id']})",
         f"{replay['replayed']:,} of {replay['found']:,} found are sent again",
     ]
     lines += [f"  {count:,} skipped: {reason}" for reason, count in sorted(replay["skipped"].items())]

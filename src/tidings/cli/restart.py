@@ -43,17 +43,17 @@ def restart(
             f"the running `tidings up` (process {running.pid}) is of a version that cannot restart: stop it with "
             "Ctrl-C, and start it again"
         )
-    wanted = roles or []
-    if unknown := set(wanted) - set(running.children):
+    chosen = roles or []
+    if unknown := set(chosen) - set(running.children):
         raise CannotGoOn(f"{', '.join(sorted(unknown))} does not run here; {', '.join(sorted(running.children))} do")
     # The old processes work with the `pre` migrations; the `post` migrations must wait until these processes are gone.
     with step("Schema, before"):
         asyncio.run(migrate(running.dsn, ("pre",)))
-    folder.request_restart(wanted)
+    folder.request_restart(chosen)
     os.kill(running.pid, SIGNAL)
     _follow(folder, running.restarts + (1 if not running.restarting else 2))
-    if wanted:
-        say(f"Replaced: {', '.join(wanted)}.")
+    if chosen:
+        say(f"Replaced: {', '.join(chosen)}.")
         return
     with step("Schema, after"):
         asyncio.run(migrate(running.dsn))

@@ -37,7 +37,9 @@ def send(
     at: Annotated[str | None, typer.Option(metavar="TIME", help="When to send: 2026-01-31T09:00:00Z.")] = None,
     at_local: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="When to send, in the user's local time: 09:00 or 2026-01-31T09:00."),
+        typer.Option(
+            metavar="TIME", help="When to send, in the user's local time: 09:00 (the next one) or 2026-01-31T09:00."
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,

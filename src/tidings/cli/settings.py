@@ -96,7 +96,7 @@ def _fields_of(name: str, section: Mapping[str, Any]) -> Mapping[str, FieldInfo]
 
 
 def example_file() -> str:
-    """A TOML file: every setting with what it means, commented out where it has a default."""
+    """A TOML file with every setting and its meaning, all commented out."""
     lines = ["# Settings of Tidings. Lines that are commented out show the defaults. `tidings check` finds errors.", ""]
     plain = {name: field for name, field in Settings.model_fields.items() if not _model(field)}
     sections = {name: model for name, field in Settings.model_fields.items() if (model := _model(field))}
@@ -126,14 +126,15 @@ def _model(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _field(name: str, field: FieldInfo, shown: str | None = None) -> list[str]:
+def _field(name: str, field: FieldInfo, example: str | None = None) -> list[str]:
+    """The lines of a setting: its meaning and its default, or `example` if it has none."""
     is_required = field.is_required()
     meaning = (field.description or "") + (" (required)" if is_required else "")
     value = (field.examples or [""])[0] if is_required else field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None:
-        value = shown if shown is not None else (field.examples or [""])[0]
+        value = example if example is not None else (field.examples or [""])[0]
     return [*_comment(meaning.strip()), f"# {name} = {_toml(value)}"]
 
 

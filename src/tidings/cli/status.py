@@ -43,23 +43,23 @@ def status(
 def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
     """Print a notification. With `follow`, first print its facts as they come, until no more are expected."""
     view = _read(api, id)
-    shown = 0
+    printed = 0
     last_fact_at = time.monotonic()
     while follow and _goes_on(view, time.monotonic() - last_fact_at):
-        if len(view["timeline"]) > shown:
+        if len(view["timeline"]) > printed:
             last_fact_at = time.monotonic()
             if not as_json:
                 timeline = view["timeline"]
-                new = [timeline[at] for at in range(shown, len(timeline)) if not goes_on_waiting(timeline, at)]
+                new = [timeline[at] for at in range(printed, len(timeline)) if not goes_on_waiting(timeline, at)]
                 for line in entries(new, view["created_at"], mixed=True):
                     typer.echo(line)
-            shown = len(view["timeline"])
+            printed = len(view["timeline"])
         time.sleep(_LOOK_EVERY_S)
         view = _read(api, id)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(view)).decode())
         return
-    if shown and not as_json:
+    if printed and not as_json:
         typer.echo()
     for line in render(view):
         typer.echo(line)

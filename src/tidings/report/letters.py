@@ -84,7 +84,7 @@ class AskedBy(Struct, frozen=True):
 class ReplayView(Struct, frozen=True):
     """Dead letters that are sent again.
 
-    `expected` is how many matched when it was asked for (null: too many to count), `found` how many it has come upon.
+    `expected` is how many matched at the time of the request (null: too many to count), `found` how many it has found.
     Of these `replayed` were given to their queue again and the others `skipped`, by reason.
     """
 

@@ -244,8 +244,8 @@ def _attempts(events: Sequence[Event]) -> list[AttemptView]:
     for event in events:
         if not _was_tried(event):
             continue
-        known = made.get(event.attempt)
-        if known is None or rank(event.state, event.attempt) >= rank(known.state, known.attempt):
+        furthest = made.get(event.attempt)
+        if furthest is None or rank(event.state, event.attempt) >= rank(furthest.state, furthest.attempt):
             made[event.attempt] = event
     _merge_bounces(made)
     return [

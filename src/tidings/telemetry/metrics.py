@@ -42,7 +42,7 @@ class Metrics:
         )
         self._unrecorded = Counter(
             "tidings_facts_unrecorded",
-            "Facts that were not recorded: about what is archived, or dated by no clock of ours (too_old, too_far)",
+            "Facts that were not recorded: about archived notifications, or with an impossible time (too_old, too_far)",
             ["reason"],
             registry=self._registry,
         )
@@ -96,33 +96,33 @@ class Metrics:
     def _add_accounting(self) -> None:
         self._looked = Counter(
             "tidings_accounting_notifications",
-            "Notifications by the state that they were in when they were looked at, a minute after they were accepted",
+            "Notifications by their state when the audit looked at them, a minute after they were accepted",
             ["tenant", "state"],
             registry=self._registry,
         )
         self._counted = Counter(
             "tidings_accounting_accepted",
-            "Notifications accepted in the minutes that were looked at",
+            "Notifications accepted in the minutes that the audit looked at",
             ["tenant"],
             registry=self._registry,
         )
         self._missing = Gauge(
             "tidings_accounting_missing",
-            "Notifications that were accepted and are neither recorded nor in any queue: they are lost",
+            "Accepted notifications that are neither recorded nor in any queue: they are lost",
             ["tenant"],
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
         self._stuck = Gauge(
             "tidings_stuck",
-            "In flight and behind others in a queue for over a minute (backlog); put aside as unreadable (aside)",
+            "Deliveries behind others in a queue for over a minute (backlog); items put aside as unreadable (aside)",
             ["kind"],
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
         self._swept = Counter(
             "tidings_swept",
-            "Deliveries that were lost on their way: put back into their queue (requeued), or given up (dead)",
+            "Deliveries that were lost on their way and put back into their queue (requeued), or given up (dead)",
             ["result"],
             registry=self._registry,
         )

@@ -18,7 +18,7 @@ RANDOM = bytes(range(32))
 
 
 class Counting(MemoryTenants):
-    """Tenants that count how often they are asked."""
+    """Tenants that count the queries; a query waits until `answer` is set."""
 
     def __init__(self) -> None:
         super().__init__()

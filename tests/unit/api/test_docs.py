@@ -26,7 +26,7 @@ from tidings.model.wire import encode
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 UNSIGNED = "take_receipts"
-"""The one operation whose example is refused as pasted: a vendor must be in use, and only it can sign."""
+"""The only operation whose pasted example is refused: only a vendor that is in use can sign a receipt."""
 
 
 async def document(api: Api) -> dict[str, Any]:
@@ -133,7 +133,7 @@ async def bash(script: str, api: Api) -> str:
 
 
 async def _recorder(api: Api) -> None:
-    """Record what is accepted at once, as waiting or (to the unreachable number) failed, in the recorder's stead."""
+    """Record accepted notifications at once, in place of the recorder: pending, waiting, or, if unreachable, failed."""
     accept = api.services.accept.accept
     history = api.world.store.history
 
@@ -199,7 +199,7 @@ async def test_the_page_works_in_a_browser_without_a_network(api: Api) -> None:
 async def test_the_page_works_under_any_name_and_path_and_is_readable(
     api: Api, scheme: Literal["light", "dark"]
 ) -> None:
-    """Behind a proxy that has another name and a path of its own; axe finds nothing serious in it."""
+    """The page works behind a proxy with another host name and a path prefix, and axe finds nothing serious in it."""
     outside = "http://tidings.example:9000/gate"
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Input that nobody sends by accident: each a clear 4xx, nothing stored, never a 500, and the server goes on."""
+"""Hostile input: each gets a clear 4xx, never a 500; nothing is stored, and the server goes on."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ async def test_methods_that_a_path_does_not_take(api: Api) -> None:
 
 
 async def speak(api: Api, chunks: Sequence[bytes]) -> bytes:
-    """What the server says to these bytes until it closes the connection."""
+    """Send the bytes; everything that the server answers until it closes the connection."""
     host, port = api.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -1,4 +1,4 @@
-"""What programs and people really send: nulls, byte order marks, times and pasted addresses of every kind."""
+"""Input of real programs and people: nulls, byte order marks, times and pasted addresses of every kind."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ FORGED = [
 
 @pytest.mark.parametrize("listing", LISTINGS)
 async def test_a_forged_cursor_is_refused(api: Api, listing: str) -> None:
-    """Its check is no secret, so that it may be right; what it says need not be."""
+    """The checksum of a cursor is no secret, so a forged cursor may have a right checksum and a bad position."""
     for position in FORGED:
         cursor = cursors.encode(TENANT, listing, position)
         answer = await api.get(f"{LISTINGS[listing]}?cursor={cursor}")

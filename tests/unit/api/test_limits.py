@@ -20,7 +20,7 @@ SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "h
 
 
 class Frozen(SystemClock):
-    """The time of day, and a stopwatch that stands until it is turned."""
+    """The real time of day, with an `elapsed` that changes only when `turn` is called."""
 
     passed = 0
 
@@ -182,7 +182,7 @@ async def test_a_key_that_is_looked_up_again_keeps_its_used_tokens() -> None:
 
 
 class Shared(MemoryTokens):
-    """A bucket that other processes draw from, and how often this one asks it."""
+    """Buckets that are shared with other processes; counts the draws."""
 
     shared = True
     asked = 0

@@ -21,7 +21,7 @@ SMS = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
 
 
 async def record(api: Api, id: str, *states: State, tenant: str = "shop", category: str = "transactional") -> None:
-    """What the recorder would have written for the notification and one delivery of it."""
+    """Record the notification and one delivery, as the recorder would."""
     key = from_text(NOTIFICATION_PREFIX, id)
     now = api.world.clock.now()
     content = Content(sms=SmsContent("hello"))

@@ -79,7 +79,7 @@ async def test_a_template_has_a_limited_number_of_versions(api: Api, monkeypatch
 
 
 async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each computes beside the loop; the loop never stands still until they are through."""
+    """Previews run beside the event loop and never block it."""
     await api.post("/v1/templates", WELCOME)
     whole, working, most = templates._whole, 0, 0
 

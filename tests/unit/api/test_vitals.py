@@ -1,4 +1,4 @@
-"""Nobody waits for a store that says nothing."""
+"""No request waits for a silent store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidings.model.errors import Unavailable
 
 
 class Pulse:
-    """A store that answers, or says nothing."""
+    """A store that answers while `answers` is set, and else is silent."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
@@ -46,7 +46,7 @@ async def watched(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def test_a_process_that_was_busy_itself_does_not_take_the_store_for_silent() -> None:
-    """The answer was there in time; nobody read it."""
+    """The store answered in time, but this process was too busy to read the answer."""
 
     async def ping() -> None:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -42,7 +42,7 @@ def tidings(
 
 @pytest.fixture
 def archived(postgres_dsn: str, tmp_path: Path, tenant: str, capsys: pytest.CaptureFixture[str]) -> list[Notification]:
-    """One that is archived, and one that is not."""
+    """Two notifications: the first is archived, the second is not."""
 
     async def prepare() -> list[Notification]:
         store = await PostgresStore.open(postgres_dsn)

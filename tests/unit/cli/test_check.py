@@ -21,7 +21,7 @@ def closed_port() -> int:
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, with the wrapping taken out."""
+    """The output, with all whitespace collapsed."""
     return " ".join(capsys.readouterr().out.split())
 
 

@@ -136,7 +136,7 @@ while True:
 
 
 async def asked(address: tuple[str, int], what: bytes = b"who") -> bytes:
-    """What the process that takes the connection answers; the connection waits until there is one."""
+    """Connect, and give the answer of the process that accepts the connection, which may start later."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(what)

@@ -25,7 +25,7 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    """The API, and the stage that works on what it is asked for."""
+    """The API, with the stage that works on replays."""
     world = World()
     stopping = asyncio.Event()
     replaying = Replaying(world.store, world.queue, world.clock, world.metrics)
@@ -37,7 +37,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 def tidings(api: Api, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command line; its exit code and what it wrote."""
+    """Runs a command; its exit code, standard output and standard error."""
 
     async def command(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(run, [*arguments, "--url", api.url, "--key", await api.key()])

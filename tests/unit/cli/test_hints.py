@@ -22,7 +22,7 @@ class Call(Protocol):
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Makes this process look as if it had been called so, from a folder of its own."""
+    """Sets this process's program name and arguments, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, program: str = ".venv/bin/tidings") -> None:

@@ -19,7 +19,7 @@ async def database(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def tidings(*words: str) -> int:
-    """The command in a thread: it has a loop of its own."""
+    """Run the command in a thread, because it starts an event loop of its own."""
     return await asyncio.to_thread(run, list(words))
 
 
@@ -51,9 +51,7 @@ async def test_a_key_has_limits_of_its_own(database: str, capsys: pytest.Capture
     assert "requests/s" not in free
 
 
-async def test_limits_that_make_no_sense_are_refused_in_a_sentence(
-    database: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_invalid_limits_are_refused_in_a_sentence(database: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await tidings("tenant", "limit", "nobody", "--per-second", "1") == 2
     assert "tenant list` shows all tenants" in capsys.readouterr().err
     assert await tidings("tenant", "limit", "shop", "--burst", "5") == 2

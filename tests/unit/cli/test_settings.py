@@ -14,7 +14,7 @@ from tidings.config import Settings, load
 
 
 def uncommented(text: str) -> str:
-    """The example with every setting in force: comments that are settings lose their mark."""
+    """The example with all settings uncommented."""
     lines = []
     for line in text.splitlines():
         bare = line.removeprefix("# ")

@@ -1,4 +1,4 @@
-"""`tidings simulate`: what it says, and the line that repeats what it found."""
+"""`tidings simulate`: its output, and the command that repeats a broken seed."""
 
 from __future__ import annotations
 

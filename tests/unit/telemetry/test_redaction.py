@@ -1,4 +1,4 @@
-"""What a log line must not say, and what it still says."""
+"""Redaction: what is removed from log lines, and what stays."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_messages_that_may_hold_content_are_left_out() -> None:
 
 @pytest.fixture(params=["json", "text"])
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What a process that logs in this style writes."""
+    """The output of a process that logs in this style."""
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
     root = logging.getLogger()

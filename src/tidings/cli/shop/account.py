@@ -50,7 +50,7 @@ class Account(Struct, frozen=True):
 
 def account(books: Books, tally: Iterable[Mapping[str, Any]], waits: Sequence[Wait] = ()) -> Account:
     """The account, from the shop's own books and from the tally of Tidings; `waits` are waits for a known time."""
-    known = {Reason.QUIET_HOURS, *(wait.reason for wait in waits)}
+    reasons_with_due_time = {Reason.QUIET_HOURS, *(wait.reason for wait in waits)}
     rows: dict[str, Counter[str]] = {channel.value: Counter() for channel in Channel}
     reasons: dict[tuple[str, str, str], int] = {}
     recorded = 0
@@ -58,7 +58,7 @@ def account(books: Books, tally: Iterable[Mapping[str, Any]], waits: Sequence[Wa
         if row["channel"] is None:
             recorded += row["count"]
             continue
-        waits_for_a_time = row["state"] == State.DEFERRED and row["reason"] in known
+        waits_for_a_time = row["state"] == State.DEFERRED and row["reason"] in reasons_with_due_time
         column = _MOVING if row["state"] in IN_FLIGHT and not waits_for_a_time else row["state"]
         rows[row["channel"]][column] += row["count"]
         if column not in _ARRIVED:

@@ -117,9 +117,9 @@ class Shop:
             # When all else is done, receipts still turn `sent` into `delivered`: two equal tallies are the end.
             if tally == before and (not moving or looks % _STILL == 0 or time.monotonic() > deadline):
                 waits = await self._waits()
-                known = sum(wait.count for wait in waits if wait.reason != Reason.QUIET_HOURS)
+                waiting_for_time = sum(wait.count for wait in waits if wait.reason != Reason.QUIET_HOURS)
                 soonest = min((wait.first for wait in waits if wait.reason != Reason.QUIET_HOURS), default=None)
-                if not moving or (known >= moving and soonest is not None and _is_far(soonest)):
+                if not moving or (waiting_for_time >= moving and soonest is not None and _is_far(soonest)):
                     return Rest(tally, waits)
             if time.monotonic() > deadline:
                 return Rest(tally, await self._waits())
@@ -230,9 +230,9 @@ def _moving(tally: Sequence[dict[str, Any]], accepted: int) -> int:
     deliveries: int = sum(
         row["count"] for row in tally if row["channel"] is not None and row["state"] in IN_FLIGHT and not is_held(row)
     )
-    known: int = sum(row["count"] for row in tally if row["channel"] is None)
+    recorded: int = sum(row["count"] for row in tally if row["channel"] is None)
     unrouted: int = sum(row["count"] for row in tally if row["channel"] is None and row["state"] in _UNROUTED)
-    return max(deliveries, unrouted) + max(0, accepted - known)
+    return max(deliveries, unrouted) + max(0, accepted - recorded)
 
 
 @asynccontextmanager
