@@ -1,9 +1,9 @@
-"""Settings: frozen, checked at start, and read here alone.
+"""The settings: frozen, and checked at start. Only this module reads the environment and the settings file.
 
-Order, later wins: the defaults, the settings file (TOML), environment variables `TIDINGS_<SECTION>__<NAME>`, the
-command line. A provider's own section is checked by the provider's `Config`.
+Sources, the later ones win: the defaults, the settings file (TOML), environment variables `TIDINGS_<SECTION>__<NAME>`,
+the command line. A provider's own section is checked by the provider's `Config`.
 
-`TIDINGS_API_URL` and `TIDINGS_API_KEY` are not settings: they tell the client commands whom to talk to, and as whom.
+`TIDINGS_API_URL` and `TIDINGS_API_KEY` are not settings: they give the client commands the API's URL and key.
 """
 
 from __future__ import annotations
@@ -74,48 +74,55 @@ class Settings(Section):
     channels: dict[Channel, dict[str, Annotated[int, Field(ge=0)]]] = Field(
         default={},
         description="the providers of each channel: a list, best first, or a table with their weights. An empty list "
-        "turns a channel off. One that is not named uses the sandbox where that is on; otherwise requests for it are "
-        "refused",
+        "turns a channel off. A channel that is not named here uses the sandbox if that is on; if not, requests for it "
+        "are refused",
     )
     providers: dict[str, dict[str, Any]] = Field(
-        default={}, description="each provider's own settings, by its name; `kind` tells which one it is"
+        default={}, description="the settings of each provider, by its name; `kind` is the provider's kind"
     )
 
     @field_validator("channels", mode="before")
     @classmethod
     def _weights(cls, value: Any) -> Any:
-        """Names with weights. Of a list the first has all the weight; the environment has `a, b` or `a=80, b=20`."""
+        """Each channel's providers as names with weights; see `weighted`."""
         if not isinstance(value, Mapping):
             return value
         return {channel: weighted(names) for channel, names in value.items()}
 
     @property
     def uses_sandbox(self) -> bool:
-        """Whether the vendors' stand-in runs: as `sandbox.enabled` says; else unless a real provider is named."""
+        """Whether the sandbox runs: as `sandbox.enabled` says; if that is not set, unless a real provider is named."""
         if self.sandbox.enabled is not None:
             return self.sandbox.enabled
-        named = {name for names in self.channels.values() for name in names}
-        return not any(names_an_account(self.providers.get(name, {})) for name in named)
+        in_use = {name for names in self.channels.values() for name in names}
+        return not any(names_an_account(self.providers.get(name, {})) for name in in_use)
 
     @property
     def public_url(self) -> str:
-        """The base URL of the API as others reach it, without a trailing slash."""
+        """The base URL at which vendors and browsers reach the API, without a trailing slash."""
         return (self.http.public_url or self.http.local_url).rstrip("/")
 
 
 def weighted(names: Any) -> Any:
-    """`a, b`, `a=80, b=20` or a list of names as names with weights; anything else as it is. Raises ValueError."""
+    """The names of providers with their weights. Without weights, the first name has all the weight.
+
+    `names` is a list of names, or text from the environment: `a, b` or `a=80, b=20`. Anything else is returned as it
+    is, for the validation to judge.
+
+    Raises:
+        ValueError: a name is repeated.
+    """
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",") if name.strip()]
     if not isinstance(names, (list, tuple)):
         return names
-    found: dict[str, Any] = {}
-    for place, entry in enumerate(names):
+    weights: dict[str, Any] = {}
+    for index, entry in enumerate(names):
         name, separator, weight = str(entry).partition("=")
-        if name.strip() in found:
+        if name.strip() in weights:
             raise ValueError(f"{name.strip()} is named twice")
-        found[name.strip()] = weight.strip() if separator else int(place == 0)
-    return found
+        weights[name.strip()] = weight.strip() if separator else int(index == 0)
+    return weights
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -124,8 +131,8 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     `overrides` are nested like the file (`http={"port": 0}`).
 
     Raises:
-        SettingsError: the file is missing or not TOML, or a value cannot be used; the text names the setting, where its
-            value came from, and what is wrong with it.
+        SettingsError: the file is missing or not TOML, or a value is invalid. The text names the setting, the source of
+            its value, and the fault.
     """
     tree: dict[str, Any] = {}
     origins: dict[tuple[str, ...], str] = {}
@@ -146,13 +153,13 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
 
 
 def api_access(environment: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
-    """The API's URL and key that the environment names for client commands; None where it names none."""
+    """The API's URL and key for client commands, from the environment; None for the one that is not set."""
     variables = os.environ if environment is None else environment
     return variables.get(API_URL) or None, variables.get(API_KEY) or None
 
 
 def without_settings(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a child that is given its settings whole: the same, without any setting in it."""
+    """The environment without settings, for a child process that gets all settings from its parent."""
     variables = os.environ if environment is None else environment
     return {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_PREFIX)}
 
@@ -175,6 +182,7 @@ def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
 def _merge(
     tree: dict[str, Any], origins: dict[tuple[str, ...], str], path: tuple[str, ...], value: Any, origin: str
 ) -> None:
+    """Put `value` into the tree at `path`, and remember that it came from `origin`."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _merge(tree, origins, (*path, str(name)), inner, origin)
@@ -195,6 +203,7 @@ def _merge(
 
 
 def _sentence(location: Sequence[int | str], kind: str, problem: str, origins: Mapping[tuple[str, ...], str]) -> str:
+    """One of pydantic's errors as a line: the setting, the source of its value, and the fault."""
     parts = tuple(str(part) for part in location if part != "[key]")
     origin = next((origins[parts[:end]] for end in range(len(parts), 0, -1) if parts[:end] in origins), None)
     if origin is None:
@@ -208,6 +217,7 @@ def _sentence(location: Sequence[int | str], kind: str, problem: str, origins: M
 
 
 def _names_in(section: Sequence[str]) -> list[str]:
+    """The names of the settings in a section."""
     model: Any = Settings
     for part in section:
         model = model.model_fields[part].annotation

@@ -1,7 +1,7 @@
-"""Listening sockets: opened here, or by whoever started this process.
+"""Listening sockets: opened by this process, or inherited from the process that started it.
 
-A socket that is held outside outlives the process: connections wait in its backlog until another one takes them, so
-neither a restart nor a crash refuses any.
+An inherited socket outlives this process. New connections wait in its backlog until another process accepts them, so
+neither a restart nor a crash refuses a connection.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from tidings.model.errors import SettingsError
 
 BACKLOG = 2048
 _FIRST_PASSED = 3
+"""The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
 
 
 class Held(Struct, frozen=True):
-    """Listening sockets that somebody else holds: this process leaves them to those who share them, or come after."""
+    """Listening sockets that this process inherited. It stops accepting on them but never takes them from others."""
 
     api: socket.socket | None = None
     sandbox: tuple[socket.socket, socket.socket] | None = None
-    """Its HTTP and its SMTP."""
+    """The sandbox's HTTP and SMTP sockets."""
 
 
 def listen(
-    host: str, port: int, what: str = "the API", option: str = "--port", *, shared: bool = False
+    host: str, port: int, listener: str = "the API", option: str = "--port", *, shared: bool = False
 ) -> socket.socket:
-    """A listening socket: requests wait in its backlog until a server takes them.
+    """A listening socket; connections wait in its backlog until a server accepts them.
 
-    `shared`: another process that asks for the same may listen there too, and each connection goes to one of them.
+    `shared`: other processes may open the same port with `shared`; each connection goes to one of them. `listener` and
+    `option` name, in the error message, the part that wants to listen and the option or setting for its port.
 
     Raises:
-        SettingsError: there can be none; `what` would listen there, and `option` sets the port.
+        SettingsError: the port cannot be listened on.
     """
     try:
         listening = socket.create_server(
@@ -42,46 +44,51 @@ def listen(
         )
     except OSError as error:
         raise SettingsError(
-            f"{what} cannot listen on {host}:{port} ({error.strerror}); choose another port with {option} (0: any)"
+            f"{listener} cannot listen on {host}:{port} ({error.strerror}); choose another port with {option} (0: any)"
         ) from error
     _send_at_once(listening)
     return listening
 
 
 def inherited(descriptor: int) -> socket.socket:
-    """The listening TCP socket that this process was started with as `descriptor`. Raises SettingsError."""
+    """The listening TCP socket that this process inherited as file `descriptor`.
+
+    Raises:
+        SettingsError: the descriptor is not an open, listening TCP socket.
+    """
     try:
-        found = socket.socket(fileno=descriptor)
+        inherited_socket = socket.socket(fileno=descriptor)
     except OSError as error:
-        raise SettingsError(f"the descriptor {descriptor} is no open socket ({error.strerror})") from error
-    why = ""
-    if found.type != socket.SOCK_STREAM or found.family not in {socket.AF_INET, socket.AF_INET6}:
-        why = "is no TCP socket"
-    elif not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        why = "does not listen"
-    if why:
-        found.close()
-        raise SettingsError(f"the socket with the descriptor {descriptor} {why}")
+        raise SettingsError(f"the descriptor {descriptor} is not an open socket ({error.strerror})") from error
+    fault = ""
+    if inherited_socket.type != socket.SOCK_STREAM or inherited_socket.family not in {socket.AF_INET, socket.AF_INET6}:
+        fault = "is not a TCP socket"
+    elif not inherited_socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        fault = "does not listen"
+    if fault:
+        inherited_socket.close()
+        raise SettingsError(f"the socket with the descriptor {descriptor} {fault}")
     os.set_inheritable(descriptor, False)
-    _send_at_once(found)
-    return found
+    _send_at_once(inherited_socket)
+    return inherited_socket
 
 
 def passed_socket(environment: Mapping[str, str] | None = None) -> int | None:
-    """The descriptor of the socket that systemd, or who does as it does, passed to this process (sd_listen_fds(3)).
+    """The descriptor of the socket that a supervisor passed by systemd's protocol, sd_listen_fds(3); None without one.
 
-    None: it passed none. Raises SettingsError when it passed several.
+    Raises:
+        SettingsError: the supervisor passed several sockets.
     """
     variables = os.environ if environment is None else environment
     count = variables.get("LISTEN_FDS", "0")
     if variables.get("LISTEN_PID") != str(os.getpid()) or count == "0":
         return None
     if count != "1":
-        raise SettingsError(f"LISTEN_FDS is {count}: one socket is taken, for the API")
+        raise SettingsError(f"LISTEN_FDS is {count}, but Tidings takes one socket, for the API; pass one")
     return _FIRST_PASSED
 
 
 def _send_at_once(listening: socket.socket) -> None:
-    # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number. Without
-    # it an answer's body waits up to 40 ms for the acknowledgement of its head.
+    # Accepted connections inherit TCP_NODELAY. asyncio's own loop sets it only on sockets created with an explicit
+    # protocol number. Without it, the body of an answer waits up to 40 ms for the acknowledgement of the head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

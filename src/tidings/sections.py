@@ -18,33 +18,33 @@ from tidings.policy.shares import ShareRules
 
 
 class Section(BaseModel):
-    """A part of the settings: frozen, and without room for a name that it does not know."""
+    """A section of the settings: frozen, and closed to unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Http(Section):
-    """Where the API listens, and how it is reached from outside."""
+    """Where the API listens, how it is reached from outside, and its limits for each process."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535, description="0 takes any free port")
     public_url: str | None = Field(
-        default=None, description="the base URL that vendors and browsers reach; without it, host and port"
+        default=None, description="the base URL at which vendors and browsers reach the API; without it, host and port"
     )
     docs: bool = Field(default=True, description="serve the API reference at /docs and /openapi.json")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="a larger request body is refused with 413")
     max_bodies_bytes: int = Field(
-        default=268_435_456, ge=16_777_216, description="bodies under way that are together larger are refused with 503"
+        default=268_435_456, ge=16_777_216, description="all bodies under way together; more are refused with 503"
     )
     max_header_bytes: int = Field(
-        default=16_384, ge=1024, description="a longer request line with its headers is refused with 431"
+        default=16_384, ge=1024, description="a request line and headers that are larger together are refused with 431"
     )
-    max_connections: int = Field(default=2_000, ge=1, description="more at once in one process are refused with 503")
+    max_connections: int = Field(default=2_000, ge=1, description="of one process; further ones are refused with 503")
     header_timeout: float = Field(
-        default=10.0, gt=0, description="seconds until the headers must have arrived, else 408"
+        default=10.0, gt=0, description="seconds for a request's headers to arrive; later is 408"
     )
     body_timeout: float = Field(
-        default=60.0, gt=0, description="seconds until the body must have arrived, else 408; or an answer was taken"
+        default=60.0, gt=0, description="seconds for a request's body to arrive (later is 408), or to take an answer"
     )
 
     @property
@@ -54,19 +54,19 @@ class Http(Section):
 
 
 class Operations(Section):
-    """Where /healthz, /readyz and /metrics are answered, if not beside the API."""
+    """A separate listener for /healthz, /readyz and /metrics."""
 
     host: str = "127.0.0.1"
     port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="a port of its own, which the API's then does not answer for; 0 takes any free one",
+        description="a port of their own; with it, the API's port does not answer them; 0 takes any free one",
         examples=[8402],
     )
 
     def url(self, http: Http) -> str:
-        """The base URL at which this machine asks."""
+        """The base URL of the operations, from this machine."""
         return http.local_url if self.port is None else url_of(self.host, self.port)
 
 
@@ -76,21 +76,21 @@ class Database(Section):
     dsn: str | None = Field(default=None, description="where it runs; without it, `tidings up` starts its own")
     server: Literal["bundled", "system"] | None = Field(
         default=None,
-        description="which PostgreSQL `tidings up` starts: the one that comes with Tidings, or the one that is "
-        "installed here; without it the latter, if there is one; always of the version that made the data folder",
+        description="the PostgreSQL that `tidings up` starts: `bundled` comes with Tidings, `system` is installed on "
+        "this machine; without it, `system` if there is one. Always of the version that created the data folder",
         examples=["bundled"],
     )
-    pool_size: int = Field(default=10, ge=2, description="connections of one process for all but the queue")
+    pool_size: int = Field(default=10, ge=2, description="connections of one process, besides those of the queue")
 
 
 class QueueSettings(Section):
     """The queue between the stages."""
 
-    kind: str = Field(default="postgres", pattern="^(postgres|kafka)$")
-    brokers: str = Field(default="", description="Kafka bootstrap servers: host:port,host:port")
-    partitions: int = Field(default=8, ge=1)
-    replication: int = Field(default=1, ge=1, description="3 for production, with min.insync.replicas=2")
-    prefix: str = Field(default="", description="before the name of every topic, when several systems share a cluster")
+    kind: str = Field(default="postgres", pattern="^(postgres|kafka)$", description="postgres or kafka")
+    brokers: str = Field(default="", description="Kafka's bootstrap servers: host:port,host:port")
+    partitions: int = Field(default=8, ge=1, description="partitions of each Kafka topic")
+    replication: int = Field(default=1, ge=1, description="of each topic; 3 for production, with min.insync.replicas=2")
+    prefix: str = Field(default="", description="of the name of every topic, if several systems share a cluster")
 
 
 def _revealed(value: SecretStr) -> str:
@@ -98,15 +98,15 @@ def _revealed(value: SecretStr) -> str:
 
 
 Secret = Annotated[SecretStr, PlainSerializer(_revealed, when_used="json")]
-"""A secret that hides from whoever prints it. A child process is given it with all settings, as JSON."""
+"""A secret that is hidden when it is printed. As JSON, which goes to a child process, it is readable."""
 
 
 class KafkaSection(Section):
-    """How the brokers of Kafka are spoken to, where `queue.kind` is kafka."""
+    """The connection to Kafka's brokers, if `queue.kind` is kafka."""
 
-    tls: bool = Field(default=False, description="speak TLS; the brokers' certificates and names are verified")
+    tls: bool = Field(default=False, description="use TLS; the brokers' certificates and names are verified")
     ca_file: str = Field(
-        default="", description="PEM file of the authorities that signed them; without it, those that the system trusts"
+        default="", description="PEM file of the brokers' certificate authorities; without it, the system's authorities"
     )
     certificate_file: str = Field(default="", description="PEM file of this client's certificate (mutual TLS)")
     key_file: str = Field(default="", description="PEM file of the key that belongs to certificate_file")
@@ -119,46 +119,43 @@ class KafkaSection(Section):
     token_url: str = Field(
         default="", description="for OAUTHBEARER: the token endpoint of the OpenID provider (client credentials)"
     )
-    token_ca_file: str = Field(default="", description="PEM file of the authorities that signed its certificate")
+    token_ca_file: str = Field(default="", description="PEM file of the token endpoint's certificate authorities")
     client_id: str = Field(default="", description="for OAUTHBEARER")
     client_secret: Secret = Field(default=SecretStr(""), description="for OAUTHBEARER")
-    scope: str = Field(default="", description="for OAUTHBEARER, if the provider wants one")
+    scope: str = Field(default="", description="for OAUTHBEARER, if the OpenID provider wants one")
     allow_plaintext: bool = Field(
         default=False,
-        description="speak to brokers on other machines without TLS: only in a network that nobody else can read",
+        description="connect to brokers on other machines without TLS: only in a network that nobody else can read",
     )
     group_protocol: Literal["auto", "consumer", "classic"] = Field(
-        default="auto", description="auto: consumer (KIP-848), and classic where the brokers do not know it"
+        default="auto", description="auto: consumer (KIP-848), or classic if the brokers do not know it"
     )
     drain: float = Field(
-        default=5.0,
-        ge=0,
-        le=120,
-        description="seconds that a partition which moves to another process waits for the claims over it to end",
+        default=5.0, ge=0, le=120, description="seconds that a process which loses a partition has to finish its claims"
     )
 
 
 class Sandbox(Section):
-    """The vendors' stand-in with its viewer."""
+    """The sandbox, which stands in for the vendors, with its viewer."""
 
     enabled: bool | None = Field(
         default=None,
-        description="without it, the sandbox serves every channel until one real provider is named, and then none",
+        description="without this setting, the sandbox serves every channel until a real provider is named, then none",
         examples=[True],
     )
     host: str = "127.0.0.1"
-    port: int = Field(default=8401, ge=0, le=65535)
-    smtp_port: int = Field(default=8425, ge=0, le=65535)
+    port: int = Field(default=8401, ge=0, le=65535, description="of its HTTP and its viewer; 0 takes any free port")
+    smtp_port: int = Field(default=8425, ge=0, le=65535, description="of its SMTP server; 0 takes any free port")
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="names by which browsers reach the viewer, besides localhost; it then asks for a token",
+        description="host names, besides localhost, by which browsers reach the viewer; it then asks for a token",
         examples=[["sandbox.example.internal"]],
     )
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        """The environment has `one, other`."""
+        """A list from the environment's `one, other`; anything else as it is."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @property
@@ -168,7 +165,7 @@ class Sandbox(Section):
 
 
 class Retrying(Section):
-    """How often and how patiently one channel is tried; what is not set is as `[deliver]` says."""
+    """How often deliveries of one channel are tried, and the waits between; without a value, as `[deliver]` says."""
 
     attempts: int | None = Field(default=None, ge=1, le=20)
     backoff_base: float | None = Field(default=None, gt=0)
@@ -176,19 +173,19 @@ class Retrying(Section):
 
 
 class Delivering(Section):
-    """How `deliver` tries."""
+    """How deliveries are tried."""
 
-    attempts: int = Field(default=3, ge=1, le=20)
+    attempts: int = Field(default=3, ge=1, le=20, description="attempts of a delivery, the first one included")
     backoff_base: float = Field(
-        default=2.0, gt=0, description="seconds before the second try, at most; doubles each time"
+        default=2.0, gt=0, description="seconds before the second attempt, at most; doubles each time"
     )
-    backoff_cap: float = Field(default=900.0, gt=0, description="no wait between two tries is longer, in seconds")
+    backoff_cap: float = Field(default=900.0, gt=0, description="seconds between two attempts, at most")
     patient_attempts: int = Field(
         default=8,
         ge=1,
         le=30,
-        description="tries where a mail server puts one mail off (a greylist, a full mailbox): after 5 minutes, 10, "
-        "20, 40, then each hour. A channel or category with attempts of its own has that many here, too",
+        description="attempts when a mail server defers a mail (a greylist, a full mailbox): after 5 minutes, 10, 20, "
+        "40, then each hour. A channel or category with `attempts` of its own has that many here too",
     )
     outage_hold_s: float = Field(
         default=86_400.0,
@@ -196,13 +193,13 @@ class Delivering(Section):
         description="seconds that a delivery without expires_at waits for a provider that is out, at most",
     )
     outage_pause_s: float = Field(
-        default=1_800.0, ge=1, description="seconds after which what waits for a provider is offered again, at most"
+        default=1_800.0, ge=1, description="seconds until held deliveries are offered to their provider again, at most"
     )
-    lease: float = Field(default=60.0, ge=5, description="seconds that a killed worker's batch stays with it")
-    channels: dict[Channel, Retrying] = Field(default={}, description="what one channel does otherwise")
+    lease: float = Field(default=60.0, ge=5, description="seconds until a killed worker's batch goes to another worker")
+    channels: dict[Channel, Retrying] = Field(default={}, description="other values for single channels")
 
     def retry_policy(self, channel: Channel) -> RetryPolicy:
-        """What holds for the channel."""
+        """The channel's own values, completed with the general ones."""
         own = self.channels.get(channel, Retrying())
         general = RetryPolicy(
             self.attempts,
@@ -215,14 +212,14 @@ class Delivering(Section):
         return general.of(Retries(own.attempts, own.backoff_base, own.backoff_cap))
 
 
-_PER_SECOND = "a second, over time; 0: no limit"
+_PER_SECOND = "a second, on average; 0: no limit"
 _BURST = "at once; without it, one second's worth"
 
 
 class LimitSettings(Section):
-    """How much each tenant, all its keys together, and each key may ask of the API.
+    """How much each tenant (all its keys together) and each key may ask of the API.
 
-    `tidings tenant limit` and `tidings key create` set other limits for one of them.
+    `tidings tenant limit` and `tidings key create` set other limits for one tenant or key.
     """
 
     tenant_requests_per_second: float = Field(default=0.0, ge=0, description=f"requests of a tenant {_PER_SECOND}")
@@ -233,7 +230,7 @@ class LimitSettings(Section):
     tenant_notifications_burst: int | None = Field(
         default=None,
         ge=1,
-        description=f"notifications {_BURST}; a larger batch is taken whole and waited off",
+        description=f"notifications {_BURST}; a larger batch is accepted whole, and later ones wait for it",
         examples=[1000],
     )
     key_requests_per_second: float = Field(default=0.0, ge=0, description=f"requests with one key {_PER_SECOND}")
@@ -246,7 +243,7 @@ class LimitSettings(Section):
     )
 
     def rates(self) -> DefaultRates:
-        """As the API wants them."""
+        """The limits as the API takes them."""
         return DefaultRates(
             tenant=Rates(
                 Rate.of(self.tenant_requests_per_second, self.tenant_requests_burst),
@@ -260,19 +257,21 @@ class LimitSettings(Section):
 
 
 class BreakerSettings(Section):
-    """When a provider is left alone because it fails or is slow; the traffic goes to the channel's others. Seconds."""
+    """When a provider's circuit breaker opens: its traffic then goes to the channel's other providers."""
 
-    window: float = Field(default=4.0, gt=0, description="the sends of so many last seconds count")
-    least: int = Field(default=5, ge=1, description="fewer sends than this say nothing")
-    failing: float = Field(default=0.5, gt=0, le=1, description="the share of failures at which it is left alone")
-    slow: float = Field(default=0.5, gt=0, le=1, description="the share of slow answers at which it is left alone")
-    slow_after: float = Field(default=2.5, gt=0, description="an answer that takes longer is slow")
-    pause: float = Field(default=2.0, gt=0, description="until it is tried again; doubles while that fails")
-    longest_pause: float = Field(default=60.0, gt=0)
-    step: float = Field(default=2.0, gt=0, description="each step of the recovery doubles what it gets")
+    window: float = Field(default=4.0, gt=0, description="seconds; older sends do not count")
+    least: int = Field(default=5, ge=1, description="fewer sends than this within the window never open it")
+    failing: float = Field(default=0.5, gt=0, le=1, description="the share of failed sends that opens it")
+    slow: float = Field(default=0.5, gt=0, le=1, description="the share of slow answers that opens it")
+    slow_after: float = Field(default=2.5, gt=0, description="seconds; an answer that takes longer is slow")
+    pause: float = Field(default=2.0, gt=0, description="seconds until a retry; doubles while retries fail")
+    longest_pause: float = Field(default=60.0, gt=0, description="seconds; the pause does not grow beyond")
+    step: float = Field(
+        default=2.0, gt=0, description="seconds of each step of the recovery, which doubles its traffic"
+    )
 
     def rules(self) -> BreakerRules:
-        """As the policy wants them, in milliseconds."""
+        """The rules as the policy takes them, in milliseconds."""
         return BreakerRules(
             window=round(self.window * 1000),
             least=self.least,
@@ -286,46 +285,43 @@ class BreakerSettings(Section):
 
 
 class Overload(Section):
-    """When the API turns notifications away: bulk at half of what is too much, critical only when memory is full."""
+    """When the API refuses notifications with 503: bulk at half of these values, critical only when memory is full."""
 
-    held: int = Field(default=20_000, ge=1, description="notifications that wait in memory for their commit")
-    lag: float = Field(default=0.5, gt=0, le=0.9, description="seconds that a commit may take")
+    held: int = Field(default=20_000, ge=1, description="notifications in memory that wait for their commit")
+    lag: float = Field(default=0.5, gt=0, le=0.9, description="seconds that a commit takes")
     backlog: int = Field(
-        default=50_000, ge=1, description="what waits in the queues; set it to what your workers send in half a minute"
+        default=50_000, ge=1, description="items in the queues; set it to the number that your workers send in 30 s"
     )
 
     def rules(self) -> AdmissionRules:
-        """As the policy wants them."""
+        """The rules as the policy takes them."""
         return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
 
 
 class Fairness(Section):
-    """Each tenant's fair share of a lane, in each process. What exceeds it is sent too, with what the others leave."""
+    """Each tenant's share of each lane, in each process. The surplus is sent with the capacity that others leave."""
 
     per_second: float = Field(
-        default=100.0,
-        ge=0,
-        description="notifications that a tenant is sure of, in each lane, over time; 0: no shares, first come first "
-        "served",
+        default=100.0, ge=0, description="notifications a second, on average; 0: no shares, first come, first served"
     )
-    burst: int = Field(default=200, ge=1, description="the same at once")
+    burst: int = Field(default=200, ge=1, description="notifications at once")
 
     def rules(self) -> ShareRules:
-        """As the policy wants them."""
+        """The rules as the policy takes them."""
         return ShareRules(per_second=self.per_second, burst=self.burst)
 
 
 class AuditSettings(Section):
-    """The rounds that look for what is missing or stuck. One process at a time makes them."""
+    """The audit: rounds that look for notifications that are missing or stuck. One process at a time makes them."""
 
     interval: float = Field(default=30.0, ge=1, description="seconds between two rounds")
 
 
 class RetentionSettings(Section):
-    """How long the history stays in the database; what is older goes into the archive, in the object store."""
+    """How long the history stays in the database. Older days go into the archive, in the object store."""
 
     days: int = Field(
-        default=30, ge=0, description="0 keeps everything; else 9 or more: occurrences may be a week late"
+        default=30, ge=0, description="0 keeps everything; else 9 or more, as an occurrence may be sent a week late"
     )
 
     @field_validator("days")
@@ -337,29 +333,27 @@ class RetentionSettings(Section):
 
 
 class CanarySettings(Section):
-    """The notification that Tidings sends to itself, to know that all parts work together."""
+    """The canary: a notification that Tidings sends to itself, to check that all parts work together."""
 
     enabled: bool = True
     interval: float = Field(default=30.0, ge=1, description="seconds between two canaries")
-    deadline: float = Field(default=10.0, gt=0, description="seconds within which it must arrive")
+    deadline: float = Field(default=10.0, gt=0, description="seconds within which a canary must arrive")
 
 
 class KeepSettings(Section):
-    """How long what only grows is kept, in days; 0 keeps it for ever. One worker at a time deletes, once an hour."""
+    """How many days ever-growing data is kept; 0 keeps it for ever. One worker at a time deletes, once an hour."""
 
     inbox_days: int = Field(default=90, ge=0, description="items of the users' inboxes")
-    inbox_items: int = Field(default=1_000, ge=0, description="each user's newest items; older ones go sooner")
+    inbox_items: int = Field(default=1_000, ge=0, description="the newest items of each inbox; older ones go sooner")
     cancellations_days: int = Field(
-        default=400, ge=30, description="marks of cancelled notifications; longer than anything may wait or be replayed"
+        default=400, ge=30, description="cancellations; longer than any notification may wait or be replayed"
     )
-    gaps_days: int = Field(
-        default=90, ge=1, description="gaps in the accounts that are confirmed, and told of till then"
-    )
+    gaps_days: int = Field(default=90, ge=1, description="confirmed gaps in the accounts; they are reported until then")
     replays_days: int = Field(default=90, ge=1, description="replays of dead letters that have ended")
     aside_days: int = Field(default=90, ge=0, description="items that could not be read")
 
     def rules(self) -> Keeping:
-        """As the policy wants them."""
+        """The rules as the policy takes them."""
         return Keeping(
             inbox=self.inbox_days * DAY,
             inbox_items=self.inbox_items,
@@ -371,29 +365,31 @@ class KeepSettings(Section):
 
 
 class StopSettings(Section):
-    """How a process ends that is told to (SIGTERM). Seconds."""
+    """How a process stops on SIGTERM."""
 
-    grace: float = Field(default=20.0, ge=0, description="what is under way may take so long; then it is left")
-    drain: float = Field(default=2.0, ge=0, description="how long the API sends clients away first; a part of `grace`")
+    grace: float = Field(default=20.0, ge=0, description="seconds that work under way may take; then it is given up")
+    drain: float = Field(default=2.0, ge=0, description="the part of `grace` in which the API tells clients to leave")
 
     @property
     def kill_after(self) -> float:
-        """Whoever supervises the process kills it when it has not ended by then."""
+        """Seconds after SIGTERM when a supervisor kills a process that has not ended."""
         return self.grace + 5.0
 
 
 class Telemetry(Section):
     """Logs."""
 
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
-    log_format: str = Field(default="json", pattern="^(json|text)$")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+    log_format: str = Field(default="json", pattern="^(json|text)$", description="json or text")
     whole_messages: bool = Field(
-        default=False, description="log the messages of unforeseen exceptions, which may hold what people are told"
+        default=False, description="log the messages of unforeseen exceptions; they may contain notifications' content"
     )
 
 
 def url_of(host: str, port: int) -> str:
-    """The HTTP URL of what listens on `host` and `port`, from this machine."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - a name to replace
-    name = everywhere.get(host, host)
+    """The HTTP URL, from this machine, of a server that listens on `host` and `port`."""
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - a name to replace
+    name = wildcards.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

@@ -1,4 +1,4 @@
-"""The API as a role of a process: its socket, its server, and what watches beside it."""
+"""The API as a role of a process: its sockets, its servers, and the watchers that run beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from tidings.api.app import create_app, create_operations
 from tidings.api.connections import Bounds, Server
-from tidings.api.leaving import Farewell
+from tidings.api.leaving import Shutdown
 from tidings.api.server import serve
 from tidings.api.services import Services
 from tidings.config import Settings
@@ -18,7 +18,7 @@ from tidings.pipeline.accept.stage import Accept
 from tidings.sections import Http, url_of
 
 Ready = Callable[[Mapping[str, str]], None]
-"""Told, for each role that listens, the address: `{"api": "http://127.0.0.1:8400"}`."""
+"""Called with the address of each role that is ready: `{"api": "http://127.0.0.1:8400"}`."""
 
 
 async def run_api(
@@ -29,35 +29,40 @@ async def run_api(
     ready: Ready,
     listening: socket.socket | None,
 ) -> None:
-    """Serve until `stopping` is set, on `listening`, which somebody else holds, or on a socket of its own.
+    """Serve until `stopping` is set.
+
+    Listens on `listening`, a socket that outlives this process, or, if it is None, on a socket of its own.
 
     Raises:
         SettingsError: the port cannot be listened on.
     """
     http, stop = settings.http, settings.stop
-    farewell = Farewell(drain=stop.drain, grace=stop.grace, held=listening is not None)
-    plug = listening or listen(http.host, http.port)
-    for_ever = asyncio.Event()  # they watch until the last answer is given, and then their sleep is not waited for
+    shutdown = Shutdown(drain_s=stop.drain, grace_s=stop.grace, shared_socket=listening is not None)
+    listener = listening or listen(http.host, http.port)
+    never_set = asyncio.Event()  # the watchers run until the last answer is out; then they are cancelled
     async with _operations(services, settings, ready), asyncio.TaskGroup() as group:
-        watching = [group.create_task(part.watch(for_ever)) for part in (accept, services.vitals)]
-        await serve(create_app(services), plug, _bounds(http), farewell, stopping, lambda url: ready({"api": url}))
-        for watch in watching:
-            watch.cancel()
+        watchers = [group.create_task(part.watch(never_set)) for part in (accept, services.vitals)]
+        await serve(create_app(services), listener, _bounds(http), shutdown, stopping, lambda url: ready({"api": url}))
+        for watcher in watchers:
+            watcher.cancel()
 
 
 @asynccontextmanager
 async def _operations(services: Services, settings: Settings, ready: Ready) -> AsyncIterator[None]:
-    """The listener for those who run Tidings, where the settings name one. It ends last: it tells that the API ends."""
-    place = settings.operations
-    if place.port is None:
+    """Serve /healthz, /readyz and /metrics on a port of their own, if `operations.port` is set.
+
+    This listener ends last: its /readyz says that the API is stopping.
+    """
+    operations = settings.operations
+    if operations.port is None:
         yield
         return
-    # Shared, so that a process and the one that takes its place can both be asked for a moment.
-    plug = listen(place.host, place.port, "the operations", "operations.port", shared=True)
+    # Shared: during a restart the old and the new process listen at the same time.
+    listener = listen(operations.host, operations.port, "the operations", "operations.port", shared=True)
     server = Server(create_operations(services), _bounds(settings.http))
-    serving = asyncio.create_task(server.serve(sockets=[plug]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.listening.wait()
-    ready({"operations": url_of(place.host, plug.getsockname()[1])})
+    ready({"operations": url_of(operations.host, listener.getsockname()[1])})
     try:
         yield
     finally:
@@ -69,6 +74,6 @@ def _bounds(http: Http) -> Bounds:
     return Bounds(
         max_connections=http.max_connections,
         max_header_bytes=http.max_header_bytes,
-        header_timeout=http.header_timeout,
-        body_timeout=http.body_timeout,
+        header_timeout_s=http.header_timeout,
+        body_timeout_s=http.body_timeout,
     )

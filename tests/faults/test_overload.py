@@ -76,7 +76,7 @@ async def test_bulk_is_turned_away_critical_never_and_what_was_accepted_is_deliv
 ) -> None:
     monkeypatch.setattr(admission, "LOOK_EVERY", 0.05)
     # This machine may be busy with other things, and this test is not about a silent store.
-    monkeypatch.setattr(vitals, "ANSWER_WITHIN", 60.0)
+    monkeypatch.setattr(vitals, "ANSWER_WITHIN_S", 60.0)
     monkeypatch.setattr(accept, "Commits", partial(Commits, within=60.0))
     settings = settings_for(tmp_path, postgres_dsn, brokers, overload={"backlog": BACKLOG, "lag": 0.9})
     log = settings.data_dir / "sandbox" / "arrivals.jsonl"

@@ -1,7 +1,7 @@
-"""Every operation of the OpenAPI document against the running system: what it promises, for good and for hostile input.
+"""Every operation of the OpenAPI document keeps its promises in the running system, for good and for hostile input.
 
-The document says what there is to test, so an operation that is added is tested without a word here. schemathesis sends
-the examples, the edges of every schema, random requests, and sequences of operations that use each other's answers.
+The tests come from the document, so a new operation is tested without a change here. schemathesis sends the examples,
+the edges of every schema, random requests, and sequences of operations that use each other's answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "generation": {"deterministic": True, "max-examples": 12, "no-shrink": True, "database": "none"},
     "phases": {"stateful": {"max-steps": 6}},
 }
-"""Every check there is; the same requests each time."""
+"""All checks of schemathesis, with the same requests in each run."""
 
 SHAPE = {
     "invalid_parameter",
@@ -43,16 +43,16 @@ SHAPE = {
     "unknown_parameter",
     "wrong_type",
 }
-"""The codes of refusals that the document could have foretold."""
+"""The codes of refusals that a schema in the document can predict."""
 
 
 def to_be_mended(failure: Failure, response: Response) -> bool:
-    """Whether what a check found is wrong. The two exceptions hold for every operation, and this is why:
+    """Whether a check's failure is a fault of ours. Two kinds of failures are none, for all operations:
 
-    - A request that fits the document may be refused for what it means. No schema says that a template must exist and
-      compile, that a phone number must be one of its country's, or that a cursor is one that was given out. It must not
-      be refused for its shape, though: that is what the document is for.
-    - A batch answers each item for itself, so a bad item does not make the request fail; its own result has the error.
+    - A request that fits the document may be refused for its meaning: no schema says that a template must exist and
+      compile, that a phone number must be valid in its country, or that a cursor must have been given out. But it must
+      not be refused for its shape.
+    - A batch answers each item on its own, so a bad item does not make the request fail; its result has the error.
     """
     match failure:
         case RejectedPositiveData():
@@ -63,21 +63,21 @@ def to_be_mended(failure: Failure, response: Response) -> bool:
 
 
 def problem_code(response: Response) -> str | None:
-    told = response.json()
-    return told.get("code") if isinstance(told, dict) else None
+    body = response.json()
+    return body.get("code") if isinstance(body, dict) else None
 
 
 def results(response: Response) -> list[dict[str, Any]]:
     try:
-        told = response.json()
+        body = response.json()
     except json.JSONDecodeError:
         return []
-    found = told.get("results", []) if isinstance(told, dict) else []
-    return [result for result in found if isinstance(result, dict)]
+    results = body.get("results", []) if isinstance(body, dict) else []
+    return [result for result in results if isinstance(result, dict)]
 
 
 class Run:
-    """What schemathesis did, and what it found."""
+    """A run of schemathesis: the requests it sent, and the failures it found."""
 
     def __init__(self) -> None:
         self.broken: dict[str, str] = {}
@@ -111,7 +111,7 @@ class Run:
 
 
 def explore(url: str, key: str) -> tuple[Run, set[str]]:
-    """Test everything; what was found, and the operations that the document has."""
+    """Test all operations; the run, and the operations in the document."""
     config = SchemathesisConfig.from_dict(SETTINGS | {"headers": {"Authorization": f"Bearer {key}"}})
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
 
@@ -125,7 +125,7 @@ def explore(url: str, key: str) -> tuple[Run, set[str]]:
 
 
 async def furnish(system: System) -> None:
-    """What the examples speak of."""
+    """Create the user and the template that the examples use."""
     await system.user(DEMO_USER, email="demo@example.com")
     template = {
         **WELCOME,

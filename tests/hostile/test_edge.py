@@ -18,7 +18,7 @@ from tidings.api.connections import MOST_HEADERS, MOST_REFUSED, MOST_WAITING, SP
 SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 LAST = b"Connection: close\r\n\r\n"
-BOUNDS = Bounds(max_connections=20, max_header_bytes=4_096, header_timeout=0.2, body_timeout=0.4)
+BOUNDS = Bounds(max_connections=20, max_header_bytes=4_096, header_timeout_s=0.2, body_timeout_s=0.4)
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ class Line:
         self._writer = writer
 
     async def say(self, *chunks: bytes) -> None:
-        """Send, as far as the other side takes it."""
+        """Send the chunks; stops quietly when the server closes the connection."""
         with contextlib.suppress(ConnectionError):
             for chunk in chunks:
                 self._writer.write(chunk)
                 await self._writer.drain()
 
     async def hear(self) -> bytes:
-        """What comes until the server ends the connection."""
+        """Everything that arrives until the server closes the connection."""
         heard = b""
         with contextlib.suppress(ConnectionResetError):
             while part := await self.reader.read(65536):
@@ -69,7 +69,8 @@ async def speak(api: Api, *chunks: bytes) -> bytes:
         return await opened.hear()
 
 
-def told(answer: bytes, status: int, code: str) -> dict[str, Any]:
+def problem_in(answer: bytes, status: int, code: str) -> dict[str, Any]:
+    """The problem of the answer, checked to have this status and code and to close the connection."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status), answer[:300]
     assert b"content-type: application/problem+json" in head
@@ -90,7 +91,7 @@ async def still_serves(api: Api) -> None:
 
 
 async def drip(opened: Line, pieces: Iterable[bytes]) -> bytes:
-    """Send the pieces one by one, each with a little time of its own, until the server has had enough."""
+    """Send the pieces one by one, slowly, until the server closes the connection; everything that it answered."""
     hearing = asyncio.ensure_future(opened.hear())
     for piece in pieces:
         await opened.say(piece)
@@ -103,41 +104,41 @@ async def drip(opened: Line, pieces: Iterable[bytes]) -> bytes:
 # Slow
 
 
-async def test_a_head_that_drips_is_ended(api: Api) -> None:
+async def test_a_head_that_arrives_in_drips_is_refused(api: Api) -> None:
     async with line(api) as opened:
         answer = await drip(opened, [GET] + [b"X-%d: y\r\n" % number for number in range(500)])
-    assert "headers" in told(answer, 408, "request_timeout")["detail"]
+    assert "headers" in problem_in(answer, 408, "request_timeout")["detail"]
 
 
-async def test_a_connection_that_says_nothing_is_ended_without_a_word(api: Api) -> None:
-    """An answer could be taken for that to a request that is just being sent."""
+async def test_a_connection_without_a_request_is_closed_without_an_answer(api: Api) -> None:
+    """The client could take an answer as the one to a request that it is just sending."""
     assert await speak(api) == b""
 
 
 async def test_empty_lines_are_no_request(api: Api) -> None:
     async with line(api) as opened:
         answer = await drip(opened, [b"\r\n"] * 500)
-    told(answer, 408, "request_timeout")
+    problem_in(answer, 408, "request_timeout")
 
 
-async def test_a_body_that_drips_is_ended(api: Api) -> None:
+async def test_a_body_that_arrives_in_drips_is_refused(api: Api) -> None:
     for path in ("/v1/notifications", "/v1/users/batch", "/v1/receipts/signer"):
         async with line(api) as opened:
             head = await post(api, "Content-Length: 10000", path=path)
             answer = await drip(opened, [head] + [b" "] * 500)
-        assert "body" in told(answer, 408, "request_timeout")["detail"]
+        assert "body" in problem_in(answer, 408, "request_timeout")["detail"]
     assert await api.waiting() == 0
     await still_serves(api)
 
 
-async def test_chunks_without_end_are_ended(api: Api) -> None:
+async def test_endless_chunks_are_refused(api: Api) -> None:
     async with line(api) as opened:
         head = await post(api, "Transfer-Encoding: chunked")
         answer = await drip(opened, [head] + [b"1\r\n \r\n"] * 500)
-    told(answer, 408, "request_timeout")
+    problem_in(answer, 408, "request_timeout")
 
 
-async def test_a_body_after_its_refusal_is_ended_without_a_second_answer(api: Api) -> None:
+async def test_a_refused_request_whose_body_goes_on_gets_no_second_answer(api: Api) -> None:
     async with line(api) as opened:
         head = b"POST /v1/notifications HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
         answer = await drip(opened, [head] + [b" "] * 500)
@@ -153,7 +154,7 @@ async def test_the_second_request_of_a_connection_has_its_own_time(api: Api) -> 
     assert second.startswith(b"408")
 
 
-async def test_an_answer_that_nobody_takes_is_given_up(api: Api) -> None:
+async def test_a_client_that_does_not_read_its_answer_is_dropped(api: Api) -> None:
     server_side = api.server.server_state.connections
     async with line(api) as opened:
         opened.reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -179,16 +180,16 @@ async def test_a_head_that_is_too_large(api: Api) -> None:
     }
     for name, request in large.items():
         answer = await speak(api, request)
-        assert "4096 bytes and 100 headers" in told(answer, 431, "headers_too_large")["detail"], name
+        assert "4096 bytes and 100 headers" in problem_in(answer, 431, "headers_too_large")["detail"], name
 
 
-async def test_a_head_of_the_largest_size_is_taken(api: Api) -> None:
+async def test_a_head_of_the_largest_size_is_accepted(api: Api) -> None:
     room = BOUNDS.max_header_bytes - len(GET) - len(LAST) - 100
     assert (await speak(api, GET + b"X: " + b"y" * room + b"\r\n" + LAST)).startswith(b"HTTP/1.1 200")
     assert (await speak(api, GET + b"X: y\r\n" * (MOST_HEADERS - 2) + LAST)).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_head_without_end_is_not_kept(api: Api) -> None:
+async def test_an_endless_head_is_refused(api: Api) -> None:
     for start in (b"GET /", GET + b"X", GET + b"X: ", b"G" * 10):
         answer = await speak(api, start, *[b"y" * 10_000] * 100)
         assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")), (start, answer[:100])
@@ -215,7 +216,7 @@ async def test_connections_beyond_the_bound_are_refused_and_the_others_go_on(api
         lines = [await stack.enter_async_context(line(api)) for _ in range(BOUNDS.max_connections)]
         await eventually(lambda: len(api.server.server_state.connections) == BOUNDS.max_connections)
         answer = await speak(api, GET + LAST)
-        told(answer, 503, "unavailable")
+        problem_in(answer, 503, "unavailable")
         assert b"retry-after: 1" in answer
         await lines[0].say(GET + LAST)
         assert (await lines[0].hear()).startswith(b"HTTP/1.1 200")
@@ -235,12 +236,12 @@ async def test_a_flood_of_connections_is_dropped(api: Api) -> None:
 
 async def test_requests_that_wait_on_one_connection_are_bounded(api: Api) -> None:
     answer = await speak(api, (GET + b"\r\n") * (MOST_WAITING + 2))
-    told(answer[answer.rindex(b"HTTP/1.1 ") :], 503, "unavailable")
+    problem_in(answer[answer.rindex(b"HTTP/1.1 ") :], 503, "unavailable")
     answer = await speak(api, (GET + b"\r\n") * (MOST_WAITING - 1) + GET + LAST)
     assert answer.count(b"HTTP/1.1 200") == MOST_WAITING
 
 
-async def test_bodies_under_way_have_so_much_room_together() -> None:
+async def test_the_bodies_in_memory_are_bounded_together() -> None:
     batch = "/v1/notifications/batch"
     body = json.dumps({"notifications": [SMS] * 5_000}).encode()
     async with running() as api, line(api) as first:
@@ -248,15 +249,15 @@ async def test_bodies_under_way_have_so_much_room_together() -> None:
         assert limits.max_bodies_bytes / 2 < len(body) < limits.max_batch_bytes
         request = await post(api, f"Content-Length: {len(body)}", "Connection: close", path=batch) + body
         await first.say(request[:-1])
-        room: Any = api.server.config.app
-        await eventually(lambda: room._room._free == limits.max_bodies_bytes - len(body) + 1)
+        front: Any = api.server.config.app
+        await eventually(lambda: front._body_memory._free_bytes == limits.max_bodies_bytes - len(body) + 1)
         answer = await speak(api, request)
-        told(answer, 503, "unavailable")
+        problem_in(answer, 503, "unavailable")
         assert b"retry-after: 1" in answer
         await first.say(request[-1:])
         assert b'"code":"batch_size"' in await first.hear()
         assert b'"code":"batch_size"' in await speak(api, request)
-        assert room._room._free == limits.max_bodies_bytes
+        assert front._body_memory._free_bytes == limits.max_bodies_bytes
 
 
 # Ambiguous, malformed
@@ -281,12 +282,12 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("name", SMUGGLED)
-async def test_requests_whose_end_is_open_to_doubt_are_refused(api: Api, name: str) -> None:
-    """A proxy in front might see the end elsewhere: what follows must never run as a request of its own."""
+async def test_requests_with_an_ambiguous_end_are_refused(api: Api, name: str) -> None:
+    """A proxy in front might see the end elsewhere: bytes after it must never run as a request of their own."""
     head = await post(api, *SMUGGLED[name], path="/v1/notifications")
     smuggled = await post(api, "Content-Length: 2", "Connection: close", path="/v1/users/batch")
     answer = await speak(api, head + b"{}" + smuggled + b"{}")
-    told(answer, 400, "malformed_request")
+    problem_in(answer, 400, "malformed_request")
     assert await api.waiting() == 0
 
 
@@ -309,7 +310,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_what_is_no_request_is_a_plain_4xx(api: Api, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_bytes_that_are_no_request_get_a_plain_4xx(api: Api, name: str, caplog: pytest.LogCaptureFixture) -> None:
     answer = await speak(api, MALFORMED[name])
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 401", b"HTTP/1.1 408")), answer
     assert b"application/problem+json" in answer
@@ -317,18 +318,18 @@ async def test_what_is_no_request_is_a_plain_4xx(api: Api, name: str, caplog: py
     await still_serves(api)
 
 
-async def test_an_upgrade_is_not_taken(api: Api) -> None:
+async def test_an_upgrade_is_ignored(api: Api) -> None:
     answer = await speak(api, GET + b"Upgrade: websocket\r\nConnection: upgrade, close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-async def test_a_tunnelled_method_is_just_a_header(api: Api) -> None:
+async def test_a_method_override_header_has_no_effect(api: Api) -> None:
     answer = await api.get("/v1/users/demo", headers={"X-HTTP-Method-Override": "DELETE"})
     assert answer.status == 200
     assert (await api.get("/v1/users/demo")).status == 200
 
 
-def test_a_process_makes_room_for_its_connections() -> None:
+def test_a_process_may_open_a_file_for_each_of_its_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))

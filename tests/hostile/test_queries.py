@@ -25,7 +25,7 @@ async def api() -> AsyncIterator[Api]:
 
 
 async def operations(api: Api) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Method, template, a path, and the description, of every operation."""
+    """Of every operation: its method, its path template, an example path, and its description in the document."""
     doc = (await api.get("/openapi.json", key=None)).json()
     return (
         (method.upper(), template, filled(template, operation), operation)
@@ -68,13 +68,13 @@ async def test_a_scalar_parameter_has_one_value(api: Api) -> None:
     assert seen > 10
 
 
-async def test_the_refusal_names_what_was_meant(api: Api) -> None:
-    told = problem(await api.get("/v1/notifications?stat=failed"), 400, "unknown_parameter")
-    assert told["detail"].endswith("did you mean state?")
-    told = problem(await api.get("/v1/notifications?zzz=1"), 400, "unknown_parameter")
-    assert "category, cursor, limit, since, state, until, user_id" in told["detail"]
-    told = problem(await api.post("/v1/notifications?dry_run=true", {}), 400, "unknown_parameter")
-    assert told["detail"].endswith("this operation takes none")
+async def test_the_refusal_suggests_the_right_parameter(api: Api) -> None:
+    refusal = problem(await api.get("/v1/notifications?stat=failed"), 400, "unknown_parameter")
+    assert refusal["detail"].endswith("did you mean state?")
+    refusal = problem(await api.get("/v1/notifications?zzz=1"), 400, "unknown_parameter")
+    assert "category, cursor, limit, since, state, until, user_id" in refusal["detail"]
+    refusal = problem(await api.post("/v1/notifications?dry_run=true", {}), 400, "unknown_parameter")
+    assert refusal["detail"].endswith("this operation takes none")
     long = problem(await api.get("/v1/notifications?" + "x" * 5000 + "=1"), 400, "unknown_parameter")
     assert len(long["detail"]) < 400
 
@@ -82,13 +82,13 @@ async def test_the_refusal_names_what_was_meant(api: Api) -> None:
 @pytest.mark.parametrize("value", ["0.5", "1700000000", "2026-01-31", "2026-01-31T09:00:00", "now", "", "1e300", "NaN"])
 async def test_a_time_is_written_as_one(api: Api, value: str) -> None:
     for path in ("/v1/notifications", "/v1/dead-letters"):
-        told = problem(await api.get(f"{path}?since={value}"), 400, "invalid_parameter")
-        assert told["parameter"] == "since"
-        assert "2026-01-31T09:00:00Z" in told["detail"]
+        refusal = problem(await api.get(f"{path}?since={value}"), 400, "invalid_parameter")
+        assert refusal["parameter"] == "since"
+        assert "2026-01-31T09:00:00Z" in refusal["detail"]
 
 
 @pytest.mark.parametrize("value", ["2026-01-31T09:00:00Z", "2026-01-31T09:00:00.123%2B01:00", "0001-01-01T00:00:00Z"])
-async def test_times_that_are_taken(api: Api, value: str) -> None:
+async def test_valid_times_are_accepted(api: Api, value: str) -> None:
     assert (await api.get(f"/v1/notifications?since={value}")).status == 200
 
 

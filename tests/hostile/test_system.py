@@ -60,7 +60,7 @@ async def test_a_suppressed_address_stays_so_in_every_spelling(one: System, fiel
     assert (await one.call("GET", "/v1/suppressions")).json["suppressions"] == listed
 
 
-async def test_what_a_vendor_reports_in_its_own_spelling_counts_for_all(one: System) -> None:
+async def test_a_receipt_in_the_vendors_spelling_suppresses_all_spellings(one: System) -> None:
     await one.send(to={"email": "Bounce+Ada@Example.com"}, content=CONTENT, channels=["email"])
 
     async def listed() -> Any:
@@ -74,7 +74,7 @@ async def test_what_a_vendor_reports_in_its_own_spelling_counts_for_all(one: Sys
 
 
 HOMOGLYPHS = ["аda@example.com", "ada@exаmple.com", "ada@examplе.com", "adа@example.com"]
-"""With Cyrillic letters: other mailboxes, that only look the same."""
+"""Addresses with Cyrillic letters: they look the same, but are other mailboxes."""
 
 
 async def test_addresses_that_only_look_the_same_are_others(one: System) -> None:
@@ -105,7 +105,7 @@ INJECTED = [
 
 
 async def test_values_are_never_evaluated(one: System) -> None:
-    """Not in the template, not by a second pass, not by the vendor's own substitutions; and none adds a header."""
+    """Neither by the template, nor by a second pass, nor by the vendor's substitutions; and none adds a header."""
     part = {"subject": "S {{ name }} {{ data.x }}", "html": "<p>{{ name }} {{ data.x }}</p>"}
     made: dict[str, Any] = {"name": "t", "variables": {"name": {}, "data": {}}}
     made["contents"] = {"en": {"email": part, "sms": {"text": "T {{ name }} {{ data.x }}"}}}
@@ -129,11 +129,11 @@ async def test_values_are_never_evaluated(one: System) -> None:
         assert "<" not in shown, page
         assert html.unescape(shown).split() == [*payload.split(), *payload.split()]
     texts = [arrival["text"] for arrival in await one.arrivals(channel="sms")]
-    told = {text.replace("\n", "\r\n") for text in texts} | set(texts)
+    received = {text.replace("\n", "\r\n") for text in texts} | set(texts)
     for payload in INJECTED:
         said = f"T {payload} {payload}"
         # A backtick, the only character that no text message of 7 bits has, goes as its twin where that saves a part.
-        assert said in told or said.replace("`", "'") in told, payload
+        assert said in received or said.replace("`", "'") in received, payload
 
 
 async def test_names_and_locales_are_values_too(one: System) -> None:
@@ -190,7 +190,7 @@ async def test_receipts_forged_and_replayed(one: System) -> None:
 
     [entry] = await eventually(listed)
     assert entry["reason"] == "unsubscribed"
-    # The person is back; what the vendor said once is not news when it is said again.
+    # The address is taken off the list. A repeated receipt must not put it back.
     assert (await one.call("DELETE", "/v1/suppressions/sms/%2B4930901820")).status == 204
     before = (await one.call("GET", f"/v1/notifications/{id}")).json
     assert await receipt(url, body, right) == 204

@@ -1,4 +1,4 @@
-"""Corpora of hostile values against every operation that takes any: each is a plain 4xx or taken for what it is."""
+"""Hostile values against every operation that takes a body: each gets a plain 4xx, or is stored literally."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ async def test_no_operation_takes_what_is_no_json(api: Api) -> None:
         for name, body in NO_JSON.items():
             answer = await api.call(method, path, body)
             assert answer.status in {400, 422}, (method, path, name, answer)
-            # What is wrong before the text breaks off may be told first.
-            told = answer.json()
+            # A fault before the point where the text breaks off may be reported first.
+            shown = answer.json()
             shapes = {"malformed_json", "too_deep", "missing_field", "unknown_field", "wrong_type"}
-            assert told["code"] in shapes, (method, path, name, told)
+            assert shown["code"] in shapes, (method, path, name, shown)
             assert len(answer.body) < 1_000, (method, path, name)
     assert await api.waiting() == 0
 
@@ -123,10 +123,10 @@ async def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
     answer = await api.put("/v1/categories/news", b'{"caps": [{"count": 2.0, "seconds": 6e1}]}')
     assert answer.status == 200
     assert answer.json()["caps"] == [{"count": 2, "seconds": 60}]
-    told = problem(
+    refusal = problem(
         await api.put("/v1/categories/news", b'{"caps": [{"count": 2.5, "seconds": 60}]}'), 422, "wrong_type"
     )
-    assert told["path"] == "$.caps[0].count"
+    assert refusal["path"] == "$.caps[0].count"
     problem(await api.put("/v1/categories/news", b'{"caps": [{"count": 1e300, "seconds": 60}]}'), 422, "invalid_value")
 
 
@@ -150,8 +150,8 @@ async def test_values_of_headers_never_come_back_as_headers(api: Api) -> None:
             assert answer.status < 500, (name, value)
             assert "x-evil" not in answer.headers
             assert re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", answer.headers["x-request-id"])
-            for header, told in answer.headers.items():
-                assert value not in told or not value, (name, header, told)
+            for header, content in answer.headers.items():
+                assert value not in content or not value, (name, header, content)
 
 
 ONE_LINE = ["a\nb", "a\r\nBcc: eve@example.com", "a\rb", "a\0b", "a\x0bb", "a\x1bb"]
@@ -196,8 +196,8 @@ async def test_a_link_leads_somewhere_and_runs_nothing(api: Api) -> None:
         return {"to": {"user_id": DEMO_USER}, "content": {"inapp": {"title": "x", "body": "x", "link": link}}}
 
     for link in ACTIVE:
-        told = problem(await api.post("/v1/notifications", body(link)), 422, "unsafe_link")
-        assert told["path"] == "$.content.inapp.link"
+        refusal = problem(await api.post("/v1/notifications", body(link)), 422, "unsafe_link")
+        assert refusal["path"] == "$.content.inapp.link"
     for link in HARMLESS:
         assert is_safe(link)
         assert (await api.post("/v1/notifications", body(link))).status == 202
@@ -305,9 +305,9 @@ def test_what_is_no_phone_number_here(text: str) -> None:
 
 
 def test_nothing_of_ours_writes_csv() -> None:
-    """A cell that begins with = + - @ runs in a spreadsheet. Whoever adds an export disarms it, and says so here."""
+    """A CSV cell that begins with = + - @ runs in a spreadsheet. A new export must escape it, and be tested here."""
     writing = re.compile(r"^\s*(import|from) csv\b|text/csv|\.csv\b", re.MULTILINE)
-    # What goes into the archive passes through files of that form, which no person sees and which are gone afterwards.
-    ours = {SOURCES / "tidings" / "backends" / name for name in ("postgres/archiving.py", "memory/days.py")}
-    found = {path for path in SOURCES.rglob("*.py") if writing.search(path.read_text(encoding="utf-8"))}
-    assert found == ours
+    # The archiving writes temporary CSV files, which no person sees.
+    permitted = {SOURCES / "tidings" / "backends" / name for name in ("postgres/archiving.py", "memory/days.py")}
+    csv_writers = {path for path in SOURCES.rglob("*.py") if writing.search(path.read_text(encoding="utf-8"))}
+    assert csv_writers == permitted

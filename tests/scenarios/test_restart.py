@@ -209,7 +209,7 @@ async def test_a_rolling_restart_loses_no_request(settings_file: Path, up_folder
     async def restart(load: Load) -> None:
         for _ in range(RESTARTS):
             said = await up.tidings("restart", "worker", "api")
-            assert "Runs anew: worker, api." in said
+            assert "Replaced: worker, api." in said
             seen.append(children(up))
             await load.more(20)
 

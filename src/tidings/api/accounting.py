@@ -1,4 +1,4 @@
-"""The accounts: what was accepted, and where all of it is."""
+"""Accounts: how many notifications were accepted, and in which states they are."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ async def get_accounting(
 ) -> Response:
     """`accepted` is counted when 202 is answered, apart from the history; everything else is read from the history.
 
-    Where `balanced` is true, `accepted` is the sum of `in_flight.total` and of all that rests. Where it is not,
-    `missing` are lost: they were accepted, and are neither recorded nor queued. A day (`2026-01-31`) stands for its
+    If `balanced` is true, `accepted` equals `in_flight.total` plus the sum of `resting`. If not, `missing`
+    notifications are lost: they were accepted, and are neither recorded nor queued. A day (`2026-01-31`) stands for its
     beginning in UTC.
     """
-    return answer(await call.services.accounting.account(call.tenant, instant(_begin(since)), instant(_begin(until))))
+    account = await call.services.accounting.account(call.tenant, instant(_time(since)), instant(_time(until)))
+    return answer(account)
 
 
-def _begin(moment: datetime | date | None) -> datetime | None:
-    """A day's beginning; a time as it is."""
+def _time(moment: datetime | date | None) -> datetime | None:
+    """The beginning of a day in UTC; a time as it is."""
     if moment is None or isinstance(moment, datetime):
         return moment
     return datetime(moment.year, moment.month, moment.day, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The app: FastAPI with the resources, behind the front that answers the hot routes."""
+"""The API's app: FastAPI with the resources, behind the front that answers the hot routes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tidings.api import (
     users,
 )
 from tidings.api.auth import Keyring
-from tidings.api.bodies import Room
+from tidings.api.bodies import BodyMemory
 from tidings.api.front import BODY, REQUEST_ID, Front, log_refusal
 from tidings.api.hot import BATCH, SINGLE, Hot
 from tidings.api.problems import Refused
@@ -75,28 +75,28 @@ def create_app(services: Services) -> ASGIApp:
         for module in _ROUTERS
         if (services.operations or module is not operations) and (services.docs or module is not docs)
     ]
-    for path, others in _shadowed(_methods(modules)):
-        resources.add_route(path, _refuse_method, methods=others, include_in_schema=False)
+    for path, methods in _methods_to_refuse(_methods(modules)):
+        resources.add_route(path, _refuse_method, methods=methods, include_in_schema=False)
     for module in modules:
         resources.include_router(module.router)
     _publish_document(resources, services)
-    _tell_problems(resources)
+    _answer_errors_with_problems(resources)
     keyring = Keyring(services.tenants, services.clock)
-    room = Room(services.limits.max_bodies_bytes)
-    hot = Hot(services.accept, services.limits, room, services.accepted)
-    return Front(resources, hot, keyring, services.limiter, services.limits, room, services.vitals)
+    memory = BodyMemory(services.limits.max_bodies_bytes)
+    hot = Hot(services.accept, services.limits, memory, services.accepted)
+    return Front(resources, hot, keyring, services.limiter, services.limits, memory, services.vitals)
 
 
 def create_operations(services: Services) -> ASGIApp:
-    """What those who run Tidings ask, as an app for a listener of its own."""
+    """The operations (/healthz, /readyz, /metrics) as an app of their own, for a separate listener."""
     app = FastAPI(title="Tidings operations", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.services = services
     app.include_router(operations.router)
     return app
 
 
-class _Published:
-    """The document, written when it is first asked for: most processes are never asked."""
+class _PublishedDocument:
+    """The OpenAPI document. It is made when it is first asked for, because most processes never are."""
 
     def __init__(self, resources: FastAPI, services: Services) -> None:
         self._resources = resources
@@ -104,27 +104,29 @@ class _Published:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """As Python values."""
+        """The document as Python values."""
         services = self._services
         return openapi.document(self._resources, services.public_url, services.limits, services.clock.now())
 
     @cached_property
     def body(self) -> bytes:
-        """As JSON."""
+        """The document as JSON."""
         return msgspec.json.encode(self.document)
 
-    def allowed(self, path: str) -> str | None:
-        """The methods of the path, those of the hot routes included; None for a path outside the document."""
+    def methods_of(self, path: str) -> str | None:
+        """The methods of a path, as `GET, POST`; None for a path outside the document."""
         paths = self.document["paths"]
-        # The path with the fewest parameters is meant.
-        fitting = sorted((template for template in paths if _fits(template, path)), key=lambda found: found.count("{"))
+        # A path that fits several templates belongs to the one with the fewest parameters.
+        fitting = sorted(
+            (template for template in paths if _fits(template, path)), key=lambda template: template.count("{")
+        )
         if not fitting:
             return None
         return ", ".join(sorted(method.upper() for method in openapi.METHODS if method in paths[fitting[0]]))
 
 
 def _fits(template: str, path: str) -> bool:
-    """Whether the path, or a template that is as narrow, is one of this template's."""
+    """Whether the template covers the path. `path` may be a template too."""
     expected, given = template.split("/"), path.split("/")
     return len(expected) == len(given) and all(
         part == segment or segment.startswith("{") for segment, part in zip(expected, given, strict=True)
@@ -132,7 +134,7 @@ def _fits(template: str, path: str) -> bool:
 
 
 def _methods(modules: Iterable[ModuleType]) -> Mapping[str, set[str]]:
-    """The methods of each path, those of the hot routes included."""
+    """The methods of each path, the hot routes included."""
     methods = {SINGLE: {"POST"}, BATCH: {"POST"}}
     for module in modules:
         for route in module.router.routes:
@@ -141,15 +143,15 @@ def _methods(modules: Iterable[ModuleType]) -> Mapping[str, set[str]]:
     return methods
 
 
-def _shadowed(methods: Mapping[str, set[str]]) -> Iterator[tuple[str, list[str]]]:
-    """Paths that fit another one's template too, each with the methods that it does not have.
+def _methods_to_refuse(methods: Mapping[str, set[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Each path that another path's template covers too, with the methods that it does not have.
 
-    A path that is written out is meant before one with a parameter (OpenAPI 3.1, "Path Templating Matching"), whatever
-    the method: else `PUT /v1/users/batch` would store a user with the id `batch`.
+    A literal path wins over a template (OpenAPI 3.1, "Path Templating Matching"), whatever the method. Otherwise
+    `PUT /v1/users/batch` would store a user with the id `batch`.
     """
-    for path, own in methods.items():
+    for path, own_methods in methods.items():
         if any(other != path and _fits(other, path) for other in methods):
-            yield path, sorted(set(HTTPMethod) - own)
+            yield path, sorted(set(HTTPMethod) - own_methods)
 
 
 async def _refuse_method(_: Request) -> NoReturn:
@@ -157,7 +159,7 @@ async def _refuse_method(_: Request) -> NoReturn:
 
 
 def _publish_document(resources: FastAPI, services: Services) -> None:
-    resources.state.published = _Published(resources, services)
+    resources.state.published = _PublishedDocument(resources, services)
 
     async def published(request: Request) -> Response:
         return Response(request.app.state.published.body, media_type="application/json")
@@ -166,11 +168,11 @@ def _publish_document(resources: FastAPI, services: Services) -> None:
         resources.add_route(docs.DOCUMENT, published, include_in_schema=False)
 
 
-def _tell_problems(resources: FastAPI) -> None:
+def _answer_errors_with_problems(resources: FastAPI) -> None:
     async def refuse(request: Request, error: Exception) -> Response:
         refused = _refused(request, error)
         if isinstance(error, TidingsError):
-            log_refusal(request.scope, refused, error)  # others are raised again, and logged by the front
+            log_refusal(request.scope, refused, error)  # FastAPI raises the others again, and the front logs them
         return Response(
             problems.encode(refused, request.scope.get(REQUEST_ID)),
             refused.status,
@@ -191,8 +193,8 @@ def _refused(request: Request, error: Exception) -> Refused:
         case HTTPException(status_code=404):
             return Refused(404, "not_found", f"there is nothing at {request.scope['path'][:200]}; see /docs")
         case HTTPException(status_code=405):
-            published: _Published = request.app.state.published
-            allowed = published.allowed(request.scope["path"]) or (error.headers or {}).get("Allow", "GET")
+            published: _PublishedDocument = request.app.state.published
+            allowed = published.methods_of(request.scope["path"]) or (error.headers or {}).get("Allow", "GET")
             detail = f"{request.method} is not possible here; possible: {allowed}"
             return problems.of_status(405, detail, [(b"allow", allowed.encode())])
         case HTTPException():

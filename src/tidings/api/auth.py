@@ -1,4 +1,4 @@
-"""Who calls: API keys in `Authorization: Bearer tk_…` (RFC 6750), and what their scopes permit."""
+"""Authentication: API keys in `Authorization: Bearer tk_…` (RFC 6750), and what their scopes permit."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from tidings.ports.clock import Clock
 from tidings.ports.store import Tenants
 
 V = TypeVar("V")
-TTL = 1_000
-"""Milliseconds that an answer of the store is believed: a revoked key stops working within that time."""
+TTL_MS = 1_000
+"""How long an answer of the store is used: a revoked key stops working within this time."""
 
 MOST_REMEMBERED = 10_000
-ASKED_AT_ONCE = 500
-"""Keys in one question to the store."""
-_LONGEST_HEADER = 512
+"""Keys, and as many unknown secrets, that a process remembers."""
+LOOKED_UP_AT_ONCE = 500
+"""Keys in one query."""
+_LONGEST_HEADER_BYTES = 512
 _SCHEME = b"bearer "
 _CHALLENGE = b'Bearer realm="tidings"'
 
 
 class Keyring:
-    """Finds the API key of a request, asking the store at most once a second for each.
+    """Finds the API key of a request, asking the store at most once a second for each key.
 
-    Unknown secrets are remembered for as long, apart from the keys, which they never displace. One question is
-    under way at a time, for all who came meanwhile, those first who were known before: thousands of wrong keys cost a
-    few questions, and no right one waits behind them. What no key looks like is not asked for at all.
+    Unknown secrets are remembered too, apart from the keys, so that they never displace one. A secret that does not
+    have the shape of a key is refused without a query. One query is under way at a time. The next one looks up all keys
+    that were asked for meanwhile, known ones first. So thousands of wrong keys cost a few queries, and no right key
+    waits behind them.
     """
 
     def __init__(self, tenants: Tenants, clock: Clock) -> None:
         self._tenants = tenants
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[int, ApiKey]] = OrderedDict()
-        self._unknown: OrderedDict[bytes, int] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Future[ApiKey | None]] = {}
+        self._known: OrderedDict[bytes, tuple[int, ApiKey]] = OrderedDict()  # by digest: when it was looked up, the key
+        self._unknown: OrderedDict[bytes, int] = OrderedDict()  # by digest: when it was looked up
+        self._lookups: dict[bytes, asyncio.Future[ApiKey | None]] = {}
         self._waiting: list[bytes] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._looking_up: asyncio.Task[None] | None = None
 
     async def key(self, authorization: bytes | None) -> ApiKey:
         """The valid key in the header's value.
@@ -60,51 +62,51 @@ class Keyring:
     async def _find(self, digest: bytes) -> ApiKey | None:
         now = self._clock.elapsed()
         known = self._known.get(digest)
-        if known is not None and now - known[0] < TTL:
+        if known is not None and now - known[0] < TTL_MS:
             return known[1]
-        asked_at = self._unknown.get(digest)
-        if asked_at is not None and now - asked_at < TTL:
+        unknown_since = self._unknown.get(digest)
+        if unknown_since is not None and now - unknown_since < TTL_MS:
             return None
-        return await self._ask(digest)
+        return await self._look_up(digest)
 
-    async def _ask(self, digest: bytes) -> ApiKey | None:
-        """Concurrent requests share one question, and a caller that leaves does not end it."""
-        answer = self._asked.get(digest)
+    async def _look_up(self, digest: bytes) -> ApiKey | None:
+        """The key in the store. Concurrent requests share one lookup, and a caller that leaves does not end it."""
+        answer = self._lookups.get(digest)
         if answer is None:
-            answer = self._asked[digest] = asyncio.get_running_loop().create_future()
+            answer = self._lookups[digest] = asyncio.get_running_loop().create_future()
             self._waiting.insert(0 if digest in self._known else len(self._waiting), digest)
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask_for_all())
+            if self._looking_up is None:
+                self._looking_up = asyncio.create_task(self._look_up_all())
         return await asyncio.shield(answer)
 
-    async def _ask_for_all(self) -> None:
+    async def _look_up_all(self) -> None:
         try:
             while self._waiting:
-                digests, self._waiting = self._waiting[:ASKED_AT_ONCE], self._waiting[ASKED_AT_ONCE:]
-                await self._ask_for(digests)
+                digests, self._waiting = self._waiting[:LOOKED_UP_AT_ONCE], self._waiting[LOOKED_UP_AT_ONCE:]
+                await self._query(digests)
         finally:
-            self._asking = None
+            self._looking_up = None
 
-    async def _ask_for(self, digests: Sequence[bytes]) -> None:
-        # The age counts from before the question: what the store saw is at least that old.
+    async def _query(self, digests: Sequence[bytes]) -> None:
+        # The age of an answer counts from before the query: its snapshot may be that old.
         asked_at = self._clock.elapsed()
-        answers = {digest: self._asked[digest] for digest in digests}
+        answers = {digest: self._lookups[digest] for digest in digests}
         try:
-            found = await self._tenants.known(digests)
+            keys = await self._tenants.known(digests)
         except BaseException as error:
             for answer in answers.values():
                 answer.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-                answer.exception()  # read, so that asyncio does not warn when everyone who asked has left
+                answer.exception()  # read, so that asyncio does not warn when every caller has left
             if not isinstance(error, Exception):
                 raise
         else:
             for digest, answer in answers.items():
-                key = found.get(digest)
+                key = keys.get(digest)
                 self._remember(digest, asked_at, key)
                 answer.set_result(key)
         finally:
             for digest in digests:
-                del self._asked[digest]
+                del self._lookups[digest]
 
     def _remember(self, digest: bytes, asked_at: int, key: ApiKey | None) -> None:
         if key is None:
@@ -116,7 +118,7 @@ class Keyring:
 
 
 def _put(remembered: OrderedDict[bytes, V], digest: bytes, value: V) -> None:
-    """Remember it, instead of what was learnt longest ago when there is too much."""
+    """Remember the value, and forget the oldest one when there are too many."""
     remembered[digest] = value
     remembered.move_to_end(digest)
     if len(remembered) > MOST_REMEMBERED:
@@ -124,7 +126,7 @@ def _put(remembered: OrderedDict[bytes, V], digest: bytes, value: V) -> None:
 
 
 def require(key: ApiKey, scope: Scope) -> None:
-    """Raises Refused (403) when the key may not do this."""
+    """Raises Refused (403) unless the key has the scope."""
     if scope not in key.scopes:
         raise Refused(
             403,
@@ -142,7 +144,7 @@ def _digest(authorization: bytes | None) -> bytes:
             f"send your API key in the header: Authorization: Bearer {PREFIX}…",
             headers=[(b"www-authenticate", _CHALLENGE)],
         )
-    if len(authorization) > _LONGEST_HEADER or authorization[: len(_SCHEME)].lower() != _SCHEME:
+    if len(authorization) > _LONGEST_HEADER_BYTES or authorization[: len(_SCHEME)].lower() != _SCHEME:
         raise _unauthorized("invalid_key", f"the header must read: Authorization: Bearer {PREFIX}…")
     secret = authorization[len(_SCHEME) :].strip()
     if not looks_like_one(secret):

@@ -1,4 +1,4 @@
-"""Request bodies: read within a limit, and decoded strictly."""
+"""Request bodies: read up to a limit, and decoded strictly."""
 
 from __future__ import annotations
 
@@ -12,76 +12,76 @@ from tidings.api.problems import Refused
 from tidings.model.errors import Invalid
 from tidings.pipeline.compose import requests
 
-DISCARDED = 64 * 1024 * 1024
-"""How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
+MOST_DISCARDED_BYTES = 64 * 1024 * 1024
+"""How much of a body that is too large is read and thrown away, so that the client gets to see the answer."""
 
 _JSON = b"application/json"
 
 
-class Left(Exception):
-    """The client went away before its request was complete: nobody is there to be answered."""
+class ClientLeft(Exception):
+    """The client closed the connection before its request was complete. Nobody is left to be answered."""
 
 
-class Room:
-    """How many bytes of bodies that come in parts may be in memory at once, those of all connections together."""
+class BodyMemory:
+    """A budget of bytes for all bodies that arrive in parts, of all connections together."""
 
-    def __init__(self, size: int) -> None:
-        self._free = size
+    def __init__(self, size_bytes: int) -> None:
+        self._free_bytes = size_bytes
 
-    def take(self, size: int) -> None:
-        """Raises Refused (503) when there is not enough."""
-        if size > self._free:
+    def reserve(self, size_bytes: int) -> None:
+        """Raises Refused (503) when so much is not free."""
+        if size_bytes > self._free_bytes:
             detail = "too many large requests are under way; send it again in a moment"
             raise Refused(503, "unavailable", detail, headers=[(b"retry-after", b"1"), (b"connection", b"close")])
-        self._free -= size
+        self._free_bytes -= size_bytes
 
-    def give_back(self, size: int) -> None:
-        """The end of as much as was taken."""
-        self._free += size
+    def release(self, size_bytes: int) -> None:
+        """Free what was reserved."""
+        self._free_bytes += size_bytes
 
 
-async def read(receive: Receive, headers: dict[bytes, bytes], limit: int, room: Room) -> bytes:
-    """The whole body, of at most `limit` bytes.
+async def read(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int, memory: BodyMemory) -> bytes:
+    """The whole body, of at most `limit_bytes`.
 
     Raises:
-        Refused: 413, after the rest was read and discarded (or with `Connection: close` where that is too much);
-            503 when there is no room for it.
-        Left: the connection ended first.
+        Refused: 413 when it is larger, after the rest was read and discarded (with `Connection: close` if the rest was
+            too much for that); 503 when `memory` is used up.
+        ClientLeft: the connection ended first.
     """
     announced = headers.get(b"content-length")
-    # A length of more than 18 digits is refused by the server before it comes here, or is too large in any case.
-    if announced is not None and (len(announced) > 18 or (announced.isdigit() and int(announced) > limit)):
-        # Whoever asks first (RFC 9110 section 10.1.1) is refused before sending anything.
-        waits = headers.get(b"expect", b"").lower() == b"100-continue"
-        raise _too_large(limit, closing=waits or not await _discard(receive, 0))
+    # A length of more than 18 digits was refused by the server already, or is too large in any case.
+    if announced is not None and (len(announced) > 18 or (announced.isdigit() and int(announced) > limit_bytes)):
+        # A client that asks first (RFC 9110 section 10.1.1) is refused before it sends the body.
+        asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
+        raise _too_large(limit_bytes, closing=asks_first or not await _discard(receive, 0))
     message = await receive()
     body = _part(message)
-    if not message.get("more_body", False) and len(body) <= limit:
+    if not message.get("more_body", False) and len(body) <= limit_bytes:
         return body
-    return await _gather(receive, message, limit, room)
+    return await _join_parts(receive, message, limit_bytes, memory)
 
 
-async def _gather(receive: Receive, message: Message, limit: int, room: Room) -> bytes:
-    """The body that begins with the message and goes on."""
+async def _join_parts(receive: Receive, message: Message, limit_bytes: int, memory: BodyMemory) -> bytes:
+    """The body whose first part is in `message`."""
     parts = [_part(message)]
-    size = taken = 0
+    size_bytes = reserved_bytes = 0
     try:
-        while (size := size + len(parts[-1])) <= limit:
-            room.take(size - taken)
-            taken = size
+        while (size_bytes := size_bytes + len(parts[-1])) <= limit_bytes:
+            memory.reserve(size_bytes - reserved_bytes)
+            reserved_bytes = size_bytes
             if not message.get("more_body", False):
                 return b"".join(parts)
             message = await receive()
             parts.append(_part(message))
     finally:
-        room.give_back(taken)
+        memory.release(reserved_bytes)
     parts.clear()
-    finished = not message.get("more_body", False) or await _discard(receive, size)
-    raise _too_large(limit, closing=not finished)
+    finished = not message.get("more_body", False) or await _discard(receive, size_bytes)
+    raise _too_large(limit_bytes, closing=not finished)
 
 
 def check_type(headers: dict[bytes, bytes]) -> None:
-    """Raises Refused (415) unless the body is, or may be, plain JSON."""
+    """Raises Refused (415) if the headers say that the body is not JSON, or compressed."""
     media_type = headers.get(b"content-type")
     if media_type is not None and media_type != _JSON:
         name = media_type.partition(b";")[0].strip().lower()
@@ -104,7 +104,7 @@ def check_type(headers: dict[bytes, bytes]) -> None:
 
 
 def check_encoding(body: bytes) -> None:
-    """Raises Invalid unless the body is UTF-8 (RFC 8259 section 8.1), also where it is decoded later or never."""
+    """Raises Invalid unless the body is UTF-8 without a byte order mark (RFC 8259 section 8.1)."""
     if not body.isascii():
         if body.startswith(codecs.BOM_UTF8):
             raise Invalid("malformed_json", "the body begins with a byte order mark (U+FEFF); send it without")
@@ -117,9 +117,9 @@ def check_encoding(body: bytes) -> None:
 def decode(body: bytes) -> Any:
     """The JSON value in the body.
 
-    Of a name that is repeated in an object the last value counts, here and on the hot routes alike (RFC 8259, section
-    4, leaves it open). Refusing it would take a second, slower parser: 4.7 µs instead of 0.3 for a usual notification.
-    It would not make anything safer, because one decoder reads every body and nobody decides by another reading.
+    If a name is repeated in an object, the last value counts, here and on the hot routes (RFC 8259, section 4, leaves
+    this open). Refusing repeated names would take a second, slower parser: 4.7 µs instead of 0.3 for a usual
+    notification. It would not make anything safer, because a single decoder reads every body.
 
     Raises:
         Invalid: not JSON in UTF-8, nested too deeply, or with a NUL character (which PostgreSQL's text cannot hold).
@@ -131,7 +131,7 @@ def decode(body: bytes) -> Any:
         raise _too_deep() from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Invalid("malformed_json", f"the body is not valid JSON in UTF-8: {error}") from error
-    # Only now: on text that is no JSON the search for strings would be quadratic.
+    # Checked after decoding: on text that is not JSON, `depth` would take quadratic time to find the strings.
     if body.count(b"{") + body.count(b"[") > requests.DEEPEST and requests.depth(body) > requests.DEEPEST:
         raise _too_deep()
     if b"\\u0000" in body and requests.has_nul(value):
@@ -143,23 +143,27 @@ def _too_deep() -> Invalid:
     return Invalid("too_deep", f"the JSON is nested deeper than {requests.DEEPEST} levels")
 
 
-async def _discard(receive: Receive, size: int) -> bool:
-    """Read on and keep nothing; False when it is too much to go on."""
+async def _discard(receive: Receive, size_bytes: int) -> bool:
+    """Read the rest of the body and throw it away; False if it is larger than `MOST_DISCARDED_BYTES`.
+
+    `size_bytes` have been read before.
+    """
     more = True
-    while more and size <= DISCARDED:
+    while more and size_bytes <= MOST_DISCARDED_BYTES:
         message = await receive()
-        size += len(_part(message))
+        size_bytes += len(_part(message))
         more = message.get("more_body", False)
     return not more
 
 
 def _part(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
-        raise Left
+        raise ClientLeft
     part: bytes = message.get("body", b"")
     return part
 
 
-def _too_large(limit: int, *, closing: bool) -> Refused:
+def _too_large(limit_bytes: int, *, closing: bool) -> Refused:
     headers = [(b"connection", b"close")] if closing else []
-    return Refused(413, "too_large", f"the body may have at most {limit} bytes; send less at once", headers=headers)
+    detail = f"the body may have at most {limit_bytes} bytes; send less at once"
+    return Refused(413, "too_large", detail, headers=headers)

@@ -1,4 +1,4 @@
-"""What the resource routes share: who calls, the parameters that many take, and how an operation is described."""
+"""Shared by the resource routes: the caller, common parameters, bodies, answers, and how operations are described."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ S = TypeVar("S", bound=Struct)
 P = TypeVar("P")
 
 BATCH = "batch"
-"""`/v1/users/batch` is an operation: nobody could read or delete a user of that name."""
+"""No user may have this id: `/v1/users/batch` is an operation, so the user could not be read or deleted."""
 NO_USER_ID = (
     f"a user_id is 1 to 200 characters without control characters, and none of {BATCH!r}, '.' and '..', which no path "
     "can hold"
 )
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
-"""What categories and templates may be called."""
+"""The names that categories and templates may have."""
 
 PREPARATION = "x-preparation"
-"""Where an operation names what its example needs first (see openapi.py); it is not published."""
+"""The key under which an operation says what its example needs; openapi.py removes it before publishing."""
 
 
 class Shape(BaseModel):
-    """The root of every request and answer of the resource API: strict, and closed to unknown fields.
+    """The base of every request and answer of the resource API: strict, and closed to unknown fields.
 
-    In a request null is as if an optional field were left out.
+    In a request, null for an optional field means that it is left out.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema, which says of a request that what is optional may be null."""
+        """The schema. In a request's schema, optional fields may be null."""
         schema = handler(core_schema)
         if handler.mode == "validation":
             properties = handler.resolve_ref_schema(schema).get("properties", {})
@@ -74,8 +74,8 @@ class Shape(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_meant(cls, value: Any) -> Any:
-        """Without nulls; JSON does not tell 2 from 2.0, and some clients write the latter."""
+    def _without_nulls_and_whole_floats(cls, value: Any) -> Any:
+        """The object without nulls for optional fields, and with 2 for 2.0: JSON clients may write either."""
         if not isinstance(value, dict):
             return value
         fields = cls.model_fields
@@ -95,11 +95,11 @@ class Shape(BaseModel):
 
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     """The schema of a property that may be null."""
-    told = {key: value for key, value in schema.items() if key in {"title", "description", "default", "examples"}}
-    rest = {key: value for key, value in schema.items() if key not in told}
+    notes = {key: value for key, value in schema.items() if key in {"title", "description", "default", "examples"}}
+    rest = {key: value for key, value in schema.items() if key not in notes}
     options = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
     null = {"type": "null"}
-    return schema if null in options or not rest else told | {"anyOf": [*options, null]}
+    return schema if null in options or not rest else notes | {"anyOf": [*options, null]}
 
 
 def _is_int(annotation: Any) -> bool:
@@ -128,31 +128,31 @@ class Call:
         return scope in self.key.scopes
 
     def page(self, limit: int | None) -> int:
-        """How many items the listing gives."""
+        """How many items a page has: `limit`, the default, or the maximum."""
         limits = self.services.limits
         return min(limits.page if limit is None else limit, limits.max_page)
 
     def position(self, listing: str, cursor: str | None, read: Callable[[str], P]) -> P | None:
-        """Where `listing` goes on, as `read` takes it from the cursor; None without one.
+        """The position at which `listing` goes on, parsed by `read`; None without a cursor.
 
         Raises:
             Invalid: the listing did not give the cursor out, or `read` finds no position in it.
         """
-        position = cursors.unseal(self.tenant, listing, cursor)
+        position = cursors.decode(self.tenant, listing, cursor)
         if position is None:
             return None
         try:
             return read(position)
         except (BadId, ValueError) as error:
-            raise cursors.bad() from error
+            raise cursors.invalid() from error
 
     def cursor(self, listing: str, position: str | None) -> str | None:
-        """The cursor that a caller gets for a position."""
-        return None if position is None else cursors.seal(self.tenant, listing, position)
+        """The cursor for a position; None without one: the page is the last."""
+        return None if position is None else cursors.encode(self.tenant, listing, position)
 
 
 class StrictRequest(Request):
-    """A request whose JSON the front has decoded already."""
+    """A request whose JSON body the front has decoded."""
 
     async def json(self) -> Any:
         """The decoded body."""
@@ -160,17 +160,17 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route of the resource API. What the query string says beside the declared parameters is refused."""
+    """A route of the resource API. It refuses query parameters that are not declared."""
 
     def matches(self, scope: Scopes) -> tuple[Match, Scopes]:
-        """As the framework matches, with the names in the path as they were meant (see paths.py)."""
+        """FastAPI's match, with the names in the path decoded (see paths.py)."""
         match, matched = super().matches(scope)
         if match is not Match.NONE and matched.get("path_params"):
-            matched["path_params"] = paths.named(matched["path_params"])
+            matched["path_params"] = paths.decoded_names(matched["path_params"])
         return match, matched
 
     def get_route_handler(self) -> Callable[[Request], Any]:
-        """FastAPI's handler, fed with what the front decoded."""
+        """FastAPI's handler, on the body that the front decoded."""
         handler = super().get_route_handler()
         declared = dict(_query_parameters(self.dependant))
 
@@ -196,7 +196,7 @@ def _takes_many(annotation: Any) -> bool:
 
 
 def _check_query(request: Request, declared: dict[str, bool]) -> None:
-    """Raises Refused (400): a filter with a typo, or with a second value, must not silently list something else."""
+    """Raises Refused (400) for unknown and repeated parameters: a mistyped filter must not silently list everything."""
     seen = set()
     for name, _ in request.query_params.multi_items():
         if name not in declared:
@@ -208,7 +208,7 @@ def _check_query(request: Request, declared: dict[str, bool]) -> None:
 
 
 def services_of(request: Request) -> Services:
-    """The services that the app was made with."""
+    """The services that the app was created with."""
     services: Services = request.app.state.services
     return services
 
@@ -222,7 +222,7 @@ Caller = Annotated[Call, Depends(_call)]
 
 
 def is_user_id(text: str) -> bool:
-    """Whether a user may be called so: what is stored must be addressable."""
+    """Whether a user may have this id. A stored user must be reachable by a path."""
     return requests.is_plain(text) and paths.is_addressable(text) and text != BATCH
 
 
@@ -250,7 +250,7 @@ _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _rfc3339(value: Any) -> Any:
-    """The time that the text means; the web framework would take a bare number for one too."""
+    """The time in an RFC 3339 text. FastAPI by itself would take a bare number too."""
     if not isinstance(value, str):
         return value
     try:
@@ -280,9 +280,9 @@ def operation(
 ) -> dict[str, Any]:
     """The arguments of a route's decorator.
 
-    `scope` is what the API key must have. `takes` is the body's struct, where FastAPI does not know it, and `required`
-    says whether there must be one. `body` is the example of the request, `answers` that of the answer; `before` names
-    what must be sent first for the example to work, `path` the values that its path parameters have.
+    `scope`: the scope that the API key must have. `takes`: the struct of the body, if the handler decodes it itself;
+    `required`: whether there must be a body. `body` and `answers`: examples of the request and of the answer. `before`:
+    the preparations (samples.py) that the example needs. `path`: the values of the example's path parameters.
     """
 
     async def permitted(request: Request) -> None:
@@ -308,12 +308,12 @@ def operation(
 
 
 def read(request: Request, shape: type[S]) -> S:
-    """The body as a struct. Raises Invalid."""
+    """The decoded body as a struct; an absent body counts as `{}`. Raises Invalid."""
     return converted(request.scope.get(BODY, {}), shape, "$")
 
 
 def converted(raw: Any, shape: type[S], path: str) -> S:
-    """The value at `path` of the body as a struct. Raises Invalid."""
+    """`raw`, which stands at `path` in the body, as a struct. Raises Invalid."""
     try:
         return msgspec.convert(raw, shape)
     except msgspec.ValidationError as error:
@@ -322,7 +322,7 @@ def converted(raw: Any, shape: type[S], path: str) -> S:
 
 
 class Brief(Struct, frozen=True):
-    """What a key that may not read is told of what it has changed."""
+    """The answer to a change by a key that may not read."""
 
     id: str
     state: str
@@ -332,12 +332,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def answer(value: Any, status: int = 200) -> Response:
-    """A response from msgspec structs, without a detour over another library's models."""
+    """A JSON response from msgspec structs; pydantic is not involved."""
     return Response(_encoder.encode(value), status, media_type="application/json")
 
 
 def answered(schema: type[Struct], description: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """The answer's schema, which openapi.py brings from msgspec."""
+    """The `responses` of a route that answers with this struct; openapi.py adds the struct's schema."""
     return {
         status: {
             "description": description,
@@ -347,5 +347,5 @@ def answered(schema: type[Struct], description: str, status: int = 200) -> dict[
 
 
 def instant(moment: datetime | None) -> int | None:
-    """A parameter's time in milliseconds since the epoch; ids have no time before that, so nothing is older."""
+    """A parameter's time in milliseconds since the epoch, at least 0: no id is older than the epoch."""
     return None if moment is None else max(0, int(moment.timestamp() * 1000))

@@ -1,4 +1,4 @@
-"""Categories: what a person opts out of."""
+"""Categories: kinds of notifications that users can opt out of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tidings.model.vocabulary import Excess, QuietPolicy
 router = APIRouter(prefix="/v1/categories", tags=["Categories"], route_class=StrictRoute)
 
 _OR_ALL = NAME.removesuffix("$") + r"$|^\*$"
-_LONGEST = 7 * 24 * 3600
+_WEEK_S = 7 * 24 * 3600
 _EXAMPLE = {
     "description": "Offers and news",
     "quiet_hours": "drop",
@@ -26,44 +26,54 @@ _EXAMPLE = {
 
 
 class RetriesShape(Shape):
-    """How often and how patiently it is tried; what is null is as the channel's settings say."""
+    """How often a delivery is tried, and how long the waits are; a null field follows the channel's settings."""
 
-    attempts: int | None = Field(default=None, ge=1, le=20, description="tries, the first one included")
-    base_seconds: float | None = Field(default=None, gt=0, le=3600, description="the first wait at most; it doubles")
-    cap_seconds: float | None = Field(default=None, gt=0, le=86_400, description="no wait is longer")
+    attempts: int | None = Field(default=None, ge=1, le=20, description="attempts, the first one included")
+    base_seconds: float | None = Field(
+        default=None, gt=0, le=3600, description="the longest wait before the second attempt; doubles with each attempt"
+    )
+    cap_seconds: float | None = Field(default=None, gt=0, le=86_400, description="the longest wait of all")
 
 
 class CapShape(Shape):
     """At most `count` notifications to one user in any `seconds`."""
 
     count: int = Field(ge=1, le=1000)
-    seconds: int = Field(ge=1, le=_LONGEST)
+    seconds: int = Field(ge=1, le=_WEEK_S)
 
 
 class CategoryRequest(Shape):
-    """How a category is treated. One that was never declared has these defaults."""
+    """How a category is treated. A category that was never declared has these defaults."""
 
-    critical: bool = Field(default=False, description="passes opt-outs, mute and quiet hours: passwords, security")
+    critical: bool = Field(
+        default=False, description="is sent despite opt-outs, mute and quiet hours: for passwords and security"
+    )
     allow_doubles: bool = Field(
-        default=False, description="may be tried at another provider when an earlier attempt may have gone through"
+        default=False,
+        description="may be tried at another provider when an earlier attempt may have arrived; the user may then get "
+        "it twice",
     )
     description: str = Field(default="", max_length=500)
     quiet_hours: Literal["hold", "wake_up", "drop"] = Field(
         default="hold",
-        description="in a user's quiet hours: `hold` until they end and then send within a quarter of an hour, "
-        "`wake_up` send at the minute in which they end, `drop` do not send",
+        description="in a user's quiet hours: `hold` sends within a quarter of an hour after they end, `wake_up` sends "
+        "in the minute in which they end, `drop` does not send",
     )
     retries: RetriesShape = RetriesShape()
     caps: list[CapShape] = Field(
         default=[],
         max_length=4,
-        description="how much one user gets at most; those of the category `*` count all that is not critical",
+        description="how many notifications one user gets at most; the caps of the category `*` count all categories "
+        "that are not critical",
     )
     excess: Literal["drop", "hold"] = Field(
-        default="drop", description="what a cap forbids is dropped, or held until the cap permits it"
+        default="drop", description="a notification beyond a cap is dropped, or held until the cap permits it"
     )
     dedupe_seconds: int = Field(
-        default=0, ge=0, le=_LONGEST, description="within this time the same content goes to an address once; 0: never"
+        default=0,
+        ge=0,
+        le=_WEEK_S,
+        description="within this time the same content goes to an address only once; 0: no check",
     )
 
 
@@ -81,7 +91,7 @@ class CategoriesAnswer(Shape):
 
 @router.get("", **operation(Scope.READ, "List the categories"))
 async def list_categories(call: Caller) -> CategoriesAnswer:
-    """Every declared one."""
+    """Every declared category."""
     return CategoriesAnswer(
         categories=[_answer(category) for category in await call.services.tenants.categories(call.tenant)]
     )
@@ -93,7 +103,10 @@ async def put_category(
     name: Annotated[str, Path(pattern=_OR_ALL, examples=["marketing"])],
     category: Annotated[CategoryRequest, Body()],
 ) -> CategoryAnswer:
-    """Create or replace it. It counts within a second. The name `*` stands for every category: only its caps count."""
+    """Create or replace a category; it takes effect within a second.
+
+    The category `*` stands for all categories; of it only the caps have an effect.
+    """
     stored = Category(
         name=name,
         critical=category.critical,
@@ -112,10 +125,10 @@ async def put_category(
 @router.delete(
     "/{name}",
     response_class=Response,
-    **operation(Scope.MANAGE, "Forget a category", before=["category"], status=204, name="marketing"),
+    **operation(Scope.MANAGE, "Delete a category", before=["category"], status=204, name="marketing"),
 )
 async def delete_category(call: Caller, name: Annotated[str, Path(pattern=_OR_ALL, examples=["marketing"])]) -> None:
-    """What is sent in it from now on (within a second) has the defaults."""
+    """Within a second, notifications of this category get the defaults."""
     if not await call.services.tenants.delete_category(call.tenant, name):
         raise NotFound("category", name)
 

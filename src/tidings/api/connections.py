@@ -1,7 +1,7 @@
-"""Connections: how many there may be, and how large and how slow what comes in on each.
+"""Bounds on connections: how many there may be, and how large and how slow a request may be.
 
-uvicorn bounds the idle time between requests and what it buffers of a body; the rest is bounded here. Who goes beyond a
-bound is told so in a problem, and the connection ends: nobody can tell where its next request would begin.
+uvicorn bounds the idle time between requests and how much of a body it buffers; this module bounds the rest. A client
+that exceeds a bound gets a problem, and its connection is closed: nobody can tell where its next request would begin.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from tidings.api import problems
 from tidings.api.leaving import LeavingConnection, LeavingState
 from tidings.api.problems import Refused
 
-LAST_WORDS = 1
-"""Seconds that uvicorn gives to what has not ended within the grace."""
-LINGER = 2.0
-"""Seconds in which what a refused client goes on sending is thrown away, so that it gets to see the answer."""
-SWEEP = 1.0
-"""Seconds between two looks at what takes too long."""
+UVICORN_GRACE_S = 1
+"""Seconds that uvicorn, after our own grace, waits for requests that have not ended."""
+LINGER_S = 2.0
+"""Seconds for which a refused client's bytes are read and thrown away, so that the client gets to see the answer."""
+CHECK_EVERY_S = 1.0
+"""Seconds between two checks for connections that take too long."""
 MOST_HEADERS = 100
 MOST_WAITING = 100
-"""How many requests may wait on one connection while the one before them is answered (HTTP pipelining)."""
+"""How many pipelined requests may wait on one connection."""
 MOST_REFUSED = 100
 """How many connections beyond the bound get an answer; further ones are dropped."""
 SPARE_FILES = 256
-"""Files that a process may have open beside its connections."""
+"""Files that a process may have open besides its connections."""
 
-_NO_HTTP = "this is not a valid HTTP/1.1 request (this port speaks plain HTTP; TLS ends at a proxy before it)"
+_NOT_HTTP = "this is not a valid HTTP/1.1 request (this port speaks plain HTTP; TLS ends at a proxy before it)"
 
 
 class Bounds(Struct, frozen=True):
-    """What one process takes.
+    """What the server of one process accepts.
 
-    At most `max_connections` at once, `max_header_bytes` for a request line with its headers, `header_timeout` seconds
-    until they are complete, `body_timeout` seconds until the body is, and as long without progress for an answer to be
-    taken.
+    At most `max_connections` at once, and `max_header_bytes` for the request line and the headers. These must be
+    complete after `header_timeout_s` seconds, the body after `body_timeout_s` more. A client that takes nothing of its
+    answer for `body_timeout_s` is dropped.
     """
 
     max_connections: int = 2_000
     max_header_bytes: int = 16_384
-    header_timeout: float = 10.0
-    body_timeout: float = 60.0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
 
 
 class Connection(LeavingConnection):
-    """uvicorn's side of one connection, within the bounds that its config has."""
+    """uvicorn's protocol of one connection, within the bounds that its config has."""
 
     def __init__(
         self, config: _Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = config.bounds
-        self._deadline: float | None = self.loop.time() + self._bounds.header_timeout
-        self._unread = 0  # bytes that came since something was complete
-        self._arriving = False
-        self._reason: Refused | None = None
+        self._deadline_s: float | None = self.loop.time() + self._bounds.header_timeout_s  # None: nothing is awaited
+        self._incomplete_bytes = 0  # received since the parser last completed a head, a chunk or a message
+        self._body_arriving = False
+        self._parser_refusal: Refused | None = None
         self._refused = False
-        self._unsent = 0
-        self._unsent_since = self.loop.time()
+        self._unsent_bytes = 0
+        self._unsent_since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse a connection too many."""
+        """Refuse the connection if there are too many."""
         super().connection_made(transport)
         beyond = len(self.connections) - self._bounds.max_connections
         if beyond > MOST_REFUSED:
@@ -81,60 +81,61 @@ class Connection(LeavingConnection):
             self._refuse(_busy("there are too many connections; try again, or use fewer"))
 
     def data_received(self, data: bytes) -> None:
-        """Parse, unless too much has come without anything of it being complete."""
+        """Feed the parser. Refuse the request once `max_header_bytes` arrive without completing a head or a chunk."""
         if self._refused:
             return
-        self._unread += len(data)
-        if self._deadline is None:
-            self._deadline = self.loop.time() + self._bounds.header_timeout
+        self._incomplete_bytes += len(data)
+        if self._deadline_s is None:
+            self._deadline_s = self.loop.time() + self._bounds.header_timeout_s
         super().data_received(data)
-        # That is a head without end, or the trailers of a chunked body, or the extensions of its chunks.
-        if self._unread > self._bounds.max_header_bytes and not self._refused:
+        # An endless head, endless trailers of a chunked body, or endless extensions of its chunks.
+        if self._incomplete_bytes > self._bounds.max_header_bytes and not self._refused:
             self._refuse(self._too_long())
 
     def on_headers_complete(self) -> None:
-        """Check the request's head before it is handed on."""
-        if self._unread > self._bounds.max_header_bytes or len(self.headers) > MOST_HEADERS:
+        """Check the request's head before the app gets it."""
+        if self._incomplete_bytes > self._bounds.max_header_bytes or len(self.headers) > MOST_HEADERS:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._bounds.max_header_bytes or len(self.headers) > MOST_HEADERS:
                 self._stop(self._too_long())
-        if b"#" in self.url:  # the parser would leave out what comes after it, and another resource would be meant
-            self._stop(Refused(400, "malformed_path", "the request's target holds a # as it is; write it as %23"))
+        if b"#" in self.url:  # the parser drops what follows a #, so the request would reach another resource
+            self._stop(Refused(400, "malformed_path", "the request's target holds a literal #; write it as %23"))
         if len(self.pipeline) >= MOST_WAITING:
             self._stop(_busy(f"more than {MOST_WAITING} requests wait on this connection; use another one"))
-        self._unread = 0
-        self._arriving = True
-        self._deadline = self.loop.time() + self._bounds.body_timeout
+        self._incomplete_bytes = 0
+        self._body_arriving = True
+        self._deadline_s = self.loop.time() + self._bounds.body_timeout_s
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body is progress."""
-        self._unread = 0
+        """Count a part of a body as progress."""
+        self._incomplete_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here: no time runs until the next one begins."""
-        self._unread = 0
-        self._arriving = False
-        self._deadline = None
+        """Stop the clock until the next request begins."""
+        self._incomplete_bytes = 0
+        self._body_arriving = False
+        self._deadline_s = None
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Say why the parser stopped: at a bound of ours, or at what is no HTTP."""
-        self._refuse(self._reason or Refused(400, "malformed_request", _NO_HTTP))
+        """Answer with the bound at which we stopped the parser, or say that this is not HTTP."""
+        self._refuse(self._parser_refusal or Refused(400, "malformed_request", _NOT_HTTP))
 
-    def sweep(self, now: float) -> None:
-        """End what takes too long. `now` is the loop's time."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self._unsent:
-            self._unsent_since = now
-        self._unsent = unsent
-        late = self._deadline is not None and now >= self._deadline
-        if (unsent and now - self._unsent_since > self._bounds.body_timeout) or (late and self._refused):
+    def end_if_late(self, now_s: float) -> None:
+        """Refuse or drop the connection if the client is too slow. `now_s` is the loop's time."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes == 0 or unsent_bytes < self._unsent_bytes:
+            self._unsent_since_s = now_s
+        self._unsent_bytes = unsent_bytes
+        answer_is_late = unsent_bytes and now_s - self._unsent_since_s > self._bounds.body_timeout_s
+        request_is_late = self._deadline_s is not None and now_s >= self._deadline_s
+        if answer_is_late or (request_is_late and self._refused):
             self.transport.abort()
-        elif late and self.flow.read_paused:
-            self._deadline = now + SWEEP  # it is we who do not read
-        elif late:
+        elif request_is_late and self.flow.read_paused:
+            self._deadline_s = now_s + CHECK_EVERY_S  # this server has stopped reading; the client is not to blame
+        elif request_is_late:
             self._refuse(self._too_slow())
 
     def _too_long(self) -> Refused:
@@ -142,25 +143,20 @@ class Connection(LeavingConnection):
         return Refused(431, "headers_too_large", f"the request line and the headers may have at most {most}")
 
     def _too_slow(self) -> Refused:
-        what, seconds = (
-            ("the body", self._bounds.body_timeout)
-            if self._arriving
-            else (
-                "the request line and the headers",
-                self._bounds.header_timeout,
-            )
-        )
-        return Refused(408, "request_timeout", f"{what} did not arrive within {seconds:g} s; send them again, faster")
+        part, timeout_s = "the request line and the headers", self._bounds.header_timeout_s
+        if self._body_arriving:
+            part, timeout_s = "the body", self._bounds.body_timeout_s
+        return Refused(408, "request_timeout", f"{part} did not arrive within {timeout_s:g} s; send the request faster")
 
-    def _stop(self, reason: Refused) -> NoReturn:
-        """Make the parser stop; uvicorn will then ask for the 400."""
-        self._reason = reason
-        raise reason
+    def _stop(self, refusal: Refused) -> NoReturn:
+        """Make the parser stop; uvicorn then calls `send_400_response`."""
+        self._parser_refusal = refusal
+        raise refusal
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer with the problem, read on for a moment without looking, and end the connection."""
+        """Answer with the problem, throw away further bytes for `LINGER_S`, and close the connection."""
         self._refused = True
-        self._deadline = self.loop.time() + LINGER
+        self._deadline_s = self.loop.time() + LINGER_S
         self._unset_keepalive_if_required()
         self.pipeline.clear()
         if self._may_answer(refused):
@@ -169,22 +165,24 @@ class Connection(LeavingConnection):
             self.flow.resume_reading()
         else:
             self.transport.close()
-        answering = self._answering
-        if answering is not None and not answering.response_complete:
-            answering.disconnected = True
-            answering.message_event.set()
+        cycle = self._newest_cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _may_answer(self, refused: Refused) -> bool:
-        """Whether the client would take what is written now for the answer to the request that is refused."""
-        answering = self._answering
-        if answering is not None and answering.response_started:
-            # Its own answer is on the way; or it is complete, and what is refused may be the rest of its body.
-            return answering.response_complete and not self._arriving and not self._is_idle(refused)
-        return not self._is_idle(refused)
+        """Whether the client would take an answer that is written now as the answer to the refused request."""
+        cycle = self._newest_cycle
+        if cycle is not None and cycle.response_started:
+            # An incomplete response must not be cut into. After a complete one the refused bytes may be the rest of
+            # the same request's body.
+            return cycle.response_complete and not self._body_arriving and not self._timed_out_idle(refused)
+        return not self._timed_out_idle(refused)
 
-    def _is_idle(self, refused: Refused) -> bool:
-        """Whether nothing was asked: then an answer could be taken for that to a request that is just being sent."""
-        return refused.status == HTTPStatus.REQUEST_TIMEOUT and not self._arriving and self._unread == 0
+    def _timed_out_idle(self, refused: Refused) -> bool:
+        """True if this timeout hit an idle connection; an answer now could be taken for that to a request in flight."""
+        timed_out = refused.status == HTTPStatus.REQUEST_TIMEOUT
+        return timed_out and not self._body_arriving and self._incomplete_bytes == 0
 
     def _write(self, refused: Refused) -> None:
         body = problems.encode(refused, None)
@@ -204,7 +202,7 @@ class _Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server within bounds, as a part of a process that handles signals itself. It logs no requests."""
+    """uvicorn's server within bounds. It leaves signals to the process, and logs no requests."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
         config = _Config(
@@ -215,47 +213,47 @@ class Server(uvicorn.Server):
             access_log=False,
             log_config=None,
             server_header=False,
-            proxy_headers=False,  # nothing here asks for the client's address
-            timeout_graceful_shutdown=LAST_WORDS,
+            proxy_headers=False,  # nothing here uses the client's address
+            timeout_graceful_shutdown=UVICORN_GRACE_S,
         )
         config.bounds = bounds
         super().__init__(config)
         self.server_state: LeavingState = LeavingState()
         self.listening = asyncio.Event()
-        self._swept_at = 0.0
+        self._checked_at_s = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
+        """Begin to accept, and set `listening`."""
         await super().startup(sockets)
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End, and leave no socket behind: uvicorn gives up on what is still open after its last words."""
+        """Stop, and abort the connections that uvicorn leaves open after its grace."""
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)  # a transport that was closed frees its socket in the loop's next round
+        await asyncio.sleep(0)  # an aborted transport frees its socket in the loop's next round
 
     def leave(self) -> None:
-        """Tell the clients of all connections, with their next answers, to use others."""
+        """Let the next answer on each connection tell the client to use another connection."""
         self.server_state.leaving = True
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
                 connection.leave()
 
     def stop_accepting(self) -> None:
-        """Take no further connections; those that are open go on."""
+        """Accept no further connections; open ones go on."""
         for server in self.servers:
             server.close()
 
     async def on_tick(self, counter: int) -> bool:
-        """Look at the connections, besides what uvicorn does several times a second."""
-        now = asyncio.get_running_loop().time()
-        if now - self._swept_at >= SWEEP:
-            self._swept_at = now
+        """End slow connections every `CHECK_EVERY_S`, then do what uvicorn does several times a second."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._checked_at_s >= CHECK_EVERY_S:
+            self._checked_at_s = now_s
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
-                    connection.sweep(now)
+                    connection.end_if_late(now_s)
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
@@ -265,7 +263,7 @@ class Server(uvicorn.Server):
 
 
 def allow_files(connections: int) -> None:
-    """Raise this process's own limit of open files, as far as it may be, to hold so many connections."""
+    """Raise this process's soft limit of open files for so many connections, up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if hard != resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""Dead letters: found, looked at, and sent again, one by one."""
+"""Dead letters: list them, read one, replay one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DeliveryId = Annotated[
 class LetterPage(Struct, frozen=True):
     """Dead letters, newest first. `next` is the cursor of the following page, null at the end.
 
-    A page may hold fewer than asked for, even none, and still have a `next`: go on.
+    A page may hold fewer items than asked for, even none, and still have a `next`.
     """
 
     dead_letters: list[LetterView]
@@ -44,7 +44,7 @@ async def list_dead_letters(
     call: Caller,
     state: Annotated[
         Literal["dead", "failed", "uncertain"] | None,
-        Query(description="in this state; without it, dead and failed ones"),
+        Query(description="in this state; without it, `dead` and `failed`"),
     ] = None,
     channel: Annotated[Channel | None, Query(description="on this channel")] = None,
     category: Annotated[str | None, Query(max_length=64, description="of this category")] = None,
@@ -57,7 +57,7 @@ async def list_dead_letters(
     limit: Limit = None,
 ) -> Response:
     """Deliveries that ended without success and wait for a person, newest first, each with its cause."""
-    wanted = LetterFilter(
+    filter = LetterFilter(
         state=None if state is None else State(state),
         channel=channel,
         category=category,
@@ -68,10 +68,10 @@ async def list_dead_letters(
         until=instant(until),
     )
     before = call.position(_LISTING, cursor, partial(from_text, DELIVERY_PREFIX))
-    found, following = await call.services.letters.find(call.tenant, wanted, before, call.page(limit))
-    views = [letter_view(judged.letter, judged.obstacle) for judged in found]
-    reached = None if following is None else to_text(DELIVERY_PREFIX, following)
-    return answer(LetterPage(views, call.cursor(_LISTING, reached)))
+    letters, last_id = await call.services.letters.find(call.tenant, filter, before, call.page(limit))
+    views = [letter_view(judged.letter, judged.obstacle) for judged in letters]
+    position = None if last_id is None else to_text(DELIVERY_PREFIX, last_id)
+    return answer(LetterPage(views, call.cursor(_LISTING, position)))
 
 
 @router.get(
@@ -81,7 +81,7 @@ async def list_dead_letters(
     **operation(Scope.READ, "Read a dead letter", before=["letter"]),
 )
 async def get_dead_letter(call: Caller, delivery_id: DeliveryId) -> Response:
-    """Its cause, all attempts, its notification, and whether it can be replayed. 404 when it has moved on."""
+    """Its cause, attempts and notification, and whether it can be replayed. 404 if it is no dead letter any more."""
     judged = await call.services.letters.get(call.tenant, from_text(DELIVERY_PREFIX, delivery_id))
     return answer(letter_detail(judged.letter, judged.obstacle))
 
@@ -93,10 +93,10 @@ async def get_dead_letter(call: Caller, delivery_id: DeliveryId) -> Response:
     **operation(Scope.MANAGE, "Replay a dead letter", before=["letter"], status=202),
 )
 async def replay_dead_letter(call: Caller, delivery_id: DeliveryId) -> Response:
-    """Send it again, with all its attempts anew; asked for twice, it is sent once.
+    """Send it again, with a full set of attempts. Repeating this request does not send it twice.
 
-    Opt-outs, quiet hours and the suppression list count as ever. An uncertain one may then arrive twice. 409, with the
-    obstacle as code, when it cannot be replayed.
+    Opt-outs, quiet hours and the suppression list apply. An `uncertain` delivery may arrive twice. 409, with the
+    obstacle as `code`, if it cannot be replayed.
     """
     replay = await call.services.letters.replay_one(call.key, from_text(DELIVERY_PREFIX, delivery_id))
     return answer(replay_view(replay), 202)

@@ -1,8 +1,8 @@
-"""The page at /docs: Swagger UI out of an installed package, so that it works without a network.
+"""The page at /docs: Swagger UI from an installed package, so that it works without a network.
 
-The assets come from `fastapi-offline`, which releases them with each Swagger UI; its app class is not used, because it
-would serve its own routes. The page may load nothing from elsewhere: its content security policy forbids it. Every
-link in it is relative, so that it works under any name and below any path of a proxy.
+The assets come from `fastapi-offline`, which makes a release for each release of Swagger UI; its app class is not used,
+because it would serve its own routes. The content security policy forbids to load anything from elsewhere. All links
+are relative, so that the page works under any host name and below any path of a proxy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The front of the app, on bare ASGI: request ids, keys, body limits, hot routes, and the last word on every error.
+"""The front of the API, on bare ASGI: request ids, keys, limits, bodies, the hot routes, and the answer to every error.
 
-FastAPI stands behind it and sees only requests whose key is valid and whose body is complete, small and sound JSON.
+FastAPI runs behind it and sees only requests whose key is valid and whose body is complete, within its limit, and valid
+JSON.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ REQUEST_ID = "tidings.request_id"
 CALLER = "tidings.caller"
 BODY = "tidings.body"
 
-OPEN = "/v1/receipts/"
-"""Below here vendors call, who have no key of ours: their signature is checked instead."""
+_RECEIPTS = "/v1/receipts/"
+"""Vendors call the paths below this one. They have no API key; their signature is checked instead."""
 
 _RESOURCES = "/v1/"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~\-]{1,128}")
@@ -35,7 +36,7 @@ _log = structlog.get_logger("tidings.api")
 
 
 class Front:
-    """The ASGI app that the server runs. `resources` is the FastAPI app."""
+    """The ASGI app that the server runs. `resources` is the FastAPI app; it answers all but the hot routes."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Front:
         keyring: Keyring,
         limiter: Limiter,
         limits: Limits,
-        room: bodies.Room,
+        body_memory: bodies.BodyMemory,
         vitals: Vitals,
     ) -> None:
         self._resources = resources
@@ -54,34 +55,34 @@ class Front:
         self._keyring = keyring
         self._limiter = limiter
         self._limits = limits
-        self._room = room
-        self._prefix = b"req_" + secrets.token_hex(6).encode()
-        self._number = itertools.count(1)
+        self._body_memory = body_memory
+        self._request_id_prefix = b"req_" + secrets.token_hex(6).encode()
+        self._request_numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request (or the server's start and end)."""
+        """Answer one request, as ASGI prescribes."""
         if scope["type"] != "http":
             await self._resources(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = b"%b%08x" % (self._prefix, next(self._number))
+            request_id = b"%b%08x" % (self._request_id_prefix, next(self._request_numbers))
         visit, handler = Visit(), None
         try:
             if b"%" in scope["raw_path"]:
-                scope["path"] = paths.matched(scope["raw_path"])
+                scope["path"] = paths.path_for_matching(scope["raw_path"])
             handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
             if handler is not None:
                 if scope["query_string"]:
                     hot.refuse_parameters(scope["query_string"])
-                body, answer = await self._vitals.guard(self._hot_route(handler, visit, headers, receive))
-                await _send(send, 202, body, answer + visit.headers, request_id)
+                body, own_headers = await self._vitals.guard(self._hot_route(handler, visit, headers, receive))
+                await _send(send, 202, body, own_headers + visit.headers, request_id)
             elif scope["path"].startswith(_RESOURCES):
                 await self._vitals.guard(self._resource(scope, headers, visit, request_id, receive, send))
             else:
                 await self._resource(scope, headers, visit, request_id, receive, send)
-        except bodies.Left:
+        except bodies.ClientLeft:
             return
         except TidingsError as error:
             refused = problems.refusal(error)
@@ -110,27 +111,27 @@ class Front:
         scope[REQUEST_ID] = request_id.decode()
         body = b""
         if path.startswith(_RESOURCES):
-            for_vendors = path.startswith(OPEN)
-            if not for_vendors:
+            is_receipt = path.startswith(_RECEIPTS)
+            if not is_receipt:
                 self._limiter.enter(visit, await self._keyring.key(headers.get(b"authorization")))
                 scope[CALLER] = visit.caller
                 await visit.spend(requests=1)
             if "\0" in path or b"%00" in scope["query_string"]:
                 raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
-            if not for_vendors:
+            if not is_receipt:
                 paths.check_query(scope["query_string"])
-            body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._room)
-            if body and not for_vendors and scope["method"] not in _WITHOUT_BODY:
+            body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._body_memory)
+            if body and not is_receipt and scope["method"] not in _WITHOUT_BODY:
                 bodies.check_type(headers)
                 scope[BODY] = bodies.decode(body)
-                # The framework decides by this header whether to ask for JSON; a body without one has passed above.
+                # FastAPI reads a body as JSON only if this header says so; `check_type` permits a body without it.
                 scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
                 scope["headers"].append((b"content-type", b"application/json"))
         answer = _Answer(send, [(b"x-request-id", request_id), *visit.headers])
         try:
             await self._resources(scope, _replay(body, receive), answer.send)
         except Exception as error:
-            # FastAPI has answered already where it could (see app.py) and raises again for whoever logs.
+            # FastAPI answers unforeseen errors itself (see app.py) and raises them again, so that they can be logged.
             if not answer.started:
                 raise
             log_refusal(scope, problems.internal(), error)
@@ -145,25 +146,25 @@ class Front:
 
 
 def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
-    """Log what is our fault; what is the caller's stands in the answer."""
+    """Log an error if it is our fault or a receipt's. The caller's own faults are only in the answer."""
     if isinstance(error, Overloaded):
-        return  # who turns away tells how many; a line for each would add to the load
+        return  # admission logs how many it refused; a line for each would add to the load
     if isinstance(error, BadReceipt):
         _log.warning("a receipt was refused", request_id=scope[REQUEST_ID], path=scope["path"], why=str(error))
     elif refused.status == 503:
-        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=_place(scope), error=str(error))
+        _log.warning("unavailable", request_id=scope[REQUEST_ID], path=_path_without_ids(scope), error=str(error))
     elif refused.status >= 500:
         _log.error(
             "unforeseen error",
             request_id=scope[REQUEST_ID],
             method=scope["method"],
-            path=_place(scope),
+            path=_path_without_ids(scope),
             exc_info=error,
         )
 
 
-def _place(scope: Scope) -> str:
-    """The path without what names a person: the route's template, or as much of it as every path has."""
+def _path_without_ids(scope: Scope) -> str:
+    """The path without ids, which may name a person: the route's template, or the first two segments."""
     route = scope.get("route")
     if route is not None:
         return str(route.path)
@@ -172,7 +173,7 @@ def _place(scope: Scope) -> str:
 
 
 class _Answer:
-    """Sends an answer on, with headers of ours: the request id, and where the caller's limits stand."""
+    """Passes FastAPI's answer on with headers of ours: the request id, and the state of the caller's limits."""
 
     def __init__(self, send: Send, headers: hot.Headers) -> None:
         self._send = send
@@ -198,7 +199,7 @@ async def _send(send: Send, status: int, body: bytes, headers: hot.Headers, requ
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then what the connection says."""
+    """A `receive` that gives the body that was read already, then further messages of the connection."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

@@ -1,4 +1,4 @@
-"""The users' inboxes: what a product shows under its bell."""
+"""The users' inboxes, which a product shows under its bell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_IDS = 1_000
 
 
 class Mark(StrEnum):
-    """What can be said of items. `unread` and `unarchive` take it back."""
+    """A mark to set on items; `unread` and `unarchive` remove one."""
 
     SEEN = "seen"
     READ = "read"
@@ -33,7 +33,7 @@ class Mark(StrEnum):
     UNARCHIVE = "unarchive"
 
 
-_FIELDS = {
+_FIELDS = {  # the field of a mark, and whether the mark is set (True) or removed
     Mark.SEEN: ("seen_at", True),
     Mark.READ: ("read_at", True),
     Mark.UNREAD: ("read_at", False),
@@ -43,7 +43,7 @@ _FIELDS = {
 
 
 class ItemAnswer(Shape):
-    """An item of an inbox. Times are RFC 3339, UTC, and null until it happens."""
+    """An item of an inbox. Times are RFC 3339, UTC; null until it is seen, read or archived."""
 
     id: str
     title: str
@@ -70,7 +70,7 @@ class CountAnswer(Shape):
 
 
 class MarkRequest(Shape):
-    """Which items: some by `ids`, or `all` of them; one of the two, and not both."""
+    """Which items to mark: either `ids`, or `all`."""
 
     ids: list[str] | None = Field(
         default=None, description=f"at most {MOST_IDS}", json_schema_extra={"maxItems": MOST_IDS}
@@ -88,7 +88,7 @@ class MarkAnswer(Shape):
 async def list_inbox(
     call: Caller,
     user_id: UserId,
-    unread_only: Annotated[bool, Query(description="leave out what was read")] = False,
+    unread_only: Annotated[bool, Query(description="leave out items that were read")] = False,
     archived: Annotated[bool, Query(description="show archived items too")] = False,
     cursor: Cursor = None,
     limit: Limit = None,
@@ -97,7 +97,7 @@ async def list_inbox(
     listing = f"inbox {user_id}"
     before = call.position(listing, cursor, partial(from_text, DELIVERY_PREFIX))
     size = call.page(limit)
-    found = await call.services.inbox.list(
+    items = await call.services.inbox.list(
         call.tenant,
         user_id,
         before,
@@ -105,15 +105,15 @@ async def list_inbox(
         archived=archived,
         unread_only=unread_only,
     )
-    if not found:
+    if not items:
         await known_user(call, user_id)
-    following = to_text(DELIVERY_PREFIX, found[size - 1].id) if len(found) > size else None
-    return InboxPage(items=[_answer(item) for item in found[:size]], next=call.cursor(listing, following))
+    position = to_text(DELIVERY_PREFIX, items[size - 1].id) if len(items) > size else None
+    return InboxPage(items=[_answer(item) for item in items[:size]], next=call.cursor(listing, position))
 
 
 @router.get("/count", **operation(Scope.READ, "Count a user's unread items"))
 async def count_unread(call: Caller, user_id: UserId) -> CountAnswer:
-    """The number for the badge."""
+    """How many items are neither read nor archived: the number for the badge."""
     unread = await call.services.inbox.unread(call.tenant, user_id)
     if not unread:
         await known_user(call, user_id)
@@ -127,9 +127,9 @@ async def mark_items(
     mark: Annotated[Mark, Path(examples=["read"])],
     items: Annotated[MarkRequest, Body()],
 ) -> MarkAnswer:
-    """Say that items were seen, read or archived, or take it back. Ids of others are passed over."""
-    field, happened = _FIELDS[mark]
-    at = call.now if happened else None
+    """Mark items as seen, read or archived, or remove the mark. Ids that are not in this inbox are ignored."""
+    field, is_set = _FIELDS[mark]
+    at = call.now if is_set else None
     changed = await call.services.inbox.mark(call.tenant, user_id, _ids(items), field, at)
     if not changed:
         await known_user(call, user_id)

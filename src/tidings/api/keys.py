@@ -1,4 +1,4 @@
-"""API keys: how they are made and what is kept of them."""
+"""API keys: how they are made, and the digest that is stored instead of the secret."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tidings.model.tenant import ApiKey, Scope
 
 PREFIX = "tk_"
 SECRET_BYTES = 32
-_SHOWN = 11
+_SHOWN_CHARS = 11
 _SHAPE = re.compile(rb"tk_[A-Za-z0-9_-]{43,}")
 
 
 def mint(
     tenant: str, scopes: Iterable[Scope], name: str, now: int, randomness: bytes, id: str | None = None
 ) -> tuple[str, ApiKey]:
-    """A new key: the secret, to be shown once, and what is stored.
+    """A new key: the secret, to be shown once, and the key to store.
 
-    `now` is in milliseconds since the epoch; `randomness` is 32 bytes or more from `secrets.token_bytes`. `id` is
-    derived from the secret's digest where none is given.
+    `now` is in milliseconds since the epoch; `randomness` is 32 bytes or more from `secrets.token_bytes`. Without `id`
+    the key's id is derived from the secret's digest.
 
     Raises:
         ValueError: too little randomness, or no scope.
@@ -36,7 +36,7 @@ def mint(
     return secret, ApiKey(
         id=id or f"key_{digest.hex()[:16]}",
         tenant=tenant,
-        prefix=secret[:_SHOWN],
+        prefix=secret[:_SHOWN_CHARS],
         digest=digest,
         scopes=tuple(scope for scope in Scope if scope in chosen),
         name=name,
@@ -45,7 +45,7 @@ def mint(
 
 
 def looks_like_one(secret: bytes) -> bool:
-    """Whether it has the shape of a key: without that it is none, whoever made it."""
+    """Whether the secret has the shape that every key has."""
     return _SHAPE.fullmatch(secret) is not None
 
 

@@ -1,8 +1,8 @@
-"""Leaving a connection so that no request on it is lost: the other side is told before it is closed.
+"""Closing connections without losing a request: the client is told before the server closes.
 
-While the server leaves, every answer says `Connection: close` (RFC 9112, section 9.6), unless more requests have come
-on the connection already (HTTP pipelining): then the answer to the last of them says it. A connection without a request
-is closed at the end alone, since a request may be on its way at any time before.
+While the server leaves, every answer says `Connection: close` (RFC 9112, section 9.6). If more requests are pipelined
+on the connection, only the answer to the last of them says so. An idle connection is closed only at the very end,
+because a request may be on its way until then.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-FRESH = 0.25
-"""Seconds for which a new connection counts as one that is about to bring a request."""
+FRESH_S = 0.25
+"""Seconds for which a new connection is expected to bring its first request, and is not idle."""
 _INT = struct.Struct("i")
 
 
-class Farewell(Struct, frozen=True):
-    """How a server ends. Seconds.
+class Shutdown(Struct, frozen=True):
+    """How a server stops.
 
-    For `drain` clients are told to go; what is under way may take until `grace` is over. A socket that is `held` by
-    whoever started this process is left at once to those who share it.
+    For `drain_s` seconds it tells clients to leave; requests under way may take until `grace_s` seconds have passed.
+    With `shared_socket` it stops accepting at once: other processes accept on the same socket.
     """
 
-    drain: float = 2.0
-    grace: float = 20.0
-    held: bool = False
+    drain_s: float = 2.0
+    grace_s: float = 20.0
+    shared_socket: bool = False
 
 
 class LeavingState(ServerState):
-    """What the connections of a server share. `leaving`: clients are told to go elsewhere."""
+    """The state that all connections of a server share. `leaving`: answers tell clients to use another connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,59 +43,59 @@ class LeavingState(ServerState):
 
 
 class LeavingConnection(HttpToolsProtocol):
-    """uvicorn's side of one connection."""
+    """uvicorn's protocol of one connection, with `Connection: close` on the last answer before it is closed."""
 
     def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._made_at = 0.0
-        self._incoming = False
-        self._answering: RequestResponseCycle | None = None
-        self._last: RequestResponseCycle | None = None
+        self._made_at_s = 0.0  # on the loop's clock
+        self._request_arriving = False
+        self._newest_cycle: RequestResponseCycle | None = None  # the latest request that was given to the app
+        self._closing_cycle: RequestResponseCycle | None = None  # the one whose answer says `Connection: close`
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client has come."""
-        self._made_at = self.loop.time()
+        """Remember when the connection began."""
+        self._made_at_s = self.loop.time()
         super().connection_made(transport)
 
     def leave(self) -> None:
-        """Say `Connection: close` with the answer that is under way, if that can still be said."""
-        if self._answering is not None:
-            self._say_close(self._answering)
+        """Say `Connection: close` in the answer under way, unless its head has been sent."""
+        if self._newest_cycle is not None:
+            self._say_close(self._newest_cycle)
 
-    def is_quiet(self) -> bool:
-        """Whether nothing was asked that is not answered."""
-        if self._incoming or self.pipeline:
+    def is_idle(self) -> bool:
+        """Whether every request is answered and none is arriving."""
+        if self._request_arriving or self.pipeline:
             return False
-        if self._answering is None:
-            return self.loop.time() - self._made_at > FRESH and not self._waiting_bytes()
-        return self._answering.response_complete and not self._waiting_bytes()
+        if self._newest_cycle is None:
+            return self.loop.time() - self._made_at_s > FRESH_S and not self._unread_socket_bytes()
+        return self._newest_cycle.response_complete and not self._unread_socket_bytes()
 
     def shutdown(self) -> None:
-        """End it: at once when it is idle, else with the last answer. uvicorn calls this at the end."""
-        if self.is_quiet():
+        """Close the connection: at once if it is idle, else after its last answer. uvicorn calls this at the end."""
+        if self.is_idle():
             self.transport.close()
         else:
             self.leave()
 
     def on_message_begin(self) -> None:
-        """A request begins to arrive."""
-        self._incoming = True
+        """Note that a request begins to arrive."""
+        self._request_arriving = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """One more request: when it has to wait, the answer before it is not the last."""
+        """If this request is pipelined, move `Connection: close` to its answer."""
         super().on_headers_complete()
-        if self.pipeline and self._last is not None and not self._last.response_started:
-            self._last.keep_alive = True
-            self._last = None
+        if self.pipeline and self._closing_cycle is not None and not self._closing_cycle.response_started:
+            self._closing_cycle.keep_alive = True
+            self._closing_cycle = None
 
     def on_message_complete(self) -> None:
-        """A request has arrived."""
-        self._incoming = False
+        """Note that the request has arrived."""
+        self._request_arriving = False
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answering = cycle
+        self._newest_cycle = cycle
         if isinstance(self.server_state, LeavingState) and self.server_state.leaving:
             self._say_close(cycle)
         super()._start_asgi_task(cycle, app)
@@ -103,10 +103,10 @@ class LeavingConnection(HttpToolsProtocol):
     def _say_close(self, cycle: RequestResponseCycle) -> None:
         if cycle.keep_alive and not cycle.response_started and not self.pipeline:
             cycle.keep_alive = False
-            self._last = cycle
+            self._closing_cycle = cycle
 
-    def _waiting_bytes(self) -> int:
-        """Bytes that have come and that nobody has read."""
+    def _unread_socket_bytes(self) -> int:
+        """How many bytes the kernel has received that this process has not read."""
         socket = self.transport.get_extra_info("socket")
         if socket is None or self.transport.is_closing():
             return 0

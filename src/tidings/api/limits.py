@@ -1,7 +1,7 @@
-"""How much a tenant and a key may ask for: token buckets, and the headers that tell where they stand.
+"""How much a tenant and a key may ask for: token buckets, and the headers that show their state.
 
-Headers as in draft-ietf-httpapi-ratelimit-headers-06: the fields of the bucket that is nearest to its end, and all of
-them in the policy. A caller without limits costs nothing and sees none of it.
+The headers follow draft-ietf-httpapi-ratelimit-headers-06. Limit, remaining and reset describe the bucket that has the
+smallest part left; the policy lists all buckets. A caller without limits costs nothing and gets no headers.
 """
 
 from __future__ import annotations
@@ -13,55 +13,60 @@ from tidings.api.problems import Refused
 from tidings.model.tenant import ApiKey, DefaultRates, Rate
 from tidings.ports.tokens import Drawn, Tokens
 
-AHEAD = 0.1
-"""Seconds' worth of tokens that a process draws ahead where others draw from the same bucket."""
+DRAW_AHEAD_S = 0.1
+"""How many seconds' worth of tokens a process draws ahead from a bucket that it shares with other processes."""
 
 MOST_REMEMBERED = 10_000
+"""Keys, or buckets, that a process remembers."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class _Bucket:
-    """This process's part of one bucket. `of` and `unit` name it for people."""
+    """One bucket, with the tokens that this process has drawn from it.
 
-    def __init__(self, tokens: Tokens, name: str, rate: Rate, of: str, unit: str) -> None:
+    `owner` ("tenant shop") and `unit` ("requests") name the bucket for people.
+    """
+
+    def __init__(self, tokens: Tokens, name: str, rate: Rate, owner: str, unit: str) -> None:
         self.rate = rate
-        self.of = of
+        self.owner = owner
         self.unit = unit
         self._tokens = tokens
         self._name = name
-        self._ahead = AHEAD * rate.per_second if tokens.shared else 0.0
-        self._mine = 0.0
-        self._seen = Drawn(0.0, rate.burst, 0.0, 0.0)
-        window = math.ceil(rate.burst / rate.per_second)
-        self.policy = f'{rate.burst};w={window};comment="{unit} by {of}"'.encode()
+        self._draw_ahead = DRAW_AHEAD_S * rate.per_second if tokens.shared else 0.0
+        self._drawn_tokens = 0.0
+        self._last_draw = Drawn(0.0, rate.burst, 0.0, 0.0)
+        window_s = math.ceil(rate.burst / rate.per_second)
+        self.policy = f'{rate.burst};w={window_s};comment="{unit} by {owner}"'.encode()
 
     async def take(self, count: int) -> float:
-        """Take `count` tokens; 0, or the seconds until that is possible, and then nothing was taken."""
-        if self._mine < count:
-            lacking = count - self._mine
-            self._seen = drawn = await self._tokens.draw(self._name, self.rate, lacking, max(lacking, self._ahead))
-            if not drawn.tokens:
-                return drawn.wait
-            self._mine += drawn.tokens
-        self._mine -= count
+        """Take `count` tokens and return 0; or take none and return the seconds until it is possible."""
+        if self._drawn_tokens < count:
+            least = count - self._drawn_tokens
+            draw = await self._tokens.draw(self._name, self.rate, least, max(least, self._draw_ahead))
+            self._last_draw = draw
+            if not draw.tokens:
+                return draw.wait
+            self._drawn_tokens += draw.tokens
+        self._drawn_tokens -= count
         return 0.0
 
     def give_back(self, count: int) -> None:
-        """What was taken is not needed."""
-        self._mine += count
+        """Keep `count` tokens, which `take` gave and nobody used, for the next request."""
+        self._drawn_tokens += count
 
     @property
     def left(self) -> float:
-        """How many tokens there are, as far as this process knows."""
-        return self._mine + self._seen.left
+        """How many tokens are left, as far as this process knows."""
+        return self._drawn_tokens + self._last_draw.left
 
-    def fields(self) -> Headers:
-        """Where it stands."""
+    def headers(self) -> Headers:
+        """The RateLimit headers that describe this bucket."""
         return [
             (b"ratelimit-limit", b"%d" % self.rate.burst),
             (b"ratelimit-remaining", b"%d" % max(0, math.floor(self.left))),
-            (b"ratelimit-reset", b"%d" % math.ceil(self._seen.full)),
+            (b"ratelimit-reset", b"%d" % math.ceil(self._last_draw.full)),
         ]
 
 
@@ -74,23 +79,23 @@ class Allowance:
         self._policy = (b"ratelimit-policy", b", ".join(bucket.policy for bucket in buckets))
 
     async def spend(self, requests: int, notifications: int) -> tuple[Headers, Refused | None]:
-        """Take all of it, or nothing and say why."""
-        asked = [(bucket, requests) for bucket in self._requests if requests]
-        asked += [(bucket, notifications) for bucket in self._notifications if notifications]
-        for place, (bucket, count) in enumerate(asked):
-            wait = await bucket.take(count)
-            if wait:
-                for taken, given in asked[:place]:
-                    taken.give_back(given)
-                return [*bucket.fields(), self._policy], _refusal(bucket, wait)
-        nearest = min((bucket for bucket, _ in asked), key=lambda bucket: bucket.left / bucket.rate.burst, default=None)
-        return ([] if nearest is None else nearest.fields()) + [self._policy], None
+        """Take the tokens from all buckets, or none and give the refusal; and the headers for the answer."""
+        needed = [(bucket, requests) for bucket in self._requests if requests]
+        needed += [(bucket, notifications) for bucket in self._notifications if notifications]
+        for index, (bucket, count) in enumerate(needed):
+            wait_s = await bucket.take(count)
+            if wait_s:
+                for earlier, taken in needed[:index]:
+                    earlier.give_back(taken)
+                return [*bucket.headers(), self._policy], _refusal(bucket, wait_s)
+        lowest = min((bucket for bucket, _ in needed), key=lambda bucket: bucket.left / bucket.rate.burst, default=None)
+        return ([] if lowest is None else lowest.headers()) + [self._policy], None
 
 
 class Visit:
-    """One request, whose `caller` is known once the limiter has let it enter.
+    """One request and its caller's limits. `caller` is set by `Limiter.enter`.
 
-    `headers` tell where the caller's limits stand; they go out with whatever is answered.
+    `headers` show the state of the limits; every answer to the request carries them.
     """
 
     __slots__ = ("allowance", "caller", "headers")
@@ -102,19 +107,19 @@ class Visit:
         self.allowance: Allowance | None = None
 
     async def spend(self, requests: int = 0, notifications: int = 0) -> None:
-        """Raises Refused (429) when that is more than the caller may ask for now."""
+        """Take tokens for so many requests and notifications. Raises Refused (429) when there are too few."""
         if self.allowance is not None:
             self.headers, refused = await self.allowance.spend(requests, notifications)
             if refused is not None:
                 raise refused
 
     async def admit(self, notifications: int) -> None:
-        """See pipeline/accept/stage.py: raises Refused (429) when so many are too many now."""
+        """The hook of pipeline/accept/stage.py: raises Refused (429) when these are too many now."""
         await self.spend(0, notifications)
 
 
 class Limiter:
-    """Knows what each key may ask for."""
+    """Finds the limits of each key."""
 
     def __init__(self, tokens: Tokens, defaults: DefaultRates) -> None:
         self._tokens = tokens
@@ -123,12 +128,12 @@ class Limiter:
         self._buckets: dict[tuple[str, Rate], _Bucket] = {}
 
     def enter(self, visit: Visit, caller: ApiKey) -> None:
-        """The request comes from `caller`."""
+        """Set the request's caller and its limits."""
         visit.caller = caller
-        known = self._known.get(caller.digest)
-        if known is None or known[0] is not caller:  # the keyring reads keys anew every second
-            known = self._remember(caller)
-        visit.allowance = known[1]
+        entry = self._known.get(caller.digest)
+        if entry is None or entry[0] is not caller:  # the keyring reads keys anew every second; limits may change
+            entry = self._remember(caller)
+        visit.allowance = entry[1]
 
     def _remember(self, caller: ApiKey) -> tuple[ApiKey, Allowance | None]:
         if max(len(self._known), len(self._buckets)) >= MOST_REMEMBERED:
@@ -136,8 +141,8 @@ class Limiter:
             self._buckets.clear()
         tenant, key = f"tenant {caller.tenant}", f"key {caller.prefix}"
         buckets = [
-            self._bucket(f"{name}/{unit}", rate, of, unit)
-            for name, of, own, default in (
+            self._bucket(f"{name}/{unit}", rate, owner, unit)
+            for name, owner, own, default in (
                 (f"tenant/{caller.tenant}", tenant, caller.tenant_limits, self._defaults.tenant),
                 (f"key/{caller.tenant}/{caller.id}", key, caller.limits, self._defaults.key),
             )
@@ -147,25 +152,25 @@ class Limiter:
             )
             if rate is not None and rate.per_second
         ]
-        known = self._known[caller.digest] = caller, Allowance(buckets) if buckets else None
-        return known
+        entry = self._known[caller.digest] = caller, Allowance(buckets) if buckets else None
+        return entry
 
-    def _bucket(self, name: str, rate: Rate, of: str, unit: str) -> _Bucket:
-        """The keys of a tenant share its bucket, and one bucket lives as long as its rate."""
+    def _bucket(self, name: str, rate: Rate, owner: str, unit: str) -> _Bucket:
+        """The bucket with this name and rate. All keys of a tenant share the tenant's bucket."""
         bucket = self._buckets.get((name, rate))
         if bucket is None:
-            bucket = self._buckets[name, rate] = _Bucket(self._tokens, name, rate, of, unit)
+            bucket = self._buckets[name, rate] = _Bucket(self._tokens, name, rate, owner, unit)
         return bucket
 
 
-def _refusal(bucket: _Bucket, wait: float) -> Refused:
+def _refusal(bucket: _Bucket, wait_s: float) -> Refused:
     rate = bucket.rate
     return Refused(
         429,
         "rate_limited",
-        f"the {bucket.of} may ask for {rate.per_second:g} {bucket.unit} a second and {rate.burst} at once; go on in "
-        f"{wait:.3g} s",
-        headers=[(b"retry-after", b"%d" % math.ceil(wait))],
+        f"the {bucket.owner} may ask for {rate.per_second:g} {bucket.unit} a second and {rate.burst} at once; try "
+        f"again in {wait_s:.3g} s",
+        headers=[(b"retry-after", b"%d" % math.ceil(wait_s))],
     )
 
 

@@ -1,4 +1,4 @@
-"""Notifications: one, a list, changing and stopping one. Sending is in hot.py."""
+"""Notifications: list, read, change and cancel. Sending is in hot.py."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class NotificationPage(Struct, frozen=True):
 
 
 class Cancelling(Struct, frozen=True):
-    """What is still waiting of this notification will not be sent.
+    """Deliveries of this notification that still wait will not be sent.
 
-    `state` is what it was when this was asked; `will_be` is what everything of it becomes that is not sent by then.
+    `state` is the notification's state at the time of the request. `will_be` is the state that the unsent deliveries
+    get.
     """
 
     id: str
@@ -52,8 +53,8 @@ class Cancelling(Struct, frozen=True):
     will_be: State = State.CANCELLED
 
 
-def _place(position: str) -> str:
-    """Where the listing goes on. Raises BadId for what is no notification's id."""
+def _notification_id(position: str) -> str:
+    """A cursor's position, checked to be a notification's id. Raises BadId."""
     from_text(NOTIFICATION_PREFIX, position)
     return position
 
@@ -75,11 +76,11 @@ async def list_notifications(
     limit: Limit = None,
 ) -> Response:
     """Notifications of the tenant, newest first, each with its deliveries and timeline."""
-    wanted = HistoryFilter(user_id, state, category, instant(since), instant(until))
-    found, position = await call.services.reports.list(
-        call.tenant, wanted, call.position(_LISTING, cursor, _place), call.page(limit)
+    filter = HistoryFilter(user_id, state, category, instant(since), instant(until))
+    notifications, position = await call.services.reports.list(
+        call.tenant, filter, call.position(_LISTING, cursor, _notification_id), call.page(limit)
     )
-    return answer(NotificationPage(list(found), call.cursor(_LISTING, position)))
+    return answer(NotificationPage(list(notifications), call.cursor(_LISTING, position)))
 
 
 @router.get(
@@ -89,7 +90,10 @@ async def list_notifications(
     **operation(Scope.READ, "Read a notification", before=["notification"]),
 )
 async def get_notification(call: Caller, notification_id: NotificationId) -> Response:
-    """Its state, deliveries, attempts and timeline. An id that was given out a moment ago is waited for."""
+    """Its state, deliveries, attempts and timeline.
+
+    If the notification was accepted a moment ago and is not recorded yet, the answer waits for it.
+    """
     return answer(await call.services.reports.get(call.tenant, from_text(NOTIFICATION_PREFIX, notification_id)))
 
 
@@ -106,14 +110,14 @@ async def get_notification(call: Caller, notification_id: NotificationId) -> Res
     ),
 )
 async def change_notification(call: Caller, notification_id: NotificationId, request: Request) -> Response:
-    """Its time, data, metadata, lane or expiry, until it is sent; what is left out stays.
+    """Change its send time, data, metadata, priority or expiry while it waits for its send time.
 
-    409 `too_late` when it does not wait for its send time (any more). `"expires_at": null` takes the expiry away. A key
-    that may not read gets the id and the state alone.
+    Fields that are left out stay as they are. `"expires_at": null` removes the expiry. 409 `too_late` if the
+    notification does not wait for its send time. A key without the scope `read` gets only the id and the state.
     """
-    wanted, id = decode(await request.body()), from_text(NOTIFICATION_PREFIX, notification_id)
+    change, id = decode(await request.body()), from_text(NOTIFICATION_PREFIX, notification_id)
     await call.services.reports.get(call.tenant, id)
-    await call.services.change(call.tenant, id, wanted)
+    await call.services.change(call.tenant, id, change)
     changed = await call.services.reports.get(call.tenant, id)
     return answer(changed if call.may(Scope.READ) else Brief(changed.id, changed.state))
 
@@ -125,15 +129,15 @@ async def change_notification(call: Caller, notification_id: NotificationId, req
     **operation(Scope.SEND, "Cancel a notification", before=["later"], status=202),
 )
 async def cancel_notification(call: Caller, notification_id: NotificationId) -> Response:
-    """Stop what has not been sent yet. 409 when nothing of it is on its way any more."""
+    """Stop the deliveries that have not been sent yet. 409 if none is left."""
     id = from_text(NOTIFICATION_PREFIX, notification_id)
-    known = await call.services.reports.get(call.tenant, id)
-    if known.state in RESTING:
+    notification = await call.services.reports.get(call.tenant, id)
+    if notification.state in RESTING:
         raise Refused(
             409,
             "already_ended",
-            f"this notification is {known.state.value}; nothing is left to stop",
-            state=known.state,
+            f"this notification is {notification.state.value}; nothing is left to stop",
+            state=notification.state,
         )
     await call.services.cancellations.cancel(call.tenant, id, call.now)
-    return answer(Cancelling(known.id, known.state), 202)
+    return answer(Cancelling(notification.id, notification.state), 202)

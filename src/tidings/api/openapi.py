@@ -50,15 +50,15 @@ _TAGS = [
     {"name": "Notifications", "description": "Send, read, list, change and cancel."},
     {"name": "Recurrences", "description": "Send again and again."},
     {"name": "Users", "description": "The people who are notified."},
-    {"name": "Preferences", "description": "What they want to hear, where and when."},
-    {"name": "Categories", "description": "What they can opt out of."},
+    {"name": "Preferences", "description": "Which categories a user wants, on which channels, and when."},
+    {"name": "Categories", "description": "Kinds of notifications that users can opt out of."},
     {"name": "Suppressions", "description": "Addresses that must not be used any more."},
     {"name": "Templates", "description": "Versioned content, per channel and locale."},
-    {"name": "Inbox", "description": "What a product shows under its bell."},
-    {"name": "Dead letters", "description": "What ended without success, and sending it again."},
-    {"name": "Accounts", "description": "Where everything that was accepted rests."},
-    {"name": "Receipts", "description": "What vendors say later."},
-    {"name": "Operations", "description": "For those who run Tidings."},
+    {"name": "Inbox", "description": "The items that a product shows under its bell."},
+    {"name": "Dead letters", "description": "Deliveries that ended without success, and how to send them again."},
+    {"name": "Accounts", "description": "How many notifications were accepted, and in which states they are."},
+    {"name": "Receipts", "description": "Vendors' later reports about deliveries."},
+    {"name": "Operations", "description": "Health and metrics, for the operators of Tidings."},
 ]
 
 _ABOUT = """\
@@ -70,19 +70,21 @@ Send the API key that `tidings up` printed as `Authorization: Bearer tk_…`. Th
 export TIDINGS_API_KEY=tk_…
 ```
 
-- **202 means durable.** What was accepted is delivered or accounted for, whatever happens to a machine.
-- **`Idempotency-Key`** (24 hours): the same key and body replays the first answer with `Idempotency-Replayed: true`;
-  another body is 422, a first request still under way 409.
-- **Errors** are problem details (RFC 9457): `code` is for programs, `path` the JSON path of the culprit, `request_id`
-  stands in the header `X-Request-Id`, too, which you may choose yourself, and in our log where the fault is ours (5xx).
-- **Limits**, where those who run Tidings set any, are told by the `RateLimit-*` headers; more than that is 429 with
+- **202 means durable.** An accepted notification is delivered or accounted for, whatever happens to a machine.
+- **`Idempotency-Key`** (24 hours): repeating the key with the same body replays the first answer, with
+  `Idempotency-Replayed: true`. With another body it is 422; while the first request is under way, 409.
+- **Errors** are problem details (RFC 9457). `code` is for programs; `path` is the JSON path of the field at fault.
+  `request_id` is the value of the header `X-Request-Id`, which you may choose yourself; our log has it for errors on
+  our side (5xx).
+- **Limits**, if the operator sets any, are shown by the `RateLimit-*` headers; a request beyond them is 429 with
   `Retry-After`. A batch counts as many notifications as it has.
-- **Listings** go on with `next` as `cursor`.
+- **Listings**: pass `next` as `cursor` to get the next page.
 - Times are RFC 3339 with an offset; seconds may be left out.
 - **Ids** of users are your own text, percent-encoded in paths: a `/` in an id is written `%2F`.
-- `null` is as if an optional field were left out. Only in `PATCH /v1/notifications/{id}` it takes `expires_at` away.
+- `null` for an optional field means that it is left out, except in `PATCH /v1/notifications/{id}`, where it removes
+  `expires_at`.
 - A field or query parameter that an operation does not have is refused (`unknown_field`, `unknown_parameter`), so that
-  a typo does not go unnoticed. Of a name that is repeated in a JSON object the last value counts.
+  a typo does not go unnoticed. If a name is repeated in a JSON object, the last value counts.
 """
 
 
@@ -96,7 +98,7 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
         description=_ABOUT,
         routes=app.routes,
         tags=_TAGS,
-        servers=[{"url": ".", "description": "where this document was read"}],
+        servers=[{"url": ".", "description": "the server of this document"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     doc["x-public-url"] = public_url
@@ -117,19 +119,19 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
 
 
 def _with_hot_routes(paths: dict[str, Any]) -> dict[str, Any]:
-    """The paths with the hot routes in their place: first."""
+    """The paths, with the hot routes first."""
     single = _hot("send_notification", "Send a notification", NotificationRequest, hot.Acceptance, ORDER)
     single["description"] = (
-        "For one person: a stored user, or addresses given inline. Content comes from a template and its data, "
-        "or is given per channel and taken literally. 202 when it is durable."
+        "To one person: a stored user, or addresses given inline. The content comes from a template and its data, "
+        "or is given per channel and taken literally. 202 when the notification is durable."
     )
     single["responses"]["202"]["headers"] |= {
         "Location": {"description": "where to read it", "schema": {"type": "string"}}
     }
     batch = _hot("send_notifications", "Send many notifications", BatchRequest, hot.Results, BATCH)
     batch["description"] = (
-        f"Up to {MOST_ITEMS:,} at once, with an answer for each in order; a bad one does not spoil the others. 202 "
-        "when all that were accepted are durable."
+        f"Up to {MOST_ITEMS:,} at once. The answer has a result for each, in order; a refused one does not affect the "
+        "others. 202 when all accepted ones are durable."
     )
     merged = {hot.SINGLE: {"post": single, **paths.pop(hot.SINGLE, {})}, hot.BATCH: {"post": batch}}
     return merged | paths
@@ -160,7 +162,7 @@ def _hot(name: str, summary: str, request: type[Struct], answer: type[Struct], e
                 "description": "Accepted and durable",
                 "headers": {
                     "Idempotency-Replayed": {
-                        "description": "`true` when this is the answer to an earlier request with the same key",
+                        "description": "`true` if this is the answer to an earlier request with the same key",
                         "schema": {"type": "string"},
                     }
                 },
@@ -227,7 +229,7 @@ def _add_schemas(schemas: dict[str, Any], most_users: int) -> None:
 
 
 def _published(struct: type[Struct], **types: Any) -> type[Struct]:
-    """The struct with other types for the fields that it keeps as undecoded JSON, for the sake of the schema."""
+    """A copy of the struct for its schema. `types` replace the types of fields that hold undecoded JSON."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(struct):
         type_ = types.get(field.name, field.type)
@@ -247,7 +249,7 @@ def _published(struct: type[Struct], **types: Any) -> type[Struct]:
 
 
 def _finish(public_url: str, now: int, path: str, method: str, operation: dict[str, Any]) -> None:
-    """What all operations have: problems, the request id, and an example to paste."""
+    """Add to an operation: the problem answers, the common headers, and a command to paste."""
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]
@@ -262,7 +264,7 @@ def _finish(public_url: str, now: int, path: str, method: str, operation: dict[s
         headers = response.setdefault("headers", {})
         if limited:
             headers |= _RATE_LIMITS
-        headers["X-Request-Id"] = {"description": "yours, or one of ours", "schema": {"type": "string"}}
+        headers["X-Request-Id"] = {"description": "the one you sent, or a new one", "schema": {"type": "string"}}
     source = commands(public_url, now, path, method, operation, operation.pop(PREPARATION, {}))
     operation["x-codeSamples"] = [{"lang": "Shell", "label": "curl", "source": source}]
     operation["description"] = f"{operation.get('description', '')}\n\n```bash\n{source}\n```".strip()
@@ -271,9 +273,9 @@ def _finish(public_url: str, now: int, path: str, method: str, operation: dict[s
 _RATE_LIMITS = {
     name: {"description": description, "schema": {"type": kind}}
     for name, kind, description in (
-        ("RateLimit-Limit", "integer", "what the nearest limit permits at once; absent where you have no limits"),
-        ("RateLimit-Remaining", "integer", "what is left of that"),
-        ("RateLimit-Reset", "integer", "seconds until all of it is there again"),
+        ("RateLimit-Limit", "integer", "how much the nearest limit permits at once; absent if you have no limits"),
+        ("RateLimit-Remaining", "integer", "how much of the nearest limit is left"),
+        ("RateLimit-Reset", "integer", "seconds until the nearest limit is unused again"),
         ("RateLimit-Policy", "string", "all your limits: how much in how many seconds, of what"),
     )
 }
@@ -282,9 +284,7 @@ _RATE_LIMITS = {
 def _limited() -> dict[str, Any]:
     return {
         "description": "Too much at once for this key or its tenant; nothing was done",
-        "headers": {
-            "Retry-After": {"description": "seconds until the same will be taken", "schema": {"type": "integer"}}
-        },
+        "headers": {"Retry-After": {"description": "seconds until you may try again", "schema": {"type": "integer"}}},
         "content": {MEDIA_TYPE: {"schema": _ref(Problem)}},
     }
 

@@ -1,4 +1,4 @@
-"""What those who run Tidings ask: is it alive, is it ready, what has it done."""
+"""The operations: /healthz, /readyz and /metrics, for the operators of Tidings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Health(Shape):
 
 
 class Readiness(Shape):
-    """Whether each part that is needed answers: `ok`, or what is wrong with it."""
+    """Whether each part that must work answers: `ok`, or its fault."""
 
     status: str
     parts: dict[str, str]
@@ -32,20 +32,20 @@ class Readiness(Shape):
 
 @router.get("/healthz", summary="Is the process alive?", openapi_extra=_OPEN)
 async def healthz() -> Health:
-    """200 as long as the process answers. It asks no other part: restart the process when this fails."""
+    """200 as long as the process answers; no other part is checked. Restart the process when this fails."""
     return Health(status=OK)
 
 
 @router.get(
     "/readyz",
     summary="Can it take requests?",
-    responses={503: {"model": Readiness, "description": "A part does not answer, or the process ends"}},
+    responses={503: {"model": Readiness, "description": "A part does not answer, or the process is stopping"}},
     openapi_extra=_OPEN,
 )
 async def readyz(services: _Services, response: Response) -> Readiness:
-    """200 when every part that is needed answers, 503 otherwise: send no requests here then.
+    """200 if every part that must work answers. On 503 send no requests to this process.
 
-    `stopping` (503 too): the process was told to end, and answers for a moment longer.
+    `stopping` (503 too) means that the process was told to end and answers for a moment longer.
     """
     if services.stopping():
         response.status_code = 503

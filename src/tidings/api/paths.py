@@ -1,9 +1,9 @@
-"""Paths: what stands between two slashes is one name, whatever is in it.
+"""Paths: the text between two slashes is one name, whatever characters it has.
 
-An id is the sender's own text. In a URL it is percent-encoded, and `%2F` in it is part of the id, never a separator. So
-a path is split before it is decoded, as RFC 3986 says (section 2.4). The web framework matches decoded paths; it gets
-one in which the slashes and percent signs inside of names are still encoded, and StrictRoute decodes those that it has
-matched. So no two ids share a path, and no id reaches what lies below another one.
+An id is the sender's own text, percent-encoded in a URL. A `%2F` in it is part of the id, never a separator. So a path
+is split before it is decoded (RFC 3986, section 2.4). FastAPI matches decoded paths; `path_for_matching` gives it one
+in which slashes and percent signs inside names are still encoded, and StrictRoute decodes the names after the match. So
+no two ids share a path, and no id can reach a resource below another id.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOTS = frozenset({".", ".."})
 
 
-def matched(raw: bytes) -> str:
-    """The path of a request's target, as routes are matched by it. Raises Refused (400) for what is no UTF-8."""
+def path_for_matching(raw: bytes) -> str:
+    """The path that routes are matched against. Raises Refused (400) unless `raw` is well escaped UTF-8."""
     if _BAD_ESCAPE.search(raw):
         raise Refused(400, "malformed_path", "the path holds a % that escapes nothing; write it as %25")
     try:
@@ -31,7 +31,7 @@ def matched(raw: bytes) -> str:
 
 
 def check_query(raw: bytes) -> None:
-    """Raises Refused (400) for a query string that is no text in UTF-8: its values would be taken for others."""
+    """Raises Refused (400) unless the query string is well escaped UTF-8: FastAPI would read other values from it."""
     if _BAD_ESCAPE.search(raw):
         raise Refused(400, "malformed_query", "the query string holds a % that escapes nothing; write it as %25")
     try:
@@ -41,8 +41,8 @@ def check_query(raw: bytes) -> None:
         raise Refused(400, "malformed_query", detail) from error
 
 
-def named(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a matched path, as they were meant."""
+def decoded_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a matched path, with slashes and percent signs decoded."""
     return {
         name: value.replace("%2F", "/").replace("%25", "%") if isinstance(value, str) else value
         for name, value in parameters.items()
@@ -50,10 +50,10 @@ def named(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def segment(name: str) -> str:
-    """A name as it stands in a path."""
+    """A name, percent-encoded for a path."""
     return quote(name, safe="")
 
 
 def is_addressable(name: str) -> bool:
-    """Whether a path can hold the name: clients take `.` and `..` for directions, even when they are escaped."""
+    """Whether a path can hold the name. `.` and `..` it cannot: clients resolve them, even when they are escaped."""
     return name not in _DOTS

@@ -1,4 +1,4 @@
-"""Preferences: what a user wants to hear, where and when."""
+"""Preferences: which categories a user wants, on which channels, and when."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ChannelName = Annotated[Channel, Field(strict=False)]
 
 
 class QuietHoursShape(Shape):
-    """A daily span in the user's timezone in which only critical categories are sent; it may span midnight."""
+    """A daily span, in the user's timezone, in which only critical categories are sent. It may span midnight."""
 
     start: str = Field(pattern=_TIME, description="HH:MM", examples=["22:00"])
     end: str = Field(pattern=_TIME, description="HH:MM", examples=["07:00"])
 
 
 class PreferencesShape(Shape):
-    """What a user wants. Critical categories pass all of it."""
+    """What a user has refused. Critical categories are sent nevertheless."""
 
     opted_out: dict[str, Literal["all"] | list[ChannelName]] = Field(
         default={},
-        description="for a category (or * for every one) the channels that are refused, or all",
+        description="for a category (or `*` for every one) the refused channels, or `all`",
         examples=[{"marketing": "all", "social": ["email", "sms"]}],
         json_schema_extra={
             "maxProperties": MOST_CATEGORIES,
@@ -57,7 +57,7 @@ _EXAMPLE = {
 
 @router.get("", **operation(Scope.READ, "Read a user's preferences", answers=_EXAMPLE))
 async def get_preferences(call: Caller, user_id: UserId) -> PreferencesShape:
-    """What the user has refused, the quiet hours and the mute."""
+    """The opt-outs, the quiet hours and the mute."""
     user = await call.services.users.get(call.tenant, user_id)
     if user is None:
         raise NotFound("user", user_id)
@@ -70,7 +70,7 @@ async def get_preferences(call: Caller, user_id: UserId) -> PreferencesShape:
 async def put_preferences(
     call: Caller, user_id: UserId, preferences: Annotated[PreferencesShape, Body()]
 ) -> PreferencesShape:
-    """Store them. They count at once, also for what has been accepted and not sent yet."""
+    """They take effect at once, also for notifications that are accepted and not sent yet."""
     checked = preferences_of(preferences, "$")
     if not await call.services.users.set_preferences(call.tenant, user_id, checked, call.now):
         raise NotFound("user", user_id)
@@ -92,7 +92,7 @@ def preferences_of(shape: PreferencesShape, path: str) -> Preferences:
         if refused == _EVERY_CHANNEL:
             opted_out[category] = ()
         elif refused:
-            # Inside, an empty tuple refuses every channel; outside, an empty list refuses none.
+            # In `Preferences` an empty tuple refuses every channel; in the API an empty list refuses none.
             opted_out[category] = tuple(channel for channel in Channel if channel in refused)
     quiet = shape.quiet_hours
     hours = None if quiet is None else QuietHours(_minutes(quiet.start), _minutes(quiet.end))

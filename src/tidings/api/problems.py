@@ -1,7 +1,7 @@
-"""Problem details (RFC 9457): the one shape in which every refusal of the API is told.
+"""Problem details (RFC 9457): the shape of every refusal of the API.
 
-`code` is stable and meant for programs; `detail` is a sentence for the person who reads the log. `path` is the JSON
-path of the culprit in the body, `parameter` its name when it stands in the URL or a header.
+`code` is stable and meant for programs; `detail` is a sentence for the person who reads the log. If a field of the body
+is at fault, `path` is its JSON path; if a part of the URL or a header is, `parameter` is its name.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ MEDIA_TYPE = "application/problem+json"
 _BAD_REQUEST = frozenset({"malformed_json", "invalid_cursor", "invalid_idempotency_key"})
 _UNPROCESSABLE_CONFLICTS = frozenset({"idempotency_key_reused"})
 _encoder = msgspec.json.Encoder()
-_SHOWN = 100
-"""How many characters of a caller's own text an answer repeats."""
+_SHOWN_CHARS = 100
+"""How much of a caller's own text an answer repeats."""
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """One refusal, as the API writes it."""
+    """The body of a refusal."""
 
     type: str
     title: str
@@ -51,7 +51,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 
 
 class Refused(TidingsError):
-    """A request that is answered with a problem: `status` and `code` decide, `headers` go with the answer."""
+    """A request is refused with this status, problem and `headers`."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Refused(TidingsError):
 
 
 def refusal(error: TidingsError) -> Refused:
-    """What HTTP says about an error of the rooms below."""
+    """The refusal that HTTP gives for an error of the stages, services and backends."""
     match error:
         case Refused():
             return error
@@ -110,7 +110,7 @@ def refusal(error: TidingsError) -> Refused:
             status = 422 if error.code in _UNPROCESSABLE_CONFLICTS else 409
             return Refused(status, error.code, error.detail, headers=_retry_after(error.retry_after))
         case BadReceipt():
-            # Which setting is wrong is for those who run Tidings, not for whoever calls: the log has it.
+            # The caller may be anyone: only the log says which setting or signature is wrong.
             return Refused(403, "invalid_receipt", "nothing proves that this comes from the vendor; the log says why")
         case TemplateError():
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
@@ -126,19 +126,19 @@ def _retry_after(seconds: float | None) -> list[tuple[bytes, bytes]]:
 
 
 def internal() -> Refused:
-    """The answer to an error that nobody foresaw; it says nothing about our inside."""
+    """The refusal for an unforeseen error. It reveals nothing of the error."""
     return Refused(500, "internal_error", "something went wrong on our side; the log has it under this request id")
 
 
 def of_status(status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Refused:
-    """A refusal that the web framework made by itself (no such route, method not allowed)."""
+    """The refusal for an error of the web framework's own (no such route, method not allowed)."""
     phrase = HTTPStatus(status).phrase
     return Refused(status, phrase.lower().replace(" ", "_").replace("-", "_"), detail, headers=headers)
 
 
 def unknown_parameter(name: str, known: Collection[str]) -> Refused:
-    """The refusal of a query parameter that the operation does not have; `known` are those that it has."""
-    shown = name[:_SHOWN]
+    """The refusal of a query parameter that the operation does not have; `known` are the ones that it has."""
+    shown = name[:_SHOWN_CHARS]
     near = difflib.get_close_matches(shown, known, n=1)
     if near:
         hint = f"; did you mean {near[0]}?"
@@ -148,7 +148,7 @@ def unknown_parameter(name: str, known: Collection[str]) -> Refused:
 
 
 def of_item(error: TidingsError) -> Problem:
-    """The problem of one item of a batch (the request id stands in the answer's header)."""
+    """The problem of one item of a batch, without the request id: the answer's header has it."""
     return refusal(error).problem()
 
 
@@ -158,7 +158,7 @@ def encode(refused: Refused, request_id: str | None) -> bytes:
 
 
 def _is_branch(part: int | str) -> bool:
-    """Whether pydantic made the name itself: no field of ours is written so."""
+    """Whether this part of a location names a branch of a pydantic union: fields of ours are all identifiers."""
     return not isinstance(part, str) or not part.isidentifier()
 
 
@@ -166,10 +166,10 @@ _CODES_OF_TYPES = {"missing": "missing_field", "extra_forbidden": "unknown_field
 
 
 def of_validation(errors: Sequence[Any], body: Any = None) -> Refused:
-    """The first of pydantic's errors, with its place as a JSON path or a parameter's name.
+    """The refusal for pydantic's errors: the first one, with a JSON path or a parameter's name.
 
-    `errors` are as from `ValidationError.errors()` with locations that start with `body`, `query`, `path` or `header`.
-    `body` is the decoded one.
+    `errors` come from `ValidationError.errors()`; their locations start with `body`, `query`, `path` or `header`.
+    `body` is the decoded body.
     """
     first = errors[0]
     place, *inner = first["loc"]
@@ -187,7 +187,7 @@ def code_and_detail(error: Any) -> tuple[str, str]:
     if kind == "missing":
         return "missing_field", "this field is required"
     if kind == "extra_forbidden":
-        return "unknown_field", "there is no such field here; remove it or mend its name"
+        return "unknown_field", "there is no such field here; remove it or correct its name"
     text = str(error["msg"])
     detail = text[:1].lower() + text[1:]
     if kind.endswith(("_type", "_parsing")) or kind in {"dict_type", "list_type", "none_required"}:
@@ -198,8 +198,8 @@ def code_and_detail(error: Any) -> tuple[str, str]:
 def json_path(parts: Sequence[int | str], body: Any) -> str:
     """`$.users[0].email` for `("users", 0, "email")` (RFC 9535); names that are no identifiers are quoted.
 
-    Between its keys and places pydantic names the branches of its unions (`literal['all']`), which are its own affair:
-    only what is there in `body` counts, and at the end what is missing.
+    A pydantic location also names branches of unions (`literal['all']`). So a part counts only if it is in `body`, or
+    if it is the last one, which names a missing field.
     """
     path = "$"
     for number, part in enumerate(parts):

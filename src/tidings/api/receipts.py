@@ -1,4 +1,4 @@
-"""Receipts: what providers say later about a delivery. Vendors call this, and sign instead of having a key."""
+"""Receipts: a vendor's later reports about deliveries. Vendors call this; they have no API key, but a signature."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def take_receipts(
         ),
     ],
 ) -> None:
-    """The vendor's own format, verified by its signature: 403 without a valid one. 204 when it is durable."""
+    """The body has the vendor's own format. 403 without a valid signature; 204 when the receipts are durable."""
     raw = request.scope["query_string"].decode("latin-1")
     path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
     inbound = InboundRequest(
@@ -45,7 +45,7 @@ async def take_receipts(
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Header names in lower case; one that was sent twice has both values, as RFC 9110 section 5.3 joins them."""
+    """The headers, names in lower case. The values of a repeated header are joined as RFC 9110 section 5.3 says."""
     joined: dict[str, str] = {}
     for name, value in request.headers.items():
         joined[name] = f"{joined[name]}, {value}" if name in joined else value

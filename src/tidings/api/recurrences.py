@@ -31,7 +31,7 @@ _LISTING = "recurrences"
 
 
 class RecurrenceState(StrEnum):
-    """Whether more is to come."""
+    """Whether further occurrences come."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -39,17 +39,17 @@ class RecurrenceState(StrEnum):
 
 
 class OccurrenceView(Struct, frozen=True):
-    """A coming occurrence: on the wall clock, and as an instant (RFC 3339, UTC)."""
+    """A coming occurrence, in local time (`local`) and as an instant (`at`: RFC 3339, UTC)."""
 
     local: str
     at: str
 
 
 class RecurrenceView(Struct, frozen=True):
-    """A recurrence; times are RFC 3339, UTC, except `start` and `exdates`, which are on the wall clock.
+    """A recurrence. Times are RFC 3339, UTC, except `start` and `exdates`, which are local times.
 
-    `next` has the coming occurrences, as far as is known now; in a listing the first of them. `skipped` counts those
-    that were not sent, `problem` says why the latest was not ("" when it was).
+    `next` has the coming occurrences that are known now; in a listing only the first. `skipped` counts the occurrences
+    that were not sent; `problem` says why the latest was not sent ("" if it was).
     """
 
     id: str
@@ -88,13 +88,13 @@ RecurrenceId = Annotated[
     **operation(Scope.SEND, "Create a recurrence", takes=RecurrenceRequest, body=RECURRENCE, status=201),
 )
 async def create_recurrence(call: Caller, request: Request) -> Response:
-    """Send a notification again and again, by a rule of RFC 5545 on the wall clock.
+    """Send a notification again and again, by a rule of RFC 5545 in local time.
 
-    Each occurrence is a notification of its own, with the template that is published when it is sent. A time that the
-    clock jumps over comes with the jump; one that it shows twice comes once.
+    Each occurrence becomes a notification of its own, with the template version that is published then. An occurrence
+    at a time that the clock skips is sent when the clock skips it; at a time that the clock shows twice, once.
     """
     created = await call.services.recurrences.create(call.tenant, await request.body())
-    return answer(await _shown(call, created), 201)
+    return answer(await _full_view(call, created), 201)
 
 
 @router.get(
@@ -104,12 +104,12 @@ async def create_recurrence(call: Caller, request: Request) -> Response:
     **operation(Scope.READ, "List recurrences"),
 )
 async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """Newest first, each with the occurrence that comes next; one by itself shows more of them."""
+    """Newest first, each with its next occurrence; reading a single recurrence shows more occurrences."""
     size, before = call.page(limit), call.position(_LISTING, cursor, partial(from_text, RECURRENCE_PREFIX))
-    found = await call.services.recurrences.list(call.tenant, before, size + 1)
-    following = to_text(RECURRENCE_PREFIX, found[size - 1].id) if len(found) > size else None
-    shown = [_view(recurrence, recurring.stored(recurrence)) for recurrence in found[:size]]
-    return answer(RecurrencePage(shown, call.cursor(_LISTING, following)))
+    recurrences = await call.services.recurrences.list(call.tenant, before, size + 1)
+    position = to_text(RECURRENCE_PREFIX, recurrences[size - 1].id) if len(recurrences) > size else None
+    views = [_view(recurrence, recurring.stored(recurrence)) for recurrence in recurrences[:size]]
+    return answer(RecurrencePage(views, call.cursor(_LISTING, position)))
 
 
 @router.get(
@@ -119,8 +119,8 @@ async def list_recurrences(call: Caller, cursor: Cursor = None, limit: Limit = N
     **operation(Scope.READ, "Read a recurrence", before=["recurrence"]),
 )
 async def get_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
-    """With its coming occurrences, and what became of the latest."""
-    return answer(await _shown(call, await call.services.recurrences.get(call.tenant, _id(recurrence_id))))
+    """The recurrence, its coming occurrences, and why the latest was not sent, if it was not."""
+    return answer(await _full_view(call, await call.services.recurrences.get(call.tenant, _id(recurrence_id))))
 
 
 @router.patch(
@@ -136,12 +136,13 @@ async def get_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
     ),
 )
 async def change_recurrence(call: Caller, recurrence_id: RecurrenceId, request: Request) -> Response:
-    """What is left out stays. A new rule, start or timezone counts from now on. It stays one person's.
+    """Fields that are left out stay as they are. A new rule, start or timezone takes effect from now on.
 
-    A key that may not read gets the id and the state alone, here and when it pauses or resumes.
+    The recipient cannot be changed. A key without the scope `read` gets only the id and the state, here and when it
+    pauses or resumes.
     """
     changed = await call.services.recurrences.change(call.tenant, _id(recurrence_id), await request.body())
-    return answer(await _told(call, changed))
+    return answer(await _permitted_view(call, changed))
 
 
 @router.delete(
@@ -150,7 +151,7 @@ async def change_recurrence(call: Caller, recurrence_id: RecurrenceId, request: 
     **operation(Scope.SEND, "Delete a recurrence", before=["recurrence"], status=204),
 )
 async def delete_recurrence(call: Caller, recurrence_id: RecurrenceId) -> None:
-    """Nothing more comes of it. What it has sent stays."""
+    """It sends nothing more. Notifications that it has sent stay."""
     await call.services.recurrences.delete(call.tenant, _id(recurrence_id))
 
 
@@ -161,8 +162,8 @@ async def delete_recurrence(call: Caller, recurrence_id: RecurrenceId) -> None:
     **operation(Scope.SEND, "Pause a recurrence", before=["recurrence"]),
 )
 async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
-    """Nothing comes of it until it is resumed."""
-    return answer(await _told(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
+    """It sends nothing until it is resumed."""
+    return answer(await _permitted_view(call, await call.services.recurrences.pause(call.tenant, _id(recurrence_id))))
 
 
 @router.post(
@@ -172,21 +173,21 @@ async def pause_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Respons
     **operation(Scope.SEND, "Resume a recurrence", before=["recurrence"]),
 )
 async def resume_recurrence(call: Caller, recurrence_id: RecurrenceId) -> Response:
-    """It goes on with the next occurrence; what fell into the pause does not come any more."""
-    return answer(await _told(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
+    """It goes on with the next occurrence. Occurrences during the pause are not sent any more."""
+    return answer(await _permitted_view(call, await call.services.recurrences.resume(call.tenant, _id(recurrence_id))))
 
 
 def _id(text: str) -> UUID:
     return from_text(RECURRENCE_PREFIX, text)
 
 
-async def _told(call: Caller, recurrence: Recurrence) -> RecurrenceView | Brief:
-    """The changed recurrence; the id and the state alone for a key that may not read."""
-    shown = await _shown(call, recurrence)
-    return shown if call.may(Scope.READ) else Brief(shown.id, shown.state.value)
+async def _permitted_view(call: Caller, recurrence: Recurrence) -> RecurrenceView | Brief:
+    """The recurrence; only its id and state for a key that may not read."""
+    view = await _full_view(call, recurrence)
+    return view if call.may(Scope.READ) else Brief(view.id, view.state.value)
 
 
-async def _shown(call: Caller, recurrence: Recurrence) -> RecurrenceView:
+async def _full_view(call: Caller, recurrence: Recurrence) -> RecurrenceView:
     return _view(recurrence, await call.services.recurrences.upcoming(recurrence, NEXT))
 
 

@@ -1,4 +1,4 @@
-"""Replays: all dead letters that match are sent again, at a rate."""
+"""Replays: send all dead letters that match a filter again, at a given rate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PER_SECOND = 50
 
 
 class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which dead letters, as in their listing. Nothing given: all that are dead or failed."""
+    """Which dead letters to send again, as in their listing. An empty filter means all that are `dead` or `failed`."""
 
     state: Literal["dead", "failed", "uncertain"] | None = None
     channel: Channel | None = None
@@ -50,7 +50,7 @@ class ReplayFilter(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to send again, and how many of them a second."""
+    """Which dead letters to send again, and how many a second."""
 
     filter: ReplayFilter | None = ReplayFilter()
     per_second: Annotated[float, Meta(ge=1, le=10_000, multiple_of=1)] | None = _PER_SECOND
@@ -70,31 +70,32 @@ class ReplayPage(Struct, frozen=True):
     **operation(Scope.MANAGE, "Replay dead letters", takes=ReplayRequest, body=_EXAMPLE, before=["letter"], status=202),
 )
 async def create_replay(call: Caller, request: Request, idempotency_key: IdempotencyKey = None) -> Response:
-    """Send all that match again, newest first, `per_second` of them a second. `{}` means every one.
+    """Send all matching dead letters again, newest first, `per_second` of them a second. `{}` matches every one.
 
-    What cannot be sent any more (expired, cancelled, its user gone, its address suppressed) is skipped and counted.
+    Dead letters that cannot be sent any more (expired, cancelled, user gone, address suppressed) are skipped and
+    counted.
     """
     if BODY not in request.scope:
-        raise Invalid("missing_body", "say which dead letters; every one is the body {}")
-    asked = read(request, ReplayRequest)
-    wanted = asked.filter or ReplayFilter()
+        raise Invalid("missing_body", "say which dead letters to send again; the body {} means every one")
+    replay_request = read(request, ReplayRequest)
+    given = replay_request.filter or ReplayFilter()
     filter = LetterFilter(
-        state=None if wanted.state is None else State(wanted.state),
-        channel=wanted.channel,
-        category=wanted.category,
-        provider=wanted.provider,
-        reason=wanted.reason,
-        user_id=wanted.user_id,
-        since=_instant(wanted.since, "$.filter.since"),
-        until=_instant(wanted.until, "$.filter.until"),
+        state=None if given.state is None else State(given.state),
+        channel=given.channel,
+        category=given.category,
+        provider=given.provider,
+        reason=given.reason,
+        user_id=given.user_id,
+        since=_instant(given.since, "$.filter.since"),
+        until=_instant(given.until, "$.filter.until"),
     )
     body = msgspec.json.encode(request.scope[BODY])
-    replay, known = await call.services.letters.replay(
-        call.key, filter, int(asked.per_second or _PER_SECOND), idempotency_key, body
+    replay, is_repeated = await call.services.letters.replay(
+        call.key, filter, int(replay_request.per_second or _PER_SECOND), idempotency_key, body
     )
     response = answer(replay_view(replay), 202)
     response.headers["Location"] = f"/v1/replays/{to_text(REPLAY_PREFIX, replay.id)}"
-    if known:
+    if is_repeated:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 
@@ -113,11 +114,11 @@ def _instant(text: str | None, path: str) -> int | None:
     **operation(Scope.READ, "List replays"),
 )
 async def list_replays(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """Who had what sent again, newest first; the replays of single letters too."""
+    """Newest first, replays of single dead letters included."""
     before = call.position(_LISTING, cursor, partial(from_text, REPLAY_PREFIX))
-    found, following = await call.services.letters.replays(call.tenant, before, call.page(limit))
-    reached = None if following is None else to_text(REPLAY_PREFIX, following)
-    return answer(ReplayPage([replay_view(replay) for replay in found], call.cursor(_LISTING, reached)))
+    replays, last_id = await call.services.letters.replays(call.tenant, before, call.page(limit))
+    position = None if last_id is None else to_text(REPLAY_PREFIX, last_id)
+    return answer(ReplayPage([replay_view(replay) for replay in replays], call.cursor(_LISTING, position)))
 
 
 @router.get(
@@ -127,7 +128,7 @@ async def list_replays(call: Caller, cursor: Cursor = None, limit: Limit = None)
     **operation(Scope.READ, "Read a replay", before=["replay"]),
 )
 async def get_replay(call: Caller, replay_id: ReplayId) -> Response:
-    """How far it is."""
+    """Its state, its filter, and how many dead letters it has found, replayed and skipped."""
     return answer(replay_view(await call.services.letters.known(call.tenant, from_text(REPLAY_PREFIX, replay_id))))
 
 
@@ -138,5 +139,5 @@ async def get_replay(call: Caller, replay_id: ReplayId) -> Response:
     **operation(Scope.MANAGE, "Cancel a replay", before=["slow_replay"]),
 )
 async def cancel_replay(call: Caller, replay_id: ReplayId) -> Response:
-    """Stop within some seconds. What was replayed already is on its way. 409 when the replay has ended."""
+    """It stops within a few seconds. Deliveries that it has sent again already go on. 409 if it has ended."""
     return answer(replay_view(await call.services.letters.cancel(call.tenant, from_text(REPLAY_PREFIX, replay_id))))

@@ -1,4 +1,4 @@
-"""The commands that the documentation shows: each can be pasted against the demo tenant of `make run`."""
+"""The commands that the documentation shows. Each can be pasted, and works for the demo tenant of `make run`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidings.report.notifications import rfc3339
 
 DEMO_USER = "demo"
 DEMO_TEMPLATE = "order-confirmation"
-_LATER = 300 * 24 * 3600 * 1000
+_LATER_MS = 300 * 24 * 3600 * 1000
 
 ORDER: dict[str, Any] = {
     "to": {"user_id": DEMO_USER},
@@ -79,9 +79,9 @@ _SUPPRESSION = {"channel": "email", "address": "gone@example.com", "reason": "bo
 
 
 def first_command(url: str, key_path: Path) -> str:
-    """A command for an installation of which nothing else is known: addresses inline, and content taken literally.
+    """A command that works on any installation: addresses are inline, and the content is taken literally.
 
-    The key is `$TIDINGS_API_KEY`, or else what is in the file at `key_path`, where `tidings up` keeps the demo's.
+    The key is `$TIDINGS_API_KEY`, or else the content of `key_path`, where `tidings up` keeps the demo tenant's key.
     """
     contents = [f"{json.dumps(channel)}: {json.dumps(content)}" for channel, content in FIRST["content"].items()]
     content = f",\n{' ' * 19}".join(contents)
@@ -91,7 +91,7 @@ def first_command(url: str, key_path: Path) -> str:
 
 
 def timeline_command(url: str, key_path: Path) -> str:
-    """A command that shows what became of the notification `{id}`; the key as above."""
+    """A command that shows the notification `{id}`; the key as in `first_command`."""
     return f"curl -sS {url}/v1/notifications/{{id}} -H {_bearer(key_path)}"
 
 
@@ -102,9 +102,9 @@ def _bearer(key_path: Path) -> str:
 def commands(
     url: str, now: int, path: str, method: str, operation: Mapping[str, Any], preparation: Mapping[str, Any]
 ) -> str:
-    """The lines to paste: what must be there first, then the operation itself."""
-    known = _preparations(url, now)
-    lines = [known[name] for name in preparation.get("before", ())]
+    """The lines to paste: the preparations that the example needs, then the operation itself."""
+    preparations = _preparations(url, now)
+    lines = [preparations[name] for name in preparation.get("before", ())]
     values = {
         parameter["name"]: _example(parameter)
         for parameter in operation.get("parameters", ())
@@ -139,7 +139,7 @@ def _capture(command: str) -> str:
 
 
 def _dead_letter(url: str) -> str:
-    """Makes a dead letter and waits until it is one; its id is in `$ID`."""
+    """Commands that make a dead letter, wait for it, and put its id into `$ID`."""
     listed = _curl("get", f"{url}/v1/dead-letters?channel=sms&reason=no_route&limit=1")
     return "\n".join(
         [
@@ -150,12 +150,12 @@ def _dead_letter(url: str) -> str:
 
 
 def _preparations(url: str, now: int) -> dict[str, str]:
-    """What an example may need first; those that make something with an id keep it in `$ID`."""
+    """The commands that an example may need first, by name. A command that creates something puts its id into `$ID`."""
     send, templates = f"{url}/v1/notifications", f"{url}/v1/templates"
     return {
         "notification": _capture(_curl("post", send, ORDER)),
         "recurrence": _capture(_curl("post", f"{url}/v1/recurrences", RECURRENCE)),
-        "later": _capture(_curl("post", send, {**ORDER, "send_at": rfc3339(now + _LATER)})),
+        "later": _capture(_curl("post", send, {**ORDER, "send_at": rfc3339(now + _LATER_MS)})),
         "user": _curl("put", f"{url}/v1/users/ada", _USER),
         "template": _curl("post", templates, WELCOME),
         "versions": "\n".join(

@@ -1,4 +1,4 @@
-"""Schemas as generators of clients understand them, where the libraries that made them say it their own way."""
+"""Adjusts the schemas that FastAPI and msgspec generate, so that client generators understand them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _INSTANTS = frozenset({"at", "since", "until"})
 _SPARSE = frozenset(
     {"BatchItem", "Content", "EmailContent", "FilterView", "Problem", "PushContent", "InappContent", "Variable"}
 )
-"""Answers that leave out what they have no value for."""
+"""Answers that omit fields without a value."""
 
 
 def plain(doc: dict[str, Any]) -> None:
     """Change the schemas of an OpenAPI document in place.
 
     - A whole number is an `integer`, and its bounds are whole.
-    - An object without declared properties takes any.
+    - An object without declared properties accepts any properties.
     - An instant has the format `date-time`.
-    - What an answer always has is required there.
-    - What a request may leave out has no `default`, which generators take for a promise that it is there: the
-      description says what is taken instead.
+    - A field that an answer always has is required there.
+    - An optional field of a request has no `default`, because generators would then treat it as always present. The
+      default stands in the description.
     """
     schemas: dict[str, Any] = doc["components"]["schemas"]
-    asked = _reachable(schemas, [operation.get("requestBody", {}) for operation in _operations(doc)])
+    in_requests = _reachable(schemas, [operation.get("requestBody", {}) for operation in _operations(doc)])
     for name, schema in schemas.items():
-        _without_defaults(schema, always=name not in asked and name not in _SPARSE)
+        _without_defaults(schema, always_present=name not in in_requests and name not in _SPARSE)
         for field, inner in schema.get("properties", {}).items():
             if field in _INSTANTS or field.endswith("_at"):
                 _instant(inner)
@@ -43,35 +43,35 @@ def _operations(doc: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _reachable(schemas: Mapping[str, Any], roots: list[Any]) -> set[str]:
-    """The names of the schemas that are reached from `roots`."""
-    found: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        for node in _objects(waiting.pop()):
+    """The names of the schemas that `roots` refer to, directly or not."""
+    names: set[str] = set()
+    to_visit = list(roots)
+    while to_visit:
+        for node in _objects(to_visit.pop()):
             reference = node.get("$ref", "")
             name = reference.removeprefix(_REF) if isinstance(reference, str) else ""
-            if name in schemas and name not in found:
-                found.add(name)
-                waiting.append(schemas[name])
-    return found
+            if name in schemas and name not in names:
+                names.add(name)
+                to_visit.append(schemas[name])
+    return names
 
 
-def _without_defaults(schema: dict[str, Any], *, always: bool) -> None:
+def _without_defaults(schema: dict[str, Any], *, always_present: bool) -> None:
     for name, field in schema.get("properties", {}).items():
         if "default" not in field:
             continue
         value = field.pop("default")
-        if always:
+        if always_present:
             schema["required"] = [*schema.get("required", []), name]
         elif isinstance(value, bool | int) or (isinstance(value, str) and value):
-            told = f"without it: {value if isinstance(value, str) else json.dumps(value)}"
-            field["description"] = f"{field['description']}; {told}" if field.get("description") else told
+            note = f"without it: {value if isinstance(value, str) else json.dumps(value)}"
+            field["description"] = f"{field['description']}; {note}" if field.get("description") else note
 
 
 def _instant(schema: dict[str, Any]) -> None:
-    for one in (schema, *schema.get("anyOf", ())):
-        if one.get("type") == "string":
-            one["format"] = "date-time"
+    for option in (schema, *schema.get("anyOf", ())):
+        if option.get("type") == "string":
+            option["format"] = "date-time"
 
 
 def _whole(schema: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def _whole(schema: dict[str, Any]) -> None:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Each object in a JSON value, examples left out: they are no schemas."""
+    """Each object in a JSON value, except in examples, which are no schemas."""
     if isinstance(value, dict):
         yield value
         for name, inner in value.items():

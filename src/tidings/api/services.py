@@ -1,4 +1,4 @@
-"""What the API needs from the rest of the house. Wiring builds it."""
+"""The services that the API calls. wiring.py builds them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tidings.templating.templates import Templates
 
 
 class Answered(Protocol):
-    """What became of each item of a request, in order."""
+    """The results of a request's items."""
 
     @property
     def results(self) -> Sequence[UUID | Invalid]:
-        """The id of each accepted item, or why it was not."""
+        """For each item, in order: its id, or why it was refused."""
         ...
 
     @property
@@ -42,22 +42,26 @@ class Accepts(Protocol):
     """The first stage (`tidings.pipeline.accept.stage.Accept`)."""
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None) -> Answered:
-        """Take one request. Raises Invalid, Conflict, Unavailable."""
+        """Accept one notification. Raises Invalid, Conflict, Unavailable."""
         ...
 
     async def accept_batch(
         self, tenant: str, body: bytes, idempotency_key: str | None, admit: Callable[[int], Awaitable[None]]
     ) -> Answered:
-        """Take a batch. Raises Invalid, Conflict, Unavailable for what spoils all of it, and what `admit` does."""
+        """Accept a batch. `admit` is called with the number of its items first, except for a replayed answer.
+
+        Raises:
+            Invalid, Conflict, Unavailable: the whole batch is refused. Errors of `admit` are passed on.
+        """
         ...
 
     async def receipts(self, provider: str, request: InboundRequest) -> int:
-        """Take a vendor's receipts. Raises NotFound, BadReceipt, Unavailable."""
+        """Accept a vendor's receipts; how many. Raises NotFound, BadReceipt, Unavailable."""
         ...
 
 
 class Reads(Protocol):
-    """Reading back (`tidings.report.notifications.Reports`)."""
+    """Reads notifications back (`tidings.report.notifications.Reports`)."""
 
     async def get(self, tenant: str, id: UUID) -> NotificationView:
         """One notification. Raises NotFound."""
@@ -66,31 +70,31 @@ class Reads(Protocol):
     async def list(
         self, tenant: str, filter: HistoryFilter, cursor: str | None, limit: int
     ) -> tuple[Sequence[NotificationView], str | None]:
-        """A page, newest first, and the cursor of the next one."""
+        """A page, newest first, and the cursor of the next one (None: this is the last)."""
         ...
 
 
 class Accounts(Protocol):
-    """The accounts (`tidings.report.accounting.Accounting`)."""
+    """Draws up accounts (`tidings.report.accounting.Accounting`)."""
 
     async def account(self, tenant: str, since: int | None, until: int | None) -> AccountView:
-        """What was accepted between two instants, and where it is. Raises Invalid."""
+        """How much was accepted between two instants, and in which states it is. Raises Invalid."""
         ...
 
 
 Changes = Callable[[str, UUID, ChangeRequest], Awaitable[None]]
-"""Changes a tenant's waiting notification (`tidings.pipeline.changes.change.Change`).
+"""Changes a tenant's notification that waits (`tidings.pipeline.changes.change.Change`).
 
 Raises Invalid, Conflict, Unavailable.
 """
 
 
 class Limits(Struct, frozen=True):
-    """How much a request may ask for.
+    """The size limits of requests and pages.
 
-    `max_body_bytes` bounds every body but the batch's, `max_batch_bytes` that one, `max_bodies_bytes` all that are
-    being read in parts at once. `max_items` is how many users one batch may hold, `page` and `max_page` how many items
-    a listing gives when nothing is said, and at most.
+    `max_batch_bytes` bounds the body of a batch of notifications, `max_body_bytes` every other body, and
+    `max_bodies_bytes` all bodies together that are being read in parts. `max_items` is the number of users in one
+    batch. `page` is the default number of items on a page, `max_page` the maximum.
     """
 
     max_body_bytes: int = 1_048_576
@@ -101,11 +105,11 @@ class Limits(Struct, frozen=True):
     max_page: int = 200
 
 
-def _uncounted(result: str, count: int) -> None:
-    """Counts nothing: for an app whose metrics nobody reads."""
+def _no_count(result: str, count: int) -> None:
+    """Counts nothing, for an app whose metrics nobody reads."""
 
 
-def _goes_on() -> bool:
+def _never_stopping() -> bool:
     return False
 
 
@@ -113,11 +117,14 @@ def _goes_on() -> bool:
 class Services:
     """Everything that the app calls.
 
-    `vitals` knows whether the store answers. `readiness` names each part that is needed with `ok` or what is wrong with
-    it, and `stopping` says whether the process was told to end. `metrics` gives the page for Prometheus and its content
-    type; `accepted` counts what the API took (`accepted`) and turned away (`refused`, `unavailable`). `public_url` is
-    the base URL that vendors sign and the documentation shows. `operations` and `docs`: the app answers /healthz,
-    /readyz and /metrics, and serves the API reference.
+    - `vitals`: knows whether the store answers.
+    - `readiness`: gives each part that must work, with `ok` or its fault.
+    - `stopping`: whether the process was told to end.
+    - `metrics`: gives the page for Prometheus and its content type.
+    - `accepted`: counts notifications by result: `accepted`, `refused`, `unavailable`.
+    - `public_url`: the base URL that vendors sign and that the documentation shows.
+    - `operations`: the app answers /healthz, /readyz and /metrics.
+    - `docs`: the app serves the API reference.
     """
 
     accept: Accepts
@@ -136,9 +143,9 @@ class Services:
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: Callable[[], tuple[bytes, str]]
     limiter: Limiter
-    stopping: Callable[[], bool] = _goes_on
+    stopping: Callable[[], bool] = _never_stopping
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
-    accepted: Callable[[str, int], None] = _uncounted
+    accepted: Callable[[str, int], None] = _no_count
     operations: bool = True
     docs: bool = True

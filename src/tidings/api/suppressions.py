@@ -27,15 +27,15 @@ _EXAMPLE = {"channel": "email", "address": "gone@example.com", "reason": "bounce
 
 
 class SuppressionRequest(Shape):
-    """An address to be left alone."""
+    """An address that must not be used any more."""
 
     channel: ChannelName
     address: str = Field(min_length=1, description="an email address, a phone number in E.164 or a device token")
-    reason: str = Field(default="by_hand", pattern=_REASON, description="why, in one word", examples=["bounced"])
+    reason: str = Field(default="by_hand", pattern=_REASON, description="the reason, in one word", examples=["bounced"])
 
 
 class SuppressionAnswer(Shape):
-    """An address on the list."""
+    """An address on the suppression list."""
 
     channel: Channel
     address: str
@@ -44,7 +44,7 @@ class SuppressionAnswer(Shape):
 
 
 class SuppressionPage(Shape):
-    """Addresses by channel and value. `next` is the cursor of the following page, null at the end."""
+    """Addresses, sorted by channel and value. `next` is the cursor of the following page, null at the end."""
 
     suppressions: list[SuppressionAnswer]
     next: str | None
@@ -53,19 +53,20 @@ class SuppressionPage(Shape):
 @router.get("", **operation(Scope.READ, "List the suppressed addresses"))
 async def list_suppressions(call: Caller, cursor: Cursor = None, limit: Limit = None) -> SuppressionPage:
     """Addresses that bounced, are unregistered, or whose owner opted out at the vendor."""
-    after = call.position(_LISTING, cursor, _place)
+    after = call.position(_LISTING, cursor, _address_of)
     size = call.page(limit)
-    found = await call.services.users.suppressions(call.tenant, after, size + 1)
-    more = len(found) > size
-    last = msgspec.json.encode(found[size - 1].address).decode() if more else None
+    suppressions = await call.services.users.suppressions(call.tenant, after, size + 1)
+    has_more = len(suppressions) > size
+    position = msgspec.json.encode(suppressions[size - 1].address).decode() if has_more else None
     return SuppressionPage(
-        suppressions=[_answer(suppression) for suppression in found[:size]], next=call.cursor(_LISTING, last)
+        suppressions=[_answer(suppression) for suppression in suppressions[:size]],
+        next=call.cursor(_LISTING, position),
     )
 
 
 @router.post("", **operation(Scope.MANAGE, "Suppress an address", body=_EXAMPLE, status=201))
 async def add_suppression(call: Caller, suppression: Annotated[SuppressionRequest, Body()]) -> SuppressionAnswer:
-    """Never use it again. An address that is on the list already keeps its first reason."""
+    """Put the address on the list: nothing is sent to it. An address on the list already keeps its first reason."""
     address = _address(suppression.channel, suppression.address, "$.address")
     stored = Suppression(call.tenant, address, suppression.reason, call.now)
     await call.services.users.suppress([stored])
@@ -89,22 +90,22 @@ async def remove_suppression(
     channel: Annotated[Channel, Path(examples=["email"])],
     address: Annotated[str, Path(max_length=4096, description="percent-encoded", examples=["gone@example.com"])],
 ) -> None:
-    """Take it off the list: the person came back, or the bounce was a mistake."""
+    """Take the address off the list: the person came back, or the bounce was a mistake."""
     if not await _remove(call, channel, address):
         raise NotFound(f"suppressed {channel.value} address", address)
 
 
-def _place(position: str) -> Address:
-    """Where the listing goes on. Raises ValueError for what is no address."""
-    place = msgspec.json.decode(position, type=Address)
-    if "\0" in place.value or not place.value:
+def _address_of(position: str) -> Address:
+    """The address in a cursor's position. Raises ValueError if there is none."""
+    address = msgspec.json.decode(position, type=Address)
+    if "\0" in address.value or not address.value:
         raise ValueError("this is no address")
-    place.value.encode()
-    return place
+    address.value.encode()  # raises ValueError for a lone surrogate
+    return address
 
 
 async def _remove(call: Call, channel: Channel, text: str) -> bool:
-    """An address is found as the checks would store it today, or as it was stored."""
+    """Remove the address, normalised as today's checks do or exactly as given; whether it was on the list."""
     with contextlib.suppress(Invalid):
         if await call.services.users.unsuppress(call.tenant, _address(channel, text, "$")):
             return True
@@ -122,7 +123,9 @@ def _address(channel: Channel, text: str, path: str) -> Address:
     check = _CHECKS.get(channel)
     if check is None:
         raise Invalid(
-            "no_such_channel", f"an address is one of {', '.join(_CHECKS)}; opt out of the others", "$.channel"
+            "no_such_channel",
+            f"only addresses of {', '.join(_CHECKS)} can be suppressed; use an opt-out for other channels",
+            "$.channel",
         )
     return addresses.identity(Address(channel, check(text, path)))
 

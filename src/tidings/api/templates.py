@@ -27,11 +27,11 @@ _MOST_VERSIONS = 1_000_000
 WholeNumber = Annotated[
     float, msgspec.Meta(ge=1, le=_MOST_VERSIONS, multiple_of=1, extra_json_schema={"type": "integer"})
 ]
-"""A version's number in a body. JSON does not tell 2 from 2.0, and some clients write the latter."""
+"""A version's number in a body, written 2 or 2.0: JSON does not distinguish them."""
 
 
 class TemplateVariable(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A declared variable of a template. `example` is used by previews that are given no data."""
+    """A declared variable of a template. Previews without data use `example`."""
 
     required: bool | None = True
     description: str | None = ""
@@ -39,7 +39,7 @@ class TemplateVariable(Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     @property
     def variable(self) -> Variable:
-        """As it is stored."""
+        """The variable as it is stored."""
         return Variable(self.required is not False, self.description or "", self.example)
 
 
@@ -47,9 +47,9 @@ class VersionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to create.
 
     `contents` maps a BCP 47 locale to source text per channel, in the Jinja language; email `html` may be MJML. The
-    default locale needs content for every channel that another locale has. Beside Jinja's own, the filters are `date`,
-    `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` print
-    nothing when they are left out. Null is as if a field were left out.
+    default locale needs content for every channel that another locale has. Besides Jinja's own filters there are
+    `date`, `time`, `datetime`, `number`, `percent`, `currency`, `plural`, `times` and `plus`. Optional `variables` that
+    are left out print nothing. Null means that a field is left out.
     """
 
     contents: dict[str, Any]
@@ -65,13 +65,13 @@ class TemplateRequest(VersionRequest, frozen=True, forbid_unknown_fields=True, k
 
 
 class PublishRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which version is sent from now on."""
+    """The version to send from now on."""
 
     version: WholeNumber
 
 
 class PreviewRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to show: a `version` (or the newest), for a reader of `locale`, with `data` (or the examples)."""
+    """The `version` to preview (or the newest), for a reader of `locale`, with `data` (or the variables' examples)."""
 
     version: WholeNumber | None = None
     locale: str | None = None
@@ -91,14 +91,14 @@ class VersionView(Struct, frozen=True):
 
 
 class TemplatePage(Struct, frozen=True):
-    """Templates by name. `next` is the cursor of the following page, null at the end."""
+    """Templates, sorted by name. `next` is the cursor of the following page, null at the end."""
 
     templates: list[TemplateSummary]
     next: str | None
 
 
 class VersionRow(Struct, frozen=True):
-    """A version without its contents and variables; those are at its own address. `created_at` is RFC 3339, UTC."""
+    """A version without its contents and variables; read the version to get them. `created_at` is RFC 3339, UTC."""
 
     name: str
     version: int
@@ -124,13 +124,14 @@ VersionNumber = Annotated[int, Path(ge=1, le=_MOST_VERSIONS, description="counts
     **operation(Scope.MANAGE, "Create a template", takes=TemplateRequest, body=WELCOME, status=201),
 )
 async def create_template(call: Caller, request: Request) -> Response:
-    """With its first version, which is checked and compiled but not sent before it is published."""
-    wanted = read(request, TemplateRequest)
-    if await _exists(call, wanted.name):
+    """With its first version, which is checked and compiled. Nothing uses it until it is published."""
+    new = read(request, TemplateRequest)
+    if await _exists(call, new.name):
         raise Conflict(
-            "template_exists", f"there is a template {wanted.name!r} already; send a new version to it, or another name"
+            "template_exists",
+            f"the template {new.name!r} exists already; create a new version of it, or use another name",
         )
-    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(wanted.name, wanted))), 201)
+    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(new.name, new))), 201)
 
 
 @router.get(
@@ -140,11 +141,11 @@ async def create_template(call: Caller, request: Request) -> Response:
     **operation(Scope.READ, "List templates"),
 )
 async def list_templates(call: Caller, cursor: Cursor = None, limit: Limit = None) -> Response:
-    """By name, each with its newest and its published version."""
+    """Sorted by name, each with the numbers of its newest and its published version."""
     size = call.page(limit)
-    found = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor, _name), size + 1))
-    following = found[size - 1].name if len(found) > size else None
-    return answer(TemplatePage(found[:size], call.cursor(_LISTING, following)))
+    templates = list(await call.services.templates.list(call.tenant, call.position(_LISTING, cursor, _name), size + 1))
+    position = templates[size - 1].name if len(templates) > size else None
+    return answer(TemplatePage(templates[:size], call.cursor(_LISTING, position)))
 
 
 @router.get(
@@ -154,7 +155,7 @@ async def list_templates(call: Caller, cursor: Cursor = None, limit: Limit = Non
     **operation(Scope.READ, "Read a template"),
 )
 async def get_template(call: Caller, name: TemplateName) -> Response:
-    """Its newest and its published version."""
+    """The numbers of its newest and its published version."""
     return answer(await call.services.templates.summary(call.tenant, name))
 
 
@@ -173,10 +174,10 @@ async def get_template(call: Caller, name: TemplateName) -> Response:
     ),
 )
 async def create_version(call: Caller, name: TemplateName, request: Request) -> Response:
-    """Versions never change. What is published stays published until another version is."""
-    wanted = read(request, VersionRequest)
+    """A version never changes. The published version stays published until another one is."""
+    new = read(request, VersionRequest)
     await call.services.templates.summary(call.tenant, name)
-    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(name, wanted))), 201)
+    return answer(_view(await call.services.templates.create_version(call.tenant, _draft(name, new))), 201)
 
 
 @router.get(
@@ -189,10 +190,13 @@ async def list_versions(call: Caller, name: TemplateName, cursor: Cursor = None,
     """Newest first, without their contents."""
     size, listing = call.page(limit), f"{_VERSIONS}/{name}"
     before = call.position(listing, cursor, _number)
-    found = await call.services.templates.versions(call.tenant, name, before, size + 1)
-    rows = [VersionRow(one.name, one.version, one.description, rfc3339(one.created_at)) for one in found[:size]]
-    following = str(rows[-1].version) if len(found) > size else None
-    return answer(VersionPage(rows, call.cursor(listing, following)))
+    versions = await call.services.templates.versions(call.tenant, name, before, size + 1)
+    rows = [
+        VersionRow(version.name, version.version, version.description, rfc3339(version.created_at))
+        for version in versions[:size]
+    ]
+    position = str(rows[-1].version) if len(versions) > size else None
+    return answer(VersionPage(rows, call.cursor(listing, position)))
 
 
 @router.get(
@@ -213,9 +217,12 @@ async def get_version(call: Caller, name: TemplateName, version: VersionNumber) 
     **operation(Scope.MANAGE, "Publish a version", takes=PublishRequest, body={"version": 1}),
 )
 async def publish_version(call: Caller, name: TemplateName, request: Request) -> Response:
-    """What is accepted from now on uses it, everywhere within a second. Any version will do, older ones too."""
-    wanted = read(request, PublishRequest)
-    return answer(await call.services.templates.publish(call.tenant, name, int(wanted.version)))
+    """Notifications that are accepted from now on use it; every process does so within a second.
+
+    Any version can be published, older ones too.
+    """
+    version = int(read(request, PublishRequest).version)
+    return answer(await call.services.templates.publish(call.tenant, name, version))
 
 
 @router.post(
@@ -225,7 +232,7 @@ async def publish_version(call: Caller, name: TemplateName, request: Request) ->
     **operation(Scope.MANAGE, "Roll back to the version before", before=["versions"], name="welcome"),
 )
 async def roll_back(call: Caller, name: TemplateName) -> Response:
-    """Publish the version before the published one. 409 when there is none."""
+    """Publish the version before the published one. 409 if there is none."""
     return answer(await call.services.templates.rollback(call.tenant, name))
 
 
@@ -236,22 +243,21 @@ async def roll_back(call: Caller, name: TemplateName) -> Response:
     **operation(Scope.READ, "Preview a template", takes=PreviewRequest, required=False, body={"locale": "pt-BR"}),
 )
 async def preview_template(call: Caller, name: TemplateName, request: Request) -> Response:
-    """Every channel as a reader of the locale would get it, with the size and segments of a text message."""
-    wanted = read(request, PreviewRequest)
-    version = None if wanted.version is None else int(wanted.version)
-    shown = await call.services.templates.preview(call.tenant, name, version, wanted.locale, wanted.data)
-    return answer(shown)
+    """Every channel as a reader of the locale would get it; for a text message also its size and segments."""
+    asked = read(request, PreviewRequest)
+    version = None if asked.version is None else int(asked.version)
+    return answer(await call.services.templates.preview(call.tenant, name, version, asked.locale, asked.data))
 
 
 def _name(position: str) -> str:
-    """Where the listing goes on. Raises ValueError for what no template can be called."""
+    """A cursor's position, checked to be a template's name. Raises ValueError."""
     if not is_name(position):
         raise ValueError(position)
     return position
 
 
 def _number(position: str) -> int:
-    """The version where the listing goes on. Raises ValueError for what is no version's number."""
+    """The version number in a cursor's position. Raises ValueError if there is none."""
     number = int(position) if position.isascii() and position.isdigit() else 0
     if not 1 <= number <= _MOST_VERSIONS:
         raise ValueError("this is no version")
@@ -266,20 +272,20 @@ async def _exists(call: Caller, name: str) -> bool:
     return True
 
 
-def _draft(name: str, wanted: VersionRequest) -> TemplateVersion:
-    """The version before it has a number. Raises Invalid for contents and variables of a wrong shape."""
+def _draft(name: str, new: VersionRequest) -> TemplateVersion:
+    """The version, without a number yet. Raises Invalid for contents and variables of a wrong shape."""
     return TemplateVersion(
         name=name,
         version=0,
         contents={
-            locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in wanted.contents.items()
+            locale: converted(raw, ContentRequest, path_of(locale)).content() for locale, raw in new.contents.items()
         },
-        default_locale=wanted.default_locale or "en",
+        default_locale=new.default_locale or "en",
         variables={
             variable: converted(raw, TemplateVariable, f"$.variables.{variable}").variable
-            for variable, raw in (wanted.variables or {}).items()
+            for variable, raw in (new.variables or {}).items()
         },
-        description=wanted.description or "",
+        description=new.description or "",
     )
 
 

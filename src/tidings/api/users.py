@@ -23,7 +23,7 @@ from tidings.report.notifications import rfc3339
 router = APIRouter(prefix="/v1/users", tags=["Users"], route_class=StrictRoute)
 
 MOST_ATTRIBUTE_BYTES = 16_384
-_LONE = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
+_PROFILE = {"email": "ada@example.com", "phone": "+4930901820", "locale": "de-DE", "timezone": "Europe/Berlin"}
 
 
 class ProfileShape(Shape):
@@ -33,18 +33,18 @@ class ProfileShape(Shape):
     phone: str | None = Field(default=None, description="a phone number in E.164", examples=["+4930901820"])
     devices: list[str] = Field(
         default=[],
-        description=f"device tokens for push, the newest last, at most {MOST_DEVICES}; each is taken from whoever else "
-        "of the tenant has it",
+        description=f"device tokens for push, the newest last, at most {MOST_DEVICES}; another user of the tenant who "
+        "has one of them loses it",
         json_schema_extra={"maxItems": MOST_DEVICES},
     )
     locale: str | None = Field(default=None, description="a BCP 47 language tag", examples=["de-DE"])
     timezone: str | None = Field(default=None, description="an IANA timezone", examples=["Europe/Berlin"])
     name: str | None = Field(default=None, description="the person's name, one line", examples=["Ada Lovelace"])
-    attributes: dict[str, Any] = Field(default={}, description="anything else that is worth keeping, up to 16 KiB")
+    attributes: dict[str, Any] = Field(default={}, description="any other data about the person, up to 16 KiB")
 
 
 class UserRequest(ProfileShape):
-    """A user to create or replace. Preferences stay as they are when left out."""
+    """A user to create or replace. Preferences that are left out stay as they are."""
 
     preferences: PreferencesShape | None = None
 
@@ -76,13 +76,13 @@ class StoredItem(Shape):
 
 
 class RefusedItem(Shape):
-    """A user of the batch that was not stored; the others are not touched by it."""
+    """A user of the batch that was not stored. The others are not affected."""
 
     error: dict[str, Any]
 
 
 class UsersAnswer(Shape):
-    """For each user of the batch, in order, what became of it."""
+    """The result for each user of the batch, in order."""
 
     results: list[StoredItem | RefusedItem]
 
@@ -98,7 +98,7 @@ class DeviceRequest(Shape):
 
 
 class DevicesAnswer(Shape):
-    """The user's devices, the one that was registered last at the end."""
+    """The user's devices, the newest last."""
 
     devices: list[str]
 
@@ -107,9 +107,9 @@ DeviceToken = Annotated[str, Path(description="percent-encoded", examples=["devi
 _item = TypeAdapter(UserItem)
 
 
-@router.put("/{user_id}", **operation(Scope.MANAGE, "Create or replace a user", body=_LONE, user_id="ada"))
+@router.put("/{user_id}", **operation(Scope.MANAGE, "Create or replace a user", body=_PROFILE, user_id="ada"))
 async def put_user(call: Caller, user_id: UserId, user: Annotated[UserRequest, Body()]) -> UserAnswer:
-    """Store a profile. What is left out of it is forgotten, apart from the preferences."""
+    """Store a profile. Fields that are left out are deleted; preferences that are left out stay."""
     profile, preferences = profile_of(user), _preferences(user, "$.preferences")
     await call.services.users.upsert(call.tenant, [(user_id, profile, preferences)], call.now)
     return user_answer(await known_user(call, user_id))
@@ -120,13 +120,13 @@ async def put_user(call: Caller, user_id: UserId, user: Annotated[UserRequest, B
     **operation(
         Scope.MANAGE,
         "Create or replace many users",
-        body={"users": [{"user_id": "ada", **_LONE}, {"user_id": "bo", "email": "bo@example.com", "locale": "sv"}]},
+        body={"users": [{"user_id": "ada", **_PROFILE}, {"user_id": "bo", "email": "bo@example.com", "locale": "sv"}]},
     ),
 )
 async def put_users(call: Caller, batch: Annotated[UsersRequest, Body()]) -> UsersAnswer:
-    """An answer for each, in order; a bad one does not spoil the others.
+    """A result for each user, in order; a refused one does not affect the others.
 
-    Of two with one id the later one counts, and of two users with one device the later one has it.
+    If two have the same id, the later one is stored. If two have the same device, the later one gets it.
     """
     most = call.services.limits.max_items
     if not 1 <= len(batch.users) <= most:
@@ -139,7 +139,7 @@ async def put_users(call: Caller, batch: Annotated[UsersRequest, Body()]) -> Use
         except TidingsError as error:
             results.append(RefusedItem(error=msgspec.to_builtins(problems.of_item(error))))
         else:
-            good.pop(user_id, None)  # so that the order says which of two users has registered a device last
+            good.pop(user_id, None)  # a repeated user moves to the end: the order decides who gets a shared device
             good[user_id] = (user_id, profile, preferences)
             results.append(StoredItem(user_id=user_id))
     if good:
@@ -159,7 +159,7 @@ async def get_user(call: Caller, user_id: UserId) -> UserAnswer:
     **operation(Scope.MANAGE, "Delete a user", before=["user"], status=204, user_id="ada"),
 )
 async def delete_user(call: Caller, user_id: UserId) -> None:
-    """Forget the profile, the preferences and the inbox. History stays until its day is dropped."""
+    """Delete the profile, the preferences and the inbox. The history stays until its day is dropped."""
     if not await call.services.users.delete(call.tenant, user_id):
         raise NotFound("user", user_id)
 
@@ -169,9 +169,9 @@ async def delete_user(call: Caller, user_id: UserId) -> None:
     **operation(Scope.MANAGE, "Register a device", body={"token": "device-token-1"}, before=["user"], user_id="ada"),
 )
 async def add_device(call: Caller, user_id: UserId, device: Annotated[DeviceRequest, Body()]) -> DevicesAnswer:
-    """Make it the user's newest device; to register one again does no harm.
+    """Make it the user's newest device; it may be registered before.
 
-    It is taken from whoever else of the tenant has it. Of more than 50 devices the oldest are dropped.
+    Another user of the tenant who has the device loses it. Of more than 50 devices the oldest are dropped.
     """
     token = addresses.device(device.token, "$.token")
     profile = await call.services.users.add_device(call.tenant, user_id, token, MOST_DEVICES, call.now)
@@ -186,7 +186,7 @@ async def add_device(call: Caller, user_id: UserId, device: Annotated[DeviceRequ
     **operation(Scope.MANAGE, "Remove a device", before=["user"], status=204, user_id="ada", device="device-token-1"),
 )
 async def remove_device(call: Caller, user_id: UserId, device: DeviceToken) -> None:
-    """The app was signed out of or removed. 204 too when the user does not have the device."""
+    """Use this when the person signs out of the app or removes it. 204 even if the user does not have the device."""
     if not await call.services.users.remove_device(call.tenant, user_id, pasted.visible(device), call.now):
         raise NotFound("user", user_id)
 

@@ -1,4 +1,4 @@
-"""`python -m tidings.cli`: how `up` starts its own children, whatever is on the PATH."""
+"""`python -m tidings.cli`: `tidings up` starts its children this way, independent of the PATH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tidings accounting`: what was accepted and where all of it is; the sums close, or it says what is missing."""
+"""`tidings accounting`: how many notifications were accepted, in which states they are, and how many are missing."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ app = command_line()
 
 _RESTING = Resting.__struct_fields__
 _SERIES = re.compile(r"^(tidings_(?:stuck|swept_total|canary_\w+|audit_\w+)(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
-_WITHIN = timedelta(seconds=5)
+_METRICS_WITHIN = timedelta(seconds=5)
 
 Since = Annotated[
-    str | None, typer.Option(metavar="TIME", help="From this time on (2026-01-31 or RFC 3339) [24 hours ago].")
+    str | None,
+    typer.Option(metavar="TIME", help="Accepted at or after this time (2026-01-31 or RFC 3339) [24 hours ago]."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to this time, exclusive [now].")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted before this time [now].")]
 
 
 @app.command()
@@ -44,7 +45,7 @@ def accounting(
     since: Since = None,
     until: Until = None,
     everyone: Annotated[
-        bool, typer.Option("--all", help="Every tenant, and how the system is; reads the database itself.")
+        bool, typer.Option("--all", help="All tenants, and the system's health; reads the database, not the API.")
     ] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -52,12 +53,12 @@ def accounting(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Account for everything that was accepted: where it is, so that the sum is what was accepted.
+    """Show in which states all accepted notifications are, and whether any is missing.
 
-    Exits with 1 when something is missing.
+    The exit code is 1 if something is missing.
     """
     if everyone:
-        accounts = asyncio.run(_everyone(dsn_from(settings_file, data_dir), _instant(since), _instant(until)))
+        accounts = asyncio.run(_accounts_of_all(dsn_from(settings_file, data_dir), _instant(since), _instant(until)))
     else:
         query = {name: text for name, text in (("since", since), ("until", until)) if text is not None}
         with connect(url, key, settings_file, data_dir) as api:
@@ -72,28 +73,28 @@ def accounting(
             for line in _health(settings_file, data_dir):
                 say(line)
         say(verdict(accounts))
-    if not all(one["notifications"]["balanced"] for one in accounts):
+    if not all(account["notifications"]["balanced"] for account in accounts):
         raise typer.Exit(1)
 
 
 def verdict(accounts: Sequence[Mapping[str, Any]]) -> str:
     """Whether the sums close, in a sentence."""
-    missing = sum(one["notifications"]["missing"] for one in accounts)
+    missing = sum(account["notifications"]["missing"] for account in accounts)
     if missing:
         return (
-            f"{missing:,} of what was accepted are MISSING: neither recorded nor queued. docs/how-to/operate.md says "
+            f"{missing:,} accepted notifications are MISSING: neither recorded nor queued. docs/how-to/operate.md says "
             "what to do."
         )
-    accepted = sum(one["notifications"]["accepted"] for one in accounts)
-    moving = sum(one["notifications"]["in_flight"]["total"] for one in accounts)
-    return f"The sums close: {accepted:,} accepted, {moving:,} of them in flight, none missing."
+    accepted = sum(account["notifications"]["accepted"] for account in accounts)
+    in_flight = sum(account["notifications"]["in_flight"]["total"] for account in accounts)
+    return f"The sums close: {accepted:,} accepted, {in_flight:,} of them in flight, none missing."
 
 
 def _print_notifications(accounts: Sequence[Mapping[str, Any]]) -> None:
     first = accounts[0] if accounts else {"since": "1970-01-01T00:00Z", "until": "1970-01-01T00:00Z"}
     title = f"Notifications, {moment(first['since']):%Y-%m-%d %H:%M} to {moment(first['until']):%Y-%m-%d %H:%M}"
     columns = ["accepted", *_RESTING, "queued", "pending", "deferred", "missing"]
-    rows = {one["tenant"]: _cells(one["notifications"]) for one in accounts}
+    rows = {account["tenant"]: _cells(account["notifications"]) for account in accounts}
     shown = [name for name in columns if name in {"accepted", "missing"} or any(row[name] for row in rows.values())]
     numbers = [Column(f"= {name}" if name == shown[1] else name, is_number=True) for name in shown]
     own = [cells for tenant, cells in rows.items() if tenant != CANARY_TENANT]
@@ -107,20 +108,21 @@ def _print_notifications(accounts: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cells(account: Mapping[str, Any]) -> dict[str, int]:
-    flying = account["in_flight"]
+    in_flight = account["in_flight"]
     return {
         "accepted": account["accepted"],
         **account["resting"],
-        "queued": flying["queued"],
-        "pending": flying["pending"] + flying["sending"],
-        "deferred": flying["deferred"],
+        "queued": in_flight["queued"],
+        "pending": in_flight["pending"] + in_flight["sending"],
+        "deferred": in_flight["deferred"],
         "missing": account["missing"],
     }
 
 
 def _print_deliveries(channels: Mapping[str, Mapping[str, Any]]) -> None:
     rows = {
-        name: {"all": one["total"], **one["resting"], "in flight": one["in_flight"]} for name, one in channels.items()
+        name: {"all": account["total"], **account["resting"], "in flight": account["in_flight"]}
+        for name, account in channels.items()
     }
     columns = ["all", *_RESTING, "in flight"]
     shown = [name for name in columns if name == "all" or any(row[name] for row in rows.values())]
@@ -131,47 +133,47 @@ def _print_deliveries(channels: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-async def _everyone(dsn: str, since: int | None, until: int | None) -> list[Any]:
+async def _accounts_of_all(dsn: str, since: int | None, until: int | None) -> list[Any]:
     store = await PostgresStore.open(dsn, 2)
     try:
         report = Accounting(store.history, store.accounts, store.days, SystemClock())
-        found: list[AccountView] = [
+        accounts: list[AccountView] = [
             await report.account(tenant.id, since, until) for tenant in await store.tenants.list()
         ]
-        return [msgspec.to_builtins(one) for one in found]
+        return [msgspec.to_builtins(account) for account in accounts]
     finally:
         await store.close()
 
 
 def _instant(text: str | None) -> int | None:
-    """Milliseconds since the epoch. Raises CannotGoOn for what is no time."""
+    """The time in milliseconds since the epoch. Raises CannotGoOn if the text is not a time."""
     if text is None:
         return None
     try:
         when = moment(text if "T" in text or " " in text else f"{text}T00:00:00+00:00")
     except ValueError as error:
-        raise CannotGoOn(f"{text!r} is no time: write 2026-01-31 or 2026-01-31T09:00:00Z") from error
+        raise CannotGoOn(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T09:00:00Z") from error
     return int(when.timestamp() * 1000)
 
 
 def _health(settings_file: Path | None, data_dir: Path | None) -> list[str]:
-    """What the metrics of what runs here say about the canary, the audit and what is stuck."""
+    """The canary, the audit and stuck items, in sentences, from the metrics of the system on the data folder."""
     running = DataFolder(settings_from(settings_file, data_dir).data_dir).running()
     if running is None:
-        return ["Nothing runs on the data folder, so nothing is known of the canary and of what is stuck."]
+        return ["Nothing runs on the data folder, so the canary and stuck items are unknown."]
     page = f"{running.operations_url or running.api_url}/metrics"
-    client = SyncClientBuilder().timeout(_WITHIN).no_proxy().build()
+    client = SyncClientBuilder().timeout(_METRICS_WITHIN).no_proxy().build()
     try:
         text = bytes(client.get(page).build().send().bytes()).decode()
     except PyreqwestError:
-        return [f"{page} does not answer, so nothing is known of the canary and of what is stuck."]
+        return [f"{page} does not answer, so the canary and stuck items are unknown."]
     finally:
         client.close()
     return health({name: float(value) for name, value in _SERIES.findall(text)}, time.time())
 
 
 def health(series: Mapping[str, float], now: float) -> list[str]:
-    """The canary, the audit and what is stuck, in sentences; `now` in seconds since the epoch."""
+    """The canary, the audit and stuck items, in sentences; `now` is in seconds since the epoch."""
 
     def ago(name: str) -> str:
         at = series.get(name, 0.0)

@@ -1,4 +1,4 @@
-"""A worker that keeps the critical lane apart: in a process of its own, beside that of all other work."""
+"""A worker with two processes: one for the critical lane, one for all other work."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _COMMAND = (sys.executable, "-m", "tidings.cli", "run", "--supervised", *_option
 
 
 async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held) -> None:
-    """As wiring.run, with a second process for the critical lane, which is started again whenever it ends.
+    """Run the roles like wiring.run, and the critical lane in a second process, which is restarted whenever it ends.
 
-    The worker is ready when both are. They stop together.
+    The worker is ready when both processes are. They stop together.
 
     Raises:
         CannotGoOn: the second process does not start.
     """
-    child = Child("worker", settings, None, _unchanged, _COMMAND, ended=metrics.forget_child, name=NAME)
+    child = Child("worker", settings, None, _ignore, _COMMAND, ended=metrics.forget_child, name=NAME)
     stopping = asyncio.Event()
 
-    async def tell(addresses: Mapping[str, str]) -> None:
+    async def announce_both(addresses: Mapping[str, str]) -> None:
         await child.ready.wait()
         ready(addresses)
 
@@ -49,20 +49,20 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Hel
         group.create_task(child.keep())
         group.create_task(stop())
 
-        def told(addresses: Mapping[str, str]) -> None:
+        def announce(addresses: Mapping[str, str]) -> None:
             if "worker" in addresses:
-                telling.append(group.create_task(tell(addresses)))
+                announcing.append(group.create_task(announce_both(addresses)))
             else:
                 ready(addresses)
 
-        telling: list[asyncio.Task[None]] = []
+        announcing: list[asyncio.Task[None]] = []
         try:
-            await wiring.run(settings, roles, told, held, ALL_BUT_CRITICAL, stopping)
+            await wiring.run(settings, roles, announce, held, ALL_BUT_CRITICAL, stopping)
         finally:
             stopping.set()
-            for one in telling:
-                one.cancel()
+            for announcement in announcing:
+                announcement.cancel()
 
 
-def _unchanged() -> None:
-    """Nobody follows it."""
+def _ignore() -> None:
+    pass

@@ -1,4 +1,4 @@
-"""The command `tidings`: finds the command's module, runs it, and turns every error into a plain sentence."""
+"""The program `tidings`: finds a command's module, runs it, and turns every error into a plain sentence."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """Imports a command's module when the command is asked for: no command pays for what the others need."""
+    """Imports a command's module only when that command runs, so that no command waits for the others' imports."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command called `cmd_name`; None when there is none."""
+        """The command called `cmd_name`; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         return typer.main.get_command(import_module(COMMANDS[cmd_name]).app)
 
 
-_OURS_ALONE = 0o077
-"""What Tidings and its children write holds addresses, contents and secrets: files 0600, folders 0700."""
+_UMASK = 0o077
+"""New files are 0600 and new folders 0700: they hold addresses, contents and secrets."""
 
 app = command_line(cls=Commands, no_args_is_help=True, add_completion=True)
 
@@ -67,7 +67,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def tidings(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False,
 ) -> None:
@@ -75,13 +75,13 @@ def tidings(
 
 
 def main() -> None:
-    """Run what the command line asks for, and exit with 0, or with 2 for what the user can mend, or with 1."""
-    os.umask(_OURS_ALONE)
+    """Run the command line and exit: 0 for success, 2 for errors in the command line or the settings, 1 for others."""
+    os.umask(_UMASK)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; the exit code."""
+    """Run one command; its exit code."""
     started_with(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -97,6 +97,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
+    """Say the error in a sentence; the exit code."""
     if isinstance(error, BaseExceptionGroup):
         inner: BaseException = error
         while isinstance(inner, BaseExceptionGroup):
@@ -111,6 +112,6 @@ def _explain(error: Exception) -> int:
         return 2 if isinstance(error, SettingsError) else 1
     say_error(
         f"something went wrong that should not have: {described(error)}\n"
-        "Run the same with --debug to see where, and report it with that."
+        "Run the same command with --debug to see where, and report the error with that output."
     )
     return 1

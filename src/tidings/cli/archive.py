@@ -1,4 +1,4 @@
-"""`tidings archive`: which days are in the archive, and what became of a notification that is."""
+"""`tidings archive`: the archived days, and single notifications from them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from tidings.report.archive import Archive
 from tidings.report.notifications import view
 
 app = command_line(
-    help="Read what has been archived: days older than the setting retention.days are Parquet files in the object "
-    "store.\n\n"
-    "Both commands read the database and the object store themselves; they need no API.",
+    help="Read the archive: days older than the setting retention.days, as Parquet files in the object store.\n\n"
+    "Both commands read the database and the object store; they need no API.",
     no_args_is_help=True,
 )
 
@@ -41,33 +40,33 @@ _CONNECTIONS = 2
 @app.command(name="list")
 def list_(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     """List the days in the archive, oldest first."""
-    found = [_told(day) for day in asyncio.run(_days(settings_file, data_dir))]
+    days = [_described(day) for day in asyncio.run(_days(settings_file, data_dir))]
     if as_json:
-        say(msgspec.json.format(msgspec.json.encode(found)).decode())
+        say(msgspec.json.format(msgspec.json.encode(days)).decode())
         return
-    if not found:
+    if not days:
         say("nothing has been archived")
         return
-    console().print(_table(found), highlight=False)
-    say(f"They lie under archive/ in {settings_from(settings_file, data_dir).data_dir / 'objects'}.")
+    console().print(_table(days), highlight=False)
+    say(f"The files are under archive/ in {settings_from(settings_file, data_dir).data_dir / 'objects'}.")
 
 
 @app.command()
 def show(
     id: Annotated[str, typer.Argument(help="The notification's id, ntf_….")],
     tenant: Annotated[
-        str | None, typer.Option(help="Look only among this tenant's: quicker where there are many.")
+        str | None, typer.Option(help="Search only this tenant's notifications: faster if there are many tenants.")
     ] = None,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what became of an archived notification, as `tidings status` shows one that is not archived."""
-    found = asyncio.run(_found(id, tenant, settings_file, data_dir))
+    """Show an archived notification, like `tidings status` shows others."""
+    notification = asyncio.run(_notification(id, tenant, settings_file, data_dir))
     if as_json:
-        say(msgspec.json.format(msgspec.json.encode(found)).decode())
+        say(msgspec.json.format(msgspec.json.encode(notification)).decode())
         return
-    for line in render(found):
+    for line in render(notification):
         typer.echo(line)
 
 
@@ -76,20 +75,23 @@ async def _days(settings_file: Path | None, data_dir: Path | None) -> Sequence[A
         return await archive.list()
 
 
-async def _found(id: str, tenant: str | None, settings_file: Path | None, data_dir: Path | None) -> Mapping[str, Any]:
-    notification = from_text(NOTIFICATION_PREFIX, id)
-    day = day_of(notification)
+async def _notification(
+    id: str, tenant: str | None, settings_file: Path | None, data_dir: Path | None
+) -> Mapping[str, Any]:
+    """The notification as the API would show it. Raises CannotGoOn if it is not in the archive."""
+    notification_id = from_text(NOTIFICATION_PREFIX, id)
+    day = day_of(notification_id)
     async with _opened(settings_file, data_dir) as (store, archive):
-        record = await archive.find(notification, tenant)
+        record = await archive.find(notification_id, tenant)
         if record is None:
-            if await store.history.get_many([notification]):
+            if await store.history.get_many([notification_id]):
                 raise CannotGoOn(f"{id} is not archived: it is in the database; see `tidings status {id}`", 1)
             if not any(state.archived for state in await store.days.states(day, day)):
                 raise CannotGoOn(f"there is no {id}, and {day_text(day)} is not archived", 1)
             whose = "" if tenant is None else f" of {tenant}"
             raise CannotGoOn(f"there is no notification {id}{whose} in the archive of {day_text(day)}", 1)
-    found: Mapping[str, Any] = msgspec.json.decode(msgspec.json.encode(view(record)))
-    return found
+    notification: Mapping[str, Any] = msgspec.json.decode(msgspec.json.encode(view(record)))
+    return notification
 
 
 @asynccontextmanager
@@ -102,7 +104,7 @@ async def _opened(settings_file: Path | None, data_dir: Path | None) -> AsyncIte
         await store.close()
 
 
-def _told(day: ArchivedDay) -> dict[str, Any]:
+def _described(day: ArchivedDay) -> dict[str, Any]:
     rows = {kind: sum(part.rows for part in day.parts if part.kind == kind) for kind in (NOTIFICATIONS, EVENTS)}
     return {
         "day": day_text(day.day),

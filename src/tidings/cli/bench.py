@@ -1,4 +1,4 @@
-"""`tidings bench`: the benchmarks, where this is a checkout of the repository."""
+"""`tidings bench`: the benchmarks, if this is a clone of the repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = command_line()
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context) -> None:
-    """Run the benchmarks of a checkout.
+    """Run the benchmarks, in a clone of the repository.
 
     Options are passed on to them.
     """

@@ -1,4 +1,4 @@
-"""`tidings check`: are the settings right, and does everything that they name answer?"""
+"""`tidings check`: are the settings valid, and do the providers, PostgreSQL and Kafka that they name answer?"""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tidings.sandbox import credentials as sandbox_credentials
 
 app = command_line()
 
-_PATIENCE = 15.0
+_WITHIN_S = 15.0
 _WIDTH = 80
 
 
 class Finding(Struct, frozen=True):
-    """What was found out about one part."""
+    """The result of checking one part."""
 
     part: str
     fine: bool
@@ -44,14 +44,14 @@ class Finding(Struct, frozen=True):
 
 @app.command()
 def check(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
-    """Check the settings and everything that they name.
+    """Check the settings, and whether PostgreSQL, Kafka and each provider answer.
 
-    Each provider, PostgreSQL and Kafka are asked. The exit code is 1 when something is wrong.
+    The exit code is 1 if something is wrong.
     """
     settings = settings_from(settings_file, data_dir)
     path = settings_file or Path(DEFAULT_FILE)
     source = f"{path} is valid" if path.exists() else "there is no settings file; the defaults are used"
-    findings = [Finding("settings", True, source), *asyncio.run(_ask_all(settings))]
+    findings = [Finding("settings", True, source), *asyncio.run(_check_all(settings))]
     if as_json:
         print_json(findings)
     for finding in () if as_json else findings:
@@ -60,26 +60,29 @@ def check(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir:
         sys.exit(1)
 
 
-async def _ask_all(settings: Settings) -> list[Finding]:
-    asked = [_ask("PostgreSQL", partial(_postgres, settings))]
+async def _check_all(settings: Settings) -> list[Finding]:
+    checks = [_check("PostgreSQL", partial(_postgres, settings))]
     if settings.queue.kind == "kafka":
-        asked.append(_ask("Kafka", partial(asyncio.to_thread, _kafka, settings)))
-    asked += [
-        _ask(f"{channel.value}: {name}", partial(_provider, settings, channel, name))
+        checks.append(_check("Kafka", partial(asyncio.to_thread, _kafka, settings)))
+    checks += [
+        _check(f"{channel.value}: {name}", partial(_provider, settings, channel, name))
         for channel in Channel
         for name in settings.channels.get(channel, ())
     ]
-    findings = list(await asyncio.gather(*asked))
+    findings = list(await asyncio.gather(*checks))
     findings += [_without_names(settings, channel) for channel in Channel if not settings.channels.get(channel)]
     return findings + list(_unused(settings))
 
 
-async def _ask(part: str, ask: Callable[[], Awaitable[str]]) -> Finding:
+async def _check(part: str, ask: Callable[[], Awaitable[str]]) -> Finding:
+    """The finding about a part; `ask` gives its text, or raises TidingsError if something is wrong."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_WITHIN_S):
             return Finding(part, True, await ask())
     except TimeoutError:
-        return Finding(part, False, f"no answer within {_PATIENCE:.0f} s; is the address right, and open from here?")
+        return Finding(
+            part, False, f"no answer within {_WITHIN_S:.0f} s; is the address right, and reachable from this machine?"
+        )
     except TidingsError as error:
         return Finding(part, False, str(error))
 
@@ -105,10 +108,12 @@ async def _postgres(settings: Settings) -> str:
 
 
 def _kafka(settings: Settings) -> str:
-    found = answering(kafka_settings(settings))
-    if found < settings.queue.replication:
-        raise SettingsError(f"there are {found} brokers, too few for queue.replication = {settings.queue.replication}")
-    return f"{found} brokers answer"
+    brokers = answering(kafka_settings(settings))
+    if brokers < settings.queue.replication:
+        raise SettingsError(
+            f"there are {brokers} brokers, too few for queue.replication = {settings.queue.replication}"
+        )
+    return f"{brokers} brokers answer"
 
 
 async def _provider(settings: Settings, channel: Channel, name: str) -> str:
@@ -127,9 +132,9 @@ async def _provider(settings: Settings, channel: Channel, name: str) -> str:
 
 
 def _without_names(settings: Settings, channel: Channel) -> Finding:
-    """What becomes of a channel for which the settings name no provider."""
+    """What happens to notifications on a channel for which the settings name no provider."""
     if channel in settings.channels:
-        return Finding(channel.value, True, "off: what is for it is recorded as suppressed, channel_off")
+        return Finding(channel.value, True, "off: its notifications are recorded as suppressed, channel_off")
     if channel is Channel.INAPP:
         return Finding(channel.value, True, "the inbox")
     if settings.uses_sandbox:
@@ -141,7 +146,7 @@ def _without_names(settings: Settings, channel: Channel) -> Finding:
 
 
 def _unused(settings: Settings) -> Iterator[Finding]:
-    """Provider sections that no channel names: written, checked by nobody, and never used."""
+    """Provider sections that no channel names: they are neither checked nor used."""
     named = {name for names in settings.channels.values() for name in names}
     for name, section in settings.providers.items():
         if name in named:

@@ -1,4 +1,4 @@
-"""Talking to the API from the command line."""
+"""The API's client, for commands."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Api:
         self._client.close()
 
     def call(self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None) -> Any:
-        """The decoded answer (None: an empty one).
+        """The decoded answer; None if it is empty.
 
         Raises:
-            Refused: the API did not do it.
-            CannotGoOn: nothing answers there.
+            Refused: the API refused the request.
+            CannotGoOn: nothing answers, or not in time.
         """
         request = self._client.request(method, self.url + path).bearer_auth(self._key)
         if query:
@@ -63,7 +63,7 @@ class Api:
             raise CannotGoOn(f"the API at {self.url} gave no answer in time; try again", 1) from error
         except PyreqwestError as error:
             raise CannotGoOn(
-                f"nothing answers at {self.url}. Does Tidings run there? Another address: --url or {API_URL}.",
+                f"nothing answers at {self.url}. Does Tidings run there? Set another address with --url or {API_URL}.",
                 1,
             ) from error
         if answer.status >= 400:
@@ -72,10 +72,10 @@ class Api:
 
 
 def connect(url: str | None, key: str | None, settings_file: Path | None, data_dir: Path | None) -> Api:
-    """The API that the options, the environment, or else what runs on the data folder name.
+    """The API with its URL and key from the options, the environment, or the system that runs on the data folder.
 
     Raises:
-        CannotGoOn: none of them names one, or a key for it.
+        CannotGoOn: none of them gives a URL, or a key.
     """
     environment_url, environment_key = api_access()
     url, key = url or environment_url, key or environment_key
@@ -97,7 +97,7 @@ def connect(url: str | None, key: str | None, settings_file: Path | None, data_d
 
 def _problem(content: bytes) -> Mapping[str, Any]:
     try:
-        found = msgspec.json.decode(content, type=dict[str, Any])
+        problem = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.MsgspecError:
         return {"detail": content[:200].decode(errors="replace")}
-    return found
+    return problem

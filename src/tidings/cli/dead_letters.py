@@ -1,4 +1,4 @@
-"""`tidings dead-letters`: what ended without success, and sending it again."""
+"""`tidings dead-letters`: list, show and replay deliveries that ended without success."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ app = command_line(
 
 State = Annotated[
     Literal["dead", "failed", "uncertain"] | None,
-    typer.Option(help="In this state; without it, dead and failed ones. An uncertain one may arrive twice."),
+    typer.Option(help="In this state [dead and failed]. A replayed uncertain one may arrive twice."),
 ]
 OnChannel = Annotated[Channel | None, typer.Option("--channel", help="On this channel.")]
 OfCategory = Annotated[str | None, typer.Option("--category", help="Of this category.")]
 AtProvider = Annotated[str | None, typer.Option("--provider", help="Last tried at this provider.")]
 ForReason = Annotated[str | None, typer.Option("--reason", help="Ended for this reason.")]
 ToUser = Annotated[str | None, typer.Option("--user", metavar="USER", help="To this user.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted since: 2026-01-31T09:00:00Z.")]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted before.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Accepted at or after this time: 2026-01-31T09:00:00Z.")
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted before this time.")]
 LetterId = Annotated[str, typer.Argument(help="The delivery's id, dlv_….")]
 
 
@@ -56,17 +58,17 @@ def list_(
     """List dead letters, newest first."""
     filter = _filter(state, channel, category, provider, reason, user, since, until)
     with connect(url, key, settings_file, data_dir) as api:
-        found, more = _listed(api, filter, limit)
+        letters, has_more = _listed(api, filter, limit)
     if as_json:
-        print_json(found)
+        print_json(letters)
         return
-    if not found:
+    if not letters:
         say("no dead letters" + (" match" if filter else ""))
         return
-    print_letters(found)
-    if more:
-        say(f"These are the newest {len(found)}; more with --limit, or narrow it down.")
-    say(f"Why:   {command('dead-letters show ID')}\nAgain: {command('dead-letters replay ID')}")
+    print_letters(letters)
+    if has_more:
+        say(f"These are the newest {len(letters)}; --limit shows more, the other options narrow it down.")
+    say(f"Details:       {command('dead-letters show ID')}\nSend it again: {command('dead-letters replay ID')}")
 
 
 @app.command()
@@ -80,7 +82,7 @@ def show(
 ) -> None:
     """Show a dead letter.
 
-    Its cause, every attempt with the provider's answer, its notification, and whether it can be replayed.
+    It shows the cause, every attempt with the provider's answer, the notification, and whether it can be replayed.
     """
     with connect(url, key, settings_file, data_dir) as api:
         letter = api.call("GET", f"/v1/dead-letters/{id}")
@@ -93,7 +95,7 @@ def show(
 
 @app.command()
 def replay(
-    id: Annotated[str | None, typer.Argument(help="One delivery's id, dlv_…; or say which with the options.")] = None,
+    id: Annotated[str | None, typer.Argument(help="One delivery's id, dlv_…; or use the options.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that are dead or failed.")] = False,
     state: State = None,
     channel: OnChannel = None,
@@ -104,31 +106,31 @@ def replay(
     since: Since = None,
     until: Until = None,
     per_second: Annotated[int, typer.Option(min=1, max=10_000, help="How many a second, at most.")] = 50,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end; it goes on by itself.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait until the replay has ended.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Send dead letters again: one, those that match, or --all.
+    """Send dead letters again: one by its id, all that match the options, or --all.
 
-    Each is sent once, however often this is asked for. Ctrl-C leaves the replay running: `tidings replays` shows and
-    stops it.
+    Repeating the command does not send a dead letter twice. After Ctrl-C the replay goes on: `tidings replays` shows
+    and stops it.
     """
     filter = _filter(state, channel, category, provider, reason, user, since, until)
     if (id is not None) + everything + bool(filter) != 1:
         raise CannotGoOn("say which: one id, or options such as --provider NAME and --since TIME, or --all")
     with connect(url, key, settings_file, data_dir) as api:
         if id is not None:
-            asked = api.call("POST", f"/v1/dead-letters/{id}/replay")
+            new_replay = api.call("POST", f"/v1/dead-letters/{id}/replay")
         else:
-            asked = api.call("POST", "/v1/replays", {"filter": filter, "per_second": per_second})
+            new_replay = api.call("POST", "/v1/replays", {"filter": filter, "per_second": per_second})
         if not detach:
-            asked = followed(api, asked)
-    print_replay(asked, as_json=as_json)
+            new_replay = followed(api, new_replay)
+    print_replay(new_replay, as_json=as_json)
     if detach and not as_json:
-        say(f"Its progress: {command('replays show --follow ' + asked['id'])}")
+        say(f"Its progress: {command('replays show --follow ' + new_replay['id'])}")
 
 
 def _filter(
@@ -155,12 +157,12 @@ def _filter(
 
 
 def _listed(api: Api, filter: Mapping[str, str], limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Up to `limit` letters, and whether there are more. A page may be short and still not be the last."""
-    found: list[dict[str, Any]] = []
-    position: dict[str, str] = {}
+    """Up to `limit` letters, and whether there are more. Pages are read until then: any page may be short."""
+    letters: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
     while True:
-        page = api.call("GET", "/v1/dead-letters", query={**filter, **position, "limit": str(limit - len(found))})
-        found += page["dead_letters"]
-        if page["next"] is None or len(found) >= limit:
-            return found, page["next"] is not None
-        position = {"cursor": page["next"]}
+        page = api.call("GET", "/v1/dead-letters", query={**filter, **cursor, "limit": str(limit - len(letters))})
+        letters += page["dead_letters"]
+        if page["next"] is None or len(letters) >= limit:
+            return letters, page["next"] is not None
+        cursor = {"cursor": page["next"]}

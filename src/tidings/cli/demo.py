@@ -35,29 +35,30 @@ from tidings.model.tenant import Scope, Tenant
 app = command_line()
 
 _PEOPLE_AT_ONCE = 1_000
-_START_WITHIN = 120.0
-_REST_WITHIN = 180.0
+_START_WITHIN_S = 120.0
+_REST_WITHIN_S = 180.0
+"""How long the demo waits, after the day, until all deliveries rest."""
 
 
 @app.command()
 def demo(
     users: Annotated[int, typer.Option(min=10, help="How many people the shop has.")] = 50_000,
     orders: Annotated[int, typer.Option(min=1, help="How many orders are placed in the day.")] = 12_000,
-    seconds: Annotated[float, typer.Option(min=0, help="How long the day takes, at least.")] = 120.0,
+    seconds: Annotated[float, typer.Option(min=0, help="How many seconds the day takes, at least.")] = 120.0,
     seed: Annotated[int, typer.Option(help="The same number gives the same people and orders.")] = 1,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Play a day of a shop with 50,000 people.
 
-    Its people, templates and orders go through the API; then the account of the day is printed. It uses what
-    `tidings up` runs, or starts it for as long as it needs it. The exit code is 1 when the sums do not close.
+    Its people, templates and orders go through the API; then it prints the account of the day. It uses the running
+    `tidings up`, or starts one for the time of the demo. The exit code is 1 if the sums do not close.
     """
     settings = settings_from(settings_file, data_dir)
     folder = DataFolder(settings.data_dir)
-    found = folder.running()
-    refuse_for_real(found.real if found else sent_for_real(settings))
-    next(people(1, seed))  # says that the name generator is missing before anything is started
+    already_running = folder.running()
+    refuse_for_real(already_running.real if already_running else sent_for_real(settings))
+    next(people(1, seed))  # raises CannotGoOn now, before anything starts, if the name generator is missing
     with _running(folder, settings_file) as running:
         faults = asyncio.run(_demo(running, users, orders, seconds, seed))
     after = folder.running()
@@ -68,10 +69,10 @@ def demo(
 
 
 def refuse_for_real(real: Sequence[str]) -> None:
-    """Raises CannotGoOn where anything would leave for the outside: some of the invented numbers are someone's."""
+    """Raises CannotGoOn if a channel is sent for real: some of the invented phone numbers belong to people."""
     if real:
         raise CannotGoOn(
-            f"the demo is for the sandbox alone, and this is sent for real: {', '.join(real)}. It would write to "
+            f"the demo needs the sandbox, but these channels are sent for real: {', '.join(real)}. It would write to "
             "thousands of invented addresses. Run it in a folder without that settings file, with a data folder of "
             f"its own: {command_name()} demo --data-dir demo-data"
         )
@@ -88,8 +89,8 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
         await asyncio.to_thread(_prepare, running.api_url, key)
     async with shop(running.api_url, key, run) as client:
         with _progress(console) as progress:
-            known = await _welcome(client, users, seed, progress)
-            events = await asyncio.to_thread(plan, known, orders, seed, datetime.now(UTC).date())
+            customers = await _welcome(client, users, seed, progress)
+            events = await asyncio.to_thread(plan, customers, orders, seed, datetime.now(UTC).date())
             bar = progress.add_task("the day, 00:00", total=len(events))
 
             def passed(minute: int, sent: int) -> None:
@@ -101,7 +102,7 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
             took = time.monotonic() - began
             rest = progress.add_task("until all rest", total=len(events))
             end = await client.rest(
-                lambda moving: progress.update(rest, completed=max(0, len(events) - moving)), _REST_WITHIN
+                lambda moving: progress.update(rest, completed=max(0, len(events) - moving)), _REST_WITHIN_S
             )
             sample = await client.sample(seed)
         books = client.books
@@ -114,14 +115,14 @@ async def _demo(running: Running, users: int, orders: int, seconds: float, seed:
 
 async def _welcome(client: Shop, count: int, seed: int, progress: Progress) -> Sequence[Person]:
     bar = progress.add_task("people", total=count)
-    known: list[Person] = []
+    welcomed: list[Person] = []
     generated = people(count, seed)
-    while len(known) < count:
-        some = await asyncio.to_thread(_take, generated, min(_PEOPLE_AT_ONCE, count - len(known)))
-        await client.welcome(some)
-        known += some
-        progress.update(bar, advance=len(some))
-    return known
+    while len(welcomed) < count:
+        page = await asyncio.to_thread(_take, generated, min(_PEOPLE_AT_ONCE, count - len(welcomed)))
+        await client.welcome(page)
+        welcomed += page
+        progress.update(bar, advance=len(page))
+    return welcomed
 
 
 def _take(generated: Iterator[Person], count: int) -> list[Person]:
@@ -143,10 +144,10 @@ def _progress(console: Console) -> Progress:
 
 @contextmanager
 def _running(folder: DataFolder, settings_file: Path | None) -> Iterator[Running]:
-    """What runs on the folder; where nothing does, it runs for as long as the context lasts."""
-    found = folder.running()
-    if found is not None:
-        yield found
+    """The `tidings up` that runs on the folder; if none does, one that runs for as long as the context lasts."""
+    already_running = folder.running()
+    if already_running is not None:
+        yield already_running
         return
     folder.prepare()
     log = folder.logs / "up.log"
@@ -166,14 +167,14 @@ def _running(folder: DataFolder, settings_file: Path | None) -> Iterator[Running
 
 
 def _wait(folder: DataFolder, process: subprocess.Popen[bytes], log: Path) -> Running:
-    deadline = time.monotonic() + _START_WITHIN
+    deadline = time.monotonic() + _START_WITHIN_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise CannotGoOn(f"`tidings up` did not start:\n{log.read_text(errors='replace')}")
-        # The greeting comes last.
+        # The greeting is the last thing that `up` prints when it is ready.
         if "Tidings is up" in log.read_text(errors="replace"):
             running = folder.running()
             if running is not None:
                 return running
         time.sleep(0.1)
-    raise CannotGoOn(f"`tidings up` was not ready after {_START_WITHIN:.0f} s; its output: {log}", 1)
+    raise CannotGoOn(f"`tidings up` was not ready after {_START_WITHIN_S:.0f} s; its output: {log}", 1)

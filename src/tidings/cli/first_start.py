@@ -1,4 +1,4 @@
-"""What the first start makes so that there is something to try, and what every start prints."""
+"""The demo tenant's data, which the first start creates, and the greeting, which every start prints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEMO_PROFILE: dict[str, Any] = {
 
 
 def prepare(url: str, key: str) -> None:
-    """Make the demo tenant's categories, template and user where they are missing; what is there stays as it is."""
+    """Create the demo tenant's categories, template and user. Existing ones stay as they are."""
     with Api(url, key) as api:
         declare_categories(api)
         publish(api, [template for template in TEMPLATES if template.name == DEMO_TEMPLATE])
@@ -52,14 +52,14 @@ def curl(url: str, bearer: str) -> str:
     return f"curl -sS {url}/v1/notifications -H {bearer} -H 'Content-Type: application/json' -d {body}"
 
 
-def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) -> None:
-    """Say where everything is and what to try. `took` is in seconds.
+def greet(settings: Settings, folder: DataFolder, key: str | None, took_s: float) -> None:
+    """Print the addresses, the key, and commands to try.
 
-    `key` is the demo tenant's key when this start has made it: it is shown this once. A later start says where it is.
+    `key` is the demo tenant's key if this start has created it; it is shown only now. Later starts print where it is.
     """
     url = settings.http.local_url
     own_folder = None if folder.path == Path.cwd() / "tidings-data" else folder.path
-    say(f"\nTidings is up, after {took:.1f} s.\n")
+    say(f"\nTidings is up, after {took_s:.1f} s.\n")
     say(f"  API            {url}")
     say(f"  API reference  {url}/docs")
     if settings.uses_sandbox:
@@ -70,7 +70,7 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
     else:
         say(f"  API key        in {folder.demo_key_path}")
         say(f"                 (tenant {DEMO_TENANT})")
-    say(f"\n{_what_the_line_does(settings)}\n")
+    say(f"\n{_about_the_command(settings)}\n")
     say(curl(url, _bearer(key, folder)))
     say("\nThen try:\n")
     for line in _to_try(settings, own_folder, another_key=key is None):
@@ -81,15 +81,15 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took: float) 
 
 
 def open_to_others(settings: Settings) -> list[str]:
-    """A sentence about each listener that other machines reach, and what stands open there."""
+    """A warning for each listener that other machines can reach."""
     http, operations, warnings = settings.http, settings.operations, []
     if not is_loopback(http.host):
-        beside = [] if operations.port is not None else ["/metrics and /readyz"]
-        beside += ["/docs"] if http.docs else []
-        without_key = f" Without a key anybody reads {' and '.join(beside)} there." if beside else ""
+        public_pages = [] if operations.port is not None else ["/metrics and /readyz"]
+        public_pages += ["/docs"] if http.docs else []
+        without_key = f" Without a key anybody reads {' and '.join(public_pages)} there." if public_pages else ""
         warnings.append(
-            f"Other machines reach the API on {http.host}:{http.port}, and it speaks no TLS: put a proxy that does in\n"
-            f"front, or API keys and addresses travel in clear.{without_key}\n"
+            f"Other machines reach the API on {http.host}:{http.port}, and it speaks no TLS: put a proxy with TLS in\n"
+            f"front of it, or API keys and addresses travel in clear text.{without_key}\n"
             "operations.port gives /metrics and /readyz a listener of their own; http.docs = false closes /docs."
         )
     if operations.port is not None and not is_loopback(operations.host):
@@ -98,18 +98,18 @@ def open_to_others(settings: Settings) -> list[str]:
         )
     if settings.uses_sandbox and not is_loopback(settings.sandbox.host):
         warnings.append(
-            "Other machines reach the sandbox: who has its token, or sees it travel without TLS, reads all that\n"
-            "arrives there."
+            "Other machines reach the sandbox: anyone who has its token, or sees it travel without TLS, can read all\n"
+            "that arrives there."
         )
     return warnings
 
 
 def viewer_url(settings: Settings, folder: DataFolder) -> str:
-    """Where the sandbox's viewer is opened, with its token where it asks for one."""
-    place = settings.sandbox
-    if not is_guarded(place.host, place.allowed_hosts):
-        return place.local_url
-    return f"{place.local_url}/?token={token_of(load_or_create(folder.path / 'sandbox'))}"
+    """The URL of the sandbox's viewer, with its token if it asks for one."""
+    sandbox = settings.sandbox
+    if not is_guarded(sandbox.host, sandbox.allowed_hosts):
+        return sandbox.local_url
+    return f"{sandbox.local_url}/?token={token_of(load_or_create(folder.path / 'sandbox'))}"
 
 
 def _bearer(key: str | None, folder: DataFolder) -> str:
@@ -119,7 +119,7 @@ def _bearer(key: str | None, folder: DataFolder) -> str:
 
 
 def sent_for_real(settings: Settings) -> tuple[str, ...]:
-    """The channels that a provider of the settings serves and not the sandbox, such as `email by smtp`."""
+    """The channels that a real provider serves, not the sandbox, such as `email by smtp`."""
     return tuple(
         f"{channel.value} by {name}"
         for channel, names in settings.channels.items()
@@ -128,7 +128,7 @@ def sent_for_real(settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _what_the_line_does(settings: Settings) -> str:
+def _about_the_command(settings: Settings) -> str:
     real = sent_for_real(settings)
     if settings.uses_sandbox and not real:
         return (
@@ -144,21 +144,21 @@ def _what_the_line_does(settings: Settings) -> str:
 
 
 def _to_try(settings: Settings, own_folder: Path | None, *, another_key: bool) -> Iterator[str]:
-    """Commands that work as they stand, each with what it is for where that is not plain."""
+    """Commands to paste, most of them with a note on their purpose."""
     yield command(f"send --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'", data_dir=own_folder)
-    yield command("status", data_dir=own_folder) + "      and the id that it prints"
+    yield command("status", data_dir=own_folder) + "      and the id that `send` prints"
     if not sent_for_real(settings):
-        faker = find_spec("faker") is not None
-        yield demo_command(own_folder, installed=faker) + "      a shop with 50,000 people and a day of orders"
+        has_faker = find_spec("faker") is not None
+        yield demo_command(own_folder, installed=has_faker) + "      a shop with 50,000 people and a day of orders"
     if another_key:
         yield command(f"key create --tenant {DEMO_TENANT}", data_dir=own_folder) + "      another API key"
     check = command("check", data_dir=own_folder)
     if settings_in_use():
-        yield check + "      after a change of the settings, before the next start"
+        yield check + "      after you change the settings, before the next start"
     else:
         yield f"{command_name()} settings --example --write {DEFAULT_FILE}      then fill in a provider, and: {check}"
 
 
 def settings_in_use() -> bool:
-    """Whether a settings file applies already: its owner is not told to make one."""
+    """Whether there is a settings file already; then the greeting does not suggest to write one."""
     return Path(DEFAULT_FILE).exists() or has_settings_file()

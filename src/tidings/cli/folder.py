@@ -1,4 +1,4 @@
-"""The data folder: who uses it, and what `up` leaves in it for the commands that talk to it."""
+"""The data folder: which process uses it, and the files by which `tidings up` and other commands communicate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from msgspec import Struct
 from tidings.cli.plain import CannotGoOn
 from tidings.config import DEMO_KEY_FILE
 
-LEAST_FREE = 200 * 1024 * 1024
+LEAST_FREE_BYTES = 200 * 1024 * 1024
 
 
 class Running(Struct, frozen=True):
-    """What runs on a data folder: the process of `up`, where its parts are found, and their processes by name.
+    """The `tidings up` that runs on a data folder.
 
-    `real`: the channels whose deliveries leave for the outside world, such as `email by smtp`. `restarts` counts the
-    restarts that have ended (None: a version that cannot restart), `restarting` is the role that is being replaced now,
-    and `failure` says why the last restart was given up. `operations_url` is where /readyz and /metrics answer.
+    - `pid`: its process; `children`: the processes of its roles.
+    - `real`: the channels that are sent for real, such as `email by smtp`.
+    - `restarts`: how many restarts have ended; None: this version cannot restart.
+    - `restarting`: the role that is being replaced now; `failure`: why the last restart was given up.
+    - `operations_url`: the URL of /readyz and /metrics.
     """
 
     pid: int
@@ -39,7 +41,7 @@ class Running(Struct, frozen=True):
 
 
 class DataFolder:
-    """`path` is made when it does not exist."""
+    """The data folder at `path`; `prepare` creates it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
@@ -47,14 +49,14 @@ class DataFolder:
         self.metrics = self.path / "metrics"
         self._running = self.path / "running.json"
         self._lock = self.path / "up.lock"
-        self._wanted = self.path / "restart.json"
+        self._restart_request = self.path / "restart.json"
         self.demo_key_path = self.path / DEMO_KEY_FILE
 
     def prepare(self) -> None:
-        """Make sure that it can be written and has room.
+        """Create the folder, and check that it can be written and has free space.
 
         Raises:
-            CannotGoOn: it cannot, or has not.
+            CannotGoOn: it cannot be written, or the disk is nearly full.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -69,29 +71,30 @@ class DataFolder:
                 "choose another with --data-dir."
             ) from error
         free = shutil.disk_usage(self.path).free
-        if free < LEAST_FREE:
+        if free < LEAST_FREE_BYTES:
             raise CannotGoOn(
-                f"only {free // 2**20} MB are free on the disk of {self.path}, and at least {LEAST_FREE // 2**20} MB "
-                "are needed. Free some, or choose a folder on another disk with --data-dir."
+                f"only {free // 2**20} MB are free on the disk of {self.path}, but at least "
+                f"{LEAST_FREE_BYTES // 2**20} MB are needed. Free some, or choose a folder on another disk with "
+                "--data-dir."
             )
 
     def _close_to_others(self) -> None:
-        """Nobody else may enter: addresses and contents lie below. PostgreSQL's own user may pass."""
+        """Forbid other users to enter: the folder holds addresses and contents. PostgreSQL's own user may pass."""
         status = self.path.stat()
         if status.st_uid == os.geteuid():
             self.path.chmod(status.st_mode & 0o710)
 
     def fresh_metrics(self) -> None:
-        """Make the folder in which the processes count together, empty: counters begin anew with each start."""
+        """Create an empty folder for the processes' common counters, which start at zero with each start."""
         shutil.rmtree(self.metrics, ignore_errors=True)
         self.metrics.mkdir()
 
     @contextmanager
     def mine(self) -> Iterator[None]:
-        """Hold the folder for this process; the lock goes with the process, however it ends.
+        """Lock the folder for this process. The lock ends with the process, however it dies.
 
         Raises:
-            CannotGoOn: another process holds it.
+            CannotGoOn: another process has locked it.
         """
         with self._lock.open("a+") as lock:
             try:
@@ -110,27 +113,27 @@ class DataFolder:
                 self._running.unlink(missing_ok=True)
 
     def announce(self, running: Running) -> None:
-        """Say what runs here. Readable by this user alone: the DSN has a password."""
+        """Write down what runs here. Only this user can read it: the DSN has a password."""
         write_private(self._running, msgspec.json.encode(running))
 
-    def ask_for(self, roles: Sequence[str]) -> None:
-        """Leave word of what is to be restarted."""
-        write_private(self._wanted, msgspec.json.encode(roles))
+    def request_restart(self, roles: Sequence[str]) -> None:
+        """Write down which roles are to be restarted; none means all."""
+        write_private(self._restart_request, msgspec.json.encode(roles))
 
-    def asked_for(self) -> list[str]:
-        """What is to be restarted, as somebody left word; all of it when nobody did. The word is used up."""
+    def take_restart_request(self) -> list[str]:
+        """The roles that are to be restarted (empty: all), and forget them."""
         try:
-            wanted = msgspec.json.decode(self._wanted.read_bytes(), type=list[str])
+            roles = msgspec.json.decode(self._restart_request.read_bytes(), type=list[str])
         except (OSError, msgspec.MsgspecError):
             return []
-        self._wanted.unlink(missing_ok=True)
-        return wanted
+        self._restart_request.unlink(missing_ok=True)
+        return roles
 
     def running(self) -> Running | None:
-        """What runs here now; None when nothing does."""
+        """The `tidings up` that runs here now; None if none does."""
         try:
             with self._lock.open("r") as lock:
-                # Whoever can lock it knows that nobody runs: what a killed process left is not believed.
+                # If the lock can be taken, nothing runs, even if a killed process left its running.json.
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
         except BlockingIOError:
@@ -140,14 +143,14 @@ class DataFolder:
 
     @property
     def demo_key(self) -> str | None:
-        """The secret of the key that the first start made, if it is still here."""
+        """The secret of the demo tenant's key, which the first start wrote; None if it is not there any more."""
         try:
             return self.demo_key_path.read_text(encoding="ascii").strip() or None
         except OSError:
             return None
 
     def keep_demo_key(self, secret: str) -> None:
-        """Keep it for later starts and for client commands, readable by this user alone."""
+        """Write the secret for later starts and for client commands. Only this user can read it."""
         write_private(self.demo_key_path, secret.encode())
 
     def _read(self) -> Running | None:
@@ -158,9 +161,9 @@ class DataFolder:
 
 
 def write_private(path: Path, body: bytes) -> None:
-    """Replace the file at `path`, whole or not at all; mode 0600 from its first moment."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Replace the file at `path` atomically. Its mode is 0600 from the beginning."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(body)
-    fresh.replace(path)
+    temporary.replace(path)

@@ -24,8 +24,8 @@ OfTenant = Annotated[str, typer.Option("--tenant", help="The tenant's id.")]
 @app.command()
 def create(
     tenant: OfTenant = DEMO_TENANT,
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; without it, everything.")] = None,
-    name: Annotated[str, typer.Option(help="What it is for, to know it in the list.")] = "",
+    scope: Annotated[list[Scope] | None, typer.Option(help="A scope; may be given several times [all].")] = None,
+    name: Annotated[str, typer.Option(help="A name, to recognise the key in the list.")] = "",
     per_second: PerSecond = None,
     burst: Burst = None,
     notifications_per_second: NotificationsPerSecond = None,
@@ -34,9 +34,9 @@ def create(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make an API key and print it.
+    """Create an API key and print it.
 
-    Its limits are those of the settings, unless given here; those of its tenant hold as well.
+    Limits that are not given here are taken from the settings. The limits of its tenant apply too.
     """
     scopes = tuple(scope or Scope)
     limits = rates_of(per_second, burst, notifications_per_second, notifications_burst)
@@ -56,20 +56,20 @@ def list_(
 ) -> None:
     """List a tenant's keys.
 
-    The id, the start of the secret, and what each may do.
+    It shows each key's id, the start of its secret, its scopes, and its state.
     """
-    found = asyncio.run(_list(dsn_from(settings_file, data_dir), tenant))
+    keys = asyncio.run(_list(dsn_from(settings_file, data_dir), tenant))
     if as_json:
-        print_json([_told(key) for key in found])
+        print_json([_as_json(key) for key in keys])
         return
-    for key in found:
+    for key in keys:
         state = "works" if key.revoked_at is None else f"revoked {local(key.revoked_at)}"
         limits = f"  {described(key.limits)}" if key.limits != Rates() else ""
-        made = f"since {local(key.created_at)}"
-        say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  {made}  {key.name}{limits}")
+        created = f"since {local(key.created_at)}"
+        say(f"{key.id}  {key.prefix}…  {'+'.join(key.scopes):<16}  {state}  {created}  {key.name}{limits}")
 
 
-def _told(key: ApiKey) -> dict[str, Any]:
+def _as_json(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "prefix": key.prefix,
@@ -83,7 +83,7 @@ def _told(key: ApiKey) -> dict[str, Any]:
 
 @app.command()
 def revoke(
-    id: Annotated[str, typer.Argument(help="The key's id, or the start of its secret, as `key list` shows them.")],
+    id: Annotated[str, typer.Argument(help="The key's id, or the start of its secret, as in `key list`.")],
     tenant: OfTenant = DEMO_TENANT,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
@@ -108,8 +108,10 @@ async def _list(dsn: str, tenant: str) -> Sequence[ApiKey]:
 
 async def _revoke(dsn: str, tenant: str, id: str) -> ApiKey:
     async with opened(dsn) as tenants:
-        found = [key for key in await tenants.keys(tenant) if id in {key.id, key.prefix} or id.startswith(key.prefix)]
-        if len(found) != 1:
-            raise CannotGoOn(f"the tenant {tenant!r} has no key {id[:24]!r}; `tidings key list` shows what it has")
-        await tenants.revoke(tenant, found[0].id, now())
-        return found[0]
+        matching = [
+            key for key in await tenants.keys(tenant) if id in {key.id, key.prefix} or id.startswith(key.prefix)
+        ]
+        if len(matching) != 1:
+            raise CannotGoOn(f"the tenant {tenant!r} has no key {id[:24]!r}; `tidings key list` shows its keys")
+        await tenants.revoke(tenant, matching[0].id, now())
+        return matching[0]

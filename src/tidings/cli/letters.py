@@ -1,4 +1,4 @@
-"""Dead letters and replays in a terminal of 80 columns."""
+"""Prints dead letters and replays, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from tidings.cli.times import duration, moment
 
 WIDTH = 80
 _COLOURS = {"dead": "red", "failed": "red", "uncertain": "magenta", "running": "cyan", "cancelled": "yellow"}
-_LONGEST_ANSWER = 300
-"""Characters of a provider's answer that are shown."""
+_LONGEST_ANSWER_CHARS = 300
+"""How much of a provider's answer is shown."""
 
 
 def print_letters(letters: Iterable[Mapping[str, Any]]) -> None:
-    """Each letter: its id, when it ended, where it was to go, and the cause."""
+    """Print each letter's id, the time when it ended, its address, and the cause."""
     rows = []
     for letter in letters:
-        told = " ".join(part for part in (letter["reason"] or letter["state"], letter["provider"]) if part)
-        cause = Text(told, style=_COLOURS.get(letter["state"], ""))
+        reason = " ".join(part for part in (letter["reason"] or letter["state"], letter["provider"]) if part)
+        cause = Text(reason, style=_COLOURS.get(letter["state"], ""))
         if letter["obstacle"]:
-            cause = Text(f"{letter['obstacle']}, {told}", style="dim")
+            cause = Text(f"{letter['obstacle']}, {reason}", style="dim")
         rows.append([letter["id"], f"{moment(letter['ended_at']):%m-%d %H:%M}", letter["address"], cause])
     print_table([Column("dead letter"), Column("ended"), Column("to"), Column("cause")], rows)
 
 
 def letter_lines(letter: Mapping[str, Any]) -> list[str]:
-    """A letter with its cause, its attempts, and what can be done."""
+    """The lines that show a letter: its cause, its notification, its attempts, and how to send it again."""
     about = letter["notification"]
-    what = about["template"] or "its own content"
+    content = about["template"] or "its own content"
     if about["template_version"]:
-        what += f" (version {about['template_version']})"
+        content += f" (version {about['template_version']})"
     lines = [
         f"{letter['id']}  {letter['state']}",
         *_wrapped(f"{letter['channel']} to {letter['address']}: {_cause(letter)}"),
-        *_wrapped("  " + letter["detail"][:_LONGEST_ANSWER], "  "),
+        *_wrapped("  " + letter["detail"][:_LONGEST_ANSWER_CHARS], "  "),
         "",
         f"notification  {about['id']}",
-        *_wrapped(f"              {what}, category {about['category']}, priority {about['priority']}", " " * 14),
+        *_wrapped(f"              {content}, category {about['category']}, priority {about['priority']}", " " * 14),
         f"              accepted {_when(letter['accepted_at'])}, ended {_when(letter['ended_at'])}",
         "",
     ]
     for attempt in letter["attempts"]:
-        told = " ".join(part for part in (attempt["reason"], attempt["detail"][:_LONGEST_ANSWER]) if part)
+        answer = " ".join(part for part in (attempt["reason"], attempt["detail"][:_LONGEST_ANSWER_CHARS]) if part)
         start = f"attempt {attempt['number']:<3} {moment(attempt['at']):%H:%M:%S}  {attempt['provider']}: "
-        lines += _wrapped(f"{start}{attempt['state']} {told}", " " * 14)
+        lines += _wrapped(f"{start}{attempt['state']} {answer}", " " * 14)
     lines.append("")
     if letter["replayable"]:
         lines.append(f"Send it again: {command('dead-letters replay ' + letter['id'])}")
@@ -59,7 +59,7 @@ def letter_lines(letter: Mapping[str, Any]) -> list[str]:
 
 
 def print_replays(replays: Iterable[Mapping[str, Any]]) -> None:
-    """Each replay: its id, when it was asked for, and how far it is."""
+    """Print each replay's id, the time of its request, its state, how many it has replayed, and its filter."""
     rows = [
         [
             replay["id"],
@@ -75,12 +75,12 @@ def print_replays(replays: Iterable[Mapping[str, Any]]) -> None:
 
 
 def replay_lines(replay: Mapping[str, Any]) -> list[str]:
-    """A replay with who asked for it, its counts and its rate."""
-    asked = replay["asked_by"]
+    """The lines that show a replay: its filter, its rate, the key that asked for it, and its counts."""
+    key = replay["asked_by"]
     lines = [
         f"{replay['id']}  {replay['state']}",
         *_wrapped(f"{_which(replay['filter'])}, {replay['per_second']:,} a second"),
-        f"asked for {_when(replay['created_at'])} with the key {asked['key_prefix']}… ({asked['key_id']})",
+        f"asked for {_when(replay['created_at'])} with the key {key['key_prefix']}… ({key['key_id']})",
         f"{replay['replayed']:,} of {replay['found']:,} found are sent again",
     ]
     lines += [f"  {count:,} skipped: {reason}" for reason, count in sorted(replay["skipped"].items())]
@@ -106,5 +106,5 @@ def _when(text: str) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> Sequence[str]:
-    """The text in lines; all but the first begin with `indent`."""
+    """The text, wrapped into lines; all but the first begin with `indent`."""
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent)

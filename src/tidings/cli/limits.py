@@ -1,4 +1,4 @@
-"""Limits of the API as options of the command line, and as a line to read."""
+"""The API's limits: as options of commands, and as a line for people."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from tidings.model.tenant import Rate, Rates
 
 PerSecond: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0, help="Requests a second, over time. 0: no limit. Without it, as the settings say."),
+    typer.Option(min=0, help="Requests a second, on average; 0: no limit [as the settings say]."),
 ]
 Burst: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Requests at once. Without it, one second's worth.", show_default=False)
+    int | None, typer.Option(min=1, help="Requests at once [one second's worth].", show_default=False)
 ]
 NotificationsPerSecond: TypeAlias = Annotated[
-    float | None, typer.Option(min=0, help="The same for notifications: a batch of 1,000 is 1,000.")
+    float | None, typer.Option(min=0, help="Notifications a second, on average: a batch of 1,000 counts as 1,000.")
 ]
 NotificationsBurst: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Notifications at once; a larger batch is taken whole and waited off.")
+    int | None,
+    typer.Option(min=1, help="Notifications at once; a larger batch is accepted whole, and later ones wait for it."),
 ]
 
 
 def rates_of(
     per_second: float | None, burst: int | None, notifications_per_second: float | None, notifications_burst: int | None
 ) -> Rates:
-    """The limits that the options say.
+    """The limits in the options.
 
     Raises:
-        CannotGoOn: a burst without its rate.
+        CannotGoOn: a burst is given without its rate.
     """
     return Rates(
         requests=_rate("--per-second", per_second, burst),
@@ -39,7 +40,7 @@ def rates_of(
 
 
 def described(limits: Rates) -> str:
-    """What a person reads about limits."""
+    """The limits as a line for people."""
     parts = [_words(limits.requests, "requests"), _words(limits.notifications, "notifications")]
     return ", ".join(part for part in parts if part) or "as the settings say"
 
@@ -47,7 +48,7 @@ def described(limits: Rates) -> str:
 def _rate(option: str, per_second: float | None, burst: int | None) -> Rate | None:
     if per_second is None:
         if burst is not None:
-            raise CannotGoOn(f"a burst belongs to a rate: give {option}, too")
+            raise CannotGoOn(f"a burst needs a rate: give {option} too")
         return None
     return Rate.of(per_second, burst)
 

@@ -1,4 +1,4 @@
-"""`tidings migrate`: bring a database's schema up to date. `up` does it by itself."""
+"""`tidings migrate`: brings a database's schema up to date. `tidings up` does so itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = command_line()
 
 
 class Phase(StrEnum):
-    """When migrations run in a rolling deploy."""
+    """The phase of a rolling deploy in which migrations run."""
 
     PRE = "pre"
     POST = "post"
@@ -28,14 +28,14 @@ class Phase(StrEnum):
 def migrate(
     phase: Annotated[
         Phase | None,
-        typer.Option(help="pre: before new code serves; post: when no old code is left. Without it, both."),
+        typer.Option(help="pre: before new processes start; post: when all old processes have ended [both]."),
     ] = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Bring the database's schema up to date.
 
-    It is safe to run at any time, and twice.
+    It is safe to run this at any time, and repeatedly.
     """
     phases = PHASES if phase is None else (phase.value,)
     applied = asyncio.run(apply(dsn_from(settings_file, data_dir), phases))

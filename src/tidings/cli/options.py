@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean together."""
+"""Options that several commands share, and the settings that they lead to."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from tidings.config import Settings, load
 
 SettingsFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--settings", metavar="FILE", help="The settings file; without it, ./tidings.toml if there is one."),
+    typer.Option("--settings", metavar="FILE", help="The settings file [./tidings.toml, if there is one]."),
 ]
 DataDir: TypeAlias = Annotated[
-    Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where everything is kept [tidings-data].")
+    Path | None, typer.Option("--data-dir", metavar="FOLDER", help="The data folder [tidings-data].")
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Url: TypeAlias = Annotated[
-    str | None, typer.Option("--url", help="The API's address; without it TIDINGS_API_URL, then what runs here.")
+    str | None, typer.Option("--url", help="The API's URL [TIDINGS_API_URL, or the running `tidings up`].")
 ]
 Key: TypeAlias = Annotated[
-    str | None, typer.Option("--key", help="The API key; without it TIDINGS_API_KEY, then the one of `tidings up`.")
+    str | None, typer.Option("--key", help="The API key [TIDINGS_API_KEY, or the key of `tidings up`].")
 ]
 
 
 def print_json(value: Any) -> None:
-    """The value as JSON for programs."""
+    """Print the value as JSON."""
     print(msgspec.json.format(msgspec.json.encode(value)).decode(), flush=True)
 
 
 def settings_from(file: Path | None, data_dir: Path | None, **overrides: Any) -> Settings:
-    """The settings with what the command line says. Raises SettingsError."""
+    """The settings, with the values from the command line. Raises SettingsError."""
     if data_dir is not None:
         overrides["data_dir"] = str(data_dir)
     return load(file, **overrides)

@@ -1,4 +1,4 @@
-"""`tidings providers`: which there are, who serves what, and what follows from each of a vendor's answers."""
+"""`tidings providers`: the kinds of providers, the channels that they serve, and the effects of vendors' answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 
 app = command_line(
-    help="List the providers, or what follows from what they answer.",
+    help="List the providers, or the effects of their answers.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
@@ -31,16 +31,21 @@ _MEANING = 1
 def list_(
     context: typer.Context, as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None
 ) -> None:
-    """List the providers that there are, and which of them serve your channels.
+    """List all kinds of providers, and the providers of your channels.
 
-    `tidings providers errors NAME` says what follows from each answer and each event of one of them.
+    `tidings providers errors NAME` shows the effect of each answer and each event of one provider.
     """
     if context.invoked_subcommand is not None:
         return
-    about = {kind: " ".join((one.__doc__ or "").strip().split("\n\n")[0].split()) for kind, one in providers().items()}
+    about = {
+        kind: " ".join((provider.__doc__ or "").strip().split("\n\n")[0].split())
+        for kind, provider in providers().items()
+    }
     if as_json:
         settings = settings_from(settings_file, data_dir)
-        kinds = [{"kind": kind, "channel": one.channel, "about": about[kind]} for kind, one in providers().items()]
+        kinds = [
+            {"kind": kind, "channel": provider.channel, "about": about[kind]} for kind, provider in providers().items()
+        ]
         print_json({"kinds": kinds, "channels": settings.channels, "sandbox": settings.uses_sandbox})
         return
     for kind, provider in providers().items():
@@ -52,14 +57,14 @@ def list_(
 
 @app.command()
 def errors(
-    name: Annotated[str | None, typer.Argument(help="A provider, or one of your accounts; without it, all.")] = None,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of the documentation.")] = False,
+    name: Annotated[str | None, typer.Argument(help="A kind of provider, or one of your providers [all].")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the documentation.")] = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Say what follows from each error code and each event of a vendor.
+    """Show the effect of each error code and each event of a vendor.
 
-    What is tried again and after how long, what goes to another provider, and what suppresses the address.
+    It shows what is tried again and when, what goes to another provider, and what suppresses the address.
     """
     chosen = providers()
     if name is not None:
@@ -69,13 +74,13 @@ def errors(
     if as_markdown:
         say(markdown(chosen).rstrip("\n"))
         return
-    shown = {kind: found for kind, provider in chosen.items() if (found := list(tables(provider)))}
-    if not shown:
+    tables_by_kind = {kind: found for kind, provider in chosen.items() if (found := list(tables(provider)))}
+    if not tables_by_kind:
         raise CannotGoOn(f"{name} has no vendor, and no error codes")
     width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
-    for kind, found in shown.items():
+    for kind, kind_tables in tables_by_kind.items():
         say(f"{kind}: {chosen[kind].ERRORS_PAGE}")
-        for table in found:
+        for table in kind_tables:
             say()
             for line in _lines(table, width):
                 say(line)
@@ -86,7 +91,7 @@ def _serving(settings: Settings) -> list[str]:
     lines = []
     for channel in Channel:
         names = settings.channels.get(channel, {})
-        shared = sum(weight > 0 for weight in names.values()) > 1
+        has_weights = sum(weight > 0 for weight in names.values()) > 1
         if not names:
             lines.append(f"{channel.value:<6} {_without_names(settings, channel)}")
         for name in names:
@@ -95,10 +100,10 @@ def _serving(settings: Settings) -> list[str]:
             except SettingsError as error:
                 raise CannotGoOn(f"channels.{channel.value}: {error}") from error
             rate = settings.providers.get(name, {}).get("rate")
-            told = "" if kind == name else f" ({kind})"
-            told += f", weight {names[name]}" if shared else ""
-            told += "" if rate is None else f", {rate} a second"
-            lines.append(f"{channel.value:<6} by {name}{told}")
+            details = "" if kind == name else f" ({kind})"
+            details += f", weight {names[name]}" if has_weights else ""
+            details += "" if rate is None else f", {rate} a second"
+            lines.append(f"{channel.value:<6} by {name}{details}")
     return lines
 
 
@@ -111,7 +116,7 @@ def _without_names(settings: Settings, channel: Channel) -> str:
 
 
 def _lines(table: Table, width: int) -> list[str]:
-    """The table with its columns aligned; meanings are wrapped into what the others leave of `width`."""
+    """The table with aligned columns. The meanings are wrapped into the width that the other columns leave."""
     rows = [table.header, *table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.header))]
     others = sum(widths) - widths[_MEANING] + 2 * (len(widths) - 1)

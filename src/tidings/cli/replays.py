@@ -1,4 +1,4 @@
-"""`tidings replays`: what was asked to be sent again, and how far it is."""
+"""`tidings replays`: list, show and cancel replays of dead letters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tidings.cli.options import AsJson, DataDir, Key, SettingsFile, Url, print_j
 from tidings.cli.plain import command_line, say
 
 app = command_line(
-    help="Look at replays of dead letters, and stop them.\n\nA replay begins with `tidings dead-letters replay`.",
+    help="Show and stop replays of dead letters.\n\n`tidings dead-letters replay` starts one.",
     no_args_is_help=True,
 )
 
-_LOOK_AGAIN = 0.25
+_LOOK_EVERY_S = 0.25
 _UNDER_WAY = {"waiting", "running"}
 
 ReplayId = Annotated[str, typer.Argument(help="The replay's id, rpl_….")]
@@ -37,11 +37,11 @@ def list_(
 ) -> None:
     """List replays, newest first."""
     with connect(url, key, settings_file, data_dir) as api:
-        found = api.call("GET", "/v1/replays", query={"limit": str(limit)})["replays"]
+        replays = api.call("GET", "/v1/replays", query={"limit": str(limit)})["replays"]
     if as_json:
-        print_json(found)
-    elif found:
-        print_replays(found)
+        print_json(replays)
+    elif replays:
+        print_replays(replays)
     else:
         say("nothing was replayed yet")
 
@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Show a replay.
 
-    Who asked, which letters, how many were sent again, and why others were not.
+    It shows which key asked for it, which dead letters match, how many were sent again, and why others were skipped.
     """
     with connect(url, key, settings_file, data_dir) as api:
         replay = api.call("GET", f"/v1/replays/{id}")
@@ -76,9 +76,9 @@ def cancel(
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Stop a replay within some seconds.
+    """Stop a replay within a few seconds.
 
-    What was sent again already stays sent; the rest stay dead letters.
+    Deliveries that it has sent again already go on; the others stay dead letters.
     """
     with connect(url, key, settings_file, data_dir) as api:
         replay = api.call("POST", f"/v1/replays/{id}/cancel")
@@ -86,7 +86,7 @@ def cancel(
 
 
 def followed(api: Api, replay: dict[str, Any]) -> dict[str, Any]:
-    """The replay once it has ended, with a progress bar until then. The bar is written to standard error."""
+    """Wait until the replay has ended, with a progress bar on standard error; the ended replay."""
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(highlight=False, stderr=True),
@@ -95,14 +95,14 @@ def followed(api: Api, replay: dict[str, Any]) -> dict[str, Any]:
         line = bar.add_task(replay["state"], total=replay["expected"])
         while replay["state"] in _UNDER_WAY:
             bar.update(line, description=replay["state"], completed=replay["found"])
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_LOOK_EVERY_S)
             replay = api.call("GET", f"/v1/replays/{replay['id']}")
         bar.update(line, description=replay["state"], completed=replay["found"])
     return replay
 
 
 def print_replay(replay: dict[str, Any], *, as_json: bool) -> None:
-    """The replay in words, or as JSON."""
+    """Print the replay in words, or as JSON."""
     if as_json:
         print_json(replay)
         return

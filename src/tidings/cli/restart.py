@@ -1,4 +1,4 @@
-"""`tidings restart`: new processes for what `tidings up` runs, without a request that fails."""
+"""`tidings restart`: replaces the processes of `tidings up`, without a failed request."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tidings.cli.restarting import SIGNAL
 
 app = command_line()
 
-_LOOK_EVERY = 0.05
-_WITHIN = 600.0
+_LOOK_EVERY_S = 0.05
+_WITHIN_S = 600.0
 
 
 @app.command()
 def restart(
-    roles: Annotated[list[str] | None, typer.Argument(help="worker, api, sandbox; without any, all of them.")] = None,
+    roles: Annotated[list[str] | None, typer.Argument(help="worker, api, sandbox [all of them].")] = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Replace the running processes one by one, without a failed request.
 
-    After an upgrade, or for processes that misbehave: worker and API are
-    started anew beside the old ones, which then finish what is under way; the
-    sandbox comes last. Changed settings need `tidings up` itself to be started
-    anew.
+    Use it after an upgrade, or if a process misbehaves. New worker and API
+    processes start beside the old ones, which then finish their work; the
+    sandbox is replaced last. New settings take effect only when `tidings up`
+    itself is started again.
     """
     folder = DataFolder(settings_from(settings_file, data_dir).data_dir)
     running = folder.running()
@@ -40,49 +40,49 @@ def restart(
         raise CannotGoOn(f"nothing runs on the data folder {folder.path}; start it with `tidings up`")
     if running.restarts is None:
         raise CannotGoOn(
-            f"the `tidings up` that runs (process {running.pid}) is of a version that cannot restart: stop it with "
+            f"the running `tidings up` (process {running.pid}) is of a version that cannot restart: stop it with "
             "Ctrl-C, and start it again"
         )
-    wanted = roles or []
-    if unknown := set(wanted) - set(running.children):
+    chosen = roles or []
+    if unknown := set(chosen) - set(running.children):
         raise CannotGoOn(f"{', '.join(sorted(unknown))} does not run here; {', '.join(sorted(running.children))} do")
-    # What runs now suits the first half of the new schema; the second half has to wait until it is gone.
+    # The old processes work with the `pre` migrations; the `post` migrations must wait until these processes are gone.
     with step("Schema, before"):
         asyncio.run(migrate(running.dsn, ("pre",)))
-    folder.ask_for(wanted)
+    folder.request_restart(chosen)
     os.kill(running.pid, SIGNAL)
     _follow(folder, running.restarts + (1 if not running.restarting else 2))
-    if wanted:
-        say(f"Runs anew: {', '.join(wanted)}.")
+    if chosen:
+        say(f"Replaced: {', '.join(chosen)}.")
         return
     with step("Schema, after"):
         asyncio.run(migrate(running.dsn))
-    say("Everything runs anew.")
+    say("All processes are replaced.")
 
 
 def _follow(folder: DataFolder, count: int) -> None:
-    """Show each step until `count` restarts have ended. Raises CannotGoOn when one failed, or took too long."""
-    end = time.monotonic() + _WITHIN
+    """Show each step until `count` restarts have ended. Raises CannotGoOn if one failed or took too long."""
+    deadline = time.monotonic() + _WITHIN_S
     role = ""
-    while (now := _look(folder)).restarts != count:
-        if now.restarting and now.restarting != role:
-            role = now.restarting
+    while (running := _running(folder)).restarts != count:
+        if running.restarting and running.restarting != role:
+            role = running.restarting
             with step(role):
-                while (now := _look(folder)).restarting == role and now.restarts != count:
-                    _pause(end)
-        _pause(end)
-    if now.failure:
-        raise CannotGoOn(f"the restart was given up: {now.failure}", 1)
+                while (running := _running(folder)).restarting == role and running.restarts != count:
+                    _pause(deadline)
+        _pause(deadline)
+    if running.failure:
+        raise CannotGoOn(f"the restart was given up: {running.failure}", 1)
 
 
-def _look(folder: DataFolder) -> Running:
+def _running(folder: DataFolder) -> Running:
     running = folder.running()
     if running is None:
-        raise CannotGoOn("`tidings up` has ended meanwhile; it says why on its own terminal", 1)
+        raise CannotGoOn("`tidings up` has ended meanwhile; its own terminal says why", 1)
     return running
 
 
-def _pause(end: float) -> None:
-    if time.monotonic() > end:
-        raise CannotGoOn(f"the restart has not ended after {_WITHIN:.0f} s; look at the terminal of `tidings up`", 1)
-    time.sleep(_LOOK_EVERY)
+def _pause(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise CannotGoOn(f"the restart has not ended after {_WITHIN_S:.0f} s; look at the terminal of `tidings up`", 1)
+    time.sleep(_LOOK_EVERY_S)

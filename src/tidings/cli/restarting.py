@@ -1,4 +1,4 @@
-"""Restarting what `up` runs, one process after the other, while the rest goes on."""
+"""Replaces the processes of `tidings up` one after the other, while the others go on."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from tidings.cli.child import Child
 from tidings.cli.plain import CannotGoOn, say, say_error, step
 
 SIGNAL = signal.SIGUSR1
-"""Asks `up` for a restart. SIGHUP stops it: a terminal that is closed sends that."""
+"""The signal that asks `up` for a restart. SIGHUP stops it, because a closed terminal sends that."""
 
 ORDER = ("worker", "api", "sandbox")
-"""Who reads is replaced before who writes: the new version reads what the old one wrote."""
+"""Readers are replaced before writers, because a new version reads the previous version's items, not vice versa."""
 _ALONE = frozenset({"sandbox"})
-"""What cannot run twice: it remembers in its own memory what arrived. Connections wait meanwhile."""
+"""Roles that cannot run twice. The sandbox keeps arrivals in memory; connections wait while it is replaced."""
 
 
 class Restarts:
     """Replaces the children whenever it is asked to.
 
-    `wanted` gives the roles that are to be replaced (none: all); `changed` is called with each step.
+    `requested_roles` gives the roles to replace (none: all); `changed` is called after each step.
     """
 
     def __init__(
-        self, children: Sequence[Child], wanted: Callable[[], Sequence[str]], changed: Callable[[], None]
+        self, children: Sequence[Child], requested_roles: Callable[[], Sequence[str]], changed: Callable[[], None]
     ) -> None:
         self._children = children
-        self._wanted = wanted
+        self._requested_roles = requested_roles
         self._changed = changed
         self._asked = asyncio.Event()
         self.ended = 0
@@ -36,21 +36,21 @@ class Restarts:
         self.failure = ""
 
     def ask(self) -> None:
-        """Restart soon; once more when a restart is under way."""
+        """Restart soon; if a restart is under way, restart again after it."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Restart whenever that is asked for."""
+        """Restart whenever `ask` is called, for ever."""
         while True:
             await self._asked.wait()
             self._asked.clear()
             say("\nRestarting, one by one:")
             self.failure = ""
-            wanted = self._wanted()
-            chosen = [child for child in self._children if not wanted or child.role in wanted]
+            roles = self._requested_roles()
+            chosen = [child for child in self._children if not roles or child.role in roles]
             try:
                 for child in sorted(chosen, key=lambda child: ORDER.index(child.role)):
-                    self._tell(child.role)
+                    self._set_role(child.role)
                     with step(child.role):
                         await child.replace(beside=child.role not in _ALONE)
             except CannotGoOn as error:
@@ -59,8 +59,8 @@ class Restarts:
             else:
                 say("Done.")
             self.ended += 1
-            self._tell("")
+            self._set_role("")
 
-    def _tell(self, role: str) -> None:
+    def _set_role(self, role: str) -> None:
         self.role = role
         self._changed()

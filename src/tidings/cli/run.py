@@ -1,4 +1,4 @@
-"""`tidings run`: one process, by role. `up` starts its children with it; larger installations start them themselves."""
+"""`tidings run`: one process with one or more roles. `up` and the operators of larger systems start it."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ def run(
     sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
     lane: Annotated[
         list[Priority] | None,
-        typer.Option("--lane", help="A lane that the worker routes and delivers. May be repeated. Default: all."),
+        typer.Option("--lane", help="A lane that the worker serves; may be given several times [all]."),
     ] = None,
     channel: Annotated[
         list[Channel] | None,
-        typer.Option("--channel", help="A channel that the worker delivers. May be repeated. Default: all."),
+        typer.Option("--channel", help="A channel that the worker delivers; may be given several times [all]."),
     ] = None,
     duty: Annotated[
         list[Duty] | None,
-        typer.Option("--duty", help="A part of the flow that the worker does. May be repeated. Default: all."),
+        typer.Option("--duty", help="A part of the flow that the worker does; may be given several times [all]."),
     ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one role, or several in one process.
 
-    It runs until SIGTERM, on a PostgreSQL that runs already, and prints a
-    line `ready {"<role>": "<address>"}` for each role that is ready. Several
-    API processes may share one socket with --fd: whoever holds it loses no
-    connection when one of them is stopped, replaced or killed.
+    It runs until SIGTERM and needs a running PostgreSQL. For each role that is
+    ready it prints a line `ready {"<role>": "<address>"}`. Several API
+    processes may share one socket with --fd: then no connection is lost when
+    one of them is stopped, replaced or killed.
 
-    A worker has two processes: the second is for the critical lane alone, so
-    that nothing else takes its turns. With --duty, --channel or --lane there
-    is one process, and it does what they name: for example, `--duty deliver
-    --channel email` only sends mails. Every duty, with each of its channels
-    and lanes, needs at least one worker somewhere.
+    A worker starts a second process for the critical lane, so that other work
+    cannot delay it. With --duty, --channel or --lane there is one process, and
+    it does only what they name: `--duty deliver --channel email` only sends
+    mails, for example. Every duty, with each of its channels and lanes, needs
+    at least one worker.
     """
     roles = wiring.ROLES if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
@@ -73,7 +73,7 @@ def run(
         api=None if fd is None else inherited(fd),
         sandbox=None if sandbox_fds is None else (inherited(sandbox_fds[0]), inherited(sandbox_fds[1])),
     )
-    settings, ready = _of_the_parent() if supervised else _of_this_machine(settings_file, data_dir)
+    settings, ready = _from_parent() if supervised else _without_parent(settings_file, data_dir)
     if "worker" in roles and not (duty or channel or lane):
         uvloop.run(apart.run(settings, roles, ready, held))
     else:
@@ -81,8 +81,8 @@ def run(
         uvloop.run(wiring.run(settings, roles, ready, held, duties))
 
 
-def _of_the_parent() -> tuple[Settings, Ready]:
-    """The settings that a supervising parent hands over on standard input, and how it is told what is ready."""
+def _from_parent() -> tuple[Settings, Ready]:
+    """The settings that the parent writes into standard input, and a `ready` that reports to the parent."""
     line = socket.socket(fileno=os.dup(0))
     reader = line.makefile("rb")
     settings = Settings.model_validate_json(reader.readline())
@@ -91,19 +91,19 @@ def _of_the_parent() -> tuple[Settings, Ready]:
     ).start()
 
     def ready(addresses: Mapping[str, str]) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone, and this process ends for that
+        with contextlib.suppress(OSError):  # the parent is gone; `_end_with_parent` ends this process
             line.sendall(_ready_line(addresses) + b"\n")
 
     return settings, ready
 
 
-def _of_this_machine(settings_file: SettingsFile, data_dir: DataDir) -> tuple[Settings, Ready]:
-    """The settings of the file and the environment; what is ready is printed. Raises CannotGoOn without a database."""
+def _without_parent(settings_file: SettingsFile, data_dir: DataDir) -> tuple[Settings, Ready]:
+    """The settings from the file and the environment, and a `ready` that prints. Raises CannotGoOn without a DSN."""
     settings = settings_from(settings_file, data_dir)
     if settings.database.dsn is None:
         raise CannotGoOn(
-            "the command `run` needs a PostgreSQL that runs already: set database.dsn in the settings file or "
-            "TIDINGS_DATABASE__DSN. `tidings up` brings its own."
+            "the command `run` needs a running PostgreSQL: set database.dsn in the settings file or "
+            "TIDINGS_DATABASE__DSN. `tidings up` starts its own."
         )
 
     def ready(addresses: Mapping[str, str]) -> None:
@@ -116,13 +116,13 @@ def _ready_line(addresses: Mapping[str, str]) -> bytes:
     return READY + msgspec.json.encode(addresses)
 
 
-def _end_with_parent(reader: BufferedReader, grace: float) -> None:
-    """Wait until the parent's end of the line closes, then end this process: in good order, or else at once."""
+def _end_with_parent(reader: BufferedReader, grace_s: float) -> None:
+    """When the parent closes the socket, terminate this process, and kill it if it runs on for `grace_s`."""
     with contextlib.suppress(OSError):
         while reader.readline():
             continue
-    # A process that stops in time is gone before the timer fires.
-    timer = threading.Timer(grace, os.kill, (os.getpid(), signal.SIGKILL))
+    # If the process stops in time, the timer never fires.
+    timer = threading.Timer(grace_s, os.kill, (os.getpid(), signal.SIGKILL))
     timer.daemon = True
     timer.start()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -24,22 +24,24 @@ def send(
     email: Annotated[str | None, typer.Option(help="Instead of a user: an email address.")] = None,
     phone: Annotated[str | None, typer.Option(help="Instead of a user: a phone number, +49….")] = None,
     device: Annotated[list[str] | None, typer.Option(help="Instead of a user: a device token.")] = None,
-    locale: Annotated[str | None, typer.Option(help="The language for addresses given here: de, pt-BR, ….")] = None,
+    locale: Annotated[str | None, typer.Option(help="With addresses: the language, de, pt-BR, ….")] = None,
     template: Annotated[str | None, typer.Option(help="The template's name.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="The template's data; @file reads a file.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The template's data; @FILE reads a file.")] = None,
     subject: Annotated[str | None, typer.Option(help="Without a template: the subject or title.")] = None,
     text: Annotated[str | None, typer.Option(help="Without a template: the text.")] = None,
     channel: Annotated[
         list[Channel] | None, typer.Option(help="Only this channel; may be given several times.")
     ] = None,
-    category: Annotated[str | None, typer.Option(help="The category that people can opt out of.")] = None,
+    category: Annotated[str | None, typer.Option(help="The category, which users can opt out of.")] = None,
     priority: Annotated[Priority | None, typer.Option(help="The lane.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="TIME", help="When: 2026-01-31T09:00:00Z.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="When to send: 2026-01-31T09:00:00Z.")] = None,
     at_local: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="When on the user's own clock: 09:00 (the next), or 2026-01-31T09:00."),
+        typer.Option(
+            metavar="TIME", help="When to send, in the user's local time: 09:00 (the next one) or 2026-01-31T09:00."
+        ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what becomes of it.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
@@ -48,7 +50,7 @@ def send(
 ) -> None:
     """Send one notification.
 
-    A template with its data, or a text; to a stored user, or to addresses given here.
+    Its content is a template with data, or a text. It goes to a stored user, or to the given addresses.
     """
     inline = {"email": email, "phone": phone, "devices": device or None, "locale": locale}
     body: dict[str, Any] = {"to": _recipient(to, {name: value for name, value in inline.items() if value is not None})}
@@ -71,7 +73,7 @@ def send(
             typer.echo(msgspec.json.encode(answer).decode())
         else:
             typer.echo(f"accepted {answer['id']}")
-            typer.echo(f"What becomes of it: {command('status ' + answer['id'])}")
+            typer.echo(f"Its progress: {command('status ' + answer['id'])}")
 
 
 def _recipient(user: str | None, inline: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +87,8 @@ def _recipient(user: str | None, inline: dict[str, Any]) -> dict[str, Any]:
 def _reachable(recipient: dict[str, Any]) -> list[Channel]:
     if "user_id" in recipient:
         return list(Channel)
-    ways = {"email": Channel.EMAIL, "phone": Channel.SMS, "devices": Channel.PUSH}
-    return [channel for name, channel in ways.items() if name in recipient]
+    channels = {"email": Channel.EMAIL, "phone": Channel.SMS, "devices": Channel.PUSH}
+    return [channel for name, channel in channels.items() if name in recipient]
 
 
 def _content(subject: str | None, text: str, channels: list[Channel]) -> dict[str, Any]:

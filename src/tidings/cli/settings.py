@@ -1,4 +1,4 @@
-"""`tidings settings`: what applies now, and an example to start from."""
+"""`tidings settings`: the settings that apply, and an example of a settings file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(
     example: Annotated[bool, typer.Option("--example", help="Print a settings file with every setting in it.")] = False,
     write: Annotated[
         Path | None,
-        typer.Option("--write", metavar="FILE", help="With --example: make this file; one that is there stays."),
+        typer.Option("--write", metavar="FILE", help="With --example: write this file, unless it exists."),
     ] = None,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
@@ -41,12 +41,12 @@ def settings(
 ) -> None:
     """Print the settings that apply (always as JSON), or an example.
 
-    Secrets are hidden. The example is a settings file to start from.
+    Secrets are hidden. The example is a settings file to start with.
     """
     if as_json and example:
-        raise CannotGoOn("the example is a TOML file; --json goes without --example")
+        raise CannotGoOn("the example is a TOML file; leave out --json, or --example")
     if write is not None and not example:
-        raise CannotGoOn("--write goes with --example: what applies now comes from several places, secrets hidden")
+        raise CannotGoOn("--write needs --example: the settings that apply come from several sources, secrets hidden")
     if write is not None:
         _write_example(write)
     elif example:
@@ -57,11 +57,11 @@ def settings(
 
 
 def _write_example(path: Path) -> None:
-    """Make the file, readable by this user alone: passwords will stand in it. Raises CannotGoOn when it is there."""
+    """Write the example. Only this user can read it: it will hold passwords. Raises CannotGoOn if the file exists."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise CannotGoOn(f"{path} is there already, and stays as it is; choose another name") from error
+        raise CannotGoOn(f"{path} exists already and was not changed; choose another name") from error
     except OSError as error:
         raise CannotGoOn(f"{path} cannot be written: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -71,7 +71,7 @@ def _write_example(path: Path) -> None:
 
 
 def public_view(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON values, with whatever is secret hidden."""
+    """The settings as JSON values, with all secrets hidden."""
     tree = settings.model_dump(mode="json")
     if tree["database"]["dsn"]:
         tree["database"]["dsn"] = _HIDDEN
@@ -88,7 +88,7 @@ def public_view(settings: Settings) -> dict[str, Any]:
 
 
 def _fields_of(name: str, section: Mapping[str, Any]) -> Mapping[str, FieldInfo]:
-    """The settings of the provider's kind; none when there is no such kind."""
+    """The settings that the provider's kind has; none if there is no such kind."""
     try:
         return config_of(kind_of(name, section)).model_fields
     except SettingsError:
@@ -96,8 +96,8 @@ def _fields_of(name: str, section: Mapping[str, Any]) -> Mapping[str, FieldInfo]
 
 
 def example_file() -> str:
-    """A TOML file: every setting with what it means, commented out where it has a default."""
-    lines = ["# Settings of Tidings. What is commented out shows its default. `tidings check` says what is wrong.", ""]
+    """A TOML file with every setting and its meaning, all commented out."""
+    lines = ["# Settings of Tidings. Lines that are commented out show the defaults. `tidings check` finds errors.", ""]
     plain = {name: field for name, field in Settings.model_fields.items() if not _model(field)}
     sections = {name: model for name, field in Settings.model_fields.items() if (model := _model(field))}
     lines += _field("data_dir", plain["data_dir"])
@@ -116,7 +116,7 @@ def example_file() -> str:
         for key in sorted(fields, key=lambda key: not fields[key].is_required()):
             lines += _field(key, fields[key], name if key == "kind" else None)
     example = next(iter(providers()))
-    lines += ["", *_comment("A second account of the same vendor has a section of its own, and stands in [channels].")]
+    lines += ["", *_comment("A second account at the same vendor has its own section, and is named in [channels].")]
     lines += [f"# [providers.{example}-second]", f"# kind = {_toml(example)}"]
     return "\n".join(lines) + "\n"
 
@@ -126,14 +126,15 @@ def _model(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _field(name: str, field: FieldInfo, shown: str | None = None) -> list[str]:
-    needed = field.is_required()
-    meaning = (field.description or "") + (" (required)" if needed else "")
-    value = (field.examples or [""])[0] if needed else field.get_default(call_default_factory=True)
+def _field(name: str, field: FieldInfo, example: str | None = None) -> list[str]:
+    """The lines of a setting: its meaning and its default, or `example` if it has none."""
+    is_required = field.is_required()
+    meaning = (field.description or "") + (" (required)" if is_required else "")
+    value = (field.examples or [""])[0] if is_required else field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None:
-        value = shown if shown is not None else (field.examples or [""])[0]
+        value = example if example is not None else (field.examples or [""])[0]
     return [*_comment(meaning.strip()), f"# {name} = {_toml(value)}"]
 
 
@@ -150,7 +151,7 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }" if value else "{}"
-    # JSON's escapes are a subset of those of TOML's basic strings.
+    # A JSON string is a valid basic string of TOML.
     return msgspec.json.encode(str(value)).decode()
 
 

@@ -1,4 +1,4 @@
-"""`tidings simulate`: the whole system in virtual time, under faults that a seed chooses."""
+"""`tidings simulate`: runs the whole system in virtual time, with faults that a seed determines."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from tidings.simulation.sweep import sweep
 app = command_line()
 
 _MOST_SHOWN = 5
-_SECONDS_BETWEEN = 5.0
+_PROGRESS_EVERY_S = 5.0
 
 
 @app.command(name="simulate")
 def run_seeds(
-    seed: Annotated[int | None, typer.Option("--seed", help="Run this one again and say all that is known.")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many to run.")] = 200,
-    first: Annotated[int, typer.Option("--from", metavar="SEED", help="The first one.")] = 1,
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Run for so long instead.")] = None,
-    cores: Annotated[int | None, typer.Option("--cores", min=1, help="Processes to run them in [all cores].")] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell everything that happened.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Run only this seed.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run.")] = 200,
+    first: Annotated[int, typer.Option("--from", metavar="SEED", help="The first seed.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Run seeds for so many minutes, instead of --seeds.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="How many processes [one for each core].")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: print everything that happens.")] = False,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
-    """Look for faults that nobody thought of, in virtual time.
+    """Search for unknown bugs, in virtual time.
 
-    Each seed draws a small day of notifications and what befalls them: processes that are killed at any point, lost
-    answers, providers that hang, lie and throttle, clocks that jump, people who change their minds. Then it checks from
-    outside that nothing was lost, doubled or sent against a wish. The same seed does the same in every run.
+    Each seed determines a small day of notifications and its faults: processes that are killed at any point, lost
+    answers, providers that hang, lie and throttle, clocks that jump, people who change their minds. The simulation then
+    checks from outside that nothing was lost, doubled or sent against a wish. A seed does the same in every run.
 
-    With --settings the section [deliver] of that file is what all seeds run under. The exit code is 1 when a rule was
-    broken; the last line then runs that seed again.
+    With --settings all seeds use the section [deliver] of that file. The exit code is 1 if a rule was broken; the last
+    line is then the command that runs that seed again.
     """
     delivering = None if settings_file is None else settings_from(settings_file, None).deliver
     if seed is not None:
@@ -60,23 +62,23 @@ def run_seeds(
 def _watched(
     first: int, count: int | None, seconds: float | None, cores: int, delivering: Delivering | None, *, quiet: bool
 ) -> list[Report]:
-    """Run the seeds and say now and then how far it is."""
+    """Run the seeds, and print the progress now and then."""
     reports: list[Report] = []
-    told = time.monotonic()
+    printed_at = time.monotonic()
     for report in sweep(first, count, delivering, cores=cores, seconds=seconds):
         reports.append(report)
-        if not quiet and time.monotonic() - told > _SECONDS_BETWEEN:
-            told = time.monotonic()
-            broken = sum(bool(known.violations) for known in reports)
+        if not quiet and time.monotonic() - printed_at > _PROGRESS_EVERY_S:
+            printed_at = time.monotonic()
+            broken = sum(bool(report.violations) for report in reports)
             say(f"  {len(reports)} seeds{'' if count is None else f' of {count}'}, {broken} of them broke a rule")
     return reports
 
 
 def _conclude(reports: list[Report], *, as_json: bool) -> None:
-    """Say what came of it; ends the command with 1 when a rule was broken."""
+    """Print the results. Ends the command with exit code 1 if a rule was broken."""
     broken = [report for report in reports if report.violations]
     if as_json:
-        print_json(_told(reports))
+        print_json(_as_json(reports))
         if broken:
             sys.exit(1)
         return
@@ -87,20 +89,22 @@ def _conclude(reports: list[Report], *, as_json: bool) -> None:
     say(_summary(reports))
     limited = [report for report in reports if report.limits]
     if limited:
-        say(f"{len(limited)} of them met a known limit (docs/reliability.md), the first is seed {limited[0].seed}:")
+        say(f"{len(limited)} of them met a known limit (docs/reliability.md); the first is seed {limited[0].seed}:")
         say(f"  {limited[0].limits[0]}")
     if not broken:
         say("Every rule was kept.")
         return
     for rule, times in _rules(broken).most_common():
         say(f"  {times} seeds did not keep: {rule.value}")
-    say("This runs the first of them again; --trace tells everything that happened:")
+    say("This command runs the first of them again; --trace prints everything that happens:")
     say(command(f"simulate --seed {broken[0].seed}"))
     sys.exit(1)
 
 
-def _told(reports: list[Report]) -> dict[str, Any]:
-    broken = {report.seed: [str(one) for one in report.violations] for report in reports if report.violations}
+def _as_json(reports: list[Report]) -> dict[str, Any]:
+    broken = {
+        report.seed: [str(violation) for violation in report.violations] for report in reports if report.violations
+    }
     return {
         "seeds": len(reports),
         "notifications": sum(report.notifications for report in reports),

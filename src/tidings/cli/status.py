@@ -1,4 +1,4 @@
-"""`tidings status`: what became of a notification."""
+"""`tidings status`: the state and the timeline of a notification."""
 
 from __future__ import annotations
 
@@ -17,59 +17,60 @@ from tidings.policy.transitions import RESTING
 
 app = command_line()
 
-_LOOK_AGAIN = 0.25
-_RECEIPTS_WITHIN = 2.0
-"""Seconds without news after which no receipt is waited for any more."""
+_LOOK_EVERY_S = 0.25
+_RECEIPTS_WITHIN_S = 2.0
+"""After so long without a new fact, --follow does not wait for receipts any more."""
 
 
 @app.command()
 def status(
     id: Annotated[str, typer.Argument(help="The notification's id, ntf_….")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until nothing more will happen.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what became of a notification.
+    """Show the state of a notification.
 
-    The timeline of each delivery, with times, attempts, providers and reasons.
+    It shows the timeline of each delivery, with times, attempts, providers and reasons.
     """
     with connect(url, key, settings_file, data_dir) as api:
         show(api, id, follow=follow, as_json=as_json)
 
 
 def show(api: Api, id: str, *, follow: bool, as_json: bool) -> None:
-    """Print a notification. With `follow` first its facts as they come, until nothing more is to be expected."""
+    """Print a notification. With `follow`, first print its facts as they come, until no more are expected."""
     view = _read(api, id)
-    shown = 0
-    last_news = time.monotonic()
-    while follow and _goes_on(view, time.monotonic() - last_news):
-        if len(view["timeline"]) > shown:
-            last_news = time.monotonic()
+    printed = 0
+    last_fact_at = time.monotonic()
+    while follow and _goes_on(view, time.monotonic() - last_fact_at):
+        if len(view["timeline"]) > printed:
+            last_fact_at = time.monotonic()
             if not as_json:
-                told = view["timeline"]
-                news = [told[place] for place in range(shown, len(told)) if not goes_on_waiting(told, place)]
-                for line in entries(news, view["created_at"], mixed=True):
+                timeline = view["timeline"]
+                new = [timeline[at] for at in range(printed, len(timeline)) if not goes_on_waiting(timeline, at)]
+                for line in entries(new, view["created_at"], mixed=True):
                     typer.echo(line)
-            shown = len(view["timeline"])
-        time.sleep(_LOOK_AGAIN)
+            printed = len(view["timeline"])
+        time.sleep(_LOOK_EVERY_S)
         view = _read(api, id)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(view)).decode())
         return
-    if shown and not as_json:
+    if printed and not as_json:
         typer.echo()
     for line in render(view):
         typer.echo(line)
 
 
-def _goes_on(view: dict[str, Any], silence: float) -> bool:
+def _goes_on(view: dict[str, Any], silence_s: float) -> bool:
+    """Whether more facts are expected; `silence_s` is the time since the last one."""
     states = [State(delivery["state"]) for delivery in view["deliveries"]] or [State(view["state"])]
     if any(state not in RESTING for state in states):
         return True
-    return State.SENT in states and silence < _RECEIPTS_WITHIN
+    return State.SENT in states and silence_s < _RECEIPTS_WITHIN_S
 
 
 def _read(api: Api, id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`tidings tenant`: the products and teams that send."""
+"""`tidings tenant`: create, list and limit tenants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = command_line(help="Create, list and limit tenants.", no_args_is_help=True)
 @app.command()
 def create(
     id: Annotated[str, typer.Argument(help="A short name: letters, digits and dashes.")],
-    name: Annotated[str | None, typer.Option(help="The name for people.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people [the id].")] = None,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
@@ -39,16 +39,16 @@ def create(
 @app.command(name="list")
 def list_(as_json: AsJson = False, settings_file: SettingsFile = None, data_dir: DataDir = None) -> None:
     """List the tenants."""
-    found = asyncio.run(_list(dsn_from(settings_file, data_dir)))
+    tenants = asyncio.run(_list(dsn_from(settings_file, data_dir)))
     if as_json:
-        print_json([_told(tenant) for tenant in found])
+        print_json([_as_json(tenant) for tenant in tenants])
         return
-    for tenant in found:
+    for tenant in tenants:
         limits = f"  {described(tenant.limits)}" if tenant.limits != Rates() else ""
         say(f"{tenant.id:<24} {tenant.name:<32} since {local(tenant.created_at)}{limits}")
 
 
-def _told(tenant: Tenant) -> dict[str, Any]:
+def _as_json(tenant: Tenant) -> dict[str, Any]:
     created_at = rfc3339(tenant.created_at)
     return {"id": tenant.id, "name": tenant.name, "created_at": created_at, "limits": tenant.limits}
 
@@ -65,8 +65,8 @@ def limit(
 ) -> None:
     """Set how much a tenant may ask of the API, all its keys together.
 
-    What is not given is as the settings say; without any option that holds for everything again. It counts within a
-    second, in every process.
+    Limits that are not given are taken from the settings; so the command without options removes the tenant's own
+    limits. It takes effect in every process within a second.
     """
     limits = rates_of(per_second, burst, notifications_per_second, notifications_burst)
     asyncio.run(_limit(dsn_from(settings_file, data_dir), id, limits))
@@ -76,7 +76,7 @@ def limit(
 async def _limit(dsn: str, tenant: str, limits: Rates) -> None:
     async with opened(dsn) as tenants:
         if not await tenants.limit(tenant, limits):
-            raise CannotGoOn(f"there is no tenant {tenant!r}; `tidings tenant list` shows which there are")
+            raise CannotGoOn(f"there is no tenant {tenant!r}; `tidings tenant list` shows all tenants")
 
 
 async def _create(dsn: str, tenant: Tenant) -> str:

@@ -1,4 +1,4 @@
-"""Tenants and keys straight in the store: whoever can read the DSN may make them."""
+"""Tenants and keys, read and written in the database: whoever can read its DSN may change them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def now() -> int:
 
 
 def dsn_from(settings_file: Path | None, data_dir: Path | None) -> str:
-    """The DSN in the settings, or else of what runs on the data folder.
+    """The DSN from the settings, or else the DSN of the system that runs on the data folder.
 
     Raises:
-        CannotGoOn: there is neither.
+        CannotGoOn: the settings have none, and nothing runs.
     """
     settings = settings_from(settings_file, data_dir)
     if settings.database.dsn is not None:
@@ -59,21 +59,24 @@ async def opened(dsn: str) -> AsyncIterator[Tenants]:
 async def new_key(
     tenants: Tenants, tenant: str, scopes: tuple[Scope, ...], name: str, limits: Rates | None = None
 ) -> str:
-    """Make and store a key; its secret. Raises NotFound when there is no such tenant."""
+    """Create and store a key; its secret. Raises NotFound if there is no such tenant."""
     secret, key = mint(tenant, scopes, name, now(), secrets.token_bytes(SECRET_BYTES))
     await tenants.add_key(replace(key, limits=limits or Rates()))
     return secret
 
 
 async def demo_key(dsn: str, folder: DataFolder) -> tuple[str, bool]:
-    """The secret of the demo tenant's key, and whether it is new: it is made, as the tenant is, when none works."""
+    """The secret of the demo tenant's key, and whether it is new.
+
+    The tenant and the key are created if they are missing, the key also if the kept one does not work.
+    """
     async with opened(dsn) as tenants:
         await tenants.add(Tenant(DEMO_TENANT, "Demo", now()))
-        kept = folder.demo_key
-        if kept is not None:
-            known = await tenants.key(digest_of(kept.encode()))
-            if known is not None and known.tenant == DEMO_TENANT and known.revoked_at is None:
-                return kept, False
+        kept_secret = folder.demo_key
+        if kept_secret is not None:
+            key = await tenants.key(digest_of(kept_secret.encode()))
+            if key is not None and key.tenant == DEMO_TENANT and key.revoked_at is None:
+                return kept_secret, False
         secret = await new_key(tenants, DEMO_TENANT, tuple(Scope), "made by tidings up")
     folder.keep_demo_key(secret)
     return secret, True

@@ -1,4 +1,4 @@
-"""A notification's timeline in a terminal of 80 columns."""
+"""Shows a notification and its timeline, in a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ _COLOURS = {
     "uncertain": "magenta",
 }
 MEANINGS = {
-    "opted_out": "the user does not want this category here",
+    "opted_out": "the user has opted out of this category on this channel",
     "muted": "the user has muted everything",
     "quiet_hours": "waits until the user's quiet hours are over",
-    "send_at": "waits for its time",
-    "changed": "waits for its new time, or with its new data",
+    "send_at": "waits for its send time",
+    "changed": "was changed; waits for its send time",
     "no_address": "the user has no address on this channel",
     "unknown_user": "there is no such user",
     "address_suppressed": "the address is on the suppression list",
     "no_content": "the template has no content for this channel",
     "template_error": "the template could not be rendered",
-    "empty_content": "there is nothing in it to see",
-    "too_long": "it is longer than the channel takes",
+    "empty_content": "the content is empty",
+    "too_long": "the content is longer than the channel permits",
     "retry": "is tried again",
     "fallback": "is tried at another provider",
     "attempts_exhausted": "every attempt failed",
-    "replayed": "a person had it sent again",
-    "swept": "was lost on its way; goes back into its queue",
-    "stuck": "was lost on its way again and again",
+    "replayed": "a person replayed it",
+    "swept": "was lost on its way; is put back into its queue",
+    "stuck": "was lost on its way several times",
     "may_have_been_sent": "the provider may or may not have taken it",
-    "throttled": "the provider asked for less",
-    "provider_open": "the provider fails, and is left alone for a while",
-    "provider_failing": "the provider could not be offered anything",
-    "provider_busy": "the provider has enough to do",
-    "capped": "the user has had enough of these for now",
+    "throttled": "the provider asked for fewer requests",
+    "provider_open": "the provider fails; its circuit breaker is open",
+    "provider_failing": "the provider is out",
+    "provider_busy": "all of the provider's capacity is in use",
+    "capped": "the user's cap is reached",
 }
 """Reasons in words."""
 
@@ -56,14 +56,14 @@ _FOR_A_PROVIDER = frozenset({"throttled", "provider_open", "provider_failing", "
 
 
 def render(view: Mapping[str, Any]) -> list[str]:
-    """The lines: the notification, then each delivery with what happened to it, with the time since it was accepted."""
+    """The lines that show the notification, and each delivery with its timeline since acceptance."""
     created = moment(view["created_at"])
     lines = [f"{view['id']}  {_state(view['state'])}"]
-    what = view["template"] or "its own content"
+    content = view["template"] or "its own content"
     if view["template_version"]:
-        what += f" (version {view['template_version']})"
+        content += f" (version {view['template_version']})"
     to = view["user_id"] or "inline addresses"
-    about = f"{what}, to {to}, category {view['category']}, priority {view['priority']}"
+    about = f"{content}, to {to}, category {view['category']}, priority {view['priority']}"
     lines += textwrap.wrap(about, WIDTH)
     lines.append(f"accepted {created:%Y-%m-%d %H:%M:%S %Z}")
     if view.get("send_at_local"):
@@ -82,44 +82,44 @@ def render(view: Mapping[str, Any]) -> list[str]:
 
 
 def gathered(timeline: Sequence[Mapping[str, Any]], next_at: str | None) -> list[Mapping[str, Any]]:
-    """A delivery's entries, each wait for a provider as one, however often it was looked at.
+    """A delivery's entries. Repeated entries of one wait for a provider are merged into one, with their number.
 
-    `next_at`: when the delivery goes on, if it waits.
+    `next_at`: when the delivery is due, if it waits.
     """
-    found: list[Mapping[str, Any]] = []
+    merged: list[Mapping[str, Any]] = []
     looks = 0
-    for place, entry in enumerate(timeline):
-        looks = looks + 1 if _waits(entry) else 0
+    for index, entry in enumerate(timeline):
+        looks = looks + 1 if _waits_for_provider(entry) else 0
         if looks > 1:
-            found.pop()
+            merged.pop()
         if not looks:
-            found.append(entry)
+            merged.append(entry)
             continue
-        following = timeline[place + 1]["at"] if place + 1 < len(timeline) else next_at
-        first = timeline[place - looks + 1]
+        until = timeline[index + 1]["at"] if index + 1 < len(timeline) else next_at
+        first = timeline[index - looks + 1]
         detail = entry["detail"]
         if looks > 1:
             detail = ", ".join([detail, f"{looks} looks"] if detail else [f"{looks} looks"])
-        if following:
-            detail = f"until {moment(following):%Y-%m-%d %H:%M:%S}" + (f", {detail}" if detail else "")
-        found.append({**entry, "at": first["at"], "detail": detail})
-    return found
+        if until:
+            detail = f"until {moment(until):%Y-%m-%d %H:%M:%S}" + (f", {detail}" if detail else "")
+        merged.append({**entry, "at": first["at"], "detail": detail})
+    return merged
 
 
-def goes_on_waiting(timeline: Sequence[Mapping[str, Any]], place: int) -> bool:
-    """Whether the entry at this place is one more look of a wait for a provider that was told before."""
-    before = [entry for entry in timeline[:place] if entry["delivery"] == timeline[place]["delivery"]]
-    return bool(before) and _waits(before[-1]) and _waits(timeline[place])
+def goes_on_waiting(timeline: Sequence[Mapping[str, Any]], index: int) -> bool:
+    """Whether the entry at `index` continues its delivery's wait for a provider."""
+    before = [entry for entry in timeline[:index] if entry["delivery"] == timeline[index]["delivery"]]
+    return bool(before) and _waits_for_provider(before[-1]) and _waits_for_provider(timeline[index])
 
 
-def _waits(entry: Mapping[str, Any]) -> bool:
+def _waits_for_provider(entry: Mapping[str, Any]) -> bool:
     return bool(entry["state"] == "deferred" and entry["reason"] in _FOR_A_PROVIDER)
 
 
 def entries(timeline: Iterable[Mapping[str, Any]], created_at: str, *, mixed: bool = False) -> list[str]:
-    """A line, or a few, for each entry of a timeline; `created_at` is when the notification was accepted.
+    """The lines of a timeline's entries; `created_at` is when the notification was accepted.
 
-    `mixed`: entries of several deliveries follow each other, so each tells its channel.
+    `mixed`: the entries belong to several deliveries, so each line names its channel.
     """
     created = moment(created_at)
     lines = []
@@ -129,7 +129,7 @@ def entries(timeline: Iterable[Mapping[str, Any]], created_at: str, *, mixed: bo
         start = f"{_INDENT}{at:%H:%M:%S}.{at.microsecond // 1000:03} {'+' + since:>11}  "
         if mixed:
             start += f"{entry['channel'] or '':<{_CHANNEL_WIDTH}} "
-        lines += _wrapped(start, entry["state"], _told(entry))
+        lines += _wrapped(start, entry["state"], _details(entry))
     return lines
 
 
@@ -145,7 +145,7 @@ def _heading(delivery: Mapping[str, Any]) -> list[str]:
     return [line + _state(delivery["state"]) + tail.removeprefix(delivery["state"])]
 
 
-def _told(entry: Mapping[str, Any]) -> str:
+def _details(entry: Mapping[str, Any]) -> str:
     parts = []
     if entry["attempt"] and entry["provider"]:
         parts.append(f"attempt {entry['attempt']} at {entry['provider']}")

@@ -1,4 +1,4 @@
-"""Times for people."""
+"""Times and durations for people."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from datetime import datetime
 
 
 def local(instant: int) -> str:
-    """`instant` (milliseconds since the epoch) to the minute, on the clock of this machine."""
+    """`instant` (milliseconds since the epoch) to the minute, in this machine's timezone."""
     return datetime.fromtimestamp(instant / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def moment(text: str) -> datetime:
-    """The RFC 3339 time in `text`, on the clock of this machine."""
+    """The RFC 3339 time in `text`, in this machine's timezone."""
     return datetime.fromisoformat(text).astimezone()
 
 
 def duration(seconds: float) -> str:
-    """`850 ms`, `12.3 s`, `4 min 05 s`, `3 h 20 min`."""
+    """A duration as `850 ms`, `12.3 s`, `4 min 05 s` or `3 h 20 min`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""`tidings up`: everything on one machine, in one command."""
+"""`tidings up`: the whole system on one machine, in one command."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from tidings.telemetry import metrics
 app = command_line()
 
 ROLES = ("sandbox", "api", "worker")
-_READY_WITHIN = 60.0
-_LOOK_AT_LOGS_EVERY = 60.0
+_READY_WITHIN_S = 60.0
+_TRIM_LOGS_EVERY_S = 60.0
 
 
 @app.command()
@@ -45,7 +45,7 @@ def up(
     smtp_port: Annotated[int | None, typer.Option(help="The sandbox's SMTP port [8425]; 0: any free one.")] = None,
     postgres: Annotated[
         str | None,
-        typer.Option(metavar="bundled|system", help="Which PostgreSQL to start [system, if there is one]."),
+        typer.Option(metavar="bundled|system", help="The PostgreSQL to start [system, if there is one]."),
     ] = None,
     data_dir: DataDir = None,
     settings_file: SettingsFile = None,
@@ -54,12 +54,12 @@ def up(
 ) -> None:
     """Start everything on this machine, until Ctrl-C.
 
-    PostgreSQL (unless database.dsn is set), the API, the worker, and the
-    sandbox that stands in for the vendors. `tidings restart` replaces the
-    processes while they work (as SIGUSR1 does).
+    It starts PostgreSQL (unless database.dsn is set), the API, the worker, and
+    the sandbox, which stands in for the vendors. `tidings restart` (or SIGUSR1)
+    replaces the processes while they work.
     """
     if port == 0:
-        # Who asks for any free port is not bound to the sandbox's either.
+        # A user who wants any free port for the API gets free ports for the sandbox too.
         sandbox_port = 0 if sandbox_port is None else sandbox_port
         smtp_port = 0 if smtp_port is None else smtp_port
     chosen = {"port": sandbox_port, "smtp_port": smtp_port}
@@ -87,8 +87,8 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
         folder.fresh_metrics()
         say(f"Tidings starts; its data is in {folder.path}")
         async with AsyncExitStack() as stack:
-            # Held here, so that connections wait while no process is there to take them.
-            listening = {role: [stack.enter_context(one) for one in held] for role, held in _listen(settings)}
+            # This process keeps the sockets open, so that connections wait while a child is restarted.
+            listening = {role: [stack.enter_context(one) for one in sockets] for role, sockets in _listen(settings)}
             dsn = settings.database.dsn
             if dsn is None:
                 dsn = await stack.enter_async_context(_postgres(folder, settings.database.server))
@@ -100,9 +100,9 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
             def announce() -> None:
                 folder.announce(_running(settings, children, dsn, restarts))
 
-            restarts = Restarts(children, folder.asked_for, announce)
+            restarts = Restarts(children, folder.take_restart_request, announce)
             asyncio.get_running_loop().add_signal_handler(SIGNAL, restarts.ask)
-            together = {"PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
+            environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
             children += [
                 Child(
                     role,
@@ -110,7 +110,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
                     folder.logs / f"{role}.log",
                     announce,
                     ended=partial(metrics.forget, folder.metrics),
-                    environment=together,
+                    environment=environment,
                     listening=listening.get(role, ()),
                 )
                 for role in roles
@@ -128,7 +128,7 @@ async def _up(settings: Settings, open_viewer: bool, supervised: bool) -> None:
 
 
 def _with_ports(settings: Settings) -> Settings:
-    """The same with real ports. Raises CannotGoOn when one is in use."""
+    """The settings, with a free port for each port that is 0. Raises CannotGoOn if a port is in use."""
     http, sandbox = settings.http, settings.sandbox
     wishes = [Wish(http.host, http.port, "the API", "--port")]
     if settings.uses_sandbox:
@@ -147,7 +147,7 @@ def _with_ports(settings: Settings) -> Settings:
 
 
 def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
-    """The sockets of each role that listens. Raises SettingsError."""
+    """Each role that listens, with its listening sockets. Raises SettingsError."""
     http, sandbox = settings.http, settings.sandbox
     yield "api", [listen(http.host, http.port)]
     if settings.uses_sandbox:
@@ -157,7 +157,7 @@ def _listen(settings: Settings) -> Iterator[tuple[str, list[socket.socket]]]:
 
 @asynccontextmanager
 async def _postgres(folder: DataFolder, source: Source | None) -> AsyncIterator[str]:
-    """A PostgreSQL of our own for as long as the context lasts; its DSN."""
+    """Run a PostgreSQL of our own for as long as the context lasts; its DSN."""
     server = Server(folder.path, source=source)
     origin = await asyncio.to_thread(lambda: server.origin)
     starting = asyncio.create_task(asyncio.to_thread(server.start))
@@ -166,7 +166,7 @@ async def _postgres(folder: DataFolder, source: Source | None) -> AsyncIterator[
             dsn = await asyncio.shield(starting)
         yield dsn
     finally:
-        # A start that was interrupted runs on in its thread: nothing can be stopped before it ends, however it does.
+        # An interrupted start goes on in its thread. The server can be stopped only after the start has ended.
         await asyncio.gather(starting, return_exceptions=True)
         await asyncio.to_thread(server.stop)
 
@@ -187,18 +187,20 @@ async def _kept(children: Sequence[Child]) -> AsyncIterator[None]:
 
 async def _trim_logs(children: Sequence[Child]) -> None:
     while True:
-        await asyncio.sleep(_LOOK_AT_LOGS_EVERY)
+        await asyncio.sleep(_TRIM_LOGS_EVERY_S)
         for child in children:
             await asyncio.to_thread(child.trim_log)
 
 
 async def _all_ready(children: Sequence[Child]) -> None:
     try:
-        async with asyncio.timeout(_READY_WITHIN):
+        async with asyncio.timeout(_READY_WITHIN_S):
             await asyncio.gather(*(child.ready.wait() for child in children))
     except TimeoutError as error:
         late = next(child for child in children if not child.ready.is_set())
-        raise CannotGoOn(f"the {late.role} is not ready after {_READY_WITHIN:.0f} s. Its log: {late.log}", 1) from error
+        raise CannotGoOn(
+            f"the {late.role} is not ready after {_READY_WITHIN_S:.0f} s. Its log: {late.log}", 1
+        ) from error
 
 
 def _running(settings: Settings, children: Sequence[Child], dsn: str, restarts: Restarts) -> Running:
@@ -217,38 +219,38 @@ def _running(settings: Settings, children: Sequence[Child], dsn: str, restarts: 
 
 
 def _stop_on_signals(children: Sequence[Child], supervised: bool) -> None:
-    """The first signal ends this coroutine, and everything it started in order; a second one kills the children.
+    """On a first signal, cancel this coroutine, which stops everything in order; on a second, kill the children.
 
-    `supervised`: the end of standard input is such a signal, because it means that the parent is gone.
+    With `supervised` the end of standard input counts as a signal: it means that the parent is gone.
     """
     loop = asyncio.get_running_loop()
-    this = asyncio.current_task(loop)
-    asked = False
+    this_coroutine = asyncio.current_task(loop)
+    is_stopping = False
 
     def stop() -> None:
-        nonlocal asked
-        if asked:
+        nonlocal is_stopping
+        if is_stopping:
             for child in children:
                 child.kill()
             return
-        asked = True
+        is_stopping = True
         say("\nStopping …")
-        if this is not None:
-            this.cancel()
+        if this_coroutine is not None:
+            this_coroutine.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
 
-    def parent_spoke() -> None:
+    def on_input() -> None:
         if not os.read(0, 4096):
             loop.remove_reader(0)
             stop()
 
     if supervised:
-        loop.add_reader(0, parent_spoke)
+        loop.add_reader(0, on_input)
 
 
 def _plain_event(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
-    """What the server's keeper logs, as a line for people."""
-    what = str(event.pop("event", "")).replace("_", " ")
-    return f"{what}: " + ", ".join(f"{name} {value}" for name, value in event.items() if value)
+    """A log event of this process, as a line for people."""
+    name = str(event.pop("event", "")).replace("_", " ")
+    return f"{name}: " + ", ".join(f"{field} {value}" for field, value in event.items() if value)

@@ -1,8 +1,7 @@
-"""The accounts of a stretch of time: what was accepted, and where all of it is.
+"""The accounts of a span of time: how many notifications were accepted, and in which states they are.
 
-`accepted = delivered + sent + suppressed + failed + expired + cancelled + dead + uncertain + in flight`. Those who
-answer 202 count the left side, apart from the history that the right side is read from: they are equal, or something
-is missing.
+`accepted = delivered + sent + suppressed + failed + expired + cancelled + dead + uncertain + in flight`. The processes
+that answer 202 count the left side; the right side is read from the history. If they differ, something is missing.
 """
 
 from __future__ import annotations
@@ -26,17 +25,16 @@ from tidings.ports.days import Days
 from tidings.ports.store import History
 from tidings.report.notifications import TallyView, rfc3339
 
-USUAL = 24 * 60
-"""Minutes that are looked at when nothing else is said."""
-LONGEST = 31 * 24 * 60
-"""Minutes that can be asked for at once: each notification of them is read."""
-
+DEFAULT_MINUTES = 24 * 60
+"""The span of an account when none is given."""
+LONGEST_MINUTES = 31 * 24 * 60
+"""The longest span of an account: each of its notifications is read."""
 
 _TRIES = 5
 
 
 class InFlight(Struct, frozen=True):
-    """What something still moves on by itself. `queued` is accepted and not yet recorded."""
+    """How many notifications are in flight, by state. `queued` ones are accepted and not yet recorded."""
 
     queued: int
     pending: int
@@ -59,10 +57,11 @@ class Resting(Struct, frozen=True):
 
 
 class NotificationAccount(Struct, frozen=True):
-    """All notifications. `accepted` is what was answered with 202, `counted` what the counters say about it.
+    """The account of all notifications.
 
-    A process that was killed has counted up to a second too little; what is recorded was accepted all the same, so
-    `accepted` is the larger of the two, minute by minute. `missing` is neither recorded nor in any queue.
+    `counted` is what the counters say was answered with 202. A killed process may have counted up to a second too
+    little. Recorded notifications were certainly accepted, so `accepted` is the larger of `counted` and `recorded`,
+    minute by minute. `missing` ones are neither recorded nor in any queue.
     """
 
     accepted: int
@@ -75,7 +74,7 @@ class NotificationAccount(Struct, frozen=True):
 
 
 class DeliveryAccount(Struct, frozen=True):
-    """The deliveries of one channel."""
+    """The account of one channel's deliveries."""
 
     total: int
     in_flight: int
@@ -83,12 +82,10 @@ class DeliveryAccount(Struct, frozen=True):
 
 
 class AccountView(Struct, frozen=True):
-    """One tenant's account of the ids from `since` (inclusive) to `until` (exclusive).
+    """One tenant's account of the notifications accepted from `since` (inclusive) to `until` (exclusive).
 
-    Whole minutes; of days that are long over, whole days.
-
-    `tally` says for what reason they are where they are: a row without a channel counts notifications, the others
-    deliveries.
+    Both are whole minutes; for days that are long over, whole days. `tally` splits the states by reason: a row without
+    a channel counts notifications, the others count deliveries.
     """
 
     tenant: str
@@ -109,20 +106,21 @@ class Accounting:
         self._clock = clock
 
     async def account(self, tenant: str, since: int | None = None, until: int | None = None) -> AccountView:
-        """The tenant's account; the last 24 hours where nothing is said. Instants are milliseconds since the epoch.
+        """The tenant's account; of the last 24 hours by default. Instants are milliseconds since the epoch.
 
-        Where the stretch cuts a day of which only the whole is known any more, it is widened to the whole day.
+        If the span cuts a folded day, it is widened to the whole day: of a folded day the minutes are not known any
+        more.
 
         Raises:
-            Invalid: there is nothing between the two, or too much.
-            Unavailable: days were archived all the time while it was drawn up.
+            Invalid: the span is empty or too long.
+            Unavailable: days were archived again and again while the account was drawn up.
         """
-        first, end = self._stretch(since, until)
+        first, end = self._minutes(since, until)
         span = first // DAY_MINUTES, (end - 1) // DAY_MINUTES
         for _ in range(_TRIES):
             states, sums = await self._days.sums(tenant, *span)
-            known = {state.day for state in states if state.folded}
-            account = await self._account(tenant, *whole_days(first, end, known), states, sums)
+            folded = {state.day for state in states if state.folded}
+            account = await self._account(tenant, *whole_days(first, end, folded), states, sums)
             if _places(states) == _places(await self._days.states(*span)):
                 return account
         raise Unavailable("days are being archived; ask again in a moment")
@@ -130,27 +128,27 @@ class Accounting:
     async def _account(
         self, tenant: str, first: int, end: int, states_of_days: Sequence[DayState], sums: Sequence[DaySum]
     ) -> AccountView:
-        """What is archived or rolled up counts by its sums; what is in the store besides is read."""
+        """The account from minute `first` to `end`: from the days' sums where they hold, else from the store's rows."""
         span = range(first // DAY_MINUTES, (end - 1) // DAY_MINUTES + 1)
-        summed, read = stretches(first, end, states_of_days)
+        summed, to_read = stretches(first, end, states_of_days)
         days = {state.day: state for state in states_of_days if state.day in span}
         by_sums = {state.day for state in summed}
-        wholes = [
-            # Of a folded day that has changed since, what was accepted is known; what is recorded is read.
-            one if one.day in by_sums or days[one.day].archived else replace(one, recorded=0, tally=())
-            for one in sums
-            if one.day in days and (one.day in by_sums or days[one.day].folded)
+        day_sums = [
+            # If a folded day has changed since its sums, they still tell how much was accepted; the rest is read.
+            day_sum if day_sum.day in by_sums or days[day_sum.day].archived else replace(day_sum, recorded=0, tally=())
+            for day_sum in sums
+            if day_sum.day in days and (day_sum.day in by_sums or days[day_sum.day].folded)
         ]
-        # In this order: what is recorded in between was counted before, and never looks missing.
-        counted = [one for low, high in read for one in await self._accounts.accepted(low, high, tenant)]
+        # Read in this order, nothing looks missing: a notification is counted before it is recorded.
+        counted = [count for low, high in to_read for count in await self._accounts.accepted(low, high, tenant)]
         gaps = await self._accounts.gaps(tenant)
-        states = [one for low, high in read for one in await self._history.states(low, high, tenant)]
+        states = [count for low, high in to_read for count in await self._history.states(low, high, tenant)]
         lines: Counter[tuple[str | None, State, str]] = Counter()
-        for low, high in read:
+        for low, high in to_read:
             for line in await self._history.tally(tenant, low * MINUTE, high * MINUTE):
                 lines[line.channel, line.state, line.reason] += line.count
-        for whole in wholes:
-            for line in whole.tally:
+        for day_sum in day_sums:
+            for line in day_sum.tally:
                 lines[line.channel, line.state, line.reason] += line.count
         ordered = sorted(lines.items(), key=lambda entry: (entry[0][0] or "", entry[0][1], entry[0][2]))
         tally = [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
@@ -158,17 +156,18 @@ class Accounting:
             tenant=tenant,
             since=rfc3339(first * MINUTE),
             until=rfc3339(end * MINUTE),
-            notifications=notifications(counted, states, [gap for gap in gaps if first <= gap.minute < end], wholes),
+            notifications=notifications(counted, states, [gap for gap in gaps if first <= gap.minute < end], day_sums),
             deliveries={channel.value: deliveries(tally, channel) for channel in Channel},
             tally=[TallyView(line.channel, line.state, line.reason, line.count) for line in tally],
         )
 
-    def _stretch(self, since: int | None, until: int | None) -> tuple[int, int]:
+    def _minutes(self, since: int | None, until: int | None) -> tuple[int, int]:
+        """The first minute of the span, and the one after its last. Raises Invalid."""
         end = self._clock.now() // MINUTE + 1 if until is None else -(-until // MINUTE)
-        first = max(0, end - USUAL) if since is None else since // MINUTE
+        first = max(0, end - DEFAULT_MINUTES) if since is None else since // MINUTE
         if first >= end:
             raise Invalid("empty_span", "since must come before until", "since")
-        if end - first > LONGEST:
+        if end - first > LONGEST_MINUTES:
             raise Invalid("span_too_long", "ask for 31 days at most", "since")
         return first, end
 
@@ -177,72 +176,73 @@ def notifications(
     counted: Iterable[AcceptedCount],
     states: Iterable[StateCount],
     gaps: Iterable[Gap],
-    wholes: Iterable[DaySum] = (),
+    day_sums: Iterable[DaySum] = (),
 ) -> NotificationAccount:
     """One tenant's counts, states and gaps as an account.
 
-    `wholes` are days of which only the whole is known; what `states` has of them comes on top.
+    `day_sums` are the days that count as a whole; their notifications in `states` are added to the sums.
     """
-    days = {one.day: one for one in wholes}
-    by_minute, of_days = _counted(counted, days)
-    accepted_of = Counter({day: max(one.accepted, of_days[day]) for day, one in days.items()})
-    recorded: Counter[int] = Counter()
-    of_day = Counter({day: one.recorded for day, one in days.items()})
+    days = {day_sum.day: day_sum for day_sum in day_sums}
+    counted_by_minute, counted_by_day = _counted(counted, days)
+    accepted_by_day = Counter({day: max(one.accepted, counted_by_day[day]) for day, one in days.items()})
+    recorded_by_minute: Counter[int] = Counter()
+    recorded_by_day = Counter({day: one.recorded for day, one in days.items()})
     by_state: Counter[State] = Counter()
     for line in (line for one in days.values() for line in one.tally if line.channel is None):
         by_state[line.state] += line.count
-    for one in states:
-        day = one.minute // DAY_MINUTES
+    for state_count in states:
+        day = state_count.minute // DAY_MINUTES
         if day in days:
-            of_day[day] += one.count
+            recorded_by_day[day] += state_count.count
         else:
-            recorded[one.minute] += one.count
-        by_state[one.state] += one.count
-    unrecorded = by_minute - recorded  # minute by minute: a surplus of one must not hide a lack of another
-    lacking = accepted_of - of_day
-    given_up = Counter({day: one.missing for day, one in days.items()})
+            recorded_by_minute[state_count.minute] += state_count.count
+        by_state[state_count.state] += state_count.count
+    # Subtracted minute by minute: a surplus in one minute must not hide a gap in another.
+    unrecorded_by_minute = counted_by_minute - recorded_by_minute
+    unrecorded_by_day = accepted_by_day - recorded_by_day
+    missing_by_day = Counter({day: one.missing for day, one in days.items()})
     missing = 0
     for gap in gaps:
         if gap.confirmed and gap.minute // DAY_MINUTES in days:
-            given_up[gap.minute // DAY_MINUTES] += gap.missing
+            missing_by_day[gap.minute // DAY_MINUTES] += gap.missing
         elif gap.confirmed:
-            missing += min(gap.missing, unrecorded[gap.minute])
-    missing += (lacking & given_up).total()
-    queued = unrecorded.total() + lacking.total() - missing
-    flying = queued + sum(by_state[state] for state in IN_FLIGHT)
-    accepted = (by_minute | recorded).total() + (accepted_of | of_day).total()
+            missing += min(gap.missing, unrecorded_by_minute[gap.minute])
+    missing += (unrecorded_by_day & missing_by_day).total()
+    queued = unrecorded_by_minute.total() + unrecorded_by_day.total() - missing
+    in_flight = queued + sum(by_state[state] for state in IN_FLIGHT)
+    accepted = (counted_by_minute | recorded_by_minute).total() + (accepted_by_day | recorded_by_day).total()
     resting = _resting(by_state)
     return NotificationAccount(
         accepted=accepted,
-        counted=by_minute.total() + of_days.total(),
-        recorded=recorded.total() + of_day.total(),
+        counted=counted_by_minute.total() + counted_by_day.total(),
+        recorded=recorded_by_minute.total() + recorded_by_day.total(),
         in_flight=InFlight(
             queued=queued,
             pending=by_state[State.PENDING],
             deferred=by_state[State.DEFERRED],
             sending=by_state[State.SENDING],
-            total=flying,
+            total=in_flight,
         ),
         resting=resting,
         missing=missing,
-        balanced=accepted == flying + _sum(resting),
+        balanced=accepted == in_flight + _sum(resting),
     )
 
 
 def _counted(counted: Iterable[AcceptedCount], days: Mapping[int, DaySum]) -> tuple[Counter[int], Counter[int]]:
-    """By minute; and by day where only the whole of it is known, with what was counted since on top."""
+    """The counts by minute; and by day for `days`, with the counts that came after their sums."""
     by_minute: Counter[int] = Counter()
-    of_days = Counter({day: one.counted for day, one in days.items()})
+    by_day = Counter({day: one.counted for day, one in days.items()})
     for one in counted:
         if one.minute // DAY_MINUTES in days:
-            of_days[one.minute // DAY_MINUTES] += one.count
+            by_day[one.minute // DAY_MINUTES] += one.count
         else:
             by_minute[one.minute] = one.count
-    return by_minute, of_days
+    return by_minute, by_day
 
 
 def _places(states: Iterable[DayState]) -> set[tuple[int, bool, bool, int]]:
-    """Where the days are to be looked for."""
+    """Where each day's data is: in the store, in sums, or in the archive."""
     return {(state.day, state.archived, state.folded, state.passes) for state in states}
 
 

@@ -1,4 +1,4 @@
-"""Reading the archive back: which days are in it, and one notification out of its objects."""
+"""Reads the archive: its days, and single notifications from its objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidings.ports.objects import Objects
 
 
 class Archive:
-    """See the module."""
+    """Reads the archived days that `days` lists, from their objects."""
 
     def __init__(self, days: Days, objects: Objects, files: ArchiveFiles) -> None:
         self._days = days
@@ -27,11 +27,11 @@ class Archive:
         self._files = files
 
     async def list(self) -> Sequence[ArchivedDay]:
-        """The days in it, oldest first."""
+        """The archived days, oldest first."""
         return await self._days.archived()
 
     async def find(self, id: UUID, tenant: str | None = None) -> NotificationRecord | None:
-        """A notification, of a tenant or of whoever sent it, with its facts; None when it is not in the archive.
+        """The notification with its facts; None if it is not in the archive. Without `tenant`, it may be anybody's.
 
         At most one object of each kind is read for each tenant of that day.
 
@@ -40,32 +40,34 @@ class Archive:
             Unavailable: the store or the objects do not answer.
         """
         day = day_of(id)
-        known = await self._days.archived(day, day)
-        if not known:
+        archived = await self._days.archived(day, day)
+        if not archived:
             return None
-        asked = await self._days.tenants(day) if tenant is None else [tenant]
+        tenants = await self._days.tenants(day) if tenant is None else [tenant]
         with tempfile.TemporaryDirectory(prefix="tidings-archive-") as folder:
             read: set[str] = set()
-            for owner in asked:
-                for part in parts_of(known[0].parts, owner, id, NOTIFICATIONS):
+            for owner in tenants:
+                for part in parts_of(archived[0].parts, owner, id, NOTIFICATIONS):
                     if part.name in read:
                         continue
                     read.add(part.name)
                     rows = await self._rows(part, Path(folder), id)
-                    if rows and rows[0][0] in asked:
-                        return await self._whole(known[0].parts, rows[0], Path(folder), id)
+                    if rows and rows[0][0] in tenants:
+                        return await self._record(archived[0].parts, rows[0], Path(folder), id)
         return None
 
-    async def _whole(self, parts: Sequence[Part], row: Sequence[object], folder: Path, id: UUID) -> NotificationRecord:
+    async def _record(self, parts: Sequence[Part], row: Sequence[object], folder: Path, id: UUID) -> NotificationRecord:
+        """The notification in `row`, with its events from the day's parts."""
         tenant, *head = row
         events = [
-            event_of(told)
+            event_of(event_row)
             for part in parts_of(parts, str(tenant), id, EVENTS)
-            for told in await self._rows(part, folder, id)
+            for event_row in await self._rows(part, folder, id)
         ]
         return record_of(Head(*head), events)  # type: ignore[arg-type]  # the columns' types are the file's
 
     async def _rows(self, part: Part, folder: Path, id: UUID) -> Sequence[tuple[object, ...]]:
+        """The notification's rows in one object, which is checked and put into `folder` to be read."""
         body = await self._objects.get(part.name)
         if body is None or hashlib.sha256(body).hexdigest() != part.sha256:
             raise Unreadable(f"the object {part.name} of the archive is {'missing' if body is None else 'damaged'}")

@@ -1,4 +1,4 @@
-"""Dead letters and replays as people read them. Times are RFC 3339, UTC."""
+"""Dead letters and replays as the API shows them. Times are RFC 3339, UTC."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tidings.report.notifications import AttemptView, rfc3339, view
 
 
 class LetterView(Struct, frozen=True, kw_only=True):
-    """A delivery that ended without success: where it went, and what the last attempt came to.
+    """A delivery that ended without success: its address, and the result of its last attempt.
 
-    `obstacle` says in one word why it cannot be replayed, `why` in a sentence; both are null when it can.
+    `obstacle` says in one word why it cannot be replayed, `why` in a sentence; both are null if it can.
     """
 
     id: str
@@ -61,7 +61,7 @@ class LetterDetail(LetterView, frozen=True, kw_only=True):
 
 
 class FilterView(Struct, frozen=True, omit_defaults=True):
-    """Which dead letters: those that have all that is given; without anything every one that is dead or failed."""
+    """Which dead letters: the ones that match all given fields. Without fields, all that are `dead` or `failed`."""
 
     state: State | None = None
     channel: Channel | None = None
@@ -84,7 +84,7 @@ class AskedBy(Struct, frozen=True):
 class ReplayView(Struct, frozen=True):
     """Dead letters that are sent again.
 
-    `expected` is how many matched when it was asked for (null: too many to count), `found` how many it has come upon.
+    `expected` is how many matched at the time of the request (null: too many to count), `found` how many it has found.
     Of these `replayed` were given to their queue again and the others `skipped`, by reason.
     """
 
@@ -108,28 +108,28 @@ def letter_view(letter: DeadLetter, obstacle: Obstacle | None) -> LetterView:
 
 
 def letter_detail(letter: DeadLetter, obstacle: Obstacle | None) -> LetterDetail:
-    """The same with attempts and notification."""
-    whole = view(letter.record)
+    """The dead letter with its attempts and its notification."""
+    notification = view(letter.record)
     id = to_text(DELIVERY_PREFIX, letter.id)
     return LetterDetail(
         **_fields(letter, obstacle),  # type: ignore[arg-type]  # each field has its own type
-        attempts=next(delivery.attempts for delivery in whole.deliveries if delivery.id == id),
+        attempts=next(delivery.attempts for delivery in notification.deliveries if delivery.id == id),
         notification=LetterNotification(
-            id=whole.id,
-            state=whole.state,
-            user_id=whole.user_id,
-            category=whole.category,
-            priority=whole.priority,
-            template=whole.template,
-            template_version=whole.template_version,
-            expires_at=whole.expires_at,
-            metadata=whole.metadata,
+            id=notification.id,
+            state=notification.state,
+            user_id=notification.user_id,
+            category=notification.category,
+            priority=notification.priority,
+            template=notification.template,
+            template_version=notification.template_version,
+            expires_at=notification.expires_at,
+            metadata=notification.metadata,
         ),
     )
 
 
 def replay_view(replay: Replay) -> ReplayView:
-    """The replay as people read it."""
+    """The replay as the API shows it."""
     return ReplayView(
         id=to_text(REPLAY_PREFIX, replay.id),
         state=replay.state,

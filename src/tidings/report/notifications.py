@@ -1,4 +1,4 @@
-"""Notifications as people read them: state, deliveries, attempts, timeline."""
+"""Notifications as the API shows them: state, deliveries, attempts, timeline."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tidings.ports.days import Days
 from tidings.ports.schedule import Schedule, Waiting
 from tidings.ports.store import History
 
-PATIENCE = 3.0
-"""Seconds that a read waits for an id younger than the recorder's usual lag."""
-YOUNG = 10_000
-"""Milliseconds for which an id counts as young."""
-LOOK_AGAIN = 0.03
+PATIENCE_MS = 3_000
+"""How long a read waits for a young id that is not recorded yet."""
+YOUNG_MS = 10_000
+"""The age up to which an id is young: the recorder may not have recorded it yet."""
+LOOK_EVERY_S = 0.03
 
 
 class AttemptView(Struct, frozen=True):
-    """One try at one provider, and what came of it at last."""
+    """One try at one provider, with the furthest state that it reached."""
 
     number: int
     at: str
@@ -45,7 +45,7 @@ class AttemptView(Struct, frozen=True):
 
 
 class DeliveryView(Struct, frozen=True):
-    """One notification on one channel to one address. `next_at`: when what waits is due."""
+    """One notification on one channel to one address. `next_at` is when a waiting delivery is due."""
 
     id: str
     channel: Channel
@@ -71,10 +71,10 @@ class TimelineEntry(Struct, frozen=True):
 
 
 class NotificationView(Struct, frozen=True):
-    """A notification with everything that is known about it; times are RFC 3339, UTC.
+    """A notification with its deliveries and its timeline. Times are RFC 3339, UTC.
 
-    `send_at_local` is a time of the user's wall clock; once routed, with its date. `next_at` is when the earliest of
-    what waits (the notification itself, or a delivery) is due.
+    `send_at_local` is a local time of the user; once the notification is routed, with its date. `next_at` is when the
+    notification, or the first of its waiting deliveries, is due.
     """
 
     id: str
@@ -106,7 +106,7 @@ class TallyView(Struct, frozen=True):
 
 
 class Reports:
-    """Reads history back."""
+    """Reads notifications from the history."""
 
     def __init__(self, history: History, days: Days, schedule: Schedule, clock: Clock) -> None:
         self._history = history
@@ -115,30 +115,30 @@ class Reports:
         self._clock = clock
 
     async def get(self, tenant: str, id: UUID) -> NotificationView:
-        """One notification. An id that was given out a moment ago is waited for.
+        """One notification. If its id is young and not recorded yet, waits for it.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
-            Archived: its day is not in the store any more; whether there was such a notification the archive tells.
+            Archived: its day is not in the store any more. The archive may have the notification.
         """
-        deadline = self._clock.now() + int(PATIENCE * 1000)
+        deadline = self._clock.now() + PATIENCE_MS
         while True:
             record = await self._history.get(tenant, id)
             if record is not None:
                 return (await self._views([record]))[0]
             now = self._clock.now()
-            if now >= deadline or not -YOUNG < now - instant_of(id) < YOUNG:
+            if now >= deadline or not -YOUNG_MS < now - instant_of(id) < YOUNG_MS:
                 await self._raise_if_archived(id)
                 raise NotFound("notification", to_text(NOTIFICATION_PREFIX, id))
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _raise_if_archived(self, id: UUID) -> None:
         day = day_of(id)
         if any(state.archived for state in await self._days.states(day, day)):
             text = to_text(NOTIFICATION_PREFIX, id)
             raise Archived(
-                f"what was accepted on {day_text(day)} is in the archive, which whoever operates Tidings reads with "
-                f"`tidings archive show {text}`"
+                f"notifications accepted on {day_text(day)} are in the archive; an operator of Tidings can read this "
+                f"one with `tidings archive show {text}`"
             )
 
     async def list(
@@ -147,11 +147,11 @@ class Reports:
         """A page, newest first, and the cursor of the next one (None: no more). Raises BadId for a bad cursor."""
         before = None if cursor is None else from_text(NOTIFICATION_PREFIX, cursor)
         page = await self._history.find(tenant, filter, before, limit)
-        following = None if page.cursor is None else to_text(NOTIFICATION_PREFIX, page.cursor)
-        return await self._views(page.records), following
+        next_cursor = None if page.cursor is None else to_text(NOTIFICATION_PREFIX, page.cursor)
+        return await self._views(page.records), next_cursor
 
     async def _views(self, records: Sequence[NotificationRecord]) -> Sequence[NotificationView]:
-        """The records as people read them. Only what was deferred can wait for something."""
+        """The records as views. The schedule is asked for deferred ones only: nothing else waits."""
         deferred = {
             record.notification.id
             for record in records
@@ -159,12 +159,12 @@ class Reports:
         }
         due: dict[UUID, int] = {}
         for row in await self._schedule.waiting(deferred) if deferred else ():
-            due.setdefault(_waits(row), row.due)
+            due.setdefault(_waiting_id(row), row.due)
         return [view(record, due) for record in records]
 
 
 def view(record: NotificationRecord, due: Mapping[UUID, int] = MappingProxyType({})) -> NotificationView:
-    """The record as people read it. `due` says when waiting deliveries, and notifications, are due."""
+    """The record as the API shows it. `due` has the due times of waiting deliveries and notifications, by id."""
     notification = record.notification
     by_delivery: dict[UUID, list[Event]] = {}
     own: list[Event] = []
@@ -212,8 +212,8 @@ def _furthest(events: Sequence[Event]) -> Event | None:
     return max(events, key=lambda event: (rank(event.state, event.attempt), event.step), default=None)
 
 
-def _waits(row: Waiting) -> UUID:
-    """Whose wait the row is: a delivery's or, for all that waits before there are deliveries, the notification's."""
+def _waiting_id(row: Waiting) -> UUID:
+    """The id of the delivery that waits, or of the notification, if it waits before it has deliveries."""
     if row.item.topic in DELIVERIES:
         return decode_delivery(row.item.body).id
     return row.notification
@@ -239,29 +239,30 @@ def _delivery(id: UUID, events: Sequence[Event], due: int | None) -> DeliveryVie
 
 
 def _attempts(events: Sequence[Event]) -> list[AttemptView]:
-    """The last word on each attempt that was made at a provider."""
+    """The furthest event of each attempt at a provider."""
     made: dict[int, Event] = {}
     for event in events:
-        if not _made(event):
+        if not _was_tried(event):
             continue
-        known = made.get(event.attempt)
-        if known is None or rank(event.state, event.attempt) >= rank(known.state, known.attempt):
+        furthest = made.get(event.attempt)
+        if furthest is None or rank(event.state, event.attempt) >= rank(furthest.state, furthest.attempt):
             made[event.attempt] = event
-    _with_what_came_back(made)
+    _merge_bounces(made)
     return [
         AttemptView(shown(number), rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
         for number, event in sorted(made.items())
     ]
 
 
-def _with_what_came_back(made: dict[int, Event]) -> None:
-    """What came back of an attempt is the last word on that, and no attempt of its own."""
+def _merge_bounces(made: dict[int, Event]) -> None:
+    """Show a bounce that came later as the result of its attempt, not as an attempt of its own."""
     for attempt in [attempt for attempt in made if returned(attempt) in made]:
         if made[returned(attempt)].state is State.FAILED:
             made[attempt] = made.pop(returned(attempt))
 
 
-def _made(event: Event) -> bool:
+def _was_tried(event: Event) -> bool:
+    """Whether the event says that a provider was asked."""
     if event.state in ATTEMPTED:
         return bool(event.provider) or event.state is State.UNCERTAIN
     return event.state is State.DEFERRED and event.reason in TRIED_AGAIN

@@ -1,4 +1,4 @@
-"""Whether the parts that are needed answer."""
+"""Readiness: whether the store and the queue answer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tidings.model.errors import TidingsError
 from tidings.ports.queue import Queue
 from tidings.ports.store import Store
 
-WITHIN = 2
-"""Seconds that a part has for its answer."""
+WITHIN_S = 2
+"""How long each part may take to answer."""
 
 
 async def readiness(store: Store, queue: Queue) -> dict[str, str]:
-    """Each part with `ok`, or what is wrong with it."""
-    found = {}
+    """Each part with `ok`, or with its fault."""
+    parts = {}
     for name, ask in (("store", store.ping), ("queue", lambda: queue.depth(topics.OUTCOMES, topics.RECORD))):
         try:
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(WITHIN_S):
                 await ask()
-            found[name] = "ok"
+            parts[name] = "ok"
         except (TidingsError, TimeoutError) as error:
-            found[name] = str(error) or f"no answer within {WITHIN} s"
-    return found
+            parts[name] = str(error) or f"no answer within {WITHIN_S} s"
+    return parts

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, or readable text. redaction.py says what is left out."""
+"""Logs on standard error: one JSON object a line, or readable text. redaction.py removes personal data and secrets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import structlog
 
 from tidings.telemetry.redaction import chain, redacted
 
-_OURS = frozenset({"timestamp", "level", "logger", "exception"})
+_NOT_REDACTED = frozenset({"timestamp", "level", "logger", "exception"})
 """Fields that this module writes itself."""
 
 
 def configure(level: str, style: str, role: str, *, whole_messages: bool = False) -> None:
-    """Set logging up for this process.
+    """Set up logging for this process.
 
-    `level` is a standard name in lower case, `style` is `json` or `text`. `whole_messages` shows the messages of
-    exceptions that nobody foresaw, which may hold what people are told.
+    `level` is a standard name in lower case, `style` is `json` or `text`. `whole_messages` logs the messages of
+    unforeseen exceptions too; they may contain the content of notifications.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -52,11 +52,11 @@ def configure(level: str, style: str, role: str, *, whole_messages: bool = False
 
 
 def _exceptions(*, whole: bool) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
-    """Where errors were raised, without local variables: they hold passwords, addresses and what people are told."""
+    """A processor that adds tracebacks without local variables: these hold passwords, addresses and contents."""
 
     def render(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        wanted = event.pop("exc_info", None)
-        error = wanted[1] if isinstance(wanted, tuple) else sys.exception() if wanted is True else wanted
+        exc_info = event.pop("exc_info", None)
+        error = exc_info[1] if isinstance(exc_info, tuple) else sys.exception() if exc_info is True else exc_info
         if isinstance(error, BaseException):
             event["exception"] = chain(error, whole=whole)
         return event
@@ -66,7 +66,7 @@ def _exceptions(*, whole: bool) -> Callable[[Any, str, MutableMapping[str, Any]]
 
 def _without_personal_data(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if name not in _OURS:
+        if name not in _NOT_REDACTED:
             event[name] = _redacted(value)
     return event
 
@@ -82,11 +82,11 @@ def _redacted(value: Any) -> Any:
 
 
 def _as_lines(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The errors as text below the line, the innermost last, as Python prints them."""
+    """The errors as text below the line: the causes first, as Python prints them."""
     if "exception" in event:
         lines = []
-        for one in reversed(event["exception"]):
-            lines += [f"  {frame['filename']}:{frame['lineno']} in {frame['name']}" for frame in one["frames"]]
-            lines.append(one["exc_value"])
+        for error in reversed(event["exception"]):
+            lines += [f"  {frame['filename']}:{frame['lineno']} in {frame['name']}" for frame in error["frames"]]
+            lines.append(error["exc_value"])
         event["exception"] = "\n".join(lines)
     return event

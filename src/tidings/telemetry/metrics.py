@@ -1,7 +1,7 @@
 """Metrics in the Prometheus text format, counted once per batch.
 
-Where several processes make up one system on one machine, `PROMETHEUS_MULTIPROC_DIR` (prometheus-client's own variable)
-names a folder in which each keeps its counters, so that any of them can show the sum.
+If several processes on one machine form a system, each keeps its counters in the folder `PROMETHEUS_MULTIPROC_DIR`
+(prometheus-client's own variable), and any of them can show the sum.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Metrics:
         )
         self._unrecorded = Counter(
             "tidings_facts_unrecorded",
-            "Facts that were not recorded: about what is archived, or dated by no clock of ours (too_old, too_far)",
+            "Facts that were not recorded: about archived notifications, or with an impossible time (too_old, too_far)",
             ["reason"],
             registry=self._registry,
         )
@@ -96,33 +96,33 @@ class Metrics:
     def _add_accounting(self) -> None:
         self._looked = Counter(
             "tidings_accounting_notifications",
-            "Notifications by the state that they were in when they were looked at, a minute after they were accepted",
+            "Notifications by their state when the audit looked at them, a minute after they were accepted",
             ["tenant", "state"],
             registry=self._registry,
         )
         self._counted = Counter(
             "tidings_accounting_accepted",
-            "Notifications accepted in the minutes that were looked at",
+            "Notifications accepted in the minutes that the audit looked at",
             ["tenant"],
             registry=self._registry,
         )
         self._missing = Gauge(
             "tidings_accounting_missing",
-            "Notifications that were accepted and are neither recorded nor in any queue: they are lost",
+            "Accepted notifications that are neither recorded nor in any queue: they are lost",
             ["tenant"],
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
         self._stuck = Gauge(
             "tidings_stuck",
-            "In flight and behind others in a queue for over a minute (backlog); put aside as unreadable (aside)",
+            "Deliveries behind others in a queue for over a minute (backlog); items put aside as unreadable (aside)",
             ["kind"],
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
         self._swept = Counter(
             "tidings_swept",
-            "Deliveries that were lost on their way: put back into their queue (requeued), or given up (dead)",
+            "Deliveries that were lost on their way and put back into their queue (requeued), or given up (dead)",
             ["result"],
             registry=self._registry,
         )
@@ -178,7 +178,7 @@ class Metrics:
     def accepted(self, result: str, count: int = 1) -> None:
         """The API took (`accepted`) or refused (`refused`, `unavailable`) this many."""
         counter = self._accepted_as.get(result)
-        if counter is None:  # finding a child by its labels costs ten times the counting
+        if counter is None:  # finding a counter by its labels costs ten times as much as counting
             counter = self._accepted_as[result] = self._accepted.labels(result)
         counter.inc(count)
 
@@ -205,7 +205,7 @@ class Metrics:
         self._audited.set(now / 1000)
 
     def stand_by(self) -> None:
-        """See ports/meter.py. Where processes show their sum, the most recent word counts anyway."""
+        """See ports/meter.py. If processes show their sum, gauges show the most recent value of any process anyway."""
         if _MULTIPROCESS not in os.environ:
             self._missing.clear()
             self._stuck.clear()
@@ -238,7 +238,7 @@ class Metrics:
         self._canary_failures.inc()
 
     def value(self, name: str, labels: Mapping[str, str]) -> float | None:
-        """This process's own value of a series, by its full name; None when there is none."""
+        """This process's own value of a series, by its full name; None if there is none."""
         return self._registry.get_sample_value(name, dict(labels))
 
     def exposition(self) -> bytes:
@@ -251,11 +251,11 @@ class Metrics:
 
 
 def forget_child(pid: int) -> None:
-    """The same, of a process that counted where this one does, if that is a folder."""
+    """`forget` for an ended child of this process, if they share a metrics folder."""
     if _MULTIPROCESS in os.environ:
         forget(Path(os.environ[_MULTIPROCESS]), pid)
 
 
 def forget(folder: Path, pid: int) -> None:
-    """A process that counted in `folder` has ended: what it said of the present holds no more; its sums stay."""
+    """Drop the gauges in `folder` of a process that has ended. Its counters stay in the sums."""
     multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # no hints in the library

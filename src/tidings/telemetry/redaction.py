@@ -1,8 +1,8 @@
-"""What a log line must not say: addresses, secrets, and what people are told.
+"""Keeps addresses, secrets and the content of notifications out of the logs.
 
-Log calls name ids, never addresses or texts; `redacted` is the second net below them, for texts that others made
-(a driver's error, a vendor's answer). The message of an exception that nobody foresaw can hold anything, so
-`described` leaves it out unless it is of a kind whose messages hold no content.
+Our log calls name ids, never addresses or texts. `redacted` is a second safeguard, for texts of others (a driver's
+error, a vendor's answer). The message of an unforeseen exception can contain anything, so `described` leaves it out,
+except for kinds of exceptions whose messages contain no content.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from tidings.model.errors import TidingsError
 
 _GONE = "[redacted]"
-_LONGEST = 2_000
-"""Characters of one text in a log line."""
+_LONGEST_CHARS = 2_000
+"""The longest text in a log line."""
 _MOST_FRAMES = 20
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # PostgreSQL tells the values of a row: `Key (address)=(x) already exists`, `Failing row contains (…)`.
+    # PostgreSQL's errors contain the values of a row: `Key (address)=(x) already exists`, `Failing row contains (…)`.
     (re.compile(r"(DETAIL:|Failing row contains).*", re.DOTALL), rf"\1 {_GONE}"),
     (re.compile(r"\bKey \([^)]{0,200}\)=\(.*?\)(?= |$)"), f"Key {_GONE}"),
-    # asyncio shows the error of a task that nobody waited for.
+    # asyncio logs the error of a task that nobody awaited.
     (re.compile(r"\b(exception=\w+)\(.*\)", re.DOTALL), rf"\1({_GONE})"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {_GONE}"),
     (re.compile(r"\b(tk|whsec)_[A-Za-z0-9_-]{6,}"), rf"\1_{_GONE}"),
@@ -42,16 +42,16 @@ _MODULES_WITHOUT_CONTENT = frozenset({"asyncpg", "confluent_kafka", "cimpl", "py
 
 def redacted(text: str) -> str:
     """The text without email addresses, phone numbers, keys, passwords and values of rows."""
-    text = text[:_LONGEST]
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
-    return text[:_LONGEST]
+    text = text[:_LONGEST_CHARS]
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text[:_LONGEST_CHARS]
 
 
 def described(error: BaseException, *, whole: bool = False) -> str:
-    """One line about the error: its kind, and its message as far as that cannot hold what people are told.
+    """One line about the error: its kind, and its message, unless that may contain the content of notifications.
 
-    `whole` shows every message, still without addresses and secrets.
+    With `whole` the message is always there, still without addresses and secrets.
     """
     kind, text = type(error).__name__, str(error)
     if not text:
@@ -64,30 +64,31 @@ def described(error: BaseException, *, whole: bool = False) -> str:
 
 
 def chain(error: BaseException, *, whole: bool = False) -> list[dict[str, Any]]:
-    """The error and what caused it, outermost first: `exc_type`, `exc_value`, `frames`; of a group its members too."""
+    """The error, its causes and the members of groups, outermost first: `exc_type`, `exc_value`, `frames`."""
     return [
         {
-            "exc_type": type(one).__name__,
-            "exc_value": described(one, whole=whole),
+            "exc_type": type(cause).__name__,
+            "exc_value": described(cause, whole=whole),
             "frames": [
                 {"filename": frame.filename, "lineno": frame.lineno, "name": frame.name}
-                for frame in traceback.extract_tb(one.__traceback__)[-_MOST_FRAMES:]
+                for frame in traceback.extract_tb(cause.__traceback__)[-_MOST_FRAMES:]
             ],
         }
-        for one in _causes(error)
+        for cause in _causes(error)
     ]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error itself, then its causes and members, each once."""
     pending, seen = [error], set[int]()
     while pending:
-        one = pending.pop(0)
-        if id(one) in seen:
+        current = pending.pop(0)
+        if id(current) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        if isinstance(one, BaseExceptionGroup):
-            pending.extend(one.exceptions)
-        following = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-        if following is not None:
-            pending.append(following)
+        seen.add(id(current))
+        yield current
+        if isinstance(current, BaseExceptionGroup):
+            pending.extend(current.exceptions)
+        cause = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+        if cause is not None:
+            pending.append(cause)

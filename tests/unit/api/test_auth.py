@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from support_api import OTHER, TENANT, Api, problem
-from tidings.api.auth import ASKED_AT_ONCE, MOST_REMEMBERED, TTL, Keyring
+from tidings.api.auth import LOOKED_UP_AT_ONCE, MOST_REMEMBERED, TTL_MS, Keyring
 from tidings.api.keys import PREFIX, looks_like_one, mint
 from tidings.api.problems import Refused
 from tidings.backends.memory.clock import VirtualClock
@@ -18,7 +18,7 @@ RANDOM = bytes(range(32))
 
 
 class Counting(MemoryTenants):
-    """Tenants that count how often they are asked."""
+    """Tenants that count the queries; a query waits until `answer` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ async def test_a_key_is_looked_up_once_a_second() -> None:
     for _ in range(5):
         assert await keyring.key(header) == key
     assert tenants.asked == 1
-    await clock.advance(TTL / 1000)
+    await clock.advance(TTL_MS / 1000)
     assert await keyring.key(header) == key
     assert tenants.asked == 2
 
@@ -79,13 +79,13 @@ async def test_a_revoked_key_stops_within_a_second() -> None:
     keyring, tenants, clock, header, key = await ring()
     await keyring.key(header)
     await tenants.revoke("shop", key.id, clock.now())
-    await clock.advance(TTL / 1000)
+    await clock.advance(TTL_MS / 1000)
     with pytest.raises(Refused) as refused:
         await keyring.key(header)
     assert (refused.value.status, refused.value.code) == (401, "revoked_key")
 
 
-async def test_concurrent_requests_share_one_question_and_outlive_its_asker() -> None:
+async def test_concurrent_requests_share_one_query_that_outlives_its_first_caller() -> None:
     keyring, tenants, _, header, key = await ring()
     tenants.answer.clear()
     first, *others = [asyncio.create_task(keyring.key(header)) for _ in range(10)]
@@ -117,24 +117,24 @@ async def test_wrong_keys_do_not_displace_the_right_ones() -> None:
     assert tenants.asked == asked
 
 
-async def test_many_wrong_keys_cost_few_questions_and_a_right_one_does_not_wait_behind_them() -> None:
+async def test_many_wrong_keys_cost_few_queries_and_a_right_key_does_not_wait_behind_them() -> None:
     keyring, tenants, clock, header, key = await ring()
     await keyring.key(header)
-    await clock.advance(TTL / 1000)
+    await clock.advance(TTL_MS / 1000)
     tenants.answer.clear()
     crowd = [asyncio.create_task(keyring.key(wrong(number))) for number in range(10_000)]
     await asyncio.sleep(0)
     right = asyncio.create_task(keyring.key(header))
     tenants.answer.set()
     assert await right == key
-    assert sum(not one.done() for one in crowd) >= 10_000 - 5 * ASKED_AT_ONCE
+    assert sum(not one.done() for one in crowd) >= 10_000 - 5 * LOOKED_UP_AT_ONCE
     await asyncio.wait(crowd)
     assert all(isinstance(one.exception(), Refused) for one in crowd)
-    assert tenants.asked <= 10_000 / ASKED_AT_ONCE + 2
+    assert tenants.asked <= 10_000 / LOOKED_UP_AT_ONCE + 2
 
 
 @pytest.mark.parametrize("secret", ["", "tk_", "tk_short", "sk_" + "a" * 43, "tk_" + "a" * 42, "tk_" + "a" * 42 + "="])
-async def test_what_looks_like_no_key_is_not_asked_for(secret: str) -> None:
+async def test_a_secret_without_the_shape_of_a_key_causes_no_query(secret: str) -> None:
     keyring, tenants, _, _, _ = await ring()
     with pytest.raises(Refused) as refused:
         await keyring.key(b"Bearer " + secret.encode())
@@ -185,9 +185,9 @@ async def test_a_revoked_key_is_refused(api: Api) -> None:
     secret = await api.key(TENANT)
     (key,) = await api.world.store.tenants.keys(TENANT)
     await api.world.store.tenants.revoke(TENANT, key.id, 1)
-    told = problem(await api.get("/v1/categories", key=secret), 401, "revoked_key")
-    assert key.prefix in told["detail"]
-    assert secret not in told["detail"]
+    refusal = problem(await api.get("/v1/categories", key=secret), 401, "revoked_key")
+    assert key.prefix in refusal["detail"]
+    assert secret not in refusal["detail"]
 
 
 MANAGING = [
@@ -220,8 +220,8 @@ async def test_changing_needs_the_scope_manage(api: Api) -> None:
     key = await api.key(TENANT, Scope.READ, Scope.SEND)
     for method, path, body in MANAGING:
         answer = await api.call(method, path, body, key=key)
-        told = problem(answer, 403, "missing_scope")
-        assert "'manage'" in told["detail"]
+        refusal = problem(answer, 403, "missing_scope")
+        assert "'manage'" in refusal["detail"]
         assert 'scope="manage"' in answer.headers["www-authenticate"]
 
 

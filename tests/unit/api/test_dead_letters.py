@@ -41,14 +41,14 @@ async def dead(api: Api, state: State = State.FAILED, place: int = 0, **fields: 
     return to_text(DELIVERY_PREFIX, id)
 
 
-async def test_they_are_listed_with_their_cause_page_by_page(api: Api) -> None:
+async def test_dead_letters_are_listed_with_their_cause_page_by_page(api: Api) -> None:
     ids = [await dead(api, place=place) for place in range(3)]
     first = (await api.get("/v1/dead-letters?limit=2")).json()
     assert [letter["id"] for letter in first["dead_letters"]] == [ids[2], ids[1]]
-    told = first["dead_letters"][0]
-    assert (told["state"], told["channel"], told["address"]) == ("failed", "sms", NUMBER.value)
-    assert (told["provider"], told["reason"], told["detail"], told["attempt"]) == ("acme", "no_route", "code 7", 2)
-    assert (told["replayable"], told["obstacle"], told["why"]) == (True, None, None)
+    shown = first["dead_letters"][0]
+    assert (shown["state"], shown["channel"], shown["address"]) == ("failed", "sms", NUMBER.value)
+    assert (shown["provider"], shown["reason"], shown["detail"], shown["attempt"]) == ("acme", "no_route", "code 7", 2)
+    assert (shown["replayable"], shown["obstacle"], shown["why"]) == (True, None, None)
     second = (await api.get(f"/v1/dead-letters?limit=2&cursor={first['next']}")).json()
     assert [letter["id"] for letter in second["dead_letters"]] == [ids[0]]
     assert second["next"] is None
@@ -79,36 +79,40 @@ async def test_filters(api: Api, query: str, count: int) -> None:
     assert len((await api.get(f"/v1/dead-letters?{query}")).json()["dead_letters"]) == count
 
 
-async def test_one_is_shown_with_its_attempts_and_notification(api: Api) -> None:
+async def test_a_dead_letter_is_shown_with_its_attempts_and_notification(api: Api) -> None:
     id = await dead(api)
-    told = (await api.get(f"/v1/dead-letters/{id}")).json()
-    assert [(attempt["number"], attempt["state"], attempt["detail"]) for attempt in told["attempts"]] == [
+    shown = (await api.get(f"/v1/dead-letters/{id}")).json()
+    assert [(attempt["number"], attempt["state"], attempt["detail"]) for attempt in shown["attempts"]] == [
         (1, "deferred", "503"),
         (2, "failed", "code 7"),
     ]
-    assert told["notification"]["id"] == told["notification_id"]
-    assert told["notification"]["metadata"] == {"order": 7}
+    assert shown["notification"]["id"] == shown["notification_id"]
+    assert shown["notification"]["metadata"] == {"order": 7}
 
 
-async def test_why_one_cannot_be_replayed(api: Api) -> None:
+async def test_a_dead_letter_that_cannot_be_replayed_says_why(api: Api) -> None:
     id = await dead(api, expires_at=1)
-    told = (await api.get(f"/v1/dead-letters/{id}")).json()
-    assert (told["replayable"], told["obstacle"], told["why"]) == (False, "expired", "its expires_at has passed")
+    shown = (await api.get(f"/v1/dead-letters/{id}")).json()
+    assert (shown["replayable"], shown["obstacle"], shown["why"]) == (False, "expired", "its expires_at has passed")
     refused = problem(await api.post(f"/v1/dead-letters/{id}/replay"), 409, "expired")
     assert "its expires_at has passed" in refused["detail"]
     assert (await api.get("/v1/replays")).json()["replays"] == []
 
 
-async def test_replaying_one_is_recorded_with_who_asked(api: Api) -> None:
+async def test_a_replay_records_the_key_that_asked(api: Api) -> None:
     id = await dead(api)
     answer = await api.post(f"/v1/dead-letters/{id}/replay")
     assert answer.status == 202
-    told = answer.json()
-    assert (told["state"], told["expected"], told["filter"]) == ("waiting", 1, {"state": "failed", "delivery_id": id})
+    shown = answer.json()
+    assert (shown["state"], shown["expected"], shown["filter"]) == (
+        "waiting",
+        1,
+        {"state": "failed", "delivery_id": id},
+    )
     [key] = await api.world.store.tenants.keys(TENANT)
-    assert told["asked_by"] == {"key_id": key.id, "key_prefix": key.prefix}
-    assert (await api.get(f"/v1/replays/{told['id']}")).json() == told
-    assert (await api.get("/v1/replays")).json() == {"replays": [told], "next": None}
+    assert shown["asked_by"] == {"key_id": key.id, "key_prefix": key.prefix}
+    assert (await api.get(f"/v1/replays/{shown['id']}")).json() == shown
+    assert (await api.get("/v1/replays")).json() == {"replays": [shown], "next": None}
 
 
 async def test_replaying_a_filter(api: Api) -> None:
@@ -117,16 +121,16 @@ async def test_replaying_a_filter(api: Api) -> None:
     body = {"filter": {"state": "dead", "since": "2020-01-01T00:00:00+01:00"}, "per_second": 7}
     answer = await api.post("/v1/replays", body)
     assert answer.status == 202
-    told = answer.json()
-    assert answer.headers["location"] == f"/v1/replays/{told['id']}"
-    assert (told["per_second"], told["expected"]) == (7, 1)
-    assert told["filter"] == {"state": "dead", "since": "2019-12-31T23:00:00.000Z"}
+    shown = answer.json()
+    assert answer.headers["location"] == f"/v1/replays/{shown['id']}"
+    assert (shown["per_second"], shown["expected"]) == (7, 1)
+    assert shown["filter"] == {"state": "dead", "since": "2019-12-31T23:00:00.000Z"}
     everything = (await api.post("/v1/replays", {})).json()
     assert (everything["filter"], everything["expected"], everything["per_second"]) == ({}, 2, 50)
     listed = (await api.get("/v1/replays?limit=1")).json()
     assert [replay["id"] for replay in listed["replays"]] == [everything["id"]]
     rest = (await api.get(f"/v1/replays?limit=1&cursor={listed['next']}")).json()
-    assert [replay["id"] for replay in rest["replays"]] == [told["id"]]
+    assert [replay["id"] for replay in rest["replays"]] == [shown["id"]]
 
 
 async def test_an_idempotency_key_makes_one_replay(api: Api) -> None:
@@ -163,11 +167,11 @@ async def test_a_request_that_means_nothing_starts_nothing(api: Api, body: Any, 
     assert (await api.get("/v1/replays")).json()["replays"] == []
 
 
-async def test_a_request_without_a_body_is_not_taken_for_everything(api: Api) -> None:
+async def test_a_replay_without_a_body_does_not_mean_all_dead_letters(api: Api) -> None:
     problem(await api.post("/v1/replays"), 422, "missing_body")
 
 
-async def test_unknown_ones_and_those_of_others(api: Api) -> None:
+async def test_unknown_replays_and_those_of_other_tenants_do_not_exist(api: Api) -> None:
     id = await dead(api)
     other = await api.key(OTHER)
     replay = (await api.post("/v1/replays", {})).json()["id"]
@@ -186,7 +190,7 @@ async def test_unknown_ones_and_those_of_others(api: Api) -> None:
     problem(await api.get("/v1/replays/rpl_nonsense"), 404, "not_found")
 
 
-async def test_who_may_read_may_not_replay(api: Api) -> None:
+async def test_a_key_that_may_only_read_may_not_replay(api: Api) -> None:
     id = await dead(api)
     reader = await api.key(TENANT, Scope.READ)
     assert (await api.get("/v1/dead-letters", key=reader)).status == 200

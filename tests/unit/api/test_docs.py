@@ -26,14 +26,14 @@ from tidings.model.wire import encode
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 UNSIGNED = "take_receipts"
-"""The one operation whose example is refused as pasted: a vendor must be in use, and only it can sign."""
+"""The only operation whose pasted example is refused: only a vendor that is in use can sign a receipt."""
 
 
 async def document(api: Api) -> dict[str, Any]:
     answer = await api.get("/openapi.json", key=None)
     assert answer.status == 200
-    told: dict[str, Any] = answer.json()
-    return told
+    doc: dict[str, Any] = answer.json()
+    return doc
 
 
 def operations(doc: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -115,11 +115,11 @@ async def test_every_example_works_as_pasted(api: Api) -> None:
         source = operation["x-codeSamples"][0]["source"].replace(api.services.public_url, api.url)
         lines = source.splitlines()
         lines[-1] += " -w '\\n%{http_code}'"
-        told = await bash("\n".join(lines), api)
+        output = await bash("\n".join(lines), api)
         wanted = {status for status in operation["responses"] if status.isdigit() and status < "400"}
-        status = told.rsplit("\n", 1)[-1]
+        status = output.rsplit("\n", 1)[-1]
         if status not in ({"403", "404"} if operation["operationId"] == UNSIGNED else wanted):
-            failed.append((method, path, source, told))
+            failed.append((method, path, source, output))
     assert failed == []
 
 
@@ -133,7 +133,7 @@ async def bash(script: str, api: Api) -> str:
 
 
 async def _recorder(api: Api) -> None:
-    """Record what is accepted at once, as waiting or (to the unreachable number) failed, in the recorder's stead."""
+    """Record accepted notifications at once, in place of the recorder: pending, waiting, or, if unreachable, failed."""
     accept = api.services.accept.accept
     history = api.world.store.history
 
@@ -199,7 +199,7 @@ async def test_the_page_works_in_a_browser_without_a_network(api: Api) -> None:
 async def test_the_page_works_under_any_name_and_path_and_is_readable(
     api: Api, scheme: Literal["light", "dark"]
 ) -> None:
-    """Behind a proxy that has another name and a path of its own; axe finds nothing serious in it."""
+    """The page works behind a proxy with another host name and a path prefix, and axe finds nothing serious in it."""
     outside = "http://tidings.example:9000/gate"
     asked: list[str] = []
 
@@ -231,12 +231,12 @@ async def test_the_page_works_under_any_name_and_path_and_is_readable(
 
 async def test_generators_of_clients_find_plain_schemas(api: Api) -> None:
     doc = await document(api)
-    assert doc["servers"] == [{"url": ".", "description": "where this document was read"}]
+    assert doc["servers"] == [{"url": ".", "description": "the server of this document"}]
     schemas = doc["components"]["schemas"]
 
     def field(name: str, of: str) -> dict[str, Any]:
-        told: dict[str, Any] = schemas[name]["properties"][of]
-        return told
+        schema: dict[str, Any] = schemas[name]["properties"][of]
+        return schema
 
     assert field("PublishRequest", "version") == {"type": "integer", "minimum": 1, "maximum": 1_000_000}
     assert field("NotificationRequest", "data")["anyOf"][0] == {"type": "object", "additionalProperties": True}

@@ -1,4 +1,4 @@
-"""Input that nobody sends by accident: each a clear 4xx, nothing stored, never a 500, and the server goes on."""
+"""Hostile input: each gets a clear 4xx, never a 500; nothing is stored, and the server goes on."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ POSTING = ("/v1/notifications", "/v1/notifications/batch", "/v1/users/batch", "/
 
 
 @pytest.mark.parametrize("path", POSTING)
-async def test_what_is_no_json_is_refused(api: Api, path: str) -> None:
+async def test_bodies_that_are_no_json_are_refused(api: Api, path: str) -> None:
     for name, body in NO_JSON.items():
         answer = await api.post(path, body)
-        told = answer.json()
+        refusal = answer.json()
         assert answer.status in {400, 422}, (name, answer)
-        # What is wrong before the text breaks off may be told first.
-        assert told["code"] in {"malformed_json", "too_deep", "missing_field", "unknown_field", "wrong_type"}, (
+        # A fault before the point where the text breaks off may be reported first.
+        assert refusal["code"] in {"malformed_json", "too_deep", "missing_field", "unknown_field", "wrong_type"}, (
             name,
-            told,
+            refusal,
         )
-        assert told["path"].startswith("$"), (name, told)
+        assert refusal["path"].startswith("$"), (name, refusal)
     assert await api.waiting() == 0
 
 
@@ -133,9 +133,9 @@ async def test_bad_notifications_are_refused_by_place_alone_and_in_a_batch(api: 
     wrong: list[object] = []
     for name, body, path in BAD_NOTIFICATIONS:
         answer = await api.post("/v1/notifications", body)
-        told = answer.json()
-        if not 400 <= answer.status < 500 or not str(told.get("path", "")).startswith(path):
-            wrong.append((name, answer.status, told))
+        refusal = answer.json()
+        if not 400 <= answer.status < 500 or not str(refusal.get("path", "")).startswith(path):
+            wrong.append((name, answer.status, refusal))
         batch = await api.post("/v1/notifications/batch", b'{"notifications": [' + notification() + b"," + body + b"]}")
         if batch.status == 202:
             good, bad = batch.json()["results"]
@@ -146,7 +146,7 @@ async def test_bad_notifications_are_refused_by_place_alone_and_in_a_batch(api: 
     assert wrong == []
 
 
-async def test_a_repeated_key_and_a_huge_integer_are_taken_as_they_are(api: Api) -> None:
+async def test_a_repeated_name_and_a_huge_integer_are_accepted(api: Api) -> None:
     body = raw("data", b'{"a": 1, "a": 2, "big": 123456789012345678901234567890}')
     assert (await api.post("/v1/notifications", body)).status == 202
 
@@ -201,14 +201,14 @@ async def test_other_content_types_are_refused(api: Api, path: str) -> None:
     problem(answer, 415, "unsupported_content_encoding")
 
 
-async def test_json_by_other_names_is_taken(api: Api) -> None:
+async def test_json_by_other_media_types_is_accepted(api: Api) -> None:
     for name in ("application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"):
         assert (await api.post("/v1/notifications", SMS, headers={"Content-Type": name})).status == 202
         answer = await api.put("/v1/users/ada", {"locale": "de"}, headers={"Content-Type": name})
         assert answer.json()["locale"] == "de"
 
 
-async def test_json_without_a_content_type_is_taken(api: Api) -> None:
+async def test_json_without_a_content_type_is_accepted(api: Api) -> None:
     for method, path, body in (
         ("POST", "/v1/notifications", notification()),
         ("PUT", "/v1/users/ada", b'{"locale": "de"}'),
@@ -222,17 +222,17 @@ async def test_json_without_a_content_type_is_taken(api: Api) -> None:
 
 async def test_bad_idempotency_keys(api: Api) -> None:
     for key in ("", " ", "a b", "x" * 256, "\u00fc"):
-        told = problem(
+        refusal = problem(
             await api.post("/v1/notifications", SMS, headers={"Idempotency-Key": key}), 400, "invalid_idempotency_key"
         )
-        assert told["parameter"] == "Idempotency-Key"
+        assert refusal["parameter"] == "Idempotency-Key"
     assert await api.waiting() == 0
 
 
-async def test_request_ids_are_taken_when_they_are_sane(api: Api) -> None:
+async def test_only_sane_request_ids_are_used(api: Api) -> None:
     assert (await api.get("/healthz", headers={"X-Request-Id": "abc-123"})).headers["x-request-id"] == "abc-123"
-    told = problem(await api.get("/v1/nothing", headers={"X-Request-Id": "abc-123"}), 404, "not_found")
-    assert told["request_id"] == "abc-123"
+    refusal = problem(await api.get("/v1/nothing", headers={"X-Request-Id": "abc-123"}), 404, "not_found")
+    assert refusal["request_id"] == "abc-123"
     seen = set()
     for bad in ("", "a b", "<script>", "x" * 129, "\u00fc"):
         for path in ("/healthz", "/v1/nothing"):
@@ -256,7 +256,7 @@ async def test_methods_that_a_path_does_not_take(api: Api) -> None:
 
 
 async def speak(api: Api, chunks: Sequence[bytes]) -> bytes:
-    """What the server says to these bytes until it closes the connection."""
+    """Send the bytes; everything that the server answers until it closes the connection."""
     host, port = api.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -279,8 +279,8 @@ async def head(api: Api, path: str, *lines: str) -> bytes:
 async def test_ten_megabytes_are_refused_and_the_connection_lives(api: Api, path: str) -> None:
     body = json.dumps({**SMS, "data": {"a": "x" * 10_000_000}}).encode()
     for _ in range(2):
-        told = problem(await api.post(path, body), 413, "too_large")
-        assert "connection" not in told
+        refusal = problem(await api.post(path, body), 413, "too_large")
+        assert "connection" not in refusal
     assert (await api.post("/v1/notifications", SMS)).status == 202
     assert await api.waiting() == 1
 
@@ -307,14 +307,14 @@ async def test_odd_hosts(api: Api) -> None:
             assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 40")), (host, path, answer)
 
 
-async def test_whoever_asks_first_is_refused_before_sending(api: Api) -> None:
+async def test_a_client_that_asks_first_is_refused_before_sending(api: Api) -> None:
     for path in ("/v1/notifications", "/v1/users/batch"):
         answer = await speak(api, [await head(api, path, "Content-Length: 90000000", "Expect: 100-continue")])
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in answer
 
 
-async def test_a_length_that_is_a_lie(api: Api) -> None:
+async def test_a_content_length_that_is_impossibly_large_is_refused(api: Api) -> None:
     answer = await speak(api, [await head(api, "/v1/notifications", "Content-Length: " + "9" * 30)])
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
 
@@ -326,7 +326,9 @@ async def test_a_body_in_small_pieces_is_put_together(api: Api) -> None:
     assert answer.startswith(b"HTTP/1.1 202")
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_leaves_before_its_request_is_complete_has_no_effect(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     for path in ("/v1/notifications", "/v1/users/batch"):
         _, writer = await asyncio.open_connection(host, int(port))
@@ -339,7 +341,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(api: Api, caplo
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_store_that_is_away_is_503_with_the_time_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_is_503_with_the_time_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object, **__: object) -> None:
         raise Unavailable("the queue does not answer", retry_after=2.4)
 
@@ -350,7 +352,7 @@ async def test_a_store_that_is_away_is_503_with_the_time_to_wait(api: Api, monke
         assert answer.headers["retry-after"] == "2"
 
 
-async def test_what_nobody_foresaw_is_500_with_a_request_id_and_one_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unforeseen_error_is_500_with_a_request_id_and_one_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[dict[str, Any]] = []
     monkeypatch.setattr("tidings.api.front._log", _Log(logged))
 
@@ -362,10 +364,10 @@ async def test_what_nobody_foresaw_is_500_with_a_request_id_and_one_log_line(mon
         monkeypatch.setattr(api.world.store.users, "get", broken)
         for method, path, body in (("POST", "/v1/notifications", SMS), ("GET", "/v1/users/demo", None)):
             answer = await api.call(method, path, body)
-            told = problem(answer, 500, "internal_error")
+            refusal = problem(answer, 500, "internal_error")
             assert "secret" not in answer.body.decode()
             (line,) = logged
-            assert line["request_id"] == told["request_id"]
+            assert line["request_id"] == refusal["request_id"]
             assert isinstance(line["exc_info"], ZeroDivisionError)
             logged.clear()
 
@@ -378,7 +380,7 @@ class _Log:
         self._lines.append({"event": event, **fields})
 
 
-async def test_the_log_of_the_queue_holds_nothing_that_was_refused(api: Api) -> None:
+async def test_refused_requests_never_reach_the_queue(api: Api) -> None:
     async def refuse(items: Sequence[Item]) -> None:
         raise AssertionError(items)
 

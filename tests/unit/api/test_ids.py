@@ -1,4 +1,4 @@
-"""Ids are the sender's own text: whatever is in one, it names its own resource and no other."""
+"""Ids are the sender's own text: each names its own resource and no other, whatever characters it has."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ ODD = [
     "..%2F",
     "%2e%2e",
 ]
-"""Ids that may be stored. None of them is another one's spelling."""
+"""Ids that may be stored, all different in every spelling."""
 
 REFUSED = ["", ".", "..", "batch", "x" * 201, "a\x00b", "a\nb", "a\x1fb", "a\x7fb", "\x01"]
 
@@ -98,7 +98,7 @@ likely = st.text("ab/%2F.~+?#:é\u0301 ", min_size=1, max_size=8).filter(is_user
 
 @asynccontextmanager
 async def raw(api: Api) -> AsyncIterator[Any]:
-    """A client that sends the path as it is: libraries resolve dots and re-encode."""
+    """A client that sends the path unchanged: HTTP libraries resolve dots and re-encode."""
 
     async def ask(method: str, path: bytes, body: bytes = b"") -> tuple[int, bytes]:
         host, port = api.url.removeprefix("http://").split(":")
@@ -121,7 +121,7 @@ def below(id: str, *rest: str) -> str:
 
 
 async def lives(api: Api, id: str) -> None:
-    """A user of that id can be stored, read, reached at all that belongs to it, and deleted; nobody else notices."""
+    """A user with this id can be stored, read, changed below its path, and deleted, without effect on others."""
     stored = await api.put(below(id), {"name": "one"})
     assert (stored.status, stored.json()["user_id"]) == (200, id)
     assert (await api.get(below(id))).json()["user_id"] == id
@@ -252,10 +252,10 @@ async def test_what_is_no_text_names_nobody(api: Api, path: bytes) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=1, max_size=4))
 def test_a_path_is_split_before_it_is_decoded(names: list[str]) -> None:
-    matched = paths.matched("/".join(paths.segment(name) for name in names).encode())
+    matched = paths.path_for_matching("/".join(paths.segment(name) for name in names).encode())
     parts = matched.split("/")
     assert len(parts) == len(names)
-    assert list(paths.named(dict(enumerate(parts))).values()) == names  # type: ignore[arg-type]
+    assert list(paths.decoded_names(dict(enumerate(parts))).values()) == names  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=12))
@@ -265,11 +265,11 @@ def test_octets_are_text_or_refused(octets: bytes) -> None:
         text = octets.decode()
     except UnicodeDecodeError:
         with pytest.raises(Refused):
-            paths.matched(written)
+            paths.path_for_matching(written)
         with pytest.raises(Refused):
             paths.check_query(b"a=" + written)
     else:
-        assert paths.named({"name": paths.matched(written)}) == {"name": text}
+        assert paths.decoded_names({"name": paths.path_for_matching(written)}) == {"name": text}
 
 
 async def test_other_names_in_paths(api: Api) -> None:

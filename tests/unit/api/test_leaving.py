@@ -1,4 +1,4 @@
-"""How the API ends: what is under way is answered, clients are told to go, and nobody's request dies. Raw sockets."""
+"""How the API stops: requests under way are answered, clients are told to leave, no request is lost. Raw sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from support import eventually
 from tidings.api.connections import Bounds
-from tidings.api.leaving import Farewell
+from tidings.api.leaving import Shutdown
 from tidings.api.server import serve
 from tidings.listening import listen
 
@@ -22,7 +22,7 @@ HEAD, BODY = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"b
 
 @dataclass
 class App:
-    """Answers with the path; `/held` when it is let go; `/echo` with the body."""
+    """Answers with the path; `/held` once `let_go` is set; `/echo` with the body."""
 
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     begun: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Line:
         return (await self.reader.readexactly(length)).decode(), b"connection: close" in head
 
     async def is_closed(self, seconds: float = 10) -> bool:
-        """Whether the other side closes it within so many seconds, without a word."""
+        """Whether the server closes the connection within so many seconds, without sending anything."""
         try:
             return await asyncio.wait_for(self.reader.read(), seconds) == b""
         except TimeoutError:
@@ -68,20 +68,20 @@ class Line:
 
 
 class Served:
-    """The app, being served."""
+    """The app, being served. With `shared_socket` the test keeps a copy of the listening socket, as a parent would."""
 
-    def __init__(self, *, held: bool = False, **stop: float) -> None:
+    def __init__(self, *, shared_socket: bool = False, **durations_s: float) -> None:
         self.app = App()
         self.stopping = asyncio.Event()
         self.socket = listen("127.0.0.1", 0)
         self.address = self.socket.getsockname()
-        self.kept = self.socket.dup() if held else None
+        self.kept = self.socket.dup() if shared_socket else None
         self.lines: list[Line] = []
-        farewell = Farewell(held=held, **stop)
+        shutdown = Shutdown(shared_socket=shared_socket, **durations_s)
         ready = asyncio.Event()
         self.ready = ready.wait
         self.serving = asyncio.create_task(
-            serve(self.app, self.socket, Bounds(), farewell, self.stopping, lambda _: ready.set())
+            serve(self.app, self.socket, Bounds(), shutdown, self.stopping, lambda _: ready.set())
         )
 
     async def connect(self) -> Line:
@@ -90,7 +90,7 @@ class Served:
         return line
 
     async def used(self) -> Line:
-        """A connection that is kept alive."""
+        """A connection that has had one request and is kept alive."""
         line = await self.connect()
         line.send(GET % b"first")
         assert await line.answer() == ("/first", False)
@@ -123,8 +123,8 @@ async def serving() -> AsyncIterator[Start]:
         await one.close()
 
 
-async def test_a_client_is_told_with_its_next_answer(serving: Start) -> None:
-    served = await serving(drain=10)
+async def test_the_next_answer_tells_a_client_to_leave(serving: Start) -> None:
+    served = await serving(drain_s=10)
     active, silent = await served.used(), await served.used()
     served.stopping.set()
     await asyncio.sleep(0)
@@ -135,7 +135,7 @@ async def test_a_client_is_told_with_its_next_answer(serving: Start) -> None:
 
 
 async def test_silent_connections_are_closed_at_the_end_of_the_drain(serving: Start) -> None:
-    served = await serving(drain=0.3)
+    served = await serving(drain_s=0.3)
     silent, fresh = await served.used(), await served.connect()
     served.stopping.set()
     assert await silent.is_closed()
@@ -143,8 +143,8 @@ async def test_silent_connections_are_closed_at_the_end_of_the_drain(serving: St
     await asyncio.wait_for(served.serving, 5)
 
 
-async def test_what_is_under_way_is_answered_and_is_the_last(serving: Start) -> None:
-    served = await serving(drain=0)
+async def test_a_request_under_way_is_answered_and_closes_its_connection(serving: Start) -> None:
+    served = await serving(drain_s=0)
     line = await served.connect()
     line.send(GET % b"held")
     await eventually(lambda: served.app.begun)
@@ -157,7 +157,7 @@ async def test_what_is_under_way_is_answered_and_is_the_last(serving: Start) -> 
 
 @pytest.mark.parametrize("sent", [b"POST /ec", HEAD, HEAD + BODY[:2]])
 async def test_a_slow_request_may_arrive_to_its_end(serving: Start, sent: bytes) -> None:
-    served = await serving(drain=0)
+    served = await serving(drain_s=0)
     line = await served.used()
     line.send(sent)
     if sent.startswith(HEAD):
@@ -169,8 +169,8 @@ async def test_a_slow_request_may_arrive_to_its_end(serving: Start, sent: bytes)
     assert await line.is_closed()
 
 
-async def test_of_pipelined_requests_the_last_one_ends_the_connection(serving: Start) -> None:
-    served = await serving(drain=0)
+async def test_the_answer_to_the_last_pipelined_request_closes_the_connection(serving: Start) -> None:
+    served = await serving(drain_s=0)
     line = await served.connect()
     line.send(GET % b"held")
     await eventually(lambda: served.app.begun)
@@ -183,8 +183,8 @@ async def test_of_pipelined_requests_the_last_one_ends_the_connection(serving: S
     assert await line.is_closed()
 
 
-async def test_the_grace_bounds_it(serving: Start) -> None:
-    served = await serving(drain=0, grace=0.3)
+async def test_the_server_stops_when_the_grace_is_over(serving: Start) -> None:
+    served = await serving(drain_s=0, grace_s=0.3)
     line = await served.connect()
     line.send(GET % b"held")
     await eventually(lambda: served.app.begun)
@@ -192,16 +192,16 @@ async def test_the_grace_bounds_it(serving: Start) -> None:
     await asyncio.wait_for(served.serving, 5)
 
 
-async def test_no_socket_outlives_it(serving: Start) -> None:
-    served = await serving(drain=0.1, grace=0.1)
+async def test_no_connection_outlives_the_server(serving: Start) -> None:
+    served = await serving(drain_s=0.1, grace_s=0.1)
     line = await served.connect()  # so new that a request on it may be on its way
     served.stopping.set()
     await asyncio.wait_for(served.serving, 5)
     assert await line.is_closed(1)
 
 
-async def test_its_own_socket_takes_connections_until_the_drain_ends(serving: Start) -> None:
-    served = await serving(drain=1)
+async def test_an_own_socket_accepts_connections_until_the_drain_ends(serving: Start) -> None:
+    served = await serving(drain_s=1)
     served.stopping.set()
     await asyncio.sleep(0)
     line = await served.connect()
@@ -212,12 +212,12 @@ async def test_its_own_socket_takes_connections_until_the_drain_ends(serving: St
         await served.connect()
 
 
-async def test_a_held_socket_is_left_to_the_others_at_once(serving: Start) -> None:
-    served = await serving(held=True, drain=10)
+async def test_a_shared_socket_is_left_to_other_processes_at_once(serving: Start) -> None:
+    served = await serving(shared_socket=True, drain_s=10)
     old = await served.used()
     served.stopping.set()
     await eventually(lambda: served.socket.fileno() == -1)
-    # Nobody takes it, and nobody refuses it.
+    # Nobody accepts this connection yet, and nobody refuses it.
     waiting = await served.connect()
     waiting.send(GET % b"waiting")
     old.send(GET % b"second")
@@ -227,16 +227,16 @@ async def test_a_held_socket_is_left_to_the_others_at_once(serving: Start) -> No
     successor = App()
     stopping, ready = asyncio.Event(), asyncio.Event()
     assert served.kept is not None
-    farewell = Farewell(drain=0, held=True)
+    shutdown = Shutdown(drain_s=0, shared_socket=True)
     second = asyncio.create_task(
-        serve(successor, served.kept.dup(), Bounds(), farewell, stopping, lambda _: ready.set())
+        serve(successor, served.kept.dup(), Bounds(), shutdown, stopping, lambda _: ready.set())
     )
     assert await waiting.answer() == ("/waiting", False)
     stopping.set()
     await asyncio.wait_for(second, 5)
 
 
-async def test_an_idle_server_ends_at_once_where_the_socket_is_held(serving: Start) -> None:
-    served = await serving(held=True, drain=60, grace=60)
+async def test_an_idle_server_on_a_shared_socket_stops_at_once(serving: Start) -> None:
+    served = await serving(shared_socket=True, drain_s=60, grace_s=60)
     served.stopping.set()
     await asyncio.wait_for(served.serving, 5)

@@ -1,4 +1,4 @@
-"""What programs and people really send: nulls, byte order marks, times and pasted addresses of every kind."""
+"""Input of real programs and people: nulls, byte order marks, times and pasted addresses of every kind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestNulls:
         batch = await api.post("/v1/notifications/batch", {"notifications": [body]})
         assert "id" in batch.json()["results"][0], batch.body
 
-    async def test_what_is_required_must_be_there(self, api: Api) -> None:
+    async def test_required_fields_must_not_be_null(self, api: Api) -> None:
         problem(await api.post("/v1/notifications", {"to": None, "content": SMS}), 422, "wrong_type")
         problem(await api.post("/v1/notifications/batch", {"notifications": None}), 422, "wrong_type")
         problem(await api.post("/v1/users/batch", {"users": None}), 422, "wrong_type")
@@ -82,13 +82,15 @@ class TestNulls:
         problem(await api.patch("/v1/notifications/ntf_1", fields), 422, "nothing_to_change")
 
     async def test_paths_name_nothing_of_ours(self, api: Api) -> None:
-        told = problem(await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": None}}}), 422, "invalid_value")
-        assert told["path"] == "$.preferences.opted_out.m"
-        told = problem(
+        refusal = problem(
+            await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": None}}}), 422, "invalid_value"
+        )
+        assert refusal["path"] == "$.preferences.opted_out.m"
+        refusal = problem(
             await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": ["fax"]}}}), 422, "invalid_value"
         )
-        assert told["path"].startswith("$.preferences.opted_out.m")
-        assert "literal" not in json.dumps(told)
+        assert refusal["path"].startswith("$.preferences.opted_out.m")
+        assert "literal" not in json.dumps(refusal)
         item = {"user_id": "x", "preferences": {"opted_out": {"literal['all']": None}}}
         [result] = (await api.post("/v1/users/batch", {"users": [item]})).json()["results"]
         assert result["error"]["path"] == "$.users[0].preferences.opted_out['literal[\\'all\\']']"
@@ -96,8 +98,8 @@ class TestNulls:
 
 @pytest.mark.parametrize("path", ["/v1/notifications", "/v1/notifications/batch", "/v1/users/batch", "/v1/templates"])
 async def test_a_byte_order_mark_is_named(api: Api, path: str) -> None:
-    told = problem(await api.post(path, b"\xef\xbb\xbf{}"), 400, "malformed_json")
-    assert "byte order mark" in told["detail"]
+    refusal = problem(await api.post(path, b"\xef\xbb\xbf{}"), 400, "malformed_json")
+    assert "byte order mark" in refusal["detail"]
 
 
 class TestTimes:
@@ -115,7 +117,7 @@ class TestTimes:
             ("2027-01-01T08:59:60+09:00", "2027-01-01T00:00:00+00:00"),
         ],
     )
-    async def test_are_taken(self, api: Api, text: str, instant: str) -> None:
+    async def test_are_accepted(self, api: Api, text: str, instant: str) -> None:
         assert parse(text) == round(datetime.fromisoformat(instant).timestamp() * 1000)
         body = {"to": DEMO, "content": SMS, "expires_at": text}
         assert (await api.post("/v1/notifications", body)).status == 202
@@ -147,7 +149,7 @@ class TestTimes:
             ("", "write the time as"),
         ],
     )
-    async def test_are_refused_for_what_is_wrong(self, api: Api, text: str, words: str) -> None:
+    async def test_are_refused_with_the_fault(self, api: Api, text: str, words: str) -> None:
         answers = [
             await api.post("/v1/notifications", {"to": DEMO, "content": SMS, "send_at": text}),
             await api.post("/v1/notifications", {"to": DEMO, "content": SMS, "expires_at": text}),
@@ -174,7 +176,7 @@ class TestTimes:
             ("9", "write"),
         ],
     )
-    async def test_of_the_wall_clock(self, api: Api, text: str, words: str) -> None:
+    async def test_local_times_are_refused_with_the_fault(self, api: Api, text: str, words: str) -> None:
         body = {"to": DEMO, "content": SMS, "send_at_local": text}
         assert words in problem(await api.post("/v1/notifications", body), 422, "invalid_local_time")["detail"]
 
@@ -243,8 +245,8 @@ class TestDevices:
         tokens = [f"t{number}" for number in range(50)]
         await api.put("/v1/users/ada", {"devices": tokens})
         await api.post("/v1/users/ada/devices", {"token": "t3"})
-        told = (await api.post("/v1/users/ada/devices", {"token": "new"})).json()["devices"]
-        assert told == [*(token for token in tokens[1:] if token != "t3"), "t3", "new"]
+        shown = (await api.post("/v1/users/ada/devices", {"token": "new"})).json()["devices"]
+        assert shown == [*(token for token in tokens[1:] if token != "t3"), "t3", "new"]
         problem(await api.put("/v1/users/ada", {"devices": [*tokens, "one more"]}), 422, "too_many")
 
     async def test_a_device_has_one_owner(self, api: Api) -> None:
@@ -263,10 +265,10 @@ class TestDevices:
 
 
 class TestUnknownUsers:
-    async def test_are_told_at_once(self, api: Api) -> None:
+    async def test_an_unknown_user_is_refused_at_accept(self, api: Api) -> None:
         body = {"to": {"user_id": "nobody"}, "content": SMS}
-        told = problem(await api.post("/v1/notifications", body), 404, "unknown_user")
-        assert told["path"] == "$.to.user_id"
+        refusal = problem(await api.post("/v1/notifications", body), 404, "unknown_user")
+        assert refusal["path"] == "$.to.user_id"
         answer = await api.post("/v1/notifications/batch", {"notifications": [body, {"to": DEMO, "content": SMS}]})
         bad, good = answer.json()["results"]
         assert (bad["error"]["status"], bad["error"]["code"]) == (404, "unknown_user")
@@ -330,9 +332,9 @@ FORGED = [
 
 @pytest.mark.parametrize("listing", LISTINGS)
 async def test_a_forged_cursor_is_refused(api: Api, listing: str) -> None:
-    """Its check is no secret, so that it may be right; what it says need not be."""
+    """The checksum of a cursor is no secret, so a forged cursor may have a right checksum and a bad position."""
     for position in FORGED:
-        cursor = cursors.seal(TENANT, listing, position)
+        cursor = cursors.encode(TENANT, listing, position)
         answer = await api.get(f"{LISTINGS[listing]}?cursor={cursor}")
         if (listing == "templates" and is_name(position)) or (listing.startswith("versions/") and position == "5"):
             continue  # a name, or a number, is a position, whoever wrote it
@@ -355,7 +357,7 @@ class TestScopes:
             assert set(answer.json()) == {"id", "state"}
         assert "request" in (await api.patch(f"/v1/recurrences/{id}", {"name": "y"})).json()
 
-    async def test_nor_by_changing_a_notification(self, api: Api) -> None:
+    async def test_a_key_that_may_only_send_does_not_read_a_notification_by_changing_it(self, api: Api) -> None:
         now = api.world.clock.now()
         waiting = Notification(
             new_id(now, 0, 1), TENANT, Recipient("demo"), now, send_at=now + 60_000, metadata=b'{"secret":1}'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support_api import OTHER, Answer, Api, World, problem, running
-from tidings.api.limits import AHEAD, Limiter, Visit
+from tidings.api.limits import DRAW_AHEAD_S, Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.samples import DEMO_USER
 from tidings.backends.memory.clock import SystemClock, VirtualClock
@@ -20,7 +20,7 @@ SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "h
 
 
 class Frozen(SystemClock):
-    """The time of day, and a stopwatch that stands until it is turned."""
+    """The real time of day, with an `elapsed` that changes only when `turn` is called."""
 
     passed = 0
 
@@ -69,7 +69,7 @@ async def test_without_limits_there_are_no_headers(free: Api) -> None:
         assert not [name for name in answer.headers if name.startswith("ratelimit")]
 
 
-async def test_every_answer_tells_where_the_nearest_limit_stands(tight: Api) -> None:
+async def test_every_answer_shows_the_state_of_the_nearest_limit(tight: Api) -> None:
     first = await tight.post("/v1/notifications", SMS)
     assert (first.status, standing(first)) == (202, ("3", "2", "1"))
     prefix = (await tight.key())[:11]
@@ -94,8 +94,8 @@ async def test_more_is_429_with_the_time_to_wait(tight: Api, path: str) -> None:
         assert (await ask()).status in {200, 202}
     accepted = await tight.waiting()
     refused = await ask()
-    told = problem(refused, 429, "rate_limited")
-    assert "2 requests a second" in told["detail"]
+    refusal = problem(refused, 429, "rate_limited")
+    assert "2 requests a second" in refusal["detail"]
     assert refused.headers["retry-after"] == "1"
     assert standing(refused) == ("3", "0", "2")
     assert await tight.waiting() == accepted
@@ -114,7 +114,7 @@ async def test_the_keys_of_a_tenant_share_its_limit_and_other_tenants_do_not(tig
     assert (await tight.post("/v1/notifications", SMS, key=await tight.key(OTHER))).status == 202
 
 
-async def test_what_one_limit_refuses_costs_nothing_in_the_others(tight: Api) -> None:
+async def test_a_request_that_one_limit_refuses_costs_nothing_in_the_others(tight: Api) -> None:
     send = await tight.key("shop", Scope.SEND)
     for expected in (202, 202, 202, 429, 429):
         assert (await tight.post("/v1/notifications", SMS)).status == expected
@@ -134,7 +134,7 @@ async def test_a_batch_costs_as_many_notifications_as_it_has(counting: Api) -> N
     assert (await counting.post("/v1/notifications", SMS)).status == 202
 
 
-async def test_a_batch_larger_than_the_burst_is_taken_whole_and_waited_off(counting: Api) -> None:
+async def test_a_batch_larger_than_the_burst_is_accepted_whole_and_later_ones_wait(counting: Api) -> None:
     assert (await batch(counting, 100)).status == 202
     refused = await counting.post("/v1/notifications", SMS)
     problem(refused, 429, "rate_limited")
@@ -164,7 +164,7 @@ async def test_a_tenants_own_limit_counts_within_a_second(free: Api) -> None:
     problem(await free.post("/v1/notifications", SMS, key=fresh), 429, "rate_limited")
 
 
-async def test_a_key_of_its_own_rate_and_one_without_limit() -> None:
+async def test_keys_may_have_a_rate_of_their_own_or_no_limit() -> None:
     tokens = MemoryTokens(VirtualClock())
     limiter = Limiter(tokens, DefaultRates(key=Rates(requests=Rate(1, 1))))
     fast = ApiKey("a", "shop", "tk_a", b"a", (Scope.SEND,), limits=Rates(requests=Rate(5, 5)))
@@ -175,14 +175,14 @@ async def test_a_key_of_its_own_rate_and_one_without_limit() -> None:
     assert [await passes(limiter, unlimited) for _ in range(9)] == 9 * [True]
 
 
-async def test_a_key_that_is_read_anew_keeps_what_it_used() -> None:
+async def test_a_key_that_is_looked_up_again_keeps_its_used_tokens() -> None:
     limiter = Limiter(MemoryTokens(VirtualClock()), DefaultRates(key=Rates(requests=Rate(1, 2))))
     passed = [await passes(limiter, ApiKey("a", "shop", "tk_a", b"a", (Scope.SEND,))) for _ in range(4)]
     assert passed == [True, True, False, False]
 
 
 class Shared(MemoryTokens):
-    """A bucket that other processes draw from, and how often this one asks it."""
+    """Buckets that are shared with other processes; counts the draws."""
 
     shared = True
     asked = 0
@@ -200,7 +200,7 @@ async def test_from_a_shared_bucket_a_process_draws_ahead() -> None:
     key = ApiKey("a", "shop", "tk_a", b"a", (Scope.SEND,))
     passed = [await passes(limiter, key) for _ in range(500) for limiter in processes]
     assert all(passed)
-    assert tokens.asked == 1000 / (AHEAD * 1000)
+    assert tokens.asked == 1000 / (DRAW_AHEAD_S * 1000)
     assert not [limiter for limiter in processes if await passes(limiter, key)]
 
 

@@ -21,7 +21,7 @@ SMS = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}
 
 
 async def record(api: Api, id: str, *states: State, tenant: str = "shop", category: str = "transactional") -> None:
-    """What the recorder would have written for the notification and one delivery of it."""
+    """Record the notification and one delivery, as the recorder would."""
     key = from_text(NOTIFICATION_PREFIX, id)
     now = api.world.clock.now()
     content = Content(sms=SmsContent("hello"))
@@ -35,13 +35,13 @@ async def test_single_is_accepted_with_id_links_and_location(api: Api) -> None:
     answer = await api.post("/v1/notifications", ORDER)
     assert answer.status == 202
     assert answer.headers["content-type"] == "application/json"
-    told = answer.json()
-    assert isinstance(from_text(NOTIFICATION_PREFIX, told["id"]), UUID)
-    assert told["links"] == {
-        "self": f"/v1/notifications/{told['id']}",
-        "cancel": f"/v1/notifications/{told['id']}/cancel",
+    shown = answer.json()
+    assert isinstance(from_text(NOTIFICATION_PREFIX, shown["id"]), UUID)
+    assert shown["links"] == {
+        "self": f"/v1/notifications/{shown['id']}",
+        "cancel": f"/v1/notifications/{shown['id']}/cancel",
     }
-    assert answer.headers["location"] == told["links"]["self"]
+    assert answer.headers["location"] == shown["links"]["self"]
     assert "idempotency-replayed" not in answer.headers
     assert await api.waiting() == 1
 
@@ -61,8 +61,8 @@ async def test_batch_answers_each_in_order_and_one_bad_item_spoils_nothing(api: 
 
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_batch_of_a_wrong_size_is_refused_whole(api: Api, count: int) -> None:
-    told = problem(await api.post("/v1/notifications/batch", {"notifications": [SMS] * count}), 422, "batch_size")
-    assert told["path"] == "$.notifications"
+    refusal = problem(await api.post("/v1/notifications/batch", {"notifications": [SMS] * count}), 422, "batch_size")
+    assert refusal["path"] == "$.notifications"
     assert await api.waiting() == 0
 
 
@@ -113,15 +113,15 @@ async def test_idempotency_key_in_flight_is_a_conflict(api: Api, monkeypatch: py
     assert (await first).status == 202
 
 
-async def test_get_tells_the_whole_story(api: Api) -> None:
+async def test_get_shows_state_deliveries_and_timeline(api: Api) -> None:
     id = (await api.post("/v1/notifications", {**SMS, "metadata": {"order": 7}})).json()["id"]
     await record(api, id, State.SENT, State.DELIVERED)
-    told = (await api.get(f"/v1/notifications/{id}")).json()
-    assert told["id"] == id
-    assert told["state"] == "delivered"
-    assert [delivery["state"] for delivery in told["deliveries"]] == ["delivered"]
-    assert [entry["state"] for entry in told["timeline"]][-1] == "delivered"
-    assert told["created_at"].endswith("Z")
+    shown = (await api.get(f"/v1/notifications/{id}")).json()
+    assert shown["id"] == id
+    assert shown["state"] == "delivered"
+    assert [delivery["state"] for delivery in shown["deliveries"]] == ["delivered"]
+    assert [entry["state"] for entry in shown["timeline"]][-1] == "delivered"
+    assert shown["created_at"].endswith("Z")
 
 
 async def test_list_filters_and_goes_on_by_cursor(api: Api) -> None:
@@ -153,8 +153,8 @@ async def test_list_names_the_bad_parameter(api: Api) -> None:
         ("since=yesterday", "since"),
         ("since=2026-01-01T00:00:00", "since"),
     ]:
-        told = problem(await api.get(f"/v1/notifications?{query}"), 400, "invalid_parameter")
-        assert told["parameter"] == parameter
+        refusal = problem(await api.get(f"/v1/notifications?{query}"), 400, "invalid_parameter")
+        assert refusal["parameter"] == parameter
 
 
 async def test_cursor_that_was_altered_or_taken_elsewhere_is_refused(api: Api) -> None:
@@ -169,7 +169,7 @@ async def test_cursor_that_was_altered_or_taken_elsewhere_is_refused(api: Api) -
     problem(await api.get(f"/v1/suppressions?cursor={cursor}"), 400, "invalid_cursor")
 
 
-async def test_cancel_marks_what_is_on_its_way(api: Api) -> None:
+async def test_cancelling_marks_a_notification_in_flight(api: Api) -> None:
     id = (await api.post("/v1/notifications", SMS)).json()["id"]
     await record(api, id, State.DEFERRED)
     answer = await api.post(f"/v1/notifications/{id}/cancel")
@@ -177,11 +177,11 @@ async def test_cancel_marks_what_is_on_its_way(api: Api) -> None:
     assert await api.world.store.cancellations.cancelled([from_text(NOTIFICATION_PREFIX, id)])
 
 
-async def test_cancel_of_what_rests_is_a_conflict(api: Api) -> None:
+async def test_cancelling_a_notification_that_rests_is_a_conflict(api: Api) -> None:
     id = (await api.post("/v1/notifications", SMS)).json()["id"]
     await record(api, id, State.DELIVERED)
-    told = problem(await api.post(f"/v1/notifications/{id}/cancel"), 409, "already_ended")
-    assert told["state"] == "delivered"
+    refusal = problem(await api.post(f"/v1/notifications/{id}/cancel"), 409, "already_ended")
+    assert refusal["state"] == "delivered"
     assert not await api.world.store.cancellations.cancelled([from_text(NOTIFICATION_PREFIX, id)])
 
 
@@ -196,7 +196,7 @@ async def test_another_tenants_notification_does_not_exist(api: Api) -> None:
 
 
 @pytest.mark.parametrize("id", ["x", "ntf_", "ntf_8zzzzzzzzzzzzzzzzzzzzzzzzz", "dlv_01k00000000000000000000000"])
-async def test_what_is_no_id_is_not_found(api: Api, id: str) -> None:
+async def test_a_text_that_is_no_id_is_not_found(api: Api, id: str) -> None:
     problem(await api.get(f"/v1/notifications/{id}"), 404, "not_found")
 
 
@@ -209,7 +209,7 @@ async def test_scopes(api: Api) -> None:
     assert (await api.get("/v1/notifications", key=read)).status == 200
 
 
-async def test_what_is_archived_is_gone_with_a_word_on_how_to_read_it(api: Api) -> None:
+async def test_an_archived_notification_is_410_with_the_command_that_reads_it(api: Api) -> None:
     world = api.world
     at = world.clock.now() - 40 * DAY
     sent = Notification(new_id(at, 0, 7), "shop", Recipient(user_id="demo"), at, content=Content(sms=SmsContent("x")))
@@ -219,8 +219,8 @@ async def test_what_is_archived_is_gone_with_a_word_on_how_to_read_it(api: Api) 
     assert await world.store.days.seal(day_of(sent.id), [], world.clock.now())
     id = to_text(NOTIFICATION_PREFIX, sent.id)
     for method, path in (("GET", ""), ("POST", "/cancel")):
-        told = problem(await api.call(method, f"/v1/notifications/{id}{path}"), 410, "archived")
-        assert f"tidings archive show {id}" in told["detail"]
+        refusal = problem(await api.call(method, f"/v1/notifications/{id}{path}"), 410, "archived")
+        assert f"tidings archive show {id}" in refusal["detail"]
     problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, dead.id)}"), 410, "archived")
     unknown = to_text(NOTIFICATION_PREFIX, new_id(at - DAY, 0, 7))
     problem(await api.get(f"/v1/notifications/{unknown}"), 404, "not_found")

@@ -33,8 +33,8 @@ async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
 
 
 async def test_receipts_refused(api: Api) -> None:
-    told = problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
-    assert "signature is wrong" not in told["detail"]  # it names a setting: the log has it, not the caller
+    refusal = problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
+    assert "signature is wrong" not in refusal["detail"]  # it names a setting: the log has it, not the caller
     problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
     problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
 
@@ -49,7 +49,7 @@ async def test_health_and_readiness_need_no_key(api: Api) -> None:
     assert (await api.get("/healthz", key=None)).status == 200
 
 
-async def test_a_process_that_ends_says_so_first(api: Api) -> None:
+async def test_a_stopping_process_is_not_ready(api: Api) -> None:
     api.world.stopping = True
     leaving = await api.get("/readyz", key=None)
     assert leaving.status == 503
@@ -68,7 +68,7 @@ async def test_metrics_count_what_was_accepted_and_refused(api: Api) -> None:
     assert b'tidings_accepted_total{result="refused"} 2.0' in metrics.body
 
 
-async def test_the_account_says_where_everything_is(api: Api) -> None:
+async def test_the_account_has_the_state_of_every_notification(api: Api) -> None:
     empty = (await api.get("/v1/accounting")).json()
     assert empty["tenant"] == TENANT
     assert (empty["notifications"]["accepted"], empty["notifications"]["balanced"], empty["tally"]) == (0, True, [])

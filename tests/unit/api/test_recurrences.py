@@ -50,12 +50,12 @@ async def test_what_is_left_out_is_a_field_or_the_lines_of_a_calendar(api: Api) 
     assert (made["rrule"], made["exdates"]) == ("FREQ=DAILY;", ["2030-12-24", "2030-12-25T09:00:00"])
     path = f"/v1/recurrences/{made['id']}"
     left_out = made["next"][1]["local"]
-    told = (await api.patch(path, {"exdates": [left_out, made["next"][2]["local"][:10]]})).json()
-    assert [one["local"] for one in told["next"][:2]] == [made["next"][0]["local"], made["next"][3]["local"]]
-    told = (await api.patch(path, {"rrule": "FREQ=DAILY;INTERVAL=1"})).json()
-    assert told["exdates"][0] == left_out
-    told = (await api.patch(path, {"rrule": "RRULE:FREQ=DAILY\nEXDATE:20301224T090000"})).json()
-    assert (told["rrule"], told["exdates"]) == ("RRULE:FREQ=DAILY", ["2030-12-24T09:00:00"])
+    shown = (await api.patch(path, {"exdates": [left_out, made["next"][2]["local"][:10]]})).json()
+    assert [one["local"] for one in shown["next"][:2]] == [made["next"][0]["local"], made["next"][3]["local"]]
+    shown = (await api.patch(path, {"rrule": "FREQ=DAILY;INTERVAL=1"})).json()
+    assert shown["exdates"][0] == left_out
+    shown = (await api.patch(path, {"rrule": "RRULE:FREQ=DAILY\nEXDATE:20301224T090000"})).json()
+    assert (shown["rrule"], shown["exdates"]) == ("RRULE:FREQ=DAILY", ["2030-12-24T09:00:00"])
     assert (await api.patch(path, {"exdates": []})).json()["exdates"] == []
     assert problem(await api.patch(path, {"exdates": ["soon"]}), 422, "invalid_local_time")["path"] == "$.exdates[0]"
     both = {"rrule": "FREQ=DAILY\nEXDATE:20301224", "exdates": ["2030-12-24"]}
@@ -84,21 +84,21 @@ async def test_it_is_paused_resumed_and_changed(api: Api) -> None:
     assert (resumed["state"], resumed["next"]) == ("active", made["next"])
     changed = await api.patch(path, {"rrule": "FREQ=DAILY", "timezone": "europe/berlin", "grace_seconds": 60})
     assert changed.status == 200
-    told = changed.json()
-    assert (told["rrule"], told["timezone"], told["grace_seconds"]) == ("FREQ=DAILY", "Europe/Berlin", 60)
-    assert told["name"] == made["name"]
-    told = problem(await api.patch(path, {"request": {"to": {"user_id": "demo"}}}), 422, "content_or_template")
-    assert told["path"] == "$.request"
+    shown = changed.json()
+    assert (shown["rrule"], shown["timezone"], shown["grace_seconds"]) == ("FREQ=DAILY", "Europe/Berlin", 60)
+    assert shown["name"] == made["name"]
+    refusal = problem(await api.patch(path, {"request": {"to": {"user_id": "demo"}}}), 422, "content_or_template")
+    assert refusal["path"] == "$.request"
     problem(await api.patch(path, {}), 422, "nothing_to_change")
 
 
-async def test_an_ended_one_says_so(api: Api) -> None:
+async def test_a_recurrence_without_further_occurrences_has_ended(api: Api) -> None:
     made = await created(api)
     changed = await api.patch(f"/v1/recurrences/{made['id']}", {"rrule": "FREQ=DAILY;UNTIL=20260106T000000"})
     assert (changed.json()["state"], changed.json()["next"]) == ("ended", [])
 
 
-async def test_another_tenants_are_not_there(api: Api) -> None:
+async def test_another_tenants_recurrence_does_not_exist(api: Api) -> None:
     made = await created(api)
     key = await api.key(OTHER)
     path = f"/v1/recurrences/{made['id']}"
@@ -108,7 +108,7 @@ async def test_another_tenants_are_not_there(api: Api) -> None:
     assert (await api.get("/v1/recurrences", key=key)).json()["recurrences"] == []
 
 
-async def test_scopes_are_asked_for(api: Api) -> None:
+async def test_scopes_are_required(api: Api) -> None:
     made = await created(api)
     reading, sending = await api.key("shop", Scope.READ), await api.key("shop", Scope.SEND)
     problem(await api.post("/v1/recurrences", RECURRENCE, key=reading), 403, "missing_scope")
@@ -126,7 +126,7 @@ async def test_scopes_are_asked_for(api: Api) -> None:
         (RECURRENCE | {"timezone": "user\0"}, 422, "nul_character"),
     ],
 )
-async def test_what_is_no_recurrence_is_refused(api: Api, body: Any, status: int, code: str) -> None:
+async def test_invalid_recurrences_are_refused(api: Api, body: Any, status: int, code: str) -> None:
     problem(await api.post("/v1/recurrences", body), status, code)
     assert (await api.get("/v1/recurrences")).json()["recurrences"] == []
 
@@ -152,15 +152,15 @@ async def test_a_waiting_notification_is_changed(api: Api) -> None:
     problem(answer, 422, "too_far")
     answer = await api.patch(f"/v1/notifications/{id}", {"send_at_local": "10:30", "metadata": {"a": [1, 2.50]}})
     assert answer.status == 200
-    told = answer.json()
-    assert (told["state"], told["reason"], told["send_at"]) == ("deferred", "changed", None)
-    assert told["send_at_local"].endswith("T10:30:00")
-    assert told["next_at"] == told["send_at_local"] + ".000Z"
-    assert told["metadata"] == {"a": [1, 2.5]}
-    assert (await api.get(f"/v1/notifications/{id}")).json() == told
+    shown = answer.json()
+    assert (shown["state"], shown["reason"], shown["send_at"]) == ("deferred", "changed", None)
+    assert shown["send_at_local"].endswith("T10:30:00")
+    assert shown["next_at"] == shown["send_at_local"] + ".000Z"
+    assert shown["metadata"] == {"a": [1, 2.5]}
+    assert (await api.get(f"/v1/notifications/{id}")).json() == shown
 
 
-async def test_what_is_gone_is_too_late_and_anothers_is_not_there(api: Api) -> None:
+async def test_a_sent_notification_cannot_be_changed_and_anothers_does_not_exist(api: Api) -> None:
     id = await waiting(api)
     problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key(OTHER)), 404, "not_found")
     problem(

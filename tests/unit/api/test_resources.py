@@ -24,7 +24,7 @@ async def test_categories(api: Api) -> None:
     assert problem(await api.put("/v1/categories/-x", {}), 400, "invalid_parameter")["parameter"] == "name"
 
 
-async def test_what_a_category_says_comes_back(api: Api) -> None:
+async def test_a_category_is_returned_as_it_was_declared(api: Api) -> None:
     said = {
         "critical": False,
         "allow_doubles": True,

@@ -28,11 +28,11 @@ def welcome(**changes: Any) -> dict[str, Any]:
 async def test_a_template_is_created_published_and_rolled_back(api: Api) -> None:
     created = await api.post("/v1/templates", WELCOME)
     assert created.status == 201
-    told = created.json()
-    assert (told["name"], told["version"], told["default_locale"]) == ("welcome", 1, "en")
-    assert told["contents"] == WELCOME["contents"]
-    assert told["variables"]["name"]["example"] == "Ada"
-    assert told["created_at"].endswith("Z")
+    shown = created.json()
+    assert (shown["name"], shown["version"], shown["default_locale"]) == ("welcome", 1, "en")
+    assert shown["contents"] == WELCOME["contents"]
+    assert shown["variables"]["name"]["example"] == "Ada"
+    assert shown["created_at"].endswith("Z")
     state = {"name": "welcome", "latest": 1, "published": None, "description": WELCOME["description"]}
     assert (await api.get("/v1/templates/welcome")).json() == state
     problem(await api.post("/v1/templates/welcome/rollback"), 409, "not_published")
@@ -45,7 +45,7 @@ async def test_a_template_is_created_published_and_rolled_back(api: Api) -> None
     problem(await api.post("/v1/templates/welcome/rollback"), 409, "nothing_before")
     versions = (await api.get("/v1/templates/welcome/versions")).json()["versions"]
     assert [version["version"] for version in versions] == [2, 1]
-    assert (await api.get("/v1/templates/welcome/versions/1")).json() == told
+    assert (await api.get("/v1/templates/welcome/versions/1")).json() == shown
 
 
 async def test_versions_come_in_pages_without_their_contents(api: Api) -> None:
@@ -70,7 +70,7 @@ async def test_versions_come_in_pages_without_their_contents(api: Api) -> None:
     problem(await api.get(f"/v1/templates/other/versions?cursor={first}"), 400, "invalid_cursor")
 
 
-async def test_a_template_has_a_most_of_versions(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_template_has_a_limited_number_of_versions(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "MOST_VERSIONS", 2)
     await api.post("/v1/templates", WELCOME)
     version = {key: value for key, value in WELCOME.items() if key != "name"}
@@ -79,7 +79,7 @@ async def test_a_template_has_a_most_of_versions(api: Api, monkeypatch: pytest.M
 
 
 async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each computes beside the loop; the loop never stands still until they are through."""
+    """Previews run beside the event loop and never block it."""
     await api.post("/v1/templates", WELCOME)
     whole, working, most = templates._whole, 0, 0
 
@@ -137,9 +137,9 @@ async def test_a_published_template_can_be_sent_at_once(api: Api) -> None:
     problem(await api.post("/v1/notifications", order), 422, "unknown_template")
     await api.post("/v1/templates/welcome/publish", {"version": 1})
     assert (await api.post("/v1/notifications", order)).status == 202
-    told = problem(await api.post("/v1/notifications", {**order, "data": {}}), 422, "missing_variables")
-    assert told["path"] == "$.data.name"
-    assert "name" in told["detail"]
+    refusal = problem(await api.post("/v1/notifications", {**order, "data": {}}), 422, "missing_variables")
+    assert refusal["path"] == "$.data.name"
+    assert "name" in refusal["detail"]
 
 
 async def test_preview_shows_every_channel_with_the_size_of_the_text_message(api: Api) -> None:
@@ -197,8 +197,8 @@ async def test_what_does_not_exist(api: Api) -> None:
     ]:
         problem(await api.call(method, f"/v1/templates{path}", body), 404, "not_found")
     for version in ("0", "x", "9" * 30):
-        told = problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "invalid_parameter")
-        assert told["parameter"] == "version"
+        refusal = problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "invalid_parameter")
+        assert refusal["parameter"] == "version"
 
 
 def text(source: str) -> dict[str, Any]:
@@ -242,8 +242,8 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 
 async def test_a_bad_template_is_refused_by_place(api: Api) -> None:
     for name, body, code, path in BAD:
-        told = problem(await api.post("/v1/templates", body), 422, code)
-        assert told["path"] == path, name
+        refusal = problem(await api.post("/v1/templates", body), 422, code)
+        assert refusal["path"] == path, name
     assert [t["name"] for t in (await api.get("/v1/templates")).json()["templates"]] == ["order-confirmation"]
 
 

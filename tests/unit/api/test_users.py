@@ -18,21 +18,21 @@ ADA = {
 async def test_a_user_is_stored_normalised_and_read_back(api: Api) -> None:
     stored = await api.put("/v1/users/ada", ADA)
     assert stored.status == 200
-    told = stored.json()
-    assert told["email"] == "Ada@example.com"
-    assert told["phone"] == "+4930901820"
-    assert told["devices"] == ["token-1", "token-2"]
-    assert told["locale"] == "pt-BR"
-    assert told["timezone"] == "Europe/Berlin"
-    assert told["attributes"] == ADA["attributes"]
-    assert told["preferences"] == {"opted_out": {}, "quiet_hours": None, "muted": False}
-    assert (await api.get("/v1/users/ada")).json() == told
+    shown = stored.json()
+    assert shown["email"] == "Ada@example.com"
+    assert shown["phone"] == "+4930901820"
+    assert shown["devices"] == ["token-1", "token-2"]
+    assert shown["locale"] == "pt-BR"
+    assert shown["timezone"] == "Europe/Berlin"
+    assert shown["attributes"] == ADA["attributes"]
+    assert shown["preferences"] == {"opted_out": {}, "quiet_hours": None, "muted": False}
+    assert (await api.get("/v1/users/ada")).json() == shown
 
 
 async def test_put_replaces_the_profile_and_keeps_the_preferences(api: Api) -> None:
     await api.put("/v1/users/ada", {**ADA, "preferences": {"muted": True}})
-    told = (await api.put("/v1/users/ada", {"email": "new@example.com"})).json()
-    assert (told["email"], told["phone"], told["preferences"]["muted"]) == ("new@example.com", None, True)
+    shown = (await api.put("/v1/users/ada", {"email": "new@example.com"})).json()
+    assert (shown["email"], shown["phone"], shown["preferences"]["muted"]) == ("new@example.com", None, True)
 
 
 async def test_ids_with_unusual_characters(api: Api) -> None:
@@ -132,10 +132,10 @@ async def test_preferences_are_stored_as_they_are_shown(api: Api) -> None:
 
 
 async def test_an_empty_list_of_channels_refuses_nothing(api: Api) -> None:
-    told = (
+    shown = (
         await api.put("/v1/users/demo/preferences", {"opted_out": {"marketing": [], "social": ["sms", "sms"]}})
     ).json()
-    assert told["opted_out"] == {"social": ["sms"]}
+    assert shown["opted_out"] == {"social": ["sms"]}
 
 
 async def test_preferences_of_nobody(api: Api) -> None:

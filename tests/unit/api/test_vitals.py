@@ -1,4 +1,4 @@
-"""Nobody waits for a store that says nothing."""
+"""No request waits for a silent store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidings.model.errors import Unavailable
 
 
 class Pulse:
-    """A store that answers, or says nothing."""
+    """A store that answers while `answers` is set, and else is silent."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
@@ -36,8 +36,8 @@ def pulse() -> Pulse:
 
 @pytest.fixture
 async def watched(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vitals]:
-    monkeypatch.setattr(vitals, "ASK_EVERY", 0.01)
-    monkeypatch.setattr(vitals, "ANSWER_WITHIN", 0.02)
+    monkeypatch.setattr(vitals, "PING_EVERY_S", 0.01)
+    monkeypatch.setattr(vitals, "ANSWER_WITHIN_S", 0.02)
     found, stopping = Vitals(pulse.ping, SystemClock()), asyncio.Event()
     watching = asyncio.create_task(found.watch(stopping))
     yield found
@@ -46,7 +46,7 @@ async def watched(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def test_a_process_that_was_busy_itself_does_not_take_the_store_for_silent() -> None:
-    """The answer was there in time; nobody read it."""
+    """The store answered in time, but this process was too busy to read the answer."""
 
     async def ping() -> None:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -55,10 +55,10 @@ async def test_a_process_that_was_busy_itself_does_not_take_the_store_for_silent
 
     loop = asyncio.get_running_loop()
     found = Vitals(ping, SystemClock())
-    asking = asyncio.create_task(found._ask())
+    asking = asyncio.create_task(found._check())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    until = time.perf_counter() + 2 * vitals.ANSWER_WITHIN
+    until = time.perf_counter() + 2 * vitals.ANSWER_WITHIN_S
     while time.perf_counter() < until:
         pass
     await asking
@@ -80,7 +80,9 @@ async def test_a_request_goes_through_and_its_errors_too(watched: Vitals) -> Non
         await watched.guard(failing())
 
 
-async def test_who_waits_and_who_comes_is_told_and_served_again_when_it_answers(watched: Vitals, pulse: Pulse) -> None:
+async def test_waiting_and_new_requests_are_refused_until_the_store_answers_again(
+    watched: Vitals, pulse: Pulse
+) -> None:
     pulse.answers.clear()
     with pytest.raises(Unavailable):
         await watched.guard(asyncio.Event().wait())
@@ -98,7 +100,7 @@ async def test_who_waits_and_who_comes_is_told_and_served_again_when_it_answers(
     await eventually(answered)
 
 
-async def test_a_client_that_leaves_is_no_silence(watched: Vitals) -> None:
+async def test_a_client_that_leaves_does_not_count_as_a_silent_store(watched: Vitals) -> None:
     asking = asyncio.create_task(watched.guard(asyncio.Event().wait()))
     await asyncio.sleep(0)
     asking.cancel()

@@ -12,16 +12,16 @@ def account(accepted: int, missing: int = 0, flying: int = 0) -> dict[str, Any]:
     return {"notifications": {"accepted": accepted, "missing": missing, "in_flight": {"total": flying}}}
 
 
-def test_sums_that_close_are_told() -> None:
+def test_closed_sums_are_reported_in_a_sentence() -> None:
     told = verdict([account(1200, flying=3), account(5)])
     assert told == "The sums close: 1,205 accepted, 3 of them in flight, none missing."
 
 
-def test_what_is_missing_is_told() -> None:
-    assert verdict([account(10, missing=2), account(1)]).startswith("2 of what was accepted are MISSING")
+def test_missing_notifications_are_reported_in_a_sentence() -> None:
+    assert verdict([account(10, missing=2), account(1)]).startswith("2 accepted notifications are MISSING")
 
 
-def test_the_health_is_told_from_metrics() -> None:
+def test_the_health_is_read_from_metrics() -> None:
     series = {
         "tidings_canary_timestamp_seconds": 990.0,
         "tidings_canary_failures_total": 2.0,
@@ -41,5 +41,5 @@ def test_a_day_begins_at_midnight_utc() -> None:
     assert _instant("1970-01-02") == 86_400_000
     assert _instant("1970-01-02T01:00:00+01:00") == 86_400_000
     assert _instant(None) is None
-    with pytest.raises(CannotGoOn, match="is no time"):
+    with pytest.raises(CannotGoOn, match="is not a time"):
         _instant("yesterday")

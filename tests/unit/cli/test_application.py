@@ -11,11 +11,11 @@ from tidings.cli.application import COMMANDS, run
 from tidings.cli.folder import DataFolder, Running
 from tidings.model.errors import SettingsError, Unavailable
 
-REPORT_IT = "Run the same with --debug to see where, and report it with that.\n"
+REPORT_IT = "Run the same command with --debug to see where, and report the error with that output.\n"
 HEAVY = ("asyncpg", "fastapi", "uvicorn", "pydantic", "phonenumbers", "confluent_kafka", "pyreqwest", "cryptography")
 
 
-def test_the_command_alone_loads_no_driver() -> None:
+def test_the_program_without_a_command_loads_no_driver() -> None:
     program = f"import sys, tidings.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -70,7 +70,7 @@ def test_errors_are_sentences(
         run(["--debug", "migrate"])
 
 
-def test_settings_that_are_wrong_end_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_end_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[http]\nport = 'many'\n")
     for command in (["up"], ["check"], ["migrate"], ["settings"], ["run", "--role", "api"], ["tenant", "list"]):
@@ -78,7 +78,7 @@ def test_settings_that_are_wrong_end_every_command(tmp_path: Path, capsys: pytes
         assert f"http.port (from {file}): Input should be a valid integer" in capsys.readouterr().err
 
 
-def test_without_anything_running_the_clients_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_client_commands_say_when_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = ["--data-dir", str(tmp_path)]
     for command in (["status", "ntf_x"], ["send", "--to", "demo", "--text", "hello"], ["key", "list"], ["migrate"]):
         assert run([*command, *here]) == 2
@@ -87,7 +87,7 @@ def test_without_anything_running_the_clients_say_so(tmp_path: Path, capsys: pyt
 
 def test_run_needs_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--role", "worker", "--data-dir", str(tmp_path)]) == 2
-    assert "the command `run` needs a PostgreSQL that runs already" in capsys.readouterr().err
+    assert "the command `run` needs a running PostgreSQL" in capsys.readouterr().err
 
 
 def test_the_demo_writes_to_nobody_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,9 +97,9 @@ def test_the_demo_writes_to_nobody_outside(tmp_path: Path, capsys: pytest.Captur
     )
     folder = DataFolder(tmp_path / "data")
     assert run(["demo", "--data-dir", str(folder.path), "--settings", str(file)]) == 2
-    assert "the demo is for the sandbox alone, and this is sent for real: email by smtp" in capsys.readouterr().err
+    assert "the demo needs the sandbox, but these channels are sent for real: email by smtp" in capsys.readouterr().err
     folder.prepare()
     with folder.mine():
         folder.announce(Running(1, "http://127.0.0.1:1", None, "postgresql://x", real=("sms by twilio",)))
         assert run(["demo", "--data-dir", str(folder.path)]) == 2
-    assert "this is sent for real: sms by twilio" in capsys.readouterr().err
+    assert "these channels are sent for real: sms by twilio" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def tidings(
 
 @pytest.fixture
 def archived(postgres_dsn: str, tmp_path: Path, tenant: str, capsys: pytest.CaptureFixture[str]) -> list[Notification]:
-    """One that is archived, and one that is not."""
+    """Two notifications: the first is archived, the second is not."""
 
     async def prepare() -> list[Notification]:
         store = await PostgresStore.open(postgres_dsn)
@@ -89,7 +89,9 @@ def test_a_notification_is_shown_as_status_shows_it(
     assert (found["id"], found["state"], len(found["timeline"])) == (id, "sent", 3)
 
 
-def test_what_is_not_there_is_told(tidings: Command, archived: list[Notification]) -> None:
+def test_a_notification_that_is_not_archived_is_reported_in_a_sentence(
+    tidings: Command, archived: list[Notification]
+) -> None:
     nowhere = new_id(NOW - 100 * DAY, 0, 1)
     unknown = new_id(OLD, 0, 1)
     for id, tenant, told in (
@@ -104,7 +106,7 @@ def test_what_is_not_there_is_told(tidings: Command, archived: list[Notification
         assert told in err
 
 
-def test_an_object_that_was_damaged_is_told(tidings: Command, archived: list[Notification], tmp_path: Path) -> None:
+def test_a_damaged_object_is_reported(tidings: Command, archived: list[Notification], tmp_path: Path) -> None:
     for file in (tmp_path / "objects").rglob("notifications-*.parquet"):
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     code, _, err = tidings("archive", "show", text(archived[0].id))

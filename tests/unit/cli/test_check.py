@@ -21,7 +21,7 @@ def closed_port() -> int:
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, with the wrapping taken out."""
+    """The output, with all whitespace collapsed."""
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -33,7 +33,7 @@ def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "wrong" not in said
 
 
-def test_everything_that_is_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_faults_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     port = closed_port()
     Path("tidings.toml").write_text(
         f"[database]\ndsn = 'postgresql://u:p@127.0.0.1:{port}/d'\n"
@@ -90,7 +90,7 @@ def test_without_the_sandbox_a_channel_without_a_provider_is_refused(capsys: pyt
     assert run(["check"]) == 0
     said = told(capsys)
     assert 'ok email not configured: requests for it are refused. To use it: email = ["sendgrid"]' in said
-    assert "ok push off: what is for it is recorded as suppressed, channel_off" in said
+    assert "ok push off: its notifications are recorded as suppressed, channel_off" in said
     assert "ok inapp the inbox" in said
 
 

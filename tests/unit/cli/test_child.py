@@ -99,7 +99,7 @@ async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
             await asyncio.wait_for(keeping, 10)
 
 
-async def test_one_that_does_not_end_is_killed(
+async def test_a_child_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tidings.sections.StopSettings.kill_after", 0.2)
@@ -136,7 +136,7 @@ while True:
 
 
 async def asked(address: tuple[str, int], what: bytes = b"who") -> bytes:
-    """What the process that takes the connection answers; the connection waits until there is one."""
+    """Connect, and give the answer of the process that accepts the connection, which may start later."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(what)
@@ -185,7 +185,7 @@ async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path:
         await eventually(lambda: one.pid not in {0, first})
 
 
-async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
+async def test_a_child_that_dies_refuses_no_connection(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         one = child(tmp_path, TAKES_ONE, listening=[listening])
         address = listening.getsockname()
@@ -199,7 +199,7 @@ async def test_one_that_dies_refuses_no_connection(tmp_path: Path) -> None:
 
 
 def test_a_log_that_grew_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.cli.child._LARGEST_LOG", 10)
+    monkeypatch.setattr("tidings.cli.child._LARGEST_LOG_BYTES", 10)
     one = child(tmp_path, OBEDIENT)
     one.trim_log()
     one.log.write_text("short")

@@ -25,7 +25,7 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    """The API, and the stage that works on what it is asked for."""
+    """The API, with the stage that works on replays."""
     world = World()
     stopping = asyncio.Event()
     replaying = Replaying(world.store, world.queue, world.clock, world.metrics)
@@ -37,7 +37,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 def tidings(api: Api, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command line; its exit code and what it wrote."""
+    """Runs a command; its exit code, standard output and standard error."""
 
     async def command(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(run, [*arguments, "--url", api.url, "--key", await api.key()])
@@ -85,7 +85,7 @@ async def test_list_fits_a_terminal_and_keeps_ids_whole(
     assert {letter["id"] for letter in json.loads(out)} == set(ids)
 
 
-async def test_show_tells_the_cause_and_what_to_do(api: Api, tidings: Command) -> None:
+async def test_show_has_the_cause_and_the_next_command(api: Api, tidings: Command) -> None:
     [id] = await dead(api)
     code, out, _ = await tidings("dead-letters", "show", id)
     assert code == 0
@@ -132,7 +132,7 @@ async def test_replay_of_one_and_of_a_filter(api: Api, tidings: Command) -> None
     assert "provider other, 50 a second" in out
 
 
-async def test_a_slow_one_is_cancelled(api: Api, tidings: Command) -> None:
+async def test_a_slow_replay_can_be_cancelled(api: Api, tidings: Command) -> None:
     await dead(api, 9)
     _, out, _ = await tidings("dead-letters", "replay", "--all", "--per-second", "1", "--detach", "--json")
     id = json.loads(out)["id"]
@@ -142,7 +142,7 @@ async def test_a_slow_one_is_cancelled(api: Api, tidings: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("dlv_x", "--all"), ("--all", "--channel", "sms")])
-async def test_what_is_meant_must_be_said_in_one_way(tidings: Command, arguments: tuple[str, ...]) -> None:
+async def test_replay_needs_exactly_one_of_id_filter_and_all(tidings: Command, arguments: tuple[str, ...]) -> None:
     code, _, err = await tidings("dead-letters", "replay", *arguments)
     assert code == 2
     assert "say which: one id, or options such as --provider NAME and --since TIME, or --all" in err

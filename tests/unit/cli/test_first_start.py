@@ -27,7 +27,7 @@ def test_the_command_to_paste_is_one_line_that_a_shell_understands() -> None:
     assert json.loads(words[-1]) == ORDER
 
 
-def test_what_it_sends_suits_the_template_of_the_first_start() -> None:
+def test_the_sample_order_fits_the_demo_template() -> None:
     template = next(template for template in TEMPLATES if template.name == ORDER["template"])
     assert template.name == templates.ORDER_CONFIRMATION
     assert set(template.channels) == {"email", "sms", "push", "inapp"}
@@ -109,7 +109,9 @@ def test_the_greeting_offers_a_demo_that_can_run(
         ({"sandbox": {"host": "0.0.0.0", "enabled": False}}, []),
     ],
 )
-def test_what_other_machines_reach_is_told(settings: dict[str, object], words: list[str]) -> None:
+def test_the_greeting_warns_of_listeners_that_other_machines_reach(
+    settings: dict[str, object], words: list[str]
+) -> None:
     said = "\n".join(first_start.open_to_others(Settings.model_validate(settings)))
     assert all(word in said for word in words)
     assert bool(said) is bool(words)

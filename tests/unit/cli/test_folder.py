@@ -13,26 +13,26 @@ from tidings.cli.plain import CannotGoOn
 RUNNING = Running(pid=1, api_url="http://127.0.0.1:1", sandbox_url=None, dsn="postgresql://x", children={"api": 2})
 
 
-def test_it_is_made_and_left_clean(tmp_path: Path) -> None:
+def test_prepare_creates_the_folder_and_leaves_no_probe(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "deep" / "data")
     folder.prepare()
     assert [entry.name for entry in folder.path.iterdir()] == ["logs"]
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotGoOn, match=r"the data folder .*file/data cannot be written .*--data-dir"):
         DataFolder(tmp_path / "file" / "data").prepare()
 
 
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = shutil.disk_usage(tmp_path)._replace(free=12 * 1024 * 1024)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(CannotGoOn, match=r"only 12 MB are free on the disk of .* at least 200 MB are needed"):
         DataFolder(tmp_path).prepare()
 
 
-def test_what_runs_is_known_while_it_runs(tmp_path: Path) -> None:
+def test_the_folder_knows_what_runs_while_it_runs(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     assert folder.running() is None
     with folder.mine():
@@ -42,7 +42,7 @@ def test_what_runs_is_known_while_it_runs(tmp_path: Path) -> None:
     assert folder.running() is None
 
 
-def test_a_second_one_is_told_about_the_first(tmp_path: Path) -> None:
+def test_a_second_process_on_the_folder_is_refused_and_told_about_the_first(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     with folder.mine():
         folder.announce(RUNNING)
@@ -52,7 +52,7 @@ def test_a_second_one_is_told_about_the_first(tmp_path: Path) -> None:
         assert folder.running() == RUNNING
 
 
-def test_what_a_killed_process_left_is_not_believed(tmp_path: Path) -> None:
+def test_a_file_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
     program = (
         "import os, signal; from pathlib import Path; from tidings.cli.folder import *\n"
         f"folder = DataFolder(Path({str(tmp_path)!r}))\n"

@@ -22,7 +22,7 @@ class Call(Protocol):
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    """Makes this process look as if it had been called so, from a folder of its own."""
+    """Sets this process's program name and arguments, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, program: str = ".venv/bin/tidings") -> None:
@@ -46,12 +46,14 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
         (["send", "--data-dir"], "status", "status"),
     ],
 )
-def test_a_hint_goes_on_where_the_command_was(called: Call, arguments: list[str], words: str, line: str) -> None:
+def test_a_suggested_command_has_the_folder_and_settings_of_this_one(
+    called: Call, arguments: list[str], words: str, line: str
+) -> None:
     called(*arguments)
     assert command(words) == f".venv/bin/tidings {line}"
 
 
-def test_the_program_is_named_as_it_can_be_called(
+def test_the_program_is_named_so_that_it_can_be_called(
     called: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "bin dir" / "tidings"
@@ -85,13 +87,13 @@ def test_the_example_never_replaces_a_file(called: Call, capsys: pytest.CaptureF
     assert load(file, {}) == Settings()
     file.write_text("mine")
     assert run(["settings", "--example", "--write", "tidings.toml"]) == 2
-    assert "tidings.toml is there already" in capsys.readouterr().err
+    assert "tidings.toml exists already" in capsys.readouterr().err
     assert file.read_text() == "mine"
     assert run(["settings", "--write", "other.toml"]) == 2
     assert run(["settings", "--example", "--write", "no/such/folder.toml"]) == 2
 
 
-def test_a_settings_file_that_is_there_is_not_to_be_made_again(
+def test_the_greeting_does_not_suggest_to_write_a_settings_file_that_exists(
     called: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called("up")

@@ -1,4 +1,4 @@
-"""What somebody sees whose Python does not do: the script that the Makefile installs with."""
+"""The Makefile's install script, on machines without a suitable Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def python(folder: Path, name: str, program: str) -> Path:
 
 
 def install(folder: Path, named: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the script where the PATH holds nothing but `folder` and the system's own tools."""
+    """Run the script with a PATH of only `folder` and the system's own tools."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     environment = {"PATH": f"{folder}:{tools}", "PYTHON": named}

@@ -19,7 +19,7 @@ async def database(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def tidings(*words: str) -> int:
-    """The command in a thread: it has a loop of its own."""
+    """Run the command in a thread, because it starts an event loop of its own."""
     return await asyncio.to_thread(run, list(words))
 
 
@@ -51,13 +51,13 @@ async def test_a_key_has_limits_of_its_own(database: str, capsys: pytest.Capture
     assert "requests/s" not in free
 
 
-async def test_what_cannot_be_is_said(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_invalid_limits_are_refused_in_a_sentence(database: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await tidings("tenant", "limit", "nobody", "--per-second", "1") == 2
-    assert "tenant list` shows which there are" in capsys.readouterr().err
+    assert "tenant list` shows all tenants" in capsys.readouterr().err
     assert await tidings("tenant", "limit", "shop", "--burst", "5") == 2
-    assert "give --per-second, too" in capsys.readouterr().err
+    assert "give --per-second too" in capsys.readouterr().err
     assert await tidings("tenant", "limit", "shop", "--per-second", "-1") == 2
 
 
-def test_no_limit_is_said_as_such() -> None:
+def test_no_limit_is_shown_in_words() -> None:
     assert described(Rates(requests=Rate.of(0))) == "requests without limit"

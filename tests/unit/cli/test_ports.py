@@ -14,7 +14,7 @@ def test_free_ports_are_all_different() -> None:
     assert all(port > 0 for port in ports)
 
 
-def test_a_number_is_taken_as_it_is_and_before_the_free_ones() -> None:
+def test_fixed_ports_are_chosen_before_free_ones() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         wanted = probe.getsockname()[1]
     first, second = choose([Wish("127.0.0.1", 0, "a", "--a"), Wish("127.0.0.1", wanted, "b", "--b")])
@@ -22,7 +22,7 @@ def test_a_number_is_taken_as_it_is_and_before_the_free_ones() -> None:
     assert first != wanted
 
 
-def test_a_taken_port_is_said_in_a_sentence() -> None:
+def test_a_port_in_use_is_reported_in_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         with pytest.raises(CannotGoOn) as caught:

@@ -17,7 +17,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-def test_it_lists_what_there_is_and_who_serves(capsys: pytest.CaptureFixture[str]) -> None:
+def test_providers_lists_all_kinds_and_who_serves_each_channel(capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text(
         "[channels]\nsms = ['twilio', 'twilio-eu']\n[providers.twilio-eu]\nkind = 'twilio'\nrate = 5\n"
     )
@@ -42,7 +42,7 @@ def test_without_the_sandbox_nobody_serves(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("name", ["twilio", "twilio-eu"])
-def test_it_says_what_follows_from_an_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_shows_the_effect_of_each_code(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("tidings.toml").write_text("[providers.twilio-eu]\nkind = 'twilio'\n")
     assert run(["providers", "errors", name]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -53,7 +53,7 @@ def test_it_says_what_follows_from_an_error(name: str, capsys: pytest.CaptureFix
     assert not any(line.startswith("UNREGISTERED") for line in lines)
 
 
-def test_all_of_them_and_as_the_documentation_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_all_providers_are_shown_as_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["providers", "errors"]) == 0
     said = capsys.readouterr().out
     assert all(code in said for code in ("21610", "UNREGISTERED", "5.1.1", "group_unsubscribe"))
@@ -61,7 +61,7 @@ def test_all_of_them_and_as_the_documentation_has_them(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == markdown(providers())
 
 
-def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_providers_are_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["providers", "errors", "pigeon"]) == 2
     assert "there is no provider 'pigeon'; there are fcm" in capsys.readouterr().err
     assert run(["providers", "errors", "inbox"]) == 2

@@ -14,7 +14,7 @@ from tidings.config import Settings, load
 
 
 def uncommented(text: str) -> str:
-    """The example with every setting in force: comments that are settings lose their mark."""
+    """The example with all settings uncommented."""
     lines = []
     for line in text.splitlines():
         bare = line.removeprefix("# ")
@@ -44,7 +44,7 @@ def test_the_example_names_every_setting() -> None:
     assert {name for names in tree["channels"].values() for name in names} == set(providers())
 
 
-def test_the_example_explains_what_needs_it() -> None:
+def test_the_example_explains_every_setting_that_needs_it() -> None:
     for line in example_file().splitlines():
         assert len(line) <= 100
 

@@ -176,7 +176,7 @@ def test_an_account_that_does_not_close_says_what_is_missing() -> None:
     ]
 
 
-def test_what_waits_for_a_known_time_is_no_fault_and_is_named_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_for_a_known_time_is_no_fault_and_is_shown_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     books = Books(accepted=Counter({"a": 5}))
     tally = [
         row(None, "deferred", 5),
@@ -193,13 +193,13 @@ def test_what_waits_for_a_known_time_is_no_fault_and_is_named_with_it(capsys: py
     show(Console(width=120), closed, books, [], waits)
     said = capsys.readouterr().out
     assert "2 deliveries wait until 12:00:00 to 14:00:00: quiet_hours (" in said
-    assert "3 deliveries wait until 12:00:00: throttled (the provider asked for less)" in said
+    assert "3 deliveries wait until 12:00:00: throttled (the provider asked for fewer requests)" in said
     assert "The sums close." in said
     assert account(books, tally).faults == ["3 of email are still under way"]
 
 
-async def test_the_end_comes_when_only_those_wait_who_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "_LOOK_AGAIN", 0.0)
+async def test_the_demo_ends_when_only_long_waits_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "_LOOK_EVERY_S", 0.0)
     later = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
     waiting = {"state": "deferred", "reason": "provider_failing", "next_at": later}
     quiet = {"state": "deferred", "reason": "quiet_hours", "next_at": later}
@@ -227,7 +227,7 @@ async def test_the_end_comes_when_only_those_wait_who_wait_for_long(monkeypatch:
     assert (await client.rest(lambda _: None, 0.2)).tally == tally, "after its time it tells how things stand"
 
 
-def test_latencies_leave_out_what_had_to_wait() -> None:
+def test_latencies_leave_out_deliveries_that_had_to_wait() -> None:
     def fact(delivery: str, state: str, second: int) -> dict[str, str]:
         return {"delivery": delivery, "state": state, "at": f"2026-03-01T12:00:0{second}.500Z"}
 

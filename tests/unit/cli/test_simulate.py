@@ -1,4 +1,4 @@
-"""`tidings simulate`: what it says, and the line that repeats what it found."""
+"""`tidings simulate`: its output, and the command that repeats a broken seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tidings.cli.application import run
 from tidings.pipeline.runtime.reader import Reader
 
 
-def test_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_that_keep_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", "--seeds", "2", "--from", "5", "--cores", "1"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("2 seeds: ")
@@ -22,7 +22,7 @@ def test_the_trace_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "worker-1 starts" in capsys.readouterr().out
 
 
-def test_what_is_found_can_be_repeated(
+def test_a_broken_rule_comes_with_the_command_that_repeats_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def loses_everything(self: object, claim: object, outputs: object) -> None:

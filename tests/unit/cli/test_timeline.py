@@ -68,7 +68,7 @@ def notification(**changes: Any) -> dict[str, Any]:
     return view | changes
 
 
-def test_it_tells_everything_in_80_columns() -> None:
+def test_everything_is_shown_in_80_columns() -> None:
     lines = render(notification())
     text = "\n".join(lines)
     assert max(len(line) for line in lines) <= WIDTH
@@ -82,7 +82,7 @@ def test_it_tells_everything_in_80_columns() -> None:
     assert "suppressed no_address (the user has no address on this channel)" in flat
 
 
-def test_each_fact_stands_under_its_delivery() -> None:
+def test_each_fact_is_shown_under_its_delivery() -> None:
     lines = render(notification())
     email = next(index for index, line in enumerate(lines) if line.startswith("email"))
     sms = next(index for index, line in enumerate(lines) if line.startswith("sms"))
@@ -90,7 +90,7 @@ def test_each_fact_stands_under_its_delivery() -> None:
     assert not any(" sent " in line for line in lines[sms:])
 
 
-def test_facts_of_several_deliveries_tell_their_channel() -> None:
+def test_mixed_entries_show_their_channel() -> None:
     view = notification()
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in entries(view["timeline"], view["created_at"], mixed=True)]
     assert max(len(line) for line in lines) <= WIDTH
@@ -106,7 +106,7 @@ def test_long_addresses_are_shortened() -> None:
     assert any("…: delivered by sendgrid" in line for line in lines)
 
 
-def test_waiting_is_said() -> None:
+def test_a_waiting_notification_shows_its_send_time() -> None:
     text = "\n".join(render(notification(send_at="2026-03-02T09:00:00Z", template=None, user_id=None)))
     assert "send at 2026-03-" in text
     assert "to inline addresses" in text
@@ -143,7 +143,7 @@ def test_a_wait_for_a_provider_is_one_line_with_its_end() -> None:
     assert re.search(r"until 2026-03-01 \d\d:00:20, smtp: unreachable, 3 looks", text)
 
 
-def test_a_wait_that_is_over_ends_with_what_came_next() -> None:
+def test_a_wait_that_is_over_ends_with_the_next_fact() -> None:
     told = [
         waiting("01.000", "throttled"),
         waiting("03.000", "throttled"),
@@ -152,11 +152,11 @@ def test_a_wait_that_is_over_ends_with_what_came_next() -> None:
         waiting("12.000", "retry", attempt=3, provider="smtp"),
     ]
     text = " ".join(" ".join(render(view_of(None, *told))).split())
-    assert re.search(r"throttled \(the provider asked for less\), until 2026-03-01 \d\d:00:09, 2 looks", text)
+    assert re.search(r"throttled \(the provider asked for fewer requests\), until 2026-03-01 \d\d:00:09, 2 looks", text)
     assert text.count("retry (is tried again)") == 2, "tries are told one by one"
 
 
-def test_what_is_followed_tells_a_wait_once() -> None:
+def test_follow_shows_a_wait_once() -> None:
     told = [
         waiting("01.000", "throttled"),
         {**waiting("02.000", "throttled"), "delivery": "dlv_2"},

@@ -1,4 +1,4 @@
-"""What a log line must not say, and what it still says."""
+"""Redaction: what is removed from log lines, and what stays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tidings.telemetry.redaction import described, redacted
         ("Task exception was never retrieved future: <Task exception=ValueError('Your code')>", "Your code"),
     ],
 )
-def test_what_is_taken_out(text: str, secret: str) -> None:
+def test_redaction_removes_personal_data_and_secrets(text: str, secret: str) -> None:
     assert secret in text
     assert secret not in redacted(text)
 
@@ -53,7 +53,7 @@ def test_what_is_taken_out(text: str, secret: str) -> None:
         "partition 3 at 1234567890123",
     ],
 )
-def test_what_stays(text: str) -> None:
+def test_redaction_keeps_harmless_text(text: str) -> None:
     assert redacted(text) == text
 
 
@@ -70,7 +70,7 @@ def test_messages_that_may_hold_content_are_left_out() -> None:
 
 @pytest.fixture(params=["json", "text"])
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What a process that logs in this style writes."""
+    """The output of a process that logs in this style."""
     out = io.StringIO()
     monkeypatch.setattr("sys.stderr", out)
     root = logging.getLogger()

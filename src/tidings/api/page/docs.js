@@ -1,25 +1,25 @@
-// Shows the OpenAPI document that lies beside this page. The commands in it name the address that the settings call
-// public; on the page they name the address under which the reader has reached it.
+// Shows the OpenAPI document with Swagger UI. The commands in the document name the public URL from the settings; this
+// page replaces it by the URL at which the reader has reached the page.
 
-const document_url = new URL("openapi.json", location.href);
+const documentUrl = new URL("openapi.json", location.href);
 const here = new URL(".", location.href).href.replace(/\/$/, "");
 
-const wishes = matchMedia("(prefers-color-scheme: dark)");
-const dress = () => document.documentElement.classList.toggle("dark-mode", wishes.matches);
-wishes.addEventListener("change", dress);
-dress();
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const setColors = () => document.documentElement.classList.toggle("dark-mode", prefersDark.matches);
+prefersDark.addEventListener("change", setColors);
+setColors();
 
-function addressed(value, from) {
-  if (typeof value === "string") return value.replaceAll(`${from}/`, `${here}/`);
-  if (Array.isArray(value)) return value.map((inner) => addressed(inner, from));
+function withThisUrl(value, publicUrl) {
+  if (typeof value === "string") return value.replaceAll(`${publicUrl}/`, `${here}/`);
+  if (Array.isArray(value)) return value.map((inner) => withThisUrl(inner, publicUrl));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, addressed(inner, from)]));
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, withThisUrl(inner, publicUrl)]));
 }
 
 async function show() {
-  const answer = await fetch(document_url);
-  const told = await answer.json();
-  const spec = addressed(told, told["x-public-url"]);
+  const response = await fetch(documentUrl);
+  const published = await response.json();
+  const spec = withThisUrl(published, published["x-public-url"]);
   spec.servers = [{ url: here }];
   SwaggerUIBundle({
     spec,
@@ -35,8 +35,9 @@ async function show() {
   });
 }
 
-// What Swagger UI leaves without a name, and links inside of buttons, which no keyboard reaches in order.
-function mend() {
+// Adds the accessible names that Swagger UI leaves out, and removes links inside buttons, which confuse the keyboard's
+// tab order.
+function improveAccessibility() {
   for (const box of document.querySelectorAll("textarea:not([aria-label])")) box.ariaLabel = "Request body";
   for (const choice of document.querySelectorAll("select:not([aria-label])")) {
     choice.ariaLabel = choice.id === "servers" ? "Server" : "Choice";
@@ -44,5 +45,5 @@ function mend() {
   for (const link of document.querySelectorAll(".opblock-summary-control a[href]")) link.removeAttribute("href");
 }
 
-new MutationObserver(mend).observe(document.getElementById("reference"), { childList: true, subtree: true });
+new MutationObserver(improveAccessibility).observe(document.getElementById("reference"), { childList: true, subtree: true });
 show();

@@ -1,4 +1,4 @@
-"""The account of a day: where everything rests, whether the sums close, and how long it took."""
+"""The account of the shop's day: the states of all deliveries, whether the sums close, and the latencies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ARRIVED = (State.SENT, State.DELIVERED)
 
 
 class Account(Struct, frozen=True):
-    """`rows` counts deliveries by channel and column, `reasons` the unsent ones by channel, state and reason."""
+    """`rows` counts deliveries by channel and column; `reasons` counts unsent ones by channel, state and reason."""
 
     accepted: int
     recorded: int
@@ -36,21 +36,21 @@ class Account(Struct, frozen=True):
 
     @property
     def faults(self) -> list[str]:
-        """What does not add up; empty when all does."""
-        found = []
+        """What does not add up, in sentences; empty if the sums close."""
+        faults = []
         if self.recorded != self.accepted:
-            found.append(f"{self.accepted} notifications were accepted, and {self.recorded} are accounted for")
+            faults.append(f"{self.accepted} notifications were accepted, and {self.recorded} are accounted for")
         if self.refused:
-            found.append(f"{self.refused} notifications were refused")
-        found += [
+            faults.append(f"{self.refused} notifications were refused")
+        faults += [
             f"{counts[_MOVING]} of {name} are still under way" for name, counts in self.rows.items() if counts[_MOVING]
         ]
-        return found
+        return faults
 
 
 def account(books: Books, tally: Iterable[Mapping[str, Any]], waits: Sequence[Wait] = ()) -> Account:
-    """The shop's books held against what Tidings counts; `waits` is what waits for a known time."""
-    known = {Reason.QUIET_HOURS, *(wait.reason for wait in waits)}
+    """The account, from the shop's own books and from the tally of Tidings; `waits` are waits for a known time."""
+    reasons_with_due_time = {Reason.QUIET_HOURS, *(wait.reason for wait in waits)}
     rows: dict[str, Counter[str]] = {channel.value: Counter() for channel in Channel}
     reasons: dict[tuple[str, str, str], int] = {}
     recorded = 0
@@ -58,7 +58,7 @@ def account(books: Books, tally: Iterable[Mapping[str, Any]], waits: Sequence[Wa
         if row["channel"] is None:
             recorded += row["count"]
             continue
-        waits_for_a_time = row["state"] == State.DEFERRED and row["reason"] in known
+        waits_for_a_time = row["state"] == State.DEFERRED and row["reason"] in reasons_with_due_time
         column = _MOVING if row["state"] in IN_FLIGHT and not waits_for_a_time else row["state"]
         rows[row["channel"]][column] += row["count"]
         if column not in _ARRIVED:
@@ -73,7 +73,7 @@ def show(
     sample: Sequence[tuple[str, Mapping[str, Any]]],
     waits: Sequence[Wait] = (),
 ) -> None:
-    """Print the account, and until when what still waits does so."""
+    """Print the account, and how long the remaining deliveries wait."""
     console.print(_deliveries(account))
     console.print(_reasons(account))
     console.print(_latencies(books, sample))
@@ -139,7 +139,7 @@ def _latencies(books: Books, sample: Sequence[tuple[str, Mapping[str, Any]]]) ->
 
 
 def arrivals(sample: Iterable[tuple[str, Mapping[str, Any]]], lane: str) -> Iterable[float]:
-    """Seconds from accepted to sent of each delivery of the lane that had not to wait for a clock or a second try."""
+    """Seconds from accepted to sent, for each delivery of the lane that was never deferred."""
     for priority, view in sample:
         if priority != lane:
             continue

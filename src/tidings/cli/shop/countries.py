@@ -1,4 +1,4 @@
-"""Twenty countries: how many of the shop's people live there, what they speak, and where their clocks stand."""
+"""Twenty countries, with the languages and timezones of the shop's people there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from msgspec import Struct
 class Country(Struct, frozen=True):
     """A country.
 
-    `share` weighs it against the others; `names` is the name generator's locale; `locales` are the people's languages,
-    the first one being that of three in four; `family_first` puts the family name before the given one.
+    `share` is its weight among the countries. `names` is the locale of the name generator. `locales` are the people's
+    languages; three in four have the first one. `family_first` puts the family name before the given name.
     """
 
     region: str

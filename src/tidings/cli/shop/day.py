@@ -1,4 +1,4 @@
-"""A day in the life of the shop: who orders what and when, and what the shop then tells them."""
+"""The shop's day: who orders what and when, and the notifications that follow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OFFER_SHARE = 0.4
 
 
 class Event(Struct, frozen=True):
-    """Something that the shop tells a person. `minute` is that of the day; `batched`: with others at once."""
+    """A notification that the shop sends at `minute` of the day. `batched`: in one request with others."""
 
     minute: int
     batched: bool
@@ -33,27 +33,27 @@ class Event(Struct, frozen=True):
 
 
 def plan(people: Sequence[Person], orders: int, seed: int, today: date) -> list[Event]:
-    """The events of `today` in order: `orders` of them are orders; the same for the same arguments."""
+    """The events of `today` in order, the same for the same arguments. `orders` of them are new orders."""
     chance = random.Random(f"{seed} day")  # noqa: S311 - the same day for the same seed
     events = []
     for number in range(orders):
         person = chance.choice(people)
         order = _order(f"A-{100_000 + number}", person, chance)
-        events.append(Event(_minute(chance), False, _told(person, templates.ORDER_CONFIRMATION, {"order": order})))
+        events.append(Event(_minute(chance), False, _body(person, templates.ORDER_CONFIRMATION, {"order": order})))
     for number in range(round(orders * 0.9)):
-        # What leaves today was ordered yesterday, and comes to others than today's customers.
+        # Parcels that leave today were ordered yesterday, by other people than today's customers.
         person = chance.choice(people)
         order = _order(f"A-{90_000 + number}", person, chance)
         parcel = _parcel(today, chance)
         data = {"order": order, "parcel": parcel}
-        events.append(Event(_scan(chance, 7, 20), True, _told(person, templates.ORDER_SHIPPED, data)))
+        events.append(Event(_scan(chance, 7, 20), True, _body(person, templates.ORDER_SHIPPED, data)))
     for number in range(round(orders * 0.85)):
         person = chance.choice(people)
         order = _order(f"A-{80_000 + number}", person, chance)
-        events.append(Event(_scan(chance, 8, 21), True, _told(person, templates.ORDER_DELIVERED, {"order": order})))
+        events.append(Event(_scan(chance, 8, 21), True, _body(person, templates.ORDER_DELIVERED, {"order": order})))
     for _ in range(round(orders * 0.25)):
         code = {"code": f"{chance.randrange(10**6):06}", "minutes": 10}
-        events.append(Event(_minute(chance), False, _told(chance.choice(people), templates.PASSWORD_CODE, code)))
+        events.append(Event(_minute(chance), False, _body(chance.choice(people), templates.PASSWORD_CODE, code)))
     events += _offers(people, today, chance)
     return sorted(events, key=lambda event: event.minute)
 
@@ -63,7 +63,9 @@ def _offers(people: Sequence[Person], today: date, chance: random.Random) -> lis
     chosen = chance.sample(people, round(len(people) * _OFFER_SHARE))
     return [
         Event(
-            _OFFERS_AT, True, _told(person, templates.WEEKLY_OFFERS, {"offers": _picks(person, chance), "until": until})
+            _OFFERS_AT,
+            True,
+            _body(person, templates.WEEKLY_OFFERS, {"offers": _picks(person, chance), "until": until}),
         )
         for person in chosen
     ]
@@ -75,7 +77,7 @@ def _picks(person: Person, chance: random.Random) -> list[dict[str, str]]:
     return [{"title": name, "price": _price(person, price), "currency": currency} for name, price in picked]
 
 
-def _told(person: Person, name: str, data: dict[str, Any]) -> dict[str, Any]:
+def _body(person: Person, name: str, data: dict[str, Any]) -> dict[str, Any]:
     template = next(template for template in templates.TEMPLATES if template.name == name)
     declared = {key: value for key, value in {"name": person.name, **data}.items() if key in template.variables}
     return {
@@ -112,7 +114,7 @@ def _parcel(today: date, chance: random.Random) -> dict[str, str]:
 
 
 def _scan(chance: random.Random, first: int, last: int) -> int:
-    """The warehouse hands in its scans every ten minutes, from the hour `first` to the hour `last`."""
+    """A minute of the warehouse's scans, which come every ten minutes from the hour `first` to the hour `last`."""
     return chance.randrange(first * 60, last * 60, 10)
 
 

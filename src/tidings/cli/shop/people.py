@@ -1,4 +1,4 @@
-"""The shop's people: names, numbers and preferences as they are found in twenty countries; the same for one seed."""
+"""The shop's people: realistic names, numbers and preferences from twenty countries, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIES = 50
 
 
 class Person(Struct, frozen=True):
-    """A person as the API takes them: `body` is an item of `POST /v1/users/batch`."""
+    """A person; `body` is the person as an item of `POST /v1/users/batch`."""
 
     user_id: str
     country: Country
@@ -29,7 +29,7 @@ class Person(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """How the shop addresses them."""
+        """The name by which the shop addresses the person."""
         return str(self.body["name"])
 
 
@@ -95,7 +95,7 @@ def _person(number: int, country: Country, name: str, chance: random.Random) -> 
 
 
 def _email(number: int, chance: random.Random) -> str:
-    """Mostly good; some do what addresses do in life, which the sandbox plays when they begin with these words."""
+    """An email address, mostly a good one. The words make the sandbox bounce it, open it, and so on."""
     word = chance.choices(("", "bounce", "open", "click", "defer", "spam", "throttled"), (800, 6, 120, 50, 20, 2, 2))[0]
     return f"{word or 'person'}.{number}@{chance.choice(_MAIL)}"
 

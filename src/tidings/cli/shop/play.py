@@ -26,20 +26,21 @@ from tidings.policy.transitions import IN_FLIGHT
 
 _AT_ONCE = 32
 _BATCH = 1_000
-_TRY_FOR = 60.0
+_TRY_FOR_S = 60.0
 _BUSY = frozenset({409, 429, 502, 503})
 _TIMEOUT = timedelta(seconds=30)
 _SAMPLE = 1_500
-_LOOK_AGAIN = 1.0
+_LOOK_EVERY_S = 1.0
 _STILL = 5
-"""After so many looks at which nothing had changed, what waits is asked until when."""
-_SOON = 20.0
+"""After so many looks without a change, the waiting deliveries are asked for their due times."""
+_SOON_S = 20.0
+"""The demo waits for deliveries that are due within this time."""
 _PAGE = 200
 _UNROUTED = frozenset({State.PENDING, State.SENDING})
 
 
 class Wait(Struct, frozen=True):
-    """Deliveries that wait for the same reason: how many, and when the first and the last of them go on."""
+    """Deliveries that wait for the same reason: how many, and when the first and the last of them are due."""
 
     reason: str
     count: int
@@ -48,7 +49,7 @@ class Wait(Struct, frozen=True):
 
 
 class Rest(Struct, frozen=True):
-    """Where everything stands at the end: the tally, and what waits for a known time."""
+    """The state at the end: the tally of the accounts, and the waits for a known time."""
 
     tally: Sequence[Mapping[str, Any]]
     waits: Sequence[Wait] = ()
@@ -56,7 +57,7 @@ class Rest(Struct, frozen=True):
 
 @dataclass
 class Books:
-    """What the shop knows by itself: what was accepted and refused, and how long the API took, in seconds."""
+    """The shop's own records: what was accepted and refused, and how long the API took, in seconds."""
 
     accepted: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Books:
     single: list[float] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
     ids: list[tuple[str, str]] = field(default_factory=list)
-    """Id and priority of each notification that was accepted."""
+    """The id and the priority of each accepted notification."""
 
 
 class Shop:
@@ -77,7 +78,7 @@ class Shop:
         self.books = Books()
 
     async def welcome(self, people: Sequence[Person]) -> None:
-        """Store people. Raises CannotGoOn when one of them is refused."""
+        """Store people. Raises CannotGoOn if one of them is refused."""
         body = {"users": [person.body for person in people]}
         answer = await self._call("POST", "/v1/users/batch", body)
         refused = [item["error"] for item in answer["results"] if "error" in item]
@@ -85,65 +86,64 @@ class Shop:
             raise CannotGoOn(f"the API refused {len(refused)} people; the first: {refused[0]['detail']}", 1)
 
     async def play(self, events: Sequence[Event], seconds: float, passed: Callable[[int, int], None]) -> None:
-        """Send the events of a day within about `seconds`; longer when the API is slower.
+        """Send the events of a day within about `seconds`, or longer if the API is slower.
 
-        `passed` is told the minute of the day and how many notifications went out since it was told last.
+        `passed` is called after each minute of the day, with the minute and the number of notifications sent in it.
         """
         began = time.monotonic()
         position = 0
         for minute in range(MINUTES):
-            ahead = began + seconds * minute / MINUTES - time.monotonic()
-            if ahead > 0:
-                await asyncio.sleep(ahead)
+            ahead_s = began + seconds * minute / MINUTES - time.monotonic()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
             first = position
             while position < len(events) and events[position].minute <= minute:
                 position += 1
             await self._send(events[first:position], first)
             passed(minute + 1, position - first)
 
-    async def rest(self, waiting: Callable[[int], None], within: float) -> Rest:
-        """Wait until nothing moves any more but what waits for a known time; where everything rests then.
+    async def rest(self, waiting: Callable[[int], None], within_s: float) -> Rest:
+        """Wait until all deliveries rest, or wait for a known time, for at most `within_s`; the state then.
 
-        `waiting` is told how many deliveries and notifications are still under way. After `within` seconds it is told
-        how things stand, whatever still moves.
+        `waiting` is called with the number of deliveries and notifications that are still under way.
         """
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within_s
         before: list[dict[str, Any]] | None = None
         looks = 0
         while True:
             tally: list[dict[str, Any]] = (await self._call("GET", "/v1/accounting"))["tally"]
             moving = _moving(tally, self.books.accepted.total())
             waiting(moving)
-            # Receipts still turn `sent` into `delivered` when nothing else moves: two equal looks are the end.
+            # When all else is done, receipts still turn `sent` into `delivered`: two equal tallies are the end.
             if tally == before and (not moving or looks % _STILL == 0 or time.monotonic() > deadline):
                 waits = await self._waits()
-                known = sum(wait.count for wait in waits if wait.reason != Reason.QUIET_HOURS)
+                waiting_for_time = sum(wait.count for wait in waits if wait.reason != Reason.QUIET_HOURS)
                 soonest = min((wait.first for wait in waits if wait.reason != Reason.QUIET_HOURS), default=None)
-                if not moving or (known >= moving and soonest is not None and _is_far(soonest)):
+                if not moving or (waiting_for_time >= moving and soonest is not None and _is_far(soonest)):
                     return Rest(tally, waits)
             if time.monotonic() > deadline:
                 return Rest(tally, await self._waits())
             looks = looks + 1 if tally == before else 0
             before = tally
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _waits(self) -> list[Wait]:
-        """What waits for a known time, by reason."""
-        found: dict[str, list[datetime]] = defaultdict(list)
+        """The deliveries that wait for a known time, by reason."""
+        due_times: dict[str, list[datetime]] = defaultdict(list)
         cursor = ""
         while True:
             page = await self._call("GET", f"/v1/notifications?state=deferred&limit={_PAGE}{cursor}")
             for notification in page["notifications"]:
                 for delivery in notification["deliveries"]:
                     if delivery["state"] == State.DEFERRED and delivery["next_at"]:
-                        found[delivery["reason"]].append(moment(delivery["next_at"]))
+                        due_times[delivery["reason"]].append(moment(delivery["next_at"]))
             if not page["next"]:
                 break
             cursor = f"&cursor={page['next']}"
-        return [Wait(reason, len(times), min(times), max(times)) for reason, times in sorted(found.items())]
+        return [Wait(reason, len(times), min(times), max(times)) for reason, times in sorted(due_times.items())]
 
     async def sample(self, seed: int) -> list[tuple[str, dict[str, Any]]]:
-        """Some of the accepted notifications, each as its priority and its record."""
+        """A random sample of the accepted notifications, each with its priority."""
         chosen = random.Random(seed).sample(self.books.ids, min(_SAMPLE, len(self.books.ids)))  # noqa: S311
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -190,9 +190,9 @@ class Shop:
         self.books.ids.append((id, event.body["priority"]))
 
     async def _call(self, method: str, path: str, body: Any = None, key: str | None = None) -> Any:
-        """The decoded answer. Each call may be repeated without harm, and is for a while when it does not work."""
-        deadline = time.monotonic() + _TRY_FOR
-        wait = 0.1
+        """The decoded answer. A failing call is repeated for a while; all calls are idempotent."""
+        deadline = time.monotonic() + _TRY_FOR_S
+        wait_s = 0.1
         while True:
             request = self._client.request(method, self._url + path)
             if body is not None:
@@ -211,28 +211,28 @@ class Shop:
             if (status and status not in _BUSY) or time.monotonic() > deadline:
                 raise CannotGoOn(f"{method} {path} did not work ({status or 'no answer'}): {trouble}", 1)
             self.books.retried += 1
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, 2.0)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
 
 
 def is_held(row: Mapping[str, Any]) -> bool:
-    """Whether a row of the tally counts deliveries that wait for the end of somebody's quiet hours."""
+    """Whether a row of the tally counts deliveries that wait for the end of quiet hours."""
     return row["channel"] is not None and bool(row["state"] == State.DEFERRED and row["reason"] == Reason.QUIET_HOURS)
 
 
 def _is_far(when: datetime) -> bool:
-    """Whether it is not worth while to wait for it."""
-    return (when - datetime.now(UTC)).total_seconds() > _SOON
+    """Whether the demo should not wait until then."""
+    return (when - datetime.now(UTC)).total_seconds() > _SOON_S
 
 
 def _moving(tally: Sequence[dict[str, Any]], accepted: int) -> int:
-    """How many deliveries and unrouted notifications are still under way; quiet hours wait for a clock instead."""
+    """How many deliveries and unrouted notifications are still under way; deliveries in quiet hours are not."""
     deliveries: int = sum(
         row["count"] for row in tally if row["channel"] is not None and row["state"] in IN_FLIGHT and not is_held(row)
     )
-    known: int = sum(row["count"] for row in tally if row["channel"] is None)
+    recorded: int = sum(row["count"] for row in tally if row["channel"] is None)
     unrouted: int = sum(row["count"] for row in tally if row["channel"] is None and row["state"] in _UNROUTED)
-    return max(deliveries, unrouted) + max(0, accepted - known)
+    return max(deliveries, unrouted) + max(0, accepted - recorded)
 
 
 @asynccontextmanager

@@ -17,16 +17,16 @@ def declare_categories(api: Api) -> None:
 
 
 def publish(api: Api, templates: Iterable[ShopTemplate]) -> None:
-    """Create and publish the templates that the tenant does not have; one that is published stays as it is."""
+    """Create and publish the templates that the tenant does not have. A published one stays as it is."""
     for template in templates:
         try:
-            known = api.call("GET", f"/v1/templates/{template.name}")
+            existing = api.call("GET", f"/v1/templates/{template.name}")
         except Refused as refused:
             if refused.status != 404:
                 raise
-            known = {"published": None, "latest": _create(api, template)}
-        if known["published"] is None:
-            api.call("POST", f"/v1/templates/{template.name}/publish", {"version": known["latest"]})
+            existing = {"published": None, "latest": _create(api, template)}
+        if existing["published"] is None:
+            api.call("POST", f"/v1/templates/{template.name}/publish", {"version": existing["latest"]})
 
 
 def _create(api: Api, template: ShopTemplate) -> int:

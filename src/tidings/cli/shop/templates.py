@@ -1,4 +1,4 @@
-"""The shop's five templates, put together from the texts of each language."""
+"""The shop's five templates, built from the texts of each language."""
 
 from __future__ import annotations
 
