@@ -26,7 +26,7 @@ class Reservation(Struct, frozen=True, gc=False):
 
 
 class Idempotency(Protocol):
-    """Idempotency keys. One that was reserved `KEPT` ago (policy/idempotency.py) is as if it had never been used.
+    """Idempotency keys. One that was reserved `KEPT_MS` ago (policy/idempotency.py) is as if it had never been used.
 
     Time is the store's: a caller whose clock is wrong takes nobody's key.
     """

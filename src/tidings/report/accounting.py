@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tidings.model.accounting import MINUTE, AcceptedCount, Gap, StateCount
+from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap, StateCount
 from tidings.model.days import DAY_MINUTES, DayState, DaySum
 from tidings.model.errors import Invalid, Unavailable
 from tidings.model.history import Tally
@@ -147,7 +147,7 @@ class Accounting:
         states = [one for low, high in read for one in await self._history.states(low, high, tenant)]
         lines: Counter[tuple[str | None, State, str]] = Counter()
         for low, high in read:
-            for line in await self._history.tally(tenant, low * MINUTE, high * MINUTE):
+            for line in await self._history.tally(tenant, low * MINUTE_MS, high * MINUTE_MS):
                 lines[line.channel, line.state, line.reason] += line.count
         for whole in wholes:
             for line in whole.tally:
@@ -156,16 +156,16 @@ class Accounting:
         tally = [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
         return AccountView(
             tenant=tenant,
-            since=rfc3339(first * MINUTE),
-            until=rfc3339(end * MINUTE),
+            since=rfc3339(first * MINUTE_MS),
+            until=rfc3339(end * MINUTE_MS),
             notifications=notifications(counted, states, [gap for gap in gaps if first <= gap.minute < end], wholes),
             deliveries={channel.value: deliveries(tally, channel) for channel in Channel},
             tally=[TallyView(line.channel, line.state, line.reason, line.count) for line in tally],
         )
 
     def _stretch(self, since: int | None, until: int | None) -> tuple[int, int]:
-        end = self._clock.now() // MINUTE + 1 if until is None else -(-until // MINUTE)
-        first = max(0, end - USUAL) if since is None else since // MINUTE
+        end = self._clock.now() // MINUTE_MS + 1 if until is None else -(-until // MINUTE_MS)
+        first = max(0, end - USUAL) if since is None else since // MINUTE_MS
         if first >= end:
             raise Invalid("empty_span", "since must come before until", "since")
         if end - first > LONGEST:

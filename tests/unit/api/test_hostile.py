@@ -341,7 +341,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(api: Api, caplo
 
 async def test_a_store_that_is_away_is_503_with_the_time_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object, **__: object) -> None:
-        raise Unavailable("the queue does not answer", retry_after=2.4)
+        raise Unavailable("the queue does not answer", retry_after_s=2.4)
 
     monkeypatch.setattr(api.world.queue, "put", away)
     monkeypatch.setattr(api.world.store.users, "get", away)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidings.channels.errors import ACCOUNT, follow, markdown, tables
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow, markdown, tables
 from tidings.channels.registry import providers
 from tidings.model.sending import Rejected, Retry
 from tidings.model.vocabulary import Reason
@@ -70,13 +70,13 @@ def test_codes_stand_in_order(kind: str) -> None:
 def test_what_is_tried_again_or_passed_on_suppresses_nobody(kind: str) -> None:
     for row in providers()[kind].ERRORS.values():
         assert isinstance(row, Retry) or not (row.suppress and row.fallback)
-        assert not isinstance(row, Retry) or row.after is None or row.after > 0
+        assert not isinstance(row, Retry) or row.after_s is None or row.after_s > 0
 
 
 def test_the_policy_knows_which_rows_are_the_accounts_fault_or_ask_for_less() -> None:
     rows = [row for kind in WITH_A_VENDOR for row in providers()[kind].ERRORS.values() if isinstance(row, Retry)]
     for row in rows:
-        assert is_fault(row) or row.after != ACCOUNT or row.reason in ABOUT_ONE_ADDRESS | THROTTLED, row
+        assert is_fault(row) or row.after_s != ACCOUNT_WAIT_S or row.reason in ABOUT_ONE_ADDRESS | THROTTLED, row
         assert is_throttled(row) == (row.reason in THROTTLED), row
         assert not (is_fault(row) and row.reason in ABOUT_ONE_ADDRESS), row
     assert {row.reason for row in rows if not is_fault(row) and not is_throttled(row)} == ABOUT_ONE_ADDRESS

@@ -235,7 +235,7 @@ async def test_quota_without_retry_after_waits_a_minute(vendor: FcmVendor, provi
     vendor.server.always = Said(*refusal("QUOTA_EXCEEDED"))
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
-    assert result.after == 60.0
+    assert result.after_s == 60.0
 
 
 async def test_the_account_may_come_as_a_file_or_as_text(vendor: FcmVendor, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
 from support_vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
-from tidings.channels.http import MOST_READ, Answer, HttpClient, _unanswered, brief, by_status, retry_after
+from tidings.channels.http import MOST_READ_BYTES, Answer, HttpClient, _unanswered, brief, by_status, retry_after_s
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig
 from tidings.model.sending import Rejected, Retry, Sent, Uncertain
@@ -36,7 +36,7 @@ CLOCK = StillClock()
 
 
 def after(value: str) -> float | None:
-    return retry_after(Answer(429, HeaderMap({"retry-after": value}), b""), CLOCK)
+    return retry_after_s(Answer(429, HeaderMap({"retry-after": value}), b""), CLOCK)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("9" * 40, 1e18)])
@@ -46,7 +46,7 @@ def test_retry_after_in_seconds(value: str, seconds: float) -> None:
 
 def test_retry_after_that_was_said_twice_counts_as_the_longest() -> None:
     twice = HeaderMap([("retry-after", "5"), ("Retry-After", "soon"), ("retry-after", "60")])
-    assert retry_after(Answer(429, twice, b""), CLOCK) == 60.0
+    assert retry_after_s(Answer(429, twice, b""), CLOCK) == 60.0
     assert after("5, 60,7") == 60.0
 
 
@@ -138,7 +138,7 @@ async def test_headers_body_and_name_go_out() -> None:
         assert "accept-encoding" not in came.headers
 
 
-@pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ])
+@pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ_BYTES])
 async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
     async with calling(Said(200, b"x" * size)) as (client, _):
         answer = await client.get("/")
@@ -147,7 +147,7 @@ async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
 
 
 async def test_a_body_over_the_bound_is_not_kept() -> None:
-    async with calling(Said(200, b"x" * (MOST_READ + 1))) as (client, _):
+    async with calling(Said(200, b"x" * (MOST_READ_BYTES + 1))) as (client, _):
         answer = await client.get("/")
         assert isinstance(answer, Answer)
         assert answer.body == b""

@@ -24,7 +24,7 @@ class OneTenantDown(MemoryInbox):
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         self.writes.append((tenant, len(items)))
         if tenant == "down":
-            raise Unavailable("the shard does not answer", retry_after=3.0)
+            raise Unavailable("the shard does not answer", retry_after_s=3.0)
         await super().add(tenant, items)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.model.user import Cap
-from tidings.policy.caps import Count, Passed, forbidding, kept, kept_for, take
+from tidings.policy.caps import Count, Passed, forbidding, kept, kept_for_ms, take
 
 SECOND = 1000
 START = 1_700_000_000_000
@@ -111,7 +111,7 @@ def test_what_is_forgotten_no_longer_counts(caps: tuple[Cap, ...], gaps: list[in
     now = max(passed.values(), default=START) + later
     left = kept(passed, caps, now)
     assert forbidding(sorted(left.values()), caps, now) == forbidding(sorted(passed.values()), caps, now)
-    assert all(at > now - kept_for(caps) for at in left.values())
+    assert all(at > now - kept_for_ms(caps) for at in left.values())
 
 
 def test_a_count_that_is_given_up_is_told_before_one_that_is_held() -> None:

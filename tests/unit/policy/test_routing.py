@@ -12,7 +12,7 @@ from tidings.model.ids import delivery_id, new_id, notification_of
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Reason, State, Strategy
-from tidings.policy.quiet_hours import SPREAD
+from tidings.policy.quiet_hours import SPREAD_MS
 from tidings.policy.routing import (
     FIRST_SLOT,
     GO,
@@ -337,7 +337,7 @@ def test_what_is_held_leaves_little_by_little() -> None:
     assert dues == [tonight(QuietPolicy.HOLD, f"user-{number}").due for number in range(3000)]
     minutes = [(due or 0) - MORNING for due in dues]
     assert min(minutes) >= 0
-    assert max(minutes) < SPREAD
+    assert max(minutes) < SPREAD_MS
     per_minute = Counter(minute // 60_000 for minute in minutes)
     assert len(per_minute) == 15
     assert max(per_minute.values()) < 300  # 200 of 3,000 on average

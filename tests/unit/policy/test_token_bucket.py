@@ -25,7 +25,7 @@ def test_after_the_wait_it_can_be_taken(rate: float, burst: float, count: int) -
     bucket = TokenBucket(rate, max(burst, count))
     while bucket.take(count, 0):
         pass
-    wait = bucket.wait(count, 0)
+    wait = bucket.wait_ms(count, 0)
     assert wait > 0
     assert bucket.take(count, wait + 1)
 
@@ -47,8 +47,8 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 
 def test_the_wait_is_for_what_is_lacking_and_for_what_is_left_to_others() -> None:
     bucket = TokenBucket(10, 100)
-    assert bucket.wait(100, 0) == 0
+    assert bucket.wait_ms(100, 0) == 0
     assert bucket.take(100, 0)
-    assert bucket.wait(10, 0) == 1_000
-    assert bucket.wait(10, 500) == 500
-    assert bucket.wait(10, 500, leave=20) == 2_500
+    assert bucket.wait_ms(10, 0) == 1_000
+    assert bucket.wait_ms(10, 500) == 500
+    assert bucket.wait_ms(10, 500, leave=20) == 2_500
