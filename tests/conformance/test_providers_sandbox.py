@@ -155,7 +155,7 @@ async def test_each_row_of_the_error_table_can_be_provoked(
         assert result.after_s is not None, "X-RateLimit-Reset was not heeded"
         assert 0 <= result.after_s <= 3
         assert result.about is About.ACCOUNT
-        result = msgspec.structs.replace(result, after=None, about=None)
+        result = msgspec.structs.replace(result, after_s=None, about=None)
     assert msgspec.structs.replace(result, detail="") == msgspec.structs.replace(expected, detail="")
 
 

@@ -15,7 +15,7 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.vocabulary import Channel
 from tidings.policy.sms import segments
 from tidings.templating import fuel
-from tidings.templating.compile import MAX_OUTPUT, Hopeless, compile_version
+from tidings.templating.compile import MAX_OUTPUT, AlwaysFails, compile_version
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -99,7 +99,7 @@ def test_what_is_undefined_is_named() -> None:
 
 def test_what_is_too_large_or_holds_a_nul_is_refused() -> None:
     content = Content(sms=SmsContent("{{ v }}{{ v }}"))
-    with pytest.raises(Hopeless, match="more than"):
+    with pytest.raises(AlwaysFails, match="more than"):
         rendered(Channel.SMS, content, {"v": "x" * (MAX_OUTPUT // 2 + 1)})
     with pytest.raises(TemplateError, match="NUL"):
         rendered(Channel.SMS, content, {"v": "\0"})
@@ -197,7 +197,7 @@ def test_what_filters_cost_is_bounded(source: str) -> None:
         "s": "x" * 50_000,
     }
     before = fuel.FUEL.left
-    with pytest.raises(Hopeless, match="does not end, or expands too far"):
+    with pytest.raises(AlwaysFails, match="does not end, or expands too far"):
         rendered(Channel.EMAIL, Content(email=EmailContent("x", html=source)), data)
     assert -100_000 < fuel.FUEL.left < before
     # The next one has a full tank again.
@@ -206,7 +206,7 @@ def test_what_filters_cost_is_bounded(source: str) -> None:
 
 def test_doubling_a_text_again_and_again_ends_in_an_error() -> None:
     source = "{% set x = 'xxxxxxxx' %}" + "{% set x = x ~ x %}" * 30 + "{{ x }}"
-    with pytest.raises(Hopeless):
+    with pytest.raises(AlwaysFails):
         rendered(Channel.SMS, Content(sms=SmsContent(source)), {})
 
 

@@ -14,7 +14,7 @@ from tidings.model.notification import Content, PushContent
 from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.templating.compile import compile_version
-from tidings.templating.formats import reading
+from tidings.templating.formats import formats_of
 from tidings.templating.guard import FILTERS
 
 MAY = "2026-05-04T22:30:00Z"
@@ -203,7 +203,7 @@ def test_a_wrong_argument_is_an_error(source: str) -> None:
 
 @given(st.text(max_size=12))
 def test_there_are_formats_for_any_tag(tag: str) -> None:
-    assert reading(tag).language
+    assert formats_of(tag).language
 
 
 HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "templates.md"
