@@ -133,7 +133,7 @@ NAMELESS = UUID(int=0)
 
 
 class Handed(Struct, frozen=True, gc=False):
-    """A recorded fact: a provider got an attempt of a delivery. `reference` is the provider's id for it, if any."""
+    """A recorded fact: an attempt of a delivery was handed to a provider, which may have given it a `reference`."""
 
     delivery_id: UUID
     tenant: str

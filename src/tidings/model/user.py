@@ -17,7 +17,7 @@ class Address(Struct, frozen=True, gc=False, array_like=True):
 
 
 DEAD_DEVICE = frozenset({"unregistered", "invalid_token"})
-"""Reasons by which vendors say that a device does not exist (any more). Registering the device again clears them."""
+"""Reasons by which vendors say that a device does not exist (any more). Registering it again lifts its suppression."""
 
 
 class Profile(Struct, frozen=True, gc=False, omit_defaults=True):

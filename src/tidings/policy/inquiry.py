@@ -50,7 +50,7 @@ class Inquiry:
         self._broken_promises = 0
 
     def due(self, now: int) -> int | None:
-        """In how many milliseconds to ask, 0 for now; None unless the provider fails."""
+        """How many milliseconds until the next question, 0 for now; None unless the provider fails."""
         return max(0, self._due - now) if self.fails else None
 
     def begin(self, now: int) -> bool:

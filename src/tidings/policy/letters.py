@@ -161,10 +161,10 @@ def _passed_on(letter: DeadLetter) -> bool:
 
 
 def _was_sent(letter: DeadLetter) -> bool:
-    """Whether the attempt with which it died was taken all the same.
+    """Whether a provider took the last attempt although it also ended as `dead`.
 
-    Where a repetition does no harm a second copy goes at once, and each copy tells its own ending. What a provider took
-    and sent back later has failed, and is no such letter.
+    Where a repetition does no harm, a second copy is sent at once, and each copy records its own ending. A mail that a
+    server took and sent back later is `failed`, not `dead`, so it can be replayed.
     """
     last = letter.last
     return last.state is State.DEAD and any(

@@ -234,10 +234,10 @@ def gate(
 
 
 def _gone(delivery: Delivery, suppressed: SuppressionList) -> Stop:
-    """Why an address that is not the person's any more is not used.
+    """The reason not to use an address that is no longer the user's.
 
-    A device that a vendor does not know any more leaves the profile as it goes onto the suppression list: that is the
-    reason then, and the person has changed nothing.
+    A device that its vendor no longer knows leaves the profile when it goes onto the suppression list. Then the
+    suppression is the reason, because the user has changed nothing.
     """
     listed = suppressed.get((delivery.tenant, delivery.address))
     if listed is not None:

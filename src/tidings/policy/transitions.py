@@ -87,9 +87,9 @@ def returned(attempt: int) -> int:
 
 
 def goes_on_with(state: State, reason: str, step: int) -> int | None:
-    """The step with which the same attempt goes on after the wait that this fact tells of; None when it tells of none.
+    """The step with which the same attempt continues after the wait in this fact; None if the fact is no wait.
 
-    A possible second copy waits under the step that it has afterwards, so that its fact is none of its original's.
+    A possible second copy already waits under its later step, so that its fact differs from all facts of its original.
     """
     if state is State.DEFERRED and reason not in TRIED_AGAIN:
         return step + 1

@@ -1,4 +1,4 @@
-"""SMTP: TLS and login, connections that were closed meanwhile, and who is to blame for a refusal."""
+"""SMTP: TLS and login, connections that were closed meanwhile, and whom a refusal is about."""
 
 from __future__ import annotations
 

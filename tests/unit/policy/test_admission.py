@@ -44,7 +44,7 @@ def test_more_load_lets_nobody_in_who_was_turned_away(one: Load, other: Load) ->
     assert set(refused(one)) <= set(refused(both))
 
 
-def test_who_is_turned_away_for_what() -> None:
+def test_which_lanes_each_kind_of_load_turns_away() -> None:
     def load(in_memory: int = 0, lag_s: float = 0.0, **backlog: int) -> Load:
         return Load(in_memory, lag_s, {Lane(lane.replace("_", ".")): count for lane, count in backlog.items()})
 
@@ -64,7 +64,7 @@ def test_who_is_turned_away_for_what() -> None:
     assert refused(load(critical=1_000_000)) == [Lane.CRITICAL_SURPLUS, *normal, *bulk]
 
 
-def test_what_others_have_sent_beyond_their_share_turns_nobody_away_who_is_within_it() -> None:
+def test_the_surplus_of_others_turns_away_nobody_within_its_share() -> None:
     def behind(lane: Lane) -> list[Lane]:
         return refused(Load(0, 0.0, {lane: 1_000_000}))
 
@@ -73,6 +73,6 @@ def test_what_others_have_sent_beyond_their_share_turns_nobody_away_who_is_withi
     assert behind(Lane.CRITICAL_SURPLUS) == [lane for lane in Lane if lane.is_surplus]
 
 
-def test_the_refusal_says_when_it_is_for_the_share() -> None:
+def test_the_refusal_of_surplus_names_the_share() -> None:
     assert "exceeds the tenant's share" in str(refusal(Lane.NORMAL_SURPLUS, Load(1_000, 0.0, {}), RULES))
     assert "share" not in str(refusal(Lane.NORMAL, Load(1_000, 0.0, {}), RULES))

@@ -9,7 +9,7 @@ RULES = BreakerRules()
 
 
 def calls(breaker: Breaker, now: int, count: int, failed: int, takes: int = 10) -> int:
-    """`count` sends of one delivery, one after the other, the last `failed` of which fail; the instant after them."""
+    """Make `count` calls of one send in a row, of which the last `failed` fail; returns the instant after them."""
     for number in range(count):
         begun = breaker.begin(now, 1)
         now += takes
@@ -38,7 +38,7 @@ def test_a_few_failures_among_many_successes_do_not_open_it() -> None:
     assert breaker.share(calls(breaker, 0, 100, 40)) == 1.0
 
 
-def test_old_failures_are_forgotten() -> None:
+def test_failures_outside_the_window_do_not_count() -> None:
     breaker = Breaker(RULES)
     calls(breaker, 0, 4, 4)
     assert breaker.share(calls(breaker, RULES.window_ms + 100, 4, 4)) == 1.0
@@ -108,14 +108,14 @@ def test_every_step_of_the_recovery_needs_traffic_of_its_own() -> None:
     assert breaker.share(now) == 0.2
 
 
-def test_failures_are_no_proof_of_recovery() -> None:
+def test_failed_sends_do_not_advance_the_recovery() -> None:
     breaker, now = opened()
     now = calls(breaker, now + RULES.pause_ms, 1, 0)
     calls(breaker, now + 100, 2, 2)
     assert breaker.share(now + 2 * RULES.step_ms) == 0.05
 
 
-def test_what_began_before_it_opened_is_no_news() -> None:
+def test_calls_that_began_before_it_opened_do_not_count() -> None:
     breaker = Breaker(RULES)
     hanging = [breaker.begin(0, 1) for _ in range(50)]
     now = calls(breaker, 10, 1, 1)
@@ -130,7 +130,7 @@ def test_what_began_before_it_opened_is_no_news() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 50), st.floats(0, 1), st.integers(0, 20_000)), max_size=60)
 )
-def test_whatever_happened_a_provider_that_works_is_used_fully_again(
+def test_after_any_history_a_provider_that_works_gets_all_its_traffic_again(
     happened: list[tuple[int, int, float, int]],
 ) -> None:
     breaker, now = Breaker(RULES), 0

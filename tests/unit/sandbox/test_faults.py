@@ -73,7 +73,7 @@ def test_they_are_removed_by_id_or_all() -> None:
         (Fault(vendor=Vendor.FCM, kind=Kind.HANG, seconds=-1), "$.seconds"),
     ],
 )
-def test_what_cannot_be_played_is_refused(fault: Fault, path: str) -> None:
+def test_faults_that_cannot_be_played_are_refused(fault: Fault, path: str) -> None:
     with pytest.raises(Invalid) as refused:
         Faults().add(fault)
     assert refused.value.path == path

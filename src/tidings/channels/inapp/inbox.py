@@ -45,7 +45,7 @@ class Inbox(InappProvider):
         self._clock = tools.clock
 
     async def send(self, batch: Sequence[InappDelivery]) -> Sequence[SendResult]:
-        """Write the items, one write for each tenant. A tenant's items succeed or fail together, without effect on others."""
+        """Write the items, with one write for each tenant, whose items succeed or fail together."""
         by_tenant: dict[str, list[int]] = defaultdict(list)
         for place, delivery in enumerate(batch):
             by_tenant[delivery.tenant].append(place)
@@ -65,7 +65,7 @@ class Inbox(InappProvider):
         return results
 
     async def _write(self, tenant: str, items: Sequence[InboxItem]) -> SendResult:
-        """Write one tenant's items; returns their result. After a failure they may be written, and only the answer lost."""
+        """Write one tenant's items; returns their result. After a failure they may be there nevertheless."""
         try:
             async with asyncio.timeout(WRITE_S):
                 await self._inbox.add(tenant, items)
