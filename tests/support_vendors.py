@@ -53,7 +53,7 @@ class MemoryInbox:
 
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         if self.broken:
-            raise Unavailable("the database does not answer", retry_after=2.0)
+            raise Unavailable("the database does not answer", retry_after_s=2.0)
         for item in items:
             self.items.setdefault((tenant, item.id), item)
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
+from tidings.model.days import DAY_MS
 from tidings.model.tenant import DefaultRates, Rate, Rates
 from tidings.model.user import Retries
 from tidings.model.vocabulary import Channel
 from tidings.policy.admission import AdmissionRules
 from tidings.policy.breaker import BreakerRules
-from tidings.policy.days import SETTLED
-from tidings.policy.keeping import DAY, Keeping
+from tidings.policy.days import SETTLED_DAYS
+from tidings.policy.keeping import Keeping
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.shares import ShareRules
 
@@ -273,14 +274,14 @@ class BreakerSettings(Section):
     def rules(self) -> BreakerRules:
         """The rules as the policy takes them, in milliseconds."""
         return BreakerRules(
-            window=round(self.window * 1000),
+            window_ms=round(self.window * 1000),
             least=self.least,
             failing=self.failing,
             slow=self.slow,
-            slow_after=round(self.slow_after * 1000),
-            pause=round(self.pause * 1000),
-            longest_pause=round(self.longest_pause * 1000),
-            step=round(self.step * 1000),
+            slow_after_ms=round(self.slow_after * 1000),
+            pause_ms=round(self.pause * 1000),
+            longest_pause_ms=round(self.longest_pause * 1000),
+            step_ms=round(self.step * 1000),
         )
 
 
@@ -295,7 +296,7 @@ class Overload(Section):
 
     def rules(self) -> AdmissionRules:
         """The rules as the policy takes them."""
-        return AdmissionRules(held=self.held, lag=self.lag, backlog=self.backlog)
+        return AdmissionRules(in_memory=self.held, lag_s=self.lag, backlog=self.backlog)
 
 
 class Fairness(Section):
@@ -327,8 +328,8 @@ class RetentionSettings(Section):
     @field_validator("days")
     @classmethod
     def _late_receipts(cls, value: int) -> int:
-        if 0 < value <= SETTLED:
-            raise ValueError(f"must be 0, or more than {SETTLED}: an occurrence may be sent a week late")
+        if 0 < value <= SETTLED_DAYS:
+            raise ValueError(f"must be 0, or more than {SETTLED_DAYS}: an occurrence may be sent a week late")
         return value
 
 
@@ -355,12 +356,12 @@ class KeepSettings(Section):
     def rules(self) -> Keeping:
         """The rules as the policy takes them."""
         return Keeping(
-            inbox=self.inbox_days * DAY,
+            inbox_ms=self.inbox_days * DAY_MS,
             inbox_items=self.inbox_items,
-            cancellations=self.cancellations_days * DAY,
-            gaps=self.gaps_days * DAY,
-            replays=self.replays_days * DAY,
-            aside=self.aside_days * DAY,
+            cancellations_ms=self.cancellations_days * DAY_MS,
+            gaps_ms=self.gaps_days * DAY_MS,
+            replays_ms=self.replays_days * DAY_MS,
+            aside_ms=self.aside_days * DAY_MS,
         )
 
 

@@ -198,7 +198,7 @@ async def test_retry_after_in_seconds(name: str) -> None:
         results = await provider.send([vendor.delivery(1), vendor.delivery(2)])
         for result in results:
             assert isinstance(result, Retry)
-            assert (result.reason, result.after) == ("throttled", 7200.0)
+            assert (result.reason, result.after_s) == ("throttled", 7200.0)
 
 
 @of_every_http_provider
@@ -226,7 +226,7 @@ async def test_retry_after_is_never_nonsense(name: str, said: str, after: float 
         [result] = await provider.send([vendor.delivery(1)])
         assert isinstance(result, Retry)
         assert result.reason == "throttled"
-        assert result.after == (None if after is None else pytest.approx(after))
+        assert result.after_s == (None if after is None else pytest.approx(after))
 
 
 @of_every_http_provider
@@ -237,7 +237,7 @@ async def test_retry_after_as_a_date(name: str) -> None:
         [result] = await provider.send([vendor.delivery(1)])
         assert isinstance(result, Retry)
         assert result.reason == "throttled"
-        assert result.after == pytest.approx(90, abs=1)
+        assert result.after_s == pytest.approx(90, abs=1)
 
 
 @of_every_http_provider

@@ -152,10 +152,10 @@ async def test_each_row_of_the_error_table_can_be_provoked(
     assert result.detail
     if (name, code) == ("sendgrid", 429):
         assert isinstance(result, Retry)
-        assert result.after is not None, "X-RateLimit-Reset was ignored"
-        assert 0 <= result.after <= 3
+        assert result.after_s is not None, "X-RateLimit-Reset was ignored"
+        assert 0 <= result.after_s <= 3
         assert result.about is About.ACCOUNT
-        result = msgspec.structs.replace(result, after=None, about=None)
+        result = msgspec.structs.replace(result, after_s=None, about=None)
     assert msgspec.structs.replace(result, detail="") == msgspec.structs.replace(expected, detail="")
 
 

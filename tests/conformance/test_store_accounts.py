@@ -10,7 +10,7 @@ import pytest
 
 from support import unique
 from support_stores import NOW, accepted, delivery, fact, notification, turn
-from tidings.model.accounting import MINUTE, AcceptedCount, Gap
+from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap
 from tidings.model.history import InboxItem
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.user import Address
@@ -18,7 +18,7 @@ from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.transitions import IN_FLIGHT
 from tidings.ports.store import Store
 
-THIS = NOW // MINUTE
+THIS = NOW // MINUTE_MS
 
 
 def planned(of: object, channel: Channel) -> Outcome:
@@ -126,14 +126,14 @@ class TestStates:
                     for _ in range(dice.randrange(3))
                 ]
             await store.history.append(facts)
-        await store.history.append([accepted(notification(tenant, at=NOW + MINUTE))])
+        await store.history.append([accepted(notification(tenant, at=NOW + MINUTE_MS))])
         counted: Counter[State] = Counter()
         for one in await store.history.states(THIS, THIS + 1, tenant, in_flight=True):
             assert (one.minute, one.tenant) == (THIS, tenant)
             assert len(one.ids) == (one.count if one.state in IN_FLIGHT else 0)
             counted[one.state] += one.count
         tally: Counter[State] = Counter()
-        for line in await store.history.tally(tenant, THIS * MINUTE, (THIS + 1) * MINUTE):
+        for line in await store.history.tally(tenant, THIS * MINUTE_MS, (THIS + 1) * MINUTE_MS):
             if line.channel is None:
                 tally[line.state] += line.count
         assert counted == tally
@@ -148,7 +148,7 @@ class TestStates:
 
     @pytest.mark.parametrize("later", [1, 2])
     async def test_minutes_are_apart(self, store: Store, tenant: str, later: int) -> None:
-        await store.history.append([accepted(notification(tenant, at=(THIS + n) * MINUTE)) for n in (0, later)])
+        await store.history.append([accepted(notification(tenant, at=(THIS + n) * MINUTE_MS)) for n in (0, later)])
         found = await store.history.states(THIS, THIS + later, tenant)
         assert [(one.minute, one.count) for one in found] == [(THIS, 1)]
         assert len(await store.history.states(THIS, THIS + later + 1, tenant)) == 2

@@ -15,8 +15,8 @@ from support_stores import NOW, accepted, delivery, fact, notification
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles
-from tidings.model.accounting import MINUTE, AcceptedCount, Gap
-from tidings.model.days import DAY, day_of
+from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap
+from tidings.model.days import DAY_MS, day_of
 from tidings.model.history import HistoryFilter, NotificationRecord
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
@@ -30,7 +30,7 @@ from tidings.report.archive import Archive
 from tidings.telemetry.metrics import Metrics
 
 KEPT = 5
-OLD = NOW - 10 * DAY
+OLD = NOW - 10 * DAY_MS
 DICE = random.Random(7)
 
 
@@ -55,13 +55,13 @@ class House:
         self._one = self._one or self.retention()
         assert await self._one.once()
 
-    async def account(self, tenant: str, since: int = NOW - 20 * DAY, until: int = NOW + DAY) -> AccountView:
+    async def account(self, tenant: str, since: int = NOW - 20 * DAY_MS, until: int = NOW + DAY_MS) -> AccountView:
         return await self.accounting.account(tenant, since, until)
 
     async def send(self, *outcomes: Outcome) -> None:
         """Record these outcomes and count the accepted notifications among them."""
         counts: Counter[tuple[str, int]] = Counter(
-            (one.tenant, one.notification.accepted_at // MINUTE) for one in outcomes if one.notification is not None
+            (one.tenant, one.notification.accepted_at // MINUTE_MS) for one in outcomes if one.notification is not None
         )
         await self.store.accounts.count(
             uuid4(), [AcceptedCount(tenant, minute, count) for (tenant, minute), count in counts.items()]
@@ -135,7 +135,7 @@ async def test_nothing_is_lost_and_the_accounts_stay_the_same(house: House, tena
         assert {owner: sums(await house.account(owner)) for owner in before} == accounts
     assert accounts[tenant][0].balanced
     days = await house.archive.list()
-    assert [one.day for one in days] == sorted({day_of(id) for ids in before.values() for id in ids} - {NOW // DAY})
+    assert [one.day for one in days] == sorted({day_of(id) for ids in before.values() for id in ids} - {NOW // DAY_MS})
     for owner, records in before.items():
         left = await everything(house, owner)
         assert left.keys() < records.keys()
@@ -144,7 +144,7 @@ async def test_nothing_is_lost_and_the_accounts_stay_the_same(house: House, tena
             assert (archived is None) == (id in left)
             assert (archived or left[id]) == record
             assert await house.archive.find(id, unique("stranger")) is None
-        assert all(_flies(left[id]) for id in left if day_of(id) < NOW // DAY - KEPT)
+        assert all(_flies(left[id]) for id in left if day_of(id) < NOW // DAY_MS - KEPT)
 
 
 def _flies(record: NotificationRecord) -> bool:
@@ -153,7 +153,7 @@ def _flies(record: NotificationRecord) -> bool:
 
 async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: House, tenant: str) -> None:
     waiting, done = notification(tenant, OLD), notification(tenant, OLD + 5)
-    wait = Wait(NOW + DAY, "deliveries.sms.normal", "k", b"x")
+    wait = Wait(NOW + DAY_MS, "deliveries.sms.normal", "k", b"x")
     await house.send(
         accepted(waiting), accepted(done), fact(waiting, State.DEFERRED, wait=wait), fact(done, State.SENT)
     )
@@ -162,7 +162,7 @@ async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: 
     assert await house.archive.find(done.id) is not None
     assert await house.store.history.get(tenant, waiting.id) is not None
     (row,) = await house.store.schedule.waiting([waiting.id])
-    assert row.due == NOW + DAY
+    assert row.due == NOW + DAY_MS
     before = (await house.account(tenant)).notifications
     assert (before.accepted, before.in_flight.total, before.resting.sent, before.balanced) == (2, 1, 1, True)
     # It is sent. A receipt about an archived notification comes too late.
@@ -173,7 +173,7 @@ async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: 
     assert await house.store.history.attempted([(late.id, 2)]) == {(late.id, 2)}
     await house.round()
     assert await house.store.history.get(tenant, waiting.id) is not None, "receipts may still come"
-    await house.clock.advance(4 * DAY / 1000)
+    await house.clock.advance(4 * DAY_MS / 1000)
     await house.round()
     assert await everything(house, tenant) == {}
     record = await house.archive.find(waiting.id)
@@ -185,17 +185,17 @@ async def test_a_waiting_notification_is_carried_then_sent_then_archived(house: 
 
 async def test_a_day_with_unrecorded_accepted_notifications_is_not_archived(house: House, tenant: str) -> None:
     queued = notification(tenant, OLD)
-    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 1)])
+    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE_MS, 1)])
     other = notification(tenant, OLD + 1)
     await house.store.history.append([accepted(other), fact(other, State.SENT)])
-    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 1)])
+    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE_MS, 1)])
     await house.round()
     assert list(await house.archive.list()) == []
-    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 1)])
+    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE_MS, 1)])
     await house.round()
     assert list(await house.archive.list()) == [], "the notification may still be in a queue"
     await house.store.history.append([accepted(queued), fact(queued, State.SENT)])
-    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 0)])
+    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE_MS, 0)])
     await house.round()
     assert len(await house.archive.list()) == 1
     assert await house.archive.find(queued.id) is not None
@@ -204,8 +204,8 @@ async def test_a_day_with_unrecorded_accepted_notifications_is_not_archived(hous
 async def test_missing_notifications_stay_missing_in_the_archive(house: House, tenant: str) -> None:
     sent = notification(tenant, OLD)
     await house.send(accepted(sent), fact(sent, State.SENT))
-    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE, 2)])
-    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE, 2, confirmed=True)])
+    await house.store.accounts.count(uuid4(), [AcceptedCount(tenant, OLD // MINUTE_MS, 2)])
+    await house.store.accounts.mark_gaps([Gap(tenant, OLD // MINUTE_MS, 2, confirmed=True)])
     before = await house.account(tenant)
     assert (before.notifications.accepted, before.notifications.missing, before.notifications.balanced) == (3, 2, False)
     await house.round()

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from support import unique
 from support_stores import NOW, notification, turn
-from tidings.policy.idempotency import KEPT
+from tidings.policy.idempotency import KEPT_MS
 from tidings.ports.idempotency import Reservation
 from tidings.ports.store import Store
 
@@ -92,12 +92,12 @@ async def test_a_key_older_than_a_day_counts_as_never_used(
     await reserved(store, NOW, tenant, "k", BODY, notification(tenant).id)
     if answered:
         await store.idempotency.complete(tenant, "k", b"done")
-        almost = await reserved(store, NOW + KEPT - 1, tenant, "k", body, notification(tenant).id)
+        almost = await reserved(store, NOW + KEPT_MS - 1, tenant, "k", body, notification(tenant).id)
         assert (almost.fresh, almost.answer, almost.fingerprint) == (False, b"done", BODY)
     seed = notification(tenant).id
-    fresh = await reserved(store, NOW + KEPT, tenant, "k", body, seed)
+    fresh = await reserved(store, NOW + KEPT_MS, tenant, "k", body, seed)
     assert fresh == Reservation(True, body, seed)
-    later = await reserved(store, NOW + KEPT + 1, tenant, "k", body, notification(tenant).id)
+    later = await reserved(store, NOW + KEPT_MS + 1, tenant, "k", body, notification(tenant).id)
     assert (later.fresh, later.answer, later.fingerprint, later.seed) == (False, None, body, seed)
 
 

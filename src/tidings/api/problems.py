@@ -108,7 +108,7 @@ def refusal(error: TidingsError) -> Refused:
             return Refused(404, "not_found", str(error))
         case Conflict():
             status = 422 if error.code in _UNPROCESSABLE_CONFLICTS else 409
-            return Refused(status, error.code, error.detail, headers=_retry_after(error.retry_after))
+            return Refused(status, error.code, error.detail, headers=_retry_after(error.retry_after_s))
         case BadReceipt():
             # The caller may be anyone: only the log says which setting or signature is wrong.
             return Refused(403, "invalid_receipt", "nothing proves that this comes from the vendor; the log says why")
@@ -116,7 +116,7 @@ def refusal(error: TidingsError) -> Refused:
             return Refused(422, "template_error", error.detail, path=f"$.{error.path}" if error.path else "$")
         case Unavailable():
             code = "overloaded" if isinstance(error, Overloaded) else "unavailable"
-            return Refused(503, code, str(error), headers=_retry_after(error.retry_after))
+            return Refused(503, code, str(error), headers=_retry_after(error.retry_after_s))
         case _:
             return internal()
 

@@ -1,1 +1,1 @@
-"""Providers: one file, one vendor or protocol. A new file is found by the registry and by the conformance suite."""
+"""Providers: one file for each vendor or protocol. The registry and the conformance suite find a new file by itself."""

@@ -1,7 +1,7 @@
-"""The error tables: what a row makes of a vendor's no, and how people read all rows.
+"""The error tables: turns a row into a result, and writes the tables for people.
 
-A row's `detail` says what the code means, for when the vendor does not. A code whose meaning depends on more than
-itself has a row for each case, named `<code> <case>`.
+A row's `detail` says what the code means, in case the vendor does not. A code with several meanings has a row for each,
+named `<code> <case>`.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from tidings.ports.provider import Provider
 
 Row: TypeAlias = Retry | Rejected
 
-ACCOUNT = 60.0
-"""Seconds to wait when the fault lies with the account (a key, a payment): a person must act, which takes minutes."""
+ACCOUNT_WAIT_S = 60.0
+"""How long to wait when the fault lies with the account (a key, a payment): a person must act, which takes minutes."""
 
 HEADER = ("Code", "Meaning", "Reason", "What follows", "Address")
 EVENTS_HEADER = ("Event", "Meaning", "Reason", "State", "Address")
 
 
-def follow(row: Row, said: str, asked: float | None = None) -> Row:
-    """The result that a row gives: `said` are the vendor's words, `asked` the seconds that it asks to wait."""
+def follow(row: Row, said: str, asked_s: float | None = None) -> Row:
+    """The result for a vendor's answer: the row with the vendor's words `said`, and the wait that it asks for."""
     detail = said or row.detail
     if isinstance(row, Retry):
-        return msgspec.structs.replace(row, after=row.after if asked is None else asked, detail=detail)
+        return msgspec.structs.replace(row, after_s=row.after_s if asked_s is None else asked_s, detail=detail)
     return msgspec.structs.replace(row, detail=detail)
 
 
 class Table(Struct, frozen=True):
-    """A table for people."""
+    """A table for the documentation and the command line."""
 
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
 
 def tables(provider: type[Provider[Any]]) -> Iterator[Table]:
-    """What a provider's vendor answers, and what it reports later; none for a provider without a vendor."""
+    """The tables of a vendor's errors and of its later events; none for a provider without a vendor."""
     if provider.ERRORS:
         yield Table(HEADER, [_error(str(code), row) for code, row in _sorted(provider.ERRORS)])
     if provider.EVENTS:
@@ -56,19 +56,19 @@ def markdown(providers: Mapping[str, type[Provider[Any]]]) -> str:
     """The sections of `docs/provider-errors.md`, one for each kind."""
     parts = []
     for kind, provider in providers.items():
-        found = list(tables(provider))
-        if found:
+        of_kind = list(tables(provider))
+        if of_kind:
             parts.append(f"## {kind}\n\nSource: {provider.ERRORS_PAGE}\n")
-            parts += [_markdown(table) for table in found]
+            parts += [_markdown(table) for table in of_kind]
     return "\n".join(parts)
 
 
 def _sorted(errors: Mapping[int | str, Row]) -> list[tuple[int | str, Row]]:
-    """Names, then numbers, then numbers with dots, each in order."""
-    return sorted(errors.items(), key=lambda pair: _place(str(pair[0])))
+    """The rows in order: names, then numbers, then numbers with dots."""
+    return sorted(errors.items(), key=lambda pair: _sort_key(str(pair[0])))
 
 
-def _place(code: str) -> tuple[int, list[int], str]:
+def _sort_key(code: str) -> tuple[int, list[int], str]:
     number, _, _ = code.partition(" ")
     parts = number.split(".")
     return (len(parts), [int(part) for part in parts], code) if number.replace(".", "").isdecimal() else (0, [], code)
@@ -87,13 +87,13 @@ def _error(code: str, row: Row) -> tuple[str, ...]:
 
 
 def _again(row: Retry) -> str:
-    time = "" if row.after is None else f" after {row.after:g} s"
-    whose = about(row)
-    if whose is About.ACCOUNT:
-        return f"all wait{time}"
-    if whose is About.UNOFFERED:
-        return f"waits{time}"
-    return f"again, patiently{time}" if row.patient else f"again{time}"
+    pause = "" if row.after_s is None else f" after {row.after_s:g} s"
+    whom = about(row)
+    if whom is About.ACCOUNT:
+        return f"all wait{pause}"
+    if whom is About.UNOFFERED:
+        return f"waits{pause}"
+    return f"again, patiently{pause}" if row.patient else f"again{pause}"
 
 
 def _address(*, suppress: bool) -> str:

@@ -1,14 +1,17 @@
-"""Calling a vendor over HTTP: connections that are used again, and what follows from each way in which a call ends.
+"""Calls a vendor over HTTP, on connections that are reused, and turns each way in which a call ends into a result.
 
-The one question is whether the vendor can have taken what was sent. No (`Retry`): there never was a connection, the
-request could not be written whole (RFC 9112 section 8: an incomplete one is not acted on), or the vendor refused its
-HTTP/2 stream (RFC 9113 section 8.7). Perhaps (`Uncertain`): it went out, and no answer came. An answer is the vendor's
-own word, unless a gateway says that it does not know: 504, and 520 and 524 of Cloudflare
-(https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/). A 502 counts as
-no: gateways say it when what is behind them is not there, as Cloudflare says 521 to 523, 525, 526 and 530. So nobody
-was offered anything, no more than without a connection or with a login that is refused.
+What counts is whether the vendor can have taken the request.
 
-429 without a header that says how long says nothing about the account: it may be meant for the recipient.
+- No (`Retry`): there never was a connection, the request could not be written whole (RFC 9112 section 8: an incomplete
+  one is not acted on), or the vendor refused its HTTP/2 stream (RFC 9113 section 8.7).
+- Perhaps (`Uncertain`): the request went out, and no answer came. Some gateways say so with a status: 504, and
+  Cloudflare with 520 and 524
+  (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/).
+- A 502 counts as no: gateways answer so when the server behind them is not there; Cloudflare also with 521 to 523, 525,
+  526 and 530. Nothing was offered, as without a connection or after a refused login.
+- Every other answer is the vendor's own.
+
+A 429 without a header that says how long says nothing about the account: the vendor may mean the recipient.
 
 Facts: RFC 9110 sections 10.2.3 (Retry-After), 15.5.9 (408: the request did not arrive whole) and 15.6.5 (504).
 """
@@ -29,7 +32,7 @@ from pyreqwest.http import HeaderMap
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
-from tidings.channels.errors import ACCOUNT
+from tidings.channels.errors import ACCOUNT_WAIT_S
 from tidings.channels.settings import HttpProviderConfig, is_loopback
 from tidings.channels.trust import certificates
 from tidings.model.sending import About, Rejected, Retry, SendResult, Uncertain
@@ -37,24 +40,25 @@ from tidings.ports.clock import Clock
 
 USER_AGENT = f"tidings/{version('tidings')}"
 
-# The longest answer of the vendors here is a few kilobytes.
-MOST_READ = 64 * 1024
+MOST_READ_BYTES = 64 * 1024
+"""The longest answer that is read; the vendors' own have a few kilobytes at most."""
 _LONGEST_DETAIL = 300
 _WHOLE_NUMBERS = re.compile(r"[0-9]+(\s*,\s*[0-9]+)*")
 
-# reqwest's own name for a failure before there was a connection. pyreqwest's exception classes do not tell: it raises
-# ConnectError and ConnectTimeoutError also when the answer is what was missing.
+# reqwest's message for a failure before there was a connection. pyreqwest's exception classes do not tell: it raises
+# ConnectError and ConnectTimeoutError also when only the answer is missing.
 _NEVER_CONNECTED = "client error (Connect)"
 _NOT_WRITTEN = "error writing a body to connection"
 _REFUSED_STREAM = "refused stream before processing any application logic"
 
-_UNKNOWN = frozenset({504, 520, 524})
+_GATEWAY_UNSURE = frozenset({504, 520, 524})
+"""Statuses of gateways that do not know whether the server behind them took the request."""
 _NOBODY_BEHIND = frozenset({502, 521, 522, 523, 525, 526, 530})
-"""What gateways say when they reached nobody to hand the request to."""
+"""Statuses of gateways that reached no server to hand the request to."""
 
 
 class Answer(Struct, frozen=True):
-    """What the vendor said. `body` is empty when it is too long to be an answer of a vendor."""
+    """A vendor's answer. `body` is empty if it is longer than `MOST_READ_BYTES` or broke off."""
 
     status: int
     headers: HeaderMap
@@ -76,7 +80,7 @@ Reply: TypeAlias = Answer | Retry | Uncertain
 
 
 class HttpClient:
-    """One vendor's API. Made without a running loop; `close` frees the connections."""
+    """A client for one vendor's API. It can be made without a running loop; `close` frees the connections."""
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class HttpClient:
         http2: bool = False,
         prior_knowledge: bool = False,
     ) -> None:
-        """Call paths below `url`, with `headers` on every request.
+        """A client that calls paths below `url`, with `headers` on every request.
 
         `http2` offers HTTP/2 in the TLS handshake; `prior_knowledge` speaks it from the first byte, also without TLS.
         """
@@ -116,14 +120,14 @@ class HttpClient:
         self._client: Client = builder.build()
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
-        """POST `body`; never raises for what the network or the vendor does."""
+        """POST `body` and return the reply. Nothing that the network or the vendor does raises."""
         request = self._client.post(self._url + path).body_bytes(body)
         if headers is not None:
             request = request.headers(dict(headers))
         return await _exchange(request.build_streamed())
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
-        """GET; never raises for what the network or the vendor does."""
+        """GET `path` and return the reply. Nothing that the network or the vendor does raises."""
         request = self._client.get(self._url + path)
         if headers is not None:
             request = request.headers(dict(headers))
@@ -155,10 +159,10 @@ async def _exchange(request: StreamRequest) -> Reply:
 
 async def _read(response: Response) -> bytes:
     length = _header(response.headers, "content-length")
-    if length.isdigit() and len(length) < len(str(MOST_READ)):
+    if length.isdigit() and len(length) < len(str(MOST_READ_BYTES)):
         return bytes(await response.bytes())
     chunks: list[bytes] = []
-    room = MOST_READ
+    room = MOST_READ_BYTES
     reader = response.body_reader
     while (chunk := await reader.read_chunk()) is not None:
         room -= len(chunk)
@@ -184,48 +188,47 @@ def brief(text: str) -> str:
     return " ".join(text.split())[:_LONGEST_DETAIL].encode("utf-8", "replace").decode()
 
 
-def retry_after(answer: Answer, clock: Clock) -> float | None:
-    """The seconds that `Retry-After` asks for, never below 0; None when it is absent or cannot be read.
+def retry_after_s(answer: Answer, clock: Clock) -> float | None:
+    """The seconds that `Retry-After` asks for, at least 0; None when it is absent or cannot be read.
 
-    The longest one where it stands there more than once. The vendor's wish as it is: how much of it is granted is for
-    policy to say.
+    Of several values the longest. This is the vendor's wish; policy decides how much of it is granted.
     """
     readable = [_seconds(text.strip(), clock) for text in answer.values("retry-after")]
     return max((seconds for seconds in readable if seconds is not None), default=None)
 
 
 def _seconds(text: str, clock: Clock) -> float | None:
-    """One value of Retry-After; several that somebody joined count as their largest."""
+    """The seconds in one value of Retry-After; of several that a proxy joined, the largest."""
     if _WHOLE_NUMBERS.fullmatch(text):
         return max(float(number.strip()[:18]) for number in text.split(","))
     try:
         then = parsedate_to_datetime(text)
-        # Without a zone it is UTC, not this machine's.
+        # A date without a zone is in UTC, not in this machine's timezone.
         then = then.replace(tzinfo=then.tzinfo or UTC)
         return max(0.0, then.timestamp() - clock.now() / 1000)
     except (ValueError, OverflowError, TypeError):
         return None
 
 
-def throttled(asked: float | None, detail: str) -> Retry:
-    """What follows from 429: `asked` are the seconds of headers that speak of the account; None: there were none."""
-    return Retry("throttled", asked, detail, None if asked is None else About.ACCOUNT)
+def throttled(asked_s: float | None, detail: str) -> Retry:
+    """The result for a 429. `asked_s` comes from headers, which are about the account; None: there were none."""
+    return Retry("throttled", asked_s, detail, None if asked_s is None else About.ACCOUNT)
 
 
 def by_status(answer: Answer, clock: Clock, detail: str = "") -> SendResult:
-    """What follows from the HTTP status of an answer that is not the vendor's own yes or a known error of its table."""
+    """The result that follows from the HTTP status alone: the answer is no success and in no error table."""
     status = answer.status
     detail = brief(detail) or f"HTTP status {status}"
     if status == 429:
-        return throttled(retry_after(answer, clock), detail)
+        return throttled(retry_after_s(answer, clock), detail)
     if status == 401:
-        return Retry("unauthorized", ACCOUNT, detail, About.UNOFFERED)
-    if status in _UNKNOWN:
+        return Retry("unauthorized", ACCOUNT_WAIT_S, detail, About.UNOFFERED)
+    if status in _GATEWAY_UNSURE:
         return Uncertain("gateway_timeout", detail)
     if status in _NOBODY_BEHIND:
-        return Retry("provider_error", retry_after(answer, clock), detail, About.UNOFFERED)
+        return Retry("provider_error", retry_after_s(answer, clock), detail, About.UNOFFERED)
     if status == 408 or status >= 500:
-        return Retry("provider_error", retry_after(answer, clock), detail)
+        return Retry("provider_error", retry_after_s(answer, clock), detail)
     if status >= 300:
         return Rejected(f"http_{status}", fallback=True, detail=detail)
     return Uncertain("unreadable_answer", detail)

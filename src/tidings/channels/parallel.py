@@ -1,4 +1,4 @@
-"""Many requests of one `send` at once, within its time."""
+"""Runs many requests of one `send` at once, within its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidings.model.sending import About, Retry
 NOT_BEGUN = Retry(
     "busy", detail="earlier requests of the batch took all the time; this one was not begun", about=About.UNOFFERED
 )
-"""The answer for a delivery whose turn did not come."""
+"""The result for a delivery whose turn did not come."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,17 +23,17 @@ async def in_parallel(
     too_late: R,
     *,
     limit: int,
-    within: float,
+    within_s: float,
 ) -> list[R]:
-    """`each(item)` for every item, in order, at most `limit` at once.
+    """The results of `each(item)` for every item, in order; at most `limit` calls run at once.
 
-    An item whose turn has not come after `within` seconds gets `too_late` and is not begun, so that one slow
-    vendor cannot hold a batch for longer than this and one request's own timeout.
+    An item whose turn has not come after `within_s` gets `too_late` and is not begun. So a slow vendor holds a batch
+    for at most this time and one request's own timeout.
     """
     if len(items) == 1:
         return [await each(items[0])]
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + within
+    deadline = loop.time() + within_s
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 

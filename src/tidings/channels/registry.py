@@ -1,7 +1,7 @@
-"""Finds every provider: each concrete `Provider` in a file `channels/<channel>/<file>.py` is one kind.
+"""Finds and builds providers. Each concrete `Provider` in a file `channels/<channel>/<file>.py` is one kind.
 
-A section `[providers.<name>]` is an account of a kind: of the one that its `kind` names, else of the one that the
-section is named after. So there may be several accounts of one vendor, each with its own settings.
+A section `[providers.<name>]` of the settings is an account of one kind: the one in its setting `kind`, else the one
+with the section's name. So there may be several accounts of one vendor, each with its own settings.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tidings.model.vocabulary import Channel
 from tidings.ports.provider import Provider
 
 _NAME = re.compile(r"[a-z0-9_\-]{1,64}")
-_EVERYBODYS = frozenset(HttpProviderConfig.model_fields)
+_SHARED_SETTINGS = frozenset(HttpProviderConfig.model_fields)
 
 
 @cache
 def providers() -> Mapping[str, type[Provider[Any]]]:
     """Every provider's class by its kind, sorted. Raises TypeError when two files use one kind."""
-    found: dict[str, type[Provider[Any]]] = {}
-    for room in pkgutil.iter_modules(channels.__path__, f"{channels.__name__}."):
-        if not room.ispkg:
+    by_kind: dict[str, type[Provider[Any]]] = {}
+    for folder in pkgutil.iter_modules(channels.__path__, f"{channels.__name__}."):
+        if not folder.ispkg:
             continue
-        package = importlib.import_module(room.name)
+        package = importlib.import_module(folder.name)
         for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for provider in _defined_in(importlib.import_module(file.name)):
-                if provider.kind in found:
-                    raise TypeError(f"two providers are of kind {provider.kind!r}: {found[provider.kind]}, {provider}")
-                found[provider.kind] = provider
-    return MappingProxyType(dict(sorted(found.items())))
+                if (other := by_kind.get(provider.kind)) is not None:
+                    raise TypeError(f"two providers are of kind {provider.kind!r}: {other}, {provider}")
+                by_kind[provider.kind] = provider
+    return MappingProxyType(dict(sorted(by_kind.items())))
 
 
 def config_of(provider: type[Provider[Any]]) -> type[ProviderConfig]:
-    """The provider's `Config`: its settings as a pydantic model. Raises TypeError when it has none."""
+    """The pydantic model of the provider's settings, its `Config`. Raises TypeError when it has none."""
     config = getattr(provider, "Config", None)
     if not (inspect.isclass(config) and issubclass(config, ProviderConfig)):
         raise TypeError(f"{provider.__name__} needs a class attribute Config that derives from ProviderConfig")
@@ -82,8 +82,8 @@ def kind_of(name: str, settings: Mapping[str, Any]) -> type[Provider[Any]]:
 
 
 def names_an_account(settings: Mapping[str, Any]) -> bool:
-    """Whether a section says whose account it is, beyond what sections of all kinds have (kind, rate, timeouts)."""
-    return not _EVERYBODYS.issuperset(settings)
+    """Whether a section has a setting of an account, beyond those that all kinds share (kind, rate, timeouts)."""
+    return not _SHARED_SETTINGS.issuperset(settings)
 
 
 def build(name: str, settings: Mapping[str, Any], tools: Tools) -> Provider[Any]:
@@ -107,9 +107,9 @@ def serving(
     stand_ins: Mapping[str, Mapping[str, Any]],
     tools: Tools,
 ) -> Iterator[Provider[Any]]:
-    """The providers `names` of `channel`, in that order, each with its section of `sections`.
+    """The providers `names` of `channel`, in that order, each built from its section in `sections`.
 
-    A section that names no account is filled up from `stand_ins`, the settings of a stand-in for each kind.
+    A section that names no account is completed from `stand_ins`: for each kind the settings of its stand-in.
 
     Raises:
         SettingsError: as `build`; or a provider serves another channel.

@@ -1,4 +1,4 @@
-"""The settings of providers: what they have in common, and how a wrong one is told in plain words."""
+"""The settings that providers share, and the sentences that say what is wrong with a setting."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """An absolute http(s) URL, kept without its trailing slash."""
 
 Token = Annotated[SecretStr, AfterValidator(_visible)]
-"""A secret that fits into an HTTP header."""
+"""A secret that an HTTP header can carry."""
 
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 """The sender's email address."""
 
 OneLine = Annotated[str, AfterValidator(_one_line)]
-"""Text for people that may stand in a header."""
+"""One line of text, which a header can carry."""
 
 
 class ProviderConfig(BaseModel):
@@ -87,7 +87,7 @@ class ProviderConfig(BaseModel):
 
 
 class NetworkProviderConfig(ProviderConfig):
-    """What every provider has that somebody else runs."""
+    """The settings of every provider that runs outside Tidings."""
 
     rate: float | None = Field(
         default=None,
@@ -108,7 +108,7 @@ class NetworkProviderConfig(ProviderConfig):
 
 
 class HttpProviderConfig(NetworkProviderConfig):
-    """What every provider has that is called over HTTP."""
+    """The settings of every provider that is called over HTTP."""
 
     connect_timeout: float = Field(
         default=3.0, gt=0, le=60, description="seconds in which a connection must be there; nothing was sent if not"
@@ -120,7 +120,7 @@ class HttpProviderConfig(NetworkProviderConfig):
 
     @model_validator(mode="after")
     def _connecting_ends_first(self) -> HttpProviderConfig:
-        # Only then does a timeout tell whether the request can have gone out.
+        # Otherwise a timeout would not tell whether the request can have gone out.
         if self.connect_timeout >= self.timeout:
             raise ValueError("connect_timeout must be smaller than timeout")
         return self
@@ -132,7 +132,7 @@ class HttpProviderConfig(NetworkProviderConfig):
         return self
 
     def refuse_to_expose(self, name: str, url: str) -> None:
-        """Raise ValueError when calling `url`, from the setting `name`, sends secrets readable over the network."""
+        """Raise ValueError if calling `url`, the value of the setting `name`, would send secrets unencrypted."""
         if not (self.allow_insecure or url.startswith("https://") or is_loopback(url)):
             raise ValueError(
                 f"{name} = {url} would send the account's secrets readable over the network; write https://, or set "
@@ -140,7 +140,7 @@ class HttpProviderConfig(NetworkProviderConfig):
             )
 
     def urls(self) -> Iterator[tuple[str, str]]:
-        """Where secrets are sent to: the setting, and the URL in it."""
+        """The URLs to which secrets are sent, each after the name of its setting."""
         if (url := getattr(self, "base_url", None)) is not None:
             yield "base_url", url
 
@@ -149,7 +149,7 @@ C = TypeVar("C", bound=ProviderConfig)
 
 
 def read(name: str, config: type[C], settings: Mapping[str, Any]) -> C:
-    """The settings of provider `name`, checked.
+    """The checked settings of provider `name`.
 
     Raises:
         SettingsError: names each wrong setting as `providers.<name>.<field>` and says what to write.
@@ -175,7 +175,7 @@ def _sentence(name: str, config: type[ProviderConfig], problem: ErrorDetails) ->
 
 
 def is_private(url: str) -> bool:
-    """Whether the URL's host can be reached from this machine or network alone."""
+    """Whether only this machine or its network can reach the URL's host."""
     host = urlsplit(url).hostname or ""
     try:
         return not ipaddress.ip_address(host).is_global

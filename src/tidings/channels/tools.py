@@ -1,4 +1,4 @@
-"""What a provider is given besides its own settings."""
+"""What a provider gets besides its own settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tidings.ports.store import Inbox
 
 @dataclass(frozen=True)
 class Tools:
-    """`inbox` is None where no store is at hand; `name` is what the settings call the provider.
+    """The clock, the inbox and the addresses that a provider may use.
 
-    `receipts_url` is the public URL of `/v1/receipts/<name>`. The registry fills the name in, here and there.
+    `inbox` is None in a process without a store. `name` is the provider's name in the settings, `receipts_url` the
+    public URL of `/v1/receipts/<name>`. The registry completes both with the provider's name.
     """
 
     receipts_url: str

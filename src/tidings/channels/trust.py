@@ -1,4 +1,4 @@
-"""Whom we trust over TLS: what the system trusts, and the certificates of a file that the settings name."""
+"""Reads the certificates that are trusted over TLS beside the system's: a file that the settings name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 
 def certificates(path: Path) -> list[bytes]:
-    """The certificates of a PEM file, each as DER.
+    """The certificates in a PEM file, each as DER.
 
     Raises:
         ValueError: the file cannot be read, or has no certificate in it; the text says which.
@@ -19,7 +19,7 @@ def certificates(path: Path) -> list[bytes]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        found = x509.load_pem_x509_certificates(content)
+        loaded = x509.load_pem_x509_certificates(content)
     except ValueError as error:
         raise ValueError(f"{path} has no certificates in PEM form") from error
-    return [one.public_bytes(Encoding.DER) for one in found]
+    return [certificate.public_bytes(Encoding.DER) for certificate in loaded]

@@ -1,6 +1,6 @@
-"""The accounts: what was accepted, minute by minute, held against what is recorded.
+"""The accounts: for each minute, how many notifications were accepted and how many are recorded.
 
-A minute is a number: whole minutes since the epoch, of the instant that the id begins with.
+A `minute` is the number of whole minutes from the epoch to the instant in the notification's id.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from msgspec import Struct
 
 from tidings.model.vocabulary import State
 
-MINUTE = 60_000
-"""Milliseconds."""
+MINUTE_MS = 60_000
 
 
 class AcceptedCount(Struct, frozen=True, gc=False):
-    """How many of the tenant's ids of that minute were answered with 202."""
+    """How many of the tenant's notifications of that minute were answered with 202."""
 
     tenant: str
     minute: int
@@ -24,7 +23,7 @@ class AcceptedCount(Struct, frozen=True, gc=False):
 
 
 class StateCount(Struct, frozen=True, gc=False):
-    """How many of the tenant's notifications of that minute are in that state; `ids`, where asked for, which."""
+    """How many of the tenant's notifications of that minute are in that state; `ids` names them where asked for."""
 
     tenant: str
     minute: int
@@ -34,9 +33,9 @@ class StateCount(Struct, frozen=True, gc=False):
 
 
 class Gap(Struct, frozen=True, gc=False):
-    """A minute of which less is recorded than was accepted.
+    """A minute of which fewer notifications are recorded than were accepted.
 
-    `confirmed`: nothing that is queued can close it any more; before that it may be backlog.
+    `confirmed`: nothing that is still queued can close the gap. Until then it may be backlog.
     """
 
     tenant: str

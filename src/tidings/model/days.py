@@ -1,4 +1,4 @@
-"""Days of the history: whole days in UTC since the epoch, of the instant that an id begins with."""
+"""Days of the history: the number of whole UTC days from the epoch to the instant in an id."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from msgspec import Struct
 
 from tidings.model.history import Tally
 
-DAY = 86_400_000
-"""Milliseconds."""
+DAY_MS = 86_400_000
 DAY_MINUTES = 24 * 60
 
 
 def day_of(id: UUID) -> int:
-    """The day of an id."""
-    return (id.int >> 80) // DAY
+    """The day on which the id was made."""
+    return (id.int >> 80) // DAY_MS
 
 
 def day_text(day: int) -> str:
-    """`2026-01-31`."""
-    return datetime.fromtimestamp(day * DAY / 1000, UTC).strftime("%Y-%m-%d")
+    """The day as a date: `2026-01-31`."""
+    return datetime.fromtimestamp(day * DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
 
 
 class DaySum(Struct, frozen=True, gc=False):
-    """One tenant's sums of a day.
+    """One tenant's sums of a day, in notifications.
 
-    `accepted` is the larger of counted and recorded, minute by minute. `missing` is neither recorded nor in any queue
-    (of days that are archived; of others the gaps tell). `tally` counts what is `recorded`.
+    `accepted` adds up the larger of counted and recorded of each minute. `missing` are neither recorded nor in any
+    queue; only archived days state it, for the others see `Gap`. `tally` splits up what is `recorded`.
     """
 
     tenant: str
@@ -41,11 +40,11 @@ class DaySum(Struct, frozen=True, gc=False):
 
 
 class DayState(Struct, frozen=True, gc=False):
-    """How a day can be accounted for.
+    """What is known about a day.
 
-    `archived`: it is not in the store any more, but for what is carried. `folded`: what was accepted is known of the
-    whole day alone, not by minute. `rolled`: its sums hold, so that nothing
-    needs to be read. `passes` changes when something of it goes to the archive.
+    `archived`: the store keeps only what is carried. `folded`: accepted notifications are counted for the whole day, no
+    longer by minute. `rolled`: the day's sums are current, so the history need not be read. `passes` changes whenever
+    rows of the day go to the archive.
     """
 
     day: int
@@ -56,9 +55,9 @@ class DayState(Struct, frozen=True, gc=False):
 
 
 class Part(Struct, frozen=True, gc=False):
-    """An object of the archive: rows of one `kind` (`notifications` or `events`), sorted by tenant and id.
+    """One object of the archive: rows of one `kind` (`notifications` or `events`), sorted by tenant and id.
 
-    Its rows belong to the notifications from (`first_tenant`, `first_id`) to (`last_tenant`, `last_id`), both included.
+    The rows belong to the notifications from (`first_tenant`, `first_id`) to (`last_tenant`, `last_id`), both included.
     """
 
     name: str

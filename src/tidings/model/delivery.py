@@ -12,16 +12,17 @@ from tidings.model.vocabulary import Channel, Priority
 
 
 class Delivery(Struct, frozen=True, gc=False, array_like=True):
-    """What `deliver` needs to send once.
+    """Everything that `deliver` needs to make one attempt. Instants are milliseconds since the epoch.
 
-    Exactly one of `template` and `content` is set. `attempt` counts from 1. `step` counts the waits behind it, so that
-    two facts of one attempt differ. `alternatives` are the addresses to try, in order, when this one fails (strategy
-    `first_reachable`), each with the slot of its delivery. `tried` names the providers that could not take it just now,
-    `pinned` the one that may have taken an earlier attempt. The allowed attempts count from `first_attempt`: a replay
-    begins anew. `uncounted` of them used up no try. `doubtful`: some provider may have taken an earlier attempt.
-    `refused` names the providers that will never take it. `waits` counts how often it waited for a provider, the first
-    time at `waiting_since` (milliseconds since the epoch). `incarnation` is that of the user it is meant for
-    (model/user.py); None: whoever has the id.
+    - Exactly one of `template` and `content` is set.
+    - `alternatives`: addresses to try in order if this one fails (strategy `first_reachable`), each with its slot.
+    - `attempt`: counts from 1. `step`: the waits so far; it tells two facts of one attempt apart.
+    - `first_attempt`: the attempt from which the allowed ones are counted; a replay sets it anew. `uncounted`: how many
+      attempts since then used up no try.
+    - `tried`: the providers that could not take it just now. `refused`: those that will never take it.
+    - `pinned`: the provider that may have taken an earlier attempt. `doubtful`: some provider may have.
+    - `waits`: how often it has waited for a provider; the first wait began at `waiting_since`.
+    - `incarnation`: the user's (model/user.py); None: the delivery is for whoever has the user id.
     """
 
     id: UUID

@@ -1,4 +1,4 @@
-"""The duties of a worker: which parts of the flow one process does, for which channels and lanes."""
+"""The duties of a worker: the parts of the flow that one process does, and for which channels and lanes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ class Duty(StrEnum):
     DELIVER = "deliver"
     RECORD = "record"
     SCHEDULE = "schedule"
-    """Moving what is due: waiting items, recurrences and replays."""
+    """Putting due items into their queues: waits, recurrences and replays."""
     ROUNDS = "rounds"
-    """What one process at a time does for all: audit, canary, retention, housekeeping, queue depths."""
+    """The rounds, which one process at a time does for all: audit, canary, retention, housekeeping, queue depths."""
 
 
 class Duties(Struct, frozen=True):
-    """What one worker does; by default everything. `channels` bounds `deliver`, `lanes` bounds `route` and `deliver`.
+    """What one worker does; by default everything.
 
-    Any number of workers may share a duty. Each duty needs a worker for every channel and lane that it has.
+    `channels` limits `deliver`; `lanes` limits `route` and `deliver`. Any number of workers may share a duty. Together
+    the workers must cover every duty, channel and lane.
     """
 
     duties: frozenset[Duty] = frozenset(Duty)
@@ -32,7 +33,7 @@ class Duties(Struct, frozen=True):
     lanes: frozenset[Priority] = frozenset(Priority)
 
     def has(self, duty: Duty) -> bool:
-        """Whether the worker does this."""
+        """Whether the worker has this duty."""
         return duty in self.duties
 
     def ordered_lanes(self) -> list[Lane]:
@@ -46,6 +47,6 @@ class Duties(Struct, frozen=True):
 
 EVERYTHING = Duties()
 CRITICAL_ALONE = Duties(frozenset({Duty.ROUTE, Duty.DELIVER}), lanes=frozenset({Priority.CRITICAL}))
-"""A process that does nothing but route and deliver the critical lane, so that nothing else takes its turns."""
+"""The duties of a process that only routes and delivers the critical lane, so that nothing else delays it."""
 ALL_BUT_CRITICAL = Duties(lanes=frozenset(Priority) - {Priority.CRITICAL})
-"""Everything beside such a process."""
+"""The duties that remain beside a process with `CRITICAL_ALONE`."""

@@ -1,10 +1,10 @@
-"""Errors that cross rooms. Each says, in words for the person who caused it, what is wrong and where."""
+"""Errors that pass from one package to another. Each tells the person who caused it what is wrong and where."""
 
 from __future__ import annotations
 
 
 class TidingsError(Exception):
-    """The root of every error that Tidings raises on purpose."""
+    """The base of every error that Tidings raises on purpose."""
 
 
 class BadId(TidingsError):
@@ -17,7 +17,7 @@ class BadId(TidingsError):
 class Invalid(TidingsError):
     """Input that cannot be accepted.
 
-    `code` is stable and machine-readable, `path` is the JSON path of the culprit (`$.to.phone`), `detail` says what
+    `code` is stable and machine-readable, `path` is the JSON path of the wrong value (`$.to.phone`), `detail` says what
     would be right.
     """
 
@@ -29,7 +29,7 @@ class Invalid(TidingsError):
 
 
 class NotFound(TidingsError):
-    """There is no such thing, or it belongs to another tenant."""
+    """Nothing of this kind and name exists, or it belongs to another tenant."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"there is no {kind} {name!r}")
@@ -38,32 +38,32 @@ class NotFound(TidingsError):
 
 
 class Archived(TidingsError):
-    """What is asked for may be in the archive, which is not read on the way of a request."""
+    """The notification may be in the archive, which no API request reads."""
 
 
 class Conflict(TidingsError):
-    """The request contradicts the state of things (`code` says how).
+    """The request contradicts what is stored; `code` says how.
 
-    `retry_after` (seconds) where that may pass by itself.
+    `retry_after_s` is set where the same request may succeed later.
     """
 
-    def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
+    def __init__(self, code: str, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.retry_after = retry_after
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(TidingsError):
-    """A part that is needed does not answer now; the same call may succeed after `retry_after` seconds."""
+    """A part that is needed does not answer now; the same call may succeed after `retry_after_s` seconds."""
 
-    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(Unavailable):
-    """There is too much to do already; nothing was taken."""
+    """There is too much to do already; nothing was accepted."""
 
 
 class Unreadable(TidingsError):
@@ -79,9 +79,9 @@ class BadReceipt(TidingsError):
 
 
 class TemplateError(TidingsError):
-    """A template that does not compile, render or end. `path` names the part (`email.subject`) where it is known.
+    """A template that does not compile, cannot be rendered or does not end.
 
-    `reason` is what its deliveries end with.
+    `path` names the part (`email.subject`) where it is known; `reason` is the reason that its deliveries fail with.
     """
 
     def __init__(self, detail: str, path: str = "", reason: str = "template_error") -> None:
@@ -92,4 +92,4 @@ class TemplateError(TidingsError):
 
 
 class SettingsError(TidingsError):
-    """Settings that cannot work; the text says which, where they came from and what to write instead."""
+    """Settings that cannot work. The text says which, where they came from and what to write instead."""

@@ -1,4 +1,4 @@
-"""What reading back gives: a notification with its deliveries and the timeline of both."""
+"""What is read back from the history: a notification with its deliveries and their timelines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidings.model.vocabulary import State
 
 
 class Event(Struct, frozen=True, gc=False):
-    """One recorded fact. `id` is the delivery's or (slot 0) the notification's; `at` in ms since the epoch."""
+    """One recorded fact. `id` is the delivery's or (slot 0) the notification's; `at` is in ms since the epoch."""
 
     id: UUID
     at: int
@@ -43,7 +43,7 @@ class HistoryFilter(Struct, frozen=True, gc=False):
 
 
 class Tally(Struct, frozen=True, gc=False):
-    """How many deliveries (or, with `channel` None, notifications) rest in a state for a reason."""
+    """How many deliveries (with `channel` None: notifications) are in a state for a reason."""
 
     channel: str | None
     state: State

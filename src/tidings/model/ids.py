@@ -1,4 +1,4 @@
-"""Ids that say where and when: UUIDv7 with the user's bucket, prefixed for people.
+"""Ids of notifications and deliveries: UUIDv7 with the user's bucket inside, prefixed for people.
 
 Layout (RFC 9562, version 7): 48 bits of Unix milliseconds, version, `rand_a` = the user's bucket (12 bits), variant,
 `rand_b` = 54 random bits and an 8-bit *slot*. Slot 0 is the notification itself; slots 1 to 255 are its deliveries. So
@@ -28,9 +28,9 @@ _ENCODED_LENGTH = 26
 
 
 def new_id(now: int, bucket: int, randomness: int) -> UUID:
-    """A notification id.
+    """A new notification id.
 
-    `now` is in milliseconds since the epoch, `bucket` in 0..4095, `randomness` any integer of at least 54 random bits.
+    `now` is in milliseconds since the epoch, `bucket` in 0..4095, `randomness` an integer of at least 54 random bits.
     """
     return UUID(
         int=(now & 0xFFFF_FFFF_FFFF) << 80
@@ -42,22 +42,22 @@ def new_id(now: int, bucket: int, randomness: int) -> UUID:
 
 
 def seeded_id(seed: UUID, number: int, bucket: int) -> UUID:
-    """The id of notification `number` (from 0) of those that follow from `seed`, itself an id: its instant, `bucket`.
+    """The id of notification `number` (from 0) of a request, at the instant of the id `seed` and in `bucket`.
 
-    The same inputs give the same id, in every run.
+    The same inputs always give the same id.
     """
     return new_id(instant_of(seed), bucket, (seed.int >> 8) + number)
 
 
 def delivery_id(notification_id: UUID, slot: int) -> UUID:
-    """The id of the notification's delivery in `slot` (1 to 255); the same inputs give the same id, in every run."""
+    """The id of the notification's delivery in `slot` (1 to 255); the same inputs always give the same id."""
     if not 0 < slot < SLOTS:
         raise ValueError(f"slot {slot} is outside 1..{SLOTS - 1}")
     return UUID(int=notification_id.int | slot)
 
 
 def notification_of(id: UUID) -> UUID:
-    """The notification that a delivery id (or a notification id) belongs to."""
+    """The id of the notification that a delivery id (or a notification id) belongs to."""
     return UUID(int=id.int & ~0xFF)
 
 
@@ -83,7 +83,7 @@ def stable_bucket(tenant: str, user_id: str) -> int:
 
 
 def to_text(prefix: str, id: UUID) -> str:
-    """`ntf_01h…`: the TypeID form."""
+    """The id in the TypeID form: `ntf_01h…`."""
     value = id.int
     # 13 groups of 10 bits: the table of pairs halves the number of steps on the hot path.
     return prefix + "_" + "".join([_PAIRS[(value >> shift) & 0x3FF] for shift in range(120, -1, -10)])

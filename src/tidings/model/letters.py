@@ -1,4 +1,4 @@
-"""Dead letters, which wait for a person, and replays: what a person asked to have sent again."""
+"""Dead letters, which wait for a person, and replays, which send them again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tidings.model.vocabulary import Channel, State
 
 
 class LetterFilter(Struct, frozen=True, gc=False, omit_defaults=True):
-    """Which dead letters. What is None does not matter; without a `state` those that are `dead` or `failed`.
+    """Which dead letters to select. A field that is None selects all; `state` None means `dead` or `failed`.
 
-    `since` (inclusive) and `until` (exclusive) say when the notification was accepted, in milliseconds since the epoch.
-    `delivery_id` means this one alone.
+    `since` (inclusive) and `until` (exclusive) bound when the notification was accepted, in milliseconds since the
+    epoch. `delivery_id` selects this one delivery.
     """
 
     state: State | None = None
@@ -30,7 +30,7 @@ class LetterFilter(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class DeadLetter(Struct, frozen=True, gc=False):
-    """A delivery that ended without success. `last` is its furthest fact, `record` all that its notification knows."""
+    """A delivery that ended without success. `last` is its furthest fact, `record` its notification's whole record."""
 
     id: UUID
     last: Event
@@ -38,7 +38,7 @@ class DeadLetter(Struct, frozen=True, gc=False):
 
 
 class ReplayState(StrEnum):
-    """How far a replay is. Only the first two can still be cancelled."""
+    """How far a replay is. Only a waiting or running one can be cancelled."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -47,12 +47,12 @@ class ReplayState(StrEnum):
 
 
 class Replay(Struct, frozen=True):
-    """Dead letters that are sent again: who asked, which, how fast, and how far it is.
+    """A request to send dead letters again: who asked, which letters, how fast, and how far it is.
 
-    `per_second` letters leave, newest first. `expected` is how many matched when it was asked for (None: more than
-    were counted), `found` how many were come upon so far; of these `replayed` were sent again and the others `skipped`,
-    by reason. `position` is the delivery to go on below; `next_due` when the next letter leaves. Instants are
-    milliseconds since the epoch. `token` is the present lease's.
+    Letters leave newest first, `per_second` of them a second. `expected` letters matched at the request (None: more
+    than were counted). So far `found` letters were read: `replayed` were sent again, the others `skipped`, by reason.
+    `position` is the delivery below which to go on; `next_due` is when the next letter leaves. `token` belongs to the
+    present lease. Instants are milliseconds since the epoch.
     """
 
     id: UUID

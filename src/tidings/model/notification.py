@@ -10,7 +10,7 @@ from tidings.model.vocabulary import Channel, Priority, Strategy
 
 
 class EmailContent(Struct, frozen=True, gc=False, omit_defaults=True):
-    """An email. At least one of `text` and `html`."""
+    """An email. At least one of `text` and `html` is set."""
 
     subject: str
     text: str | None = None
@@ -60,7 +60,7 @@ class TemplateRef(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Recipient(Struct, frozen=True, gc=False, omit_defaults=True):
-    """To whom: a known user, or addresses given inline (then `user_id` is None)."""
+    """Whom to notify: a known user, or addresses given inline (then `user_id` is None)."""
 
     user_id: str | None = None
     email: str | None = None
@@ -76,15 +76,17 @@ class Recipient(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Notification(Struct, frozen=True, gc=False, array_like=True):
-    """One accepted request.
+    """One accepted request. Instants are milliseconds since the epoch.
 
-    Instants are milliseconds since the epoch, UTC. Exactly one of `template` and `content` is set. `data` and
-    `metadata` are JSON objects as UTF-8 text: they pass through most stages unread. `channels` is
-    empty for "all that the content has". `send_at_local` is a wall-clock time of the user's timezone:
-    `2026-01-31T09:00`, or `09:00` for the next one, which the first routing makes a date. `step` counts the waits for
-    the send time behind it. `incarnation` is that of the known user it is meant for (model/user.py), None where it was
-    not looked up when it was accepted. New fields go to the end, with a default, so that readers of the previous
-    version go on (see `wire.py`).
+    - Exactly one of `template` and `content` is set.
+    - `data`, `metadata`: JSON objects as UTF-8 text, because most stages pass them on unread.
+    - `channels`: empty means every channel that has content.
+    - `send_at_local`: a wall-clock time in the user's timezone, `2026-01-31T09:00`; or a time of day, `09:00`, which
+      the first routing replaces by the next such date and time.
+    - `step`: how often it has waited for its send time.
+    - `incarnation`: the known user's (model/user.py); None where the user was not looked up at acceptance.
+
+    Add new fields at the end, with a default, so that readers of the previous version still work (see `wire.py`).
     """
 
     id: UUID

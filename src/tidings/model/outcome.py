@@ -12,10 +12,10 @@ from tidings.model.vocabulary import State
 
 
 class Wait(Struct, frozen=True, gc=False, array_like=True):
-    """Something to put into a queue later: all waiting is this. `due` is in milliseconds since the epoch.
+    """A queue item to put into `topic` at `due` (milliseconds since the epoch). Every delay uses this.
 
-    `repeated`: it may be a second copy of what is on its way already, and is marked so when it is put. `held`: it waits
-    for a provider, so it may be put sooner when that is back.
+    `repeated`: another copy of the item may be on its way, so this one is put marked as a copy. `held`: the item waits
+    for a provider, and recovery may put it sooner when the provider is back.
     """
 
     due: int
@@ -27,12 +27,12 @@ class Wait(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Outcome(Struct, frozen=True, gc=False, array_like=True):
-    """One fact.
+    """One fact about a delivery or, where the id has slot 0, about a whole notification.
 
-    `id` is a delivery's, or a notification's (slot 0) for a fact about the whole. `at` is in milliseconds since the
-    epoch. `(id, attempt, state, step)` identifies the fact: the same one again is not recorded twice. `notification` is
-    there on the first outcome of a notification. `wait` is scheduled when the fact is recorded, once. `suppress` puts
-    `address` on the suppression list for `reason`. `reference` is the vendor's id of what it took.
+    `(id, attempt, state, step)` identifies the fact; the recorder writes it once, however often it comes. `at` is in
+    milliseconds since the epoch. The first outcome of a notification carries the `notification`. `wait` is scheduled
+    once, when the fact is recorded. `suppress` puts `address` on the suppression list for `reason`. `reference` is the
+    id that the vendor gave to what it took.
     """
 
     id: UUID

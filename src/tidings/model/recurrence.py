@@ -9,16 +9,16 @@ from msgspec import Struct
 RECURRENCE_PREFIX = "rec"
 OF_THE_USER = "user"
 """The timezone of a recurrence that follows its user, instead of an IANA name."""
-GRACE = 3600
-"""Seconds, where a recurrence says nothing else."""
+GRACE_S = 3600
+"""How late an occurrence may be sent where the recurrence does not say."""
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """How far a recurrence is.
+    """How far a recurrence is. Instants are milliseconds since the epoch.
 
-    `local` is the wall-clock time of the occurrence that comes next and `due` its instant in milliseconds since the
-    epoch; both are None while it is paused, and when it has ended. `fired_at` is the instant of the latest occurrence
-    that was sent, `skipped` how many were not, `problem` why the latest was not, "" when it was.
+    `local` is the wall-clock time of the next occurrence and `due` its instant; both are None while the recurrence is
+    paused and after its end. `fired_at` is the instant of the latest occurrence that was sent, `skipped` counts those
+    that were not. `problem` says why the latest was not sent, "" if it was.
     """
 
     local: str | None = None
@@ -29,13 +29,12 @@ class Progress(Struct, frozen=True, gc=False):
 
 
 class Recurrence(Struct, frozen=True, gc=False):
-    """A notification that is sent again and again.
+    """A notification that is sent again and again. Instants are milliseconds since the epoch.
 
-    `id` has the user's bucket, like the notifications that come of it. `rrule` is a recurrence rule (RFC 5545), `start`
-    the wall-clock time from which it counts, `timezone` an IANA name or `OF_THE_USER`. `request` is the body of the
-    notification's request, JSON in UTF-8. An occurrence that was missed by more than `grace` seconds is skipped.
-    `revision` counts the changes; the instants are in milliseconds since the epoch. `incarnation` is that of the known
-    user it is meant for (model/user.py); None: whoever has the id.
+    `id` has the user's bucket, like the notifications of the recurrence. `rrule` is a recurrence rule (RFC 5545),
+    `start` the wall-clock time from which it counts, `timezone` an IANA name or `OF_THE_USER`. `request` is the body of
+    the notification's request, JSON in UTF-8. An occurrence that is more than `grace` seconds late is skipped.
+    `revision` counts the changes. `incarnation` is the known user's (model/user.py); None: whoever has the user id.
     """
 
     id: UUID
@@ -45,7 +44,7 @@ class Recurrence(Struct, frozen=True, gc=False):
     start: str
     timezone: str
     request: bytes
-    grace: int = GRACE
+    grace: int = GRACE_S
     paused: bool = False
     revision: int = 1
     created_at: int = 0

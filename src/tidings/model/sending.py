@@ -1,4 +1,4 @@
-"""What passes between `deliver` and a provider: rendered deliveries out, results back, receipts later."""
+"""The structs between `deliver` and a provider: rendered deliveries out, results back, receipts later."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ RenderedContent: TypeAlias = EmailContent | SmsContent | PushContent | InappCont
 
 
 class Outbound(Struct, frozen=True, gc=False):
-    """A delivery, rendered, on its way to a provider.
+    """A rendered delivery, as a provider gets it.
 
-    `to` is the address's value; `idempotency_key` is the same for every try of the same attempt. `expires_at`
-    (milliseconds since the epoch) is when it is of no use any more: a provider tells its vendor how much time is left.
+    `to` is the address's value. `idempotency_key` is the same for every try of one attempt. At `expires_at`
+    (milliseconds since the epoch) the delivery is of no use any more; a provider tells its vendor how much time is
+    left.
     """
 
     id: UUID
@@ -63,7 +64,7 @@ AnyDelivery: TypeAlias = EmailDelivery | SmsDelivery | PushDelivery | InappDeliv
 
 
 class Sent(Struct, frozen=True, gc=False):
-    """The provider took it. `delivered` where taking it is delivering it (the inbox)."""
+    """The provider took the delivery. `delivered`: it has thereby arrived (the inbox)."""
 
     reference: str = ""
     delivered: bool = False
@@ -72,8 +73,8 @@ class Sent(Struct, frozen=True, gc=False):
 class About(StrEnum):
     """Whom a provider's "not now" is about.
 
-    `delivery`: this recipient or content; the try counts. `account`: everything that we send there; all of it waits.
-    `unoffered`: nothing was offered, for want of a connection, a login or a working service.
+    `delivery`: this recipient or content; the try counts. `account`: everything that this account sends; all of it
+    waits. `unoffered`: nothing was offered, for lack of a connection, a login or a working service.
     """
 
     DELIVERY = "delivery"
@@ -82,21 +83,25 @@ class About(StrEnum):
 
 
 class Retry(Struct, frozen=True, gc=False):
-    """Not taken; the same may succeed later. `after` is what the provider asked for, in seconds, unclamped.
+    """The provider did not take the delivery, and may take it later.
 
-    `about` None: as `reason` says (policy/retry.py). `patient`: the provider puts off this recipient for minutes or
-    hours, as mail servers do (greylisting, a full mailbox), so that quick tries would be wasted.
+    `after_s` is the wait that the provider asked for, unclamped. `about` None: it follows from `reason`
+    (policy/retry.py). `patient`: the provider puts this recipient off for minutes or hours, as mail servers do
+    (greylisting, a full mailbox), so quick tries would be wasted.
     """
 
     reason: str
-    after: float | None = None
+    after_s: float | None = None
     detail: str = ""
     about: About | None = None
     patient: bool = False
 
 
 class Rejected(Struct, frozen=True, gc=False):
-    """Refused for good. `suppress`: never use this address again. `fallback`: another provider may take it."""
+    """The provider refused the delivery for good.
+
+    `suppress`: never use this address again. `fallback`: another provider may take the delivery.
+    """
 
     reason: str
     suppress: bool = False
@@ -105,7 +110,7 @@ class Rejected(Struct, frozen=True, gc=False):
 
 
 class Uncertain(Struct, frozen=True, gc=False):
-    """The provider may or may not have taken it: the answer never came after the body went out."""
+    """The provider may or may not have taken the delivery: the body went out, and no answer came."""
 
     reason: str
     detail: str = ""
@@ -115,7 +120,7 @@ SendResult: TypeAlias = Sent | Retry | Rejected | Uncertain
 
 
 class InboundRequest(Struct, frozen=True, gc=False):
-    """A vendor's HTTP request to us, verbatim. `url` is the public one, with its query; header names in lower case."""
+    """A vendor's HTTP request to Tidings, verbatim. `url` is public and with its query; header names are lower-case."""
 
     url: str
     headers: Mapping[str, str]
@@ -124,11 +129,11 @@ class InboundRequest(Struct, frozen=True, gc=False):
 
 
 NAMELESS = UUID(int=0)
-"""Stands in a receipt for the id of a delivery that the vendor does not name."""
+"""The delivery id of a receipt whose vendor names no delivery."""
 
 
 class Handed(Struct, frozen=True, gc=False):
-    """A recorded fact that an attempt of a delivery was handed to a provider, under its `reference` if it gave one."""
+    """A recorded fact: an attempt of a delivery was handed to a provider, which may have given it a `reference`."""
 
     delivery_id: UUID
     tenant: str

@@ -35,7 +35,7 @@ class TemplateVersion(Struct, frozen=True, omit_defaults=True):
 
 
 class TemplateSummary(Struct, frozen=True):
-    """A template by name: its newest version, and the published one (None: nothing is published)."""
+    """A template's newest version, and the published one (None: nothing is published)."""
 
     name: str
     latest: int

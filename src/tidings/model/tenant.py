@@ -27,26 +27,26 @@ class Rate(Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, per_second: float, burst: int | None = None) -> Rate:
-        """With a burst of one second's worth where none is given."""
+        """A rate; without `burst` it lets through one second's worth at once."""
         return cls(per_second, max(1, math.ceil(per_second)) if burst is None else burst)
 
 
 class Rates(Struct, frozen=True, gc=False, omit_defaults=True):
-    """How much may be asked of the API; None: what the settings say."""
+    """How much may be asked of the API; None: the limit in the settings."""
 
     requests: Rate | None = None
     notifications: Rate | None = None
 
 
 class DefaultRates(Struct, frozen=True, gc=False):
-    """What holds for each tenant, and for each key, that has no limits of its own."""
+    """The limits of each tenant, and of each key, that has none of its own."""
 
     tenant: Rates = Rates()
     key: Rates = Rates()
 
 
 class Tenant(Struct, frozen=True):
-    """A product or team that sends. `id` is a slug of its own choosing. `limits` hold for all its keys together."""
+    """A product or team that sends. `id` is a slug that it chose. `limits` bound all its keys together."""
 
     id: str
     name: str
@@ -57,8 +57,8 @@ class Tenant(Struct, frozen=True):
 class ApiKey(Struct, frozen=True):
     """An API key as stored: the secret itself is shown once, then only its SHA-256 `digest` is known.
 
-    `prefix` is the start of the secret, for recognising it in a list. `tenant_limits` are those of its tenant, for who
-    looks a key up; they are not stored with it.
+    `prefix` is the start of the secret, for recognising it in a list. `tenant_limits` are its tenant's limits; looking
+    up a key fills them in, they are not stored with it.
     """
 
     id: str

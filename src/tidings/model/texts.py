@@ -1,4 +1,4 @@
-"""Texts from outside, made fit to be stored: whole characters, no NUL, of a bounded length."""
+"""Makes texts from outside storable: whole characters, no NUL, a bounded length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def fit(text: object, most: int) -> str:
-    """The text with at most `most` characters. What no store can hold (NUL, half a surrogate pair) becomes U+FFFD."""
+    """The text in at most `most` characters. NUL and unpaired surrogates, which no store can hold, become U+FFFD."""
     fitted = text if isinstance(text, str) else str(text)
     if len(fitted) > most:
         fitted = fitted[: most - 1] + "…"

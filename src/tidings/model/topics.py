@@ -1,4 +1,4 @@
-"""The queues by name. Each channel and each lane has its own, so that no lane waits for another."""
+"""The names of the queues. Each channel and each lane has its own, so no lane waits for another."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ RECORD = "record"
 
 
 def requests(lane: Lane | Priority) -> str:
-    """Where `accept` puts a notification."""
+    """The queue into which `accept` puts notifications of this lane."""
     return f"requests.{lane.value}"
 
 
 REQUESTS = tuple(requests(lane) for lane in Lane)
-"""Every queue of notifications that are to be routed."""
+"""Every queue of notifications to be routed."""
 
 
 def deliveries(channel: Channel, lane: Lane | Priority) -> str:
-    """Where `route` puts a delivery."""
+    """The queue into which `route` puts deliveries of this channel and lane."""
     return f"deliveries.{channel.value}.{lane.value}"
 
 
@@ -31,11 +31,11 @@ DELIVERIES = tuple(deliveries(channel, lane) for channel in Channel for lane in 
 LANES = {requests(lane): lane for lane in Lane} | {
     deliveries(channel, lane): lane for channel in Channel for lane in Lane
 }
-"""The lane of each of these queues."""
+"""The lane of every queue but `outcomes`."""
 
 
 def of_surplus(topic: str) -> str:
-    """The queue beside `topic` for what exceeds its tenant's share; the same for one that has none."""
+    """The queue for the surplus of `topic`; `topic` itself if it has none."""
     lane = LANES.get(topic)
     return topic if lane is None or lane.is_surplus else topic.removesuffix(lane.value) + lane.surplus.value
 

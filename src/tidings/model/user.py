@@ -17,7 +17,7 @@ class Address(Struct, frozen=True, gc=False, array_like=True):
 
 
 DEAD_DEVICE = frozenset({"unregistered", "invalid_token"})
-"""Reasons with which vendors say that there is no such device (any more): who registers it anew means to use it."""
+"""Reasons by which vendors say that a device does not exist (any more). Registering it again lifts its suppression."""
 
 
 class Profile(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -45,7 +45,7 @@ class QuietHours(Struct, frozen=True, gc=False):
 class Preferences(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a user wants.
 
-    `opted_out` maps a category (or `*`) to the channels refused in it; an empty tuple refuses all channels of it.
+    `opted_out` maps a category (or `*`) to the channels that the user refuses; an empty tuple refuses all channels.
     `muted` refuses everything that is not critical.
     """
 
@@ -57,8 +57,8 @@ class Preferences(Struct, frozen=True, gc=False, omit_defaults=True):
 class User(Struct, frozen=True, gc=False):
     """A stored user. `updated_at` is in milliseconds since the epoch.
 
-    Beside it the store keeps the user's *incarnation*, a number that tells apart the users who have had the same id one
-    after the other: what was meant for a deleted user must not reach whoever gets the id next.
+    The store also keeps the user's *incarnation*, a number that tells apart the users who have had the same id one
+    after the other: a notification for a deleted user must not reach whoever gets the id next.
     """
 
     user_id: str
@@ -68,7 +68,7 @@ class User(Struct, frozen=True, gc=False):
 
 
 class Retries(Struct, frozen=True, gc=False, omit_defaults=True):
-    """How a category is tried, where it differs from the channel's settings (None: as those). Seconds."""
+    """A category's own retry settings; None: the channel's. `base` and `cap` are seconds."""
 
     attempts: int | None = None
     base: float | None = None
@@ -83,12 +83,12 @@ class Cap(Struct, frozen=True, gc=False):
 
 
 class Category(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a person opts out of, and how it is treated.
+    """A category: what a person opts out of, and the rules for it.
 
     `critical` passes opt-outs, mute, quiet hours and the caps of `*`. `allow_doubles` permits a second provider, or a
-    second try without an idempotency key, when an earlier attempt may have been taken. `caps` bound what one user gets;
-    those of the category named `*` count all categories that are not critical. Within `dedupe` seconds (0: never) the
-    same content goes to the same address once.
+    second try without an idempotency key, when a provider may have taken an earlier attempt. `caps` bound what one user
+    gets; the caps of the category named `*` count all categories that are not critical. The same content goes to an
+    address once within `dedupe` seconds (0: no such check).
     """
 
     name: str

@@ -23,9 +23,9 @@ class Priority(StrEnum):
 
 
 class Lane(StrEnum):
-    """The queues that a notification travels in, the most urgent first.
+    """A set of queues that notifications of one priority travel in; the most urgent lane comes first.
 
-    Each priority has a lane, and beside it one for the surplus: what exceeds the fair share of its tenant.
+    Each priority has two lanes: one for notifications within the tenant's fair share, one for the surplus.
     """
 
     CRITICAL = "critical"
@@ -37,22 +37,22 @@ class Lane(StrEnum):
 
     @classmethod
     def of(cls, priority: Priority, *, surplus: bool) -> Lane:
-        """The lane of a priority."""
+        """The lane of a priority, or of its surplus."""
         return cls(priority.value + _SURPLUS) if surplus else cls(priority.value)
 
     @property
     def priority(self) -> Priority:
-        """The priority whose lane it is."""
+        """The priority that the lane belongs to."""
         return Priority(self.value.removesuffix(_SURPLUS))
 
     @property
     def is_surplus(self) -> bool:
-        """Whether it is for what exceeds its tenant's share."""
+        """Whether the lane is for what exceeds a tenant's share."""
         return self.value.endswith(_SURPLUS)
 
     @property
     def surplus(self) -> Lane:
-        """The lane for the surplus of this one."""
+        """The lane for the surplus of this lane's priority."""
         return Lane.of(self.priority, surplus=True)
 
 
@@ -60,14 +60,14 @@ _SURPLUS = ".surplus"
 
 
 class Strategy(StrEnum):
-    """How the channels of one notification are used."""
+    """Whether a notification goes to all its channels, or to the first one on which the user is reachable."""
 
     ALL = "all"
     FIRST_REACHABLE = "first_reachable"
 
 
 class State(StrEnum):
-    """The state of a delivery, and of a notification as the sum of its deliveries (see policy/transitions.py)."""
+    """The state of a delivery; a notification's follows from its deliveries (see policy/transitions.py)."""
 
     PENDING = "pending"
     DEFERRED = "deferred"
@@ -83,7 +83,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a delivery was deferred, suppressed or ended. A provider's own reasons may stand beside these, as text."""
+    """Why a delivery was deferred, suppressed or ended. A provider may give other reasons, as text."""
 
     OPTED_OUT = "opted_out"
     MUTED = "muted"
@@ -117,7 +117,10 @@ class Reason(StrEnum):
 
 
 class QuietPolicy(StrEnum):
-    """What quiet hours do to a category: wait for their end and leave little by little, at once, or never leave."""
+    """What quiet hours do to a category.
+
+    `hold`: wait for their end, then send spread over some minutes. `wake_up`: send at their end. `drop`: never send.
+    """
 
     HOLD = "hold"
     WAKE_UP = "wake_up"
@@ -125,7 +128,7 @@ class QuietPolicy(StrEnum):
 
 
 class Excess(StrEnum):
-    """What becomes of a delivery that a cap forbids now."""
+    """Whether a delivery that a cap forbids now is dropped or held until the cap permits it."""
 
     DROP = "drop"
     HOLD = "hold"

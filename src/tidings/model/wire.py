@@ -1,8 +1,8 @@
-"""The bytes that model structs have in queues and the store: a version octet, then MessagePack.
+"""Model structs as bytes, for queues and the store: a version octet, then MessagePack.
 
-Structs on the wire are arrays: a reader takes the fields that it knows, gives missing trailing ones their defaults and
-ignores surplus ones, so the previous and the next version read each other during a rolling deploy. A change that this
-cannot carry needs a new version octet and a reader for both.
+Structs on the wire are arrays. A reader gives missing trailing fields their defaults and ignores surplus ones, so two
+successive versions read each other during a rolling deploy. Any other change needs a new version octet and a reader for
+both.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def encode(value: Notification | Delivery) -> bytes:
 
 
 def encode_outcomes(outcomes: Iterable[Outcome]) -> bytes:
-    """The body of an item of `outcomes`: outcomes travel in packs."""
+    """The body of an item of the queue `outcomes`: a pack of outcomes."""
     return _VERSION + _encoder.encode(list(outcomes))
 
 
 def decode_notification(body: bytes) -> Notification:
-    """The reverse of `encode`. Raises Unreadable."""
+    """The notification in a body that `encode` wrote. Raises Unreadable."""
     return _decode(_notifications, body)
 
 
 def decode_delivery(body: bytes) -> Delivery:
-    """The reverse of `encode`. Raises Unreadable."""
+    """The delivery in a body that `encode` wrote. Raises Unreadable."""
     return _decode(_deliveries, body)
 
 
 def decode_outcomes(body: bytes) -> list[Outcome]:
-    """The reverse of `encode_outcomes`. Raises Unreadable."""
+    """The outcomes in a body that `encode_outcomes` wrote. Raises Unreadable."""
     return _decode(_outcomes, body)
 
 

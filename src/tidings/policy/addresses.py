@@ -1,6 +1,6 @@
-"""What people and programs write for an address, a timezone or a language, checked and brought into one form.
+"""Checks email addresses, phone numbers, device tokens, timezones, locales and names, and brings each into one form.
 
-Each function takes the text and its JSON path, and gives the form that is stored; it raises Invalid saying what would
+Each function takes the text and its JSON path and returns the form that is stored. It raises Invalid, saying what would
 be right.
 """
 
@@ -35,10 +35,10 @@ _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_TOP_LABEL}")
 _USUAL_EMAIL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?!xn--)(?:{_LABEL}\.(?!xn--))+{_TOP_LABEL}")
 _LONGEST_PHONE = 100
-"""Characters, separators and what came along with them included."""
+"""Characters, with separators and everything that was pasted along."""
 _DIALLED = re.compile(r"\+[0-9]*")
 _FORMERLY_MEXICAN = re.compile(r"\+521[0-9]{10}")
-"""Until 2019 a 1 stood before Mexican mobile numbers; old records, and some vendors, have it still."""
+"""Until 2019 Mexican mobile numbers began with a 1; old records and some vendors still write it."""
 _IN_DOMAINS = re.compile(r"[a-z0-9.-]")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _DEVICE = re.compile(rf"(?!\.{{1,2}}\Z)[!-~]{{1,{MAX_DEVICE_TOKEN}}}")
@@ -46,13 +46,13 @@ _NOT_PLACES = frozenset({"Factory", "localtime", "posixrules"})
 
 
 def email(text: str, path: str = "$.email") -> str:
-    """An email address: RFC 5321 with the dot-atom local part of RFC 5322 or RFC 6531, at a domain of several labels.
+    """The email address as it is stored: a local part as in RFC 5322 or RFC 6531, and a domain of several labels.
 
-    The domain becomes lower-case and, if international, its IDNA 2008 A-labels; the local part is the receiver's own
-    business and stays as it is, in NFC. Quoted local parts, comments and address literals are refused, and characters
-    that only look different (full-width letters, ligatures: what NFKC changes), so that one mailbox has one spelling.
-    So are two dots in a row and a dot at an end of the local part, which could only be delivered in quotes. White space
-    at the ends and characters that nobody sees are dropped: they came along when it was pasted.
+    The domain becomes lower-case and, if international, IDNA 2008 A-labels. The local part stays as it is, in NFC: only
+    the receiver knows what it means. White space at the ends and invisible characters, which come from pasting, are
+    dropped. Refused are quoted local parts, comments, address literals, and characters that NFKC would change
+    (full-width letters, ligatures), so that one mailbox has one spelling; also a dot at an end of the local part and
+    two dots in a row, which could only be delivered in quotes.
     """
     if len(text) <= MAX_EMAIL and _USUAL_EMAIL.fullmatch(text) and text.index("@") <= MAX_LOCAL_PART:
         return text
@@ -77,9 +77,9 @@ def email(text: str, path: str = "$.email") -> str:
 
 
 def phone(text: str, path: str = "$.phone") -> str:
-    """A phone number in E.164 (`+4930123456`).
+    """The phone number in E.164 (`+4930123456`).
 
-    Separators, brackets and invisible characters are taken out, full-width and other digits are folded. The number must
+    Separators, brackets and invisible characters are dropped, and digits of other scripts become ASCII. The number must
     exist in its country's numbering plan.
     """
     number, why = _phone(text)
@@ -89,19 +89,19 @@ def phone(text: str, path: str = "$.phone") -> str:
 
 
 def person_of(address: str) -> str:
-    """What tells an inline recipient apart: the same for all spellings of `address`, which is as in `Recipient.key`."""
+    """The key of an inline recipient whose `Recipient.key` is `address`: the same for all spellings of the address."""
     if "@" in address:
         return identity(Address(Channel.EMAIL, address)).value
     return identity(Address(Channel.SMS, address)).value if address.startswith("+") else address
 
 
 def identity(address: Address) -> Address:
-    """What the suppression list knows an address by: the same for all of its spellings.
+    """The form of an address under which the suppression list knows it: the same for all of its spellings.
 
-    An email address is known by its lower case, whoever wrote it: RFC 5321 leaves the case of a local part to the
-    receiver, but hardly a receiver tells `Ada@` from `ada@`, vendors report bounces in a case of their own, and to stay
-    away from a stranger's mailbox is the lesser evil. Dots and plus tags stay: what they mean differs from one receiver
-    to the next. What is no address in the sense of this module is known as it is.
+    An email address is known in lower case. RFC 5321 leaves the case of a local part to the receiver, but hardly any
+    receiver tells `Ada@` from `ada@`, and vendors report bounces in a case of their own; to suppress a stranger's
+    mailbox as well is the lesser evil. Dots and plus tags stay: their meaning differs from receiver to receiver. A
+    value that this module does not accept stays as it is.
     """
     value = address.value
     if address.channel is Channel.EMAIL:
@@ -125,7 +125,7 @@ def _checked(check: Callable[[str], str], text: str) -> str:
 
 
 def device(text: str, path: str = "$.devices[0]") -> str:
-    """A device token: opaque, but visible ASCII without spaces. What came along when it was pasted is dropped."""
+    """The device token: opaque, of visible ASCII without spaces. Invisible characters from pasting are dropped."""
     text = pasted.visible(text)
     if not _DEVICE.fullmatch(text):
         detail = f"a device token is 1 to {MAX_DEVICE_TOKEN} visible ASCII characters"
@@ -137,7 +137,7 @@ def device(text: str, path: str = "$.devices[0]") -> str:
 
 
 def timezone(text: str, path: str = "$.timezone") -> str:
-    """An IANA timezone name, in any case, as the database writes it."""
+    """The IANA timezone name as the database spells it; `text` may be in any case."""
     name = _timezones().get(text.lower())
     if name is None:
         _refuse("invalid_timezone", "write an IANA timezone name such as Europe/Berlin or America/New_York", path)
@@ -145,7 +145,7 @@ def timezone(text: str, path: str = "$.timezone") -> str:
 
 
 def locale(text: str, path: str = "$.locale") -> str:
-    """A BCP 47 language tag in its canonical case (`pt-BR`); an underscore is taken for a hyphen."""
+    """The BCP 47 language tag in its canonical form (`pt-BR`); an underscore counts as a hyphen."""
     tag = locales.canonical(text)
     if tag is None:
         _refuse("invalid_locale", "write a BCP 47 language tag such as en, pt-BR or zh-Hant", path)
@@ -153,7 +153,7 @@ def locale(text: str, path: str = "$.locale") -> str:
 
 
 def name(text: str, path: str = "$.name") -> str:
-    """A person's name: one line, without the characters that could forge a header or reorder the text around it."""
+    """A person's name: one line, without characters that could forge a header or reorder the text around it."""
     stripped = text.strip(" ")
     if not stripped or len(stripped) > MAX_NAME:
         _refuse("invalid_name", f"a name has 1 to {MAX_NAME} characters", path)
@@ -163,7 +163,7 @@ def name(text: str, path: str = "$.name") -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is one line without control characters, line separators, unpaired surrogates or bidi overrides."""
+    """Whether a text has no control characters, line separators, unpaired surrogates or bidi overrides."""
     return text.isprintable() or all(
         character == " "
         or (unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} and character not in _OVERRIDES)
@@ -191,7 +191,7 @@ def _domain(text: str, path: str) -> str:
 
 
 def _check_local_part(local: str, path: str) -> None:
-    """Raises Invalid, saying which character is to blame."""
+    """Raise Invalid, naming the wrong character, unless `local` is a dot-atom."""
     if _LOCAL_PART.fullmatch("".join("x" if _is_letter(character) else character for character in local)):
         return
     for place, character in enumerate(local):
@@ -204,8 +204,8 @@ def _check_local_part(local: str, path: str) -> None:
             )
     _refuse(
         "invalid_email",
-        "the part before the @ has single dots between other characters, none at its ends and no two in a row: what is "
-        "written otherwise could only be delivered in quotes, which many servers refuse",
+        "the part before the @ has single dots between other characters, none at its ends and no two in a row: any "
+        "other form could only be delivered in quotes, which many servers refuse",
         path,
     )
 
@@ -217,7 +217,7 @@ def _is_letter(character: str) -> bool:
 
 @lru_cache(maxsize=16_384)
 def _phone(text: str) -> tuple[str | None, str]:
-    """The number in E.164, or None and what is wrong."""
+    """The number in E.164 and "", or None and the fault."""
     if len(text) > _LONGEST_PHONE:
         return None, f"a phone number has at most 15 digits; this has {len(text)} characters"
     dialled = pasted.digits(text)
@@ -243,13 +243,13 @@ def _phone(text: str) -> tuple[str | None, str]:
 
 
 def _belongs(text: str, place: int, character: str) -> bool:
-    """Whether a character of a phone number may stand where it does."""
+    """Whether a phone number may have this character at this place."""
     folded = pasted.digits(character)
     return folded == "" or "0" <= folded <= "9" or (folded == "+" and pasted.digits(text[:place]) == "")
 
 
 def _no_such_number(number: phonenumbers.PhoneNumber) -> str:
-    """Why a number does not exist: that it has not as many digits as the country's, or just that."""
+    """Why a number does not exist: how many digits its country's numbers have, or that no plan has it."""
     region = phonenumbers.region_code_for_country_code(number.country_code or 0)
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
     possible = () if metadata is None or metadata.general_desc is None else metadata.general_desc.possible_length
@@ -262,7 +262,7 @@ def _no_such_number(number: phonenumbers.PhoneNumber) -> str:
 
 @lru_cache(maxsize=1)
 def _timezones() -> dict[str, str]:
-    # As the package lists them. Walking through the machine's database gives fewer while files cannot be opened.
+    # The package's own list: walking through the machine's database finds fewer while files cannot be opened.
     names = (files("tzdata") / "zones").read_text(encoding="utf-8").split()
     return {name.lower(): name for name in names if name not in _NOT_PLACES}
 

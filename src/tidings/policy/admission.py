@@ -1,4 +1,4 @@
-"""Who is let in when there is too much to do: what exceeds a tenant's share is turned away first, critical last."""
+"""Which notifications are turned away under overload: each tenant's surplus first, critical ones last."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from tidings.model.vocabulary import Lane, Priority
 
 
 class AdmissionRules(Struct, frozen=True, kw_only=True):
-    """How much is too much.
+    """The limits of the load.
 
-    `held` notifications may wait in memory for their commit; commits should take no longer than `lag` seconds; and
-    `backlog` items of bulk and normal may wait in the queues.
+    `in_memory` notifications may wait for their commit; a commit may take `lag_s`; `backlog` bulk and normal items may
+    wait in the queues.
     """
 
-    held: int = 20_000
-    lag: float = 0.5
+    in_memory: int = 20_000
+    lag_s: float = 0.5
     backlog: int = 50_000
 
 
 class Load(Struct, frozen=True):
-    """How much there is: in memory, as the age (seconds) of the oldest that waits there, and in the queues by lane."""
+    """The load now.
 
-    held: int
-    lag: float
+    `in_memory`: notifications that wait for their commit; `lag_s`: the age of the oldest of them; `backlog`: queued
+    items by lane.
+    """
+
+    in_memory: int
+    lag_s: float
     backlog: Mapping[Lane, int]
 
 
-_PATIENCE = {
+_REFUSED_AT = {
     Lane.CRITICAL: 1.0,
     Lane.CRITICAL_SURPLUS: 0.9,
     Lane.NORMAL: 0.8,
@@ -37,10 +41,10 @@ _PATIENCE = {
     Lane.BULK: 0.5,
     Lane.BULK_SURPLUS: 0.4,
 }
-"""The share of what is too much at which a lane is turned away."""
+"""The fraction of `in_memory` and `lag_s` at which each lane is turned away."""
 
-_BACKLOG = {Priority.CRITICAL: 1.0, Priority.NORMAL: 1.0, Priority.BULK: 0.5}
-"""The same for what waits in the queues."""
+_BACKLOG_REFUSED_AT = {Priority.CRITICAL: 1.0, Priority.NORMAL: 1.0, Priority.BULK: 0.5}
+"""The fraction of `backlog` at which each priority is turned away."""
 
 _AHEAD = {
     Lane.CRITICAL_SURPLUS: (Lane.CRITICAL, Lane.CRITICAL_SURPLUS),
@@ -49,7 +53,7 @@ _AHEAD = {
     Lane.BULK: (Lane.CRITICAL, Lane.NORMAL, Lane.BULK),
     Lane.BULK_SURPLUS: tuple(Lane),
 }
-"""What waits before a newcomer in a lane. Nobody within its share waits for the surplus of others."""
+"""The lanes whose backlog counts for a newcomer in a lane. Within its share nobody waits for the others' surplus."""
 
 _BEYOND = "this exceeds the tenant's share, and "
 
@@ -57,16 +61,16 @@ _BEYOND = "this exceeds the tenant's share, and "
 def refusal(lane: Lane, load: Load, rules: AdmissionRules) -> str | None:
     """Why one more notification of this lane is turned away now; None lets it in.
 
-    Critical is turned away only when memory is full; its surplus also for its own backlog.
+    Critical is turned away only when memory is full, its surplus also for its own backlog.
     """
-    patience, why = _PATIENCE[lane], _BEYOND if lane.is_surplus else ""
-    if load.held >= rules.held * patience:
+    fraction, why = _REFUSED_AT[lane], _BEYOND if lane.is_surplus else ""
+    if load.in_memory >= rules.in_memory * fraction:
         return f"{why}more is waiting to be stored than memory may hold"
     if lane is Lane.CRITICAL:
         return None
-    if load.lag > rules.lag * patience and lane is not Lane.CRITICAL_SURPLUS:
+    if load.lag_s > rules.lag_s * fraction and lane is not Lane.CRITICAL_SURPLUS:
         return f"{why}storing takes too long"
-    waiting = sum(load.backlog.get(one, 0) for one in _AHEAD[lane])
-    if waiting > int(rules.backlog * _BACKLOG[lane.priority]):
+    waiting = sum(load.backlog.get(ahead, 0) for ahead in _AHEAD[lane])
+    if waiting > int(rules.backlog * _BACKLOG_REFUSED_AT[lane.priority]):
         return f"{why}more is waiting to be sent than can be done soon"
     return None

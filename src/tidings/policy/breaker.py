@@ -1,12 +1,11 @@
-"""Whether a provider is well enough to be used, and by how much: a circuit breaker with stepwise recovery.
+"""A circuit breaker with stepwise recovery: how much of its traffic a provider gets.
 
-Closed, everything goes through. It opens when too large a share of the sends of the last seconds failed, or was slow; a
-call that has been out for too long counts as slow before it ends, so that a provider which says nothing at all is left
-within seconds. Open, nothing goes through until a pause is over; then a few sends probe. What succeeds opens the door
-step by step, what fails closes it for twice as long.
+Closed, it lets everything through. It opens when too large a share of the recent sends failed or was slow. A call
+counts as slow while it is still out, so a provider that says nothing at all is left within seconds. Open, it lets
+nothing through until a pause is over; then a few sends probe. After a success the provider gets its traffic back step
+by step; after a failure the breaker opens for twice as long.
 
-Instants and spans are milliseconds of a clock that only goes forward. It keeps a state, but no time of its own: `now`
-is an argument.
+Instants (`now`) are milliseconds of a clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -16,30 +15,32 @@ from collections import deque
 from msgspec import Struct
 
 PROBES = 3
-"""Sends under way at once while probing."""
-_FIRST_STEP = 0.05
+"""How many sends may be under way at once while probing."""
+_FIRST_SHARE = 0.05
+"""The share of its traffic that a provider gets first after a pause."""
 
 
 class BreakerRules(Struct, frozen=True, kw_only=True):
-    """When it opens and how it recovers.
+    """When a breaker opens and how it recovers.
 
-    It opens when, of at least `least` sends of the last `window`, a share of `failing` failed or a share of `slow` was
-    slower than `slow_after`. It stays open for `pause`, doubled up to `longest_pause` each time that probing fails.
-    Each step of the recovery lets twice as much through, after `step` with traffic and without a new reason to open.
+    It opens when, of at least `least` sends in the last `window_ms`, the share `failing` failed or the share `slow`
+    took longer than `slow_after_ms`. It stays open for `pause_ms`, doubled up to `longest_pause_ms` each time that
+    probing fails. It lets twice as much through after each `step_ms` in which a send succeeded and nothing made it open
+    again.
     """
 
-    window: int = 4_000
+    window_ms: int = 4_000
     least: int = 5
     failing: float = 0.5
     slow: float = 0.5
-    slow_after: int = 2_500
-    pause: int = 2_000
-    longest_pause: int = 60_000
-    step: int = 2_000
+    slow_after_ms: int = 2_500
+    pause_ms: int = 2_000
+    longest_pause_ms: int = 60_000
+    step_ms: int = 2_000
 
 
 class _Span(Struct):
-    """What came back within a tenth of the window."""
+    """Counts of the sends that ended within one tenth of the window."""
 
     start: int
     total: int = 0
@@ -60,13 +61,13 @@ class Breaker:
         self._rules = rules
         self._spans: deque[_Span] = deque()
         self._calls: dict[int, _Call] = {}
-        self._numbers = 0
+        self._last_number = 0
         self._share = 1.0
-        self._pause = rules.pause
+        self._pause_ms = rules.pause_ms
         self._open_until: int | None = None
         self._stepped_at = 0
-        self._proven = False
-        self._since = 0
+        self._succeeded_since_step = False
+        self._recovering_since = 0
         self._slow_only = False
 
     def share(self, now: int) -> float:
@@ -75,38 +76,38 @@ class Breaker:
         if self._open_until is not None:
             if now < self._open_until:
                 return 0.0
-            return _FIRST_STEP
+            return _FIRST_SHARE
         if self._share < 1.0:
             self._recover(now)
         return self._share
 
     @property
     def probing(self) -> bool:
-        """Whether it was open and has not succeeded since: only a few sends may be under way."""
+        """Whether it was open and no send has succeeded since: only `PROBES` sends may be under way."""
         return self._open_until is not None
 
     @property
     def is_slow(self) -> bool:
-        """Whether it is open for slowness alone."""
+        """Whether it is open only because the provider is slow."""
         return self._slow_only and self._open_until is not None
 
     def next_probe(self, now: int) -> int:
-        """When it may be used again: `now` unless it is open."""
+        """When the provider may be used again: `now` unless the breaker is open."""
         return now if self._open_until is None else max(now, self._open_until)
 
     def begin(self, now: int, size: int) -> int:
-        """A call with `size` sends begins; the number under which it ends."""
-        self._numbers += 1
-        self._calls[self._numbers] = _Call(now, size)
-        return self._numbers
+        """Note that a call with `size` sends begins; returns its number, for `end` or `abandon`."""
+        self._last_number += 1
+        self._calls[self._last_number] = _Call(now, size)
+        return self._last_number
 
     def end(self, number: int, now: int, failed: int) -> None:
-        """The call is over, and `failed` of its sends failed by the provider's fault."""
+        """Note that the call is over, and that `failed` of its sends failed by the provider's fault."""
         call = self._calls.pop(number)
-        if call.began < self._since:
-            return  # it began before the provider went down, and is no news
+        if call.began < self._recovering_since:
+            return  # it began before the provider recovered, so it says nothing about the provider's health now
         span = self._span(now)
-        slow = now - call.began >= self._rules.slow_after
+        slow = now - call.began >= self._rules.slow_after_ms
         if not call.counted_slow:
             span.total += call.size
             span.slow += call.size if slow else 0
@@ -115,44 +116,43 @@ class Breaker:
             if call.began >= self._open_until:
                 self._probed(now, well=failed < call.size and not slow)
             return
-        self._proven = self._proven or (failed < call.size and not slow)
+        self._succeeded_since_step = self._succeeded_since_step or (failed < call.size and not slow)
         self._judge(now)
 
     def abandon(self, number: int) -> None:
-        """The call was broken off by us: it says nothing."""
+        """Forget a call that Tidings itself broke off: it says nothing about the provider."""
         self._calls.pop(number, None)
 
     def _probed(self, now: int, *, well: bool) -> None:
         if well:
             self._open_until = None
-            self._share = _FIRST_STEP
-            self._stepped_at = self._since = now
-            self._proven = False
+            self._share = _FIRST_SHARE
+            self._stepped_at = self._recovering_since = now
+            self._succeeded_since_step = False
             self._spans.clear()
         else:
             self._open(now, longer=True)
 
     def _recover(self, now: int) -> None:
-        # A step needs proof: without traffic since the last one there is none.
-        if now - self._stepped_at < self._rules.step or not self._proven:
+        if now - self._stepped_at < self._rules.step_ms or not self._succeeded_since_step:
             return
         self._share = min(1.0, self._share * 2)
-        self._stepped_at, self._proven = now, False
+        self._stepped_at, self._succeeded_since_step = now, False
         if self._share >= 1.0:
-            self._pause = self._rules.pause
+            self._pause_ms = self._rules.pause_ms
 
     def _count_slow(self, now: int) -> None:
-        found = False
+        newly_slow = False
         for call in self._calls.values():
-            if call.counted_slow or call.began < self._since:
+            if call.counted_slow or call.began < self._recovering_since:
                 continue
-            if now - call.began < self._rules.slow_after:
-                break  # they are in the order in which they began
-            call.counted_slow = found = True
+            if now - call.began < self._rules.slow_after_ms:
+                break  # the calls are in the order in which they began
+            call.counted_slow = newly_slow = True
             span = self._span(now)
             span.total += call.size
             span.slow += call.size
-        if found and self._open_until is None:
+        if newly_slow and self._open_until is None:
             self._judge(now)
 
     def _judge(self, now: int) -> None:
@@ -167,17 +167,17 @@ class Breaker:
 
     def _open(self, now: int, *, longer: bool) -> None:
         if longer:
-            self._pause = min(self._pause * 2, self._rules.longest_pause)
-        self._open_until = now + self._pause
+            self._pause_ms = min(self._pause_ms * 2, self._rules.longest_pause_ms)
+        self._open_until = now + self._pause_ms
         self._spans.clear()
 
     def _span(self, now: int) -> _Span:
         self._forget(now)
-        width = max(1, self._rules.window // 10)
-        if not self._spans or now - self._spans[-1].start >= width:
+        width_ms = max(1, self._rules.window_ms // 10)
+        if not self._spans or now - self._spans[-1].start >= width_ms:
             self._spans.append(_Span(now))
         return self._spans[-1]
 
     def _forget(self, now: int) -> None:
-        while self._spans and now - self._spans[0].start >= self._rules.window:
+        while self._spans and now - self._spans[0].start >= self._rules.window_ms:
             self._spans.popleft()

@@ -1,9 +1,9 @@
-"""Caps: how often something may pass within a time, in a window that slides.
+"""Caps: how many requests pass within a sliding window.
 
-A *scope* is what is counted: a user's notifications of a category, a user's of all categories, the same content to the
-same address. What passes is remembered by its id and its instant. An id that comes again (a redelivery, a retry,
-another channel of the notification) takes its place along: it is counted once, from then on, and its earlier instant
-does not stand in its way. So within the windows it passes in any case, and later only where there is room.
+A *scope* is what is counted: a user's notifications in a category, a user's notifications in all categories, or the
+same content to the same address. Each request that passes is remembered by its id and instant. An id that comes again
+(a redelivery, a retry, another channel of the notification) is counted once, at its latest instant, and its earlier
+instant does not count against it. So it always passes again within the window, and later only where there is room.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from msgspec import Struct
 from tidings.model.user import Cap
 
 Passed: TypeAlias = Mapping[UUID, int]
-"""What has passed in a scope: ids with their instants (milliseconds since the epoch)."""
+"""The ids that have passed in a scope, with their instants (milliseconds since the epoch)."""
 
 
 class Count(Struct, frozen=True, gc=False):
-    """One scope in which a request must have room: `id` passes in it if all of `caps` permit.
+    """One scope in which a request needs room: its `id` passes if all of `caps` permit.
 
-    `holds`: what these caps forbid will ask again when they permit; else it is given up.
+    `holds`: a request that these caps forbid is held until they permit it; otherwise it is given up.
     """
 
     scope: bytes
@@ -33,9 +33,9 @@ class Count(Struct, frozen=True, gc=False):
 
 
 class Over(Struct, frozen=True, gc=False):
-    """Why a request does not pass: the count at `place` of it is over `cap`. It may pass from `due` on.
+    """Why a request does not pass: its count at index `place` is over `cap`.
 
-    `due` is in milliseconds since the epoch, and means something where all counts that are over hold.
+    The request may pass from `due` (milliseconds since the epoch) on, if every count that is over its cap `holds`.
     """
 
     place: int
@@ -46,39 +46,38 @@ class Over(Struct, frozen=True, gc=False):
 def forbidding(instants: Sequence[int], caps: Sequence[Cap], now: int) -> tuple[Cap, int] | None:
     """The cap that forbids one more at `now` for the longest time, and when it permits; None when all permit.
 
-    `instants` ascend, in milliseconds since the epoch; one that lies ahead of `now` (another machine's clock) counts. A
-    cap permits when fewer than `count` of them lie within the last `seconds`.
+    `instants` ascend, in milliseconds since the epoch; an instant after `now` (another machine's clock) counts too. A
+    cap permits when fewer than `count` instants lie within the last `seconds`.
     """
-    found: tuple[Cap, int] | None = None
+    strictest: tuple[Cap, int] | None = None
     for cap in caps:
         if len(instants) >= cap.count:
             due = instants[-cap.count] + cap.seconds * 1000
-            if due > now and (found is None or due > found[1]):
-                found = cap, due
-    return found
+            if due > now and (strictest is None or due > strictest[1]):
+                strictest = cap, due
+    return strictest
 
 
-def kept_for(caps: Sequence[Cap]) -> int:
-    """Milliseconds after which what passed under these caps means nothing any more."""
+def kept_for_ms(caps: Sequence[Cap]) -> int:
+    """How long a passed id counts under the longest of these caps."""
     return max((cap.seconds for cap in caps), default=0) * 1000
 
 
 def kept(passed: Passed, caps: Sequence[Cap], now: int) -> dict[UUID, int]:
-    """What of `passed` still counts, oldest first."""
-    since = now - kept_for(caps)
+    """The entries of `passed` that still count, oldest first."""
+    since = now - kept_for_ms(caps)
     return {id: at for id, at in sorted(passed.items(), key=lambda entry: entry[1]) if at > since}
 
 
 def take(
     requests: Sequence[Sequence[Count]], passed: Mapping[bytes, Passed], now: int
 ) -> tuple[list[Over | None], dict[bytes, dict[UUID, int]]]:
-    """Judge `requests` in order, each all or nothing: it passes, and counts, when every one of its counts has room.
+    """Judge `requests` in order. A request passes, and is counted, only if every one of its counts has room.
 
-    Gives a verdict for each (None: it passes) and the scopes that changed, as they are now. `passed` has what was known
-    of the scopes; a scope that is absent is empty.
+    Returns a verdict for each request (None: it passes) and the new contents of the scopes that changed. `passed` has
+    the contents before; an absent scope is empty.
 
-    What is held is told to come back one after the other, as room comes, not all at the first instant at which one of
-    them may pass.
+    Held requests get due times one after the other, as room comes, not all the first instant at which one may pass.
     """
     changed: dict[bytes, dict[UUID, int]] = {}
     expected: dict[bytes, list[int]] = {}
@@ -96,7 +95,7 @@ def take(
                 changed[count.scope][count.id] = max(now, changed[count.scope].get(count.id, now))
             verdicts.append(None)
             continue
-        final = next((found for found in over if not counts[found.place].holds), None)
+        final = next((exceeded for exceeded in over if not counts[exceeded.place].holds), None)
         if final is None:
             final = _in_turn(counts, over, changed, passed, expected)
         verdicts.append(final)
@@ -110,8 +109,8 @@ def _in_turn(
     passed: Mapping[bytes, Passed],
     expected: dict[bytes, list[int]],
 ) -> Over:
-    """The verdict on a request that is held: due when those that were held before it have had their turn."""
-    last = max(over, key=lambda found: found.due)
+    """The verdict on a held request: it is due when there is room after all requests that were held before it."""
+    last = max(over, key=lambda exceeded: exceeded.due)
     due = last.due
     for count in counts:
         waiting = expected.get(count.scope)
@@ -124,6 +123,6 @@ def _in_turn(
 
 
 def _others(count: Count, changed: Mapping[bytes, Passed], passed: Mapping[bytes, Passed]) -> list[int]:
-    """When the other ids of the scope passed, ascending."""
+    """The instants at which the other ids of the scope passed, ascending."""
     known = changed.get(count.scope, passed.get(count.scope, {}))
     return sorted(at for id, at in known.items() if id != count.id)

@@ -1,6 +1,6 @@
-"""Whether a content can be sent at all: it shows something, and it is not larger than every vendor's limit.
+"""Whether a content can be sent at all: it shows something, and at least one vendor would take its size.
 
-The limits are those of the channel as a whole; what one vendor alone refuses is in that vendor's table of errors.
+The limits hold for a whole channel; a limit of one vendor is in that vendor's error table.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from tidings.model.notification import EmailContent, InappContent, PushContent, 
 from tidings.model.vocabulary import Reason
 
 MAX_SMS = 1_600
-"""Characters of a text message: more than ten parts are taken by no vendor."""
+"""Characters of a text message: no vendor takes more than ten segments."""
 MAX_PUSH_BYTES = 4_096
-"""Bytes of a push notification's payload, title, body, link and our own id, as JSON."""
+"""Bytes of a push notification's payload as JSON: title, body, link and the delivery's id."""
 MAX_SUBJECT = 998
 """Characters of an email's subject: a line of RFC 5322, section 2.1.1, unfolded."""
 
 _ID_BYTES = 64
 _SURELY_FITS = 600
+"""Characters of title, body and link that fit however JSON escapes them."""
 _BLANKS = frozenset("\u2800\u3164\uffa0\u115f\u1160")  # letters and symbols that show nothing
 
 
 class Unfit(Struct, frozen=True):
-    """Why a content cannot be sent. `field` is the part of the content that is to blame."""
+    """Why a content cannot be sent. `field` names the part of the content that is at fault."""
 
     reason: Reason
     field: str
@@ -32,14 +33,14 @@ class Unfit(Struct, frozen=True):
 
 
 def is_blank(text: str | None) -> bool:
-    """Whether nobody would see anything: spaces, line ends and invisible characters alone."""
+    """Whether the text shows nothing: it is empty, or has only spaces, line ends and invisible characters."""
     if not text:
         return True
     return not any(letter.isprintable() and not letter.isspace() and letter not in _BLANKS for letter in text)
 
 
 def unfit(content: EmailContent | SmsContent | PushContent | InappContent) -> Unfit | None:
-    """What is wrong with a content as it would be sent; None when it can be."""
+    """Why a rendered content cannot be sent; None when it can."""
     if isinstance(content, SmsContent):
         return _sms(content)
     if isinstance(content, EmailContent):
@@ -53,8 +54,8 @@ def _sms(content: SmsContent) -> Unfit | None:
     if is_blank(content.text):
         return Unfit(Reason.EMPTY_CONTENT, "text", "the text message shows nothing")
     if len(content.text) > MAX_SMS:
-        told = f"a text message has at most {MAX_SMS} characters; this has {len(content.text)}"
-        return Unfit(Reason.TOO_LONG, "text", told)
+        detail = f"a text message has at most {MAX_SMS} characters; this has {len(content.text)}"
+        return Unfit(Reason.TOO_LONG, "text", detail)
     return None
 
 
@@ -65,8 +66,8 @@ def _email(content: EmailContent) -> Unfit | None:
         field = "html" if content.text is None else "text"
         return Unfit(Reason.EMPTY_CONTENT, field, "neither the text nor the HTML shows anything")
     if len(content.subject) > MAX_SUBJECT:
-        told = f"a subject has at most {MAX_SUBJECT} characters; this has {len(content.subject)}"
-        return Unfit(Reason.TOO_LONG, "subject", told)
+        detail = f"a subject has at most {MAX_SUBJECT} characters; this has {len(content.subject)}"
+        return Unfit(Reason.TOO_LONG, "subject", detail)
     return None
 
 
@@ -75,9 +76,9 @@ def _push(content: PushContent) -> Unfit | None:
     if len(content.title) + len(content.body) + len(link) <= _SURELY_FITS:
         return None
     shown = {"notification": {"title": content.title, "body": content.body}, "data": {"link": link}}
-    size = len(msgspec.json.encode(shown)) + _ID_BYTES
-    if size <= MAX_PUSH_BYTES:
+    size_bytes = len(msgspec.json.encode(shown)) + _ID_BYTES
+    if size_bytes <= MAX_PUSH_BYTES:
         return None
     field = max(("title", content.title), ("body", content.body), ("link", link), key=lambda each: len(each[1]))[0]
-    told = f"a push notification has at most {MAX_PUSH_BYTES} bytes of title, body and link; this has {size}"
-    return Unfit(Reason.TOO_LONG, field, told)
+    detail = f"a push notification has at most {MAX_PUSH_BYTES} bytes of title, body and link; this has {size_bytes}"
+    return Unfit(Reason.TOO_LONG, field, detail)

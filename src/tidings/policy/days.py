@@ -1,4 +1,4 @@
-"""Days of the history: for which there is room, which are to be archived, and which object holds a notification."""
+"""Days of the history: which have partitions, which are to be archived, and which object holds a notification."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Collection, Sequence
 from enum import StrEnum
 from uuid import UUID
 
-from tidings.model.days import DAY, DAY_MINUTES, DayState, Part
+from tidings.model.days import DAY_MINUTES, DAY_MS, DayState, Part
 
-AHEAD = 7
-"""For how many days there is room in advance."""
-BACK = 400
-"""Days: a fact about something older was never one of ours."""
-SETTLED = 8
-"""Days after a day's end for which ids of it may still be given out (an occurrence may be sent a week late)."""
-QUIET = 3
-"""Days without a fact after which what rests is believed to rest: receipts come so late."""
+AHEAD_DAYS = 7
+"""How many days ahead have their partitions."""
+BACK_DAYS = 400
+"""A fact of an older day is not about a notification of this installation."""
+SETTLED_DAYS = 8
+"""How long after a day's end new ids of that day may still be made (an occurrence may be sent a week late)."""
+QUIET_DAYS = 3
+"""After so long without a fact a resting delivery is taken to rest for good: receipts come up to this late."""
 
 
 class Place(StrEnum):
-    """Where a fact of a day goes that has no room: room is made, or the fact is not written, and counted."""
+    """What happens to a fact of a day without a partition: one is made, or the fact is only counted."""
 
     MAKE = "make"
     ARCHIVED = "archived"
@@ -28,12 +28,12 @@ class Place(StrEnum):
 
 
 def place(day: int, today: int, *, archived: bool) -> Place:
-    """What becomes of a fact whose day has no room. Days since the epoch."""
+    """What happens to a fact of a `day` that has no partition. Days are counted from the epoch."""
     if archived:
         return Place.ARCHIVED
-    if day > today + AHEAD:
+    if day > today + AHEAD_DAYS:
         return Place.TOO_FAR
-    return Place.TOO_OLD if day < today - BACK else Place.MAKE
+    return Place.TOO_OLD if day < today - BACK_DAYS else Place.MAKE
 
 
 def ripe(days: Collection[int], today: int, kept: int) -> list[int]:
@@ -42,18 +42,18 @@ def ripe(days: Collection[int], today: int, kept: int) -> list[int]:
 
 
 def worth_rolling(day: int, now: int, rolled_at: int | None) -> bool:
-    """Whether a closed day that has changed since `rolled_at` is to be rolled up (again) at `now`, in milliseconds.
+    """Whether to sum up (again) at `now` a closed day that has changed since `rolled_at`, both in milliseconds.
 
-    The older it is, the seldomer: a receipt that comes a week late must not have the whole day read every hour.
+    The older the day, the less often: a receipt that comes a week late must not have the whole day read every hour.
     """
-    closed_for = now - (day + 1) * DAY
-    if closed_for < DAY // 24:
+    closed_for_ms = now - (day + 1) * DAY_MS
+    if closed_for_ms < DAY_MS // 24:
         return False
-    return rolled_at is None or now - rolled_at >= max(DAY // 24, closed_for // 8)
+    return rolled_at is None or now - rolled_at >= max(DAY_MS // 24, closed_for_ms // 8)
 
 
 def whole_days(since: int, until: int, folded: Collection[int]) -> tuple[int, int]:
-    """The stretch of minutes, widened where it cuts a day of which only the whole is known."""
+    """The minutes from `since` to `until`, widened to whole days where they cut a folded day."""
     first, last = since // DAY_MINUTES, (until - 1) // DAY_MINUTES
     if first in folded:
         since = first * DAY_MINUTES
@@ -63,10 +63,10 @@ def whole_days(since: int, until: int, folded: Collection[int]) -> tuple[int, in
 
 
 def stretches(since: int, until: int, states: Sequence[DayState]) -> tuple[list[DayState], list[tuple[int, int]]]:
-    """The days of which the sums say all, and the stretches of minutes that are read.
+    """How to count the minutes from `since` to `until`: the days to take from their sums, and the stretches to read.
 
-    A day counts by its sums when the whole of it is asked for and they hold. Archived days are read as well: what is
-    carried of them is in no sum.
+    A day is taken from its sums when the whole day is asked for and the sums are current. Archived days are read too,
+    because no sum includes what is carried of them.
     """
     summed = [
         state
@@ -76,19 +76,19 @@ def stretches(since: int, until: int, states: Sequence[DayState]) -> tuple[list[
         and since <= state.day * DAY_MINUTES
         and (state.day + 1) * DAY_MINUTES <= until
     ]
-    found: list[tuple[int, int]] = []
+    to_read: list[tuple[int, int]] = []
     reached = since
     for state in summed:
         if reached < state.day * DAY_MINUTES:
-            found.append((reached, state.day * DAY_MINUTES))
+            to_read.append((reached, state.day * DAY_MINUTES))
         reached = (state.day + 1) * DAY_MINUTES
     if reached < until:
-        found.append((reached, until))
-    return summed, found
+        to_read.append((reached, until))
+    return summed, to_read
 
 
 def parts_of(parts: Sequence[Part], tenant: str, id: UUID, kind: str) -> list[Part]:
-    """The objects of a kind that can hold the tenant's notification `id`."""
+    """The objects of this kind that may hold rows of the tenant's notification `id`."""
     return [
         part
         for part in parts

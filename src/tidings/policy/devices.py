@@ -1,4 +1,4 @@
-"""The devices of a person, in the order in which they were registered: the newest is the last."""
+"""The devices of a user, in the order in which they were registered: the newest is the last."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ Put = tuple[str, Profile, Preferences | None]
 
 
 def registered(profile: Profile, token: str, most: int) -> Profile:
-    """The profile with `token` as its newest device; of more than `most` the oldest are dropped."""
+    """The profile with `token` as its newest device, and no more than the newest `most` devices."""
     others = [device for device in profile.devices if device != token]
     return replace(profile, devices=(*others, token)[-most:])
 
 
 def without(profile: Profile, tokens: Collection[str]) -> Profile:
-    """The profile without these devices; itself where it has none of them."""
+    """The profile without these devices; the same object if it has none of them."""
     kept = tuple(device for device in profile.devices if device not in tokens)
     return profile if len(kept) == len(profile.devices) else replace(profile, devices=kept)
 
 
 def settled(users: Sequence[Put]) -> dict[str, tuple[Profile, Preferences | None]]:
-    """What is to be stored of each user where some come twice, or several claim one device: the later one counts.
+    """The profile and preferences to store for each user.
 
-    Preferences that only an earlier entry of a user has are kept.
+    Of several entries for one user the last counts, but preferences that only an earlier entry has are kept. A device
+    that several users claim goes to the last of them.
     """
     latest: dict[str, tuple[Profile, Preferences | None]] = {}
     for user_id, profile, preferences in users:

@@ -1,13 +1,13 @@
-"""The wall-clock times that a recurrence rule gives, as RFC 5545 section 3.3.10 has it, at a bounded cost.
+"""Computes the wall-clock times of a recurrence rule (RFC 5545 section 3.3.10) at a bounded cost.
 
-What the rule leaves out comes from the start, `BYWEEKNO` alone included (it then means the start's weekday). Positions
-(`BYSETPOS`) count in the whole period, the first one too: what lies before the start is left out afterwards, and
-`COUNT` counts what remains.
+Parts that the rule does not name come from the start; a rule with `BYWEEKNO` alone means the start's weekday. Positions
+(`BYSETPOS`) count in the whole period, in the first one too: times before the start are left out afterwards, and
+`COUNT` counts the rest.
 
-Which days of a year match depends on where its weeks begin and on whether it is a leap year, so there are 14 kinds of
-years, and 28 of months; each is worked out once. Hours and minutes of an interval repeat after some days, so a look at
-a day costs the same whether its times match or not. A search ends after `HORIZON` years: by then the calendar has
-repeated itself, weekdays included.
+Which days of a year match depends on its first weekday and on whether it is a leap year, so there are 14 kinds of
+years, and 28 of months; the days of each kind are computed once. The times of an hourly or minutely rule repeat after
+some days, so looking at a day costs the same whether it has matching times or not. A search ends after `HORIZON` years:
+by then the calendar, with its weekdays, repeats itself.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from tidings.model.errors import Invalid
 from tidings.policy.recurrence_rule import PATH, Frequency, Rule, parse
 
 HORIZON = 400
-"""Years that a search looks through: as many as the Gregorian calendar takes to repeat itself."""
+"""How many years a search looks through: the Gregorian calendar repeats itself after so many."""
 LAST_YEAR = 9990
 STEPS = 50_000
-"""What one search may cost: a step for each month and week that it looks at, and for 16 days of a year."""
+"""The budget of one search: each month and week that it looks at costs a step, and so do 16 days of a year."""
 
-_DAYS_A_STEP = 16
+_DAYS_PER_STEP = 16
 _NORMAL = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _LEAP = (31, 29, *_NORMAL[2:])
-_SECONDS = 86_400
+_DAY_S = 86_400
 _DAY = timedelta(days=1)
 
 
 class Budget:
-    """The steps that are left of a search, or of several that share them."""
+    """The steps that one search, or several together, may still spend."""
 
     def __init__(self, steps: int = STEPS) -> None:
         self.left = steps
 
     def spend(self, steps: int) -> None:
-        """Take them away. Raises Invalid when there are not so many."""
+        """Take `steps` off the budget. Raises Invalid when too few are left."""
         self.left -= steps
         if self.left < 0:
             raise Invalid("too_costly", "it takes too long to find when this rule comes true; make it simpler", PATH)
 
 
 class YearKind(NamedTuple):
-    """What decides which days of a year match: its first weekday, its months' lengths, and the years beside it."""
+    """The facts that decide which days of a year match: its first weekday, its months' lengths, the years beside it."""
 
     weekday: int
     lengths: tuple[int, ...]
@@ -58,7 +58,7 @@ class YearKind(NamedTuple):
 
 
 class Expansion:
-    """A rule that counts from `start`. Make it with `expansion`, which keeps the latest."""
+    """The times of a rule that counts from `start`. Make it with the function `expansion`, which caches."""
 
     def __init__(self, rule: Rule, start: datetime) -> None:
         self._rule = rule
@@ -72,22 +72,22 @@ class Expansion:
         self._placed = frozenset((day, place) for day, place in rule.days if place)
         self._take_from_the_start()
         self._times = self._times_of_a_day()
-        self._modulus, self._by_remainder = self._beat()
+        self._modulus, self._by_remainder = self._times_by_day()
         self._years: dict[YearKind, list[int]] = {}
         self._month_kinds: dict[tuple[int, int], list[int]] = {}
 
     def after(self, wall: datetime, budget: Budget) -> Iterator[datetime]:
-        """The times that are later than `wall`, in order. Raises Invalid when they take more than the budget."""
+        """The times later than `wall`, in order. Raises Invalid when the search would exceed the budget."""
         rule, start = self._rule, self._start
         lower = start if rule.count is not None else max(start, wall)
         last = min(max(start, wall).year + HORIZON, LAST_YEAR)
         count = 0
-        for found in self._from(lower, last, budget):
-            if found < start:
+        for time in self._from(lower, last, budget):
+            if time < start:
                 continue
             count += 1
-            if found > wall:
-                yield found
+            if time > wall:
+                yield time
             if count == rule.count:
                 return
 
@@ -111,27 +111,32 @@ class Expansion:
         second = (rule.by("BYSECOND") or (start.second,))[0]
         return sorted({hour * 3600 + minute * 60 + second for hour in hours for minute in minutes})
 
-    def _beat(self) -> tuple[int, dict[int, list[int]]]:
-        """For rules of days and less: after how many days the times repeat, and those of each day until then."""
+    def _times_by_day(self) -> tuple[int, dict[int, list[int]]]:
+        """After how many days the times repeat, and the times of each day until then; of rules with FREQ=DAILY or less.
+
+        Days count from the start, times are seconds after midnight.
+        """
         rule, start = self._rule, self._start
         if rule.frequency <= Frequency.DAILY:
             times = _chosen(1, self._times, self._positions)
             return rule.interval, {0: times} if times else {}
-        length = 3600 if rule.frequency is Frequency.HOURLY else 60
-        a_day = _SECONDS // length
-        first = (start.hour * 3600 + start.minute * 60) // length
-        shared = gcd(a_day, rule.interval)
+        period_s = 3600 if rule.frequency is Frequency.HOURLY else 60
+        periods_per_day = _DAY_S // period_s
+        first = (start.hour * 3600 + start.minute * 60) // period_s
+        # The period at `time` on day d matches if d * periods_per_day + time // period_s - first is a multiple of the
+        # interval. Solve this congruence for d.
+        shared = gcd(periods_per_day, rule.interval)
         modulus = rule.interval // shared
-        inverse = pow(a_day // shared, -1, modulus)
-        found: dict[int, list[int]] = {}
+        inverse = pow(periods_per_day // shared, -1, modulus)
+        by_remainder: dict[int, list[int]] = {}
         for time in self._times:
-            ahead = first - time // length
+            ahead = first - time // period_s
             if ahead % shared == 0:
-                found.setdefault(ahead // shared * inverse % modulus, []).append(time)
-        return modulus, found
+                by_remainder.setdefault(ahead // shared * inverse % modulus, []).append(time)
+        return modulus, by_remainder
 
     def _from(self, lower: datetime, last: int, budget: Budget) -> Iterator[datetime]:
-        """Times from the period in which `lower` lies to the end of the year `last`; some may lie before `lower`."""
+        """Times from the period of `lower` to the end of the year `last`; the first of them may be before `lower`."""
         frequency = self._rule.frequency
         if not self._times or not (self._by_remainder if frequency >= Frequency.DAILY else self._can_be()):
             return iter(())
@@ -144,7 +149,7 @@ class Expansion:
         return self._daily(lower.date(), last, budget)
 
     def _can_be(self) -> bool:
-        """Whether a period is ever long enough for one of the positions."""
+        """Whether some period is long enough to have one of the positions."""
         days = {Frequency.YEARLY: 366, Frequency.MONTHLY: 31, Frequency.WEEKLY: 7}[self._rule.frequency]
         return not self._positions or min(map(abs, self._positions)) <= days * len(self._times)
 
@@ -152,7 +157,7 @@ class Expansion:
         every, first = self._rule.interval, self._start.year
         for year in range(first + (lower.year - first) // every * every, last + 1, every):
             days = self._days_of_year(year)
-            budget.spend(1 + len(days) // _DAYS_A_STEP)
+            budget.spend(1 + len(days) // _DAYS_PER_STEP)
             yield from self._of_period(date(year, 1, 1), days, lower)
 
     def _monthly(self, lower: date, last: int, budget: Budget) -> Iterator[datetime]:
@@ -186,7 +191,7 @@ class Expansion:
         for year in range(lower.year, last + 1):
             first = date(year, 1, 1)
             days = self._days_of_year(year)
-            budget.spend(1 + len(days) // _DAYS_A_STEP)
+            budget.spend(1 + len(days) // _DAYS_PER_STEP)
             ahead = first.toordinal() - origin
             begin = bisect_left(days, (lower - first).days) if year == lower.year else 0
             for day in days[begin:] if begin else days:
@@ -195,11 +200,11 @@ class Expansion:
                     yield from _at(first + _DAY * day, times)
 
     def _of_period(self, first: date, days: Sequence[int], lower: date) -> Iterator[datetime]:
-        """The times of a period that begins on `first`, on its `days` (offsets), without days before `lower`."""
+        """The times on the `days` (offsets) of a period that begins on `first`, without days before `lower`."""
         least = (lower - first).days
         if self._positions:
             for moment in _chosen(len(days), self._times, self._positions):
-                number, time = divmod(moment, _SECONDS)
+                number, time = divmod(moment, _DAY_S)
                 if days[number] >= least:
                     yield from _at(first + _DAY * days[number], (time,))
             return
@@ -208,17 +213,17 @@ class Expansion:
                 yield from _at(first + _DAY * day, self._times)
 
     def _days_of_year(self, year: int) -> list[int]:
-        """The days of a year, counted from 0, that match."""
+        """The matching days of a year, counted from 0."""
         kind = YearKind(
             date(year, 1, 1).weekday(),
             _LEAP if _is_leap(year) else _NORMAL,
             bool(self._weeks) and _is_leap(year - 1),
             bool(self._weeks) and _is_leap(year + 1),
         )
-        found = self._years.get(kind)
-        if found is None:
-            found = self._years[kind] = sorted(self._match(kind))
-        return found
+        days = self._years.get(kind)
+        if days is None:
+            days = self._years[kind] = sorted(self._match(kind))
+        return days
 
     def _match(self, kind: YearKind) -> set[int]:
         total = sum(kind.lengths)
@@ -240,13 +245,13 @@ class Expansion:
     def _days_of_month(self, first: date) -> list[int]:
         length = (_LEAP if _is_leap(first.year) else _NORMAL)[first.month - 1]
         kind = length, first.weekday()
-        found = self._month_kinds.get(kind)
-        if found is None:
-            found = self._month_kinds[kind] = sorted(self._of_month(first.weekday(), length, in_month=True))
-        return found
+        days = self._month_kinds.get(kind)
+        if days is None:
+            days = self._month_kinds[kind] = sorted(self._of_month(first.weekday(), length, in_month=True))
+        return days
 
     def _of_month(self, weekday: int, length: int, *, in_month: bool) -> set[int]:
-        """The days of a month that begins on `weekday`. `in_month`: weekdays have their places in it."""
+        """The matching days of a month that begins on `weekday`. `in_month`: places (1MO) count within the month."""
         days = set(range(length))
         if self._month_days:
             days &= {day - 1 if day > 0 else length + day for day in self._month_days}
@@ -255,7 +260,7 @@ class Expansion:
         return days
 
     def _of_weeks(self, kind: YearKind) -> set[int]:
-        """The days that are in the weeks of `BYWEEKNO`: of this year, and at its edges of the years beside it."""
+        """The days in the weeks of `BYWEEKNO`: this year's weeks, and at its ends weeks of the years beside it."""
         start = self._rule.week_start
         first, total = _first_week(kind.weekday, start), sum(kind.lengths)
         after = total + _first_week(kind.weekday + total, start)
@@ -277,30 +282,28 @@ class Expansion:
 
 
 def _first_week(weekday: int, start: int) -> int:
-    """Where the first week of a year that begins on `weekday` begins: the first that has four days in the year."""
+    """The offset of the first week of a year that begins on `weekday`: the first week with four days in the year."""
     lead = (weekday - start) % 7
     return -lead if lead <= 3 else 7 - lead
 
 
 def _of_weekdays(weekday: int, length: int, plain: frozenset[int], placed: frozenset[tuple[int, int]]) -> set[int]:
-    """The days of a period that begins on `weekday` which are such weekdays, or at such places among them."""
-    found = {day for each in plain for day in range((each - weekday) % 7, length, 7)}
+    """The matching days of a period that begins on `weekday`: the `plain` weekdays, and the `placed` ones (1MO)."""
+    matching = {day for each in plain for day in range((each - weekday) % 7, length, 7)}
     for each, place in placed:
         days = range((each - weekday) % 7, length, 7)
         if abs(place) <= len(days):
-            found.add(days[place - 1 if place > 0 else place])
-    return found
+            matching.add(days[place - 1 if place > 0 else place])
+    return matching
 
 
 def _chosen(days: int, times: Sequence[int], positions: Iterable[int]) -> list[int]:
-    """The times at some positions among those of `days`, in order; all times of a day without positions."""
+    """The times at `positions` among those of all `days`, in order; without positions all times of one day."""
     if not positions:
         return list(times)
     total = days * len(times)
     places = {position - 1 if position > 0 else total + position for position in positions}
-    return [
-        place // len(times) * _SECONDS + times[place % len(times)] for place in sorted(places) if 0 <= place < total
-    ]
+    return [place // len(times) * _DAY_S + times[place % len(times)] for place in sorted(places) if 0 <= place < total]
 
 
 def _at(day: date, times: Iterable[int]) -> Iterator[datetime]:
@@ -315,5 +318,5 @@ def _is_leap(year: int) -> bool:
 
 @lru_cache(maxsize=128)
 def expansion(rule: str, start: datetime) -> Expansion:
-    """The rule in a text, counting from `start`. Raises Invalid for a text that is no rule."""
+    """The expansion of the rule in a text, counting from `start`. Raises Invalid for a text that is no rule."""
     return Expansion(parse(rule), start)

@@ -1,4 +1,4 @@
-"""What providers answer, made fit to be judged and recorded: here it enters, and nothing behind it need be careful."""
+"""Makes providers' results safe to judge and record, so that no later code has to distrust them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tidings.model.sending import About, Rejected, Retry, SendResult, Sent, Unce
 from tidings.model.texts import fit
 
 MOST_DETAIL = 2_000
-"""Characters of a vendor's explanation that are kept."""
+"""How many characters of a vendor's explanation are kept."""
 MOST_REFERENCE = 1_000
 MOST_REASON = 100
 
 
 def fitting(results: Sequence[Any]) -> list[SendResult]:
-    """The results with texts that can be recorded. What is no result at all tells nothing: it is Uncertain."""
-    # One object may stand for many deliveries, and says so by being one.
+    """The results, with texts that can be recorded. An object that is no result becomes Uncertain."""
+    # A provider may give one object for many deliveries: keep it one object.
     fitted: dict[int, SendResult] = {}
     for result in results:
         if id(result) not in fitted:
@@ -34,11 +34,11 @@ def _fitting(result: Any) -> SendResult:
         return Sent(reference, bool(result.delivered))
     if not isinstance(result, Retry | Rejected | Uncertain):
         return Uncertain("provider_error", fit(f"the provider answered {result!r}", MOST_DETAIL))
-    told = replace(result, reason=fit(result.reason, MOST_REASON), detail=fit(result.detail, MOST_DETAIL))
-    if isinstance(told, Retry):
-        is_number = isinstance(told.after, int | float) and not isinstance(told.after, bool)
-        told = told if is_number or told.after is None else replace(told, after=None)
-        return told if isinstance(told.about, About) else replace(told, about=None)
-    if isinstance(told, Rejected):
-        return replace(told, suppress=bool(told.suppress), fallback=bool(told.fallback))
-    return told
+    fitted = replace(result, reason=fit(result.reason, MOST_REASON), detail=fit(result.detail, MOST_DETAIL))
+    if isinstance(fitted, Retry):
+        is_number = isinstance(fitted.after_s, int | float) and not isinstance(fitted.after_s, bool)
+        fitted = fitted if is_number or fitted.after_s is None else replace(fitted, after_s=None)
+        return fitted if isinstance(fitted.about, About) else replace(fitted, about=None)
+    if isinstance(fitted, Rejected):
+        return replace(fitted, suppress=bool(fitted.suppress), fallback=bool(fitted.fallback))
+    return fitted

@@ -1,4 +1,4 @@
-"""Host names and addresses: which of them no other machine reaches."""
+"""Host names and addresses that belong to this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host name or address is this machine's own: a loopback address, `localhost`, or a name below it."""
+    """Whether the host is this machine: a loopback address, `localhost`, or a name that ends with `.localhost`."""
     host = host.lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -10,15 +10,15 @@ from tidings.model.errors import Invalid
 HEADER = "Idempotency-Key"
 MAX_KEY = 255
 
-KEPT = 24 * 3600 * 1000
-"""Milliseconds for which a key is known; after that it is as if it had never been used."""
+KEPT_MS = 24 * 3600 * 1000
+"""How long a key is remembered; after that it counts as new."""
 
 _KEY = re.compile(rf"[!-~]{{1,{MAX_KEY}}}")
 _DIGEST_SIZE = 16
 
 
 def fingerprint(body: bytes, operation: str = "") -> bytes:
-    """16 bytes (BLAKE2b) that stand for a request: its body, byte for byte, and the operation it was sent to.
+    """16 bytes (BLAKE2b) that identify a request: its body, byte for byte, and its operation.
 
     A body that means the same but is written differently is another request.
     """
@@ -26,7 +26,7 @@ def fingerprint(body: bytes, operation: str = "") -> bytes:
 
 
 def check_key(text: str) -> str:
-    """The key, if it is one: 1 to 255 visible ASCII characters. Raises Invalid."""
+    """The key, unchanged. Raises Invalid unless it is 1 to 255 visible ASCII characters."""
     if not _KEY.fullmatch(text):
         raise Invalid(
             "invalid_idempotency_key",

@@ -1,22 +1,22 @@
-"""When to ask a provider that fails whether it is well again, without sending anything through it.
+"""When to ask a failing provider whether it is well again. A question sends nothing through the provider.
 
-Asking costs nobody anything, so the pauses between two questions are short. A provider that says it is well and then
-fails the next send is believed less and less: each send that fails costs a delivery one more look.
+Questions are cheap, so the pauses between them are short. After each answer "well" that the next send disproves, the
+next question comes later, because every failed send costs a delivery one more look.
 
-Instants and spans are milliseconds of a clock that only goes forward.
+Instants are milliseconds of a clock that only goes forward.
 """
 
 from __future__ import annotations
 
 FIRST_PAUSE_MS = 5_000
 LONGEST_PAUSE_MS = 60_000
-"""Between two questions while the answer is no."""
+"""The longest pause between two questions while the answer is no."""
 LONGEST_DOUBT_MS = 1_800_000
-"""Until the next question to a provider that said it was well, again and again, and failed each time."""
+"""The longest pause after a provider said repeatedly that it was well, and failed each time."""
 
 
 class Inquiry:
-    """What is known of one provider's health between its sends. At first it is taken to be well."""
+    """What one provider says about its own health. Before the first failure it counts as well."""
 
     def __init__(self) -> None:
         self._fails = False
@@ -27,16 +27,16 @@ class Inquiry:
 
     @property
     def fails(self) -> bool:
-        """Whether its last call failed, and it has not said since that it is well."""
+        """Whether the provider's last call failed and it has not said since that it is well."""
         return self._fails and not self._says_well
 
     @property
     def says_well(self) -> bool:
-        """Whether it said that it is well after its last call failed. No send has shown it yet."""
+        """Whether the provider said that it is well after its last call failed. No send has proven it yet."""
         return self._says_well
 
     def failed(self, now: int) -> None:
-        """A call failed through the provider's own fault, or the provider is too slow to be used."""
+        """Note that a call failed through the provider's own fault, or that the provider is too slow to be used."""
         if self._fails and not self._says_well:
             return
         if self._says_well:
@@ -45,16 +45,16 @@ class Inquiry:
         self._due = now + min(FIRST_PAUSE_MS << min(self._broken_promises, 30), LONGEST_DOUBT_MS)
 
     def succeeded(self) -> None:
-        """A call succeeded."""
+        """Note that a call succeeded."""
         self._fails = self._says_well = False
         self._broken_promises = 0
 
     def due(self, now: int) -> int | None:
-        """In how many milliseconds to ask, 0 for now; None unless the provider fails."""
+        """How many milliseconds until the next question, 0 for now; None unless the provider fails."""
         return max(0, self._due - now) if self.fails else None
 
     def begin(self, now: int) -> bool:
-        """Whether to ask now. True also sets the next time, should the answer be no."""
+        """Whether to ask now. If so, also sets when to ask next if the answer is no."""
         if self.due(now) != 0:
             return False
         self._noes += 1
@@ -62,6 +62,6 @@ class Inquiry:
         return True
 
     def answered_well(self) -> None:
-        """The provider says that it is well."""
+        """Note that the provider says that it is well."""
         if self._fails:
             self._says_well = True

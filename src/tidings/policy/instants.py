@@ -1,4 +1,4 @@
-"""Instants as people and programs write them: RFC 3339, and what is near enough to leave no doubt."""
+"""Parses instants in RFC 3339, and in close variants of it whose meaning is not in doubt."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LONGEST = 100
 
 
 def parse(text: str, path: str = "$") -> int:
-    """Milliseconds since the epoch; what is finer is cut off.
+    """The instant in milliseconds since the epoch; finer fractions are cut off.
 
     Seconds may be left out (`2026-01-31T09:00Z`, as java.time prints it), and the offset may be written without its
     colon or its minutes. A leap second (`23:59:60Z` at the end of a month) is the instant after it.
 
     Raises:
-        Invalid: `no_timezone` or `invalid_time`, with a sentence that says what is wrong with this text.
+        Invalid: `no_timezone` or `invalid_time`, saying what is wrong with this text.
     """
     try:
         return _parsed(text)
@@ -37,7 +37,7 @@ def parse(text: str, path: str = "$") -> int:
 
 
 def _parsed(text: str) -> int:
-    """As `parse`; ValueError with the sentence for what cannot be read."""
+    """As `parse`, but raises ValueError with the sentence that says what is wrong."""
     found = _SHAPE.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         _refuse(f"write the time as {_RIGHT}")
@@ -56,7 +56,7 @@ def _parsed(text: str) -> int:
         _refuse(f"there is no minute {minute}: minutes are 00 to 59")
     if second > 60:
         _refuse(f"there is no second {second}: seconds are 00 to 59")
-    # In numbers, because a datetime overflows where an offset leads out of the calendar.
+    # Not as a datetime: that overflows where the offset leads out of the calendar.
     minutes = (_days(year, month, day) * 24 + hour) * 60 + minute - _offset(found["offset"])
     if second == 60 and not _ends_a_month(minutes):
         _refuse("a second 60 is a leap second, and comes only at the end of a month in UTC: 23:59:60Z")
@@ -65,7 +65,7 @@ def _parsed(text: str) -> int:
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """The date as days since the epoch."""
+    """The date in days since the epoch."""
     if year == 0:
         _refuse("there is no year 0000: years are 0001 to 9999")
     if not 1 <= month <= 12:
@@ -77,14 +77,14 @@ def _days(year: int, month: int, day: int) -> int:
 
 
 def _ends_a_month(minutes: int) -> bool:
-    """Whether the minute after this one (since the epoch, in UTC) begins a month."""
+    """Whether this minute (since the epoch, in UTC) is the last of a month."""
     days, minute = divmod(minutes + 1, 24 * 60)
     following = days + _EPOCH
     return minute == 0 and 1 < following <= date.max.toordinal() and date.fromordinal(following).day == 1
 
 
 def _offset(text: str) -> int:
-    """Minutes ahead of UTC."""
+    """The offset in minutes ahead of UTC."""
     if text in {"Z", "z"}:
         return 0
     hours, minutes = int(text[1:3]), int(text[3:].removeprefix(":") or 0)
@@ -95,7 +95,7 @@ def _offset(text: str) -> int:
 
 
 def _incomplete(found: re.Match[str]) -> NoReturn:
-    """Refuse what begins as a time and does not go on as one."""
+    """Refuse a text that begins as a time and does not go on as one."""
     rest: str = found["rest"]
     if found["hour"] is not None:
         if found["offset"] is None:

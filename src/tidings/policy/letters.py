@@ -1,4 +1,4 @@
-"""Dead letters: which deliveries are, which match, and which can be sent again."""
+"""Dead letters: which deliveries are dead letters, which match a filter, and which can be replayed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from tidings.policy.routing import FIRST_SLOT, channel_of
 from tidings.policy.transitions import IN_FLIGHT, rank
 
 LETTERS = frozenset({State.DEAD, State.FAILED})
-"""The states of a dead letter; an `uncertain` one is shown and replayed when it is asked for."""
+"""The states of a dead letter."""
 
 ON_REQUEST = LETTERS | {State.UNCERTAIN}
+"""The states that can be shown and replayed; `uncertain` only when it is asked for."""
 
 _TAKEN_OVER = IN_FLIGHT | ON_REQUEST | {State.SENT, State.DELIVERED}
 
@@ -44,16 +45,16 @@ WHY: dict[Obstacle, str] = {
     Obstacle.USER_DELETED: "its user was deleted, and the id belongs to another one now",
     Obstacle.ADDRESS_SUPPRESSED: "its address is on the suppression list; take it off the list first",
 }
-"""Each obstacle in words."""
+"""Each obstacle as a clause for people."""
 
 
 def wanted(filter: LetterFilter) -> frozenset[State]:
-    """The states that the filter means."""
+    """The states that the filter selects."""
     return LETTERS if filter.state is None else frozenset({filter.state})
 
 
 def slots(channel: Channel | None) -> tuple[int, int]:
-    """The first and last slot of a channel's deliveries; of all deliveries without one."""
+    """The first and last slot of a channel's deliveries; without a channel, of all deliveries."""
     if channel is None:
         return 1, SLOTS - 1
     first = FIRST_SLOT[channel]
@@ -67,7 +68,7 @@ def letter_of(record: NotificationRecord, id: UUID, states: Collection[State] = 
 
 
 def letters_of(record: NotificationRecord, filter: LetterFilter) -> list[DeadLetter]:
-    """The record's dead letters that match, last slot first."""
+    """The record's dead letters that match the filter, last slot first."""
     notification = record.notification
     if (
         (filter.category is not None and notification.category != filter.category)
@@ -77,10 +78,10 @@ def letters_of(record: NotificationRecord, filter: LetterFilter) -> list[DeadLet
     ):
         return []
     ids = sorted({event.id for event in record.events if slot_of(event.id)}, reverse=True)
-    found = (letter_of(record, id, wanted(filter)) for id in ids if filter.delivery_id in {None, id})
+    letters = (letter_of(record, id, wanted(filter)) for id in ids if filter.delivery_id in {None, id})
     return [
         letter
-        for letter in found
+        for letter in letters
         if letter is not None
         and (filter.channel is None or channel_of(letter.id) is filter.channel)
         and (filter.provider is None or letter.last.provider == filter.provider)
@@ -89,20 +90,20 @@ def letters_of(record: NotificationRecord, filter: LetterFilter) -> list[DeadLet
 
 
 def address_of(letter: DeadLetter) -> Address:
-    """Where the delivery went last: an address may have changed between two attempts."""
+    """The address of the delivery's last attempt; earlier attempts may have had another one."""
     return Address(channel_of(letter.id), last_address(letter.record.events, letter.id))
 
 
 def last_address(events: Iterable[Event], id: UUID) -> str:
-    """The address that the furthest of a delivery's facts names; "" when none does."""
-    told = [event for event in events if event.id == id and event.address]
-    return max(told, key=_order).address if told else ""
+    """The address in the furthest of the delivery's facts that name one; "" when none does."""
+    with_address = [event for event in events if event.id == id and event.address]
+    return max(with_address, key=_order).address if with_address else ""
 
 
 def present_address_of(letter: DeadLetter, profile: Profile | None) -> Address:
-    """Where a replay of the letter goes. `profile` is that of whoever has the user's id now.
+    """The address to which a replay of the letter goes. `profile` belongs to the user who has the id now.
 
-    A person who has no such address any more is told by the replay's own ending, as whatever is sent too late.
+    If the user has no such address any more, the replay keeps the former one, and `deliver` then suppresses it.
     """
     address, user_id = address_of(letter), letter.record.notification.to.user_id
     if user_id is None or profile is None:
@@ -120,11 +121,11 @@ def obstacle(
     cancelled: Collection[UUID],
     now: int,
 ) -> Obstacle | None:
-    """Why the letter cannot be replayed at this moment; None when it can.
+    """Why the letter cannot be replayed now; None when it can.
 
-    `known`: its user still exists, or it went to an inline recipient; `meant`: nobody else has got the user's id since.
-    `address` is where it would go (see `present_address_of`). `suppressed` covers (at least) that address, `cancelled`
-    holds notification ids.
+    `known`: its user still exists, or it went to an inline recipient. `meant`: the user's id has not passed to another
+    user since. `address` is where it would go (see `present_address_of`). `suppressed` covers at least that address;
+    `cancelled` holds notification ids.
     """
     notification = letter.record.notification
     if notification.id in cancelled:
@@ -145,9 +146,9 @@ def obstacle(
 
 
 def _passed_on(letter: DeadLetter) -> bool:
-    """Whether another address took over when this one failed (strategy `first_reachable`), whatever came of it.
+    """Whether another address took over when this one failed (strategy `first_reachable`), even if that failed too.
 
-    One that could not be used at all took nothing over. So of a chain of addresses at most one is to be replayed.
+    An address that could not be used at all took nothing over. So at most one address of a chain can be replayed.
     """
     if letter.record.notification.strategy is not Strategy.FIRST_REACHABLE:
         return False
@@ -160,10 +161,10 @@ def _passed_on(letter: DeadLetter) -> bool:
 
 
 def _was_sent(letter: DeadLetter) -> bool:
-    """Whether the attempt with which it died was taken all the same.
+    """Whether a provider took the last attempt although it also ended as `dead`.
 
-    Where a repetition does no harm a second copy goes at once, and each copy tells its own ending. What a provider took
-    and sent back later has failed, and is no such letter.
+    Where a repetition does no harm, a second copy is sent at once, and each copy records its own ending. A mail that a
+    server took and sent back later is `failed`, not `dead`, so it can be replayed.
     """
     last = letter.last
     return last.state is State.DEAD and any(

@@ -1,4 +1,4 @@
-"""Links: where a press on a push or an inbox item leads."""
+"""Links: what a tap on a push or a click on an inbox item opens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ UNSAFE = "a link must lead somewhere: javascript:, vbscript: and data: would run
 
 
 def is_safe(link: str) -> bool:
-    """Whether a page may take this one line for an `href`: any path, web address or app's scheme, but no script.
+    """Whether a page may use this line as an `href`: any path, web address or app's scheme, but no script.
 
-    Line ends and tabs, which browsers pass over in a scheme (URL Standard, "basic URL parser"), must be out already.
+    The caller has removed line ends and tabs, which browsers ignore in a scheme (URL Standard, "basic URL parser").
     """
     scheme = _SCHEME.match(link)
     return scheme is None or scheme[1].lower() not in _ACTIVE

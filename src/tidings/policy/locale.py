@@ -1,8 +1,8 @@
-"""Locales: which content a reader gets, and in which direction it runs.
+"""Locales: which content a reader gets, and whether it runs from right to left.
 
-Tags are BCP 47 (RFC 5646). The fallbacks are the lookup of RFC 4647, section 3.4, with one care more: a tag never falls
-back to a language alone whose readers use another script (`zh-TW` does not become `zh`). Which script a language or
-region uses is CLDR's data on likely subtags.
+Tags are BCP 47 (RFC 5646). Fallbacks follow the lookup of RFC 4647, section 3.4, with one exception: a tag never falls
+back to a language alone whose readers use another script (`zh-TW` does not become `zh`). CLDR's likely subtags say
+which script a language or region uses.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _TAG = re.compile(
 _MAX_TAG = 64
 # The scripts that Unicode writes from right to left and that living languages use.
 _RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa", "Yezi"})
-# The languages that extended ones (`zh-yue`) are written after, RFC 5646 section 2.2.2. The list is closed.
+# The languages that may stand before an extended language (`zh-yue`), RFC 5646 section 2.2.2. The list is closed.
 _EXTENDED_AFTER = frozenset({"ar", "kok", "lv", "ms", "sgn", "sw", "uz", "zh"})
-# Tags older than RFC 4646 that its grammar does not cover, with what the registry prefers. The list is closed.
+# Tags older than RFC 4646 that its grammar does not cover, with the registry's preferred form. The list is closed.
 _GRANDFATHERED = {
     "art-lojban": "jbo",
     "cel-gaulish": "xtg",
@@ -59,7 +59,7 @@ _GRANDFATHERED = {
     "zh-min-nan": "nan",
     "zh-xiang": "hsn",
 }
-# Norwegian is asked for under three names; most who say `no` write Bokmål.
+# Norwegian has three tags; most readers who use `no` write Bokmål.
 _RELATED = {"no": ("nb",), "nb": ("no",), "nn": ("no", "nb")}
 
 
@@ -67,8 +67,8 @@ _RELATED = {"no": ("nb",), "nb": ("no",), "nn": ("no", "nb")}
 def canonical(text: str) -> str | None:
     """The tag in the canonical form of RFC 5646, section 4.5; None when it is no tag.
 
-    `PT_br` becomes `pt-BR`. What is deprecated is replaced by what is preferred, as CLDR knows it: `iw-IL` becomes
-    `he-IL`, `sh` `sr-Latn`, `zh-yue` `yue`, `de-DD` `de-DE`, `i-klingon` `tlh`.
+    `PT_br` becomes `pt-BR`. CLDR's preferred subtags replace deprecated ones: `iw-IL` becomes `he-IL`, `sh` `sr-Latn`,
+    `zh-yue` `yue`, `de-DD` `de-DE`, `i-klingon` `tlh`.
     """
     if len(text) > _MAX_TAG or not text.isascii():
         return None
@@ -83,7 +83,7 @@ def canonical(text: str) -> str | None:
         language = match["extended"]
     preferred = get_global("language_aliases").get(language, language).split("_")
     language = preferred[0]
-    for part in preferred[1:]:  # `sh` says a script that `sr` does not, `prs` a region
+    for part in preferred[1:]:  # a deprecated language may imply a script (`sh`) or a region (`prs`)
         script, region = (script or part, region) if len(part) == 4 else (script, region or part)
     script = get_global("script_aliases").get(script.title(), script.title())
     region = _region(language, region.upper())
@@ -92,7 +92,7 @@ def canonical(text: str) -> str | None:
 
 
 def _region(language: str, region: str) -> str:
-    """The present name of a region. Of the heirs of one that was divided, the one where the language is at home."""
+    """The present name of a region. If it was divided, its successor in which most readers of the language live."""
     heirs = get_global("territory_aliases").get(region)
     if not heirs:
         return region
@@ -106,7 +106,7 @@ def _variant(variant: str) -> str:
 
 @lru_cache(maxsize=4096)
 def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
-    """The locales to look for, best first and each once; the last one is `default`.
+    """The locales to look for, best first, without repetition; the last one is `default`.
 
     `pt-BR` gives `pt-BR`, `pt`, default; `zh-TW` gives `zh-TW`, `zh-Hant-TW`, `zh-Hant`, default.
     """
@@ -118,7 +118,7 @@ def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
         script = _script(tag)
         for end in range(len(subtags), 0, -1):
             if end > 1 and len(subtags[end - 1]) == 1:
-                continue  # a singleton that introduced what was cut off
+                continue  # a singleton whose extension was cut off
             shorter = "-".join(subtags[:end])
             foreign = end == 1 and script is not None and script != _script(language)
             if not foreign:
@@ -130,11 +130,11 @@ def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
 
 
 def best(locale: str | None, default: str, available: Collection[str]) -> str | None:
-    """The one of `available` (as it is written there) that serves `locale` best; None when not even `default` is.
+    """The locale of `available`, as it is written there, that serves `locale` best; None without even `default`.
 
-    Tags that mean the same are the same (`iw` and `he`; `zh-TW` and `zh-Hant-TW`). A reader who names a language and no
-    region gets a region's content where there is nothing nearer: that of the region where most of its readers live
-    (`pt` gets `pt-BR`), else of a larger one (`es-419`), else the first by name.
+    Tags with the same meaning are equal (`iw` and `he`; `zh-TW` and `zh-Hant-TW`). If a reader names a language without
+    a region and nothing nearer is there, the content of a region serves: of the one where most readers live (`pt` gets
+    `pt-BR`), else of a larger area (`es-419`), else the first by name.
     """
     by_tag = {(canonical(name) or name).lower(): name for name in sorted(available, reverse=True)}
     tag = canonical(locale) if locale else None
@@ -163,7 +163,7 @@ def direction(locale: str) -> Direction:
 
 
 def _with_script(chain: dict[str, None], subtags: list[str], script: str) -> None:
-    """Add the forms of a tag that name its script; nothing when it does so itself."""
+    """Add the forms of a tag that name its script, unless the tag names it already."""
     if len(subtags) > 1 and len(subtags[1]) == 4:
         return
     chain["-".join([subtags[0], script, *subtags[1:]])] = None
@@ -176,7 +176,7 @@ def _names_script(tag: str) -> bool:
 
 
 def _related(tag: str, by_tag: Mapping[str, str]) -> str | None:
-    """The content in a language that readers of this one take for theirs."""
+    """The content in a language that readers of this one understand as their own."""
     language, _, rest = tag.partition("-")
     for other in _RELATED.get(language, ()):
         found = by_tag.get(f"{other}-{rest}".lower()) or by_tag.get(other) or _of_a_region(other, by_tag)
@@ -200,7 +200,7 @@ def _of_a_region(tag: str, by_tag: Mapping[str, str]) -> str | None:
 
 
 def _parts(tag: str) -> tuple[str, str, str, str]:
-    """Language, script and region of a tag, "" for one that it does not name, and what follows."""
+    """Language, script, region and rest of a tag; "" for each that it does not name."""
     match = _TAG.fullmatch(tag.lower())
     if match is None:
         return tag, "", "", ""
@@ -210,7 +210,7 @@ def _parts(tag: str) -> tuple[str, str, str, str]:
 
 @lru_cache(maxsize=4096)
 def _maximal(tag: str) -> tuple[str, str, str, str]:
-    """The parts of a tag with those that it does not name as CLDR thinks them likely."""
+    """The parts of a tag; CLDR's likely subtags stand for those that it does not name."""
     language, script, region, rest = _parts(tag)
     likely = get_global("likely_subtags")
     for known in (f"{language}_{script}_{region}", f"{language}_{region}", f"{language}_{script}", language):
@@ -238,7 +238,7 @@ def _script(tag: str) -> str | None:
 
 @lru_cache(maxsize=512)
 def _is_written_in_several_scripts(language: str) -> bool:
-    """Whether regions differ in the script of the language."""
+    """Whether the language is written in different scripts in different regions."""
     own = _script(language)
     prefix = language + "_"
     return any(

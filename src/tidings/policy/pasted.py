@@ -1,4 +1,4 @@
-"""What comes along when people paste: characters that nobody sees, and other ways to write digits and separators."""
+"""Cleans pasted texts of invisible characters, and of other ways to write digits and separators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Unicode's `Default_Ignorable_Code_Point`: drawn by nothing, whatever the font."""
+"""Unicode's `Default_Ignorable_Code_Point`: no font draws these characters."""
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _JOINERS = "\u200c\u200d"
 _SEPARATORS = frozenset("/.()[]\uff0f\uff0e\uff08\uff09\u00b7\u2022\u2212\u30fc\uff65\u30fb\u2219\u22c5")
@@ -17,9 +17,9 @@ _PLUS = frozenset("+\uff0b\ufe62")
 
 
 def visible(text: str) -> str:
-    """The text without white space at its ends, and without the characters that nobody sees.
+    """The text without white space at its ends and without invisible characters.
 
-    A joiner between letters beyond ASCII stays: there it can be part of how a word is written.
+    A joiner between two characters beyond ASCII stays: it may be part of the spelling of a word.
     """
     text = text.strip()
     if text.isascii() or not _HIDDEN.search(text):
@@ -32,15 +32,15 @@ def visible(text: str) -> str:
 
 
 def digits(text: str) -> str:
-    """A phone number as `+` and ASCII digits, in their order, as far as that is what it holds.
+    """The text with separators and invisible characters removed, and with every plus sign and digit in ASCII.
 
-    Separators and invisible characters are taken out, other digits than ASCII's are folded. What is neither stays.
+    All other characters stay, so a phone number becomes `+` and digits, and anything else can be told from one.
     """
     return "".join(map(_folded, text))
 
 
 def culprit(text: str, place: int) -> str:
-    """How a person finds the character at `place`: `'ä' (U+00E4) after the 'b'`."""
+    """The character at `place` described so that a person finds it: `'ä' (U+00E4) after the 'b'`."""
     character = text[place]
     shown = f"{character!r} (U+{ord(character):04X})" if character.isprintable() else f"U+{ord(character):04X}"
     if character == " ":

@@ -1,4 +1,4 @@
-"""What a person refuses, by category and channel."""
+"""What a user refuses, by category and channel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ EVERY_CATEGORY = "*"
 
 
 def refusal(preferences: Preferences, category: Category, channel: Channel) -> Reason | None:
-    """Why the person does not want `category` on `channel`; None when they have nothing against it.
+    """Why the user does not get `category` on `channel`; None when they may.
 
-    A critical category passes everything. An opt-out of `*` counts for all categories, an empty tuple of channels for
+    A critical category is never refused. An opt-out of `*` counts for all categories, an empty tuple of channels for
     all channels.
     """
     if category.critical:

@@ -1,8 +1,8 @@
-"""Who a delivery is for, and where that person is reached now: asked at the moment of sending.
+"""Whom a delivery is for, and where that user is reached now. `deliver` asks just before each send.
 
-Between accepting and sending lie seconds or weeks. By then the person may have another address, a device may be
-somebody else's, and the user may have been deleted and created anew, for somebody else. A delivery to an inline
-recipient goes where its sender said, whatever has changed.
+Seconds or weeks lie between accepting and sending. In that time the user may get another address, a device may pass to
+somebody else, and the user may be deleted and their id given to another person. A delivery to an inline recipient
+always goes where its sender said.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tidings.policy.addresses import identity
 
 
 def present_address(address: Address, user_id: str, profile: Profile) -> Address | None:
-    """The address of the user that is to be used for `address` now; None when the user has none.
+    """The user's present address in place of `address`; None when the user has none.
 
-    Of email addresses, phone numbers and inboxes a person has one each, so the present one takes the place of a former
-    one. Devices are many, and each has its own delivery: one that is gone has no successor.
+    A user has one email address, one phone number and one inbox, so the present one replaces a former one. A user may
+    have many devices, each with its own delivery, so a device that is gone has no successor.
     """
     match address.channel:
         case Channel.EMAIL:
@@ -36,7 +36,7 @@ def present_address(address: Address, user_id: str, profile: Profile) -> Address
 
 
 def is_present(delivery: Delivery, profile: Profile) -> bool:
-    """Whether the delivery's address is still the person's, in whatever spelling. `profile` is the present one."""
+    """Whether the delivery's address is still the user's, in any spelling. `profile` is the user's present one."""
     if delivery.user_id is None:
         return True
     present = present_address(delivery.address, delivery.user_id, profile)
@@ -46,18 +46,18 @@ def is_present(delivery: Delivery, profile: Profile) -> bool:
 
 
 def is_meant(incarnation: int | None, present: int | None) -> bool:
-    """Whether the user of the id is still the one of `incarnation`; `present` is that of whoever has the id now.
+    """Whether a notification for the user of `incarnation` is meant for the user who has the id now, of `present`.
 
-    None was not looked up: then it is meant for whoever has the id.
+    An incarnation that is None was not looked up: then the notification is for whoever has the id.
     """
     return incarnation is None or present is None or incarnation == present
 
 
 def aimed(delivery: Delivery, profile: Profile | None, incarnation: int | None) -> Delivery:
-    """The delivery at the person's present address and under their present name; as it is where there is neither.
+    """The delivery with the user's present address, name and incarnation; unchanged if the user is gone or another one.
 
-    `profile` and `incarnation` are those of the user who has the id now (None: no such user). What some provider may
-    have taken is not aimed anew: it may be at the former address already.
+    `profile` and `incarnation` belong to the user who has the id now (None: no such user). A doubtful delivery keeps
+    its address, because it may have arrived there already.
     """
     if delivery.user_id is None or profile is None or not is_meant(delivery.incarnation, incarnation):
         return delivery

@@ -1,8 +1,8 @@
-"""Recurrence rules as they are written: RFC 5545 section 3.3.10, checked so that each error says what would be right.
+"""Parses recurrence rules (RFC 5545 section 3.3.10); each error says what would be right.
 
-A text is a rule and, on lines of their own as calendars write them, the times that are left out (`EXDATE`). Refused is
-what would be sent more often than once a minute (`FREQ=SECONDLY`, several `BYSECOND`), `BYSETPOS` below a day, and
-`UNTIL` as a date without a time, which leaves open whether that day counts.
+A text has a rule and, on lines of their own as in calendars, the times that the recurrence leaves out (`EXDATE`).
+Refused are rules that come true more than once a minute (`FREQ=SECONDLY`, several `BYSECOND`), `BYSETPOS` below a day,
+and `UNTIL` with a date alone, which leaves open whether that day counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATH = "$.rrule"
 
 
 class Frequency(IntEnum):
-    """How long the periods of a rule are, the longest first."""
+    """The length of a rule's periods, the longest first."""
 
     YEARLY = 0
     MONTHLY = 1
@@ -59,10 +59,10 @@ _EXDATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt][0-9]{2}:[0-9]{2}(?::[0-
 
 
 class Rule(Struct, frozen=True):
-    """A rule that was checked.
+    """A checked rule.
 
-    `until` is naive or UTC. `days` are weekdays from Monday, 0, each with its place in the month or year (-1 is the
-    last), 0 for all of them. `excluded` are whole dates, wall-clock times, and instants in UTC. Absent lists are empty.
+    `until` is naive or UTC. `days` are weekdays (0 is Monday), each with its place in the month or year: -1 is the
+    last, 0 means all. `excluded` are whole dates, wall-clock times and instants in UTC. Absent lists are empty.
     """
 
     frequency: Frequency
@@ -81,7 +81,7 @@ class Rule(Struct, frozen=True):
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Rule:
-    """The rule in `FREQ=WEEKLY;BYDAY=MO`; `RRULE:` may stand before it, `EXDATE` lines after it. Raises Invalid."""
+    """The rule in a text like `FREQ=WEEKLY;BYDAY=MO`, with or without `RRULE:` and `EXDATE` lines. Raises Invalid."""
     line, excluded = _lines(text)
     parts = _split(line)
     if "FREQ" not in parts:
@@ -110,13 +110,13 @@ def parse(text: str) -> Rule:
 
 
 def written(text: str) -> tuple[str, tuple[str, ...]]:
-    """The rule of a text alone, and what it leaves out: `2026-12-24`, `2026-12-24T09:00:00`, with Z in UTC."""
+    """The rule's line of a text, and the times left out: `2026-12-24` or `2026-12-24T09:00:00`, with Z in UTC."""
     line, excluded = _lines(text)
     return line, tuple(_iso(moment) for moment in excluded)
 
 
 def joined(rule: str, excluded: Sequence[str]) -> str:
-    """The text of a rule (a line) that leaves out times, which are written as `written` gives them. Raises Invalid."""
+    """The text of a rule (one line) that leaves out `excluded`, times as `written` returns them. Raises Invalid."""
     if len(excluded) > MOST_EXCLUDED:
         raise Invalid("too_many", f"a recurrence leaves out at most {MOST_EXCLUDED} times", "$.exdates")
     moments = [_moment(text, f"$.exdates[{at}]") for at, text in enumerate(excluded)]
@@ -124,7 +124,7 @@ def joined(rule: str, excluded: Sequence[str]) -> str:
 
 
 def _lines(text: str) -> tuple[str, list[date | datetime]]:
-    """The rule's own line, and what the others leave out."""
+    """The rule's line, and the times that the other lines leave out."""
     rules: list[str] = []
     excluded: list[date | datetime] = []
     for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():
@@ -153,7 +153,7 @@ def _excluded(text: str) -> date | datetime:
 
 
 def _calendar(text: str) -> date | datetime | None:
-    """A date or time as RFC 5545 writes it, None when it is none."""
+    """The date or time that RFC 5545 writes so; None when the text is neither."""
     try:
         if re.fullmatch(r"[0-9]{8}", text):
             return datetime.strptime(text, "%Y%m%d").date()
@@ -249,7 +249,7 @@ def _list(name: str, text: str) -> tuple[int, ...]:
 
 
 def _check_together(rule: Rule) -> None:
-    """What the parts may not do together: the table of RFC 5545, and our own limits."""
+    """Raise Invalid for parts that do not go together: the table of RFC 5545, and the limits of Tidings."""
     yearly, monthly = rule.frequency is Frequency.YEARLY, rule.frequency is Frequency.MONTHLY
     has: Callable[[str], bool] = rule.numbers.__contains__
     if has("BYWEEKNO") and not yearly:

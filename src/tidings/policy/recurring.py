@@ -1,11 +1,9 @@
 """When a recurrence comes next, and what to do with one that is due.
 
-Rules count on the wall clock, as RFC 5545 has it; instants follow by policy/wall_clock.py. So each wall-clock time
-comes once, whatever the clock does. Where RFC 5545 leaves out a time that the clock jumps over, it comes with the jump:
-a reminder that is an hour off is better than none. Times that fall together in a gap come as one. A date that the zone
-does not have is left out.
-
-What a rule gives on the wall clock, at a bounded cost, is policy/expansion.py.
+policy/expansion.py computes the wall-clock times of a rule, at a bounded cost, and policy/wall_clock.py their instants.
+So each wall-clock time comes once, however the clock is set. A time that the clock jumps over comes at the jump, where
+RFC 5545 leaves it out: a reminder an hour off is better than none. Several times in one gap come as one. A date that
+the zone does not have is left out.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from tidings.policy.recurrence_rule import PATH, Rule
 from tidings.policy.wall_clock import has_date, instant_of, shown
 
 MOST_MISSED = 2_000
-"""Missed occurrences that are passed over in one step."""
+"""How many missed occurrences one step passes over."""
 
 
 class Occurrence(Struct, frozen=True, gc=False):
@@ -46,7 +44,7 @@ class Fire(Struct, frozen=True, gc=False):
 
 
 class Move(Struct, frozen=True, gc=False):
-    """Send nothing now; go on from `then`."""
+    """Send nothing now; store the progress `then`."""
 
     then: Progress
 
@@ -55,12 +53,12 @@ Step: TypeAlias = Fire | Move
 
 
 def first(rrule_: str, start: datetime, where: tzinfo, now: int) -> Occurrence | None:
-    """The first occurrence after `now`; None when there is none any more. Raises Invalid for a rule that is none."""
+    """The first occurrence after `now`; None when none is left. Raises Invalid for a text that is no rule."""
     return next(_occurrences(rrule_, start, where, shown(where, now), now, Budget()), None)
 
 
 def stored(recurrence: Recurrence) -> list[Occurrence]:
-    """The occurrence that comes next, which is known without computing; none when nothing will be."""
+    """The next occurrence, from the stored progress; an empty list when the recurrence has ended or is paused."""
     progress = recurrence.progress
     if progress.local is None or progress.due is None:
         return []
@@ -68,7 +66,7 @@ def stored(recurrence: Recurrence) -> list[Occurrence]:
 
 
 def upcoming(recurrence: Recurrence, where: tzinfo, count: int, steps: int = STEPS) -> list[Occurrence]:
-    """The next `count` occurrences, with the one that is due first; fewer when more would take over `steps`."""
+    """The next `count` occurrences, beginning with the stored one; fewer when the search would take over `steps`."""
     progress = recurrence.progress
     if progress.local is None or progress.due is None:
         return []
@@ -85,18 +83,18 @@ def upcoming(recurrence: Recurrence, where: tzinfo, count: int, steps: int = STE
 def step(recurrence: Recurrence, where: tzinfo, now: int, *, again: bool) -> Step:
     """What to do with a recurrence that is due.
 
-    `where` is its (or its user's) present timezone. `again`: it was handed out before, so this occurrence may have been
-    sent already; sending it once more gives the same notification.
+    `where` is its (or its user's) present timezone. `again`: a worker got it before, so this occurrence may have been
+    sent already; sending it again gives the same notification.
 
-    Only the occurrence that the stored progress names is ever sent, so that every look at it gives the same one: what
-    must be another occurrence is stored first. Of several that were missed the latest is sent.
+    Only the occurrence in the stored progress is ever sent, so every worker that looks sends the same one; another
+    occurrence is stored first. Of several missed occurrences only the latest is sent.
     """
     progress = recurrence.progress
     if progress.local is None or progress.due is None:
         return Move(progress)
     local = datetime.fromisoformat(progress.local)
     if not again and (due := instant_of(local, where)) > now:
-        return Move(replace(progress, due=due))  # the user's clock does not show it yet
+        return Move(replace(progress, due=due))  # the timezone has changed, and its clock does not show the time yet
     missed = list(_missed(recurrence, where, local, progress.due, now))
     if missed:
         latest = missed[-1]
@@ -114,7 +112,7 @@ def step(recurrence: Recurrence, where: tzinfo, now: int, *, again: bool) -> Ste
 
 
 def occurrence_id(recurrence: Recurrence) -> UUID:
-    """The id of the notification of the occurrence that is due: the same in every run.
+    """The notification id of the occurrence that is due: always the same for one occurrence.
 
     Raises:
         ValueError: nothing is due.
@@ -127,7 +125,7 @@ def occurrence_id(recurrence: Recurrence) -> UUID:
 
 
 def check(rrule_: str, start: datetime) -> None:
-    """Raises Invalid unless there is such a rule, and it comes true in the `HORIZON` years from `start` on."""
+    """Raise Invalid unless `rrule_` is a rule that comes true within `HORIZON` years from `start`."""
     rule = recurrence_rule.parse(rrule_)
     for wall in expansion(rrule_, start).after(start - timedelta(seconds=1), Budget()):
         if rule.until is not None and rule.until.tzinfo is None and wall > rule.until:
@@ -138,7 +136,7 @@ def check(rrule_: str, start: datetime) -> None:
 
 
 def _missed(recurrence: Recurrence, where: tzinfo, local: datetime, due: int, now: int) -> Iterator[Occurrence]:
-    """The occurrences after the one that is due whose time has come as well."""
+    """The occurrences after the one that is due whose time has come too."""
     for occurrence in islice(_following(recurrence, where, local, due), MOST_MISSED):
         if occurrence.due > now:
             return
@@ -155,7 +153,7 @@ def _following(
 def _occurrences(
     text: str, start: datetime, where: tzinfo, local: datetime, instant: int, budget: Budget
 ) -> Iterator[Occurrence]:
-    """Those later than `local` on the wall clock and than `instant`, in order, no two at the same instant."""
+    """The occurrences after `local` on the wall clock and after `instant`, in order, no two at the same instant."""
     rule = recurrence_rule.parse(text)
     until = rule.until
     for wall in expansion(text, start).after(local, budget):
@@ -170,7 +168,7 @@ def _occurrences(
 
 
 def _is_excluded(rule: Rule, wall: datetime, due: int | None) -> bool:
-    """Whether the rule leaves out this time, which comes at the instant `due` (None: that is not known yet)."""
+    """Whether the rule leaves out the time `wall`, whose instant is `due` (None: not known yet)."""
     excluded = rule.excluded
     if not excluded:
         return False

@@ -1,4 +1,4 @@
-"""Text of vendors without what could name a person, for facts about other people (logs have a net of their own)."""
+"""Removes what could identify a person from vendors' texts, for facts about other people (logs do so themselves)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TOKENS = re.compile(r"[A-Za-z0-9_:\-]{24,}")
 
 
 def without_addresses(text: str) -> str:
-    """The text with email addresses, phone numbers and device tokens blotted out."""
-    for pattern, instead in ((_ADDRESSES, "<address>"), (_TOKENS, "<token>"), (_NUMBERS, "<number>")):
-        text = pattern.sub(instead, text)
+    """The text with placeholders for email addresses, device tokens and phone numbers."""
+    for pattern, placeholder in ((_ADDRESSES, "<address>"), (_TOKENS, "<token>"), (_NUMBERS, "<number>")):
+        text = pattern.sub(placeholder, text)
     return text

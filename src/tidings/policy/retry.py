@@ -1,4 +1,4 @@
-"""When, and whether, a failed attempt is made again, and what a failure says about the provider."""
+"""Whether and when a failed attempt is made again, and what a failure says about the provider."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tidings.model.sending import About, Retry, SendResult, Uncertain
 from tidings.model.user import Retries
 
 THROTTLED = "throttled"
-"""The reason of a provider that asks for less, and of what waits because the account was asked to."""
+"""The provider asks for less at once; also the reason of deliveries that wait because the account was asked to."""
 BUSY = "busy"
-"""The reason of what did not get its turn at a provider."""
+"""The delivery did not get its turn at the provider."""
 PATIENT_BASE = 300.0
-"""Seconds before the second try where a provider puts one recipient off: what mail servers usually want to see."""
+"""Seconds before the second try where a provider puts one recipient off: mail servers usually want to see that."""
 PATIENT_CAP = 3_600.0
 SHORTEST_HOLD_MS = 500
 LAST_LOOK_MS = 1_000
@@ -43,10 +43,10 @@ _FAULTS = frozenset(
 
 
 class RetryPolicy(Struct, frozen=True, gc=False):
-    """How often and how patiently a delivery is tried. `base` and `cap` in seconds.
+    """How often a delivery is tried, and how long it waits between tries. `base` and `cap` are seconds.
 
-    `patient_attempts` is how often where a provider puts one recipient off for minutes. A delivery waits for a provider
-    that is out, or that asked the account to wait, for `hold_s` seconds at most, and for `hold_pause_s` at a time.
+    `patient_attempts` replaces `attempts` where a provider puts one recipient off for minutes. A delivery waits for a
+    provider that is out, or that asked the account to wait, for at most `hold_s`, and at most `hold_pause_s` at a time.
     """
 
     attempts: int = 3
@@ -57,7 +57,7 @@ class RetryPolicy(Struct, frozen=True, gc=False):
     hold_pause_s: float = 1_800.0
 
     def of(self, retries: Retries) -> RetryPolicy:
-        """The same with what a category wants otherwise: its number of attempts holds wherever they fail."""
+        """The policy with a category's own settings. Its number of attempts also replaces `patient_attempts`."""
         return RetryPolicy(
             self.attempts if retries.attempts is None else retries.attempts,
             self.base if retries.base is None else retries.base,
@@ -69,57 +69,58 @@ class RetryPolicy(Struct, frozen=True, gc=False):
 
 
 def about(result: Retry) -> About:
-    """Whom the answer is about, as the provider says or as its reason tells."""
+    """Whom the answer is about: as the provider says, else as follows from its reason."""
     if result.about is not None:
         return result.about
     return About.UNOFFERED if result.reason in _NOT_OFFERED else About.DELIVERY
 
 
 def is_throttled(result: SendResult) -> bool:
-    """Whether the provider only asked for less at once, so that nothing is wrong with it."""
+    """Whether the provider only asked for less at once. Then nothing is wrong with it."""
     return isinstance(result, Retry) and result.reason in _ASKS_FOR_LESS
 
 
 def is_fault(result: SendResult) -> bool:
-    """Whether the provider itself failed, rather than this one address or content."""
+    """Whether the provider itself failed, not just this address or content."""
     if not isinstance(result, Retry):
         return isinstance(result, Uncertain)
     return result.reason in _FAULTS or (about(result) is About.UNOFFERED and result.reason not in _NOT_OFFERED)
 
 
 def retry_at(attempt: int, now: int, asked_after: float | None, base: float, cap: float, randomness: float) -> int:
-    """When to try again after attempt number `attempt` (from 1) failed at `now`, in milliseconds since the epoch.
+    """When to try again after attempt number `attempt` (from 1) failed at `now`; milliseconds since the epoch.
 
-    Exponential backoff with full jitter: a share `randomness` (0 to 1) of `base` seconds, doubled for each earlier
-    attempt. A provider that asked for `asked_after` seconds gets them, and the jitter on top so that not everybody
-    returns at once. No wait is longer than `cap` seconds; an answer that is no number of seconds counts as none.
+    Exponential backoff with full jitter: the fraction `randomness` (0 to 1) of `base` seconds, doubled for each earlier
+    attempt. If the provider asked for `asked_after` seconds, the jitter comes on top, so that not all deliveries return
+    at once. No wait is longer than `cap` seconds. An `asked_after` that is not positive counts as none.
     """
     jitter = min(_doubled(base, attempt - 1), cap) * randomness
     return now + math.ceil(min(_seconds(asked_after) + jitter, cap) * 1000)
 
 
 def patient_at(attempt: int, now: int, asked_after: float | None, randomness: float) -> int:
-    """As `retry_at`, where a provider put off this one recipient: five minutes, doubled up to an hour.
+    """As `retry_at`, for a provider that puts off this one recipient: five minutes, doubled up to an hour.
 
-    A quarter of jitter comes on top, never less than was asked for: a greylist that is asked too early begins anew.
+    Up to a quarter of jitter comes on top. The wait is as long as the provider asked for, up to the hour: a greylist
+    that is asked too early begins anew.
     """
     pause = max(_doubled(PATIENT_BASE, attempt - 1), _seconds(asked_after))
     return now + math.ceil(min(pause * (1 + randomness / 4), PATIENT_CAP) * 1000)
 
 
 def may_retry(attempt: int, attempts: int, due: int, expires_at: int | None) -> bool:
-    """Whether attempt number `attempt` of at most `attempts` may be followed by another one at `due`."""
+    """Whether another attempt may follow at `due` after attempt number `attempt` of at most `attempts`."""
     return attempt < attempts and (expires_at is None or due < expires_at)
 
 
 def hold_until(
     waits: int, now: int, ends_at: int, known_s: float, policy: RetryPolicy, randomness: float
 ) -> int | None:
-    """When to look again at a delivery that waits for a provider; None: not before it ends.
+    """When to look again at a delivery that waits for a provider; None if it ends before another look is worthwhile.
 
-    `waits` is how often it waited already, `ends_at` when it must have gone out, `known_s` the seconds until the
-    provider may be used again, as far as is known. Pauses double, so that an outage of hours costs a delivery a handful
-    of looks; the last one is just before the end. Instants are milliseconds since the epoch.
+    `waits` is how often it has waited already, `ends_at` when it must have gone out, `known_s` the seconds until the
+    provider may be used again, as far as is known. Pauses double, so an outage of hours costs a delivery a handful of
+    looks; the last one is just before the end. Instants are milliseconds since the epoch.
     """
     growing = min(_doubled(policy.base, waits), policy.hold_pause_s) * (0.8 + 0.2 * randomness)
     pause = max(growing, _seconds(known_s) + policy.base * randomness)

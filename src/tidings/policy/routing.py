@@ -1,12 +1,11 @@
-"""Where a notification goes: one plan per notification when it is routed, one look again before each send.
+"""Where a notification goes: `route` makes a plan with `choose`, and `deliver` checks it with `gate` before each send.
 
-Both ask the same questions in the same order: is it too late, does the person want it, may the address be used, is it
-the hour. `route` asks `choose`; `deliver` asks `gate`, because an opt-out, a bounce or a cancellation may have come in
-between.
+Both ask the same questions in the same order: is it too late, does the user want it, may the address be used, are it
+quiet hours. `deliver` asks again because an opt-out, a bounce or a cancellation may have come in between.
 
 Slots. A delivery's id is the notification's id with a slot (model/ids.py). The slot follows from the channel and, for
-push, from the place of the device in the profile, so that routing again after a crash gives the same ids: email 1,
-sms 2, in-app 3; 4 to 15 are kept for channels to come; push 16 to 255.
+push, from the place of the device in the profile, so routing again after a crash gives the same ids: email 1, sms 2,
+in-app 3, push 16 to 255. Slots 4 to 15 are reserved for channels to come.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from tidings.policy.presence import is_meant, is_present
 from tidings.policy.quiet_hours import spread_after, wake_up
 
 Slotted: TypeAlias = tuple[int, Address]
-"""A slot and the address whose delivery it numbers."""
+"""An address and the slot of its delivery."""
 
 SuppressionList: TypeAlias = Mapping[tuple[str, Address], str]
-"""The reasons of those `(tenant, address)` that must not be used."""
+"""For each `(tenant, address)` that must not be used: the reason."""
 
 _EMAIL_SLOT, _SMS_SLOT, _INAPP_SLOT, _PUSH_SLOT = 1, 2, 3, 16
 FIRST_SLOT = {
@@ -40,17 +39,17 @@ FIRST_SLOT = {
     Channel.PUSH: _PUSH_SLOT,
 }
 MAX_DEVICES = SLOTS - _PUSH_SLOT
-"""How many devices of a person can be numbered; profiles with more are refused when they are stored."""
+"""How many devices of a user have slots; the API refuses profiles with more."""
 
 NOBODY = Profile()
 
 
 class Planned(Struct, frozen=True, gc=False):
-    """What becomes of one address, or of a channel that has none (`address` is None).
+    """The plan for one address, or for a wanted channel without one (`address` is None).
 
     `state` is `pending` (send now), `deferred` (until `due`, in milliseconds since the epoch), `suppressed` or
-    `expired`, with the reason; `detail` is the suppression list's own reason. `alternatives` are to be tried in order
-    when this one fails.
+    `expired`, with the reason; `detail` is the suppression list's own reason. `alternatives` are tried in order if the
+    delivery fails.
     """
 
     slot: int
@@ -68,14 +67,14 @@ class Go(Struct, frozen=True, gc=False):
 
 
 class Hold(Struct, frozen=True, gc=False):
-    """Not before `due` (milliseconds since the epoch), for `reason`."""
+    """Send it at `due` (milliseconds since the epoch) or later, for `reason`."""
 
     due: int
     reason: str
 
 
 class Stop(Struct, frozen=True, gc=False):
-    """Never: the delivery rests in `state` for `reason`; `detail` is the suppression list's own reason."""
+    """Never send it: the delivery ends in `state` for `reason`; `detail` is the suppression list's own reason."""
 
     state: State
     reason: str
@@ -88,7 +87,7 @@ GO = Go()
 
 
 def channel_of(id: UUID) -> Channel:
-    """The channel of a delivery, which its slot tells.
+    """The channel of a delivery, which follows from the slot in its id.
 
     Raises:
         ValueError: the id is a notification's, or its slot belongs to no channel.
@@ -111,10 +110,10 @@ def wanted(notification: Notification, content: Sequence[Channel]) -> Sequence[C
 
 
 def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel]) -> list[Slotted]:
-    """The person's addresses on `channels`, in that order, each with its slot and each once.
+    """The recipient's addresses on `channels`, in that order, each with its slot and each once.
 
-    A known user (`to.user_id`) is reached at the addresses of the `profile`, and in their inbox; without a profile,
-    nowhere. Anybody else is reached at the addresses given inline.
+    A known user (`to.user_id`) is reached at the addresses of the `profile` and in their inbox; without a profile,
+    nowhere. An inline recipient is reached at the addresses in the request.
     """
     source: Profile | Recipient = to
     if to.user_id is not None:
@@ -139,14 +138,14 @@ def addresses(to: Recipient, profile: Profile | None, channels: Sequence[Channel
 
 
 def send_zone(to: Recipient, profile: Profile | None) -> str | None:
-    """The timezone in which the sender's `send_at_local` is meant: the request's own, else the user's."""
+    """The timezone of the sender's `send_at_local`: the request's own, else the user's."""
     return to.timezone or (profile.timezone if profile is not None else None)
 
 
 def quiet_zone(profile: Profile | None, given: str | None) -> str | None:
-    """The timezone of a person's quiet hours: their own, else the one that was `given` with the request.
+    """The timezone of a user's quiet hours: the user's own, else the one `given` in the request.
 
-    The hours are the person's wish, so where they live counts before what a sender believes.
+    Quiet hours are the user's wish, so the user's own timezone counts before the sender's belief.
     """
     return (profile.timezone if profile is not None else None) or given
 
@@ -165,9 +164,9 @@ def choose(
 ) -> list[Planned]:
     """The plan for one notification: an entry for every address, and for every wanted channel that has none.
 
-    `found` is what `addresses` gave for `wanted(notification, content)`; `content` are the channels that have content;
-    `suppressed` covers (at least) the addresses in `found`. `incarnation` is that of the user who has the id now; what
-    was meant for a former one goes nowhere.
+    `found` is the result of `addresses` for `wanted(notification, content)`; `content` are the channels that have
+    content; `suppressed` covers at least the addresses in `found`. `incarnation` belongs to the user who has the id
+    now; a notification for a former user with the same id goes nowhere.
 
     Strategy `all` sends to every address that may be used. `first_reachable` sends to the first one; the others that
     may be used become its alternatives, in order, and get entries of their own only when their turn comes.
@@ -215,8 +214,8 @@ def gate(
 ) -> Verdict:
     """Whether the delivery may be sent at this moment.
 
-    `profile`, `preferences` and `incarnation` are the person's present ones (`profile` None: no such user, or an inline
-    recipient); `cancelled` holds notification ids; `suppressed` covers (at least) the delivery's address.
+    `profile`, `preferences` and `incarnation` are the user's present ones (`profile` None: no such user, or an inline
+    recipient); `cancelled` holds notification ids; `suppressed` covers at least the delivery's address.
     """
     if cancelled and notification_of(delivery.id) in cancelled:
         return Stop(State.CANCELLED, Reason.CANCELLED)
@@ -235,10 +234,10 @@ def gate(
 
 
 def _gone(delivery: Delivery, suppressed: SuppressionList) -> Stop:
-    """Why an address that is not the person's any more is not used.
+    """The reason not to use an address that is no longer the user's.
 
-    A device that a vendor does not know any more leaves the profile as it goes onto the suppression list: that is the
-    reason then, and the person has changed nothing.
+    A device that its vendor no longer knows leaves the profile when it goes onto the suppression list. Then the
+    suppression is the reason, because the user has changed nothing.
     """
     listed = suppressed.get((delivery.tenant, delivery.address))
     if listed is not None:
@@ -255,7 +254,7 @@ def _stop(
     expires_at: int | None,
     now: int,
 ) -> Stop | None:
-    """Why this address is never to be used for this; None when it may be."""
+    """Why nothing must be sent to this address; None when it may be used."""
     if expires_at is not None and expires_at <= now:
         return Stop(State.EXPIRED, Reason.EXPIRED)
     refused = refusal(preferences, category, address.channel)
@@ -271,10 +270,10 @@ def _stop(
 def _hour(
     category: Category, preferences: Preferences, timezone: str | None, key: str, expires_at: int | None, now: int
 ) -> Verdict:
-    """Whether this is the hour. What would expire before the quiet hours end is given up at once.
+    """Whether the user's quiet hours let it go now. If it would expire before they end, it is given up at once.
 
-    `key` is the person's: what is held leaves in the quarter of an hour after the end, each person's at a moment of
-    its own. It leaves at the end itself where it would expire or be quiet again by then.
+    A held delivery leaves within the quarter of an hour after the quiet hours, at an instant that follows from the
+    user's `key`; at their very end if by that instant it would have expired or quiet hours would have begun again.
     """
     if preferences.quiet_hours is None or category.critical:
         return GO
@@ -301,12 +300,12 @@ def _unreachable(
     content: Sequence[Channel],
     former: bool,
 ) -> list[tuple[Channel, Reason]]:
-    """The wanted channels on which there is nothing to do, with the reason."""
+    """The wanted channels on which nothing can be sent, with the reason."""
     if notification.to.user_id is not None and profile is None:
         return [(channel, Reason.UNKNOWN_USER) for channel in channels]
     if former:
         return [(channel, Reason.USER_DELETED) for channel in channels]
-    # A list: hashing a member of an enumeration costs more than looking through four.
+    # A list, not a set: hashing an enumeration's member costs more than comparing it with four others.
     reached = [address.channel for _, address in found]
     return [
         (channel, Reason.NO_CONTENT if channel not in content else Reason.NO_ADDRESS)
@@ -316,7 +315,7 @@ def _unreachable(
 
 
 def _take(plan: list[Planned], sendable: Sequence[Slotted], strategy: Strategy, verdict: Verdict) -> None:
-    """Add the entries of the addresses that may be used."""
+    """Add an entry to `plan` for each address in `sendable` that the strategy uses now."""
     state, reason, due = State.PENDING, "", None
     if isinstance(verdict, Hold):
         state, reason, due = State.DEFERRED, verdict.reason, verdict.due

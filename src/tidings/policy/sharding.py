@@ -1,4 +1,4 @@
-"""Which shard a bucket lives on: data, so that shards can be added and buckets moved while the system runs."""
+"""The map from buckets to shards. It is data, so shards can be added and buckets moved while the system runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tidings.model.ids import BUCKETS
 
 
 class BucketRange(Struct, frozen=True, array_like=True):
-    """The buckets `start` (inclusive) to `end` (exclusive) live on `shard`."""
+    """Says that the buckets `start` (inclusive) to `end` (exclusive) live on `shard`."""
 
     start: int
     end: int
     shard: str
 
 
-class Move(Struct, frozen=True, array_like=True):
-    """The buckets `start` (inclusive) to `end` (exclusive) go from one shard to another."""
+class BucketMove(Struct, frozen=True, array_like=True):
+    """Says that the buckets `start` (inclusive) to `end` (exclusive) go from `source` to `target`."""
 
     start: int
     end: int
@@ -29,7 +29,7 @@ class Move(Struct, frozen=True, array_like=True):
 
 
 class ShardMap(Struct, frozen=True):
-    """Every bucket's shard. `ranges` are in order and leave no gap; a later map has a higher `version`."""
+    """The shard of every bucket. `ranges` are in order, without gaps; a later map has a higher `version`."""
 
     version: int
     ranges: tuple[BucketRange, ...]
@@ -51,12 +51,12 @@ class ShardMap(Struct, frozen=True):
 
 
 def single(shard: str) -> ShardMap:
-    """The map of one shard that has everything."""
+    """The map of an installation with one shard."""
     return ShardMap(1, (BucketRange(0, BUCKETS, shard),))
 
 
 def even(shards: Iterable[str]) -> ShardMap:
-    """The map that deals the buckets out evenly, in order. Raises ValueError without a shard."""
+    """The map that splits the buckets evenly among the shards, in order. Raises ValueError without a shard."""
     names = list(shards)
     if not names:
         raise ValueError("there must be at least one shard")
@@ -87,19 +87,19 @@ def moved(shards: ShardMap, start: int, end: int, target: str) -> ShardMap:
     return ShardMap(shards.version + 1, tuple(parts))
 
 
-def moves(old: ShardMap, new: ShardMap) -> tuple[Move, ...]:
-    """What must be carried where to get from one map to the other, by bucket."""
+def moves(old: ShardMap, new: ShardMap) -> tuple[BucketMove, ...]:
+    """The buckets that must move to get from the map `old` to `new`, in order."""
     cut = sorted({part.start for part in (*old.ranges, *new.ranges)} | {BUCKETS})
-    found: list[Move] = []
+    found: list[BucketMove] = []
     for low, high in pairwise(cut):
         source, target = shard_of(old, low), shard_of(new, low)
         if source == target:
             continue
         last = found[-1] if found else None
         if last is not None and (last.end, last.source, last.target) == (low, source, target):
-            found[-1] = Move(last.start, high, source, target)
+            found[-1] = BucketMove(last.start, high, source, target)
         else:
-            found.append(Move(low, high, source, target))
+            found.append(BucketMove(low, high, source, target))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
-"""Each tenant's fair share of a lane: so much a second, and so much at once. What exceeds it is its surplus.
+"""Each tenant's fair share of a lane, a rate and a burst. The notifications beyond it are the tenant's surplus.
 
-The surplus is sent too, with whatever is left of the system. So a share is no limit: it is what a tenant is sure of
+The surplus is sent too, with the capacity that is left. So a share is not a limit: it is what a tenant can count on,
 however much the others send.
 """
 
@@ -14,12 +14,13 @@ from tidings.model.vocabulary import Priority
 from tidings.policy.token_bucket import TokenBucket
 
 MOST_REMEMBERED = 10_000
+"""How many buckets (one for a tenant in a lane) a process keeps."""
 
 
 class ShareRules(Struct, frozen=True, kw_only=True):
-    """The share of each tenant in each lane: notifications a second over time, and at once.
+    """The share of each tenant in each lane: `per_second` notifications over time, `burst` at once.
 
-    `per_second` 0: everything is within its share.
+    `per_second` 0: there are no shares, and nothing is surplus.
     """
 
     per_second: float = 100.0
@@ -27,7 +28,7 @@ class ShareRules(Struct, frozen=True, kw_only=True):
 
 
 class Shares:
-    """What each tenant has left of its shares, in this process. Instants are milliseconds that only go forward."""
+    """What each tenant has left of its shares in this process. Instants are milliseconds that only go forward."""
 
     def __init__(self, rules: ShareRules) -> None:
         self._rules = rules
@@ -35,19 +36,19 @@ class Shares:
 
     @property
     def exist(self) -> bool:
-        """Whether there are shares at all."""
+        """Whether the rules set any share."""
         return self._rules.per_second > 0
 
     def cover(self, tenant: str, priority: Priority, count: int, now: int) -> bool:
-        """Whether so many are within the share; of more than a burst, whether a whole burst is there."""
+        """Whether `count` notifications are within the share; more than a burst count as a whole burst."""
         if not self.exist:
             return True
         return self._bucket(tenant, priority, now).tokens(now) >= min(count, self._rules.burst)
 
     def take(self, tenant: str, priority: Priority, count: int, now: int, *, owing: bool = False) -> int:
-        """Take up to `count` out of the share; how many of them are within it.
+        """Take up to `count` notifications out of the share; returns how many are within it.
 
-        `owing`: what exceeds it is owed, so that the tenant has less of its share until that is paid off.
+        `owing`: take the others too, so that the tenant has none of its share until it has made up for them.
         """
         if not self.exist:
             return count
@@ -66,7 +67,7 @@ class Shares:
         return bucket
 
     def _forget(self, now: int) -> None:
-        """A full bucket is as good as none. Where none is full, all are forgotten, which gives each a burst."""
-        self._buckets = {key: one for key, one in self._buckets.items() if one.tokens(now) < one.burst}
+        """Drop full buckets: a new one is the same. If none is full, drop all, which gives each tenant a burst."""
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.tokens(now) < bucket.burst}
         if len(self._buckets) >= MOST_REMEMBERED:
             self._buckets.clear()

@@ -1,8 +1,8 @@
-"""The size of a text message: its alphabet and the segments that it is sent and charged in.
+"""The size of a text message: its alphabet, and the segments in which it is sent and charged.
 
 3GPP TS 23.038: the GSM 7-bit default alphabet and its extension table (section 6.2.1), else UCS-2, which carriers and
-phones treat as UTF-16. 3GPP TS 23.040: a message of several segments gives six octets of each to the header that joins
-them, which leaves 153 septets or 67 code units. Neither an escaped character nor a surrogate pair is cut in two.
+phones treat as UTF-16. 3GPP TS 23.040: in a message of several segments a header of six octets joins them, which leaves
+153 septets or 67 code units in each. Neither an escaped character nor a surrogate pair is cut in two.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SmsSize(Struct, frozen=True):
     segments: int
 
 
-# What typography has beside the alphabet, and formats of numbers and times are full of, with its twins in the alphabet.
+# Typographic characters outside the alphabet, common in formatted numbers and times, with their twins in the alphabet.
 _TWINS = str.maketrans(
     dict.fromkeys("\xa0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
     | dict.fromkeys("‘’‚‛ʼʹ′´`", "'")
@@ -49,10 +49,10 @@ _TWINS = str.maketrans(
 
 
 def plainly(text: str) -> str:
-    """The text in the cheap alphabet where each of its characters has a twin there, else as it is.
+    """The text in GSM-7 if each of its characters has a twin there, else as it is.
 
-    One character outside of GSM-7 makes a message up to three times as dear. Typographic quotes, dashes, spaces and
-    composed accents have twins; a text that needs UCS-2 anyway keeps its own.
+    One character outside GSM-7 makes a message up to three times as expensive. Typographic quotes, dashes, spaces and
+    composed accents have twins. A text that needs UCS-2 anyway keeps its characters.
     """
     if (text.isascii() and "`" not in text) or _ONLY_GSM.fullmatch(text):
         return text
@@ -72,7 +72,7 @@ def segments(text: str) -> SmsSize:
 
 
 def _packed(encoding: Encoding, widths: Iterable[int], single: int, joined: int) -> SmsSize:
-    """Fill segments one character after the other; a character that does not fit starts the next one."""
+    """The size of a text of characters with these widths; a character that does not fit starts the next segment."""
     units, count, room = 0, 0, 0
     for width in widths:
         units += width

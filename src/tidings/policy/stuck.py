@@ -1,4 +1,4 @@
-"""What is in flight and not moving: which deliveries of a notification nothing waits for, and when to look again."""
+"""Finds deliveries that are stuck: in flight, without a wait in the schedule, and without a new fact for a while."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from tidings.model.ids import slot_of
 from tidings.model.vocabulary import Reason, State
 from tidings.policy.transitions import IN_FLIGHT, TRIED_AGAIN, rank
 
-STILL_FOR = 60_000
-"""Milliseconds without a fact after which what is in flight is looked into."""
+STILL_FOR_MS = 60_000
+"""After so long without a fact a delivery in flight may be stuck."""
 MOST_SWEEPS = 3
 """How often a delivery is put back into its queue before a person has to look at it."""
-SELDOMEST = 3_600_000
-"""Milliseconds between two looks at most."""
-_BY_THE_WAY = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
+LONGEST_PAUSE_MS = 3_600_000
+"""The longest time between two looks at a notification in flight."""
+_NO_ORIGIN = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
+"""Reasons of facts that do not tell what happened to the delivery: a sweep, and the wait of a second copy."""
 
 
 class Still(Struct, frozen=True, gc=False):
-    """Something in flight that nothing waits for: a delivery, or (slot 0) a notification that has none yet.
+    """A stuck delivery, or (slot 0) a stuck notification that has no delivery yet.
 
-    `last` is its furthest fact, `step` the furthest step of that attempt, `sweeps` how often it was swept. The next
-    attempt is `attempt`; `first_attempt` the one from which the allowed attempts count. `tried` and `pinned` are as in
+    `last` is its furthest fact, `step` the furthest step of that attempt, `sweeps` how often it was swept. `attempt` is
+    its next attempt, `first_attempt` the one from which the allowed attempts count. `tried` and `pinned` are as in
     Delivery, as far as the facts tell.
     """
 
@@ -40,7 +41,7 @@ class Still(Struct, frozen=True, gc=False):
 
 
 def in_flight(record: NotificationRecord) -> list[Event]:
-    """The furthest fact of each delivery in flight; of the notification itself when it has no delivery."""
+    """The furthest fact of each delivery in flight; the notification's own if it has no delivery."""
     furthest: dict[UUID, Event] = {}
     for event in record.events:
         known = furthest.get(event.id)
@@ -52,46 +53,48 @@ def in_flight(record: NotificationRecord) -> list[Event]:
 
 
 def still(record: NotificationRecord, waiting: Collection[UUID], now: int) -> list[Still]:
-    """What of the notification is in flight, has had no fact for a while, and is not `waiting` in the schedule.
+    """The parts of the notification that are stuck: in flight, without a fact for `STILL_FOR_MS`, and not `waiting`.
 
-    `waiting` holds ids of deliveries and (slot 0) of notifications that wait to be routed.
+    `waiting` holds the ids of deliveries in the schedule and (slot 0) of notifications that wait to be routed.
     """
     return [
-        _still(record, event) for event in in_flight(record) if now - event.at >= STILL_FOR and event.id not in waiting
+        _still(record, event)
+        for event in in_flight(record)
+        if now - event.at >= STILL_FOR_MS and event.id not in waiting
     ]
 
 
 def next_look(now: int, accepted_at: int, dues: Iterable[int]) -> int:
-    """When to look at a notification in flight again: soon while it is young, ever more seldom as it ages.
+    """When to look at a notification in flight again: soon while it is young, less often as it ages.
 
-    A wait that is due later is given until then and a moment more. Instants are milliseconds since the epoch.
+    `dues` are the due times of its waits: the next look is at least `STILL_FOR_MS` after the last of them. Instants are
+    milliseconds since the epoch.
     """
-    later = max(dues, default=now)
-    patience = min(max(STILL_FOR, (now - accepted_at) // 2), SELDOMEST)
-    return max(now + patience, later + STILL_FOR)
+    last_due = max(dues, default=now)
+    pause_ms = min(max(STILL_FOR_MS, (now - accepted_at) // 2), LONGEST_PAUSE_MS)
+    return max(now + pause_ms, last_due + STILL_FOR_MS)
 
 
 def _still(record: NotificationRecord, last: Event) -> Still:
     own = [event for event in record.events if event.id == last.id]
-    # Neither a sweep nor the wait of a second copy tells what came before it.
-    origin = max((event for event in own if event.reason not in _BY_THE_WAY), key=_order, default=last)
+    origin = max((event for event in own if event.reason not in _NO_ORIGIN), key=_order, default=last)
     made = origin.state is State.DEFERRED and origin.reason in TRIED_AGAIN
     return Still(
         id=last.id,
         last=last,
-        # Not the last fact's: a copy that waited has gone further, and what is put back must not yield to it.
+        # Not the step of `last`: a copy that waited may be further, and the swept item must not yield to it.
         step=max(event.step for event in own if event.attempt == last.attempt),
         sweeps=sum(event.reason == Reason.SWEPT and event.attempt == last.attempt for event in own),
         attempt=origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0)),
         first_attempt=max((event.attempt for event in own if event.reason == Reason.REPLAYED), default=1),
         tried=_refusing(own) if made and origin.reason == Reason.FALLBACK else (),
-        # It may have taken the attempt: only the same provider can tell a repetition from a second notification.
+        # The provider may have taken the attempt; only the same provider can recognise the next one as a repetition.
         pinned=origin.provider if made and origin.reason == Reason.RETRY else "",
     )
 
 
 def _refusing(own: Iterable[Event]) -> tuple[str, ...]:
-    """The providers that passed it on since it was last tried again at the same one."""
+    """The providers that passed the delivery on since it was last retried at the same provider."""
     names: list[str] = []
     for event in sorted(own, key=_order):
         if event.state is State.DEFERRED and event.reason == Reason.RETRY:

@@ -1,8 +1,8 @@
-"""Whom a provider means that asks for less: the account, or the one recipient that it refuses.
+"""Decides whether a provider that asks for less means the whole account or one recipient.
 
-A provider that says so (by its code, or headers that speak of the account) is believed, and so are several recipients
-in a row that are refused for the first time: then the account is meant until something is taken again. One recipient
-that is refused again and again while the others are taken is meant alone, whatever the answer says.
+It means the account if it says so (by its code, or by headers about the account), or if it refuses several recipients
+in a row for the first time; then the account waits until the provider takes something again. It means one recipient if
+it refuses that one again and again while it takes the others, whatever the answer says.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 SEVERAL = 3
-"""So many recipients in a row mean the account."""
+"""So many different recipients refused in a row mean the account."""
 ENOUGH_TAKEN = 20
-"""So many others taken, against a tenth of them refused, show that a recipient who is refused again is meant alone."""
+"""A recipient refused again is meant alone if in between so many others were taken, and at most a tenth refused."""
 FEWEST = 3
-"""After a pause at least so many that waited are sent at once."""
+"""After a pause at least this many of the waiting deliveries are sent at once."""
 _MOST_REMEMBERED = 10_000
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-"""How long an account waits that was not told: doubled for as long as nothing is taken. What is asked for one recipient
-counts for the account no longer than this: then it is asked again."""
+"""The account's pause if the provider named none; it doubles while nothing is taken. A wait that the provider asked of
+one recipient makes the account wait at most `_LONGEST_PAUSE_S`; then the provider is tried again."""
 
 
 class Refusal(Struct, frozen=True):
-    """A recipient for whom a provider asked to wait. `request` tells apart the answers that one call got."""
+    """A recipient for whom a provider asked to wait.
+
+    `request` numbers the requests of one call. `says_account`: the provider said that the account must wait.
+    """
 
     recipient: str
     request: int
@@ -34,7 +37,7 @@ class Refusal(Struct, frozen=True):
 
 
 class Throttling:
-    """What one provider has refused lately, as this process sees it."""
+    """What one provider has refused and taken lately, as this process sees it."""
 
     def __init__(self) -> None:
         self._row: set[str] = set()
@@ -46,12 +49,12 @@ class Throttling:
         self._of_this_round = 0
         self._let_out: int | None = None
         self.pauses = 0
-        """How often the account was made to wait since something was taken."""
+        """How often the account has had to wait since the provider last took something."""
 
     def heard(self, refusals: Sequence[Refusal], taken: int) -> list[bool]:
-        """A call had these refusals, and the provider dealt with `taken` others; for each refusal: is it the account's?
+        """Note one call's refusals, and that `taken` others were taken; returns for each: is it the account's?
 
-        An answer to a request with several recipients is one refusal: which of them is meant, nobody knows.
+        An answer to a request with several recipients counts as one refusal: nobody knows which recipient it means.
         """
         if taken:
             self._taken += taken
@@ -70,9 +73,9 @@ class Throttling:
         return [self._means_all(refusal) for refusal in refusals]
 
     def pause_s(self, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
-        """For how many seconds the account waits after what was heard last; `goes_on`: it waits already.
+        """How long the account waits after the refusals noted last. `goes_on`: it waits already.
 
-        `asked` are the seconds that the refusals asked for, `longest_s` bounds them.
+        `asked` are the seconds that the refusals asked for; `longest_s` bounds the pause.
         """
         wanted = max((after for after in asked if after is not None and after > 0), default=None)
         if wanted is None:
@@ -83,9 +86,10 @@ class Throttling:
         return min(wanted, longest_s if self._said else min(longest_s, _LONGEST_PAUSE_S))
 
     def let_out(self, room: int) -> int:
-        """How many of those that waited may follow now, where there is `room`.
+        """How many waiting deliveries may follow now, at most `room`.
 
-        After a pause as many as were taken before it, and twice as many each time, until it asks for less again.
+        After a pause: as many as the provider took before it, then twice as many each time, until it asks for less
+        again.
         """
         if self._let_out is None:
             return room

@@ -9,7 +9,7 @@ import math
 
 
 class TokenBucket:
-    """Full at the start. `rate` in tokens per second, `burst` in tokens."""
+    """A bucket that is full at the start. `rate` is in tokens per second, `burst` in tokens."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
@@ -18,7 +18,7 @@ class TokenBucket:
         self._filled_at: int | None = None
 
     def tokens(self, now: int) -> float:
-        """How many there are."""
+        """How many tokens are there at `now`; negative while more were taken than there were."""
         if self._filled_at is None:
             self._filled_at = now
         elif now > self._filled_at:
@@ -27,13 +27,13 @@ class TokenBucket:
         return self._tokens
 
     def take(self, count: float, now: int, leave: float = 0.0) -> bool:
-        """Take `count` if that leaves at least `leave` for others; False takes nothing."""
+        """Take `count` tokens if at least `leave` remain; returns False and takes none otherwise."""
         if self.tokens(now) - count < leave:
             return False
         self._tokens -= count
         return True
 
-    def wait(self, count: int, now: int, leave: float = 0.0) -> int:
-        """Milliseconds until `count` can be taken if nobody else takes any."""
+    def wait_ms(self, count: int, now: int, leave: float = 0.0) -> int:
+        """How long until `count` tokens can be taken, if nobody else takes any."""
         lacking = count + leave - self.tokens(now)
         return max(0, math.ceil(lacking / self.rate * 1000))

@@ -1,12 +1,12 @@
-"""The one transition table: which of two facts about a delivery is further, and what a notification's state is.
+"""The one transition table: which of two facts about a delivery is further, and what state a notification has.
 
 A delivery's state is the furthest of its facts. Facts arrive in any order, so "further" must not depend on the order:
-each fact has a rank, and the largest rank wins. Later attempts outrank earlier ones; `delivered` outranks them all,
-because a receipt that proves arrival is true whatever else was believed.
+each fact has a rank, and the largest rank wins. Later attempts outrank earlier ones. `delivered` outranks all attempts,
+because a receipt that proves arrival is true whatever was believed before.
 
-Except one: a mail server may take a mail and send it back later. Then the delivery has come back. This outranks what
-happened before, `delivered` too; what a replay does from there on outranks it in turn. So a delivery has lives, and the
-number of an attempt tells which: life times `ATTEMPTS_PER_LIFE`, plus the number that people see.
+There is one exception: a mail server may take a mail and send it back later. This return outranks everything before it,
+`delivered` too, and a later replay outranks the return. So a delivery has *lives*. The stored attempt is the life times
+`ATTEMPTS_PER_LIFE`, plus the number that people see.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _DELIVERED_RANK = 1 << 20
 _RANKS_PER_LIFE = 1 << 21
 _LAST_LIFE = (1 << 31) // _RANKS_PER_LIFE - 1
 ATTEMPTS_PER_LIFE = 10_000
-"""Far more than a delivery may have attempts; what fits below `delivered`."""
+"""Far more attempts than a delivery can have, and few enough that their ranks stay below `delivered`."""
 
 IN_FLIGHT = frozenset({State.PENDING, State.DEFERRED, State.SENDING})
-"""States that something will still move on by itself."""
+"""States that a delivery leaves by itself."""
 
 RESTING = frozenset(State) - IN_FLIGHT
-"""States that a delivery stays in unless a receipt or a person moves it. `sent` and `uncertain` are among them."""
+"""States that a delivery leaves only by a receipt or a person. `sent` and `uncertain` are among them."""
 
 ATTEMPTED = frozenset({State.UNCERTAIN, State.SENT, State.FAILED, State.DEAD, State.DELIVERED})
-"""Facts that a provider call of the attempt has (or may have) caused; with `deferred` for one of `TRIED_AGAIN`."""
+"""States that a provider call has, or may have, caused; so has `deferred` for a reason in `TRIED_AGAIN`."""
 
 HANDED = frozenset({State.SENT, State.UNCERTAIN, State.DELIVERED})
-"""Facts that say that a provider has, or may have, what was handed to it."""
+"""States that say that a provider has, or may have, the delivery."""
 
 TRIED_AGAIN = frozenset({Reason.RETRY, Reason.FALLBACK})
 """Reasons of `deferred` that say that the attempt was made and another one follows."""
@@ -64,7 +64,7 @@ _ROLLUP = (
 )
 
 PRECEDENCE = (State.SENDING, State.PENDING, State.DEFERRED, *_ROLLUP)
-"""Every state; the first of these that one of a notification's deliveries is in is the notification's own."""
+"""Every state, in order: a notification has the first of them that one of its deliveries is in."""
 
 
 def code(state: State) -> int:
@@ -73,7 +73,7 @@ def code(state: State) -> int:
 
 
 def rank(state: State, attempt: int) -> int:
-    """How far a fact is: the larger, the further. Fits a 32-bit integer."""
+    """How far a fact is: the larger, the further. It fits a signed 32-bit integer."""
     code = _CODE[state]
     if attempt < ATTEMPTS_PER_LIFE:
         return (_DELIVERED_RANK if state is State.DELIVERED else attempt * STATES_PER_ATTEMPT) + code
@@ -82,14 +82,14 @@ def rank(state: State, attempt: int) -> int:
 
 
 def returned(attempt: int) -> int:
-    """The attempt in whose name is recorded that `attempt`, which a server had taken, came back."""
+    """The attempt number for the fact that `attempt`, which a server had taken, came back."""
     return attempt + ATTEMPTS_PER_LIFE
 
 
 def goes_on_with(state: State, reason: str, step: int) -> int | None:
-    """The step with which the same attempt goes on after the wait that this fact tells of; None when it tells of none.
+    """The step with which the same attempt continues after the wait in this fact; None if the fact is no wait.
 
-    A possible second copy waits under the step that it has afterwards, so that its fact is none of its original's.
+    A possible second copy already waits under its later step, so that its fact differs from all facts of its original.
     """
     if state is State.DEFERRED and reason not in TRIED_AGAIN:
         return step + 1
@@ -99,20 +99,19 @@ def goes_on_with(state: State, reason: str, step: int) -> int | None:
 
 
 def shown(attempt: int) -> int:
-    """The number of an attempt as people count: whatever life it belongs to."""
+    """The number of an attempt as people count it, without its life."""
     return attempt % ATTEMPTS_PER_LIFE
 
 
 def state_of(rank: int) -> State:
-    """The state that a rank stands for."""
+    """The state of a fact with this rank."""
     return _ORDER[rank % STATES_PER_ATTEMPT]
 
 
 def notification_state(deliveries: Iterable[State], own: State) -> State:
-    """The state of a notification: the best that came of its deliveries once all of them rest.
+    """The state of a notification: while a delivery is in flight, that delivery's; else the best of its deliveries'.
 
-    While one is in flight it is that one's state; without deliveries it is `own`, the furthest fact about the
-    notification itself.
+    Without deliveries it is `own`, the state of the furthest fact about the notification itself.
     """
     states = set(deliveries)
     if not states:

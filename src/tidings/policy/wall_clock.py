@@ -1,8 +1,8 @@
-"""Wall-clock times of a timezone as instants, with the clock's jumps taken as they come.
+"""Converts between a timezone's wall-clock times and instants.
 
-A time that the clock jumps over comes when it jumps: the first instant after the gap. A time that the clock shows twice
+A time that the clock jumps over comes at the jump: the first instant after the gap. A time that the clock shows twice
 comes the first time. So every wall-clock time of a date comes once. A date that a zone skipped (Apia, 2011-12-30) never
-comes as a date; a time of it that was named outright comes when the clock jumps over it, like any other.
+comes as a date, but a time of that date that was named outright comes at the jump, like any other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_SUCH_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAM
 def zone(name: str | None) -> tzinfo:
     """The timezone of an IANA name; UTC for None and for a name that this machine's database does not know.
 
-    Only an answer is remembered.
+    Results are cached, errors are not.
 
     Raises:
         Unavailable: the database cannot be read now (too many open files, a failing disk).
@@ -49,11 +49,11 @@ def zone(name: str | None) -> tzinfo:
 
 
 def parse(text: str) -> time | datetime:
-    """`09:00` or `09:00:30` as a time of day, `2026-12-24T09:00` as a wall-clock time, neither with an offset.
+    """A time of day from `09:00` or `09:00:30`, a wall-clock time from `2026-12-24T09:00`; neither has an offset.
 
     Raises:
-        ValueError: a sentence that says that the text is neither, that there is no such date or time, or that its year
-            is not one of 1970 to 9990.
+        ValueError: the text is neither, there is no such date or time, or its year is not one of 1970 to 9990. The
+            message is a sentence for people.
     """
     day, separator, clock = text.rpartition("T")
     if not (_MOMENT if separator else _TIME).fullmatch(text):
@@ -74,19 +74,19 @@ def parse(text: str) -> time | datetime:
 
 
 def offset(where: tzinfo, instant: int) -> int:
-    """What the zone's wall clock is ahead of UTC at an instant, in milliseconds."""
+    """How far the zone's wall clock is ahead of UTC at an instant, both in milliseconds."""
     return _milliseconds(datetime.fromtimestamp(instant // 1000, where).utcoffset())
 
 
 def shown(where: tzinfo, instant: int) -> datetime:
-    """What the zone's wall clock shows at an instant, to the millisecond."""
+    """The time that the zone's wall clock shows at an instant, to the millisecond."""
     return _EPOCH + (instant + offset(where, instant)) * _MILLISECOND
 
 
 def instant_of(wall: datetime, where: tzinfo) -> int:
-    """When the zone's wall clock shows `wall` first or, if it never does, when it jumps over it.
+    """When the zone's wall clock first shows `wall` or, if it never does, when it jumps over `wall`.
 
-    In milliseconds since the epoch.
+    The instant is in milliseconds since the epoch.
     """
     local = (wall - _EPOCH) // _MILLISECOND
     first = local - _milliseconds(wall.replace(tzinfo=where, fold=0).utcoffset())
@@ -114,20 +114,20 @@ def next_time(clock: time, where: tzinfo, now: int) -> datetime:
 
 
 def next_wall(text: str, where: tzinfo, now: int) -> datetime:
-    """The wall-clock time that `send_at_local` means at `now`: a time of day is the next one. Raises ValueError."""
+    """The wall-clock time in `send_at_local`; a time of day means the next one after `now`. Raises ValueError."""
     wall = parse(text)
     return wall if isinstance(wall, datetime) else next_time(wall, where, now)
 
 
-def jump(where: tzinfo, before: int, after: int, known: int) -> int:
-    """The first instant in (`before`, `after`] at which the zone no longer has the offset `known`.
+def jump(where: tzinfo, before: int, after: int, known_ms: int) -> int:
+    """The first instant in (`before`, `after`] at which the zone's offset is no longer `known_ms`.
 
-    Clocks are set on whole seconds. There must be such an instant.
+    Clocks are set on whole seconds. The zone must have another offset at `after`.
     """
     low, high = before // 1000, after // 1000
     while high - low > 1:
         middle = (low + high) // 2
-        if offset(where, middle * 1000) == known:
+        if offset(where, middle * 1000) == known_ms:
             low = middle
         else:
             high = middle

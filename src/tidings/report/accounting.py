@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tidings.model.accounting import MINUTE, AcceptedCount, Gap, StateCount
+from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap, StateCount
 from tidings.model.days import DAY_MINUTES, DayState, DaySum
 from tidings.model.errors import Invalid, Unavailable
 from tidings.model.history import Tally
@@ -145,7 +145,7 @@ class Accounting:
         states = [count for low, high in to_read for count in await self._history.states(low, high, tenant)]
         lines: Counter[tuple[str | None, State, str]] = Counter()
         for low, high in to_read:
-            for line in await self._history.tally(tenant, low * MINUTE, high * MINUTE):
+            for line in await self._history.tally(tenant, low * MINUTE_MS, high * MINUTE_MS):
                 lines[line.channel, line.state, line.reason] += line.count
         for day_sum in day_sums:
             for line in day_sum.tally:
@@ -154,8 +154,8 @@ class Accounting:
         tally = [Tally(channel, state, reason, count) for (channel, state, reason), count in ordered]
         return AccountView(
             tenant=tenant,
-            since=rfc3339(first * MINUTE),
-            until=rfc3339(end * MINUTE),
+            since=rfc3339(first * MINUTE_MS),
+            until=rfc3339(end * MINUTE_MS),
             notifications=notifications(counted, states, [gap for gap in gaps if first <= gap.minute < end], day_sums),
             deliveries={channel.value: deliveries(tally, channel) for channel in Channel},
             tally=[TallyView(line.channel, line.state, line.reason, line.count) for line in tally],
@@ -163,8 +163,8 @@ class Accounting:
 
     def _minutes(self, since: int | None, until: int | None) -> tuple[int, int]:
         """The first minute of the span, and the one after its last. Raises Invalid."""
-        end = self._clock.now() // MINUTE + 1 if until is None else -(-until // MINUTE)
-        first = max(0, end - DEFAULT_MINUTES) if since is None else since // MINUTE
+        end = self._clock.now() // MINUTE_MS + 1 if until is None else -(-until // MINUTE_MS)
+        first = max(0, end - DEFAULT_MINUTES) if since is None else since // MINUTE_MS
         if first >= end:
             raise Invalid("empty_span", "since must come before until", "since")
         if end - first > LONGEST_MINUTES:

@@ -1,1 +1,1 @@
-"""Stand-ins for the vendors, in their own wire formats, with faults to order and a viewer of what arrived."""
+"""Stand-ins for the vendors that speak their wire formats, with faults on demand and a viewer of what arrived."""

@@ -1,4 +1,4 @@
-"""The sandbox as one ASGI app: the vendors' routes at the paths where the vendors have them, its own beside them."""
+"""The sandbox as one ASGI app: the vendors' routes at the vendors' own paths, and the sandbox's routes beside them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from tidings.sandbox.wire import (
 class Options(Struct, frozen=True):
     """How a sandbox behaves.
 
-    `receipts_url` is where receipts go, without the provider's name (`http://127.0.0.1:8400/v1/receipts`); None: the
-    email events go nowhere. `log_path` is an append-only file of what arrived. `capacity` and `max_bytes` bound what is
-    kept in memory. `hint` is a command that the empty page shows, `timeline` one that shows the
-    timeline of the notification `{id}`. `seed` makes the chance in faults repeatable. `host`
-    is what it listens on, `allowed_hosts` are other names by which it is reached (see gate.py).
+    - `receipts_url`: where receipts go, without the provider's name (`http://127.0.0.1:8400/v1/receipts`); None: email
+      events are not sent.
+    - `log_path`: an append-only file of arrivals. `capacity` and `max_bytes` bound the arrivals in memory.
+    - `hint`: a command that the empty page shows. `timeline`: a command for the timeline of the notification `{id}`.
+    - `seed`: makes the probabilities of faults repeatable.
+    - `host`: the address on which the sandbox listens. `allowed_hosts`: its other names (see gate.py).
     """
 
     receipts_url: str | None = None
@@ -52,9 +53,9 @@ class Options(Struct, frozen=True):
 
 
 class Sandbox:
-    """The ASGI app. `start` and `stop` run in the loop that serves it; `smtp` is the hooks of the SMTP server.
+    """The ASGI app. Call `start` and `stop` in the loop that serves it; `smtp` holds the hooks of the SMTP server.
 
-    Faults that cut a connection need a server that offers the extension wire.RESET, as server.serve does.
+    Faults that cut a connection need a server with the extension wire.RESET; server.serve runs such a server.
     """
 
     def __init__(self, credentials: Credentials, options: Options) -> None:
@@ -71,16 +72,16 @@ class Sandbox:
         self.smtp = SmtpSink(credentials, self.log, self.faults)
 
     def start(self) -> None:
-        """Begin to send receipts."""
+        """Start sending receipts."""
         self.receipts.start()
 
     def close_streams(self) -> None:
-        """Let the viewers go, so that the server can end."""
+        """End the viewers' event streams, so that the server can stop."""
         self._control.closing = True
         self.log.wake()
 
     async def stop(self) -> None:
-        """End receipts and close the file."""
+        """Stop sending receipts and close the file of arrivals."""
         await self.receipts.stop()
         self.log.close()
 
@@ -126,7 +127,7 @@ class Sandbox:
 
 
 def create_app(credentials: Credentials, options: Options) -> Sandbox:
-    """A sandbox with these credentials, to be served by an ASGI server."""
+    """A sandbox with these credentials, for an ASGI server to serve."""
     return Sandbox(credentials, options)
 
 

@@ -1,4 +1,4 @@
-"""What arrived: a bounded log in memory, counts, and an append-only file for ledgers outside."""
+"""What arrived at the sandbox: a bounded log in memory, counts, and an append-only file for other programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ATTEMPT_TAGS = ("tidings_attempt", "attempt")
 
 
 class Parts(Struct, frozen=True, gc=False):
-    """Content that came in parts. `substitutions` are still to be made in `title`, `text` and `html`."""
+    """Content that came in parts. `substitutions` have yet to be made in `title`, `text` and `html`."""
 
     title: str = ""
     text: str = ""
@@ -36,7 +36,7 @@ class Parts(Struct, frozen=True, gc=False):
 
 
 class Mime(Struct, frozen=True, gc=False):
-    """Content that came as one MIME document, read only when somebody looks at it."""
+    """Content that came as one MIME document, which is parsed only when somebody looks at it."""
 
     raw: bytes
 
@@ -45,13 +45,14 @@ Body: TypeAlias = Parts | Mime
 
 
 class Arrival(Struct, gc=False):
-    """One thing for one recipient.
+    """One email, text message, push or inbox item for one recipient.
 
-    `at` is in milliseconds since the epoch. `reference` is the vendor's id; `tags` are what the sender attached for
-    itself (custom arguments, data, query of the status URL), `delivery` the sender's own id found among them, `key` an
-    idempotency key. `status` is `refused` with an `error`, or the furthest that was reported. `bytes` is what the
-    content weighs in memory. `ttl_s` is for how many seconds the vendor was told to keep it, `urgency` how urgent it is
-    in the vendor's word.
+    - `seq` is its number, `at` its time in milliseconds since the epoch.
+    - `reference` is the vendor's id, `key` an idempotency key. `tags` are the sender's own fields (custom arguments,
+      data, query of the status URL), and `delivery` is the sender's own id among them.
+    - `status` is `refused`, with an `error`, or the furthest status that was reported.
+    - `bytes` is the size of the content in memory.
+    - `ttl_s` is how long the vendor was told to keep it, `urgency` how urgent it is in the vendor's word.
     """
 
     seq: int
@@ -73,7 +74,7 @@ class Arrival(Struct, gc=False):
 
 
 class Line(Struct, frozen=True):
-    """A line of the file: everything about an arrival but its content."""
+    """A line of the file: an arrival without its content."""
 
     seq: int
     at: int
@@ -89,26 +90,26 @@ class Line(Struct, frozen=True):
 
 
 class Watcher:
-    """Somebody who follows the log: woken by `event`, and told which arrivals changed their status."""
+    """A follower of the log: `event` is set when something is new, `changed` holds the changes of status."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
         self.changed: dict[int, tuple[str, str]] = {}
 
     def take_changes(self) -> dict[int, tuple[str, str]]:
-        """The changes since the last call: number to status and error."""
+        """The changes since the last call: for each arrival's number its status and error."""
         changed, self.changed = self.changed, {}
         return changed
 
 
 class ArrivalLog:
-    """The last arrivals, at most `capacity` of them and about `max_bytes` of content.
+    """The latest arrivals, at most `capacity` of them and about `max_bytes` of content.
 
-    What is too much is taken from the channel that has the most, so that thousands of emails leave the few text
-    messages where they are.
+    The channel with the most arrivals loses its oldest first, so that thousands of emails do not push out a few text
+    messages.
 
-    Lines reach `path` before the vendor's answer goes out, in one write a request, so that what a sender knows to be
-    taken is in the file even when this process is killed.
+    Lines are written to `path` before the vendor's answer goes out, with one write for each request. So whatever a
+    sender knows to be taken is in the file, even if this process is killed.
     """
 
     def __init__(self, capacity: int = 10_000, max_bytes: int = 64_000_000, path: Path | None = None) -> None:
@@ -134,11 +135,11 @@ class ArrivalLog:
 
     @property
     def oldest(self) -> int:
-        """From this number on every arrival is held; one after the latest when none is."""
+        """The number from which on every arrival is in memory; one after the latest if none is."""
         return self._forgotten + 1
 
     def add(self, arrivals: Sequence[Arrival]) -> None:
-        """Log what came in one request. Numbers, times and delivery ids are set here."""
+        """Log the arrivals of one request, and set their numbers, times and delivery ids."""
         now = time.time_ns() // 1_000_000
         for arrival in arrivals:
             self._seq += 1
@@ -162,7 +163,7 @@ class ArrivalLog:
             watcher.event.set()
 
     def set_status(self, arrival: Arrival, status: str, error: str = "") -> None:
-        """Say what has become of an arrival."""
+        """Set the status of an arrival, and tell the watchers."""
         arrival.status = status
         arrival.error = error or arrival.error
         for watcher in self._watchers:
@@ -170,36 +171,39 @@ class ArrivalLog:
             watcher.event.set()
 
     def by_reference(self, reference: str) -> Arrival | None:
-        """The arrival that the vendor gave this id, if it is still held."""
+        """The arrival to which the vendor gave this id, if it is still in memory."""
         return self._by_reference.get(reference)
 
     def by_seq(self, seq: int) -> Arrival | None:
-        """The arrival with this number, if it is still held."""
+        """The arrival with this number, if it is still in memory."""
         return self._by_seq.get(seq)
 
     def since(self, seq: int, limit: int, channel: str = "", recipient: str = "") -> list[Arrival]:
-        """Up to `limit` arrivals after `seq`, oldest first; `recipient` is a part of the address or name."""
-        held = [self._after(one, seq) for one in self._chosen(channel)]
-        found = heapq.merge(*held, key=_seq)
-        return list(islice((arrival for arrival in found if _is_to(arrival, recipient)), limit))
+        """Up to `limit` arrivals after number `seq`, oldest first.
+
+        `channel` "" means all channels; `recipient` is a part of the address or name.
+        """
+        by_channel = [self._after(held, seq) for held in self._chosen(channel)]
+        in_order = heapq.merge(*by_channel, key=_seq)
+        return list(islice((arrival for arrival in in_order if _is_to(arrival, recipient)), limit))
 
     def newest(self, limit: int, channel: str = "", recipient: str = "", before: int | None = None) -> list[Arrival]:
-        """The last `limit` arrivals, and before number `before`, oldest first; `recipient` as above."""
-        held = [reversed(one) for one in self._chosen(channel)]
-        found = (
+        """The last `limit` arrivals before number `before`, oldest first; `channel` and `recipient` as in `since`."""
+        by_channel = [reversed(held) for held in self._chosen(channel)]
+        newest_first = (
             arrival
-            for arrival in heapq.merge(*held, key=_seq, reverse=True)
+            for arrival in heapq.merge(*by_channel, key=_seq, reverse=True)
             if (before is None or arrival.seq < before) and _is_to(arrival, recipient)
         )
-        return list(islice(found, limit))[::-1]
+        return list(islice(newest_first, limit))[::-1]
 
     def newest_of_each(self, limit: int, after: int) -> list[Arrival]:
         """The last `limit` arrivals of each channel after number `after`, oldest first."""
-        held = [list(self._after(one, after))[-limit:] for one in self._held.values()]
-        return list(heapq.merge(*held, key=_seq))
+        by_channel = [list(self._after(held, after))[-limit:] for held in self._held.values()]
+        return list(heapq.merge(*by_channel, key=_seq))
 
     def clear(self) -> None:
-        """Forget everything in memory, counts too; numbers go on, and the file stays as it is."""
+        """Forget all arrivals and counts in memory. Numbers continue, and the file stays as it is."""
         self._held.clear()
         self._by_seq.clear()
         self._forgotten = self._seq
@@ -208,17 +212,17 @@ class ArrivalLog:
         self.counts.clear()
 
     def watch(self) -> Watcher:
-        """Begin to follow."""
+        """A new watcher of the log; end it with `unwatch`."""
         watcher = Watcher()
         self._watchers.add(watcher)
         return watcher
 
     def unwatch(self, watcher: Watcher) -> None:
-        """End following."""
+        """Stop telling the watcher of changes."""
         self._watchers.discard(watcher)
 
     def wake(self) -> None:
-        """Make every watcher look again, though nothing arrived."""
+        """Wake every watcher although nothing arrived."""
         for watcher in self._watchers:
             watcher.event.set()
 
@@ -233,7 +237,7 @@ class ArrivalLog:
 
     @staticmethod
     def _after(held: deque[Arrival], seq: int) -> Iterator[Arrival]:
-        # A deque is slow in its middle: walk back from the end, which is near what is asked for.
+        # A deque is slow in its middle, so walk back from its end; the wanted arrivals are near it.
         return reversed(list(takewhile(lambda arrival: arrival.seq > seq, reversed(held))))
 
     def _forget(self, arrival: Arrival) -> None:
@@ -289,5 +293,5 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def total(counts: Mapping[tuple[str, str], int], vendors: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Counts by vendor: `{"twilio": {"taken": 3, "refused": 1}}`."""
+    """The counts of each vendor: `{"twilio": {"taken": 3, "refused": 1}}`."""
     return {vendor: {kind: counts.get((vendor, kind), 0) for kind in ("taken", REFUSED)} for vendor in vendors}

@@ -1,12 +1,12 @@
-"""What is the sandbox's own, under `/_sandbox/`: faults, arrivals, counts, magic addresses, and the viewer's page.
+"""The sandbox's own routes under `/_sandbox/`: faults, arrivals, counts, magic addresses, and the viewer's page.
 
-- `POST /_sandbox/faults` sets a fault (see faults.Fault), `GET` lists, `DELETE /_sandbox/faults[/{id}]` ends.
-- `GET /_sandbox/arrivals?since=&channel=&to=&limit=` reads what came after number `since`, oldest first; with `before=`
-  instead the newest ones before that number, oldest first too (0: the newest of all). `DELETE` clears.
+- `POST /_sandbox/faults` sets a fault (see faults.Fault), `GET` lists them, `DELETE /_sandbox/faults[/{id}]` ends them.
+- `GET /_sandbox/arrivals?since=&channel=&to=&limit=` returns the arrivals after number `since`; with `before=` instead,
+  the newest ones before that number (0: the newest of all). Both are in order, oldest first. `DELETE` clears the log.
 - `GET /_sandbox/counts`, `GET /_sandbox/magic`, `GET /_sandbox/events` (server-sent events).
-- `POST /_sandbox/inapp` takes in-app items, which no vendor ever sees.
+- `POST /_sandbox/inapp` takes in-app items, because no vendor sees them.
 
-Bodies must be `application/json`, which keeps other websites in the same browser from setting faults.
+Bodies must be `application/json`: this keeps other websites in the same browser from setting faults.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ MAX_BODY = 4 * 1024 * 1024
 PREFIX = "/_sandbox/"
 _MAX_PAGE = 100_000
 _BACKLOG = 60
+"""How many arrivals of each channel a new viewer gets at once."""
 _BURST = 40
-_PACE = 0.15
-_HEARTBEAT = 15.0
+"""How many arrivals of each channel one message to a viewer may have."""
+_PACE_S = 0.15
+_HEARTBEAT_S = 15.0
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -57,7 +59,7 @@ _FILES = {
 
 
 class InappItem(Struct, frozen=True):
-    """An item of somebody's inbox, shown to the viewer."""
+    """An item of a user's inbox, to be shown in the viewer."""
 
     id: str
     user_id: str
@@ -80,7 +82,7 @@ class Control:
         self.closing = False
 
     async def answer(self, request: Request) -> Answer:
-        """Every route but the stream of events."""
+        """The answer of every route but the event stream."""
         method, path = request.method, request.path
         if method in ("GET", "HEAD") and path in self._pages:
             return self._pages[path]
@@ -165,13 +167,13 @@ class Control:
         channel, recipient = query.get("channel", ""), query.get("to", "")
         if "before" in query:
             before = _whole(query["before"], "`before`")
-            found = self._log.newest(limit, channel, recipient, before or None)
+            arrivals = self._log.newest(limit, channel, recipient, before or None)
         else:
-            found = self._log.since(since, limit, channel, recipient)
+            arrivals = self._log.since(since, limit, channel, recipient)
         return json_answer(
             200,
             {
-                "arrivals": [look(arrival) for arrival in found],
+                "arrivals": [look(arrival) for arrival in arrivals],
                 "oldest": self._log.oldest,
                 "latest": self._log.latest,
             },
@@ -191,7 +193,7 @@ class Control:
         }
 
     async def stream(self, request: Request, receive: Receive, send: Send) -> None:
-        """`GET /_sandbox/events`: server-sent events, from the one in Last-Event-ID on."""
+        """Serve `GET /_sandbox/events`: server-sent events, from the one in Last-Event-ID on."""
         headers = [(b"content-type", b"text/event-stream"), *_SAFE]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         watcher = self._log.watch()
@@ -216,15 +218,15 @@ class Control:
                     frames.append(_frame("faults", self._faults.all()))
                 last = self._news(last, limit, watcher.take_changes(), frames)
                 await send({"type": "http.response.body", "body": b"".join(frames) or b": \n\n", "more_body": True})
-                await asyncio.sleep(_PACE)
-                await _wait(watcher.event, _HEARTBEAT)
+                await asyncio.sleep(_PACE_S)
+                await _wait(watcher.event, _HEARTBEAT_S)
         finally:
             self._log.unwatch(watcher)
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
 
     def _news(self, last: int, limit: int, changed: dict[int, tuple[str, str]], frames: list[bytes]) -> int:
-        """Put what came after `last` into `frames`; the number of the latest."""
+        """Append to `frames` what is new after arrival number `last`; returns the latest number."""
         latest = self._log.latest
         fresh = self._log.newest_of_each(limit, last) if latest > last else []
         if fresh or not last:
@@ -238,7 +240,7 @@ class Control:
 
 
 async def serve_control(control: Control, request: Request, receive: Receive, send: Send) -> None:
-    """Answer a request for the sandbox itself."""
+    """Answer a request to one of the sandbox's own routes."""
     if request.path == "/_sandbox/events" and request.method == "GET":
         await control.stream(request, receive, send)
     else:

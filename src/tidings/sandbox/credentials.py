@@ -1,6 +1,6 @@
-"""Credentials of the sandbox's imaginary accounts, made once and kept in a private file.
+"""The credentials of the sandbox's imaginary accounts, made once and kept in a private file.
 
-They have the forms that the vendors use, so that a vendor's SDK and a provider's own checks take them for real ones.
+They have the vendors' own forms, so vendors' SDKs and providers' checks accept them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _PRIVATE = 0o600
 
 
 class Credentials(Struct, frozen=True):
-    """What the sandbox asks for, and signs with.
+    """The credentials that senders must show, and the keys with which the sandbox signs.
 
-    `event_private_key` is PKCS #8 PEM (P-256) and `event_public_key` its public half as SendGrid shows it: base64 of
+    `event_private_key` is PKCS #8 PEM (P-256), and `event_public_key` its public half as SendGrid shows it: base64 of
     the SubjectPublicKeyInfo, without PEM lines. `fcm_private_key` is PKCS #8 PEM (RSA). `token_secret` (hex) signs the
-    access tokens that the OAuth endpoint hands out.
+    access tokens of the OAuth endpoint.
     """
 
     twilio_account_sid: str
@@ -56,10 +56,10 @@ class Credentials(Struct, frozen=True):
 
 
 def load_or_create(folder: Path) -> Credentials:
-    """The credentials in `folder`, made on first use; several processes that start at once get the same.
+    """The credentials in `folder`, made on first use. Processes that start at the same time get the same ones.
 
     Raises:
-        SettingsError: the folder cannot be written, or the file in it was damaged.
+        SettingsError: the folder cannot be written, or the file in it is damaged.
     """
     path = folder / FILE
     try:
@@ -76,7 +76,7 @@ def load_or_create(folder: Path) -> Credentials:
 def provider_settings(
     credentials: Credentials, http_url: str, smtp_host: str, smtp_port: int
 ) -> dict[str, dict[str, Any]]:
-    """The `providers.*` sections that send to a sandbox at `http_url` and `smtp_host:smtp_port`."""
+    """The `providers.*` sections of the settings for sending to a sandbox at `http_url` and `smtp_host:smtp_port`."""
     url = http_url.rstrip("/")
     return {
         "sendgrid": {
@@ -106,7 +106,7 @@ def provider_settings(
 
 
 def service_account(credentials: Credentials, http_url: str) -> dict[str, str]:
-    """The service-account key file as Google's console would download it, for the sandbox at `http_url`."""
+    """The contents of a service account's key file, as from Google's console, for the sandbox at `http_url`."""
     url = http_url.rstrip("/")
     return {
         "type": "service_account",
@@ -152,7 +152,7 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
 
 
 def _write_once(path: Path, content: bytes) -> None:
-    """Put `content` at `path` whole and private, unless another process was first."""
+    """Write `content` to `path`, complete and private, unless another process has written the file first."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
     try:

@@ -1,7 +1,8 @@
-"""Faults on demand: what the control API has asked the vendors to do wrong.
+"""Faults on demand: what the stand-ins do wrong because the control API asked for it.
 
-Faults of a request (`status`, `hang`, `reset` …) hit the vendor's answer; faults of fate (`bounce`, `receipt_lost` …)
-hit what becomes of one recipient afterwards. Of several that fit, the first one set that is drawn counts.
+A request fault (`status`, `hang`, `reset` …) spoils the vendor's answer; a later fault (`bounce`, `receipt_lost` …)
+spoils what happens to one recipient afterwards. Faults are tried in the order in which they were set; the first that
+fits, and that chance picks, is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tidings.model.errors import Invalid
 
 
 class Vendor(StrEnum):
-    """Who is played."""
+    """The vendor that a stand-in plays."""
 
     SENDGRID = "sendgrid"
     TWILIO = "twilio"
@@ -56,7 +57,7 @@ KINDS: dict[Kind, str] = {
     Kind.RECEIPT_TWICE: "sends every receipt twice",
     Kind.RECEIPT_LATE: "sends receipts `seconds` (default 5) later",
 }
-"""Each kind, for people."""
+"""What each kind does, for people."""
 
 _RECEIPTS = frozenset({Vendor.SENDGRID, Vendor.TWILIO})
 _ONLY: dict[Kind, frozenset[Vendor]] = {
@@ -67,19 +68,19 @@ _ONLY: dict[Kind, frozenset[Vendor]] = {
     Kind.RECEIPT_LATE: _RECEIPTS,
     Kind.SLOW_BODY: frozenset({Vendor.TWILIO, Vendor.FCM, Vendor.OAUTH}),
 }
-_OF_FATE = frozenset({Kind.BOUNCE, Kind.UNREGISTERED, Kind.RECEIPT_LOST, Kind.RECEIPT_TWICE, Kind.RECEIPT_LATE})
+_LATER = frozenset({Kind.BOUNCE, Kind.UNREGISTERED, Kind.RECEIPT_LOST, Kind.RECEIPT_TWICE, Kind.RECEIPT_LATE})
 _TAKEN = frozenset({Kind.LATENCY, Kind.SLOW_BODY, Kind.GARBAGE})
-_SECONDS = {Kind.HANG: 60.0, Kind.LATENCY: 1.0, Kind.SLOW_BODY: 30.0, Kind.RECEIPT_LATE: 5.0}
+_DURATIONS_S = {Kind.HANG: 60.0, Kind.LATENCY: 1.0, Kind.SLOW_BODY: 30.0, Kind.RECEIPT_LATE: 5.0}
 _MAX_SECONDS = 3600.0
 
 
 class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=True):
     """A fault that was asked for.
 
-    `probability` is per request or recipient; `count` ends it after that many hits (None: until it is deleted).
-    `recipient` limits it to addresses that begin so. `taken` says whether the vendor takes what was sent before it
-    fails (None: as is usual for the kind). `code` is the vendor's error code: 21610 or
-    "UNREGISTERED", or an SMTP status. `id` and `hits` are the sandbox's own.
+    `probability` applies to each request or recipient; the fault ends after `count` hits (None: when it is deleted).
+    `recipient` limits it to addresses that begin so. `taken`: whether the vendor takes the message before it fails
+    (None: as usual for the kind). `code` is the vendor's error code, such as 21610 or "UNREGISTERED", or an SMTP
+    status. The sandbox sets `id` and `hits`.
     """
 
     vendor: Vendor
@@ -96,17 +97,17 @@ class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=Tru
     hits: int = 0
 
     @property
-    def duration(self) -> float:
-        """How long it lasts, in seconds."""
-        return self.seconds if self.seconds is not None else _SECONDS.get(self.kind, 0.0)
+    def duration_s(self) -> float:
+        """How long the fault delays things: `seconds`, or the default of its kind."""
+        return self.seconds if self.seconds is not None else _DURATIONS_S.get(self.kind, 0.0)
 
     @property
     def takes(self) -> bool:
-        """Whether what was sent is taken all the same."""
+        """Whether the vendor takes the message although it fails."""
         return self.kind in _TAKEN if self.taken is None else self.taken
 
     def check(self) -> None:
-        """Raises Invalid, naming the field, when this cannot be played."""
+        """Raise Invalid, naming the field, if this fault cannot be played."""
         allowed = _ONLY.get(self.kind)
         if allowed is not None and self.vendor not in allowed:
             names = ", ".join(sorted(allowed))
@@ -128,18 +129,18 @@ class Fault(Struct, omit_defaults=False, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Faults:
-    """The faults that are set. `version` changes with every change of them."""
+    """The faults that are set. `version` changes whenever they change."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)  # noqa: S311 - chance, not secrecy
         self._set: list[Fault] = []
-        self._request: dict[Vendor, list[Fault]] = {}
-        self._fate: dict[Vendor, list[Fault]] = {}
+        self._on_request: dict[Vendor, list[Fault]] = {}
+        self._later: dict[Vendor, list[Fault]] = {}
         self._made = 0
         self.version = 0
 
     def add(self, fault: Fault) -> Fault:
-        """Set a fault; it gets an id. Raises Invalid when it cannot be played."""
+        """Set a fault, and give it an id. Raises Invalid if it cannot be played."""
         fault.check()
         self._made += 1
         fault.id, fault.hits = f"fault-{self._made}", 0
@@ -148,7 +149,7 @@ class Faults:
         return fault
 
     def remove(self, id: str | None = None) -> int:
-        """Delete one, or all (None); how many."""
+        """Delete the fault with this id, or all (None); returns how many were deleted."""
         before = len(self._set)
         self._set = [] if id is None else [fault for fault in self._set if fault.id != id]
         self._sort()
@@ -158,15 +159,15 @@ class Faults:
         """The faults that are set, oldest first."""
         return list(self._set)
 
-    def of_request(self, vendor: Vendor, recipients: Sequence[str] = ()) -> Fault | None:
-        """The fault that hits a request for these recipients, or None."""
-        mine = self._request.get(vendor)
-        return self._draw(mine, recipients) if mine else None
+    def on_request(self, vendor: Vendor, recipients: Sequence[str] = ()) -> Fault | None:
+        """The fault that hits a request for these recipients, or None. A returned fault counts as a hit."""
+        candidates = self._on_request.get(vendor)
+        return self._draw(candidates, recipients) if candidates else None
 
-    def of_fate(self, vendor: Vendor, recipient: str) -> Fault | None:
-        """The fault that hits what becomes of one recipient, or None."""
-        mine = self._fate.get(vendor)
-        return self._draw(mine, (recipient,)) if mine else None
+    def later(self, vendor: Vendor, recipient: str) -> Fault | None:
+        """The fault that hits what happens to one recipient afterwards, or None. A returned fault counts as a hit."""
+        candidates = self._later.get(vendor)
+        return self._draw(candidates, (recipient,)) if candidates else None
 
     def _draw(self, candidates: list[Fault], recipients: Sequence[str]) -> Fault | None:
         for fault in candidates:
@@ -184,8 +185,8 @@ class Faults:
 
     def _sort(self) -> None:
         self.version += 1
-        self._request = {}
-        self._fate = {}
+        self._on_request = {}
+        self._later = {}
         for fault in self._set:
-            index = self._fate if fault.kind in _OF_FATE else self._request
+            index = self._later if fault.kind in _LATER else self._on_request
             index.setdefault(fault.vendor, []).append(fault)

@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging, HTTP v1, with the OAuth 2.0 token endpoint that its service accounts use.
+"""A stand-in for Firebase Cloud Messaging's HTTP v1 API, with the OAuth 2.0 token endpoint for service accounts.
 
 Wire format: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send and
 https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode; tokens: RFC 7523, as in
@@ -32,7 +32,7 @@ _LONGEST_KEPT_S = 28 * 86_400
 _DURATION = re.compile(r"\d{1,12}(?:\.\d{1,9})?s")
 _PRIORITIES = frozenset({"high", "normal"})
 TOKEN_PATH = "/token"  # noqa: S105 - a path
-_LIFETIME = 3599
+_LIFETIME_S = 3599
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SCOPES = frozenset(
     {"https://www.googleapis.com/auth/firebase.messaging", "https://www.googleapis.com/auth/cloud-platform"}
@@ -71,14 +71,14 @@ _ERRORS: dict[str, tuple[int, str]] = {
     "RESOURCE_EXHAUSTED": (429, "Resource has been exhausted (e.g. check quota)."),
 }
 _WITHOUT_DETAILS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED"})
-"""Codes of Google's APIs at large: they come as the `status` alone, without an error of FCM's in the details."""
+"""Codes of all Google APIs: they come as the `status` alone, without an FCM error in the details."""
 
 
-_OF_STATUS = {429: "QUOTA_EXCEEDED", 500: "INTERNAL", 503: "UNAVAILABLE", 404: "UNREGISTERED"}
+_CODE_OF_STATUS = {429: "QUOTA_EXCEEDED", 500: "INTERNAL", 503: "UNAVAILABLE", 404: "UNREGISTERED"}
 
 
 class Oauth:
-    """The authorization server: signed assertions in, access tokens out."""
+    """The authorization server: it gives access tokens for signed assertions."""
 
     def __init__(self, credentials: Credentials, faults: Faults) -> None:
         key = load_pem_private_key(credentials.fcm_private_key.encode(), password=None)
@@ -91,8 +91,8 @@ class Oauth:
         self._known: dict[bytes, float] = {}
 
     def grant(self, request: Request) -> tuple[Answer, Fault | None]:
-        """`POST /token`."""
-        fault = self._faults.of_request(Vendor.OAUTH)
+        """Answer `POST /token`."""
+        fault = self._faults.on_request(Vendor.OAUTH)
         if fault is not None and fault.kind is Kind.STATUS:
             status = fault.status or 503
             body = {"error": "temporarily_unavailable", "error_description": "The service is unavailable."}
@@ -103,11 +103,11 @@ class Oauth:
         problem = self._problem(fields.get("assertion", ""))
         if problem is not None:
             return problem, fault
-        token = self._token(int(time.time()) + _LIFETIME)
-        return json_answer(200, {"access_token": token, "expires_in": _LIFETIME, "token_type": "Bearer"}), fault
+        token = self._token(int(time.time()) + _LIFETIME_S)
+        return json_answer(200, {"access_token": token, "expires_in": _LIFETIME_S, "token_type": "Bearer"}), fault
 
     def valid(self, authorization: bytes) -> bool:
-        """Whether the Authorization header has a token of ours that still holds."""
+        """Whether the Authorization header has a token of this server that has not expired."""
         now = time.time()
         until = self._known.get(authorization)
         if until is not None and until > now:
@@ -123,9 +123,9 @@ class Oauth:
         return True
 
     def _token(self, expires: int) -> str:
-        """A token that says itself when it ends, so that it holds across restarts as the real one does."""
-        seal = hmac.new(self._secret, str(expires).encode(), hashlib.sha256).hexdigest()
-        return f"ya29.{expires}.{seal}"
+        """A token that holds until `expires` (seconds since the epoch), also after a restart, like a real one."""
+        signature = hmac.new(self._secret, str(expires).encode(), hashlib.sha256).hexdigest()
+        return f"ya29.{expires}.{signature}"
 
     def _problem(self, assertion: str) -> Answer | None:
         try:
@@ -153,7 +153,7 @@ class Oauth:
 
 
 class Fcm:
-    """The imaginary project. It sends no receipts, as the real one sends none."""
+    """The imaginary project. Like FCM itself it sends no receipts."""
 
     def __init__(self, credentials: Credentials, oauth: Oauth, log: ArrivalLog, faults: Faults) -> None:
         self._project = credentials.fcm_project_id
@@ -163,7 +163,7 @@ class Fcm:
         self.send_path = f"/v1/projects/{self._project}/messages:send"
 
     def send(self, request: Request) -> tuple[Answer, Fault | None]:
-        """`POST /v1/projects/{project}/messages:send`."""
+        """Answer `POST /v1/projects/{project}/messages:send`."""
         if not self._oauth.valid(request.header(b"authorization")):
             return _unauthenticated(), None
         if request.path != self.send_path:
@@ -181,7 +181,7 @@ class Fcm:
 
     def _take(self, request: Request, content: dict[str, Any]) -> tuple[Answer, Fault | None]:
         to = next(content[target] for target in _TARGETS if content.get(target))
-        fault = self._faults.of_request(Vendor.FCM, (to,))
+        fault = self._faults.on_request(Vendor.FCM, (to,))
         arrival = self._arrival(request, content, to)
         refusal = self._refusal(fault, to)
         if refusal is not None:
@@ -195,11 +195,11 @@ class Fcm:
 
     def _refusal(self, fault: Fault | None, to: str) -> tuple[str, Answer] | None:
         if fault is not None and fault.kind is Kind.STATUS:
-            code = str(fault.code or _OF_STATUS.get(fault.status or 503, ""))
+            code = str(fault.code or _CODE_OF_STATUS.get(fault.status or 503, ""))
             status = fault.status or _ERRORS.get(code, (503, ""))[0]
             return code or str(status), _error(code, status, retry_after(fault.retry_after))
-        fate = self._faults.of_fate(Vendor.FCM, to)
-        word = "unregistered" if fate is not None else token_word(to)
+        later = self._faults.later(Vendor.FCM, to)
+        word = "unregistered" if later is not None else token_word(to)
         if not word:
             return None
         code = PUSH_REFUSALS[word][1]
@@ -231,7 +231,7 @@ class Fcm:
 def error_answer(
     status: int, text: str, code: str = "", violation: tuple[str, str] | None = None, headers: Headers = ()
 ) -> Answer:
-    """An error as Google's APIs word it; `code` is FCM's own, `violation` a field and what is wrong with it."""
+    """An error in the words of Google's APIs; `code` is FCM's own, `violation` a field and what is wrong with it."""
     details: list[dict[str, Any]] = []
     if violation is not None:
         field, description = violation
@@ -245,7 +245,7 @@ def error_answer(
 
 
 def _error(code: str, status: int, headers: Headers) -> Answer:
-    """The answer with this code; `INVALID_ARGUMENT payload` names the field, as the service does for most fields."""
+    """The error answer for a code; `INVALID_ARGUMENT payload` names the field, as FCM does for most fields."""
     text = _ERRORS.get(code, (status, "The request could not be served."))[1]
     if code.endswith(" payload"):
         return error_answer(status, text, violation=("message.data[0].value", text), headers=headers)
@@ -265,7 +265,7 @@ def _oauth_error(error: str, description: str) -> Answer:
 
 
 def _problem(body: object) -> Answer | None:
-    """What is wrong with a decoded body, as the service words it, or None."""
+    """The error in a decoded body, in FCM's words; None when it is valid."""
     if not isinstance(body, dict):
         return error_answer(400, "Invalid JSON payload received. Unknown name: Root element must be an object.")
     content = body.get("message")
@@ -320,7 +320,7 @@ def _payload_problem(content: dict[str, Any]) -> Answer | None:
 
 
 def _platform_problem(content: dict[str, Any]) -> Answer | None:
-    """What is wrong with how long it is to be kept and how urgent it is: `android`, and the headers of the others."""
+    """The error in the lifetime or urgency: in `android`, or in the headers of `apns` and `webpush`; None without."""
     android = content.get("android") or {}
     ttl, priority = android.get("ttl"), android.get("priority")
     if ttl is not None and not (isinstance(ttl, str) and _DURATION.fullmatch(ttl)):

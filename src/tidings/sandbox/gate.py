@@ -1,8 +1,8 @@
-"""Who may look into the sandbox and set faults: its own pages, not the vendors' routes, which ask for credentials.
+"""Decides who may use the sandbox's own routes. The vendors' routes ask for the vendors' credentials instead.
 
-A page of another website must not read arrivals through the reader's browser: not by a name that it points at this
-machine (DNS rebinding), so a request's `Host` must be a name of this machine. Where others can reach the sandbox, it
-asks for a token as well.
+Another website must not read arrivals through a person's browser, not even by a name that it points at this machine
+(DNS rebinding). So a request's `Host` must be a name of this machine. If other machines can reach the sandbox, it also
+asks for a token.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _PROBLEM = (b"content-type", b"application/problem+json")
 
 
 def token_of(credentials: Credentials) -> str:
-    """The viewer's token, which follows from the credentials."""
+    """The viewer's token, derived from the credentials."""
     return hmac.new(bytes.fromhex(credentials.token_secret), b"viewer", hashlib.sha256).hexdigest()[:40]
 
 
 def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:
-    """Whether a sandbox that listens on `host`, and is reached as `allowed_hosts`, asks for a token."""
+    """Whether a sandbox that listens on `host` and has the names `allowed_hosts` asks for a token."""
     return bool(allowed_hosts) or not is_loopback(host)
 
 
 class Gate:
-    """Lets requests to the sandbox's own routes in. `allowed_hosts` are names besides `host` and loopback."""
+    """Checks requests to the sandbox's own routes. `allowed_hosts` are its names besides `host` and loopback."""
 
     def __init__(self, host: str, allowed_hosts: Collection[str], credentials: Credentials) -> None:
         self._names = {name.lower().rstrip(".") for name in (host, *allowed_hosts)}
         self._token = token_of(credentials) if is_guarded(host, allowed_hosts) else ""
 
     def refusal(self, request: Request) -> Answer | None:
-        """The answer for who may not come in; None lets the request in."""
+        """The answer that refuses the request, or sets the cookie after a log-in; None lets the request in."""
         name = _host_name(request.header(b"host").decode("latin-1"))
         if not (name in self._names or is_loopback(name) or _is_address(name)):
             return _problem(
@@ -71,7 +71,7 @@ def _host_name(header: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """No name points at an address: who asks by one has typed it."""
+    """Whether the host is an IP address. DNS rebinding needs a name, so a person has typed the address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -86,10 +86,10 @@ def _bearer(request: Request) -> str:
 
 def _cookie(request: Request) -> str:
     try:
-        found = SimpleCookie(request.header(b"cookie").decode("latin-1")).get(COOKIE)
+        cookie = SimpleCookie(request.header(b"cookie").decode("latin-1")).get(COOKIE)
     except CookieError:
         return ""
-    return found.value if found is not None else ""
+    return cookie.value if cookie is not None else ""
 
 
 def _problem(status: int, detail: str) -> Answer:

@@ -1,4 +1,4 @@
-"""Arrivals as people see them: the JSON of the viewer, and an email as a page of its own."""
+"""Shows arrivals to people: as JSON for the viewer, and an email as a page of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TEXT = 20_000
 
 
 class Look(Struct, frozen=True, omit_defaults=True):
-    """An arrival for the viewer. `at` is in milliseconds since the epoch; `text` is cut after MAX_TEXT characters."""
+    """An arrival for the viewer. `at` is in milliseconds since the epoch; `text` has at most MAX_TEXT characters."""
 
     seq: int
     at: int
@@ -47,7 +47,7 @@ class Look(Struct, frozen=True, omit_defaults=True):
 
 
 def look(arrival: Arrival) -> Look:
-    """How the viewer shows it."""
+    """The arrival as the viewer gets it."""
     parts = _parts(arrival)
     text = _filled(parts.text, parts)
     size = segments(text) if arrival.channel == "sms" else None
@@ -79,7 +79,7 @@ def look(arrival: Arrival) -> Look:
 
 
 def _notification(delivery: str) -> str:
-    """The id of the notification that a delivery of ours belongs to; empty when the sender's id is no such one."""
+    """The id of the notification to which the delivery belongs; "" if the sender's id is not a delivery's."""
     try:
         return to_text(NOTIFICATION_PREFIX, notification_of(from_text(DELIVERY_PREFIX, delivery)))
     except BadId:
@@ -87,7 +87,7 @@ def _notification(delivery: str) -> str:
 
 
 def html_page(arrival: Arrival) -> str:
-    """The email's HTML; links open elsewhere, because the page is shown in a frame."""
+    """The email's HTML. Its links open in a new tab, because the page is shown in a frame."""
     parts = _parts(arrival)
     return f'<base target="_blank">{_filled(parts.html, parts)}'
 

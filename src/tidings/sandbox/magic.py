@@ -1,10 +1,10 @@
-"""Magic addresses: what the sandbox does for a recipient because of how the address is written.
+"""Magic addresses: addresses for which the sandbox behaves in a special way.
 
-They work everywhere and without any switch, so that a failure can be shown by sending to it. The page of the sandbox
-and `GET /_sandbox/magic` list them from these tables.
+They always work, so a person can see a failure just by sending to one. The sandbox's page and `GET /_sandbox/magic`
+list them from these tables.
 
 - Email: the part before the `@`, alone or followed by `+`, `-`, `.`, `_` or a digit (`bounce+42@example.com`).
-- Phone numbers: the vendor's own test numbers (https://www.twilio.com/docs/iam/test-credentials), and more of the
+- Phone numbers: the vendor's own test numbers (https://www.twilio.com/docs/iam/test-credentials), and others of the
   same unassigned block for failures that come later, in a receipt.
 - Device tokens: by prefix (`unregistered-42`).
 """
@@ -17,15 +17,15 @@ from msgspec import Struct
 
 
 class Step(Struct, frozen=True):
-    """One thing that a vendor reports about something it took, `after` seconds after the step before."""
+    """One thing that a vendor reports about a message that it took, `after_s` after the previous step."""
 
-    after: float
+    after_s: float
     event: str
     detail: dict[str, str] = {}
 
 
 class Magic(Struct, frozen=True):
-    """A magic address for people to read. `channel` is where it works, `value` one that works as it stands."""
+    """A magic address and its effect, for people. `value` is an address on `channel` that works as it is written."""
 
     channel: str
     value: str
@@ -38,7 +38,7 @@ EMAIL_PLAN = (PROCESSED, DELIVERED)
 
 
 def bounced(code: str, classification: str = "") -> Step:
-    """A bounce with an enhanced status code (RFC 3463), or one whose type is `blocked` or `expired`."""
+    """The step of a bounce. `code` is an enhanced status code (RFC 3463), or the type `blocked` or `expired`."""
     detail = {"type": code if code in _BOUNCE_TYPES else "bounce"}
     status, reason = _BOUNCE_TYPES.get(code) or (code, _BOUNCES.get(code, "Asked to bounce"))
     if status:
@@ -109,14 +109,14 @@ EMAIL_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
     ),
     "silent": ("taken, and nothing is ever heard of it again", (PROCESSED,)),
 }
-"""Word to what the email API does afterwards."""
+"""For each word: its effect for people, and what the email API reports afterwards."""
 
 EMAIL_REFUSALS: dict[str, tuple[str, int]] = {
     "throttled": ("refused with 429, X-RateLimit-Reset in a second and the recipient's name, for ever", 429),
     "unverified": ("refused with 403: the sender is not verified", 403),
     "error": ("refused with 500", 500),
 }
-"""Word to what the email API answers at once."""
+"""For each word: its effect for people, and the status with which the email API refuses the request."""
 
 SMTP_ANSWERS: dict[str, tuple[str, str]] = {
     "bounce": (
@@ -131,7 +131,7 @@ SMTP_ANSWERS: dict[str, tuple[str, str]] = {
     "closed": ("refused: the mailbox is closed", "550 5.2.1 The mailbox is disabled"),
     "overquota": ("refused: the mailbox is full, for good", "552 5.2.2 The mailbox is over its quota"),
 }
-"""Word to the answer to RCPT."""
+"""For each word: its effect for people, and the reply to RCPT."""
 
 SMS_PLAN = (Step(0.1, "sent"), Step(0.15, "delivered"))
 
@@ -144,20 +144,20 @@ SMS_REFUSALS: dict[str, tuple[str, int]] = {
     "+15005550429": ("refused with 429 and Retry-After: 1 (20429)", 20429),
     "+15005550500": ("refused with 500 (20500)", 20500),
 }
-"""Recipient to the error code of the refusal."""
+"""For each recipient: the effect for people, and the error code of the refusal."""
 
 SMS_SENDERS: dict[str, int] = {"+15005550001": 21212, "+15005550007": 21606, "+15005550008": 21611}
-"""Sender to the error code of the refusal."""
+"""For each sender: the error code of the refusal."""
 
 
-_NEVER_SENT = 30003
-"""Codes below come before a carrier has it: the status is `failed`, without `sent` before it."""
+_FIRST_CARRIER_ERROR = 30003
+"""With a lower code the message never reached a carrier: its status is `failed`, without `sent` before."""
 
 
 def not_delivered(code: int) -> tuple[Step, ...]:
-    """What is reported of a message that ends with this error code."""
+    """The steps of a message that ends with this error code."""
     detail = {"ErrorCode": str(code)}
-    if code < _NEVER_SENT:
+    if code < _FIRST_CARRIER_ERROR:
         return (Step(0.1, "failed", detail),)
     return (Step(0.1, "sent"), Step(0.15, "undelivered", detail))
 
@@ -174,7 +174,7 @@ SMS_PLANS: dict[str, tuple[str, tuple[Step, ...]]] = {
     "+15005553007": ("taken, then undelivered: filtered by the carrier (30007)", not_delivered(30007)),
     "+15005553008": ("taken, then undelivered: reason unknown (30008)", not_delivered(30008)),
 }
-"""Recipient to what happens afterwards."""
+"""For each recipient: the effect for people, and what is reported afterwards."""
 
 PUSH_REFUSALS: dict[str, tuple[str, str]] = {
     "unregistered": ("refused with 404 UNREGISTERED: the app was removed", "UNREGISTERED"),
@@ -189,7 +189,7 @@ PUSH_REFUSALS: dict[str, tuple[str, str]] = {
         "THIRD_PARTY_AUTH_ERROR",
     ),
 }
-"""Token prefix (before a `-`) to the error code of the refusal."""
+"""For each token prefix (before a `-`): the effect for people, and the error code of the refusal."""
 
 
 _EMAIL_WORD = re.compile(rf"({'|'.join({*EMAIL_PLANS, *EMAIL_REFUSALS, *SMTP_ANSWERS})})(?=[-+._\d@])", re.IGNORECASE)
@@ -197,15 +197,15 @@ _TOKEN_WORD = re.compile(rf"({'|'.join(PUSH_REFUSALS)})-")
 
 
 def email_word(address: str) -> str:
-    """The magic word that an email address begins with, in lower case; empty when there is none."""
-    found = _EMAIL_WORD.match(address)
-    return found[1].lower() if found else ""
+    """The magic word at the beginning of an email address, in lower case; "" if there is none."""
+    match = _EMAIL_WORD.match(address)
+    return match[1].lower() if match else ""
 
 
 def token_word(token: str) -> str:
-    """The magic word that a device token begins with; empty when there is none."""
-    found = _TOKEN_WORD.match(token)
-    return found[1] if found else ""
+    """The magic word at the beginning of a device token; "" if there is none."""
+    match = _TOKEN_WORD.match(token)
+    return match[1] if match else ""
 
 
 def table() -> list[Magic]:

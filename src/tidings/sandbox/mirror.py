@@ -1,4 +1,4 @@
-"""Shows the viewer what goes into inboxes: no vendor sees in-app items, so the sandbox is told of them."""
+"""Copies new inbox items to the sandbox's viewer, because no vendor sees them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TIMEOUT = timedelta(seconds=2)
 
 
 class MirroredInbox:
-    """An inbox whose new items are shown by the sandbox at `url`, whose `token` lets it in.
+    """An inbox that also sends its new items to the sandbox at `url`, with the viewer's `token`.
 
-    The mirror is for looking at, so it never delays or fails an inbox: items wait in a bounded line (the oldest leave
-    first), and those that the sandbox does not take are counted in `lost`. Items of the tenants `unseen` are not shown.
+    The copy never delays or fails the inbox. Items wait in a bounded queue, which drops its oldest; `lost` counts the
+    dropped items and those that the sandbox did not take. Items of the tenants `unseen` are not copied.
     """
 
     def __init__(self, inbox: Inbox, url: str, token: str, unseen: frozenset[str] = frozenset()) -> None:
@@ -39,7 +39,7 @@ class MirroredInbox:
         self.lost = 0
 
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
-        """Put items into inboxes, then show them."""
+        """Put items into inboxes, then queue them for the viewer."""
         await self._inbox.add(tenant, items)
         if tenant in self._unseen:
             return
@@ -70,7 +70,7 @@ class MirroredInbox:
         return await self._inbox.mark(tenant, user_id, ids, field, at)
 
     async def close(self) -> None:
-        """Stop showing."""
+        """Stop copying; items that still wait are dropped."""
         if self._showing is not None:
             self._showing.cancel()
             await asyncio.gather(self._showing, return_exceptions=True)

@@ -1,9 +1,9 @@
-"""Receipts: what the vendors report later, signed as they sign and sent from a bounded queue.
+"""Sends receipts: what vendors report later, signed in their own way, from a bounded queue.
 
-- SendGrid: the Event Webhook, batches of events as a JSON array, ECDSA over timestamp and body
+- SendGrid's Event Webhook: batches of events as a JSON array, with ECDSA over timestamp and body
   (https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features).
-- Twilio: one form POST per change of status to the StatusCallback URL, HMAC-SHA1 over the URL and the sorted parameters
-  (https://www.twilio.com/docs/usage/security#validating-requests).
+- Twilio: a form POST to the StatusCallback URL for each change of status, with HMAC-SHA1 over the URL and the sorted
+  parameters (https://www.twilio.com/docs/usage/security#validating-requests).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.faults import Fault, Kind
 from tidings.sandbox.magic import Step
 
-TICK = 0.025
-"""Receipts leave in strides of this many seconds, so that they form batches."""
+TICK_S = 0.025
+"""Due receipts leave at most so often, so that they form batches."""
 
 MAX_WAITING = 200_000
 BATCH = 1000
 POSTERS = 32
 ATTEMPTS = 9
-FIRST_RETRY = 0.25
-MAX_RETRY = 16.0
+FIRST_RETRY_S = 0.25
+MAX_RETRY_S = 16.0
 _TIMEOUT = timedelta(seconds=10)
 _FINAL = frozenset({"delivered", "bounce", "dropped", "failed", "undelivered"})
 
@@ -62,9 +62,9 @@ class _Post(Struct):
 
 
 class Receipts:
-    """Plays what happens to arrivals, and tells who asked to be told.
+    """Plays what happens to arrivals after they were taken, and sends the receipts.
 
-    `events_url` gets the SendGrid events; None: nobody does. `counts` has `posted`, `retried`, `given_up` and
+    `events_url` gets SendGrid's events; None: they are not sent. `counts` has `posted`, `retried`, `given_up` and
     `dropped` (the queue was full).
     """
 
@@ -85,14 +85,14 @@ class Receipts:
         self.counts: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Begin, in the running loop."""
+        """Start sending receipts, in the running loop."""
         client = ClientBuilder().timeout(_TIMEOUT).connect_timeout(_TIMEOUT).no_proxy().build()
         self._client = client
         self._running = [asyncio.create_task(self._tick())]
         self._running += [asyncio.create_task(self._post()) for _ in range(POSTERS)]
 
     async def stop(self) -> None:
-        """End; what was not sent is dropped."""
+        """Stop; receipts that were not sent are dropped."""
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -100,24 +100,24 @@ class Receipts:
 
     @property
     def waiting(self) -> int:
-        """How many wait to be sent."""
+        """How many receipts wait to be sent."""
         return len(self._due) + self._ready.qsize()
 
     def plan(self, arrival: Arrival, steps: Sequence[Step], fault: Fault | None = None) -> None:
-        """Play `steps` for `arrival`, as `fault` (of a receipt) spoils them."""
+        """Play `steps` for `arrival`. `fault` may lose, repeat or delay the receipts."""
         if not steps:
             return
         if self.waiting >= MAX_WAITING:
             self.counts["dropped"] += 1
             return
-        delay = steps[0].after
+        delay_s = steps[0].after_s
         if fault is not None and fault.kind is Kind.RECEIPT_LATE:
-            delay += fault.duration
-        self._push(delay, _Planned(arrival, steps, fault))
+            delay_s += fault.duration_s
+        self._push(delay_s, _Planned(arrival, steps, fault))
 
-    def _push(self, delay: float, entry: _Planned | _Post) -> None:
+    def _push(self, delay_s: float, entry: _Planned | _Post) -> None:
         self._ordinal += 1
-        heappush(self._due, (time.monotonic() + delay, self._ordinal, entry))
+        heappush(self._due, (time.monotonic() + delay_s, self._ordinal, entry))
         self._wake.set()
 
     async def _tick(self) -> None:
@@ -125,7 +125,7 @@ class Receipts:
             if not self._due:
                 self._wake.clear()
                 await self._wake.wait()
-            await asyncio.sleep(max(TICK, min(self._due[0][0] - time.monotonic(), 0.2)))
+            await asyncio.sleep(max(TICK_S, min(self._due[0][0] - time.monotonic(), 0.2)))
             self._advance(time.monotonic())
 
     def _advance(self, now: float) -> None:
@@ -150,7 +150,7 @@ class Receipts:
                 self._report(arrival, step, events)
         if planned.position + 1 < len(planned.steps):
             planned.position += 1
-            self._push(planned.steps[planned.position].after, planned)
+            self._push(planned.steps[planned.position].after_s, planned)
 
     def _report(self, arrival: Arrival, step: Step, events: list[dict[str, Any]]) -> None:
         if arrival.vendor == "twilio":
@@ -200,14 +200,14 @@ class Receipts:
                 self.counts["posted"] += 1
             elif post.attempt < ATTEMPTS and (post.vendor == "sendgrid" or status >= 500):
                 self.counts["retried"] += 1
-                delay = min(FIRST_RETRY * 2 ** (post.attempt - 1), MAX_RETRY)
+                delay_s = min(FIRST_RETRY_S * 2 ** (post.attempt - 1), MAX_RETRY_S)
                 post.attempt += 1
-                self._push(delay, post)
+                self._push(delay_s, post)
             else:
                 self.counts["given_up"] += 1
 
     async def _try(self, post: _Post) -> int:
-        """The status that the receiver answered; 599 when it did not."""
+        """The status of the receiver's answer; 599 if it did not answer."""
         try:
             request = self._client.post(post.url).headers(post.headers).body_bytes(post.body).build()
             return (await request.send()).status
@@ -220,7 +220,7 @@ class Receipts:
 
 
 STATUS_URL = "StatusCallback"
-"""The tag of a text message that names where its status goes."""
+"""The tag of a text message that holds the URL for its status changes."""
 
 
 def signature_of(token: bytes, url: str, fields: Mapping[str, str]) -> str:

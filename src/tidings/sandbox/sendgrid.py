@@ -1,8 +1,8 @@
-"""SendGrid, Web API v3: `POST /v3/mail/send` and the little that a check of credentials asks.
+"""A stand-in for SendGrid's Web API v3: `POST /v3/mail/send`, and `GET /v3/scopes` for a check of credentials.
 
 Wire format and errors: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send and
-https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors. Text of errors is as the service words it, so that
-code which reads it can be tried here.
+https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors. Errors have SendGrid's own words, so that code
+which reads them can be tested here.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ _RESERVED = frozenset(
 
 
 class Address(Struct, gc=False, forbid_unknown_fields=True):
-    """An address with a name."""
+    """An email address with a display name."""
 
     email: str
     name: str | None = None
 
 
 class Content(Struct, gc=False, forbid_unknown_fields=True):
-    """One form of the text."""
+    """One part of the mail's content."""
 
     type: str
     value: str
 
 
 class Personalization(Struct, forbid_unknown_fields=True):
-    """To whom one copy goes, and what differs in it."""
+    """The recipients of one copy of the mail, and what differs in it."""
 
     to: list[Address] = []
     cc: list[Address] = []
@@ -111,13 +111,13 @@ class SendGrid:
         self._decoder = msgspec.json.Decoder(MailSend)
 
     def scopes(self, request: Request) -> Answer:
-        """`GET /v3/scopes`: what the key may do."""
+        """Answer `GET /v3/scopes`: what the key may do."""
         if request.header(b"authorization") != self._authorization:
             return _unauthorized()
         return json_answer(200, {"scopes": ["mail.send", "sender_verification_eligible"]})
 
     def send(self, request: Request) -> tuple[Answer, Fault | None]:
-        """`POST /v3/mail/send`."""
+        """Answer `POST /v3/mail/send`."""
         if request.header(b"authorization") != self._authorization:
             return _unauthorized(), None
         try:
@@ -129,7 +129,7 @@ class SendGrid:
         problems = list(_problems(mail))
         if problems:
             return _errors(400, problems), None
-        recipients = [to.email for one in mail.personalizations for to in _all(one)]
+        recipients = [to.email for copy in mail.personalizations for to in _recipients(copy)]
         if _sandbox_mode(mail):
             return Answer(200, b""), None
         return self._take(request, mail, recipients)
@@ -139,7 +139,7 @@ class SendGrid:
         return _errors(413, [("Payload Too Large", None, None)])
 
     def _take(self, request: Request, mail: MailSend, recipients: list[str]) -> tuple[Answer, Fault | None]:
-        fault = self._faults.of_request(Vendor.SENDGRID, recipients)
+        fault = self._faults.on_request(Vendor.SENDGRID, recipients)
         reference = secrets.token_urlsafe(16)
         arrivals = _arrivals(request, mail, reference)
         refusal = self._refusal(fault, mail)
@@ -158,15 +158,15 @@ class SendGrid:
         if fault is not None and fault.kind is Kind.STATUS:
             return failure(fault.status or 503, fault.retry_after)
         refused: dict[int, list[str]] = {}
-        for position, one in enumerate(mail.personalizations):
-            for to in _all(one):
-                word = EMAIL_REFUSALS.get(email_word(to.email))
-                if word is not None:
-                    refused.setdefault(word[1], []).append(f"personalizations.{position}.to.0.email")
+        for position, copy in enumerate(mail.personalizations):
+            for to in _recipients(copy):
+                magic = EMAIL_REFUSALS.get(email_word(to.email))
+                if magic is not None:
+                    refused.setdefault(magic[1], []).append(f"personalizations.{position}.to.0.email")
         return next((failure(status, fields=fields) for status, fields in refused.items()), None)
 
     def _decide(self, arrival: Arrival) -> None:
-        fault = self._faults.of_fate(Vendor.SENDGRID, arrival.to)
+        fault = self._faults.later(Vendor.SENDGRID, arrival.to)
         steps: tuple[Step, ...] = EMAIL_PLAN
         if fault is not None and fault.kind is Kind.BOUNCE:
             steps = (PROCESSED, BOUNCED if fault.code is None else bounced(str(fault.code)))
@@ -177,12 +177,12 @@ class SendGrid:
         self._receipts.plan(arrival, steps, fault)
 
 
-def failure(status: int, after: float | None = None, fields: Sequence[str] = ()) -> Answer:
-    """A failure as the service words it; `after` are the seconds until it serves again.
+def failure(status: int, after_s: float | None = None, fields: Sequence[str] = ()) -> Answer:
+    """A failure in SendGrid's words; after `after_s` it would serve again.
 
-    `fields` are the recipients whom too many requests were for; without them it is said of the account.
+    `fields` name the recipients that a 429 is about; without them it is about the account.
     """
-    headers = retry_after(after)
+    headers = retry_after(after_s)
     text = {
         401: "The provided authorization grant is invalid, expired, or revoked",
         403: "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is "
@@ -196,7 +196,7 @@ def failure(status: int, after: float | None = None, fields: Sequence[str] = ())
         503: "Service Unavailable",
     }.get(status, "the request could not be served")
     if status == 429:
-        reset = str(int(time.time() + (after or 1)) + 1).encode()
+        reset = str(int(time.time() + (after_s or 1)) + 1).encode()
         headers = (*headers, (b"x-ratelimit-limit", b"600"), (b"x-ratelimit-remaining", b"0"))
         headers = (*headers, (b"x-ratelimit-reset", reset))
     named = fields if status == 429 else ()
@@ -218,10 +218,10 @@ def _unauthorized() -> Answer:
     return _errors(401, [("The provided authorization grant is invalid, expired, or revoked", None, None)])
 
 
-def _all(one: Personalization) -> Iterator[Address]:
-    yield from one.to
-    yield from one.cc
-    yield from one.bcc
+def _recipients(copy: Personalization) -> Iterator[Address]:
+    yield from copy.to
+    yield from copy.cc
+    yield from copy.bcc
 
 
 def _sandbox_mode(mail: MailSend) -> bool:
@@ -230,27 +230,27 @@ def _sandbox_mode(mail: MailSend) -> bool:
 
 
 def _arrivals(request: Request, mail: MailSend, reference: str) -> list[Arrival]:
-    texts = {one.type: one.value for one in mail.content or ()}
+    texts = {part.type: part.value for part in mail.content or ()}
     text, html = texts.get("text/plain", ""), texts.get("text/html", "")
     headers = {name.lower(): value for name, value in (mail.headers or {}).items()}
     key = request.header(b"idempotency-key").decode("latin-1")
     common = tags_of(mail.custom_args)
-    weight = len(request.body) // max(1, len(mail.personalizations))
-    found = []
-    for one in mail.personalizations:
-        sender = one.sender or mail.sender
-        own = {name.lower(): value for name, value in (one.headers or {}).items()}
-        tags = {**common, **tags_of(one.custom_args)} if one.custom_args else common
-        for to in _all(one):
+    size_bytes = len(request.body) // max(1, len(mail.personalizations))
+    arrivals = []
+    for copy in mail.personalizations:
+        sender = copy.sender or mail.sender
+        own = {name.lower(): value for name, value in (copy.headers or {}).items()}
+        tags = {**common, **tags_of(copy.custom_args)} if copy.custom_args else common
+        for to in _recipients(copy):
             parts = Parts(
-                title=one.subject or mail.subject or "",
+                title=copy.subject or mail.subject or "",
                 text=text,
                 html=html,
                 to_name=to.name or "",
                 from_name=(sender.name if sender else None) or "",
-                substitutions=one.substitutions or {},
+                substitutions=copy.substitutions or {},
             )
-            found.append(
+            arrivals.append(
                 Arrival(
                     seq=0,
                     at=0,
@@ -262,14 +262,14 @@ def _arrivals(request: Request, mail: MailSend, reference: str) -> list[Arrival]
                     reference=reference,
                     key=key or own.get("idempotency-key") or headers.get("idempotency-key", ""),
                     tags=tags,
-                    bytes=weight,
+                    bytes=size_bytes,
                 )
             )
-    return found
+    return arrivals
 
 
 def _problems(mail: MailSend) -> Iterator[_Problem]:
-    """What is wrong with a body of the right types."""
+    """The errors in a body whose types are right."""
     if mail.sender is None or not mail.sender.email:
         text = (
             "The from object must be provided for every email send. It is an object that requires the email "
@@ -280,17 +280,17 @@ def _problems(mail: MailSend) -> Iterator[_Problem]:
     elif not _ADDRESS.fullmatch(mail.sender.email):
         yield "The from email does not contain a valid address.", "from.email", "from"
     yield from _content_problems(mail)
-    many = len(mail.personalizations)
-    if not many:
+    copies = len(mail.personalizations)
+    if not copies:
         text = "The personalizations field is required and must have at least one personalization."
         yield text, "personalizations", "personalizations"
-    elif many > _MAX_PERSONALIZATIONS:
+    elif copies > _MAX_PERSONALIZATIONS:
         text = f"There are too many personalizations, the maximum is {_MAX_PERSONALIZATIONS}."
         yield text, "personalizations", "personalizations"
     total = 0
-    for position, one in enumerate(mail.personalizations):
-        total += len(one.to) + len(one.cc) + len(one.bcc)
-        yield from _personalization_problems(mail, one, f"personalizations.{position}")
+    for position, copy in enumerate(mail.personalizations):
+        total += len(copy.to) + len(copy.cc) + len(copy.bcc)
+        yield from _personalization_problems(mail, copy, f"personalizations.{position}")
     if total > _MAX_RECIPIENTS:
         yield f"The total number of recipients must be no more than {_MAX_RECIPIENTS}.", "personalizations", None
 
@@ -303,13 +303,13 @@ def _content_problems(mail: MailSend) -> Iterator[_Problem]:
             "one block is required."
         )
         yield text, "content", "content"
-    for position, one in enumerate(mail.content or ()):
-        if not one.value:
+    for position, part in enumerate(mail.content or ()):
+        if not part.value:
             text = "The content value must be a string at least one character in length."
             yield text, f"content.{position}.value", "content.value"
-        if "/" not in one.type:
+        if "/" not in part.type:
             yield "The content type must be a valid MIME type.", f"content.{position}.type", "content.type"
-    kinds = [one.type for one in mail.content or ()]
+    kinds = [part.type for part in mail.content or ()]
     if "text/plain" in kinds and "text/html" in kinds and kinds.index("text/html") < kinds.index("text/plain"):
         text = "If present, text/plain must be first, followed by text/html, followed by any other content."
         yield text, "content", "content"
@@ -318,12 +318,12 @@ def _content_problems(mail: MailSend) -> Iterator[_Problem]:
             yield f"The header {name} is reserved and cannot be set.", f"headers.{name}", "headers"
 
 
-def _personalization_problems(mail: MailSend, one: Personalization, path: str) -> Iterator[_Problem]:
-    if not one.to:
+def _personalization_problems(mail: MailSend, copy: Personalization, path: str) -> Iterator[_Problem]:
+    if not copy.to:
         text = "The to array is required for all personalization objects, and must have at least one email object."
         yield text, f"{path}.to", "personalizations.to"
     seen: set[str] = set()
-    for kind, addresses in (("to", one.to), ("cc", one.cc), ("bcc", one.bcc)):
+    for kind, addresses in (("to", copy.to), ("cc", copy.cc), ("bcc", copy.bcc)):
         for position, address in enumerate(addresses):
             place = f"{path}.{kind}.{position}.email"
             if not _ADDRESS.fullmatch(address.email):
@@ -336,20 +336,20 @@ def _personalization_problems(mail: MailSend, one: Personalization, path: str) -
                 )
                 yield text, path, "personalizations"
             seen.add(folded)
-    if not (one.subject or mail.subject or mail.template_id):
+    if not (copy.subject or mail.subject or mail.template_id):
         text = (
             "The subject is required. You can get around this requirement if you use a template with a subject "
             "defined or if every personalization has a subject defined."
         )
         yield text, "subject", "subject"
-    tags = one.custom_args
+    tags = copy.custom_args
     if tags and len(tags) > 1 and len(msgspec.json.encode(tags)) > _MAX_TAGS:
         text = "The total size of the custom arguments must be less than 10,000 bytes."
         yield text, f"{path}.custom_args", "personalizations.custom_args"
 
 
 def _type_error(text: str) -> _Problem:
-    """What msgspec says of a wrong type, as the service words it."""
+    """Msgspec's message about a wrong type, in SendGrid's words."""
     if found := _WRONG_TYPE.search(text):
         expected, given, path = found.groups()
         wanted = _TYPES.get(expected.split(" | ")[0], expected.split(" | ")[0])
@@ -364,7 +364,7 @@ def _type_error(text: str) -> _Problem:
 
 
 def _dotted(path: str | None) -> str | None:
-    """`$.to[0].email` as `to.0.email`."""
+    """SendGrid's form of a JSON path: `to.0.email` for `$.to[0].email`."""
     if path is None:
         return None
     return path.removeprefix("$").replace("[", ".").replace("]", "").lstrip(".") or None

@@ -17,11 +17,11 @@ from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.wire import ResettableProtocol
 
 _BACKLOG = 2048
-_FAREWELL = 2
+_SHUTDOWN_S = 2
 
 
 class Handle:
-    """A sandbox that is being served. Ports are the real ones."""
+    """A sandbox that is being served. `port` and `smtp_port` are the real ports, also if port 0 was asked for."""
 
     def __init__(
         self, sandbox: Sandbox, http: _Server, serving: asyncio.Task[None], smtp: asyncio.Server, host: str
@@ -36,12 +36,12 @@ class Handle:
 
     @property
     def url(self) -> str:
-        """The base URL of the vendors and of the page, without a trailing slash."""
+        """The base URL of the vendors' routes and of the page, without a trailing slash."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     async def stop(self) -> None:
-        """Stop serving and free the ports. Receipts that were not sent yet are dropped."""
+        """Stop serving and free the ports. Receipts that were not sent are dropped."""
         self.sandbox.close_streams()
         self._smtp.close()
         self._http.should_exit = True
@@ -50,7 +50,7 @@ class Handle:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server as a part of a process that handles signals itself."""
+    """uvicorn's server, for a process that handles signals itself."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -77,12 +77,9 @@ async def serve(
     held: tuple[socket.socket, socket.socket] | None = None,
     allowed_hosts: Sequence[str] = (),
 ) -> Handle:
-    """Serve a sandbox on `host` until `stop` of the handle; a port of 0 takes any free one.
+    """Serve a sandbox on `host` until the handle's `stop`; port 0 means any free port.
 
-    `receipts_url` is the base URL of the receipts (`…/v1/receipts`), `log_path` an append-only file of what arrived,
-    `hint` a command that the empty page shows, `timeline` one that shows the timeline of the
-    notification `{id}`. `held` are listening sockets, for HTTP and SMTP, that outlive it.
-    `allowed_hosts` are names by which the viewer is reached, besides those of this machine.
+    `held` are listening sockets for HTTP and SMTP, which stay open afterwards. For the other arguments see `Options`.
 
     Raises:
         SettingsError: a port is taken or not allowed, or the file cannot be written.
@@ -108,7 +105,7 @@ async def serve(
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=_FAREWELL,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
         timeout_keep_alive=75,
         backlog=_BACKLOG,
     )
@@ -130,18 +127,18 @@ def _listen_twice(host: str, port: int, smtp_port: int) -> tuple[socket.socket, 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    plug = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What is accepted inherits it: asyncio's own loop sets it only on sockets made with the protocol's number.
-        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plug.bind((host, port))
-        plug.listen(_BACKLOG)
-        plug.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit this; asyncio's own loop sets it only on sockets made with the protocol's number.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
     except OSError as error:
-        plug.close()
+        listener.close()
         raise SettingsError(
             f"the sandbox cannot listen on {host}:{port} ({error.strerror}): set {setting} to another port, or to 0 "
             "for any free one"
         ) from error
-    return plug
+    return listener

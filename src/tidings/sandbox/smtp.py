@@ -1,4 +1,4 @@
-"""An SMTP server that takes mail for everybody (RFC 5321), with AUTH for who wants it."""
+"""An SMTP server (RFC 5321) that takes mail for everybody; logging in with AUTH is optional."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEADER = re.compile(
 
 
 class SmtpSink:
-    """The hooks of the server: answers, faults and the log."""
+    """The hooks of the SMTP server: they answer, play faults and log arrivals."""
 
     def __init__(self, credentials: Credentials, log: ArrivalLog, faults: Faults) -> None:
         self._username = credentials.smtp_username.encode()
@@ -35,7 +35,7 @@ class SmtpSink:
         self._faults = faults
 
     def protocol(self) -> SMTP:
-        """A server for one connection, in the running loop."""
+        """The server side of one connection, in the running loop."""
         return SMTP(
             self,
             data_size_limit=MAX_BODY,
@@ -50,12 +50,12 @@ class SmtpSink:
     async def handle_RCPT(  # noqa: N802 - the name of aiosmtpd's hook
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Take the recipient, unless the address is magic or a bounce was asked for."""
+        """Accept the recipient, unless the address is magic or a bounce was asked for."""
         if not _is_text(address) or not _is_text(envelope.mail_from or ""):
             return "553 5.6.7 Addresses are UTF-8"
-        fate = self._faults.of_fate(Vendor.SMTP, address)
+        fault = self._faults.later(Vendor.SMTP, address)
         word = email_word(address)
-        answer = _refusal(fate.code) if fate is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
+        answer = _refusal(fault.code) if fault is not None else SMTP_ANSWERS[word][1] if word in SMTP_ANSWERS else ""
         if answer:
             self._log.add((_refused(envelope, address, answer),))
             return answer
@@ -66,8 +66,8 @@ class SmtpSink:
     async def handle_DATA(  # noqa: N802 - the name of aiosmtpd's hook
         self, server: Any, session: Session, envelope: Envelope
     ) -> str:
-        """Take the mail for all its recipients, unless a fault was asked for."""
-        fault = self._faults.of_request(Vendor.SMTP, envelope.rcpt_tos)
+        """Accept the mail for all its recipients, unless a fault was asked for."""
+        fault = self._faults.on_request(Vendor.SMTP, envelope.rcpt_tos)
         if fault is not None and fault.kind is Kind.STATUS:
             return _answer(fault)
         reference = secrets.token_hex(8)
@@ -75,10 +75,10 @@ class SmtpSink:
             self._log.add(_arrivals(envelope, reference))
         match fault.kind if fault else None:
             case Kind.HANG:
-                await asyncio.sleep(fault.duration if fault else 0)
+                await asyncio.sleep(fault.duration_s if fault else 0)
                 server.transport.abort()
             case Kind.LATENCY:
-                await asyncio.sleep(fault.duration if fault else 0)
+                await asyncio.sleep(fault.duration_s if fault else 0)
             case Kind.RESET:
                 server.transport.abort()
             case Kind.GARBAGE:
@@ -97,7 +97,7 @@ class SmtpSink:
 
 
 def _is_text(address: str) -> bool:
-    """Whether it was UTF-8: aiosmtpd hides other bytes in lone surrogates."""
+    """Whether the address was valid UTF-8: aiosmtpd turns other bytes into lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in address)
 
 
@@ -110,7 +110,7 @@ def _answer(fault: Fault) -> str:
 
 
 def _refusal(code: int | str | None) -> str:
-    """The reply with this code: a reply's own (550) or an enhanced one (5.2.1); None: no such mailbox."""
+    """The reply for a code: a reply code (550) or an enhanced one (5.2.1); None: no such mailbox."""
     if code is None:
         return _NOT_FOUND
     text = str(code)
@@ -140,7 +140,7 @@ def _arrivals(envelope: Envelope, reference: str) -> list[Arrival]:
     tags = _tags(raw)
     key = next((value for name, value in tags.items() if "idempotency" in name), "")
     delivery = next((value for name, value in tags.items() if "delivery" in name), "")
-    weight = len(raw) // max(1, len(envelope.rcpt_tos))
+    size_bytes = len(raw) // max(1, len(envelope.rcpt_tos))
     return [
         Arrival(
             seq=0,
@@ -155,14 +155,14 @@ def _arrivals(envelope: Envelope, reference: str) -> list[Arrival]:
             delivery=delivery,
             key=key or tags.get("message-id", ""),
             tags=tags,
-            bytes=weight,
+            bytes=size_bytes,
         )
         for to in envelope.rcpt_tos
     ]
 
 
 def _tags(raw: bytes) -> dict[str, str]:
-    """The sender's own marks among the headers, by lower-case name."""
+    """The headers in which senders put their own ids, by lower-case name."""
     end = raw.find(b"\r\n\r\n")
     head = raw if end < 0 else raw[:end]
     return {name.decode().lower(): value.decode("latin-1").strip() for name, value in _HEADER.findall(head)}

@@ -1,4 +1,4 @@
-"""Twilio, API 2010-04-01: creating and reading messages, and the account for a check of credentials.
+"""A stand-in for Twilio's API 2010-04-01: creates and reads messages, and shows the account for a check of credentials.
 
 Wire format: https://www.twilio.com/docs/messaging/api/message-resource; error codes: https://www.twilio.com/docs/api/errors.
 """
@@ -78,7 +78,7 @@ class Twilio:
         self._dated = (0, "")
 
     def answer(self, request: Request) -> tuple[Answer, Fault | None]:
-        """Whatever is under `/2010-04-01/`."""
+        """Answer any request under `/2010-04-01/`."""
         if not self._authorized(request.header(b"authorization")):
             return refusal(20003), None
         if request.path == self.messages_path:
@@ -97,7 +97,7 @@ class Twilio:
         problem = self._problem(fields)
         if problem is not None:
             return problem, None
-        fault = self._faults.of_request(Vendor.TWILIO, (to,))
+        fault = self._faults.on_request(Vendor.TWILIO, (to,))
         arrival = self._arrival(request, fields)
         refused = self._refused(fault, fields)
         if refused is not None:
@@ -111,7 +111,7 @@ class Twilio:
         return json_answer(201, self._resource(arrival)), fault
 
     def _problem(self, fields: dict[str, str]) -> Answer | None:
-        """What is wrong with the form, or None."""
+        """The error in the form, or None."""
         to, sender, service = fields.get("To", ""), fields.get("From", ""), fields.get("MessagingServiceSid", "")
         body = fields.get("Body", "")
         if not to:
@@ -155,7 +155,7 @@ class Twilio:
         return code, refusal(code, fields["To"], headers=retry_after(1) if code == 20429 else ())
 
     def _decide(self, arrival: Arrival) -> None:
-        fault = self._faults.of_fate(Vendor.TWILIO, arrival.to)
+        fault = self._faults.later(Vendor.TWILIO, arrival.to)
         steps: tuple[Step, ...] = SMS_PLAN
         if fault is not None and fault.kind is Kind.BOUNCE:
             steps = not_delivered(int(fault.code or _UNDELIVERED))
@@ -207,7 +207,8 @@ class Twilio:
         return refusal(20404, request.path)
 
     def _list(self) -> Answer:
-        page = [one for one in self._log.newest(1000) if one.vendor == "twilio" and one.reference][-50:]
+        newest = self._log.newest(1000)
+        page = [arrival for arrival in newest if arrival.vendor == "twilio" and arrival.reference][-50:]
         return json_answer(
             200,
             {
@@ -224,7 +225,7 @@ class Twilio:
         )
 
     def _resource(self, arrival: Arrival) -> dict[str, Any]:
-        """The message resource."""
+        """The message resource that shows an arrival."""
         text = arrival.body.text if isinstance(arrival.body, Parts) else ""
         uri = f"{self.account_path}/Messages/{arrival.reference}"
         service = arrival.sender.startswith("MG")
@@ -253,14 +254,14 @@ class Twilio:
         }
 
     def _date(self, second: int) -> str:
-        """RFC 2822, as the vendor writes dates; neighbours share one."""
+        """The second as a date in RFC 2822, as Twilio writes it. The last one is cached."""
         if self._dated[0] != second:
             self._dated = (second, formatdate(second).replace("-0000", "+0000"))
         return self._dated[1]
 
 
 def refusal(code: int, value: str = "", status: int | None = None, headers: Headers = ()) -> Answer:
-    """An error as the vendor words it."""
+    """An error in Twilio's words."""
     usual, text = _ERRORS.get(code, (status or 400, "The request could not be served"))
     return json_answer(
         status or usual,

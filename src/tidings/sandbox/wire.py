@@ -1,4 +1,4 @@
-"""HTTP as the sandbox speaks it: bare ASGI, because its vendor routes are hot under load."""
+"""The sandbox's HTTP: bare ASGI, because under load the vendors' routes must be fast."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 RESET = "tidings.reset"
-"""The ASGI extension that resets the connection of a request: `scope["extensions"][RESET]()`."""
+"""An ASGI extension: `scope["extensions"][RESET]()` resets the connection of the request."""
 
 JSON: Headers = ((b"content-type", b"application/json"),)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding JSON raises when it is malformed, not UTF-8, or nested too deeply."""
+"""The errors that decoding JSON raises when it is malformed, not UTF-8, or nested too deeply."""
 
 _GARBAGE = b'{"ok": tru\xff\x00<html>\r\n'
 _DRIPS = 10
 
 
 class Request(Struct, frozen=True):
-    """An HTTP request, its body read."""
+    """An HTTP request with its whole body."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Request(Struct, frozen=True):
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        """The first header of this name (lower case), or nothing."""
+        """The first header with this name (lower case); empty if there is none."""
         for key, value in self.headers:
             if key == name:
                 return value
@@ -60,22 +60,22 @@ class TooLarge(Exception):
 
 
 class ClosedEarly(Exception):
-    """The client went away before its body was here."""
+    """The client went away before its whole body arrived."""
 
 
 class ResettableProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, with an extension that resets the TCP connection of a request."""
 
     def on_headers_complete(self) -> None:
-        """Offer the extension before the request is handed on."""
+        """Add the extension to the scope before the app gets the request."""
         self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
         super().on_headers_complete()
 
     def _reset(self) -> None:
-        plug: socket.socket | None = self.transport.get_extra_info("socket")
-        if plug is not None and plug.fileno() >= 0:  # the client may have gone first
-            # Lingering for no time turns the closing FIN into an RST.
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection: socket.socket | None = self.transport.get_extra_info("socket")
+        if connection is not None and connection.fileno() >= 0:  # the client may have gone first
+            # With a linger time of 0 closing sends RST instead of FIN.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
 
@@ -85,15 +85,15 @@ def json_answer(status: int, value: object, headers: Headers = ()) -> Answer:
 
 
 def retry_after(seconds: float | None) -> Headers:
-    """The header that asks to wait, rounded up to whole seconds (RFC 9110, section 10.2.3)."""
+    """The Retry-After header for `seconds`, rounded up to whole seconds (RFC 9110, section 10.2.3)."""
     return () if seconds is None else ((b"retry-after", str(-int(-seconds // 1)).encode()),)
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body.
+    """The whole body of a request.
 
     Raises:
-        TooLarge: it has more than `limit` bytes.
+        TooLarge: the body has more than `limit` bytes.
         ClosedEarly: the client went away.
     """
     event = await receive()
@@ -119,25 +119,25 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
-    """Send it."""
+    """Send an answer with its length."""
     headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def play(fault: Fault, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-    """Spoil `answer` as `fault` says. A status fault has been put into the answer already."""
+    """Send `answer`, spoilt as `fault` demands. A status fault is already in the answer."""
     match fault.kind:
         case Kind.HANG:
-            await _wait(fault.duration, receive)
+            await _wait(fault.duration_s, receive)
             scope["extensions"][RESET]()
         case Kind.RESET:
             scope["extensions"][RESET]()
         case Kind.LATENCY:
-            await _wait(fault.duration, receive)
+            await _wait(fault.duration_s, receive)
             await send_answer(send, answer)
         case Kind.SLOW_BODY:
-            await _drip(answer, fault.duration, receive, send)
+            await _drip(answer, fault.duration_s, receive, send)
         case Kind.GARBAGE:
             headers = tuple(pair for pair in answer.headers if not pair[0].startswith(b"x-"))
             await send_answer(send, Answer(answer.status, _GARBAGE, headers))
@@ -158,7 +158,7 @@ async def _drip(answer: Answer, seconds: float, receive: Receive, send: Send) ->
 
 
 async def _wait(seconds: float, receive: Receive) -> bool:
-    """Wait so long, or until the client goes away: False."""
+    """Wait for `seconds`; returns False as soon as the client goes away."""
     try:
         async with asyncio.timeout(seconds):
             while (await receive())["type"] != "http.disconnect":
@@ -169,5 +169,5 @@ async def _wait(seconds: float, receive: Receive) -> bool:
 
 
 def tags_of(values: Mapping[str, object] | None) -> dict[str, str]:
-    """A sender's own fields as text."""
+    """A sender's own fields, with their values as text."""
     return {key: value if isinstance(value, str) else str(value) for key, value in (values or {}).items()}

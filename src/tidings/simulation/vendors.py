@@ -328,9 +328,9 @@ class SimulatedProvider(Provider[Any]):
         """Note for how long the account must not be used by this process."""
         self._dealt_with += sum(isinstance(result, Sent | Rejected) for result in results)
         asked = [
-            result.after or 0.0
+            result.after_s or 0.0
             for result in results
-            if isinstance(result, Retry) and result.about is About.ACCOUNT and (result.after or 0.0) > 0.0
+            if isinstance(result, Retry) and result.about is About.ACCOUNT and (result.after_s or 0.0) > 0.0
         ]
         if not asked or self._dealt_with >= MOST_REMEMBERED:
             return

@@ -1,7 +1,7 @@
-"""Where templates are checked, compiled and shown: beside the event loop, a piece of work at a time.
+"""Runs template checks, compilations and previews in a thread beside the event loop, one at a time.
 
-An author's request may cost a tenth of a second of computing. In a thread it stops nobody: the interpreter changes
-between the two every few milliseconds.
+An author's request may take a tenth of a second to compute. In a thread it does not hold up the event loop, because the
+interpreter switches between the two every few milliseconds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from weakref import WeakValueDictionary
 from tidings.model.errors import Overloaded
 
 MOST_WAITING = 50
-"""Pieces of work of one tenant."""
-SOON = 2.0
-"""Seconds after which a tenant is asked to come again who has more than that."""
+"""How many requests of one tenant may wait or run."""
+RETRY_AFTER_S = 2.0
+"""When a tenant with too many requests may try again."""
 T = TypeVar("T")
 
 
 class Bench:
-    """Does the work of each tenant piece by piece, and of the tenants in turn."""
+    """Runs one request of each tenant at a time, so that tenants take turns in the one thread."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidings-templates")
@@ -31,13 +31,15 @@ class Bench:
         self._waiting: Counter[str] = Counter()
 
     async def run(self, tenant: str, work: Callable[[], T]) -> T:
-        """What `work` gives, and what it raises.
+        """The result of `work()`, computed in the thread; an error of `work` is raised here.
 
         Raises:
-            Overloaded: the tenant has too much of it waiting.
+            Overloaded: the tenant has `MOST_WAITING` requests under way already.
         """
         if self._waiting[tenant] >= MOST_WAITING:
-            raise Overloaded(f"{MOST_WAITING} checks and previews of this tenant are under way; come again", SOON)
+            raise Overloaded(
+                f"{MOST_WAITING} checks and previews of this tenant are under way; try again later", RETRY_AFTER_S
+            )
         lock = self._locks.get(tenant)
         if lock is None:
             lock = self._locks[tenant] = asyncio.Lock()

@@ -1,6 +1,6 @@
-"""Whether a draft can become a version: names, locales, texts and variables, and what it does when it runs.
+"""Checks whether a draft can become a version: its names, locales, texts and variables, and how it renders.
 
-Every refusal is an Invalid with the JSON path of the culprit.
+Every refusal is an Invalid with the JSON path of the fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tidings.model.errors import Invalid, TemplateError
 from tidings.model.notification import Content
 from tidings.model.template import TemplateVersion
 from tidings.policy.locale import canonical, direction
-from tidings.templating.compile import IMPLICIT, Compiled, Hopeless, compile_version
+from tidings.templating.compile import IMPLICIT, AlwaysFails, Compiled, compile_version
 from tidings.templating.guard import METHOD_NAMES
 from tidings.templating.mail import compile_html, plain_text
 
@@ -31,12 +31,12 @@ _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def is_name(text: str) -> bool:
-    """Whether a template may be called so."""
+    """Whether a template may have this name."""
     return _NAME.fullmatch(text) is not None
 
 
 def checked(draft: TemplateVersion) -> TemplateVersion:
-    """The version that a draft becomes: locales in their canonical form, email HTML compiled, sources kept.
+    """The version made from a draft: locales in their canonical form, email HTML compiled, sources kept.
 
     Raises:
         Invalid: the draft cannot be a version.
@@ -60,7 +60,7 @@ def checked(draft: TemplateVersion) -> TemplateVersion:
     sources = {locale: content for locale, content in contents.items() if content.email and content.email.html}
     version = structs.replace(
         draft,
-        contents={locale: _ready(locale, content) for locale, content in contents.items()},
+        contents={locale: _with_compiled_email(locale, content) for locale, content in contents.items()},
         default_locale=default_locale,
         sources=sources,
     )
@@ -69,12 +69,12 @@ def checked(draft: TemplateVersion) -> TemplateVersion:
 
 
 def examples(version: TemplateVersion) -> dict[str, Any]:
-    """The data that a version's own examples make up."""
+    """Data made of the examples of a version's variables."""
     return {name: variable.example for name, variable in version.variables.items() if variable.example is not None}
 
 
 def path_of(part: str) -> str:
-    """The JSON path of a part that a TemplateError names (`pt-BR.email.subject`)."""
+    """The JSON path for a part as a TemplateError names it (`pt-BR.email.subject`)."""
     locale, _, rest = part.partition(".")
     step = f".{locale}" if locale.isalnum() else f"['{locale}']"
     return f"$.contents{step}" + (f".{rest}" if rest else "")
@@ -114,7 +114,7 @@ def _contents(draft: TemplateVersion) -> dict[str, Content]:
 
 
 def _check_fallback(contents: dict[str, Content], default_locale: str) -> None:
-    """Every reader must get something on every channel: the default locale has all of them."""
+    """Check that the default locale has every channel, so that every reader gets something on each."""
     complete = set(contents[default_locale].channels())
     for locale, content in contents.items():
         for channel in content.channels():
@@ -139,17 +139,17 @@ def _check_texts(locale: str, content: Content) -> None:
                 _refuse("missing_content", "this text is empty", path)
             if len(text) > MAX_SOURCE:
                 _refuse("too_long", f"a text has at most {MAX_SOURCE} characters", path)
-            found = _UNWANTED.search(text)
-            if found is not None:
+            unwanted = _UNWANTED.search(text)
+            if unwanted is not None:
                 _refuse(
                     "invalid_text",
-                    f"the text has the character U+{ord(found.group()):04X}, which no channel can carry",
+                    f"the text has the character U+{ord(unwanted.group()):04X}, which no channel can carry",
                     path,
                 )
 
 
-def _ready(locale: str, content: Content) -> Content:
-    """The content with its email as it is sent."""
+def _with_compiled_email(locale: str, content: Content) -> Content:
+    """The content with its email's HTML compiled, and with a text made from it where it has none."""
     email = content.email
     if email is None or email.html is None:
         return content
@@ -178,7 +178,7 @@ def _check_compiled(version: TemplateVersion) -> None:
 
 
 def _author_path(version: TemplateVersion, part: str) -> str:
-    """The path of a part, or of what it was made from: a mail's text may have been made from its HTML."""
+    """The JSON path of the text from which a part comes: a mail's text may have been made from its HTML."""
     locale, _, rest = part.partition(".")
     source = version.sources.get(locale)
     if rest == "email.text" and source is not None and source.email is not None and source.email.text is None:
@@ -187,27 +187,29 @@ def _author_path(version: TemplateVersion, part: str) -> str:
 
 
 def _try_out(version: TemplateVersion, compiled: Compiled) -> None:
-    """Run everything as it would be sent: with all that the examples give, and with the required variables alone.
+    """Render everything as it would be sent: with all examples, and with those of the required variables alone.
 
-    Without an example for each required variable, only what is wrong with any data counts.
+    If a required variable has no example, only errors that come with any data count.
     """
     data = examples(version)
     required = {name: value for name, value in data.items() if version.variables[name].required}
     if len(required) < len(compiled.required):
-        _run_all(version, compile_version(version, undefined="chainable"), data, Hopeless)
+        _render_all(version, compile_version(version, undefined="chainable"), data, AlwaysFails)
         return
-    _run_all(version, compiled, data, TemplateError)
+    _render_all(version, compiled, data, TemplateError)
     left_out = [name for name, variable in version.variables.items() if not variable.required]
     if set(left_out) & data.keys():
         try:
-            _run_all(version, compiled, required, TemplateError)
+            _render_all(version, compiled, required, TemplateError)
         except TemplateError as error:
-            told = f"without {', '.join(left_out)}, which may be left out: {error.detail}; guard it with {{% if … %}}"
-            raise TemplateError(told, error.path) from None
+            detail = f"without {', '.join(left_out)}, which may be left out: {error.detail}; guard it with {{% if … %}}"
+            raise TemplateError(detail, error.path) from None
 
 
-def _run_all(version: TemplateVersion, compiled: Compiled, data: dict[str, Any], counts: type[TemplateError]) -> None:
-    """Raises the first error that counts."""
+def _render_all(
+    version: TemplateVersion, compiled: Compiled, data: dict[str, Any], counts: type[TemplateError]
+) -> None:
+    """Render every channel and locale. Raises the first error of the class `counts`."""
     for locale, content in version.contents.items():
         for channel in content.channels():
             try:

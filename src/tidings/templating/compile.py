@@ -1,7 +1,7 @@
-"""Templates made ready: every channel and locale of a version compiled once, rendered many times.
+"""Compiles every channel and locale of a template's version once, and renders them many times.
 
-The engine is minijinja: strict about what is undefined, limited in fuel, without access to files or other templates.
-It sees plain values only. Email HTML is escaped, and it alone: elsewhere `|escape` changes nothing.
+The engine is minijinja: strict about undefined names, limited in fuel, without access to files or other templates. It
+gets plain values only. It escapes email HTML and nothing else: elsewhere `|escape` changes nothing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tidings.templating.rewriting import NOTHING_NAME, rewritten
 from tidings.templating.values import filled
 
 FUEL = 50_000
-"""What one part may spend: one for each instruction and for every 64 bytes that it makes or reads."""
+"""The fuel of one part; each instruction costs one, and so do every 64 bytes that it makes or reads."""
 
 MAX_OUTPUT = 1_000_000
-"""How many characters one part may give."""
+"""How many characters one part may print."""
 
 IMPLICIT = frozenset({"locale", "direction", "timezone"})
-"""The variables that every template has: the reader's locale and timezone, and `rtl` or `ltr`."""
+"""The variables that every template has: the reader's locale and timezone, and the direction `rtl` or `ltr`."""
 
 _FUNCTIONS = frozenset({"range", "loop"})
 _ONE_LINE = frozenset({"email.subject", "push.title", "inapp.title", "push.link", "inapp.link"})
@@ -48,28 +48,30 @@ _EXPLANATIONS = {
 }
 
 _WHERE = re.compile(r" \(in [^)]*\)$")
-_HOPELESS = frozenset({"OutOfFuel", "UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownMethod"})
+_ALWAYS_FAILS = frozenset({"OutOfFuel", "UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownMethod"})
+"""The engine's errors that come with any data."""
 
 
-class Hopeless(TemplateError):
-    """A template that cannot be rendered with any data."""
+class AlwaysFails(TemplateError):
+    """The template cannot be rendered with any data."""
 
 
 class Missing(Exception):
-    """Data lacks what a template asks for under a name that Python's own types answer too."""
+    """The data lacks a field that is named like a method of dict or list."""
 
     def __init__(self, name: object) -> None:
         super().__init__(f"`{name}` is undefined")
 
 
 class Part(Struct, frozen=True):
-    """One text of a content.
+    """One compiled text of a content.
 
-    `literal` is the text itself where it has no code. `dialect` is the engine's for it. `one_line`: line ends become
-    spaces. `is_link`: it must be safe to follow. `is_sms`: it is sent in the cheap alphabet of text messages where that
-    has a twin for each of its characters. `careful`: the data must be shielded (guard.py), and so it must when a path
-    of `present` is not in it. `reader`: it asks for the implicit variables. `variables` are the names that it uses; the
-    `shadowed` ones among them must be in the data.
+    - `literal`: the text itself if it has no code. `dialect`: the engine's dialect that renders it.
+    - `one_line`: line ends become spaces. `is_link`: it must be safe to open. `is_sms`: characters are replaced by
+      their GSM-7 twins if that makes the message cheaper.
+    - `always_shield`: the data must be shielded (`_shield`). Otherwise it must be if it lacks a path of `method_paths`.
+    - `uses_reader`: it uses the implicit variables.
+    - `variables`: the names that it uses. Those that are `shadowed` by a method's name must be in the data.
     """
 
     path: str
@@ -79,15 +81,15 @@ class Part(Struct, frozen=True):
     one_line: bool = False
     is_link: bool = False
     is_sms: bool = False
-    careful: bool = False
-    present: tuple[tuple[str, ...], ...] = ()
-    reader: bool = False
+    always_shield: bool = False
+    method_paths: tuple[tuple[str, ...], ...] = ()
+    uses_reader: bool = False
     variables: frozenset[str] = frozenset()
     shadowed: tuple[str, ...] = ()
 
 
 class Localized(Struct, frozen=True):
-    """A channel's content in one locale: its parts in the order of the fields of `kind`, None for an absent one."""
+    """A channel's compiled content in one locale: its parts in the order of the fields of `kind`, absent ones None."""
 
     locale: str
     direction: Direction
@@ -96,14 +98,14 @@ class Localized(Struct, frozen=True):
 
 
 class Chosen(Struct, frozen=True):
-    """The content for a reader, and the locale in which numbers and dates are written for them."""
+    """The content for a reader, and the locale in which the reader's numbers and dates are written."""
 
     content: Localized
     reader: str
 
 
 class Compiled:
-    """A version, ready to render. Make it with `compile_version`."""
+    """A compiled version. Make it with `compile_version`."""
 
     def __init__(
         self,
@@ -129,7 +131,7 @@ class Compiled:
 
     def choose(self, channel: Channel, locale: str | None) -> Chosen:
         """The content of `channel` in the best locale for a reader of `locale`. Raises TemplateError."""
-        # Pairs: hashing a member of an enumeration costs more than looking through four.
+        # A list of pairs, not a dict: hashing an enumeration's member costs more than comparing it with four others.
         known = self._choices.get(locale)
         for at, chosen in known or ():
             if at is channel:
@@ -162,10 +164,10 @@ class Compiled:
                 values.append(None if part is None else part.literal)
                 continue
             context = data
-            if part.careful or (part.present and not all(_has(data, path) for path in part.present)):
+            if part.always_shield or (part.method_paths and not all(_has(data, path) for path in part.method_paths)):
                 shielded = shielded if shielded is not None else _shield(data, part)
                 context = shielded
-            if part.reader:
+            if part.uses_reader:
                 reader = {"locale": chosen.reader, "direction": content.direction, "timezone": timezone or "UTC"}
                 context = {**context, **reader}
             values.append(self._render(part, context))
@@ -177,9 +179,9 @@ class Compiled:
                 raise TemplateError(f"`{name}` is undefined", part.path)
         text = _run(self._engines[part.dialect], part, context)
         if len(text) > MAX_OUTPUT:
-            raise Hopeless(f"it gives more than {MAX_OUTPUT} characters", part.path)
+            raise AlwaysFails(f"it prints more than {MAX_OUTPUT} characters", part.path)
         if "\0" in text:
-            raise TemplateError("it gives a NUL character, which no channel can carry", part.path)
+            raise TemplateError("it prints a NUL character, which no channel can carry", part.path)
         if part.dialect == DERIVED:
             text = tidied(text) + "\n"
         if part.is_sms:
@@ -192,10 +194,10 @@ class Compiled:
 
 
 def compile_version(version: TemplateVersion, *, undefined: str = "semi_strict") -> Compiled:
-    """Compile every part of a version. `undefined` is the engine's behaviour for what has no value.
+    """Compile every part of a version. `undefined` is the engine's way to treat undefined names.
 
     Raises:
-        TemplateError: a part breaks the rules of guard.py or the syntax; `path` says which (`en.email.subject`).
+        TemplateError: a part breaks the rules of guard.py or the syntax; `path` names the part (`en.email.subject`).
     """
     engines = {dialect: environment(dialect, FUEL, undefined) for dialect in (PLAIN, HTML, DERIVED)}
     contents: dict[Channel, list[Localized]] = {}
@@ -211,7 +213,7 @@ def compile_version(version: TemplateVersion, *, undefined: str = "semi_strict")
 
 
 def _dialect(version: TemplateVersion, locale: str, field: str) -> str:
-    """The engine's dialect for a field: `html` is one of email alone, and so is a text that was made from it."""
+    """The dialect of a field: HTML for an email's `html`, DERIVED for a text that was made from it, else PLAIN."""
     if field == "html":
         return HTML
     source = version.sources.get(locale)
@@ -232,21 +234,21 @@ def _part(
     path = f"{locale}.{channel.value}.{field}"
     dialect = dialect if channel is Channel.EMAIL else PLAIN
     engine = engines[dialect]
-    # The engine escapes what templates of this ending print.
+    # The engine escapes what a template prints if its name ends so.
     name = f"{path}.html" if dialect == HTML else f"{path}.txt"
     one_line, is_sms = f"{channel.value}.{field}" in _ONE_LINE, channel is Channel.SMS
     try:
-        found = check(source)
-        if all(piece.kind == "text" for piece in found):
+        pieces = check(source)
+        if all(piece.kind == "text" for piece in pieces):
             literal = _folded(source) if one_line else plainly(source) if is_sms else source
             return Part(path, name, literal=_safe(literal) if field == "link" else literal)
-        engine.add_template(name, rewritten(found))
+        engine.add_template(name, rewritten(pieces))
         free = engine.undeclared_variables_in_template(name) - {NOTHING_NAME}
     except TemplateError as error:
         raise TemplateError(error.detail, path) from None
     except minijinja.TemplateError as error:
         raise TemplateError(_explained(error), path) from None
-    paths = method_paths(found)
+    paths = method_paths(pieces)
     return Part(
         path,
         name,
@@ -254,16 +256,17 @@ def _part(
         one_line=one_line,
         is_link=field == "link",
         is_sms=is_sms,
-        careful=paths is None,
-        present=tuple(sorted(paths or ())),
-        reader=_asks_for_reader(found),
+        always_shield=paths is None,
+        method_paths=tuple(sorted(paths or ())),
+        uses_reader=_uses_reader(pieces),
         variables=frozenset(free) - IMPLICIT - _FUNCTIONS,
         shadowed=tuple(sorted(free & METHOD_NAMES)),
     )
 
 
-def _asks_for_reader(found: Iterable[Piece]) -> bool:
-    for piece in found:
+def _uses_reader(pieces: Iterable[Piece]) -> bool:
+    """Whether the code uses an implicit variable, or a filter that does."""
+    for piece in pieces:
         before = ""
         for token in piece.tokens:
             if token.text in (FOR_THE_READER if before == "|" else IMPLICIT) and before != ".":
@@ -276,28 +279,28 @@ def _run(environment: minijinja.Environment, part: Part, context: Mapping[str, A
     try:
         return environment.render_template(part.template, **context)
     except minijinja.TemplateError as error:
-        kind = Hopeless if error.kind in _HOPELESS else TemplateError
+        kind = AlwaysFails if error.kind in _ALWAYS_FAILS else TemplateError
         raise kind(_explained(error), part.path) from None
     except fuel.OutOfFuel:
-        raise Hopeless(_EXPLANATIONS["OutOfFuel"], part.path) from None
+        raise AlwaysFails(_EXPLANATIONS["OutOfFuel"], part.path) from None
     except (Missing, TypeError, ValueError) as error:
         raise TemplateError(str(error), part.path) from None
     except BaseException as error:
-        # The engine's own bugs arrive as an exception that is no Exception.
+        # A bug of the engine arrives as a PanicException, which is a BaseException.
         if type(error).__name__ != "PanicException":
             raise
         raise TemplateError(f"the template engine failed: {error}", part.path) from None
 
 
 def _explained(error: minijinja.TemplateError) -> str:
-    """What the engine found, as a sentence with the line."""
+    """The engine's error as a sentence, with the line."""
     text = error.detail if error.kind != "OutOfFuel" else None
     text = text or _EXPLANATIONS.get(error.kind) or _WHERE.sub("", error.message)
     return f"line {error.line}: {text}" if error.line else text
 
 
 def _folded(text: str) -> str:
-    """The text on one line: what would end a line or hide becomes a space, so that no header can be forged."""
+    """The text on one line: line ends and control characters become spaces, so that nobody can forge a header."""
     if is_plain(text):
         return text.strip(" ")
     return " ".join("".join(character if is_plain(character) else " " for character in text).split(" ")).strip(" ")
@@ -318,6 +321,7 @@ def _has(data: Any, path: tuple[str, ...]) -> bool:
 
 
 def _shield(data: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
+    """The data in types whose methods a template cannot reach. Raises TemplateError for data nested too deep."""
     try:
         return {name: _shielded(value) for name, value in data.items()}
     except RecursionError:
@@ -325,7 +329,7 @@ def _shield(data: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
 
 
 def _shielded(value: Any) -> Any:
-    """The same value in types that answer to no name of their own."""
+    """The same value in types whose methods a template cannot reach."""
     if isinstance(value, dict):
         return _Fields((name, _shielded(each)) for name, each in value.items())
     if isinstance(value, list):
@@ -334,7 +338,7 @@ def _shielded(value: Any) -> Any:
 
 
 class _Fields(dict[str, Any]):
-    """A JSON object whose absent fields are absent, also those that are called like a method of dict."""
+    """A JSON object that raises Missing for an absent field, so the engine does not fall back to a method of dict."""
 
     def __missing__(self, name: object) -> Any:
         if name in METHOD_NAMES:

@@ -1,8 +1,7 @@
-"""The engine as templates know it: its dialects, and the filters and tests that Tidings gives it.
+"""Sets up the template engine: its dialects, and the filters and tests that Tidings adds.
 
-Three dialects share the syntax. `PLAIN` prints texts as they are. `HTML` escapes what it prints. `DERIVED` is for the
-text of a mail that was made from its HTML: what was marked as safe HTML there becomes text here, and white space is
-kept.
+Three dialects share the syntax. `PLAIN` prints texts as they are. `HTML` escapes what it prints. `DERIVED` is for a
+mail's text that was made from its HTML: values marked as safe HTML there become text here, and white space is kept.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ PLAIN: Final = "plain"
 HTML: Final = "html"
 DERIVED: Final = "derived"
 
-# The engine's own escaping writes / as &#x2f;, which helps nobody and hides links from those who look for them.
+# The engine's own escaping writes / as &#x2f;, which is useless and hides links from programs that look for them.
 _SPECIAL = re.compile(r"[&<>\"'/]")
 
-# guard.py refuses these by name; here they go for good, so that no other way leads to them.
+# guard.py refuses these by name. They are removed as well, so that there is no other way to reach them.
 _UNBOUNDED_GLOBALS = ("debug", "dict", "namespace", "cycler", "joiner", "now", "lipsum", "randrange")
 _UNBOUNDED_FILTERS = (
     "attr",
@@ -45,10 +44,10 @@ _UNBOUNDED_FILTERS = (
 
 
 def environment(dialect: str, fuel: int, undefined: str) -> minijinja.Environment:
-    """An engine for one dialect. `fuel` is what one part may spend; `undefined` how it takes what has no value."""
+    """An engine for one dialect. `fuel` is what one part may spend; `undefined` is how undefined names are treated."""
     engine = minijinja.Environment(fuel=fuel, pycompat=False)
     engine.keep_trailing_newline = True
-    # A line that holds nothing but a tag leaves nothing behind, which is what a text that somebody wrote needs.
+    # In texts that people write, a line with nothing but a tag prints nothing.
     engine.trim_blocks = engine.lstrip_blocks = dialect != DERIVED
     engine.undefined_behavior = undefined  # type: ignore[assignment]  # a Literal in its stubs
     engine.finalizer = _shown_in_html if dialect == HTML else text_of
@@ -77,7 +76,7 @@ def _text(value: Any) -> str:
 
 
 def _weigh(value: Any) -> None:
-    """Burn what it takes to hand a value to Python: the engine copies texts, and the lists and objects that it made."""
+    """Burn the fuel for handing a value to Python: the engine copies texts, and the lists and objects that it made."""
     if isinstance(value, str):
         FUEL.burn(1 + len(value) // 512)
     else:
@@ -85,27 +84,27 @@ def _weigh(value: Any) -> None:
 
 
 def _low(value: Any) -> Any:
-    """What has no value is less than everything; the engine takes objects for more than everything."""
+    """The value for a comparison: NOTHING becomes None, less than everything. The engine ranks objects above all."""
     _weigh(value)
     return None if _known(value) is NOTHING else value
 
 
 def _known(value: Any) -> Any:
-    """The value. Raises BadArgument for what the engine calls undefined, which comes as None: it may be misspelt."""
+    """The value, unchanged. Raises BadArgument for None: so the engine passes an undefined, perhaps misspelt name."""
     if value is None:
         raise BadArgument("something that it uses is undefined")
     return value
 
 
 def _default(value: Any = None, default: Any = "", boolean: Any = False) -> Any:
-    """`{{ name|default("you") }}`: for what has no value; with `true` as second argument also for what is empty."""
+    """`{{ name|default("you") }}`: the default for no value, or for an empty one if the second argument is `true`."""
     _weigh(value)
     _weigh(default)
     return default if is_nothing(value) or (boolean and not value) else value
 
 
 def _join(values: Any, joiner: Any = "", attribute: str | None = None) -> str:
-    """`{{ names|join(", ") }}`: the texts of a list's items; what has no value is left out."""
+    """`{{ names|join(", ") }}`: the texts of a list's items; items without a value are left out."""
     if _known(values) is NOTHING:
         return ""
     if isinstance(values, dict) or not hasattr(values, "__iter__"):
@@ -120,12 +119,12 @@ def _join(values: Any, joiner: Any = "", attribute: str | None = None) -> str:
 
 
 def _first(values: Any) -> Any:
-    """`{{ names|first }}`: the first item of a list or letter of a text; nothing of what is empty."""
+    """`{{ names|first }}`: the first item of a list or character of a text; NOTHING if it is empty."""
     return _at(values, 0)
 
 
 def _last(values: Any) -> Any:
-    """`{{ names|last }}`: the last item of a list or letter of a text; nothing of what is empty."""
+    """`{{ names|last }}`: the last item of a list or character of a text; NOTHING if it is empty."""
     return _at(values, -1)
 
 

@@ -1,7 +1,7 @@
-"""What a template's version expects of the data, as far as its texts say so before they run.
+"""Finds what a template's version expects of the data, before it is rendered.
 
-A text that prints `{{ order.number }}` outside of every condition and loop prints it for each reader. So data in which
-that is absent, or a list, can be refused when they come, instead of failing when they are sent.
+A text that has `{{ order.number }}` outside all conditions and loops prints it for every reader. So a request whose
+data lacks it, or has a list there, can be refused at once, instead of failing when it is sent.
 """
 
 from __future__ import annotations
@@ -22,45 +22,48 @@ _CLOSES = frozenset({"endif", "endfor", "endwith", "endset"})
 
 
 def printed(version: TemplateVersion) -> Mapping[Channel, tuple[Path, ...]]:
-    """The paths in the data that each channel's texts print for every reader of the locale, over all locales."""
-    found: dict[Channel, set[Path]] = {}
+    """For each channel, the paths in the data that the texts of some locale print for every reader of that locale."""
+    by_channel: dict[Channel, set[Path]] = {}
     for content in version.contents.values():
         for channel in content.channels():
             for source in structs.asdict(getattr(content, channel.value)).values():
                 if source is not None and "{" in source:
-                    found.setdefault(channel, set()).update(_printed(source))
+                    by_channel.setdefault(channel, set()).update(_printed(source))
     declared = set(version.variables)
-    return {channel: tuple(sorted(path for path in paths if path[0] in declared)) for channel, paths in found.items()}
+    return {
+        channel: tuple(sorted(path for path in paths if path[0] in declared)) for channel, paths in by_channel.items()
+    }
 
 
 def check_printed(paths: Iterable[Path], data: Mapping[str, Any]) -> None:
-    """Raises Invalid for a path at which the data have nothing, or a list or an object."""
+    """Raise Invalid for a path at which the data has nothing, a list or an object."""
     for path in paths:
         value: Any = data
         for depth, name in enumerate(path):
             if not isinstance(value, Mapping) or (depth and name not in value):
-                raise Invalid("missing_variables", f"the template prints {'.'.join(path)}", _json(path[: depth + 1]))
+                detail = f"the template prints {'.'.join(path)}"
+                raise Invalid("missing_variables", detail, _json_path(path[: depth + 1]))
             value = value.get(name)
-            if value is None:  # null, and an optional variable that is left out, print nothing
+            if value is None:  # null and an optional variable that is left out print nothing
                 break
         if isinstance(value, list | dict):
             kind = "a list" if isinstance(value, list) else "an object"
-            told = f"the template prints {'.'.join(path)}, which must be a text or number, not {kind}"
-            raise Invalid("not_printable", told, _json(path))
+            detail = f"the template prints {'.'.join(path)}, which must be a text or number, not {kind}"
+            raise Invalid("not_printable", detail, _json_path(path))
 
 
-def _json(path: Sequence[str]) -> str:
+def _json_path(path: Sequence[str]) -> str:
     return "$.data." + ".".join(path)
 
 
 def _printed(source: str) -> set[Path]:
     try:
         pieces = check(source)
-    except TemplateError:  # a version of before that its deliveries fail with
+    except TemplateError:  # an old version that the guard now refuses; its deliveries fail when they are rendered
         return set()
     bound = {name for piece in pieces for name in bound_names(piece)}
     depth = 0
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for piece in pieces:
         if piece.kind == "block":
             word = piece.tokens[0].text
@@ -69,12 +72,12 @@ def _printed(source: str) -> set[Path]:
         elif piece.kind == "print" and depth == 0:
             path = _plain_path(piece)
             if path is not None and path[0] not in bound:
-                found.add(path)
-    return found
+                paths.add(path)
+    return paths
 
 
 def _plain_path(piece: Piece) -> Path | None:
-    """`order.number` of `{{ order.number }}`; None for anything else."""
+    """The path in a piece such as `{{ order.number }}`; None for any other piece."""
     tokens = piece.tokens
     names, dots = tokens[::2], tokens[1::2]
     if len(tokens) % 2 and all(name.kind == "name" for name in names) and all(dot.text == "." for dot in dots):

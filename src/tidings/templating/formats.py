@@ -1,11 +1,11 @@
-"""The filters that templates have beside the engine's: dates, numbers, money and plurals as the reader writes them.
+"""The filters for dates, numbers, money and plurals, in the formats of the reader's locale.
 
-Formats are CLDR's, through Babel. A filter takes the reader's locale and timezone from the variables `locale` and
-`timezone`, which every template has. What has no value gives nothing; what cannot be read as a date or number is an
-error, not an empty text. Numbers are rounded half up, as shops do, from the digits that were given.
+The formats are CLDR's, through Babel. A filter takes the reader's locale and timezone from the variables `locale` and
+`timezone`, which every template has. A value that is missing prints nothing; a value that is no date or number is an
+error. Numbers are rounded half up, as shops do, from the digits that were given.
 
-A day (`2026-05-04`) is no instant: it is the same day everywhere, and has no time. The engine's fuel does not see what
-Python does, so each call is charged here by what it costs (fuel.py).
+A day (`2026-05-04`) is not an instant: it is the same day everywhere, and has no time. The engine's fuel does not count
+work in Python, so each call here burns its cost itself (fuel.py).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _LENGTHS = frozenset({"short", "medium", "long", "full"})
 _MAX_DECIMALS = 12
 _MAX_DIGITS = 60
 _MILLISECONDS_FROM = 100_000_000_000
-"""A number of this size or more counts milliseconds since the epoch: as seconds it would be after the year 5000."""
+"""From this number on a time is taken as milliseconds since the epoch: as seconds it would be after the year 5000."""
 _MANY_DIGITS = 120
 
-# The day of a year (2026-124), which the standard library does not read.
+# A date by its day of the year (2026-124), which the standard library does not parse.
 _ORDINAL = re.compile(r"([0-9]{4})-?([0-9]{3})")
 
 
 @lru_cache(maxsize=1024)
-def reading(tag: str) -> Locale:
-    """The formats of a BCP 47 locale: its own, else its language's, else English."""
+def formats_of(tag: str) -> Locale:
+    """Babel's formats for a BCP 47 locale: its own, else its language's, else English."""
     subtags = tag.split("-")
     for end in range(len(subtags), 0, -1):
         try:
@@ -51,7 +51,7 @@ def reading(tag: str) -> Locale:
 
 @pass_state
 def date_filter(state: State, value: Any, length: str = "medium") -> str:
-    """`{{ order.placed|date("long") }}`: the day, in the reader's timezone where the value has a time."""
+    """`{{ order.placed|date("long") }}`: the day; for a value with a time the day in the reader's timezone."""
     return "" if value is NOTHING else _date(_reader(state), _scalar(value), _length(length))
 
 
@@ -75,7 +75,7 @@ def number_filter(state: State, value: Any, decimals: int | None = None) -> str:
 
 @pass_state
 def percent_filter(state: State, value: Any, decimals: int = 0) -> str:
-    """`{{ 0.25|percent }}`: a share as a percentage."""
+    """`{{ 0.25|percent }}`: a fraction as a percentage."""
     return "" if value is NOTHING else _percentage(_reader(state)[0], _figure(value), decimals)
 
 
@@ -89,9 +89,9 @@ def currency_filter(state: State, value: Any, currency: str = "") -> str:
 
 @pass_state
 def plural_filter(state: State, value: Any, other: str | None = None, **forms: str) -> str:
-    """`{{ n|plural(one="# item", other="# items") }}`: the form that the language has for this number, `#` its digits.
+    """`{{ n|plural(one="# item", other="# items") }}`: the language's form for this number, with its digits for `#`.
 
-    The forms are CLDR's: zero, one, two, few, many, other; `other` stands for those that are not given. The form is
+    The forms are CLDR's: zero, one, two, few, many, other; `other` replaces forms that are not given. The form is
     chosen for the number as it is shown: 1.00 is shown as 1.
     """
     if other is None or not set(forms) <= {"zero", "one", "two", "few", "many"}:
@@ -135,7 +135,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 }
 
 FOR_THE_READER = frozenset(FILTERS) - {"times", "plus"}
-"""The filters that ask for the reader's locale or timezone."""
+"""The filters that use the reader's locale or timezone."""
 
 
 def _lacks(*operands: Any) -> bool:
@@ -153,7 +153,7 @@ def _date(reader: tuple[str, str | None], value: str | float, length: Length) ->
     FUEL.burn(10)
     moment = _moment(value)
     day = moment.astimezone(zone(reader[1])).date() if isinstance(moment, datetime) else moment
-    return dates.format_date(day, length, locale=reading(reader[0]))
+    return dates.format_date(day, length, locale=formats_of(reader[0]))
 
 
 @lru_cache(maxsize=4096)
@@ -166,7 +166,7 @@ def _time(reader: tuple[str, str | None], value: str | float, length: Length) ->
 def _datetime(reader: tuple[str, str | None], value: str | float, length: Length) -> str:
     FUEL.burn(20)
     moment = _moment(value)
-    locale = reading(reader[0])
+    locale = formats_of(reader[0])
     if not isinstance(moment, datetime):  # a day has no time to show, and is the same day everywhere
         return dates.format_date(moment, length, locale=locale)
     day = dates.format_date(moment.astimezone(zone(reader[1])).date(), length, locale=locale)
@@ -175,7 +175,7 @@ def _datetime(reader: tuple[str, str | None], value: str | float, length: Length
 
 
 def _clock(reader: tuple[str, str | None], moment: datetime, length: Length) -> str:
-    locale = reading(reader[0])
+    locale = formats_of(reader[0])
     pattern: str = locale.time_formats[length].pattern
     if _writes_half_days_out(locale):
         pattern = re.sub(r"(?<!a)a(?!a)", "aaaa", pattern)
@@ -184,7 +184,7 @@ def _clock(reader: tuple[str, str | None], moment: datetime, length: Length) -> 
 
 @lru_cache(maxsize=1024)
 def _writes_half_days_out(locale: Locale) -> bool:
-    """Whether CLDR's short names of the half days are AM and PM where the language has its own (ko: 오전, 오후)."""
+    """Whether CLDR abbreviates the half days as AM and PM although the language has its own names (ko: 오전, 오후)."""
     names = locale.day_periods.get("format", {})
     short, wide = names.get("abbreviated", {}), names.get("wide", {})
     return short.get("am") == "AM" and wide.get("am", "AM") != "AM" and not wide["am"].isascii()
@@ -194,23 +194,23 @@ def _writes_half_days_out(locale: Locale) -> bool:
 def _decimals(tag: str, value: str | float, decimals: int | None) -> str:
     FUEL.burn(10)
     number = _rounded(_number(value), 3 if decimals is None else _places(decimals))
-    return str(numbers.format_decimal(number, format=_pattern(decimals), locale=reading(tag)))
+    return str(numbers.format_decimal(number, format=_pattern(decimals), locale=formats_of(tag)))
 
 
 @lru_cache(maxsize=4096)
 def _counted(tag: str, value: str | float) -> tuple[str, str]:
-    """The digits of a number as they are shown, and the plural category of just these."""
+    """The digits of a number as they are shown, and the plural category of the number as shown."""
     FUEL.burn(10)
     number = _rounded(_number(value), 3)
     shown = number.to_integral_value() if number == number.to_integral_value() else number.normalize()
-    locale = reading(tag)
+    locale = formats_of(tag)
     return str(numbers.format_decimal(shown, locale=locale)), str(locale.plural_form(abs(shown)))
 
 
 @lru_cache(maxsize=4096)
 def _percentage(tag: str, value: str | float, decimals: int) -> str:
     FUEL.burn(12)
-    locale = reading(tag)
+    locale = formats_of(tag)
     pattern = locale.percent_formats[None].pattern.replace("#,##0", _pattern(decimals) or "#,##0")
     return str(numbers.format_percent(_rounded(_number(value), _places(decimals) + 2), format=pattern, locale=locale))
 
@@ -222,11 +222,11 @@ def _money(tag: str, value: str | float, currency: str) -> str:
     if not numbers.is_currency(code):
         raise BadArgument(f'currency takes an ISO 4217 code, such as currency("EUR"), not {currency[:40]!r}')
     amount = _rounded(_number(value), numbers.get_currency_precision(code))
-    return str(numbers.format_currency(amount, code, locale=reading(tag)))
+    return str(numbers.format_currency(amount, code, locale=formats_of(tag)))
 
 
 def _rounded(number: Decimal, places: int) -> Decimal:
-    """Half up, away from zero: 2.665 is 2.67 with two places. What rounds to zero has no sign."""
+    """The number rounded half up, away from zero: 2.665 becomes 2.67 with two places. Zero has no sign."""
     with localcontext() as context:
         context.prec = _MANY_DIGITS
         rounded = number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
@@ -241,7 +241,7 @@ def _instant(value: str | float, name: str) -> datetime:
 
 
 def _moment(value: str | float) -> datetime | date:
-    """The day or instant that a value stands for; an instant without an offset is in UTC."""
+    """The day or instant in a value; an instant without an offset is in UTC."""
     try:
         if isinstance(value, str):
             text = value.strip().upper()
@@ -258,7 +258,7 @@ def _moment(value: str | float) -> datetime | date:
 
 
 def _day(text: str) -> date | None:
-    """The day that a text names without a time, in any writing of ISO 8601; None when it is no day."""
+    """The day that a text names without a time, in any form of ISO 8601; None when it is no day."""
     try:
         ordinal = _ORDINAL.fullmatch(text)
         if ordinal is None:
@@ -282,7 +282,7 @@ def _length(text: str) -> Length:
 
 
 def _figure(value: Any) -> str | float:
-    """A value that can be a number, and a key."""
+    """The value, unchanged, if it may be a number; it can serve as a cache's key. Raises BadArgument."""
     FUEL.burn(1)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value

@@ -1,4 +1,4 @@
-"""What a rendering may spend in Python: the engine's own fuel does not see it.
+"""Bounds what the filters of a rendering may cost in Python, which the engine's own fuel does not count.
 
 Rendering neither awaits nor leaves its thread, so there is one tank, and `Compiled.render` fills it.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 MOST = 20_000
-"""A content may spend this much on filters. A unit is about a microsecond of our reference machine."""
+"""The fuel for the filters of one content. A unit is about a microsecond on the reference machine."""
 
 
 class OutOfFuel(Exception):
-    """A rendering asks for more than it may."""
+    """A rendering has burnt all its fuel."""
 
 
 class Tank:
-    """What is left of the fuel of the rendering that runs."""
+    """The fuel that is left to the rendering that runs now."""
 
     __slots__ = ("left",)
 
@@ -24,11 +24,11 @@ class Tank:
         self.left = left
 
     def fill(self) -> None:
-        """A new rendering begins."""
+        """Fill the tank, for a new rendering."""
         self.left = MOST
 
     def burn(self, units: int) -> None:
-        """Take some away. Raises OutOfFuel when there is not so much."""
+        """Take `units` out of the tank. Raises OutOfFuel when too few are left."""
         self.left -= units
         if self.left < 0:
             raise OutOfFuel

@@ -1,11 +1,11 @@
-"""What a template may contain: a part of the Jinja language whose cost can be bounded before it runs.
+"""Limits templates to a part of the Jinja language whose cost can be bounded before they run.
 
-The engine counts fuel for what a template does, but not for printing a list that holds itself many times over, and it
-hands Python's own methods to whoever asks for them by name. So a template may only use data, not build structures out
-of it: its lists hold constants, it calls no methods, and its filters come from a list. What is left is loops,
-conditions, text and formatting; their cost is what the engine's fuel says.
+The engine counts fuel for what a template does, but not for printing a list that holds itself many times over. It also
+gives templates Python's own methods by their names. So a template may use data, but not build structures out of it: its
+lists hold constants, it calls no methods, and its filters come from a fixed list. What remains is loops, conditions,
+text and formatting, whose cost the engine's fuel counts.
 
-The reading of tokens follows the engine's lexer (minijinja 3: delimiters, comments, `raw`, strings, brackets).
+The tokens follow the engine's lexer (minijinja 3: delimiters, comments, `raw`, strings, brackets).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MAPPABLE = frozenset(
     {"abs", "capitalize", "escape", "float", "int", "length", "lower", "string", "title", "trim", "upper"}
 )
 METHOD_NAMES = frozenset({*vars(dict), *vars(list)}) - set(dir(object))
-"""Names that Python's dicts and lists answer themselves when the data does not."""
+"""Names of methods of Python's dict and list: the engine finds the method when the data has no such field."""
 
 MAX_PATH = 20
 MAX_NESTING = 30
-"""How deep brackets may be nested."""
+"""How many brackets may be open at once."""
 
 _METHODS = re.compile(rf"\b(?:{'|'.join(sorted(METHOD_NAMES))})\b")
 _KEYWORDS = frozenset({"and", "or", "not", "in", "is", "if", "else", "elif", "for", "set", "with", "recursive"})
@@ -54,7 +54,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 class Token(Struct, frozen=True):
-    """One token of code. `kind` is `string`, `number`, `name` or `symbol`; `at` is where it stands in its piece."""
+    """One token of code. `kind` is `string`, `number`, `name` or `symbol`; `at` is its position in its piece."""
 
     kind: str
     text: str
@@ -62,12 +62,12 @@ class Token(Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """Behind its last character."""
+        """The position after its last character."""
         return self.at + len(self.text)
 
 
 class Piece(Struct, frozen=True):
-    """A stretch of a template: `kind` is `text`, `raw`, `comment`, `print` (`{{ }}`) or `block` (`{% %}`)."""
+    """A stretch of a template. `kind` is `text`, `raw`, `comment`, `print` (`{{ }}`) or `block` (`{% %}`)."""
 
     kind: str
     source: str
@@ -76,7 +76,7 @@ class Piece(Struct, frozen=True):
 
 
 def pieces(source: str) -> Iterator[Piece]:
-    """The stretches of a template, in order; together they are the source. Raises TemplateError."""
+    """The pieces of a template in order; joined they give the source. Raises TemplateError."""
     at, line = 0, 1
     while at < len(source):
         opening = _OPEN.search(source, at)
@@ -93,25 +93,25 @@ def pieces(source: str) -> Iterator[Piece]:
 
 
 def check(source: str) -> tuple[Piece, ...]:
-    """The pieces of a template that keeps to the rules. Raises TemplateError saying what is not allowed, and where."""
-    found = tuple(pieces(source))
-    for piece in found:
+    """The pieces of a template. Raises TemplateError, with the line, for everything that is not allowed."""
+    checked = tuple(pieces(source))
+    for piece in checked:
         if piece.kind in {"print", "block"}:
             try:
                 _check(piece)
             except TemplateError as error:
                 raise TemplateError(f"line {piece.line}: {error.detail}") from None
-    return found
+    return checked
 
 
-def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
-    """The paths in the data at which a template asks for something that is called like a method (`order.items`).
+def method_paths(template: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
+    """The paths in the data that end with a method's name (`order.items`) and that the template uses.
 
-    As long as the data has them all, data answers and no method does. None: it may ask at other places too.
+    If the data has all of them, the template cannot reach a method. None: there may be other such paths.
     """
-    bound = {name for piece in found for name in bound_names(piece)}
+    bound = {name for piece in template for name in bound_names(piece)}
     paths: set[tuple[str, ...]] = set()
-    for piece in found:
+    for piece in template:
         tokens = piece.tokens
         for at, token in enumerate(tokens):
             name = token.text if token.kind == "name" and at and tokens[at - 1].text == "." else None
@@ -130,7 +130,7 @@ def method_paths(found: Sequence[Piece]) -> frozenset[tuple[str, ...]] | None:
 
 
 def bound_names(piece: Piece) -> set[str]:
-    """The names that a block gives a value of its own."""
+    """The names to which a block assigns a value."""
     if piece.kind != "block":
         return set()
     if piece.tokens[0].text == "with":
@@ -139,7 +139,7 @@ def bound_names(piece: Piece) -> set[str]:
 
 
 def _path(tokens: Sequence[Token], end: int) -> tuple[str, ...] | None:
-    """The names of the path that ends before `end`; None when it does not begin with a plain name."""
+    """The names in the path that ends before `end`; None when it does not begin with a plain name."""
     names: list[str] = []
     at = end - 1
     while at >= 0 and len(names) <= MAX_PATH:
@@ -159,7 +159,7 @@ def _path(tokens: Sequence[Token], end: int) -> tuple[str, ...] | None:
 
 
 def _code(source: str, start: int, line: int) -> Piece:
-    """The piece of code that starts here."""
+    """The piece of code that begins at `start`."""
     mark = source[start : start + 2]
     if mark == "{#":
         end = source.find("#}", start + 2)
@@ -221,7 +221,7 @@ def _check(piece: Piece) -> None:
 
 
 def _head(piece: Piece) -> int:
-    """How many tokens name the targets of a `for`, `set` or `with`; commas are free there."""
+    """How many tokens name the targets of a `for` or `set`, where commas are allowed; 0 for other pieces."""
     if piece.kind != "block":
         return 0
     tokens = piece.tokens
@@ -261,7 +261,7 @@ def _check_name(tokens: Sequence[Token], at: int) -> None:
 
 
 def _is_subscript(tokens: Sequence[Token], at: int) -> bool:
-    """Whether the bracket at `at` asks something for an item (and does not begin a list)."""
+    """Whether the bracket at `at` is a subscript and not the beginning of a list."""
     if at == 0:
         return False
     before = tokens[at - 1]
@@ -319,14 +319,14 @@ def _check_filter(tokens: Sequence[Token], at: int) -> None:
 
 
 def _arguments(tokens: Sequence[Token], at: int) -> Sequence[Token]:
-    """All tokens between the parentheses that open at `at`; none when none do."""
+    """The tokens between the parentheses that open at `at`; none if none open there."""
     if at >= len(tokens) or tokens[at].text != "(":
         return ()
     return tokens[at + 1 : closing(tokens, at)]
 
 
 def _check_value(tokens: Sequence[Token], head: int) -> None:
-    """What `set` stores is one value, not several with commas between them."""
+    """Check that `set` stores one value, not several with commas between them."""
     depth = 0
     for token in tokens[head + 1 :]:
         if token.kind == "symbol" and token.text in _CLOSING:
@@ -338,17 +338,17 @@ def _check_value(tokens: Sequence[Token], head: int) -> None:
 
 
 def _check_constant(tokens: Sequence[Token], at: int) -> None:
-    """A list, map or tuple that a template writes down holds constants."""
+    """Check that a list, map or tuple in the template holds only constants."""
     for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "name" and token.text not in _CONSTANTS:
             raise TemplateError(
-                f"a list that a template writes down may only hold texts and numbers, not {token.text}; "
+                f"a list in a template may only hold texts and numbers, not {token.text}; "
                 "put the list into the data instead"
             )
 
 
 def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
-    """The tokens of a bracket that are in no further bracket."""
+    """The tokens directly inside a bracket, without those of inner brackets."""
     depth = 0
     for token in tokens[at + 1 : closing(tokens, at)]:
         if token.kind == "symbol" and token.text in _CLOSING:
@@ -360,7 +360,7 @@ def _direct(tokens: Sequence[Token], at: int) -> Iterator[Token]:
 
 
 def closing(tokens: Sequence[Token], at: int) -> int:
-    """Where the bracket that opens at `at` is closed."""
+    """The index of the token that closes the bracket at `at`; the number of tokens if none does."""
     depth = 0
     for position in range(at, len(tokens)):
         token = tokens[position]

@@ -1,8 +1,8 @@
-"""What is done to an email's HTML once, when a template version is made: MJML, CSS, and a text for those who want none.
+"""Compiles an email's HTML once, when a template version is made: compiles MJML, inlines CSS, makes a plain text.
 
-The template's own code must come through all of it unread, so it is taken out first and put back at the end. A comment
-stands in for it between tags, where the HTML parser would carry text away (out of a table, say), and a word inside
-tags, attributes and styles. Everything here takes time in proportion to the source, whatever it holds.
+Compilers must not see the template's code, so it is taken out first and put back at the end. Between tags a comment
+stands in for it, because the HTML parser would move a text (out of a table, say); inside tags, attributes and styles a
+word does. All functions take time in proportion to the source, whatever it contains.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MJML_TAGS = frozenset(
     mj-style mj-table mj-text mj-title mj-wrapper""".split()  # noqa: SIM905 (a list of this length reads best as words)
 )
 MAX_TAGS = 4000
-"""How many tags an author may write: the parsers recurse once for each level, and this many fit on any stack."""
+"""How many tags an author may write: the parsers recurse once for each level, and so many levels fit on any stack."""
 
 _MAX_MJML_DEPTH = 20
 _MARK = "tdg"
@@ -48,10 +48,10 @@ _ROW_OF_CODE = re.compile(rf"(?:\s*+<!--{_MARK}\w++-->)++\s*+<tr\b", re.IGNORECA
 _SELECTORS = re.compile(r"[^{}]*+\{")
 _ESCAPING = re.compile(r"\|\s*(?:e|escape)\b(?!\s*\()")
 MAX_MATCHES = 600_000
-"""How many selectors of style sheets times tags there may be: each selector is tried on each tag."""
+"""The limit of style selectors times tags: each selector is tried on each tag."""
 
 _inliner = CSSInliner(keep_style_tags=True, keep_link_tags=True, load_remote_stylesheets=False)
-# MJML's default font would be fetched from its vendor by each reader: only what a template names is loaded.
+# No default fonts: every reader's mail program would fetch them from their vendor.
 _rendering = mrml.RenderOptions(fonts={})
 
 
@@ -65,9 +65,9 @@ def is_mjml(source: str) -> bool:
 
 
 def compile_html(source: str, direction: Direction = "ltr") -> str:
-    """The HTML to send for what an author wrote: MJML compiled, style sheets inlined, code untouched.
+    """The HTML to send, from what an author wrote: MJML compiled, style sheets inlined, template code untouched.
 
-    Where the locale runs from right to left, MJML's sections, columns and texts do so by default.
+    In a locale that runs from right to left, MJML's sections, columns and texts do so by default.
 
     Raises:
         TemplateError: the MJML is not well-formed, or a style sheet cannot be inlined.
@@ -83,9 +83,9 @@ def compile_html(source: str, direction: Direction = "ltr") -> str:
 
 
 def plain_text(source: str) -> str:
-    """A text template for the mail's other part, from its HTML: the code stays, links show where they lead.
+    """A template for the mail's text, made from its HTML: the code stays, and links show their addresses.
 
-    What it renders to is made tidy by `markup.tidied`. Raises TemplateError for code that is not closed.
+    After rendering, `markup.tidied` tidies up the text. Raises TemplateError for code that is not closed.
     """
     salt = _salt(source)
     codes: dict[str, int] = {}
@@ -94,7 +94,8 @@ def plain_text(source: str) -> str:
         if piece.kind == "text":
             parts.append(piece.source)
         elif piece.kind != "comment":
-            # The same code is the same word, escaped or not: so a link that shows where it leads is recognised.
+            # Equal code, escaped or not, becomes the same word, so that a link that shows its own address is
+            # recognised.
             code = _ESCAPING.sub("", piece.source) if piece.kind == "print" else piece.source
             parts.append(f"{salt}{codes.setdefault(code, len(codes))}{'y' if piece.kind == 'block' else 'x'}")
     text = to_text("".join(parts), re.compile(rf"{salt}[0-9]+(?:(?P<flow>y)|x)"))
@@ -103,7 +104,7 @@ def plain_text(source: str) -> str:
 
 
 def _salt(source: str) -> str:
-    """The beginning of words that stand for code: nothing in the source begins so."""
+    """The beginning of the words that stand in for code; no word of the source begins like this."""
     return _MARK + hashlib.blake2b(source.encode("utf-8", "replace"), digest_size=6).hexdigest() + "n"
 
 
@@ -130,7 +131,7 @@ def _mjml_to_right(source: str) -> str:
 
 
 def _check_mjml(source: str) -> None:
-    """Find the mistakes that authors make most, with the line and the tag."""
+    """Raise TemplateError, with the line and the tag, for the mistakes that authors make most."""
     opened: list[tuple[str, int]] = []
     line, at = 1, 0
     for tag in tags(source):
@@ -164,7 +165,7 @@ def _after_space(source: str, at: int) -> int:
 
 
 def _inline(source: str) -> str:
-    # Rows that begin with code have no tbody for the parser, which would then open one inside of the loop.
+    # Without a tbody the parser would open one after the code before the first row: inside the loop.
     parts: list[str] = []
     at = selectors = 0
     for tag in tags(source):
@@ -186,7 +187,7 @@ def _inline(source: str) -> str:
 
 
 def _around_code(source: str, change: Callable[[str], str]) -> str:
-    """`change(source)`, with the template's code kept from it."""
+    """The result of `change(source)`, without letting `change` see the template's code."""
     salt = _salt(source)
     place = _Place()
     codes: list[str] = []
@@ -215,19 +216,19 @@ def _around_code(source: str, change: Callable[[str], str]) -> str:
 
 
 class _Place:
-    """Where in an HTML document one is: between tags, or somewhere else."""
+    """The present position in an HTML document: between tags, or inside a tag, comment or raw element."""
 
     def __init__(self) -> None:
-        self._until: str | None = None  # what ends the attribute value, comment or raw element that one is in
-        self._tag: str | None = None  # the tag that one is inside of
+        self._until: str | None = None  # the end of the present attribute value, comment or raw element
+        self._tag: str | None = None  # the name of the present tag
 
     @property
     def is_between_tags(self) -> bool:
-        """Whether a comment may stand here."""
+        """Whether a comment may stand at this position."""
         return self._until is None and self._tag is None
 
     def pass_over(self, text: str) -> None:
-        """Go on by a stretch of the document."""
+        """Move the position behind `text`."""
         at = 0
         while at < len(text):
             if self._until is not None:

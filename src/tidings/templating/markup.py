@@ -1,7 +1,7 @@
-"""HTML read in one pass: its tags, and the text that a person would read.
+"""Reads HTML in one pass: its tags, and the text that a person would read.
 
-It is read as browsers tokenize it, forgiving everything. Each character is looked at a bounded number of times, however
-broken the HTML is: what is not closed ends with the document.
+The HTML is tokenized as browsers do it, without ever failing: an open tag or comment ends with the document. Each
+character is looked at a bounded number of times, however broken the HTML is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _GAPS = re.compile(r"\n{3,}")
 
 
 class Tag(Struct, frozen=True):
-    """A tag: where it stands, its name in lower case, whether it closes, and its attributes as they are written."""
+    """A tag: its position, its name in lower case, whether it is an end tag, and its attributes as written."""
 
     begin: int
     end: int
@@ -45,14 +45,14 @@ class Tag(Struct, frozen=True):
 
 
 class Comment(Struct, frozen=True):
-    """A comment, or what a browser takes for one."""
+    """A comment, or markup that browsers treat as one."""
 
     begin: int
     end: int
 
 
 def tags(source: str) -> Iterator[Tag | Comment]:
-    """The tags and comments of a document, in order; what is between them is text."""
+    """The tags and comments of a document, in order; everything between them is text."""
     lower = source.lower() if source.isascii() else re.sub(r"[A-Z]+", lambda match: match[0].lower(), source)
     at = source.find("<")
     while at >= 0:
@@ -93,7 +93,7 @@ def _tag(source: str, at: int) -> Tag | None:
     position = name.end()
     while True:
         match = _ATTRIBUTE.match(source, position)
-        if match is None:  # nothing but space is left, or a quote that nothing closes
+        if match is None:  # only white space is left, or an open quote
             return Tag(at, len(source), name.group().lower(), closes, attributes)
         position = match.end()
         if match["end"]:
@@ -105,9 +105,9 @@ def _tag(source: str, at: int) -> Tag | None:
 
 
 def to_text(source: str, code: re.Pattern[str] | None = None) -> str:
-    """What a person would read: blocks on lines of their own, links with where they lead, entities resolved.
+    """The text that a person would read: blocks on their own lines, links with their addresses, entities resolved.
 
-    `code` matches words that stand for code of a template, with the group `flow` where they show nothing themselves.
+    `code` matches words that stand in for template code; its group `flow` matches those that print nothing.
     """
     reader = _Reader(code)
     at = 0
@@ -123,12 +123,12 @@ def to_text(source: str, code: re.Pattern[str] | None = None) -> str:
 
 
 def tidied(text: str) -> str:
-    """The text without space at the ends of lines, and with one empty line at most between two others."""
+    """The text without white space at the ends of lines and without two empty lines in a row."""
     return _GAPS.sub("\n\n", _AT_END.sub("", _AFTER_BREAK.sub("", text))).strip("\n ")
 
 
 class _Reader:
-    """Collects the text of a document. `_blank`: what was written last ends with space, which swallows more."""
+    """Collects the text of a document. `_blank`: the text so far ends with white space, so more would be too much."""
 
     def __init__(self, code: re.Pattern[str] | None) -> None:
         self.parts: list[str] = []
@@ -139,7 +139,7 @@ class _Reader:
         self._links: list[tuple[str, int]] = []
 
     def text(self, written: str, raw: str) -> None:
-        """Text between tags, or inside of the element `raw`."""
+        """Take text between tags, or inside the element `raw`."""
         if not written or self._hidden or raw not in {"", "textarea", "xmp"}:
             return
         resolved = html.unescape(written) if raw != "xmp" else written
@@ -151,7 +151,7 @@ class _Reader:
             if flow["flow"] is not None:
                 self._line(resolved[at : flow.start()])
                 self.parts.append(flow.group())
-                # What comes before it when the template runs is not known; at the start of a line that does not matter.
+                # Whether text will come before the code's output is unknown. At the start of a line it does not matter.
                 self._blank = self._blank and len(self.parts) > 1 and self.parts[-2].endswith("\n")
                 at = flow.end()
         self._line(resolved[at:])
@@ -168,7 +168,7 @@ class _Reader:
         self._blank = text[-1:] in {" ", "\n"}
 
     def open(self, tag: Tag) -> None:
-        """An element begins."""
+        """Take the tag that begins an element."""
         name = tag.name
         if name == "template":
             self._hidden += 1
@@ -185,7 +185,7 @@ class _Reader:
             self._write(alternative)
 
     def close(self, tag: Tag) -> None:
-        """An element ends."""
+        """Take the tag that ends an element."""
         name = tag.name
         if name == "template":
             self._hidden = max(0, self._hidden - 1)
@@ -205,5 +205,5 @@ class _Reader:
 
 
 def _is_same(href: str, shown: str) -> bool:
-    """Whether the text of a link says where it leads."""
+    """Whether the text of a link shows its address."""
     return _SCHEME.sub("", href).rstrip("/") == _SCHEME.sub("", shown).rstrip("/")

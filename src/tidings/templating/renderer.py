@@ -1,4 +1,4 @@
-"""The port Renderer over a template store: what is published is asked for once a second, what is rendered is kept."""
+"""The port Renderer over a template store. It caches compiled versions, and for a second which one is published."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from tidings.templating.compile import Compiled, compile_version
 from tidings.templating.expectations import Path, check_printed, printed
 from tidings.templating.markup import to_text
 
-PUBLISHED_FOR = 1000
-"""For how many milliseconds the answer to "which version is published" is good."""
+PUBLISHED_FOR_MS = 1000
+"""How long it is remembered which version is published."""
 
 MOST_MARKS = 4_000
-"""Tags and entities of a literal mail's HTML from which a text is made."""
+"""How many tags and entities an inline mail's HTML may have for a text to be made from it."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _Key = tuple[str, str, int]
 _Versions = dict[_Key, Compiled | TemplateError | None]
-"""None for a version that does not exist."""
+"""The compiled versions, or why one cannot be compiled; None for a version that does not exist."""
 LARGE = 32_768
-"""Characters from which on a version is compiled in a thread, so that the loop stays free."""
+"""A version with more characters is compiled in a thread, so that the event loop stays free."""
 LOADED_AT_ONCE = 4
-"""Versions that are read and compiled before anything is rendered with them: each may have a megabyte."""
+"""How many versions are loaded before something is rendered with them: each may have a megabyte."""
 
 
 class PublishedTemplate(Struct, frozen=True):
@@ -55,14 +55,14 @@ class PublishedTemplate(Struct, frozen=True):
         return [name for name in self.required if data.get(name) is None]
 
     def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
-        """Raises Invalid for data that cannot be printed on `channels` (none: all that it has content for)."""
+        """Raise Invalid for data that cannot be printed on `channels` (empty: every channel that has content)."""
         for channel, paths in self.printed.items():
             if not channels or channel in channels:
                 check_printed(paths, data)
 
 
 class TemplateRenderer:
-    """Finds and renders templates. `capacity` is how many compiled versions are kept."""
+    """Finds and renders templates. `capacity` is how many compiled versions are cached."""
 
     def __init__(self, store: TemplateStore, clock: Clock, capacity: int = 1000) -> None:
         self._store = store
@@ -73,11 +73,11 @@ class TemplateRenderer:
         self._published: OrderedDict[tuple[str, str], tuple[int, PublishedTemplate]] = OrderedDict()
 
     async def published(self, tenant: str, name: str) -> PublishedTemplate | None:
-        """The published version; None when there is no such template or nothing of it is published."""
+        """The published version; None when there is no such template or none of its versions is published."""
         key = (tenant, name)
         known = self._published.get(key)
         now = self._clock.elapsed()
-        if known is not None and 0 <= now - known[0] < PUBLISHED_FOR:
+        if known is not None and 0 <= now - known[0] < PUBLISHED_FOR_MS:
             return known[1]
         version = await self._store.published(tenant, name)
         if version is None:
@@ -91,7 +91,7 @@ class TemplateRenderer:
         return template
 
     async def pinned(self, tenant: str, ref: TemplateRef) -> PublishedTemplate:
-        """A version that was published once, by its number. Raises NotFound."""
+        """A version by its number, published or not. Raises NotFound."""
         version = await self._store.version(tenant, ref.name, ref.version)
         if version is None:
             raise NotFound("template version", f"{ref.name}@{ref.version}")
@@ -122,7 +122,7 @@ class TemplateRenderer:
         results: list[RenderedContent | TemplateError] = []
         while len(results) < len(batch):
             versions, known = await self._versions(batch[len(results) :])
-            began = self._clock.elapsed()  # the waiting for the store is no work
+            began = self._clock.elapsed()  # after waiting for the store, which is no work
             for delivery in batch[len(results) : len(results) + known]:
                 results.append(_rendered(delivery, versions, decoded))
                 if within_ms is not None and self._clock.elapsed() - began >= within_ms:
@@ -132,14 +132,14 @@ class TemplateRenderer:
         return results
 
     async def _versions(self, batch: Sequence[Delivery]) -> tuple[_Versions, int]:
-        """What the first deliveries of the batch render with, and how many those are."""
-        found: _Versions = {}
+        """The versions of the first deliveries of the batch, and the number of these deliveries."""
+        versions: _Versions = {}
         absent: list[_Key] = []
         known = 0
         for delivery in batch:
             if delivery.template is not None:
                 key = (delivery.tenant, delivery.template.name, delivery.template.version)
-                if key not in found:
+                if key not in versions:
                     compiled = self._compiled.get(key)
                     if compiled is not None:
                         self._compiled.move_to_end(key)
@@ -147,15 +147,15 @@ class TemplateRenderer:
                         break
                     else:
                         absent.append(key)
-                    found[key] = compiled
+                    versions[key] = compiled
             known += 1
         if absent:
             loaded = await asyncio.gather(*(self._loaded(key) for key in absent))
-            found.update(zip(absent, loaded, strict=True))
-        return found, known
+            versions.update(zip(absent, loaded, strict=True))
+        return versions, known
 
     async def _loaded(self, key: _Key) -> Compiled | TemplateError | None:
-        """The version, compiled and kept; the error of one that cannot be compiled (any more)."""
+        """The version, compiled and cached; the error if it cannot be compiled; None if it does not exist."""
         version = await self._store.version(*key)
         if version is None:
             return None
@@ -193,7 +193,7 @@ def _rendered(
 
 
 def _size(version: TemplateVersion) -> int:
-    """The characters of all its texts."""
+    """How many characters all texts of the version have."""
     texts = [
         text
         for content in version.contents.values()
@@ -213,12 +213,12 @@ def _published(version: TemplateVersion) -> PublishedTemplate:
 
 
 def _channels(version: TemplateVersion) -> tuple[Channel, ...]:
-    found = {channel for content in version.contents.values() for channel in content.channels()}
-    return tuple(channel for channel in Channel if channel in found)
+    with_content = {channel for content in version.contents.values() for channel in content.channels()}
+    return tuple(channel for channel in Channel if channel in with_content)
 
 
 def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
-    """Inline content as it was given; a mail of HTML alone gets a text beside it."""
+    """The inline content of the delivery as it was given; a mail with HTML alone gets a text too."""
     content: RenderedContent | None = None
     if delivery.content is not None:
         content = getattr(delivery.content, delivery.channel.value)
@@ -231,7 +231,7 @@ def _literal(delivery: Delivery) -> RenderedContent | TemplateError:
 
 @lru_cache(maxsize=64)
 def _text_of(html: str) -> str | None:
-    """The text for a mail that was given as HTML alone; None where the HTML has none, or is too intricate."""
+    """The text for a mail that was given as HTML alone; None if the HTML shows none or has too many tags."""
     if _is_intricate(html):
         return None
     text = to_text(html)
@@ -239,12 +239,12 @@ def _text_of(html: str) -> str | None:
 
 
 def _is_intricate(html: str) -> bool:
-    """Whether it would take long to read: by its tags and entities, not by its letters."""
+    """Whether the HTML has so many tags and entities that reading it would take long."""
     return html.count("<") + html.count("&") > MOST_MARKS
 
 
 def _fit(delivery: Delivery, content: RenderedContent) -> RenderedContent | TemplateError:
-    """The content, or why no vendor could send it."""
+    """The content, or the error that says why no vendor could send it."""
     problem = unfit(content)
     if problem is None and isinstance(content, EmailContent) and is_blank(content.text) and not _shows(content.html):
         problem = Unfit(Reason.EMPTY_CONTENT, "html", "the HTML shows nothing")

@@ -1,9 +1,9 @@
-"""What is put into a template's code before the engine reads it, so that values are used as people mean them.
+"""Rewrites a template's code before the engine reads it, so that values mean what authors expect.
 
-The engine would print true as `True` where texts are joined or changed, and takes what has no value for more than
-every number. So what stands beside `~` or before a filter of texts goes through `_text`, what a comparison could take
-for large goes through `_low`, and `none` is what has no value (`values.NOTHING`). Names that begin with `_` are refused
-where an author writes them (guard.py), so these cannot be meant by one.
+The engine prints true as `True` where texts are joined or changed, and ranks a missing value above every number. So the
+filter `_text` is put behind each operand of `~` and before each text filter, the filter `_low` behind each operand that
+a comparison would rank too high, and `none` becomes `_nothing` (`values.NOTHING`). Authors cannot use these names
+themselves, because guard.py refuses names that begin with `_`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _WORDS = frozenset({"in", "and", "or", "not", "if", "elif", "else", "is", "set",
 _OPENING = {")": "(", "]": "[", "}": "{"}
 
 
-def rewritten(found: Iterable[Piece]) -> str:
-    """The source of these pieces with what is put into it."""
-    return "".join(_piece(piece) if piece.kind in {"print", "block"} else piece.source for piece in found)
+def rewritten(template: Iterable[Piece]) -> str:
+    """The rewritten source of a template."""
+    return "".join(_rewritten(piece) if piece.kind in {"print", "block"} else piece.source for piece in template)
 
 
-def _piece(piece: Piece) -> str:
+def _rewritten(piece: Piece) -> str:
     tokens = piece.tokens
     inserted: set[tuple[int, str]] = set()
     replaced: dict[int, str] = {}
@@ -56,7 +56,7 @@ def _piece(piece: Piece) -> str:
 
 
 def _takes_texts(tokens: Sequence[Token], at: int) -> bool:
-    """Whether the filter that is named at `at` is one of texts, or maps one."""
+    """Whether the filter whose name is at `at` takes texts, or is a `map` of such a filter."""
     if tokens[at].text == "map":
         return at + 2 < len(tokens) and tokens[at + 2].kind == "string" and tokens[at + 2].text[1:-1] in _OF_TEXTS
     return tokens[at].text in _OF_TEXTS
@@ -68,8 +68,8 @@ def _is_constant(before: Token | None, after: Token | None) -> bool:
 
 
 def _around(tokens: Sequence[Token], at: int, name: str, *, left: bool, right: bool) -> set[tuple[int, str]]:
-    """Put the filter `name` behind the operands of the operator at `at`, as far as they are no constants."""
-    found: set[tuple[int, str]] = set()
+    """The insertions that put the filter `name` behind the operands of the operator at `at`, except constants."""
+    insertions: set[tuple[int, str]] = set()
     operands: list[tuple[int, int]] = []
     if left and at:
         operands.append((_begin_of_term(tokens, at - 1), at))
@@ -78,14 +78,14 @@ def _around(tokens: Sequence[Token], at: int, name: str, *, left: bool, right: b
     for begin, end in operands:
         is_term = any(token.text in _ARITHMETIC and token.kind == "symbol" for token in tokens[begin:end])
         if is_term:
-            found |= {(tokens[begin].at, "("), (tokens[end - 1].end, f")|{name}")}
+            insertions |= {(tokens[begin].at, "("), (tokens[end - 1].end, f")|{name}")}
         elif not (end == begin + 1 and tokens[begin].kind in {"string", "number"}):
-            found.add((tokens[end - 1].end, f"|{name}"))
-    return found
+            insertions.add((tokens[end - 1].end, f"|{name}"))
+    return insertions
 
 
 def _begin_of_term(tokens: Sequence[Token], last: int) -> int:
-    """Where the term begins that ends with the token `last`: values with a division between them, and a sign."""
+    """The first token of the term that ends with the token `last`. A term is values joined by division, and a sign."""
     begin = _begin(tokens, last)
     while begin > 1 and tokens[begin - 1].text in _DIVISION:
         begin = _begin(tokens, begin - 2)
@@ -95,7 +95,7 @@ def _begin_of_term(tokens: Sequence[Token], last: int) -> int:
 
 
 def _end_of_term(tokens: Sequence[Token], first: int) -> int | None:
-    """Behind the term that begins with the token `first`; None when `not` stands there."""
+    """The token after the term that begins with the token `first`; None if that is a `not`."""
     end = _end(tokens, first + (tokens[first].text == "-")) if first + 1 < len(tokens) else first + 1
     while end is not None and end + 1 < len(tokens) and tokens[end].text in _DIVISION:
         end = _end(tokens, end + 1)
@@ -103,19 +103,19 @@ def _end_of_term(tokens: Sequence[Token], first: int) -> int | None:
 
 
 def _precedes_value(token: Token) -> bool:
-    """Whether a value begins behind this token, so that a minus there is a sign."""
+    """Whether a value begins after this token, so that a minus there is a sign."""
     if token.kind == "name":
         return token.text in _WORDS
     return token.kind == "symbol" and token.text not in _OPENING
 
 
 def _begin(tokens: Sequence[Token], last: int) -> int:
-    """Where the value begins that ends with the token `last`: a name or bracket with what is asked of it."""
+    """The first token of the value that ends with the token `last`: a name or bracket with its attributes and calls."""
     at = last
     while at > 0:
         if tokens[at].text in _OPENING:
             at = _opening(tokens, at)
-            if at and _is_asked(tokens[at - 1]):
+            if at and _takes_bracket(tokens[at - 1]):
                 at -= 1
                 continue
         elif tokens[at - 1].text in {".", "|"}:
@@ -125,8 +125,8 @@ def _begin(tokens: Sequence[Token], last: int) -> int:
     return at
 
 
-def _is_asked(token: Token) -> bool:
-    """Whether a bracket behind this token asks it for something."""
+def _takes_bracket(token: Token) -> bool:
+    """Whether a bracket after this token is a call or subscript of it."""
     if token.kind == "name":
         return token.text not in _WORDS
     return token.kind == "string" or token.text in _OPENING
@@ -145,7 +145,7 @@ def _opening(tokens: Sequence[Token], at: int) -> int:
 
 
 def _end(tokens: Sequence[Token], first: int) -> int | None:
-    """Behind the value that begins with the token `first`; None when a sign or `not` stands there."""
+    """The token after the value that begins with the token `first`; None if that is a sign or `not`."""
     if tokens[first].kind == "symbol" and tokens[first].text not in _OPENING.values():
         return None
     if tokens[first].text == "not":

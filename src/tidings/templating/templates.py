@@ -1,4 +1,4 @@
-"""What the API does with templates: make versions, publish and roll back, list, preview."""
+"""The API's operations on templates: make versions, publish and roll back, list, preview."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from tidings.templating.compile import Compiled, compile_version
 from tidings.templating.renderer import TemplateRenderer
 
 MOST_VERSIONS = 10_000
-"""Versions of one template."""
+"""How many versions one template may have."""
 
 
 class ChannelPreview(Struct, frozen=True):
-    """What a reader would get on one channel, and why it cannot be rendered or sent.
+    """What a reader would get on one channel, or why it cannot be rendered or sent.
 
-    `locale` is the one whose content was used. `sms` is the size of a text message, `characters` the number of
-    characters of the text that a reader sees first. `path` is the JSON path of the text that `error` is about.
+    `locale` is the locale of the content. `sms` is the size of a text message. `characters` counts the text that a
+    reader sees first: the subject of an email, else the body. `path` is the JSON path of the text that `error` is
+    about.
     """
 
     channel: Channel
@@ -56,7 +57,7 @@ class Preview(Struct, frozen=True):
 
 
 class Templates:
-    """Templates of a tenant. `renderer`, where given, learns at once of what is published."""
+    """The templates of all tenants. `renderer`, if given, forgets at once what was published before."""
 
     def __init__(self, store: TemplateStore, clock: Clock, renderer: TemplateRenderer | None = None) -> None:
         self._store = store
@@ -68,8 +69,8 @@ class Templates:
         """Check and compile a draft, and store it as the next version of its template (its number is ignored).
 
         Raises:
-            Invalid: what is wrong with it, with the JSON path.
-            Conflict: it has as many as a template may have.
+            Invalid: the draft cannot be a version; says why, with the JSON path.
+            Conflict: the template has `MOST_VERSIONS` versions already.
             Overloaded: the tenant has too many checks and previews under way.
         """
         known = await self._store.summary(tenant, draft.name)
@@ -79,7 +80,7 @@ class Templates:
         return await self._store.add_version(tenant, structs.replace(version, version=0, created_at=self._clock.now()))
 
     async def publish(self, tenant: str, name: str, version: int) -> TemplateSummary:
-        """Make a version the one that is sent from now on. Raises NotFound."""
+        """Publish a version: new notifications use it from now on. Raises NotFound."""
         if not await self._store.publish(tenant, name, version):
             raise NotFound("template version", f"{name}@{version}")
         if self._renderer is not None:
@@ -99,21 +100,21 @@ class Templates:
     async def preview(
         self, tenant: str, name: str, version: int | None, locale: str | None, data: Mapping[str, Any] | None
     ) -> Preview:
-        """Every channel as a reader of `locale` (None: the default one) would get it.
+        """Every channel as a reader of `locale` (None: the default locale) would get it.
 
-        `version` None is the newest one; `data` None stands for the variables' examples. A channel that cannot be
-        rendered says why, and the others are there.
+        `version` None means the newest one, `data` None the variables' examples. If a channel cannot be rendered, its
+        preview says why, and the other channels are rendered.
 
         Raises:
             NotFound: no such template or version.
             Invalid: `locale` is no language tag.
             Overloaded: the tenant has too many checks and previews under way.
         """
-        shown = await self._shown(tenant, name, version)
-        return await self._bench.run(tenant, lambda: _whole(shown, locale, data))
+        shown = await self._version_or_newest(tenant, name, version)
+        return await self._bench.run(tenant, lambda: _preview(shown, locale, data))
 
     async def summary(self, tenant: str, name: str) -> TemplateSummary:
-        """One template. Raises NotFound."""
+        """The summary of one template. Raises NotFound."""
         summary = await self._store.summary(tenant, name)
         if summary is None:
             raise NotFound("template", name)
@@ -137,12 +138,12 @@ class Templates:
             raise NotFound("template version", f"{name}@{version}")
         return found
 
-    async def _shown(self, tenant: str, name: str, version: int | None) -> TemplateVersion:
+    async def _version_or_newest(self, tenant: str, name: str, version: int | None) -> TemplateVersion:
         number = version if version is not None else (await self.summary(tenant, name)).latest
         return await self.version(tenant, name, number)
 
 
-def _whole(version: TemplateVersion, locale: str | None, data: Mapping[str, Any] | None) -> Preview:
+def _preview(version: TemplateVersion, locale: str | None, data: Mapping[str, Any] | None) -> Preview:
     reader = addresses.locale(locale) if locale is not None else version.default_locale
     values = examples(version) if data is None else data
     compiled = compile_version(version)
@@ -152,11 +153,11 @@ def _whole(version: TemplateVersion, locale: str | None, data: Mapping[str, Any]
         locale=reader,
         direction=direction(reader),
         missing=tuple(name for name in compiled.required if values.get(name) is None),
-        channels=tuple(_preview(compiled, channel, reader, values) for channel in compiled.channels),
+        channels=tuple(_channel_preview(compiled, channel, reader, values) for channel in compiled.channels),
     )
 
 
-def _preview(compiled: Compiled, channel: Channel, locale: str, values: Mapping[str, Any]) -> ChannelPreview:
+def _channel_preview(compiled: Compiled, channel: Channel, locale: str, values: Mapping[str, Any]) -> ChannelPreview:
     content = compiled.choose(channel, locale).content
     try:
         rendered = compiled.render(channel, locale, None, values)

@@ -1,8 +1,8 @@
-"""JSON values as templates see and print them.
+"""How templates see and print JSON values.
 
-What has no value (an optional variable that is left out or null, null inside of the data) is `NOTHING`: it prints
-nothing, is false, has no items, and whatever is asked of it is nothing as well. So a template may use what is optional
-with or without a guard, and never says "None".
+An optional variable that is left out or null, and null inside the data, become `NOTHING`. It prints nothing, is false,
+has no items, and its fields are NOTHING too. So a template may use an optional variable with or without an `if`, and
+never prints "None".
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final
 
 
 class BadArgument(ValueError):
-    """A filter was given what it cannot format; the text says what it takes."""
+    """A filter got a value that it cannot format; the text says what it takes."""
 
 
 class Nothing:
-    """The value of what has none. There is one, `NOTHING`."""
+    """The class of `NOTHING`, the value of variables that have none."""
 
     __slots__ = ()
 
@@ -48,12 +48,12 @@ NOTHING: Final[Nothing] = Nothing()
 
 
 def is_nothing(value: object) -> bool:
-    """Whether it has no value. What the engine calls undefined comes to Python as None."""
+    """Whether it is no value: NOTHING, or None, as which the engine passes undefined names to Python."""
     return value is None or isinstance(value, Nothing)
 
 
 def text_of(value: Any) -> str:
-    """The value as a person reads it. Raises BadArgument for a list or an object: it has no text of its own."""
+    """The value as text for people. Raises BadArgument for a list or an object, which have no such text."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, Nothing):
@@ -70,7 +70,7 @@ def text_of(value: Any) -> str:
 
 
 def filled(data: Mapping[str, Any], optional: Iterable[str]) -> Mapping[str, Any]:
-    """The data with `NOTHING` for the optional variables that are left out or null, and for null inside of values."""
+    """The data with `NOTHING` for optional variables that are left out or null, and for null inside other values."""
     changed: dict[str, Any] = {name: NOTHING for name in optional if data.get(name) is None}
     for name, value in data.items():
         if (type(value) is dict or type(value) is list) and _has_null(value):
@@ -96,7 +96,7 @@ def _without_null(value: Any) -> Any:
 
 
 def _digits(number: float) -> str:
-    """All digits of a number, and no more than it has: 1, 0.1, 0.0000001, 1000000000000000000000."""
+    """All digits of a number, without an exponent: 1, 0.1, 0.0000001, 1000000000000000000000."""
     if not math.isfinite(number):
         raise BadArgument("the result is no number")
     return f"{int(number)}" if number == int(number) and abs(number) < 1e21 else f"{Decimal(repr(number)):f}"

@@ -343,7 +343,7 @@ async def test_a_client_that_leaves_before_its_request_is_complete_has_no_effect
 
 async def test_an_unavailable_store_is_503_with_the_time_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object, **__: object) -> None:
-        raise Unavailable("the queue does not answer", retry_after=2.4)
+        raise Unavailable("the queue does not answer", retry_after_s=2.4)
 
     monkeypatch.setattr(api.world.queue, "put", away)
     monkeypatch.setattr(api.world.store.users, "get", away)

@@ -9,7 +9,7 @@ import pytest
 
 from support_api import OTHER, Api, problem
 from tidings.api.samples import BATCH, ORDER
-from tidings.model.days import DAY, day_of
+from tidings.model.days import DAY_MS, day_of
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, delivery_id, from_text, new_id, to_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
@@ -211,7 +211,7 @@ async def test_scopes(api: Api) -> None:
 
 async def test_an_archived_notification_is_410_with_the_command_that_reads_it(api: Api) -> None:
     world = api.world
-    at = world.clock.now() - 40 * DAY
+    at = world.clock.now() - 40 * DAY_MS
     sent = Notification(new_id(at, 0, 7), "shop", Recipient(user_id="demo"), at, content=Content(sms=SmsContent("x")))
     dead = Outcome(delivery_id(sent.id, 2), "shop", at, State.DEAD, attempt=1, provider="p")
     await world.store.history.append([Outcome(sent.id, "shop", at, State.PENDING, notification=sent), dead])
@@ -222,5 +222,5 @@ async def test_an_archived_notification_is_410_with_the_command_that_reads_it(ap
         refusal = problem(await api.call(method, f"/v1/notifications/{id}{path}"), 410, "archived")
         assert f"tidings archive show {id}" in refusal["detail"]
     problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, dead.id)}"), 410, "archived")
-    unknown = to_text(NOTIFICATION_PREFIX, new_id(at - DAY, 0, 7))
+    unknown = to_text(NOTIFICATION_PREFIX, new_id(at - DAY_MS, 0, 7))
     problem(await api.get(f"/v1/notifications/{unknown}"), 404, "not_found")

@@ -81,7 +81,7 @@ async def test_a_template_has_a_limited_number_of_versions(api: Api, monkeypatch
 async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Previews run beside the event loop and never block it."""
     await api.post("/v1/templates", WELCOME)
-    whole, working, most = templates._whole, 0, 0
+    whole, working, most = templates._preview, 0, 0
 
     def heavy(*arguments: Any) -> Any:
         nonlocal working, most
@@ -94,7 +94,7 @@ async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeyp
         working -= 1
         return whole(*arguments)
 
-    monkeypatch.setattr(templates, "_whole", heavy)
+    monkeypatch.setattr(templates, "_preview", heavy)
     previews = [asyncio.create_task(api.post("/v1/templates/welcome/preview", {})) for _ in range(20)]
     answered = 0
     while not all(one.done() for one in previews):

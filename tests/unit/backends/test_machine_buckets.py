@@ -35,7 +35,7 @@ def test_processes_draw_from_the_same_bucket(tmp_path: Path) -> None:
     assert not other.take(3, 0)
     assert other.take(3, 100)
     assert one.tokens(100) == 0
-    assert one.wait(1, 100) == 100
+    assert one.wait_ms(1, 100) == 100
     assert other.tokens(1_000_000) == 5
 
 

@@ -1,4 +1,4 @@
-"""The error tables: what a row makes of an answer, and that the page which shows them is true."""
+"""The error tables: the result of each row, and that the documentation's page agrees with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidings.channels.errors import ACCOUNT, follow, markdown, tables
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow, markdown, tables
 from tidings.channels.registry import providers
 from tidings.model.sending import Rejected, Retry
 from tidings.model.vocabulary import Reason
@@ -67,23 +67,23 @@ def test_codes_stand_in_order(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WITH_A_VENDOR)
-def test_what_is_tried_again_or_passed_on_suppresses_nobody(kind: str) -> None:
+def test_rows_that_try_again_or_elsewhere_suppress_no_address(kind: str) -> None:
     for row in providers()[kind].ERRORS.values():
         assert isinstance(row, Retry) or not (row.suppress and row.fallback)
-        assert not isinstance(row, Retry) or row.after is None or row.after > 0
+        assert not isinstance(row, Retry) or row.after_s is None or row.after_s > 0
 
 
 def test_the_policy_knows_which_rows_are_the_accounts_fault_or_ask_for_less() -> None:
     rows = [row for kind in WITH_A_VENDOR for row in providers()[kind].ERRORS.values() if isinstance(row, Retry)]
     for row in rows:
-        assert is_fault(row) or row.after != ACCOUNT or row.reason in ABOUT_ONE_ADDRESS | THROTTLED, row
+        assert is_fault(row) or row.after_s != ACCOUNT_WAIT_S or row.reason in ABOUT_ONE_ADDRESS | THROTTLED, row
         assert is_throttled(row) == (row.reason in THROTTLED), row
         assert not (is_fault(row) and row.reason in ABOUT_ONE_ADDRESS), row
     assert {row.reason for row in rows if not is_fault(row) and not is_throttled(row)} == ABOUT_ONE_ADDRESS
 
 
 @pytest.mark.parametrize("kind", WITH_A_VENDOR)
-def test_no_reason_is_one_of_our_own(kind: str) -> None:
+def test_no_row_uses_a_reason_of_tidings(kind: str) -> None:
     provider = providers()[kind]
     said = {row.reason for row in (*provider.ERRORS.values(), *provider.EVENTS.values())}
     assert said & set(Reason) == set()
@@ -94,7 +94,7 @@ def test_a_provider_without_a_vendor_has_no_tables() -> None:
     assert markdown({"inbox": providers()["inbox"]}) == ""
 
 
-def test_the_vendors_words_and_wish_go_before_the_tables() -> None:
+def test_the_vendors_words_and_wait_go_before_the_tables() -> None:
     row = Retry("throttled", 60.0, "too many")
     assert follow(row, "slow down", 5.0) == Retry("throttled", 5.0, "slow down")
     assert follow(row, "", None) == row

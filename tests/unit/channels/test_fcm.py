@@ -1,4 +1,4 @@
-"""FCM: what is sent, the access token's life, and which INVALID_ARGUMENT is about the token."""
+"""FCM: the request, the lifetime of the access token, and which INVALID_ARGUMENT is about the token."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def body_of(came: Came) -> Any:
     return msgspec.json.decode(came.body)
 
 
-async def test_what_is_sent(vendor: FcmVendor, provider: Fcm) -> None:
+async def test_the_request_body(vendor: FcmVendor, provider: Fcm) -> None:
     [result] = await provider.send([vendor.delivery(1, link="https://shop.example/1")])
     assert result == Sent("projects/shop-1/messages/1")
     [came] = vendor.server.came
@@ -69,7 +69,7 @@ async def test_what_is_sent(vendor: FcmVendor, provider: Fcm) -> None:
     }
 
 
-async def test_a_link_that_is_not_https_is_data_alone(vendor: FcmVendor, provider: Fcm) -> None:
+async def test_a_link_that_is_not_https_is_only_in_the_data(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1, link="shop://orders/1")])
     assert "webpush" not in body_of(vendor.server.came[0])["message"]
 
@@ -89,7 +89,7 @@ _28_DAYS = 28 * 86_400
         (10**15, _28_DAYS, NOW // 1000 + _28_DAYS),
     ],
 )
-async def test_a_push_is_kept_for_what_is_left(
+async def test_a_push_is_kept_until_it_expires(
     vendor: FcmVendor, provider: Fcm, left_ms: int, seconds: int, until_s: int
 ) -> None:
     await provider.send([vendor.delivery(1, expires_at=NOW + left_ms, link="https://shop.example/1")])
@@ -102,7 +102,9 @@ async def test_a_push_is_kept_for_what_is_left(
     }
 
 
-async def test_what_is_left_is_counted_when_it_is_sent(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
+async def test_the_time_left_is_computed_when_the_request_is_sent(
+    vendor: FcmVendor, provider: Fcm, clock: MovingClock
+) -> None:
     delivery = vendor.delivery(1, expires_at=NOW + 300_000)
     clock.time += 100_000
     await provider.send([delivery])
@@ -113,7 +115,7 @@ async def test_what_is_left_is_counted_when_it_is_sent(vendor: FcmVendor, provid
     ("priority", "android", "apple", "web"),
     [(Priority.CRITICAL, "high", "10", "high"), (Priority.BULK, "normal", "5", "low")],
 )
-async def test_the_lane_says_how_urgent_it_is(
+async def test_the_priority_sets_the_urgency(
     vendor: FcmVendor, provider: Fcm, priority: Priority, android: str, apple: str, web: str
 ) -> None:
     await provider.send([vendor.delivery(1, priority=priority), vendor.delivery(2)])
@@ -144,7 +146,7 @@ async def test_a_401_without_a_code_is_about_the_access_token(vendor: FcmVendor,
     assert len(vendor.accounts.came) == 2
 
 
-async def test_the_assertion_is_what_google_asks_for(vendor: FcmVendor, provider: Fcm) -> None:
+async def test_the_assertion_has_the_claims_that_google_asks_for(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.check()
     [came] = vendor.accounts.came
     form = parse_qs(came.body.decode(), strict_parsing=True)
@@ -167,7 +169,7 @@ async def test_the_assertion_is_what_google_asks_for(vendor: FcmVendor, provider
     assert jwt.get_unverified_header(form["assertion"][0])["kid"] == "abc123"
 
 
-async def test_one_token_for_all_until_it_is_old(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
+async def test_all_sends_share_one_token_until_it_is_old(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
     await asyncio.gather(*[provider.send([vendor.delivery(number)]) for number in range(20)])
     assert len(vendor.accounts.came) == 1
     clock.time += 3_200_000
@@ -178,7 +180,7 @@ async def test_one_token_for_all_until_it_is_old(vendor: FcmVendor, provider: Fc
     assert len(vendor.accounts.came) == 2
 
 
-async def test_a_token_that_is_refused_is_fetched_anew(vendor: FcmVendor, provider: Fcm) -> None:
+async def test_a_refused_token_is_replaced(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1)])
     vendor.server.script.append(Said(*refusal("UNAUTHENTICATED")))
     [refused] = await provider.send([vendor.delivery(1)])
@@ -221,7 +223,7 @@ async def test_without_a_token_nothing_was_sent(vendor: FcmVendor, provider: Fcm
         ([], "Message too big", Rejected("invalid_payload")),
     ],
 )
-async def test_which_argument_was_invalid(
+async def test_invalid_argument_is_about_the_token_or_the_payload(
     vendor: FcmVendor, provider: Fcm, violations: list[str], text: str, expected: Rejected
 ) -> None:
     vendor.server.always = Said(*refusal("INVALID_ARGUMENT", violations, text))
@@ -235,7 +237,7 @@ async def test_quota_without_retry_after_waits_a_minute(vendor: FcmVendor, provi
     vendor.server.always = Said(*refusal("QUOTA_EXCEEDED"))
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
-    assert result.after == 60.0
+    assert result.after_s == 60.0
 
 
 async def test_the_account_may_come_as_a_file_or_as_text(vendor: FcmVendor, tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ async def test_the_account_may_come_as_a_file_or_as_text(vendor: FcmVendor, tmp_
         await made.close()
 
 
-def test_a_bad_account_is_told_in_plain_words(tmp_path: Path) -> None:
+def test_a_bad_service_account_is_refused_in_plain_words(tmp_path: Path) -> None:
     file = tmp_path / "account.json"
     file.write_text('{"type": "authorized_user"}')
     account = FcmVendor().account() | {"private_key": "secret stuff"}

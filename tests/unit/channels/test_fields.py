@@ -1,4 +1,4 @@
-"""Header fields: what is read back is what was written, to the letter, and every line is one that relays take."""
+"""Header fields: reading gives back exactly what was written, and relays accept every line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SUBJECTS = [
 
 
 def decoded(field: str) -> str:
-    """The value of a field by RFC 5322 and 2047, written anew: unfold, then decode, then join."""
+    """The value of a field by RFC 5322 and 2047, read independently: unfold, then decode, then join."""
     name, _, value = field.removesuffix("\r\n").partition(":")
     assert name
     unfolded = value.replace("\r\n", "").removeprefix(" ")

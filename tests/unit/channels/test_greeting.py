@@ -1,4 +1,4 @@
-"""The name that a mail server is greeted with is valid by itself, whatever the machine is called."""
+"""The name in the greeting of a mail server is always valid, whatever the machine is called."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_full_name_is_one_that_strict_servers_take(name: str, full: str | None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[\w.\-]{1,40}", fullmatch=True))
-def test_whatever_comes_out_is_a_domain(name: str) -> None:
+def test_every_full_name_is_a_domain(name: str) -> None:
     full = full_name(name)
     assert full is None or (_DOMAIN.fullmatch(full) and full.isascii())
 
@@ -69,5 +69,5 @@ def test_whatever_comes_out_is_a_domain(name: str) -> None:
         ((), "[127.0.0.1]"),
     ],
 )
-def test_without_a_name_it_is_our_address(name: Any, said: str) -> None:
+def test_without_a_name_the_greeting_is_the_address(name: Any, said: str) -> None:
     assert literal(name) == said

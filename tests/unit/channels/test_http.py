@@ -1,4 +1,4 @@
-"""The HTTP client: Retry-After, bounds, HTTP/2, and what each ending of a call means."""
+"""The HTTP client: Retry-After, bounds, HTTP/2, and the result of each way in which a call ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
 from support_vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
-from tidings.channels.http import MOST_READ, Answer, HttpClient, _unanswered, brief, by_status, retry_after
+from tidings.channels.http import MOST_READ_BYTES, Answer, HttpClient, _unanswered, brief, by_status, retry_after_s
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig
 from tidings.model.sending import Rejected, Retry, Sent, Uncertain
@@ -36,7 +36,7 @@ CLOCK = StillClock()
 
 
 def after(value: str) -> float | None:
-    return retry_after(Answer(429, HeaderMap({"retry-after": value}), b""), CLOCK)
+    return retry_after_s(Answer(429, HeaderMap({"retry-after": value}), b""), CLOCK)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("9" * 40, 1e18)])
@@ -44,9 +44,9 @@ def test_retry_after_in_seconds(value: str, seconds: float) -> None:
     assert after(value) == pytest.approx(seconds)
 
 
-def test_retry_after_that_was_said_twice_counts_as_the_longest() -> None:
+def test_of_several_retry_after_the_longest_counts() -> None:
     twice = HeaderMap([("retry-after", "5"), ("Retry-After", "soon"), ("retry-after", "60")])
-    assert retry_after(Answer(429, twice, b""), CLOCK) == 60.0
+    assert retry_after_s(Answer(429, twice, b""), CLOCK) == 60.0
     assert after("5, 60,7") == 60.0
 
 
@@ -108,7 +108,9 @@ def test_every_status_means_something(status: int) -> None:
         ("connection closed before message completed", Uncertain, "no_answer"),
     ],
 )
-def test_what_the_client_says_tells_whether_it_may_have_been_taken(cause: str, expected: type, reason: str) -> None:
+def test_the_clients_error_tells_whether_the_request_may_have_been_taken(
+    cause: str, expected: type, reason: str
+) -> None:
     messages = ["error sending request for url (http://127.0.0.1/)", cause, "Connection reset by peer (os error 104)"]
     result = _unanswered(ConnectError("failed", {"causes": [{"message": message} for message in messages]}))
     assert isinstance(result, expected)
@@ -126,7 +128,7 @@ async def calling(said: Said) -> AsyncIterator[tuple[HttpClient, HttpStandIn]]:
             await client.close()
 
 
-async def test_headers_body_and_name_go_out() -> None:
+async def test_headers_body_and_user_agent_are_sent() -> None:
     async with calling(Said(200, b"fine")) as (client, server):
         answer = await client.post("/here", b"body", {"x-once": "1"})
         assert isinstance(answer, Answer)
@@ -138,7 +140,7 @@ async def test_headers_body_and_name_go_out() -> None:
         assert "accept-encoding" not in came.headers
 
 
-@pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ])
+@pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ_BYTES])
 async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
     async with calling(Said(200, b"x" * size)) as (client, _):
         answer = await client.get("/")
@@ -147,7 +149,7 @@ async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
 
 
 async def test_a_body_over_the_bound_is_not_kept() -> None:
-    async with calling(Said(200, b"x" * (MOST_READ + 1))) as (client, _):
+    async with calling(Said(200, b"x" * (MOST_READ_BYTES + 1))) as (client, _):
         answer = await client.get("/")
         assert isinstance(answer, Answer)
         assert answer.body == b""
@@ -161,7 +163,7 @@ async def test_redirects_are_not_followed() -> None:
         assert len(server.came) == 1
 
 
-async def test_a_proxy_for_the_world_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with calling(Said(200, b"direct")) as (client, _):
@@ -249,7 +251,7 @@ async def test_only_a_refused_stream_was_certainly_not_taken(error: ErrorCodes, 
 
 
 def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's side of TLS for 127.0.0.1, and the certificate of the authority of our own that vouches for it."""
+    """A server's TLS context for 127.0.0.1, and the certificate of the private authority behind it."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Our own authority", "server")]
     now = datetime.now(UTC)
@@ -272,7 +274,7 @@ def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
         names[1], key.public_key(), x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     )
     ca_file, both = tmp_path / "ca.pem", tmp_path / "server.pem"
-    # As bundles are: with words between the certificates, and several of them.
+    # Like a bundle: several certificates with words between them.
     pem = root.public_bytes(serialization.Encoding.PEM)
     ca_file.write_bytes(b"# Our own authority\n" + pem + b"# and once more\n" + pem)
     both.write_bytes(
@@ -284,7 +286,7 @@ def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     return context, ca_file
 
 
-async def test_an_authority_of_ones_own_is_trusted_when_it_is_named(tmp_path: Path) -> None:
+async def test_a_private_authority_is_trusted_if_the_settings_name_it(tmp_path: Path) -> None:
     context, ca_file = certified(tmp_path)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

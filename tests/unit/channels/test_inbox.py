@@ -1,4 +1,4 @@
-"""The inbox: one write for each tenant, and a store that fails is a reason to wait."""
+"""The inbox: one write for each tenant, and a failing store leaves its deliveries uncertain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OneTenantDown(MemoryInbox):
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         self.writes.append((tenant, len(items)))
         if tenant == "down":
-            raise Unavailable("the shard does not answer", retry_after=3.0)
+            raise Unavailable("the shard does not answer", retry_after_s=3.0)
         await super().add(tenant, items)
 
 
@@ -39,7 +39,7 @@ async def test_one_write_for_each_tenant() -> None:
 
 
 class Slow(MemoryInbox):
-    """Writes for tenants whose names begin with `slow` never end."""
+    """An inbox whose writes never end for tenants with names that begin with `slow`."""
 
     async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
         if tenant.startswith("slow"):
@@ -47,7 +47,7 @@ class Slow(MemoryInbox):
         await super().add(tenant, items)
 
 
-async def test_a_write_that_hangs_is_its_own_tenants_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_write_affects_only_its_own_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidings.channels.inapp.inbox.WRITE_S", 0.05)
     vendor = InboxVendor()
     batch = [vendor.delivery(n, tenant="slow" if n == 0 else "shop") for n in range(3)]
@@ -55,7 +55,7 @@ async def test_a_write_that_hangs_is_its_own_tenants_alone(monkeypatch: pytest.M
     assert results == [Uncertain("store_unavailable", "no answer within 0.05 s"), *[Sent(delivered=True)] * 2]
 
 
-async def test_what_no_write_was_begun_for_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deliveries_whose_write_was_not_begun_are_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidings.channels.inapp.inbox.WRITE_S", 0.05)
     inbox, vendor = Slow(), InboxVendor()
     batch = [vendor.delivery(n, tenant=f"slow-{n}" if n < WRITES else "shop") for n in range(WRITES + 2)]
@@ -65,7 +65,7 @@ async def test_what_no_write_was_begun_for_is_not_in_doubt(monkeypatch: pytest.M
     assert inbox.items == {}
 
 
-async def test_a_mistake_is_its_own_tenants_alone() -> None:
+async def test_an_error_affects_only_its_own_tenant() -> None:
     class Wrong(MemoryInbox):
         async def add(self, tenant: str, items: Sequence[InboxItem]) -> None:
             if tenant == "wrong":
@@ -82,7 +82,7 @@ def test_a_call_has_time_for_its_last_write() -> None:
     assert Inbox.timeout > 2 * WRITE_S
 
 
-async def test_the_item_says_all() -> None:
+async def test_the_item_has_all_fields() -> None:
     inbox = MemoryInbox()
     delivery = InboxVendor().delivery(1, to="ada", link="https://shop.example/1", category="orders")
     await build("inbox", {}, tools_for(inbox)).send([delivery])

@@ -1,4 +1,4 @@
-"""An email as bytes: whatever the texts are, the headers are ours and the content comes back as it was."""
+"""An email as bytes: no text changes the headers, and reading gives back the same content."""
 
 from __future__ import annotations
 
@@ -185,14 +185,14 @@ def test_one_line_has_no_line_ends(text: str) -> None:
         "a@b@example.com",
     ],
 )
-def test_what_is_no_plain_address(address: str) -> None:
+def test_texts_that_are_no_plain_address(address: str) -> None:
     assert split_address(address) is None
 
 
 @pytest.mark.parametrize(
     "address", ["ada@example.com", "a+b_c-d.e!#$%&'*/=?^`{|}~@x.example", "用户@例え.example", "a@localhost"]
 )
-def test_what_is_a_plain_address(address: str) -> None:
+def test_plain_addresses(address: str) -> None:
     assert split_address(address) == tuple(address.rsplit("@", 1))
 
 

@@ -134,7 +134,7 @@ async def test_the_rate_limits_end_is_heeded(vendor: SendgridVendor, provider: S
     vendor.throttle({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(NOW // 1000 + 42)})
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
-    assert result.after == 42.0
+    assert result.after_s == 42.0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_a_rate_limits_end_that_makes_no_sense(
     vendor.throttle({"X-RateLimit-Reset": reset} if reset.isascii() else {})
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
-    assert result.after == after
+    assert result.after_s == after
 
 
 async def test_too_many_requests_are_about_the_account_when_headers_say_so(

@@ -1,4 +1,4 @@
-"""Settings of providers: what is wrong is named in a plain sentence, and no secret is told."""
+"""Settings of providers: a plain sentence names each fault, and shows no secret."""
 
 from __future__ import annotations
 

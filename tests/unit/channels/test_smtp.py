@@ -1,4 +1,4 @@
-"""SMTP: TLS and login, connections that were closed meanwhile, and who is to blame for a refusal."""
+"""SMTP: TLS and login, connections that were closed meanwhile, and whom a refusal is about."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ async def test_a_refused_greeting_is_told_as_such_and_costs_no_attempt(reply: st
         [result] = await provider.send([vendor.delivery(1)])
         assert isinstance(result, Retry)
         assert (result.reason, result.about, is_fault(result)) == ("greeting_refused", About.UNOFFERED, True)
-        assert result.after is not None
-        assert result.after >= 60
+        assert result.after_s is not None
+        assert result.after_s >= 60
         assert "providers.smtp.helo_name" in result.detail
         assert "EHLO tidings.example" in result.detail
         assert vendor.server.mails == []

@@ -65,7 +65,7 @@ def said(**form: str) -> Receipt:
         (10**15, None),
     ],
 )
-def test_twilio_keeps_a_text_for_what_is_left(left_ms: int | None, period: str | None) -> None:
+def test_twilio_keeps_a_text_until_it_expires(left_ms: int | None, period: str | None) -> None:
     expires_at = None if left_ms is None else NOW + left_ms
     form = parse_qs(make()._form(TwilioVendor().delivery(1, expires_at=expires_at)).decode(), strict_parsing=True)
     assert form.get("ValidityPeriod") == (None if period is None else [period])
@@ -133,7 +133,7 @@ def test_a_status_becomes_a_receipt(status: str, state: State, kind: str) -> Non
 
 
 @pytest.mark.parametrize("status", ["queued", "sending", "accepted", "scheduled", "something new"])
-def test_a_status_on_the_way_says_nothing(status: str) -> None:
+def test_an_intermediate_status_gives_no_receipt(status: str) -> None:
     assert make().receipts(signed({"MessageStatus": status})) == []
 
 
@@ -168,14 +168,14 @@ def test_a_short_code_says_nothing_about_the_number() -> None:
     assert (receipt.reason, receipt.suppress) == ("carrier_unreachable", False)
 
 
-def test_what_is_filtered_or_blocked_is_never_sent_by_another_way() -> None:
+def test_a_filtered_or_blocked_text_is_never_sent_by_another_provider() -> None:
     for code in (21610, 30004, 30007, 30450):
         row = Twilio.ERRORS[code]
         assert isinstance(row, Rejected)
         assert not row.fallback
 
 
-def test_twilios_documented_extras_are_borne() -> None:
+def test_twilios_documented_extra_fields_are_accepted() -> None:
     receipt = said(
         MessageStatus="delivered",
         SmsSid="SM1",
@@ -217,7 +217,7 @@ def test_a_changed_url_or_form_is_refused() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "delivery=dlv_1&tenant=shop&attempt=1", "tenant=shop&attempt=1"])
-def test_a_signed_request_for_nothing_of_ours_is_refused(query: str) -> None:
+def test_a_signed_request_that_names_no_delivery_is_refused(query: str) -> None:
     with pytest.raises(BadReceipt, match="does not name a delivery"):
         make().receipts(signed({"MessageStatus": "sent"}, query=query))
 

@@ -15,14 +15,14 @@ from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.store import PostgresStore
 from tidings.cli.application import run
-from tidings.model.days import DAY, day_of, day_text
+from tidings.model.days import DAY_MS, day_of, day_text
 from tidings.model.ids import NOTIFICATION_PREFIX, new_id, to_text
 from tidings.model.notification import Notification
 from tidings.model.vocabulary import State
 from tidings.pipeline.rounds.retention import Retention
 from tidings.telemetry.metrics import Metrics
 
-OLD = NOW - 40 * DAY
+OLD = NOW - 40 * DAY_MS
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -92,7 +92,7 @@ def test_a_notification_is_shown_as_status_shows_it(
 def test_a_notification_that_is_not_archived_is_reported_in_a_sentence(
     tidings: Command, archived: list[Notification]
 ) -> None:
-    nowhere = new_id(NOW - 100 * DAY, 0, 1)
+    nowhere = new_id(NOW - 100 * DAY_MS, 0, 1)
     unknown = new_id(OLD, 0, 1)
     for id, tenant, told in (
         (text(archived[1].id), (), "is not archived: it is in the database"),

@@ -1,4 +1,4 @@
-"""The bytes of earlier versions are read, and they read what this version writes: a rolling upgrade goes both ways."""
+"""Each version reads the bytes of earlier versions and they read its bytes, so rolling upgrades work both ways."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def test_notifications_and_deliveries(version: str) -> None:
     assert decode_delivery(golden(version, "delivery-tried")) == samples.TRIED
 
 
-def test_outcomes_with_what_they_carry(version: str) -> None:
+def test_outcomes_with_their_waits_and_notifications(version: str) -> None:
     read = decode_outcomes(golden(version, "outcomes"))
     waits = [fact.wait for fact in read if fact.wait is not None]
-    # A delivery that waits is bytes inside the fact: those of the version that wrote it.
+    # A waiting delivery is inside the fact as bytes, written by the same version.
     assert [decode_delivery(wait.body) for wait in waits] == [samples.TRIED]
     assert [_without_body(fact) for fact in read] == [_without_body(fact) for fact in samples.FACTS]
 
@@ -72,7 +72,7 @@ def test_how_far_a_group_has_come_in_kafka(version: str) -> None:
 
 
 READ_SINCE: frozenset[str] = frozenset()
-"""Words of `Channel`, `Priority`, `Strategy` and `State` that 0.1.0 does not read, and that nothing writes to it."""
+"""Words of `Channel`, `Priority`, `Strategy` and `State` that 0.1.0 cannot read, and that nothing writes for it."""
 
 # --- and back: what 0.1.0 knew, word for word ---
 
@@ -191,7 +191,7 @@ class OldOutcome(Struct, array_like=True):
         ("outcomes", list[OldOutcome]),
     ],
 )
-def test_the_old_reader_takes_the_new_bytes_for_what_it_knows(name: str, old: Any) -> None:
+def test_the_old_reader_reads_its_own_fields_in_new_bytes(name: str, old: Any) -> None:
     reads = msgspec.msgpack.Decoder(old)
     then, now = golden("0.1.0", name), samples.WRITTEN[name]()
     assert then[:1] == now[:1] == b"\x01"
@@ -201,13 +201,13 @@ def test_the_old_reader_takes_the_new_bytes_for_what_it_knows(name: str, old: An
 @pytest.mark.parametrize(
     ("old", "new"), [(OldChannel, Channel), (OldPriority, Priority), (OldStrategy, Strategy), (OldState, State)]
 )
-def test_no_word_is_new_to_the_old_reader(old: type[Enum], new: type[Enum]) -> None:
-    """It would put aside what it cannot read: a new word is written from the version after the one that reads it."""
+def test_every_written_word_is_known_to_the_old_reader(old: type[Enum], new: type[Enum]) -> None:
+    """An old reader puts aside what it cannot read, so a version may write only words that its predecessor reads."""
     assert {word.value for word in new} <= {word.value for word in old} | READ_SINCE
 
 
-def test_the_old_reader_takes_all_that_this_version_can_say() -> None:
-    """New fields set to something: they are surplus to the old reader."""
+def test_the_old_reader_reads_new_fields_that_are_set() -> None:
+    """The old reader ignores new fields although they are set."""
     delivery = msgspec.structs.replace(samples.TRIED, first_attempt=3, pinned="second")
     read = msgspec.msgpack.decode(encode(delivery)[1:], type=OldDelivery)
     assert (read.attempt, read.tried) == (3, ("first", "second"))
@@ -222,7 +222,7 @@ def _without_body(fact: Any) -> Any:
 
 
 def _bare(read: Any) -> Any:
-    """Without the bytes of deliveries that wait, which have a reader of their own."""
+    """The value without the bytes of waiting deliveries, which have a reader of their own."""
     return [_without_body(fact) for fact in read] if isinstance(read, Sequence) else read
 
 

@@ -24,7 +24,7 @@ slots = st.integers(1, 255)
 
 
 @given(instants, buckets, bits, slots)
-def test_an_id_tells_all_that_went_in(now: int, bucket: int, randomness: int, slot: int) -> None:
+def test_an_id_tells_its_instant_bucket_and_slot(now: int, bucket: int, randomness: int, slot: int) -> None:
     notification = new_id(now, bucket, randomness)
     delivery = delivery_id(notification, slot)
     assert (notification.version, notification.variant) == (7, "specified in RFC 4122")
@@ -57,7 +57,7 @@ def test_text_and_back(now: int, bucket: int, randomness: int) -> None:
         "ntf_01h455vb4pex5vsknk084sn0\n2",
     ],
 )
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_a_text_that_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(BadId):
         from_text("ntf", text)
 
@@ -67,7 +67,7 @@ def test_the_text_follows_the_typeid_specification() -> None:
     assert from_text("ntf", "ntf_01h2xcejqtf2nbrexx3vqjhp41").hex == "0188bac74afa78aabc3bbd1eef28d881"
 
 
-def test_a_bucket_stays_what_it_is() -> None:
+def test_the_bucket_of_a_user_never_changes() -> None:
     # Data on disk depends on these values: they may never change.
     assert [stable_bucket("shop", user) for user in ("ada", "eve", "名前")] == [1826, 3615, 3844]
 

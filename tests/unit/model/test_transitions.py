@@ -39,7 +39,7 @@ def test_arrival_outranks_everything(history: list[tuple[State, int]]) -> None:
 
 
 @given(facts, st.integers(1, 40), st.integers(1, 5))
-def test_what_came_back_outranks_all_before_and_a_replay_all_of_that(
+def test_a_return_outranks_everything_before_it_and_a_replay_outranks_the_return(
     before: tuple[State, int], attempt: int, times: int
 ) -> None:
     for _ in range(times):
@@ -60,7 +60,7 @@ def test_people_count_attempts_without_lives(number: int, lives: int) -> None:
 
 
 @given(st.sampled_from(State), st.integers(0, ATTEMPTS_PER_LIFE - 1))
-def test_ranks_of_the_first_life_are_what_they_always_were(state: State, attempt: int) -> None:
+def test_ranks_of_the_first_life_never_change(state: State, attempt: int) -> None:
     codes = [
         State.PENDING, State.DEFERRED, State.SENDING, State.UNCERTAIN, State.SENT, State.SUPPRESSED, State.EXPIRED,
         State.CANCELLED, State.DEAD, State.FAILED, State.DELIVERED,

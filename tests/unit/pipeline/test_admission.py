@@ -18,7 +18,7 @@ from tidings.pipeline.accept.admission import LATEST, SOONEST, Admission, Commit
 from tidings.policy.admission import AdmissionRules
 from tidings.ports.queue import Item
 
-RULES = AdmissionRules(held=100, lag=600, backlog=1_000)
+RULES = AdmissionRules(in_memory=100, lag_s=600, backlog=1_000)
 
 
 class StuckQueue(MemoryQueue):
@@ -115,7 +115,7 @@ async def test_those_who_are_turned_away_come_again_at_different_times_and_are_l
     gate.let_in(Lane.BULK, 2_000)
     with pytest.raises(Overloaded) as refused:
         gate.admission.admit(Lane.BULK)
-    assert refused.value.retry_after == (SOONEST + LATEST) / 2
+    assert refused.value.retry_after_s == (SOONEST + LATEST) / 2
     with capture_logs() as lines:
         async with gate.watched():
             await gate.clock.advance(3)

@@ -11,7 +11,7 @@ import pytest
 
 from support_flow import TENANT, Flow, takes_it
 from tidings.model import topics
-from tidings.model.accounting import MINUTE
+from tidings.model.accounting import MINUTE_MS
 from tidings.model.sending import Rejected, Retry
 from tidings.model.user import Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
@@ -127,12 +127,12 @@ class TestAccounts:
         body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": MAIL}
         assert await flow.accept("order-7", **body) == await flow.accept("order-7", **body)
         await flow.accepted.write()
-        minute = flow.clock.now() // MINUTE
+        minute = flow.clock.now() // MINUTE_MS
         assert [one.count for one in await flow.store.accounts.accepted(minute, minute + 1)] == [1]
 
     async def test_a_counter_makes_place_and_loses_nothing(self, flow: Flow) -> None:
         await flow.user()
-        first = flow.clock.now() // MINUTE
+        first = flow.clock.now() // MINUTE_MS
         for _ in range(4):
             await flow.accept(to={"user_id": "ada"}, content=MAIL)
             await flow.accepted.write()

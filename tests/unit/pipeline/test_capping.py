@@ -146,7 +146,7 @@ async def test_a_later_try_has_its_own_place_while_it_counts(flow: Flow) -> None
 async def test_a_later_try_beyond_its_window_has_to_find_room(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, 60),), excess=Excess.HOLD)
-    answers: Iterator[SendResult] = iter([Retry("unavailable", after=100), Sent(), Sent()])
+    answers: Iterator[SendResult] = iter([Retry("unavailable", after_s=100), Sent(), Sent()])
     flow.provider(Channel.SMS).answers = lambda _: next(answers)
     first = await send(flow)
     await flow.advance(90)

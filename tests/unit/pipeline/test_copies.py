@@ -26,7 +26,7 @@ from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
-from tidings.policy.idempotency import KEPT
+from tidings.policy.idempotency import KEPT_MS
 from tidings.ports.queue import Item
 from tidings.working import readings
 
@@ -541,7 +541,7 @@ async def test_a_key_stands_for_one_operation(flow: Flow) -> None:
 async def test_a_key_of_yesterday_accepts_anew(flow: Flow) -> None:
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
     first = await flow.accept("k", **body)
-    await flow.clock.advance(KEPT / 1000 - 1)
+    await flow.clock.advance(KEPT_MS / 1000 - 1)
     assert await flow.accept("k", **body) == first
     await flow.clock.advance(1)
     assert await flow.accept("k", **body) != first

@@ -168,7 +168,7 @@ async def test_after_the_last_try_it_is_a_dead_letter(flow: Flow) -> None:
 
 async def test_an_account_that_is_asked_to_wait_uses_up_no_try(flow: Flow) -> None:
     await flow.user()
-    answers: Iterator[SendResult] = iter([*[Retry("throttled", after=1, about=About.ACCOUNT)] * 6, Sent()])
+    answers: Iterator[SendResult] = iter([*[Retry("throttled", after_s=1, about=About.ACCOUNT)] * 6, Sent()])
     flow.provider(Channel.EMAIL).answers = lambda _: next(answers)
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     await flow.settle()
@@ -378,7 +378,7 @@ async def test_who_complains_after_the_delivery_is_left_alone(flow: Flow, kind: 
 
 async def test_no_try_is_made_after_expiry(flow: Flow) -> None:
     await flow.user()
-    flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy", after=120)
+    flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy", after_s=120)
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL, expires_at=instant(flow.clock.now() + 60_000))
     await flow.settle()
     await flow.advance(600)

@@ -11,12 +11,13 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.store import MemoryStore
 from tidings.backends.objects.folder import Folder
 from tidings.model.accounting import Gap
+from tidings.model.days import DAY_MS
 from tidings.model.history import InboxItem
 from tidings.model.ids import new_id
 from tidings.pipeline.rounds import housekeeping
 from tidings.pipeline.rounds.housekeeping import Housekeeping
-from tidings.policy.idempotency import KEPT
-from tidings.policy.keeping import DAY, Keeping
+from tidings.policy.idempotency import KEPT_MS
+from tidings.policy.keeping import Keeping
 from tidings.sections import KeepSettings
 from tidings.telemetry.metrics import Metrics
 
@@ -45,30 +46,30 @@ def world(tmp_path: Path) -> World:
 
 def test_the_settings_are_the_policys_defaults() -> None:
     assert KeepSettings().rules() == Keeping()
-    assert KeepSettings(inbox_days=0).rules().before(0, 5 * DAY) == 0
+    assert KeepSettings(inbox_days=0).rules().before(0, 5 * DAY_MS) == 0
 
 
 async def test_each_thing_goes_when_its_time_has_come(world: World) -> None:
     store, now = world.store, world.clock.now()
-    await store.inbox.add("t", [item(1, now), item(2, now + 60 * DAY)])
+    await store.inbox.add("t", [item(1, now), item(2, now + 60 * DAY_MS)])
     await store.cancellations.cancel("t", new_id(now, 1, 1), now)
     await store.accounts.mark_gaps([Gap("t", now // 60_000, 3, confirmed=True)])
     await store.idempotency.reserve("t", "k", b"", UUID(int=1), 30.0)
-    for at in (now, now + 60 * DAY):
+    for at in (now, now + 60 * DAY_MS):
         await world.objects.put(f"aside/outcomes/{at}-ab.bin", b"x")
         await world.objects.put(f"aside/outcomes/{at}-ab.txt", b"why")
     await world.worker().once()
     assert len(await store.accounts.gaps()) == 1
-    await world.clock.advance(KEPT / 1000 + 1)
+    await world.clock.advance(KEPT_MS / 1000 + 1)
     await world.worker().once()
     assert (await store.idempotency.reserve("t", "k", b"", UUID(int=2), 30.0)).seed == UUID(int=2)
     await world.clock.advance(91 * 86_400)
     await world.worker().once()
     items = await store.inbox.list("t", "ann", None, 9, archived=True, unread_only=False)
-    assert [one.created_at for one in items] == [now + 60 * DAY]
+    assert [one.created_at for one in items] == [now + 60 * DAY_MS]
     assert await store.accounts.gaps() == []
     assert [name async for name in world.objects.list("aside/")] == [
-        f"aside/outcomes/{now + 60 * DAY}-ab.bin", f"aside/outcomes/{now + 60 * DAY}-ab.txt",
+        f"aside/outcomes/{now + 60 * DAY_MS}-ab.bin", f"aside/outcomes/{now + 60 * DAY_MS}-ab.txt",
     ]  # fmt: skip
     assert await store.cancellations.cancelled([new_id(now, 1, 1)])
     await world.clock.advance(400 * 86_400)
@@ -87,7 +88,7 @@ async def test_an_inbox_keeps_its_newest(tmp_path: Path) -> None:
 
 
 async def test_nothing_goes_where_everything_is_kept(tmp_path: Path) -> None:
-    world = World(tmp_path, Keeping(inbox=0, inbox_items=0, cancellations=0, gaps=0, replays=0, aside=0))
+    world = World(tmp_path, Keeping(inbox_ms=0, inbox_items=0, cancellations_ms=0, gaps_ms=0, replays_ms=0, aside_ms=0))
     now = world.clock.now()
     await world.store.inbox.add("t", [item(number, now) for number in range(10)])
     await world.store.accounts.mark_gaps([Gap("t", now // 60_000, 3, confirmed=True)])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from support_flow import TENANT, Flow
 from support_stores import accepted, fact, notification
 from tidings.model import topics
-from tidings.model.days import DAY, day_of
+from tidings.model.days import DAY_MS, day_of
 from tidings.model.vocabulary import State
 from tidings.pipeline.runtime.packs import pack
 
 
 async def test_a_receipt_about_what_is_archived_costs_nobody_anything(flow: Flow) -> None:
     now = flow.clock.now()
-    old, new = notification(TENANT, now - 40 * DAY), notification(TENANT, now)
+    old, new = notification(TENANT, now - 40 * DAY_MS), notification(TENANT, now)
     await flow.store.history.append([accepted(old), fact(old, State.SENT)])
     assert await flow.store.days.begin(day_of(old.id), now) is None
     assert await flow.store.days.seal(day_of(old.id), [], now)

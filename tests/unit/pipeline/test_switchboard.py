@@ -136,13 +136,13 @@ async def test_recovery_goes_in_steps() -> None:
     switchboard, clock = board((ailing, 1), (provider("b"), 0))
     await sends(switchboard.lines[0])
     ailing.answers = lambda _: Sent()
-    await clock.advance(RULES.pause / 1000)
+    await clock.advance(RULES.pause_ms / 1000)
     assert picked(switchboard) == {"a": 3, "b": 97}, "a few probes"
     shares = []
     for _ in range(8):
         await sends(switchboard.lines[0], 1)
         shares.append(picked(switchboard)["a"])
-        await clock.advance(RULES.step / 1000)
+        await clock.advance(RULES.step_ms / 1000)
     assert shares == [5, 10, 20, 40, 80, 100, 100, 100]
 
 
@@ -151,8 +151,8 @@ async def test_when_all_are_down_nobody_is_picked_and_it_is_known_until_when() -
     await sends(switchboard.lines[0])
     assert not switchboard.is_open()
     assert picked(switchboard) == {"": 100}
-    assert switchboard.next_try() == RULES.pause / 1000
-    await clock.advance(RULES.pause / 1000)
+    assert switchboard.next_try() == RULES.pause_ms / 1000
+    await clock.advance(RULES.pause_ms / 1000)
     assert switchboard.is_open()
 
 
@@ -195,7 +195,9 @@ async def test_a_slow_provider_without_another_is_used_all_the_same() -> None:
 
 
 async def test_a_throttling_provider_is_left_alone_for_as_long_as_it_asks() -> None:
-    switchboard, clock = board((provider("a", Retry("throttled", after=7, about=About.ACCOUNT)), 1), (provider("b"), 0))
+    switchboard, clock = board(
+        (provider("a", Retry("throttled", after_s=7, about=About.ACCOUNT)), 1), (provider("b"), 0)
+    )
     await sends(switchboard.lines[0], 1)
     assert picked(switchboard) == {"b": 100}
     await clock.advance(6.9)

@@ -9,7 +9,7 @@ RULES = BreakerRules()
 
 
 def calls(breaker: Breaker, now: int, count: int, failed: int, takes: int = 10) -> int:
-    """`count` sends of one delivery, one after the other, the last `failed` of which fail; the instant after them."""
+    """Make `count` calls of one send in a row, of which the last `failed` fail; returns the instant after them."""
     for number in range(count):
         begun = breaker.begin(now, 1)
         now += takes
@@ -38,18 +38,18 @@ def test_a_few_failures_among_many_successes_do_not_open_it() -> None:
     assert breaker.share(calls(breaker, 0, 100, 40)) == 1.0
 
 
-def test_old_failures_are_forgotten() -> None:
+def test_failures_outside_the_window_do_not_count() -> None:
     breaker = Breaker(RULES)
     calls(breaker, 0, 4, 4)
-    assert breaker.share(calls(breaker, RULES.window + 100, 4, 4)) == 1.0
+    assert breaker.share(calls(breaker, RULES.window_ms + 100, 4, 4)) == 1.0
 
 
 def test_a_provider_that_says_nothing_is_left_before_its_calls_end() -> None:
     breaker = Breaker(RULES)
     for _ in range(10):
         breaker.begin(0, 1)
-    assert breaker.share(RULES.slow_after - 1) == 1.0
-    assert breaker.share(RULES.slow_after) == 0.0
+    assert breaker.share(RULES.slow_after_ms - 1) == 1.0
+    assert breaker.share(RULES.slow_after_ms) == 0.0
     assert breaker.is_slow
 
 
@@ -57,18 +57,18 @@ def test_slow_answers_open_it_for_slowness() -> None:
     breaker = Breaker(RULES)
     begun = [breaker.begin(0, 1) for _ in range(10)]
     for number in begun:
-        breaker.end(number, RULES.slow_after + 1, 0)
-    assert breaker.share(RULES.slow_after + 1) == 0.0
+        breaker.end(number, RULES.slow_after_ms + 1, 0)
+    assert breaker.share(RULES.slow_after_ms + 1) == 0.0
     assert breaker.is_slow
 
 
 def test_it_probes_after_the_pause_and_recovers_in_steps() -> None:
     breaker, now = opened()
-    assert breaker.share(now + RULES.pause - 1) == 0.0
-    now = calls(breaker, now + RULES.pause, 1, 0)
+    assert breaker.share(now + RULES.pause_ms - 1) == 0.0
+    now = calls(breaker, now + RULES.pause_ms, 1, 0)
     shares = [breaker.share(now)]
     while shares[-1] < 1.0:
-        now = calls(breaker, now + RULES.step // 2, 5, 0)
+        now = calls(breaker, now + RULES.step_ms // 2, 5, 0)
         shares.append(breaker.share(now))
     assert list(dict.fromkeys(shares)) == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
 
@@ -76,8 +76,8 @@ def test_it_probes_after_the_pause_and_recovers_in_steps() -> None:
 def test_while_probing_a_little_goes_through() -> None:
     breaker, now = opened()
     assert breaker.probing
-    assert 0.0 < breaker.share(now + RULES.pause) < 0.1
-    calls(breaker, now + RULES.pause, 1, 0)
+    assert 0.0 < breaker.share(now + RULES.pause_ms) < 0.1
+    calls(breaker, now + RULES.pause_ms, 1, 0)
     assert not breaker.probing
 
 
@@ -88,34 +88,34 @@ def test_a_failed_probe_doubles_the_pause_up_to_the_longest() -> None:
         wait = breaker.next_probe(now) - now
         pauses.append(wait)
         now = calls(breaker, now + wait, 1, 1)
-    assert pauses[:3] == [RULES.pause, RULES.pause * 2, RULES.pause * 4]
-    assert pauses[-1] == RULES.longest_pause
+    assert pauses[:3] == [RULES.pause_ms, RULES.pause_ms * 2, RULES.pause_ms * 4]
+    assert pauses[-1] == RULES.longest_pause_ms
 
 
 def test_without_traffic_no_step_is_taken() -> None:
     breaker, now = opened()
-    now = calls(breaker, now + RULES.pause, 1, 0)
-    assert breaker.share(now + 100 * RULES.step) == 0.05
+    now = calls(breaker, now + RULES.pause_ms, 1, 0)
+    assert breaker.share(now + 100 * RULES.step_ms) == 0.05
 
 
 def test_every_step_of_the_recovery_needs_traffic_of_its_own() -> None:
     breaker, now = opened()
-    now = calls(breaker, now + RULES.pause, 1, 0)
+    now = calls(breaker, now + RULES.pause_ms, 1, 0)
     now = calls(breaker, now + 100, 3, 0)
-    assert breaker.share(now + RULES.step) == 0.1
+    assert breaker.share(now + RULES.step_ms) == 0.1
     assert breaker.share(now + 28_000) == 0.1, "what it took before this step proves nothing about the next one"
     now = calls(breaker, now + 28_000, 1, 0)
     assert breaker.share(now) == 0.2
 
 
-def test_failures_are_no_proof_of_recovery() -> None:
+def test_failed_sends_do_not_advance_the_recovery() -> None:
     breaker, now = opened()
-    now = calls(breaker, now + RULES.pause, 1, 0)
+    now = calls(breaker, now + RULES.pause_ms, 1, 0)
     calls(breaker, now + 100, 2, 2)
-    assert breaker.share(now + 2 * RULES.step) == 0.05
+    assert breaker.share(now + 2 * RULES.step_ms) == 0.05
 
 
-def test_what_began_before_it_opened_is_no_news() -> None:
+def test_calls_that_began_before_it_opened_do_not_count() -> None:
     breaker = Breaker(RULES)
     hanging = [breaker.begin(0, 1) for _ in range(50)]
     now = calls(breaker, 10, 1, 1)
@@ -130,7 +130,7 @@ def test_what_began_before_it_opened_is_no_news() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 50), st.floats(0, 1), st.integers(0, 20_000)), max_size=60)
 )
-def test_whatever_happened_a_provider_that_works_is_used_fully_again(
+def test_after_any_history_a_provider_that_works_gets_all_its_traffic_again(
     happened: list[tuple[int, int, float, int]],
 ) -> None:
     breaker, now = Breaker(RULES), 0
@@ -141,7 +141,7 @@ def test_whatever_happened_a_provider_that_works_is_used_fully_again(
         breaker.end(number, now, int(size * failing))
         assert 0.0 <= breaker.share(now) <= 1.0
     for _ in range(100):
-        now = max(now + RULES.step, breaker.next_probe(now))
+        now = max(now + RULES.step_ms, breaker.next_probe(now))
         if breaker.share(now) > 0.0:
             now = calls(breaker, now, 1, 0)
     assert breaker.share(now) == 1.0

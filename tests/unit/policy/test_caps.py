@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.model.user import Cap
-from tidings.policy.caps import Count, Passed, forbidding, kept, kept_for, take
+from tidings.policy.caps import Count, Passed, forbidding, kept, kept_for_ms, take
 
 SECOND = 1000
 START = 1_700_000_000_000
@@ -17,15 +17,15 @@ gaps = st.lists(st.integers(0, 20 * SECOND), max_size=60)
 
 
 def instants(gaps: Iterable[int]) -> list[int]:
-    at, found = START, []
+    at, instants = START, []
     for gap in gaps:
         at += gap
-        found.append(at)
-    return found
+        instants.append(at)
+    return instants
 
 
 def ask(known: dict[bytes, Passed], *counts: Count, now: int) -> bool:
-    """One request on its own; whether it passes. `known` is brought up to date."""
+    """Judge one request, update `known`, and return whether it passes."""
     [verdict], changed = take([counts], known, now)
     known |= changed
     return verdict is None
@@ -41,7 +41,7 @@ def test_no_window_ever_holds_more_than_its_cap(caps: tuple[Cap, ...], gaps: lis
 
 
 @given(caps, gaps, st.integers(0, 30 * SECOND))
-def test_what_is_forbidden_passes_at_the_instant_told_and_not_before(
+def test_a_forbidden_request_passes_at_its_due_time_and_not_before(
     caps: tuple[Cap, ...], gaps: list[int], later: int
 ) -> None:
     passed = instants(gaps)
@@ -58,7 +58,7 @@ def test_what_is_forbidden_passes_at_the_instant_told_and_not_before(
 
 
 @given(caps, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40 * SECOND)), max_size=40))
-def test_an_id_that_comes_again_takes_its_place_along(caps: tuple[Cap, ...], asked: list[tuple[int, int]]) -> None:
+def test_an_id_that_comes_again_is_counted_once(caps: tuple[Cap, ...], asked: list[tuple[int, int]]) -> None:
     known: dict[bytes, Passed] = {}
     at, passed = START, list[tuple[int, int]]()
     for number, gap in asked:
@@ -94,7 +94,7 @@ def test_a_request_passes_in_all_of_its_counts_or_in_none(
 
 
 @given(caps, st.integers(1, 30))
-def test_what_is_held_comes_back_in_turn(caps: tuple[Cap, ...], many: int) -> None:
+def test_held_requests_pass_one_after_the_other_at_their_due_times(caps: tuple[Cap, ...], many: int) -> None:
     known: dict[bytes, Passed] = {}
     requests = [[Count(b"s", UUID(int=number), caps, holds=True)] for number in range(many)]
     verdicts, changed = take(requests, known, START)
@@ -106,15 +106,15 @@ def test_what_is_held_comes_back_in_turn(caps: tuple[Cap, ...], many: int) -> No
 
 
 @given(caps, gaps, st.integers(0, 120 * SECOND))
-def test_what_is_forgotten_no_longer_counts(caps: tuple[Cap, ...], gaps: list[int], later: int) -> None:
+def test_dropped_instants_no_longer_count(caps: tuple[Cap, ...], gaps: list[int], later: int) -> None:
     passed = {UUID(int=number): at for number, at in enumerate(instants(gaps))}
     now = max(passed.values(), default=START) + later
     left = kept(passed, caps, now)
     assert forbidding(sorted(left.values()), caps, now) == forbidding(sorted(passed.values()), caps, now)
-    assert all(at > now - kept_for(caps) for at in left.values())
+    assert all(at > now - kept_for_ms(caps) for at in left.values())
 
 
-def test_a_count_that_is_given_up_is_told_before_one_that_is_held() -> None:
+def test_a_cap_that_drops_decides_before_one_that_holds() -> None:
     one = (Cap(1, 60),)
     counts = [
         Count(b"held", UUID(int=2), one, holds=True),

@@ -23,12 +23,12 @@ BLANK = [
 
 
 @pytest.mark.parametrize("text", BLANK)
-def test_what_nobody_sees_is_blank(text: str | None) -> None:
+def test_a_text_that_shows_nothing_is_blank(text: str | None) -> None:
     assert is_blank(text)
 
 
 @given(st.text())
-def test_what_prints_is_not_blank(text: str) -> None:
+def test_a_text_that_shows_something_is_not_blank(text: str) -> None:
     assert not is_blank(text + ".")
     assert not is_blank("  \u200b" + "é" + text)
 
@@ -46,7 +46,7 @@ FITS: list[RenderedContent] = [
 
 
 @pytest.mark.parametrize("content", FITS)
-def test_what_can_be_sent(content: RenderedContent) -> None:
+def test_content_that_can_be_sent(content: RenderedContent) -> None:
     assert unfit(content) is None
 
 
@@ -69,7 +69,7 @@ def test_what_can_be_sent(content: RenderedContent) -> None:
         (PushContent("t", "b", link="https://x.example/" + "a" * 4_100), "too_long", "link"),
     ],
 )
-def test_what_cannot_be_sent(content: RenderedContent, reason: str, field: str) -> None:
+def test_content_that_cannot_be_sent(content: RenderedContent, reason: str, field: str) -> None:
     problem = unfit(content)
     assert problem is not None
     assert (problem.reason, problem.field) == (reason, field)

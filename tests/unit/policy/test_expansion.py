@@ -31,19 +31,19 @@ def dates(text: str, start: str, count: int = 5) -> list[str]:
 
 @lru_cache
 def weekdays_of(year: int, weekday: int) -> list[date]:
-    """All Mondays (0) of a year, say."""
+    """All days of a year with this weekday (0 is Monday)."""
     days = [date(year, 1, 1) + number * DAY for number in range(366 if calendar.isleap(year) else 365)]
     return [day for day in days if day.weekday() == weekday]
 
 
-class Plainly:
-    """RFC 5545 section 3.3.10 read aloud: each day is asked whether it matches, each period is written out."""
+class NaiveExpansion:
+    """RFC 5545 section 3.3.10 taken literally: it tests each day, and writes out each period."""
 
     def __init__(self, rule: Rule, start: datetime) -> None:
         self.rule, self.start = rule, start
 
     def times(self, days: int) -> list[datetime]:
-        """Everything in so many days from the start on."""
+        """The times within `days` days from the start."""
         found: list[datetime] = []
         kept: dict[object, list[datetime]] = {}
         edge = {Frequency.YEARLY: 366, Frequency.MONTHLY: 31, Frequency.WEEKLY: 7}.get(self.rule.frequency, 0)
@@ -60,7 +60,7 @@ class Plainly:
         return [moment for moment in found if moment < self.start + days * DAY]
 
     def period(self, day: date) -> object:
-        """The period that a day is in; None when the interval passes over it."""
+        """The number of the period that the day is in; None if the interval skips that period."""
         rule, start = self.rule, self.start.date()
         number: int
         if rule.frequency is Frequency.YEARLY:
@@ -76,13 +76,13 @@ class Plainly:
         return number if number % rule.interval == 0 else None
 
     def monday(self, day: date) -> date:
-        """The first day of a day's week."""
+        """The first day of the week of `day`."""
         while day.weekday() != self.rule.week_start:
             day -= DAY
         return day
 
     def matches(self, day: date) -> bool:
-        """Whether each part of the rule, and what it takes from the start, is true of the day."""
+        """Whether the day matches each part of the rule, and the parts that come from the start."""
         rule, start = self.rule, self.start
         parts = {name: rule.by(name) for name in ("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO")}
         days = rule.days
@@ -107,13 +107,13 @@ class Plainly:
         return all(ask() for ask in asked)
 
     def week(self, day: date) -> tuple[int, int]:
-        """The number of a day's week, and how many weeks its year has: a week is of the year of most of its days."""
+        """The number of the day's week, and how many its year has. A week belongs to the year of most of its days."""
         middle = self.monday(day) + 3 * DAY
         ones = weekdays_of(middle.year, middle.weekday())
         return ones.index(middle) + 1, len(ones)
 
     def is_placed(self, day: date, weekday: int, place: int) -> bool:
-        """Whether it is such a weekday, at such a place of its month or year."""
+        """Whether the day is this weekday, at this place in its month or year."""
         if day.weekday() != weekday:
             return False
         if not place:
@@ -123,7 +123,7 @@ class Plainly:
         return ones[place - 1 : place] == [day] if place > 0 else ones[place:][:1] == [day]
 
     def moments(self, day: date) -> Iterator[datetime]:
-        """The times of a day that matches."""
+        """The times on a matching day."""
         rule, start = self.rule, self.start
         unit = {Frequency.HOURLY: timedelta(hours=1), Frequency.MINUTELY: MINUTE}.get(rule.frequency)
         hours = rule.by("BYHOUR") or (range(24) if unit else (start.hour,))
@@ -137,7 +137,7 @@ class Plainly:
                     yield moment
 
     def chosen(self, moments: list[datetime]) -> list[datetime]:
-        """Those of a period at the rule's positions."""
+        """The moments of a period at the rule's positions."""
         positions = self.rule.by("BYSETPOS")
         if not positions:
             return moments
@@ -198,10 +198,10 @@ EDGES = st.sampled_from([datetime(2024, 2, 29, 9), datetime(2026, 1, 1), datetim
 
 @settings(deadline=None, max_examples=250)
 @given(rules(), STARTS | EDGES, st.integers(0, 500))
-def test_it_is_what_the_standard_says_read_plainly(text: str, start: datetime, later: int) -> None:
+def test_it_agrees_with_a_naive_reading_of_the_standard(text: str, start: datetime, later: int) -> None:
     days = 3 if "MINUTELY" in text or "HOURLY" in text else 800
     after = start - MINUTE + (later if days > 3 else later % 3) * DAY
-    expected = [moment for moment in Plainly(recurrence_rule.parse(text), start).times(days) if moment > after]
+    expected = [moment for moment in NaiveExpansion(recurrence_rule.parse(text), start).times(days) if moment > after]
     until = start + days * DAY
     try:
         found = list(islice(expansion(text, start).after(after, Budget()), len(expected) + 1))
@@ -213,7 +213,7 @@ def test_it_is_what_the_standard_says_read_plainly(text: str, start: datetime, l
 
 @settings(deadline=None, max_examples=300)
 @given(rules(), STARTS, st.integers(0, 20_000))
-def test_it_is_what_the_other_library_says_where_that_is_right(text: str, start: datetime, days: int) -> None:
+def test_it_agrees_with_dateutil_where_that_follows_the_standard(text: str, start: datetime, days: int) -> None:
     rule = recurrence_rule.parse(text)
     assume(not (rule.by("BYSETPOS") and rule.frequency is Frequency.WEEKLY))  # it counts from the start in the first
     assume(not (rule.by("BYWEEKNO") and not rule.days))  # it takes all seven days
@@ -268,7 +268,7 @@ def test_right_values(text: str, start: str, expected: list[str]) -> None:
     assert dates(text, start, len(expected)) == expected
 
 
-def test_a_rule_that_is_rare_costs_as_little_as_any() -> None:
+def test_a_rare_rule_costs_no_more_than_others() -> None:
     steps = Budget(50_000)
     rare = "FREQ=MINUTELY;INTERVAL=7;BYMONTH=2;BYMONTHDAY=29;BYDAY=MO;BYHOUR=3;BYMINUTE=1"
     start = datetime(2026, 1, 2)  # a Friday: from another day on, the beat never meets a Monday
@@ -297,7 +297,7 @@ def test_a_rule_that_is_rare_costs_as_little_as_any() -> None:
         "FREQ=MINUTELY;BYMONTH=1;BYYEARDAY=366;COUNT=1000",
     ],
 )
-def test_no_search_takes_more_steps_than_there_are(text: str) -> None:
+def test_no_search_exceeds_its_budget(text: str) -> None:
     budget = Budget()
     start = datetime(2026, 12, 7, 9)
     found = list(islice(expansion(text, start).after(start, budget), 1))
@@ -305,7 +305,7 @@ def test_no_search_takes_more_steps_than_there_are(text: str) -> None:
     assert not found or found[0].year <= start.year + 400
 
 
-def test_a_search_ends_when_its_steps_are_used_up() -> None:
+def test_a_search_ends_when_its_budget_is_spent() -> None:
     start = datetime(2026, 1, 1)
     never = expansion("FREQ=WEEKLY;BYMONTH=2;BYDAY=MO;BYSETPOS=7,-6;BYHOUR=1,2,3", start)
     with pytest.raises(Invalid) as refused:

@@ -1,4 +1,4 @@
-"""When a provider that fails is asked whether it is well again."""
+"""When a failing provider is asked whether it is well again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HOUR_MS = 3_600_000
 
 
 def asked_at(inquiry: Inquiry, begin: int, end: int) -> list[int]:
-    """The instants, looking once a second, at which it is asked and says no."""
+    """The instants at which a provider that always says no is asked, if `begin` is called once a second."""
     return [now for now in range(begin, end, 1_000) if inquiry.begin(now)]
 
 
@@ -38,7 +38,7 @@ def test_failures_that_go_on_do_not_put_the_question_off() -> None:
     assert inquiry.begin(FIRST_PAUSE_MS)
 
 
-def test_what_says_well_and_fails_is_asked_more_and_more_rarely() -> None:
+def test_a_provider_that_says_well_and_fails_is_asked_less_and_less_often() -> None:
     inquiry, now, pauses = Inquiry(), 0, []
     for _ in range(15):
         inquiry.failed(now)

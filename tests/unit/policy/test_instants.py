@@ -1,4 +1,4 @@
-"""Instants as they are written: a property against the standard library, and what is refused."""
+"""Parsing instants: compared with the standard library, and texts that are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @given(st.datetimes(timezones=zones), st.sampled_from("Tt "), st.integers(0, 9))
-def test_what_rfc_3339_allows_is_taken(moment: datetime, separator: str, digits: int) -> None:
+def test_every_form_of_rfc_3339_is_accepted(moment: datetime, separator: str, digits: int) -> None:
     text = moment.isoformat(timespec="microseconds")
     head, offset = text[:26], text[26:]
     fraction = (head[20:] + "000")[:digits]

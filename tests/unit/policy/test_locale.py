@@ -100,7 +100,7 @@ ALIASES = [
 
 
 @pytest.mark.parametrize(("written", "preferred", "runs"), ALIASES)
-def test_what_is_deprecated_is_what_is_preferred(written: str, preferred: str, runs: str) -> None:
+def test_deprecated_subtags_become_the_preferred_ones(written: str, preferred: str, runs: str) -> None:
     assert canonical(written) == canonical(preferred) == preferred
     assert direction(written) == direction(preferred) == runs
     assert best(written, "en", [preferred, "en"]) == preferred
@@ -148,7 +148,7 @@ def test_an_extended_language_stands_only_where_the_registry_has_some(tag: str) 
     assert canonical(tag) is None
 
 
-def test_the_case_of_what_is_available_does_not_matter() -> None:
+def test_the_case_of_available_locales_does_not_matter() -> None:
     assert best("pt-BR", "en", {"PT-br", "en"}) == "PT-br"
     assert best("zh_tw", "en", {"ZH-HANT", "en"}) == "ZH-HANT"
 

@@ -1,4 +1,4 @@
-"""Which delivery a receipt without a name is about."""
+"""Which delivery a receipt is about that names none."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def handed(number: int, reference: str = "", address: str = "ada@example.com", a
         ("", "ada@example.com", [], None),
     ],
 )
-def test_it_is_the_one_that_it_must_be(reference: str, address: str, known: list[Handed], number: int | None) -> None:
+def test_a_receipt_matches_the_only_delivery_that_fits(
+    reference: str, address: str, known: list[Handed], number: int | None
+) -> None:
     found = match(reference, address, known)
     assert (None if found is None else found.delivery_id.int) == number
 
 
-def test_it_is_about_the_last_attempt() -> None:
+def test_a_receipt_is_about_the_last_attempt() -> None:
     found = match("", "ada@example.com", [handed(1, "r2", attempt=2), handed(1, "r1", attempt=1)])
     assert found is not None
     assert found.attempt == 2

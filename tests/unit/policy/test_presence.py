@@ -1,4 +1,4 @@
-"""At the moment of sending: whose address it is, and who has the id."""
+"""Whose address it is, and who has the user id, at the moment of sending."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def verdict(
     incarnation: int | None = 7,
     suppressed: Mapping[tuple[str, Address], str] = NO_ONE_LISTED,
 ) -> object:
-    """What becomes of it when it is taken from its queue."""
+    """The gate's verdict on the delivery after it was aimed at the present address."""
     return gate(
         aimed(one, profile, incarnation),
         profile=profile,
@@ -81,7 +81,7 @@ def test_a_device_that_is_gone_has_no_successor() -> None:
 
 
 def test_a_device_that_its_vendor_disowned_is_suppressed_and_not_changed() -> None:
-    """It left the profile because it is on the suppression list: the person has changed nothing."""
+    """The device left the profile because it went onto the suppression list: the user has changed nothing."""
     listed = {("shop", Address(Channel.PUSH, "one")): "unregistered"}
     left = replace(ADA, devices=("two",))
     expected = Stop(State.SUPPRESSED, Reason.ADDRESS_SUPPRESSED, "unregistered")
@@ -89,7 +89,7 @@ def test_a_device_that_its_vendor_disowned_is_suppressed_and_not_changed() -> No
     assert verdict(delivery(Channel.PUSH, "two"), left, suppressed=listed) is GO
 
 
-def test_what_may_have_gone_to_the_former_address_does_not_go_to_the_new_one() -> None:
+def test_a_doubtful_delivery_keeps_its_former_address() -> None:
     doubtful = replace(delivery(Channel.EMAIL, "old@example.com"), doubtful=True)
     assert aimed(doubtful, ADA, 7).address == doubtful.address
     assert verdict(doubtful, ADA) == Stop(State.SUPPRESSED, Reason.ADDRESS_CHANGED)
@@ -107,7 +107,7 @@ def test_the_name_is_the_present_one() -> None:
 
 
 @pytest.mark.parametrize("channel", list(Channel))
-def test_whoever_gets_the_id_next_gets_nothing_of_the_former_user(channel: Channel) -> None:
+def test_the_next_user_with_the_id_gets_nothing_meant_for_the_former(channel: Channel) -> None:
     value = present_address(Address(channel, "one"), "ada", ADA)
     assert value is not None
     one = delivery(channel, value.value)
@@ -132,7 +132,7 @@ def test_incarnations() -> None:
     devices=st.lists(st.sampled_from(["one", "two"]), unique=True).map(tuple),
     doubtful=st.booleans(),
 )
-def test_what_goes_goes_to_an_address_of_the_person(
+def test_a_delivery_goes_only_to_a_present_address_of_the_user(
     channel: Channel, value: str, email: str | None, phone: str | None, devices: tuple[str, ...], doubtful: bool
 ) -> None:
     profile = Profile(email=email, phone=phone, devices=devices)

@@ -30,7 +30,7 @@ def utc(text: str) -> int:
 
 
 def recurrence(rule: str, start: datetime = START, timezone: str = "Europe/Berlin", **more: Any) -> Recurrence:
-    """A recurrence that stands before its first occurrence."""
+    """A recurrence whose first occurrence has not come yet."""
     found = first(rule, start, zone(timezone), instant_at(start, zone(timezone)) - 1)
     progress = Progress() if found is None else Progress(found.local.isoformat(), found.due)
     id = new_id(utc("2026-01-01T00:00"), 77, 12345)
@@ -39,7 +39,7 @@ def recurrence(rule: str, start: datetime = START, timezone: str = "Europe/Berli
 
 
 def run(of: Recurrence, until: int) -> list[tuple[str, int]]:
-    """What is sent when somebody looks at each due time (and never later): local times with their instants."""
+    """The occurrences that are sent if a worker steps at each due time: local times with their instants."""
     sent = []
     while of.progress.due is not None and of.progress.due <= until:
         due, local = of.progress.due, of.progress.local
@@ -75,7 +75,7 @@ TIMES = [numbers("BYHOUR", 0, 23), numbers("BYMINUTE", 0, 59), st.just("BYSECOND
 
 @st.composite
 def rules(draw: st.DrawFn) -> str:
-    """A rule that the grammar takes."""
+    """A rule that the grammar permits."""
     frequency = draw(st.sampled_from(sorted(PARTS)))
     parts = [draw(part) for part in [*PARTS[frequency], *TIMES] if draw(st.integers(0, 3)) == 0]
     interval = draw(st.integers(1, 5))
@@ -122,7 +122,7 @@ def test_a_time_in_a_gap_comes_with_the_jump_and_one_that_comes_twice_comes_once
     assert [due for _, due in autumn] == [utc("2026-10-24T00:30"), utc("2026-10-25T00:30"), utc("2026-10-26T01:30")]
 
 
-def test_what_falls_together_in_a_gap_comes_as_one() -> None:
+def test_several_times_in_one_gap_come_as_one() -> None:
     half_hourly = recurrence("FREQ=MINUTELY;INTERVAL=30", datetime(2026, 3, 29, 1, 30))
     assert run(half_hourly, utc("2026-03-29T02:00")) == [
         ("2026-03-29T01:30:00", utc("2026-03-29T00:30")),
@@ -162,7 +162,7 @@ def test_the_latest_of_those_that_were_missed_is_sent_once() -> None:
     assert (told.then.local, told.then.fired_at) == ("2026-03-02T15:00:00", moved.then.due)
 
 
-def test_one_that_was_missed_by_more_than_its_grace_is_skipped_and_told() -> None:
+def test_an_occurrence_later_than_its_grace_is_skipped_and_reported() -> None:
     daily = recurrence("FREQ=DAILY", grace=3600)
     assert daily.progress.due is not None
     on_time = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_000, again=False)
@@ -308,7 +308,7 @@ def test_a_rule_that_never_comes_true_is_refused(text: str) -> None:
         ("FREQ=DAILY;" + "BYMONTH=1,1,1,1" * 100, "500 characters"),
     ],
 )
-def test_what_is_no_rule_is_refused_with_what_would_be_right(text: str, says: str) -> None:
+def test_an_invalid_rule_is_refused_with_what_would_be_right(text: str, says: str) -> None:
     with pytest.raises(Invalid, match=says) as refused:
         recurrence_rule.parse(text)
     assert (refused.value.code, refused.value.path) == ("invalid_rrule", "$.rrule")
@@ -327,7 +327,7 @@ def test_a_rule_may_be_written_as_calendars_write_it(text: str) -> None:
     assert recurrence_rule.parse(text) == recurrence_rule.parse("FREQ=WEEKLY;BYDAY=MO")
 
 
-def test_what_is_left_out_does_not_come_and_is_counted() -> None:
+def test_excluded_times_do_not_come_but_count() -> None:
     lines = (
         "RRULE:FREQ=DAILY;COUNT=6\nEXDATE:20260303T090000,20260304T100000\nEXDATE;VALUE=DATE:20260305\n"
         "EXDATE:20260306T080000Z"
@@ -344,7 +344,7 @@ def test_what_is_left_out_does_not_come_and_is_counted() -> None:
     )
 
 
-def test_what_is_left_out_is_written_in_one_way() -> None:
+def test_excluded_times_are_written_in_one_form() -> None:
     rule, given = "FREQ=DAILY", ["2026-03-03T09:00", "2026-03-04", "2026-03-05t08:00:00z", "2026-03-06T08:00:30"]
     text = recurrence_rule.joined(rule, given)
     assert text == "FREQ=DAILY\nEXDATE:20260303T090000,20260304,20260305T080000Z,20260306T080030"
@@ -356,13 +356,13 @@ def test_what_is_left_out_is_written_in_one_way() -> None:
 @pytest.mark.parametrize(
     "text", ["soon", "2026-02-30", "20260303", "2026-03-03T25:00", "2026-03-03T09:00+01:00", "", "2026-03-03T09"]
 )
-def test_what_cannot_be_left_out_is_refused_with_its_place(text: str) -> None:
+def test_an_invalid_excluded_time_is_refused_with_its_path(text: str) -> None:
     with pytest.raises(Invalid, match="on the wall clock") as refused:
         recurrence_rule.joined("FREQ=DAILY", ["2026-03-03", text])
     assert (refused.value.code, refused.value.path) == ("invalid_local_time", "$.exdates[1]")
 
 
-def test_a_rule_of_which_everything_is_left_out_never_comes() -> None:
+def test_a_rule_whose_times_are_all_excluded_never_comes() -> None:
     with pytest.raises(Invalid) as refused:
         recurring.check("FREQ=DAILY;COUNT=1\nEXDATE:20260302", START)
     assert refused.value.code == "never_occurs"

@@ -38,7 +38,7 @@ def test_what_the_provider_asked_for_is_respected(attempt: int, asked: float, sh
 
 
 @pytest.mark.parametrize("nonsense", [None, -1.0, -math.inf, math.nan, 0.0])
-def test_nonsense_counts_as_not_asked(nonsense: float | None) -> None:
+def test_a_wait_that_is_no_positive_number_counts_as_none(nonsense: float | None) -> None:
     assert retry_at(1, NOW, nonsense, 2.0, 900.0, 0.5) == NOW + 1000
 
 
@@ -77,7 +77,7 @@ def test_a_patient_wait_has_bounds(attempt: int, asked: float | None, share: flo
     assert NOW + 300_000 <= patient_at(attempt, NOW, asked, share) <= NOW + 3_600_000
 
 
-def test_who_says_how_often_is_heard_by_mail_servers_too() -> None:
+def test_the_attempts_of_a_category_also_hold_for_patient_tries() -> None:
     assert RetryPolicy().of(Retries()).patient_attempts == 8
     assert RetryPolicy().of(Retries(attempts=2)).patient_attempts == 2
     assert RetryPolicy().of(Retries(base=0.1)).patient_attempts == 8
@@ -102,7 +102,7 @@ def test_looks_become_rare() -> None:
         assert 20 <= waits <= 30
 
 
-def test_the_time_that_is_known_is_waited_for() -> None:
+def test_a_known_end_of_an_outage_is_waited_for() -> None:
     due = hold_until(0, NOW, NOW + 86_400_000, 700.0, RetryPolicy(), 0.5)
     assert due == NOW + 701_000
 
@@ -128,7 +128,7 @@ def test_whom_an_answer_is_about(result: Retry, whose: About) -> None:
     assert about(result) is whose
 
 
-def test_a_provider_fails_when_nothing_could_be_offered_and_not_for_want_of_room() -> None:
+def test_a_provider_fails_when_nothing_could_be_offered_but_not_for_lack_of_room() -> None:
     assert is_fault(Retry("custom_reason", about=About.UNOFFERED))
     assert is_fault(Retry("unreachable"))
     assert is_fault(Uncertain("timeout"))

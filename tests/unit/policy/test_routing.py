@@ -12,7 +12,7 @@ from tidings.model.ids import delivery_id, new_id, notification_of
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Reason, State, Strategy
-from tidings.policy.quiet_hours import SPREAD
+from tidings.policy.quiet_hours import SPREAD_MS
 from tidings.policy.routing import (
     FIRST_SLOT,
     GO,
@@ -332,18 +332,18 @@ def test_a_category_that_wakes_up_is_sent_when_they_end() -> None:
     assert tonight(QuietPolicy.WAKE_UP).due == MORNING
 
 
-def test_what_is_held_leaves_little_by_little() -> None:
+def test_held_deliveries_leave_spread_over_a_quarter_of_an_hour() -> None:
     dues = [tonight(QuietPolicy.HOLD, f"user-{number}").due for number in range(3000)]
     assert dues == [tonight(QuietPolicy.HOLD, f"user-{number}").due for number in range(3000)]
     minutes = [(due or 0) - MORNING for due in dues]
     assert min(minutes) >= 0
-    assert max(minutes) < SPREAD
+    assert max(minutes) < SPREAD_MS
     per_minute = Counter(minute // 60_000 for minute in minutes)
     assert len(per_minute) == 15
     assert max(per_minute.values()) < 300  # 200 of 3,000 on average
 
 
-def test_what_is_held_never_waits_past_its_expiry() -> None:
+def test_a_held_delivery_never_waits_past_its_expiry() -> None:
     due = tonight(QuietPolicy.HOLD).due
     assert due is not None
     assert due > MORNING
@@ -354,7 +354,7 @@ def test_what_is_held_never_waits_past_its_expiry() -> None:
 
 @settings(deadline=None)
 @given(QUIET, st.sampled_from(QuietPolicy), st.sampled_from(ZONES), st.integers(0, 400 * DAY), st.text(max_size=5))
-def test_the_gate_lets_pass_what_was_held(
+def test_the_gate_lets_a_held_delivery_pass_when_it_is_due(
     quiet: QuietHours, policy: QuietPolicy, timezone: str, later: int, user: str
 ) -> None:
     now = NOW + later

@@ -14,7 +14,7 @@ TAKES = st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 100)), max_size
 
 
 @given(TAKES)
-def test_what_is_within_the_share_is_never_more_than_the_burst_and_the_rate(takes: list[tuple[int, int]]) -> None:
+def test_a_share_never_exceeds_its_burst_and_rate(takes: list[tuple[int, int]]) -> None:
     shares, now, within = Shares(RULES), 0, 0
     for pause, count in takes:
         now += pause
@@ -25,7 +25,7 @@ def test_what_is_within_the_share_is_never_more_than_the_burst_and_the_rate(take
 
 
 @given(TAKES)
-def test_what_a_tenant_takes_costs_no_other_and_no_other_lane(takes: list[tuple[int, int]]) -> None:
+def test_a_tenant_takes_only_from_its_own_share_in_its_own_lane(takes: list[tuple[int, int]]) -> None:
     shares, now = Shares(RULES), 0
     for pause, count in takes:
         now += pause
@@ -41,7 +41,7 @@ def test_a_batch_is_split() -> None:
     assert shares.take("a", NORMAL, 5, 60_000) == 5
 
 
-def test_what_is_owed_is_paid_off_before_the_share_is_there_again() -> None:
+def test_a_debt_is_paid_off_before_there_is_a_share_again() -> None:
     shares = Shares(RULES)
     assert shares.cover("a", NORMAL, 1_000, 0), "a batch that is larger than a burst needs a whole one"
     assert shares.take("a", NORMAL, 50, 0, owing=True) == 20

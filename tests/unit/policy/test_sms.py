@@ -11,7 +11,7 @@ ESCAPED = "^{}\\[~]|€\f"
 
 
 def cut(text: str, width: dict[bool, int], wide: str | None, single: int, joined: int) -> list[str]:
-    """The segments themselves, cut naively."""
+    """The segments of the text, cut naively."""
     parts = [""]
     used = 0
     total = 0

@@ -1,4 +1,4 @@
-"""Whom a provider means that asks for less."""
+"""Whether a provider that asks for less means the account or a recipient."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_several_first_refusals_in_a_row_mean_the_account_until_something_is_tak
     assert throttling.heard([refused("another")], taken=0) == [False]
 
 
-def test_those_who_were_refused_before_prove_nothing_when_they_are_left_alone() -> None:
-    """At the end of a day only those remain whom the provider never takes."""
+def test_recipients_that_were_refused_before_do_not_make_the_account_wait() -> None:
+    """At the end of a day only recipients remain whom the provider never takes."""
     throttling = Throttling()
     crowd = [f"magic-{number}" for number in range(10)]
     for recipient in crowd:
@@ -35,7 +35,7 @@ def test_those_who_were_refused_before_prove_nothing_when_they_are_left_alone() 
         assert [throttling.heard([refused(recipient)], taken=0)[0] for recipient in crowd] == [False] * 10
 
 
-def test_refusals_beside_others_that_are_taken_are_no_row() -> None:
+def test_refusals_in_a_call_that_took_others_do_not_mean_the_account() -> None:
     throttling = Throttling()
     batch = [refused(f"person-{number}", request=number) for number in range(5)]
     assert throttling.heard(batch, taken=100) == [False] * 5
@@ -56,7 +56,7 @@ def test_a_provider_that_speaks_of_the_account_is_believed() -> None:
     assert throttling.heard([refused("a", says_account=True)], taken=0) == [True]
 
 
-def test_it_is_not_believed_of_one_who_is_refused_again_while_all_others_are_taken() -> None:
+def test_the_account_is_not_meant_if_one_recipient_is_refused_again_while_others_are_taken() -> None:
     throttling = Throttling()
     throttling.heard([refused("a", says_account=True)], taken=0)
     throttling.heard([], taken=ENOUGH_TAKEN)
@@ -64,7 +64,7 @@ def test_it_is_not_believed_of_one_who_is_refused_again_while_all_others_are_tak
     assert throttling.heard([refused("b", says_account=True)], taken=0) == [True]
 
 
-def test_a_provider_at_its_limit_refuses_many_so_that_who_is_refused_twice_is_only_unlucky() -> None:
+def test_at_its_limit_a_provider_refuses_many_so_a_second_refusal_means_the_account() -> None:
     throttling = Throttling()
     throttling.heard([refused("a", says_account=True)], taken=0)
     for number in range(ENOUGH_TAKEN):
@@ -95,7 +95,7 @@ def test_after_a_pause_as_many_follow_as_were_taken_before_it_and_then_more() ->
     assert throttling.let_out(500) == 3
 
 
-def test_what_is_asked_for_recipients_makes_the_account_wait_for_a_minute_at_most() -> None:
+def test_a_wait_asked_of_recipients_holds_the_account_for_a_minute_at_most() -> None:
     throttling = Throttling()
     for number in range(SEVERAL):
         verdict = throttling.heard([refused(f"person-{number}")], taken=0)
@@ -115,7 +115,7 @@ def test_what_was_taken_adds_up() -> None:
     assert throttling.let_out(500) == ENOUGH_TAKEN, "as many as were taken in all calls of the round"
 
 
-def test_half_a_second_is_asked_for_and_none_is_not() -> None:
+def test_half_a_second_is_a_wait_and_zero_is_none() -> None:
     throttling = Throttling()
     throttling.heard([refused("a", says_account=True)], taken=0)
     assert throttling.pause_s([0.5, 0.0], 900.0, goes_on=True) == 0.5

@@ -10,7 +10,7 @@ BURSTS = st.floats(1, 10_000)
 
 
 @given(RATES, BURSTS, st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 100)), max_size=60))
-def test_never_more_than_the_burst_and_what_the_time_brings(
+def test_it_never_gives_more_than_the_burst_and_the_rate(
     rate: float, burst: float, asked: list[tuple[int, int]]
 ) -> None:
     bucket, now, taken = TokenBucket(rate, burst), 1_000_000, 0
@@ -25,12 +25,12 @@ def test_after_the_wait_it_can_be_taken(rate: float, burst: float, count: int) -
     bucket = TokenBucket(rate, max(burst, count))
     while bucket.take(count, 0):
         pass
-    wait = bucket.wait(count, 0)
+    wait = bucket.wait_ms(count, 0)
     assert wait > 0
     assert bucket.take(count, wait + 1)
 
 
-def test_what_is_left_for_others_is_not_taken() -> None:
+def test_tokens_to_leave_are_not_taken() -> None:
     bucket = TokenBucket(10, 100)
     assert not bucket.take(90, 0, leave=20)
     assert bucket.take(80, 0, leave=20)
@@ -45,10 +45,10 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     assert bucket.tokens(5_100) == 1
 
 
-def test_the_wait_is_for_what_is_lacking_and_for_what_is_left_to_others() -> None:
+def test_the_wait_covers_the_missing_tokens_and_those_to_leave() -> None:
     bucket = TokenBucket(10, 100)
-    assert bucket.wait(100, 0) == 0
+    assert bucket.wait_ms(100, 0) == 0
     assert bucket.take(100, 0)
-    assert bucket.wait(10, 0) == 1_000
-    assert bucket.wait(10, 500) == 500
-    assert bucket.wait(10, 500, leave=20) == 2_500
+    assert bucket.wait_ms(10, 0) == 1_000
+    assert bucket.wait_ms(10, 500) == 500
+    assert bucket.wait_ms(10, 500, leave=20) == 2_500

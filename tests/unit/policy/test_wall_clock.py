@@ -148,7 +148,7 @@ def test_a_day_whose_midnight_is_skipped_is_a_day() -> None:
         ("2026-12-24T09:00:30", datetime(2026, 12, 24, 9, 0, 30)),
     ],
 )
-def test_what_can_be_written(text: str, expected: time | datetime) -> None:
+def test_valid_times(text: str, expected: time | datetime) -> None:
     assert parse(text) == expected
 
 
@@ -158,14 +158,14 @@ def test_what_can_be_written(text: str, expected: time | datetime) -> None:
      "2026-12-24T09:00Z", "2026-12-24T09:00+01:00", "2026-W52-4T09:00", "٠٩:٠٠", "09:00\n", "2026-12-24T09:00:30.5",
      "0001-01-01T00:00", "9999-12-31T23:59"],
 )  # fmt: skip
-def test_what_cannot(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|out of range|must be in|day is"):
         parse(text)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES])
 def test_a_database_that_cannot_be_read_is_no_answer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """One moment without file descriptors must not make a city live by UTC from then on."""
+    """After one moment without file descriptors a timezone must not stay UTC."""
     name = "Antarctica/Troll"
 
     def failing(_name: str) -> ZoneInfo:
@@ -181,12 +181,12 @@ def test_a_database_that_cannot_be_read_is_no_answer(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "America", "", None, "../etc/passwd", "a" * 5000, "Europe/Berlin/x"])
-def test_a_name_that_is_none_means_utc(name: str | None) -> None:
+def test_an_unknown_name_means_utc(name: str | None) -> None:
     assert zone(name) is UTC
 
 
 def test_with_no_descriptors_left_a_zone_is_not_forgotten() -> None:
-    """The real thing: the process may open no further file."""
+    """The same with a process that really cannot open another file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     zone.cache_clear()
     ZoneInfo.clear_cache()

@@ -104,7 +104,7 @@ def test_the_file_has_a_line_for_each(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 3
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_refused_in_plain_words(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot write its log"):
         ArrivalLog(path=tmp_path)
 

@@ -1,4 +1,4 @@
-"""The sandbox's own routes, its receipts when the receiver fails, and its start and stop."""
+"""The sandbox's own routes, its receipts while the receiver fails, and its start and stop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ async def test_arrivals_can_be_read_in_pages(caller: Caller) -> None:
         ("POST", "/_sandbox/nothing", 404),
     ],
 )
-async def test_what_is_not_there_is_told(http: Client, sandbox: Handle, method: str, path: str, status: int) -> None:
+async def test_unknown_routes_and_bad_values_are_refused(
+    http: Client, sandbox: Handle, method: str, path: str, status: int
+) -> None:
     answer = await http.request(method, f"{sandbox.url}{path}").build().send()
     assert answer.status == status
     assert (await answer.json())["detail"]
@@ -152,7 +154,7 @@ async def test_a_missing_sandbox_does_not_hurt_the_inbox() -> None:
     await mirror.close()
 
 
-async def test_a_taken_port_is_told(sandbox: Handle, credentials: Credentials) -> None:
+async def test_a_taken_port_is_refused_in_plain_words(sandbox: Handle, credentials: Credentials) -> None:
     with pytest.raises(SettingsError, match=r"sandbox\.port"):
         await serve("127.0.0.1", sandbox.port, 0, credentials)
     with pytest.raises(SettingsError, match=r"sandbox\.smtp_port"):
@@ -171,7 +173,7 @@ async def test_stopping_lets_go_of_viewers_and_ports(credentials: Credentials) -
     await again.stop()
 
 
-async def test_events_go_on_where_they_ended(caller: Caller, sandbox: Handle) -> None:
+async def test_the_event_stream_continues_where_it_ended(caller: Caller, sandbox: Handle) -> None:
     async def frames(last: str, until: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
         header = f"Last-Event-ID: {last}\r\n" if last else ""

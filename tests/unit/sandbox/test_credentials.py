@@ -50,13 +50,13 @@ def test_two_folders_differ(tmp_path: Path) -> None:
     assert one.fcm_private_key != other.fcm_private_key
 
 
-def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_in_plain_words(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"twilio_account_sid": 1}')
     with pytest.raises(SettingsError, match="delete it"):
         load_or_create(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused_in_plain_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="cannot keep its credentials"):
         load_or_create(tmp_path / "file" / "folder")

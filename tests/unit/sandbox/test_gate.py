@@ -1,4 +1,4 @@
-"""Who may look into the sandbox."""
+"""Who may use the sandbox's own routes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_name_that_another_website_points_at_this_machine_is_refused(
         assert status(Gate("127.0.0.1", (), credentials).refusal(asked(host, path, method=method))) == 421
 
 
-def test_where_others_reach_it_the_token_is_asked_for(credentials: Credentials) -> None:
+def test_a_sandbox_that_others_can_reach_asks_for_the_token(credentials: Credentials) -> None:
     gate, token = Gate("0.0.0.0", (), credentials), token_of(credentials)
     host = "192.168.1.5:8401"
     assert status(gate.refusal(asked(host))) == 401

@@ -40,7 +40,7 @@ async def send(caller: Caller, vendor: str) -> Response:
 
 
 async def raw_sms(caller: Caller, sandbox: Handle) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A request for a text message on a connection of its own, sent and not yet answered."""
+    """Send a request for a text message on a connection of its own, without reading the answer."""
     sid, token = caller.credentials.twilio_account_sid, caller.credentials.twilio_auth_token
     body = urlencode(SMS).encode()
     head = (
@@ -179,7 +179,7 @@ async def test_smtp_faults(caller: Caller, sandbox: Handle) -> None:
     assert taken(sandbox, "smtp") == 3
 
 
-async def test_smtp_addresses_that_are_no_text(sandbox: Handle) -> None:
+async def test_smtp_addresses_that_are_not_utf8(sandbox: Handle) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.smtp_port)
 
     async def say(line: bytes) -> bytes:

@@ -15,7 +15,7 @@ from tidings.model.template import TemplateVersion, Variable
 from tidings.model.vocabulary import Channel
 from tidings.policy.sms import segments
 from tidings.templating import fuel
-from tidings.templating.compile import MAX_OUTPUT, Hopeless, compile_version
+from tidings.templating.compile import MAX_OUTPUT, AlwaysFails, compile_version
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -89,7 +89,7 @@ def test_data_cannot_name_the_template_or_reach_the_engine() -> None:
     assert rendered(Channel.SMS, content, data) == SmsContent("{{ 1/0 }}{{ v }}1")
 
 
-def test_what_is_undefined_is_named() -> None:
+def test_an_undefined_name_is_named_in_the_error() -> None:
     for source, name in (("{{ a.b }}", "a.b"), ("{{ a.b.c }}", "a.b"), ("{{ q }}", "q"), ("{{ a['x y'] }}", "x y")):
         with pytest.raises(TemplateError, match="is undefined") as caught:
             rendered(Channel.SMS, Content(sms=SmsContent(source)), {"a": {}})
@@ -97,9 +97,9 @@ def test_what_is_undefined_is_named() -> None:
         assert caught.value.path == "en.sms.text"
 
 
-def test_what_is_too_large_or_holds_a_nul_is_refused() -> None:
+def test_output_that_is_too_large_or_has_a_nul_is_refused() -> None:
     content = Content(sms=SmsContent("{{ v }}{{ v }}"))
-    with pytest.raises(Hopeless, match="more than"):
+    with pytest.raises(AlwaysFails, match="more than"):
         rendered(Channel.SMS, content, {"v": "x" * (MAX_OUTPUT // 2 + 1)})
     with pytest.raises(TemplateError, match="NUL"):
         rendered(Channel.SMS, content, {"v": "\0"})
@@ -129,7 +129,7 @@ def test_each_channel_falls_back_by_itself() -> None:
         compiled.render(Channel.EMAIL, "en", None, {})
 
 
-def test_formatted_spaces_do_not_make_a_text_message_dear() -> None:
+def test_formatted_spaces_do_not_make_a_text_message_expensive() -> None:
     content = Content(sms=SmsContent("{{ v|time }}"), push=PushContent("t", "{{ v|time }}"))
     assert rendered(Channel.SMS, content, {"v": "2026-05-04T10:30:00Z"}, "en-US") == SmsContent("10:30 AM")
     assert rendered(Channel.PUSH, content, {"v": "2026-05-04T10:30:00Z"}, "en-US") == PushContent("t", "10:30\u202fAM")
@@ -139,8 +139,8 @@ DEAR = {"n": 1234.5, "d": "2026-05-04T15:30:00Z", "m": -5}
 
 
 @pytest.mark.parametrize("locale", sorted(name for name in locale_identifiers() if len(name) == 2))
-def test_our_filters_make_no_text_message_dear_that_could_be_cheap(locale: str) -> None:
-    """Whatever a filter adds that GSM-7 has a twin for comes as the twin; letters of other alphabets stay."""
+def test_filters_make_no_text_message_expensive_that_could_be_cheap(locale: str) -> None:
+    """Characters that a filter adds are replaced by their GSM-7 twins; letters of other alphabets stay."""
     source = (
         "{{ n|number }} {{ n|currency('CHF') }} {{ m|number }} {{ m|currency('EUR') }} {{ 0.5|percent }} {{ d|time }}"
     )
@@ -190,23 +190,23 @@ HEAVY = [
 
 
 @pytest.mark.parametrize("source", HEAVY)
-def test_what_filters_cost_is_bounded(source: str) -> None:
+def test_the_cost_of_filters_is_bounded(source: str) -> None:
     data = {
         "v": [f"2026-05-04T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z" for number in range(20_000)],
         "n": [number + 0.5 for number in range(20_000)],
         "s": "x" * 50_000,
     }
     before = fuel.FUEL.left
-    with pytest.raises(Hopeless, match="does not end, or expands too far"):
+    with pytest.raises(AlwaysFails, match="does not end, or expands too far"):
         rendered(Channel.EMAIL, Content(email=EmailContent("x", html=source)), data)
     assert -100_000 < fuel.FUEL.left < before
-    # The next one has a full tank again.
+    # The next rendering has a full tank again.
     assert rendered(Channel.SMS, Content(sms=SmsContent("{{ 1|number }}")), {}) == SmsContent("1")
 
 
 def test_doubling_a_text_again_and_again_ends_in_an_error() -> None:
     source = "{% set x = 'xxxxxxxx' %}" + "{% set x = x ~ x %}" * 30 + "{{ x }}"
-    with pytest.raises(Hopeless):
+    with pytest.raises(AlwaysFails):
         rendered(Channel.SMS, Content(sms=SmsContent(source)), {})
 
 

@@ -14,7 +14,7 @@ from tidings.model.notification import Content, PushContent
 from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.templating.compile import compile_version
-from tidings.templating.formats import reading
+from tidings.templating.formats import formats_of
 from tidings.templating.guard import FILTERS
 
 MAY = "2026-05-04T22:30:00Z"
@@ -101,7 +101,7 @@ def test_midnight_is_an_instant() -> None:
 
 
 @pytest.mark.parametrize("value", ["2026-13-04", "2026-02-30", "2026-W54-1", "2026-400", "10:30", "2026", "2026-05"])
-def test_what_is_nearly_a_day_is_none(value: str) -> None:
+def test_texts_that_are_almost_a_day_are_refused(value: str) -> None:
     for name in ("date", "time", "datetime"):
         with pytest.raises(TemplateError):
             shown(f"{{{{ v|{name} }}}}", "en", value)
@@ -116,7 +116,7 @@ def test_what_is_nearly_a_day_is_none(value: str) -> None:
         ("1.10", "1.1 items"), (2, "2 items"), ("1e3", "1,000 items"), (10**15, "1,000,000,000,000,000 items"),
     ],
 )  # fmt: skip
-def test_the_plural_is_that_of_the_digits_that_are_shown(value: Any, expected: str) -> None:
+def test_the_plural_follows_the_digits_that_are_shown(value: Any, expected: str) -> None:
     assert shown("{{ v|plural(one='# item', other='# items') }}", "en", value) == expected
 
 
@@ -170,7 +170,7 @@ def test_the_language_of_the_text_decides_when_the_readers_is_another_one() -> N
 @pytest.mark.parametrize(
     "value", [None, True, "1_000", "yesterday", [], {}, "", "1e999", "nan", "Infinity", "9" * 100, 1e300]
 )
-def test_what_is_no_date_or_number_is_an_error(source: str, value: Any) -> None:
+def test_a_value_that_is_no_date_or_number_is_an_error(source: str, value: Any) -> None:
     with pytest.raises(TemplateError) as caught:
         shown(f"{{{{ v|{source} }}}}", "en", value)
     assert caught.value.path == "en.push.body"
@@ -203,7 +203,7 @@ def test_a_wrong_argument_is_an_error(source: str) -> None:
 
 @given(st.text(max_size=12))
 def test_there_are_formats_for_any_tag(tag: str) -> None:
-    assert reading(tag).language
+    assert formats_of(tag).language
 
 
 HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "templates.md"

@@ -43,14 +43,14 @@ def render(source: str, undefined: str = "strict") -> str:
         ('JSON: { "a": {1} } 100% #1', 'JSON: { "a": {1} } 100% #1'),
     ],
 )
-def test_what_templates_are_for(source: str, text: str) -> None:
+def test_allowed_templates(source: str, text: str) -> None:
     assert render(source) == text
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        # growing without end
+        # endless growth
         "{{ s * 3 }}",
         "{{ a * 9999999 }}",
         "{{ a + a }}",
@@ -83,7 +83,7 @@ def test_what_templates_are_for(source: str, text: str) -> None:
         "{{ dict(x=a) }}",
         "{% set ns = namespace(x=a) %}{% set ns.x = ns %}{{ ns }}",
         "{% for x in a recursive %}{{ loop(a) }}{% endfor %}",
-        # reaching what is not data
+        # access to things that are not data
         "{{ a.append(1) }}",
         "{{ o.update({'x': 2}) }}",
         "{{ o['update']() }}",
@@ -120,7 +120,7 @@ def test_what_templates_are_for(source: str, text: str) -> None:
         "{% do a.append(1) %}",
         "{{ loop }}",
         "{{ range }}",
-        # what does not read
+        # code that cannot be parsed
         "{{ }}",
         "{% %}",
         "{{ a",
@@ -137,7 +137,7 @@ def test_what_templates_are_for(source: str, text: str) -> None:
         "{{ a| }}",
     ],
 )
-def test_what_templates_are_not_for(source: str) -> None:
+def test_refused_templates(source: str) -> None:
     with pytest.raises(TemplateError) as caught:
         render(source)
     assert caught.value.detail.startswith("line 1: ")
@@ -161,7 +161,7 @@ def test_what_templates_are_not_for(source: str) -> None:
         "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
     ],
 )
-def test_what_does_not_end_is_stopped(source: str) -> None:
+def test_an_endless_template_is_stopped(source: str) -> None:
     with pytest.raises(TemplateError):
         render(source)
 
@@ -215,7 +215,7 @@ def test_pieces_are_the_whole_source(source: str) -> None:
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=20).map("".join))
-def test_what_is_one_text_here_is_one_text_in_the_engine(source: str) -> None:
+def test_a_piece_of_text_is_text_for_the_engine_too(source: str) -> None:
     try:
         found = check(source)
     except TemplateError:
@@ -237,7 +237,7 @@ def test_every_filter_that_is_offered_exists() -> None:
             assert f"filter {name} is unknown" not in error.detail  # noqa: PT017 (either outcome is right)
 
 
-def test_data_that_is_named_like_a_method_is_data_and_never_the_method() -> None:
+def test_a_field_named_like_a_method_is_the_field_and_never_the_method() -> None:
     assert "items" in METHOD_NAMES
     assert render("{{ o['items'][0].n }}") == "one"
     assert render("{{ o.items[0].n }}") == "one"

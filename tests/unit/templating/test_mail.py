@@ -169,7 +169,7 @@ def test_no_font_is_loaded_that_the_template_does_not_name() -> None:
     assert "googleapis" not in html
 
 
-def test_style_sheets_are_bounded_by_what_they_are_tried_on() -> None:
+def test_style_selectors_times_tags_are_bounded() -> None:
     sheet = "<style>" + "* *:not(a) *{color:red}" * 2_000 + "</style>"
     with pytest.raises(TemplateError, match="selectors"):
         compile_html(sheet + "<p>x" * 3_000)

@@ -109,7 +109,7 @@ BROKEN: dict[str, Callable[[int], str]] = {
 
 
 def steps(run: Callable[[], Any]) -> int:
-    """How many lines and calls of Python a function takes: the same on every machine."""
+    """How many lines and calls of Python a function executes: the same number on every machine."""
     count = 0
 
     def trace(_frame: FrameType, _event: str, _argument: object) -> Any:
@@ -136,7 +136,7 @@ def test_four_times_the_html_takes_four_times_the_steps(name: str) -> None:
 
 
 class Counted(str):
-    """A text that counts how many characters are looked through in it."""
+    """A text that counts how many of its characters are searched."""
 
     __slots__ = ()
     looked = 0

@@ -22,7 +22,7 @@ TENANT = "shop"
 
 
 class CountingTemplates(MemoryTemplates):
-    """Templates in memory that count how often they are asked."""
+    """A template store in memory that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ async def test_within_a_time_the_first_are_rendered_and_at_least_one() -> None:
     assert len(await renderer.render(batch)) == 5
 
 
-async def test_of_many_versions_only_some_are_read_before_the_first_is_rendered() -> None:
+async def test_only_a_few_versions_are_loaded_before_the_first_delivery_is_rendered() -> None:
     store, _, renderer = await world(*[EN] * 20)
     batch = [delivery(template=TemplateRef("order", number)) for number in range(1, 21)]
     assert len(await renderer.render(batch, 1_000)) == LOADED_AT_ONCE
@@ -168,7 +168,7 @@ async def test_few_versions_are_kept() -> None:
     assert len(renderer._compiled) == 2
 
 
-async def test_what_is_published_is_asked_once_a_second() -> None:
+async def test_the_published_version_is_asked_for_once_a_second() -> None:
     store, clock, renderer = await world(EN, EN)
     for _ in range(5):
         published = await renderer.published(TENANT, "order")
@@ -187,7 +187,7 @@ async def test_what_is_published_is_asked_once_a_second() -> None:
     assert published.ref.version == 1
 
 
-async def test_what_is_not_published_is_asked_each_time() -> None:
+async def test_an_unpublished_template_is_asked_for_each_time() -> None:
     store, _, renderer = await world(EN)
     assert await renderer.published(TENANT, "later") is None
     await store.add_version(TENANT, TemplateVersion("later", 0, EN))
@@ -227,7 +227,7 @@ async def test_a_stored_version_that_no_longer_compiles_fails_its_deliveries_alo
     assert answers[1] == SmsContent("x")
 
 
-async def test_what_renders_to_nothing_or_to_too_much_has_a_reason_of_its_own() -> None:
+async def test_empty_and_too_long_content_have_their_own_reasons() -> None:
     contents = {
         "en": Content(
             sms=SmsContent("{{ n }}"),

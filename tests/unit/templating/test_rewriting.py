@@ -33,7 +33,7 @@ from tidings.templating.rewriting import rewritten
         ("{{- a ~ b -}}", "{{- a|_text ~ b|_text -}}"),
     ],
 )
-def test_what_is_put_in(source: str, becomes: str | None) -> None:
+def test_the_rewritten_source(source: str, becomes: str | None) -> None:
     if becomes is None:
         with pytest.raises(TemplateError):
             check(source)
@@ -72,13 +72,13 @@ def result(source: str) -> str:
 
 @settings(deadline=None, max_examples=400)
 @given(EXPRESSIONS)
-def test_where_all_has_a_value_nothing_else_changes(expression: str) -> None:
+def test_rewriting_changes_nothing_else_if_everything_has_a_value(expression: str) -> None:
     source = f"{{{{ {expression} }}}}"
     try:
         found = check(source)
     except TemplateError:
         return
     before, after = result(source), result(rewritten(found))
-    # Only what the engine prints as Python, or as a number that is no whole one, may have become text for people.
+    # Only values that the engine prints as Python does, or fractional numbers, may have changed into text for people.
     plain = before.replace("True", "true").replace("False", "false")
     assert after in {before, plain} or after.replace(".0", "") == plain.replace(".0", "")

@@ -118,9 +118,7 @@ async def test_versions_are_numbered_and_what_was_written_is_kept() -> None:
         ),
     ],
 )
-async def test_what_cannot_be_a_version_is_refused_and_not_stored(
-    contents: dict[str, Content], code: str, path: str
-) -> None:
+async def test_an_invalid_draft_is_refused_and_not_stored(contents: dict[str, Content], code: str, path: str) -> None:
     facade = templates()
     with pytest.raises(Invalid) as caught:
         await facade.create_version(TENANT, draft(contents, name="Ada"))
@@ -155,7 +153,7 @@ async def test_names_are_plain(name: str) -> None:
     assert caught.value.path == "$.name"
 
 
-async def test_without_examples_only_what_is_always_wrong_counts() -> None:
+async def test_without_examples_only_errors_with_any_data_count() -> None:
     facade = templates()
     text = "{{ order.total|currency(order.currency) }}{% for i in order['items'] %}{{ i.name }}{% endfor %}"
     version = TemplateVersion("order", 0, sms(text), variables={"order": Variable()})
@@ -193,7 +191,7 @@ async def test_publishing_and_rolling_back() -> None:
         await facade.version("other", "order", 1)
 
 
-async def test_what_is_published_is_sent_at_once() -> None:
+async def test_a_published_version_is_used_at_once() -> None:
     store, clock = MemoryTemplates(), VirtualClock()
     renderer = TemplateRenderer(store, clock)
     facade = Templates(store, clock, renderer)

@@ -1,4 +1,4 @@
-"""What templates do with what has no value, and with JSON values that are no texts, in every channel."""
+"""How templates treat missing values, and JSON values that are not texts, on every channel."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def sms(source: str, data: dict[str, Any], variables: dict[str, Variable] | None
         ("{{ name|default(none) }}|{{ name|default('', true) or 'q' }}", "|q"),
     ],
 )  # fmt: skip
-def test_what_is_left_out_is_nothing(source: str, expected: str, data: dict[str, Any]) -> None:
+def test_an_absent_optional_variable_prints_nothing(source: str, expected: str, data: dict[str, Any]) -> None:
     assert sms(source, data) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Ada", "Hi Ada!"), ("", "Hi there!"), (0, "Hi there!"), (7, "Hi 7!")])
-def test_what_is_there_is_itself(name: Any, expected: str) -> None:
+def test_a_present_variable_prints_itself(name: Any, expected: str) -> None:
     assert sms("Hi {% if name %}{{ name }}{% else %}there{% endif %}!", {"name": name}) == expected
 
 
 @pytest.mark.parametrize("source", ["{{ name|int }}", "{{ name / 2 }}", "{{ name|round }}", "{{ name|abs }}"])
-def test_what_needs_a_value_is_refused_when_the_template_is_made(source: str) -> None:
+def test_an_expression_that_needs_a_value_is_refused_at_creation(source: str) -> None:
     with pytest.raises(Invalid) as refused:
         sms(source, {})
     assert (refused.value.code, refused.value.path) == ("invalid_template", "$.contents.en.sms.text")
@@ -121,7 +121,7 @@ def test_lists_and_objects_are_not_printed(source: str) -> None:
         sms(source, VALUES)
 
 
-def test_what_is_misspelt_is_still_an_error() -> None:
+def test_a_misspelt_name_is_still_an_error() -> None:
     for part in ("", "|upper", " ~ 'x'", "|number", " > 1", "|join", ".more", "|first"):
         source = f"{{{{ object.nul{part} }}}}"
         with pytest.raises(TemplateError):
@@ -216,7 +216,7 @@ def test_a_number_has_all_its_digits_and_no_exponent(number: float) -> None:
         ("{{ v|join }}{{ v.a or 'x' }}", {"v": []}, None, None),
     ],
 )
-def test_what_is_printed_for_everybody_is_asked_for_at_the_door(
+def test_a_request_without_data_that_every_text_prints_is_refused(
     source: str, data: dict[str, Any], code: str | None, path: str | None
 ) -> None:
     version = TemplateVersion(

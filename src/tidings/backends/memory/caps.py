@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from tidings.policy.caps import Count, Over, kept_for, take
+from tidings.policy.caps import Count, Over, kept_for_ms, take
 
 
 class MemoryCaps:
@@ -22,7 +22,7 @@ class MemoryCaps:
         for counts in requests:
             for count in counts:
                 if count.scope in changed:
-                    self._until[count.scope] = max(self._until.get(count.scope, 0), now + kept_for(count.caps))
+                    self._until[count.scope] = max(self._until.get(count.scope, 0), now + kept_for_ms(count.caps))
         return verdicts
 
     async def sweep(self, now: int) -> int:

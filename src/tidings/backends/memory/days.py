@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from tidings.backends.memory.accounts import MemoryAccounts
 from tidings.backends.memory.history import MemoryHistory
-from tidings.model.accounting import MINUTE
-from tidings.model.days import DAY, DAY_MINUTES, ArchivedDay, DayState, DaySum, Part
+from tidings.model.accounting import MINUTE_MS
+from tidings.model.days import DAY_MINUTES, DAY_MS, ArchivedDay, DayState, DaySum, Part
 from tidings.model.history import NotificationRecord, Tally
 from tidings.model.wire import encode
 from tidings.policy.stuck import in_flight
@@ -130,7 +130,7 @@ class MemoryDays:
 
     async def _counts(self, day: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
         """The day's counted, accepted and recorded notifications, each by tenant."""
-        span = day * DAY // MINUTE, day * DAY // MINUTE + DAY_MINUTES
+        span = day * DAY_MS // MINUTE_MS, day * DAY_MS // MINUTE_MS + DAY_MINUTES
         by_minute = Counter({(one.tenant, one.minute): one.count for one in await self._accounts.accepted(*span)})
         recorded: Counter[tuple[str, int]] = Counter()
         for one in await self._history.states(*span):

@@ -10,7 +10,7 @@ import msgspec
 
 from tidings.backends.memory.schedule import MemorySchedule
 from tidings.backends.memory.users import MemoryUsers
-from tidings.model.accounting import MINUTE, StateCount
+from tidings.model.accounting import MINUTE_MS, StateCount
 from tidings.model.days import day_of
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import instant_of, notification_of, slot_of
@@ -191,7 +191,7 @@ class MemoryHistory:
         """See History."""
         found: dict[tuple[int, str, State], list[UUID]] = {}
         for notification in self._notifications.values():
-            minute = instant_of(notification.id) // MINUTE
+            minute = instant_of(notification.id) // MINUTE_MS
             if since <= minute < until and tenant in {None, notification.tenant}:
                 found.setdefault((minute, notification.tenant, self._state(notification)), []).append(notification.id)
         ordered = sorted(found.items(), key=lambda entry: (entry[0][:2], PRECEDENCE.index(entry[0][2])))

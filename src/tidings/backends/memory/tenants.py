@@ -12,7 +12,7 @@ from tidings.backends.memory.clock import Now
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Rates, Tenant
 from tidings.model.user import Category
-from tidings.policy.idempotency import KEPT
+from tidings.policy.idempotency import KEPT_MS
 from tidings.ports.idempotency import Reservation
 
 
@@ -104,7 +104,7 @@ class MemoryIdempotency:
         now = self._clock()
         until = now + round(lease * 1000)
         known = self._reserved.get((tenant, key))
-        if known is None or now - known.reserved_at >= KEPT:
+        if known is None or now - known.reserved_at >= KEPT_MS:
             self._reserved[tenant, key] = _Reserved(fingerprint, seed, now, until)
             return Reservation(fresh=True, fingerprint=fingerprint, seed=seed, reserved_at=now)
         abandoned = known.answer is None and known.leased_until <= now

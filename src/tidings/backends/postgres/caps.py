@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
-from tidings.policy.caps import Count, Over, Passed, kept_for, take
+from tidings.policy.caps import Count, Over, Passed, kept_for_ms, take
 
 _SQL = load("caps")
 _ENTRY = struct.Struct(">16sq")
@@ -26,7 +26,7 @@ class PostgresCaps:
         until: dict[bytes, int] = {}
         for counts in requests:
             for count in counts:
-                until[count.scope] = max(until.get(count.scope, 0), now + kept_for(count.caps))
+                until[count.scope] = max(until.get(count.scope, 0), now + kept_for_ms(count.caps))
         if not until:
             return [None] * len(requests)
         while True:

@@ -15,8 +15,8 @@ from tidings.backends.postgres.batch import Batch, columns
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
 from tidings.backends.postgres.leaves import ASK_AFTER_LEAVES, CARRIED, LAST_ID, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
-from tidings.model.accounting import MINUTE, StateCount
-from tidings.model.days import DAY, day_of
+from tidings.model.accounting import MINUTE_MS, StateCount
+from tidings.model.days import DAY_MS, day_of
 from tidings.model.errors import Unavailable
 from tidings.model.history import Event, HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import notification_of
@@ -237,7 +237,7 @@ class PostgresHistory:
     ) -> Sequence[StateCount]:
         """See History."""
         found: list[StateCount] = []
-        parts = await self._leaves.segments(_first(since * MINUTE, 0), _first(until * MINUTE, LAST_ID))
+        parts = await self._leaves.segments(_first(since * MINUTE_MS, 0), _first(until * MINUTE_MS, LAST_ID))
         for part in reversed(parts):
             found += await self.states_in(part, tenant, in_flight=in_flight)
         return found
@@ -277,7 +277,7 @@ class PostgresHistory:
         unknown = groups.keys() - set(await self._leaves.days())
         if not unknown:
             return groups, refused
-        today = time.time_ns() // 1_000_000 // DAY
+        today = time.time_ns() // 1_000_000 // DAY_MS
         with translated():
             rows = await self._pool.fetch(_SQL["placed"], sorted(unknown))
         archived = {number for number, state in rows if state != "open"}

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
-from tidings.policy.idempotency import KEPT
+from tidings.policy.idempotency import KEPT_MS
 from tidings.ports.idempotency import Reservation
 
 _SQL = load("idempotency")
@@ -23,7 +23,7 @@ class PostgresIdempotency:
         while True:
             with translated():
                 taken = await self._pool.fetchrow(
-                    _SQL["take"], tenant, key, fingerprint, seed, round(lease * 1000), KEPT
+                    _SQL["take"], tenant, key, fingerprint, seed, round(lease * 1000), KEPT_MS
                 )
                 if taken is not None:
                     kept, at = taken

@@ -20,9 +20,9 @@ from msgspec import Struct
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
 from tidings.backends.postgres.statements import load
-from tidings.model.days import DAY, day_of
+from tidings.model.days import DAY_MS, day_of
 from tidings.model.vocabulary import State
-from tidings.policy.days import AHEAD
+from tidings.policy.days import AHEAD_DAYS
 
 CARRIED = -1
 """The number that stands for the tables of carried notifications where a day is expected."""
@@ -58,7 +58,7 @@ def statement(name: str, day: int, file: str = "history") -> str:
 
 def suffix(day: int) -> str:
     """The end of the names of the day's tables."""
-    return "carried" if day == CARRIED else datetime.fromtimestamp(day * DAY / 1000, UTC).strftime("%Y%m%d")
+    return "carried" if day == CARRIED else datetime.fromtimestamp(day * DAY_MS / 1000, UTC).strftime("%Y%m%d")
 
 
 def segments(days: Sequence[int], low: int, high: int) -> list[Segment]:
@@ -70,7 +70,7 @@ def segments(days: Sequence[int], low: int, high: int) -> list[Segment]:
     found: list[Segment] = []
     reached = 0
     for day in days:
-        first, end = day * DAY << 80, (day + 1) * DAY << 80
+        first, end = day * DAY_MS << 80, (day + 1) * DAY_MS << 80
         found += _cut(CARRIED, reached, first, low, high)
         found += _cut(day, first, end, low, high)
         reached = end
@@ -98,7 +98,7 @@ class Leaves:
         if self._asked_at is None or self._clock() - self._asked_at >= _KNOWN_FOR_S:
             asked = self._clock()
             with translated():
-                tomorrow = time.time_ns() // 1_000_000 // DAY + 1
+                tomorrow = time.time_ns() // 1_000_000 // DAY_MS + 1
                 rows = [tuple(row) for row in await self._pool.fetch(_SQL["days"], tomorrow)]
             self._days = [day for day, _ in rows]
             self._empty_ahead = {day for day, unused in rows if unused}
@@ -183,5 +183,5 @@ class Leaves:
 
     async def maintain(self, now: int) -> int:
         """Create the leaves from yesterday to a week after `now` (milliseconds since the epoch)."""
-        today = now // DAY
-        return await self.ensure(range(today - 1, today + AHEAD + 1), today)
+        today = now // DAY_MS
+        return await self.ensure(range(today - 1, today + AHEAD_DAYS + 1), today)

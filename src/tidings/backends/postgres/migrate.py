@@ -23,9 +23,9 @@ from msgspec import Struct
 
 from tidings.backends.postgres.checks import check_pooling, check_server
 from tidings.backends.postgres.connection import connect, translated
-from tidings.model.days import DAY
+from tidings.model.days import DAY_MS
 from tidings.model.errors import SettingsError, Unavailable
-from tidings.policy.days import AHEAD
+from tidings.policy.days import AHEAD_DAYS
 
 FOLDER = files(__package__) / "migrations"
 PHASES = ("pre", "post")
@@ -103,8 +103,8 @@ async def migrate(
                     apply = _apply_concurrently if migration.concurrent else _apply_patiently
                     await apply(connection, migration)
                     done.append(migration.name)
-            today = (int(time.time() * 1000) if now is None else now) // DAY
-            await connection.execute("SELECT ensure_partitions($1, $2)", today - 1, AHEAD + 2)
+            today = (int(time.time() * 1000) if now is None else now) // DAY_MS
+            await connection.execute("SELECT ensure_partitions($1, $2)", today - 1, AHEAD_DAYS + 2)
             return done
     finally:
         await connection.close()

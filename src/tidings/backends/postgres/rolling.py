@@ -20,16 +20,16 @@ from tidings.backends.postgres.history import (
 )
 from tidings.backends.postgres.leaves import CARRIED, Leaves, Segment, statement
 from tidings.backends.postgres.statements import load
-from tidings.model.accounting import MINUTE
-from tidings.model.days import DAY, DAY_MINUTES
+from tidings.model.accounting import MINUTE_MS
+from tidings.model.days import DAY_MINUTES, DAY_MS
 from tidings.model.ids import instant_of
 from tidings.model.vocabulary import State
-from tidings.policy.days import SETTLED, worth_rolling
+from tidings.policy.days import SETTLED_DAYS, worth_rolling
 from tidings.policy.transitions import STATES_PER_ATTEMPT
 
 SQL = load("days")
 LOCK_TIMEOUT = "5s"
-_HOUR = DAY // 24
+_HOUR = DAY_MS // 24
 
 Line: TypeAlias = tuple[str, str | None, State, str]
 """Tenant, channel (None: notifications), state, reason."""
@@ -92,13 +92,13 @@ class Rolling:
     async def roll(self, now: int) -> int:
         """See Days."""
         with translated():
-            changed = [tuple(row) for row in await self._pool.fetch(SQL["changed"], now // DAY)]
+            changed = [tuple(row) for row in await self._pool.fetch(SQL["changed"], now // DAY_MS)]
         done = 0
         for day, rolled_at in changed:
             if worth_rolling(day, now, rolled_at):
                 done += await self._roll(day, now)
         with translated():
-            for row in await self._pool.fetch(SQL["to_fold"], now // DAY - SETTLED):
+            for row in await self._pool.fetch(SQL["to_fold"], now // DAY_MS - SETTLED_DAYS):
                 await self._fold(row[0])
         return done
 
@@ -113,7 +113,7 @@ class Rolling:
                 within_s=READ_WITHIN_S,
             )  # fmt: skip
             with translated():
-                span = instant_of(low) // MINUTE, instant_of(high) // MINUTE
+                span = instant_of(low) // MINUTE_MS, instant_of(high) // MINUTE_MS
                 rolled.add(rows, [] if folded else await self._pool.fetch(SQL["counted"], *span))
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
@@ -186,13 +186,13 @@ async def write_sums(
 
 def hours(day: int) -> Iterator[tuple[UUID, UUID]]:
     """The ranges of ids of the hours of a day: from (inclusive), to (exclusive)."""
-    for at in range(day * DAY, (day + 1) * DAY, _HOUR):
+    for at in range(day * DAY_MS, (day + 1) * DAY_MS, _HOUR):
         yield UUID(int=at << 80), UUID(int=(at + _HOUR) << 80)
 
 
 def bounds(day: int) -> tuple[UUID, UUID]:
     """The first id of a day, and the first after it."""
-    return UUID(int=day * DAY << 80), UUID(int=(day + 1) * DAY << 80)
+    return UUID(int=day * DAY_MS << 80), UUID(int=(day + 1) * DAY_MS << 80)
 
 
 def segments_of(day: int, leaf: int) -> list[Segment]:

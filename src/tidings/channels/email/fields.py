@@ -1,4 +1,4 @@
-"""Header fields of an email, encoded and folded by us, so that they are the same on every Python.
+"""Encodes and folds the header fields of an email, in the same way on every Python.
 
 Facts: RFC 5322 sections 2.1.1 (lines of 78, at most 998), 2.2.3 (folding before white space), 3.2.3 to 3.2.5 (atoms,
 quoted strings, phrases); RFC 2047 sections 2 (an encoded word has at most 75 characters), 4.2 (Q), 5 (white space
@@ -17,20 +17,20 @@ _FRAME = len("=?utf-8?q?") + len("?=")
 _LONGEST_QUOTED = 60
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+")
 _LITERAL_IN_Q = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
-"""What section 5 (3) leaves as it is in a phrase; in a subject more would be allowed."""
+"""Octets that RFC 2047 section 5 (3) lets stand in a phrase; a subject could have more."""
 
 
 def unstructured(name: str, text: str, *, utf8: bool = False) -> str:
-    """The field `name` with `text`, which has no line ends, as lines with CRLF; `utf8` where RFC 6532 is spoken.
+    """The field `name` with `text` as lines that end with CRLF. `text` has no line ends; `utf8` permits RFC 6532.
 
-    Whoever unfolds and decodes it has `text` again, to the letter. Raises UnicodeEncodeError for a lone surrogate.
+    Unfolding and decoding gives exactly `text` again. Raises UnicodeEncodeError for a lone surrogate.
     """
     room = LINE - len(name) - 2
     return _folded(name, list(_tokens(text, room, utf8=utf8)))
 
 
 def mailbox(name: str, display: str, address: str, *, utf8: bool = False) -> str:
-    """The field `name` with one address and, if it is not empty, the name of whose it is."""
+    """The field `name` with one address and, if it is not empty, the display name before it."""
     words = [f"<{address}>"] if display else [address]
     if display:
         words = [*_phrase(display, LINE - len(name) - 2, utf8=utf8), *words]
@@ -38,7 +38,7 @@ def mailbox(name: str, display: str, address: str, *, utf8: bool = False) -> str
 
 
 def local_part(local: str) -> str:
-    """The part before the @, quoted where it is no dot-atom (RFC 5322 section 3.4.1)."""
+    """The part of an address before the @, in quotes unless it is a dot-atom (RFC 5322 section 3.4.1)."""
     if all(_ATOM.fullmatch(atom) or not atom.isascii() for atom in local.split(".")):
         return local
     return _quoted(local)
@@ -55,7 +55,7 @@ def _folded(name: str, words: Sequence[str]) -> str:
 
 
 def _tokens(text: str, room: int, *, utf8: bool) -> Iterator[str]:
-    """The words of the text. What lies between the first and the last that must be encoded is encoded as one."""
+    """The words of the text. Everything from the first to the last word that must be encoded is encoded together."""
     words = text.split(" ")
     encoded = [index for index, word in enumerate(words) if _must_be_encoded(word, room, utf8=utf8)]
     if not encoded:
@@ -68,14 +68,14 @@ def _tokens(text: str, room: int, *, utf8: bool) -> Iterator[str]:
 
 
 def _must_be_encoded(word: str, room: int, *, utf8: bool) -> bool:
-    # An empty word stands for a space at an end or beside another one: readers drop those, and so do relays.
+    # An empty word means a space at an end or next to another space: mail readers and relays drop such spaces.
     if not word or "=?" in word or not word.isprintable() or _octets(word) > room:
         return True
     return not utf8 and not word.isascii()
 
 
 def _phrase(display: str, room: int, *, utf8: bool) -> list[str]:
-    """The name as words: atoms, a quoted string, or encoded words."""
+    """The display name as words: atoms, a quoted string, or encoded words."""
     words = display.split(" ")
     if any(not word for word in words) or "=?" in display or not display.isprintable():
         return list(_encoded(display, room))
@@ -95,22 +95,22 @@ def _quoted(text: str) -> str:
 
 
 def _encoded(text: str, first_room: int) -> Iterator[str]:
-    """The text as encoded words, the first of at most `first_room` characters, each of whole characters."""
+    """The text as encoded words that each hold whole characters; the first has at most `first_room` characters."""
     pieces = [character.encode() for character in text]
-    q = sum(len(_q(piece)) for piece in pieces)
-    is_q = q <= 4 * ((sum(map(len, pieces)) + 2) // 3)
+    q_size = sum(len(_q(piece)) for piece in pieces)
+    is_q = q_size <= 4 * ((sum(map(len, pieces)) + 2) // 3)
     kind, write = ("q", _q) if is_q else ("b", _b)
+    # `size` counts characters of Q, but octets for Base64, where three octets together become four characters.
     room, size = min(first_room, _ENCODED_WORD) - _FRAME, 0
-    taken: list[bytes] = []
+    word: list[bytes] = []
     for piece in pieces:
-        # In Base64 only the whole is known: three octets become four characters.
         grown = size + len(_q(piece)) if is_q else size + len(piece)
-        if taken and (grown if is_q else 4 * -(-grown // 3)) > room:
-            yield f"=?utf-8?{kind}?{write(b''.join(taken))}?="
-            room, taken, grown = _ENCODED_WORD - _FRAME, [], len(_q(piece)) if is_q else len(piece)
-        taken.append(piece)
+        if word and (grown if is_q else 4 * -(-grown // 3)) > room:
+            yield f"=?utf-8?{kind}?{write(b''.join(word))}?="
+            room, word, grown = _ENCODED_WORD - _FRAME, [], len(_q(piece)) if is_q else len(piece)
+        word.append(piece)
         size = grown
-    yield f"=?utf-8?{kind}?{write(b''.join(taken))}?="
+    yield f"=?utf-8?{kind}?{write(b''.join(word))}?="
 
 
 def _q(octets: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What may stand in an email's headers and envelope, so that no content can add a header or a recipient.
+"""Keeps an email's headers and envelope clean, so that no content can add a header or a recipient.
 
 Facts: RFC 5322 sections 2.2 (no line ends inside a field) and 3.4.1 (addr-spec), RFC 5321 section 4.5.3.1 (lengths).
 """
@@ -14,12 +14,12 @@ _LONGEST_DOMAIN = 255
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of control characters and line ends as one space."""
+    """`text` with each run of control characters and line ends replaced by one space."""
     return _BREAKS.sub(" ", text).strip() if _BREAKS.search(text) else text
 
 
 def split_address(address: str) -> tuple[str, str] | None:
-    """The local part and the domain, or None when it is not one plain address (quoted local parts are not)."""
+    """The local part and the domain; None unless the text is one plain address, without a quoted local part."""
     local, at, domain = address.rpartition("@")
     if not at or not local or not domain or len(local) > _LONGEST_LOCAL or len(domain) > _LONGEST_DOMAIN:
         return None

@@ -1,4 +1,4 @@
-"""An email as bytes for SMTP, written by us: the same on every Python, in a ninth of the standard library's time.
+"""Writes an email as bytes for SMTP: the same on every Python, in a ninth of the standard library's time.
 
 Facts: RFC 5322 (the format; section 3.6.4, Message-ID), RFC 2045 section 6 (transfer encodings), RFC 2046 section 5.1.4
 (multipart/alternative: the plainest part first), RFC 3834 section 5 (Auto-Submitted). Header fields: fields.py.
@@ -22,12 +22,12 @@ from tidings.model.sending import EmailDelivery
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 _LONGEST_LINE = 998
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\r\n"
-"""Octets that a body of 7bit holds; what else may not travel so (RFC 5321 section 4.5.2)."""
+"""The octets that a 7bit body may have (RFC 5321 section 4.5.2)."""
 _SAFE_IN_QUOTED_PRINTABLE = _PLAIN.replace(b"=", b"")
 
 
 def message_id(idempotency_key: str, domain: str) -> str:
-    """The same for every try of the same attempt, so that a mail that arrives twice is recognised as one."""
+    """The Message-ID: the same for every try of one attempt, so that readers recognise a mail that arrives twice."""
     return f"<{quote(idempotency_key, safe='-_~+=')}@{domain}>"
 
 
@@ -42,10 +42,10 @@ def ascii_domain(domain: str) -> str | None:
 
 
 def build(delivery: EmailDelivery, sender: Address, recipient: tuple[str, str], now: int) -> bytes:
-    """The mail of `delivery` from `sender` to the local part and domain `recipient`.
+    """The bytes of the mail for `delivery`, from `sender` to the local part and domain in `recipient`.
 
-    `now` is in milliseconds since the epoch. Headers are UTF-8 (RFC 6532) only where the local part demands it. Bodies
-    are 7bit, quoted-printable or base64: every relay carries those, whether it announces 8BITMIME or not.
+    `now` is in milliseconds since the epoch. Headers are UTF-8 (RFC 6532) only if the local part needs it. Bodies are
+    7bit, quoted-printable or base64, which every relay carries, with or without 8BITMIME.
 
     Raises:
         ValueError: a text that is not valid Unicode.
@@ -86,7 +86,7 @@ def _bodies(delivery: EmailDelivery) -> bytes:
 
 
 def _part(kind: str, text: str) -> bytes:
-    """One text with its own header; lines end with CRLF, the last one too."""
+    """One text with its header; every line ends with CRLF, the last one too."""
     lines = _LINE_ENDS.sub("\r\n", text)
     body = (lines if lines.endswith("\r\n") else lines + "\r\n").encode()
     encoding, encoded = _transferable(body)
@@ -97,7 +97,7 @@ def _part(kind: str, text: str) -> bytes:
 
 
 def _transferable(body: bytes) -> tuple[str, bytes]:
-    """The name of the transfer encoding that makes `body` smallest, and `body` in it."""
+    """The name of the transfer encoding that makes `body` smallest, and the encoded body."""
     if not body.translate(None, _PLAIN) and max(map(len, body.split(b"\r\n"))) <= _LONGEST_LINE:
         return "7bit", body
     escaped = len(body.translate(None, _SAFE_IN_QUOTED_PRINTABLE))

@@ -1,21 +1,21 @@
-"""SendGrid: email by the v3 Mail Send API. Deliveries with equal content go out in one request.
+"""Sends email through SendGrid's v3 Mail Send API. Deliveries with equal content go out in one request.
 
 Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid):
 
 - The request and its answer 202 with `X-Message-Id`: `api-reference/mail-send/mail-send`.
 - At most 1,000 personalizations in a request; errors are status 400 with `errors[].field` and `errors[].message`:
   `api-reference/mail-send/errors`.
-- One person of a personalization does not see the others, and each may have custom arguments:
+- The recipient of one personalization does not see the others, and each personalization may have custom arguments:
   `for-developers/sending-email/personalizations`.
 - 401 and 403 are the account's fault (key, sender identity, a temporary block), so everything waits until somebody
-  mends it: `api-reference/how-to-use-the-sendgrid-v3-api/responses`.
+  corrects it: `api-reference/how-to-use-the-sendgrid-v3-api/responses`.
 - 429 with `X-RateLimit-Reset` in seconds since the epoch is about the account, unless its errors name recipients:
   `api-reference/how-to-use-the-sendgrid-v3-api/rate-limits`.
 - Events: see `sendgrid_events.py`.
-- The key's scopes, which `check` asks for: `api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-
+- The key's scopes, which `check` reads: `api-reference/api-key-permissions/retrieve-a-list-of-scopes-for-which-this-
   user-has-access`.
 
-Mail Send knows no idempotency key, so a request without an answer stays uncertain.
+Mail Send has no idempotency key, so a request without an answer stays uncertain.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pydantic import Field, field_validator
 
 from tidings.channels.email import sendgrid_events as events
 from tidings.channels.email.headers import one_line, split_address
-from tidings.channels.errors import ACCOUNT, follow
-from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after, throttled
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after_s, throttled
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl, Mailbox, OneLine, Token
 from tidings.channels.tools import Tools
@@ -59,7 +59,7 @@ _SCOPE = "mail.send"
 
 
 class SendgridConfig(HttpProviderConfig):
-    """`providers.sendgrid`."""
+    """The settings in `providers.sendgrid`."""
 
     api_key: Token = Field(description='an API key with the permission "Mail Send"; it starts with SG.')
     from_address: Mailbox = Field(description="the sender's address; SendGrid must have verified it or its domain")
@@ -139,9 +139,12 @@ class Sendgrid(EmailProvider):
     ERRORS: ClassVar = {
         400: Rejected("refused", detail="the request is malformed"),
         "400 recipient": Rejected("invalid_address", suppress=True, detail="the recipient's address is not valid"),
-        401: Retry("unauthorized", ACCOUNT, "the API key is wrong or revoked, or may not send", About.UNOFFERED),
+        401: Retry("unauthorized", ACCOUNT_WAIT_S, "the API key is wrong or revoked, or may not send", About.UNOFFERED),
         403: Retry(
-            "forbidden", ACCOUNT, "the sender is not verified, or the account is blocked for a while", About.UNOFFERED
+            "forbidden",
+            ACCOUNT_WAIT_S,
+            "the sender is not verified, or the account is blocked for a while",
+            About.UNOFFERED,
         ),
         404: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
         405: Rejected("wrong_api_address", fallback=True, detail="base_url is not SendGrid's"),
@@ -155,13 +158,13 @@ class Sendgrid(EmailProvider):
     batch_size = MOST_PERSONALIZATIONS
 
     def __init__(self, config: SendgridConfig, tools: Tools) -> None:
-        """Send with `config`."""
+        """A provider that sends with `config`."""
         self.name, self.rate = tools.name, config.rate
         self.parallel = min(_AT_ONCE_PER_SEND, config.concurrency)
         self.concurrency = config.concurrency // self.parallel
-        # A batch may begin its last request when its time is nearly over, and repeat it without refused addresses.
+        # A batch may begin its last request shortly before its time is over, and repeat it without refused addresses.
         self.timeout = (1 + _MOST_ROUNDS) * config.timeout
-        self._request_timeout = config.timeout
+        self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock
         self._sender = _Mailbox(config.from_address, config.from_name or UNSET)
@@ -174,7 +177,7 @@ class Sendgrid(EmailProvider):
         self._http = HttpClient(config.base_url, config, headers)
 
     async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
-        """One request for each different content, with all its recipients."""
+        """Send each different content in one request to all its recipients."""
         if len(batch) == 1:
             return await self._send_group(batch, [0])
         groups = _groups(batch)
@@ -183,7 +186,7 @@ class Sendgrid(EmailProvider):
             lambda places: self._send_group(batch, places),
             None,
             limit=self.parallel,
-            within=self._request_timeout,
+            within_s=self._request_timeout_s,
         )
         results: list[SendResult] = [NOT_BEGUN] * len(batch)
         for places, answer in zip(groups, answers, strict=True):
@@ -193,19 +196,19 @@ class Sendgrid(EmailProvider):
         return results
 
     async def _send_group(self, batch: Sequence[EmailDelivery], places: Sequence[int]) -> list[SendResult]:
-        """Send equal content to the deliveries at `places`; their results, in that order.
+        """Send the deliveries at `places`, which have equal content, and return their results in that order.
 
-        SendGrid takes a request whole or not at all. When it names recipients that it refuses, those are out and the
-        others are sent again without them.
+        SendGrid takes a request whole or not at all. If it names recipients that it refuses, the request is repeated
+        without them.
         """
         results: dict[int, SendResult] = {}
         rest: list[tuple[int, _Personalization]] = []
         for place in places:
-            one = _personalization(batch[place])
-            if isinstance(one, Rejected):
-                results[place] = one
+            personalization = _personalization(batch[place])
+            if isinstance(personalization, Rejected):
+                results[place] = personalization
             else:
-                rest.append((place, one))
+                rest.append((place, personalization))
         parts = _parts(batch[places[0]].content)
         if not parts:
             return [Rejected("no_content", detail="the email has neither text nor HTML")] * len(places)
@@ -213,7 +216,7 @@ class Sendgrid(EmailProvider):
         for _ in range(_MOST_ROUNDS):
             if not rest:
                 break
-            mail = _Mail([one for _, one in rest], self._sender, subject, parts)
+            mail = _Mail([personalization for _, personalization in rest], self._sender, subject, parts)
             outcome, refused = await self._request(mail)
             if not 0 < len(refused) < len(rest):
                 results |= {place: refused.get(at, outcome) for at, (place, _) in enumerate(rest)}
@@ -226,7 +229,7 @@ class Sendgrid(EmailProvider):
         return [results[place] for place in places]
 
     async def _request(self, mail: _Mail) -> tuple[SendResult, dict[int, SendResult]]:
-        """The result of the request, and of those personalizations that SendGrid refuses by their number."""
+        """The result of the request, and by number the results of the personalizations that SendGrid refuses."""
         try:
             body = _encode(mail)
         except UnicodeEncodeError:
@@ -244,48 +247,48 @@ class Sendgrid(EmailProvider):
         known = self.ERRORS.get(reply.status)
         if known is None:
             return by_status(reply, self._clock, detail), {}
-        asked, said = self._reset(reply), detail or f"HTTP status {reply.status}: {known.detail}"
-        refused = self._refused(reply.status, problems, len(mail.personalizations), asked)
+        asked_s, said = self._reset_s(reply), detail or f"HTTP status {reply.status}: {known.detail}"
+        refused = self._refused(reply.status, problems, len(mail.personalizations), asked_s)
         if reply.status == _TOO_MANY:
-            return throttled(None if refused else asked, said), refused
-        return follow(known, said, asked), refused
+            return throttled(None if refused else asked_s, said), refused
+        return follow(known, said, asked_s), refused
 
     def _refused(
-        self, status: int, problems: Sequence[_Problem], count: int, asked: float | None
+        self, status: int, problems: Sequence[_Problem], count: int, asked_s: float | None
     ) -> dict[int, SendResult]:
-        """What is said of single personalizations, by their number: whatever the headers say, it is about them."""
+        """The results of the personalizations that `problems` name, by number. They are about recipients only."""
         refused: dict[int, SendResult] = {}
         for problem in problems:
             found = _PERSONALIZATION.match(problem.field or "")
             if found is None or int(found[1]) >= count:
                 continue
             if status == _TOO_MANY:
-                refused[int(found[1])] = follow(self.ERRORS[status], brief(problem.message), asked)
+                refused[int(found[1])] = follow(self.ERRORS[status], brief(problem.message), asked_s)
             elif status == 400:
                 row = self.ERRORS["400 recipient" if found[2] else status]
                 refused[int(found[1])] = follow(row, brief(problem.message))
         return refused
 
-    def _reset(self, answer: Answer) -> float | None:
-        """The seconds until SendGrid takes requests again."""
-        asked = retry_after(answer, self._clock)
+    def _reset_s(self, answer: Answer) -> float | None:
+        """How long until SendGrid takes requests again; None when it does not say."""
+        asked_s = retry_after_s(answer, self._clock)
         reset = answer.header("x-ratelimit-reset")
-        if asked is None and answer.status == _TOO_MANY and reset.isascii() and reset.isdigit() and len(reset) < 15:
+        if asked_s is None and answer.status == _TOO_MANY and reset.isascii() and reset.isdigit() and len(reset) < 15:
             return max(0.0, int(reset) - self._clock.now() / 1000)
-        return asked
+        return asked_s
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
-        """What the events say about deliveries of ours; others are left out. Raises BadReceipt when not SendGrid's."""
+        """The receipts of events that name a delivery. Raises BadReceipt if the request is not SendGrid's."""
         return [receipt for receipt in self.told(request) if receipt.delivery_id != NAMELESS]
 
     def told(self, request: InboundRequest) -> list[Receipt]:
-        """As `receipts`; with events that have lost our arguments, by their reference and address."""
+        """As `receipts`, and also the events without custom arguments, which only have a reference and an address."""
         found = events.read(request, self._key, f"{self.section}.webhook_public_key")
         events.check_time(request, self._clock.now(), self._config.webhook_tolerance_s, self.section)
         return found
 
     async def check(self) -> str:
-        """Ask what the key may do. Raises SettingsError saying what is wrong with it."""
+        """Read what the API key may do. Raises SettingsError saying what is wrong with it."""
         reply = await self._http.get("/v3/scopes")
         url = self._config.base_url
         if not isinstance(reply, Answer):
@@ -315,18 +318,18 @@ class Sendgrid(EmailProvider):
 
 
 def _groups(batch: Sequence[EmailDelivery]) -> list[list[int]]:
-    """The places of deliveries that can share a request: equal content, each address once."""
+    """The places of the deliveries that can share a request: equal content, each address once."""
     open_groups: dict[EmailContent, tuple[list[int], set[str]]] = {}
     groups: list[list[int]] = []
     for place, delivery in enumerate(batch):
         address = delivery.to.lower()
-        found = open_groups.get(delivery.content)
-        if found is None or address in found[1] or len(found[0]) == MOST_PERSONALIZATIONS:
-            found = ([], set())
-            open_groups[delivery.content] = found
-            groups.append(found[0])
-        found[0].append(place)
-        found[1].add(address)
+        group = open_groups.get(delivery.content)
+        if group is None or address in group[1] or len(group[0]) == MOST_PERSONALIZATIONS:
+            group = ([], set())
+            open_groups[delivery.content] = group
+            groups.append(group[0])
+        group[0].append(place)
+        group[1].add(address)
     return groups
 
 
@@ -336,12 +339,12 @@ def _personalization(delivery: EmailDelivery) -> _Personalization | Rejected:
     name = one_line(delivery.name) if delivery.name else ""
     return _Personalization(
         (_Mailbox(delivery.to, name or UNSET),),
-        events.marks(delivery),
+        events.custom_arguments(delivery),
     )
 
 
 def _parts(content: EmailContent) -> list[_Part]:
-    """The plain part first, as SendGrid demands; it refuses empty ones."""
+    """The parts of the content, the plain one first, as SendGrid demands; empty ones, which it refuses, left out."""
     parts = []
     if content.text:
         parts.append(_Part("text/plain", content.text))

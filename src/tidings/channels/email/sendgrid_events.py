@@ -1,21 +1,20 @@
-"""SendGrid's Signed Event Webhook: what it says later about a mail.
+"""Reads SendGrid's Signed Event Webhook, which reports what became of a mail.
 
 Facts, and SendGrid's page for each (below https://www.twilio.com/docs/sendgrid):
 
 - Events, their types and fields; custom arguments come back as fields of the event:
   `for-developers/tracking-events/event`. They stand beside SendGrid's own fields, of which one is `attempt`; hence the
   prefix.
-- A bounce of type `blocked` is the mail's or the sender's fault, and SendGrid goes on sending to the address:
+- A bounce of type `blocked` is the mail's or the sender's fault, and SendGrid continues to send to the address:
   `api-reference/blocks-api`; `bounce_classification`: https://sendgrid.com/en-us/blog/bounce-block-classifications-in-event-webhook.
-- An unsubscription from a group counts as one from everything: Tidings sends into no group, so it is the only safe
-  reading. `group_resubscribe` says nothing: what is suppressed stays so until somebody removes it.
+- An unsubscription from a group counts as one from everything: Tidings sends to no group, so this is the only safe
+  reading. `group_resubscribe` changes nothing: an address stays suppressed until somebody takes it off the list.
 - The signature, ECDSA with SHA-256 over the timestamp and the raw body, and the headers that carry it:
   `for-developers/tracking-events/getting-started-event-webhook-security-features`.
+- A request without an answer is repeated for 24 hours: `for-developers/tracking-events/troubleshooting`. No page says
+  whether it is then signed anew. If repeated requests are refused as too old, raise `webhook_tolerance_s`.
 
-- A request that is not answered is repeated for 24 hours: `for-developers/tracking-events/troubleshooting`. Whether it
-  is signed anew then no page says; whoever sees old ones refused raises `webhook_tolerance_s`.
-
-An old event that is sent again adds nothing, because recording the same fact twice is recording it once.
+An event that comes again adds nothing, because the recorder writes the same fact only once.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ EVENTS: Mapping[str, Event] = {
     "unsubscribe": Event(State.DELIVERED, "unsubscribed", "unsubscribed", True, "unsubscribed from all mail"),
     "group_unsubscribe": Event(State.DELIVERED, "unsubscribed", "unsubscribed", True, "unsubscribed from a group"),
 }
-"""What each event means. A `dropped` has its reason behind it, a `bounce` what its other fields make of it."""
+"""The meaning of each event. After `dropped` follows its reason, after `bounce` a case found from its other fields."""
 
 # SendGrid's classifications that blame the mail or the sender, not the address.
 _NOT_THE_ADDRESS = frozenset(
@@ -79,12 +78,11 @@ _NOT_THE_ADDRESS = frozenset(
 _FULL = re.compile(r"(?<![\d.])[45]\.2\.2(?!\d|\.\d)")
 _STATUS = re.compile(r"(?:^|\s)([45])(?:\.\d{1,3}\.\d{1,3}|\d\d)(?=\s|$)")
 
-
-_OURS = frozenset({"tidings_delivery", "tidings_tenant", "tidings_attempt"})
+_CUSTOM_ARGUMENTS = frozenset({"tidings_delivery", "tidings_tenant", "tidings_attempt"})
 
 
 def load_key(text: str) -> EllipticCurvePublicKey:
-    """The key from base64 DER, as SendGrid shows it, with or without PEM's frame."""
+    """The public key in base64 DER, as SendGrid shows it, with or without the lines of PEM around it."""
     bare = re.sub(r"-----(BEGIN|END) PUBLIC KEY-----|\s", "", text)
     try:
         key = load_der_public_key(b64decode(bare, validate=True))
@@ -97,8 +95,8 @@ def load_key(text: str) -> EllipticCurvePublicKey:
     return key
 
 
-def marks(delivery: EmailDelivery) -> dict[str, str]:
-    """The custom arguments by which an event finds back to its delivery. SendGrid demands strings."""
+def custom_arguments(delivery: EmailDelivery) -> dict[str, str]:
+    """The custom arguments that come back with each event and name the delivery. SendGrid demands strings."""
     return {
         "tidings_delivery": to_text(DELIVERY_PREFIX, delivery.id),
         "tidings_tenant": delivery.tenant,
@@ -107,9 +105,9 @@ def marks(delivery: EmailDelivery) -> dict[str, str]:
 
 
 def check_time(request: InboundRequest, now: int, tolerance_s: int, section: str) -> None:
-    """Raise BadReceipt when the signed time is further than `tolerance_s` from `now` (milliseconds since the epoch).
+    """Raise BadReceipt if the signed time is more than `tolerance_s` away from `now` (milliseconds since the epoch).
 
-    So a request that somebody has recorded cannot be played back for ever.
+    So nobody can send a recorded request again and again for ever.
     """
     text = request.headers.get(_TIMESTAMP, "")
     if not (text.isascii() and text.isdigit() and len(text) < 15):
@@ -123,7 +121,7 @@ def check_time(request: InboundRequest, now: int, tolerance_s: int, section: str
 
 
 def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: str) -> list[Receipt]:
-    """The receipts in a request that the private half of `key` signed; `setting` is where that key stands.
+    """The receipts in a request, after checking its signature with `key`; `setting` names the setting with the key.
 
     Raises:
         BadReceipt: there is no key, the signature is not SendGrid's, or the body is not a list of events.
@@ -146,14 +144,14 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: s
 
 
 def _receipt(event: Mapping[str, object]) -> Receipt | None:
-    """The receipt in an event; None for one that is not about a delivery of ours or says nothing new."""
+    """The receipt in an event; None if the event cannot be about a delivery of Tidings or adds nothing."""
     text = {name: value for name, value in event.items() if isinstance(value, str)}
     found = EVENTS.get(_name(text))
     if found is None:
         return None
     attempt = text.get("tidings_attempt", "")
     reference = text.get("sg_message_id", "").partition(".")[0]
-    if _OURS.isdisjoint(event):
+    if _CUSTOM_ARGUMENTS.isdisjoint(event):
         delivery_id, attempt = NAMELESS, "1"
         if not reference and not text.get("email"):
             return None
@@ -181,7 +179,7 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
 
 
 def _name(event: Mapping[str, str]) -> str:
-    """The event's name in EVENTS; it need not be there."""
+    """The name under which EVENTS lists the event, if it does."""
     kind = event.get("event", "")
     if kind == "bounce":
         return f"bounce {_bounce(event)}".strip()
@@ -192,9 +190,9 @@ def _name(event: Mapping[str, str]) -> str:
 
 
 def _bounce(event: Mapping[str, str]) -> str:
-    """Why it bounced; empty for an address that is good for nothing.
+    """The case of a bounce; "" if the address does not exist.
 
-    `type` is `blocked` where the address is not to blame; `status` and `bounce_classification` are not always there.
+    `type` is `blocked` where the address is not at fault; `status` and `bounce_classification` are not always there.
     """
     said = f"{event.get('status', '')} {event.get('reason', '')}"
     classification = event.get("bounce_classification", "").lower()

@@ -1,12 +1,12 @@
-"""SMTP: email through any server that speaks it, over connections that are used again.
+"""Sends email over SMTP, through any server, on connections that are reused.
 
 Facts: RFC 5321 (the commands, and section 4.2 for their replies), RFC 3207 (STARTTLS), RFC 8314 (TLS from the first
 byte on port 465), RFC 4954 (AUTH), RFC 2034 and RFC 3463 (enhanced status codes; their registry is
 https://www.iana.org/assignments/smtp-enhanced-status-codes), RFC 6531 (SMTPUTF8), RFC 7505 (a domain without mail).
 
-A connection that breaks before the mail went out means later; one that breaks after it leaves open whether the server
-took it (RFC 5321 section 4.2.5), so that is uncertain. What replies mean is in `smtp_replies.py`. SMTP has no receipts:
-bounces come back as mail to the sender's address.
+If a connection breaks before the mail went out, the mail is tried again later. If it breaks afterwards, the server may
+have taken the mail (RFC 5321 section 4.2.5), so the result is uncertain. `smtp_replies.py` says what replies mean. SMTP
+has no receipts: bounces come back as mail to the sender's address.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPHel
 from tidings.channels.email.headers import split_address
 from tidings.channels.email.mime import ascii_domain, build, message_id
 from tidings.channels.email.smtp_replies import ERRORS
-from tidings.channels.email.smtp_session import Door
+from tidings.channels.email.smtp_session import SessionOpener
 from tidings.channels.email.smtp_settings import SmtpConfig
-from tidings.channels.errors import ACCOUNT, follow
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow
 from tidings.channels.http import brief
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.tools import Tools
@@ -43,7 +43,7 @@ _GO_AHEAD, _TAKEN, _CLOSING = 354, 250, 421
 
 
 class _Envelope:
-    """Who it is for, as the server is told, and the mail as it goes over the wire."""
+    """The recipient as MAIL and RCPT name it, and the mail as DATA sends it."""
 
     __slots__ = ("domain", "local", "mail", "reference")
 
@@ -66,32 +66,32 @@ class Smtp(EmailProvider):
     ERRORS: ClassVar = ERRORS
 
     def __init__(self, config: SmtpConfig, tools: Tools) -> None:
-        """Send with `config`."""
+        """A provider that sends with `config`."""
         self.name, self.rate = tools.name, config.rate
         self.concurrency = config.connections
-        # Waiting for a connection has one timeout, connecting up to the recipient another, then the server answers DATA
-        # and the mail; a batch may begin its last one when its time is nearly over.
+        # Five timeouts: a batch may begin its last mail shortly before its time is over, then wait for a connection,
+        # then connect and get as far as RCPT, then wait for the replies to DATA and to the mail.
         self.timeout = 5 * config.timeout
         self._config = config
         self._clock = tools.clock
         local, _, domain = config.from_address.rpartition("@")
         self._sender = Address(display_name=config.from_name or "", username=local, domain=domain)
         self._port = config.to_port
-        self._door = Door(config)
+        self._sessions = SessionOpener(config)
         self._slots = asyncio.Semaphore(config.connections)
         self._idle: list[SMTP] = []
 
     async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
-        """One transaction for each, over up to `connections` connections."""
+        """Send each delivery in a transaction of its own, over up to `connections` connections."""
         return await in_parallel(
-            batch, self._send, NOT_BEGUN, limit=self._config.connections, within=self._config.timeout
+            batch, self._send, NOT_BEGUN, limit=self._config.connections, within_s=self._config.timeout
         )
 
     async def _send(self, delivery: EmailDelivery) -> SendResult:
         envelope = self._envelope(delivery)
         if isinstance(envelope, Rejected):
             return envelope
-        # Waiting for a connection is bounded, too: else the time of the whole send would end while nothing was sent.
+        # Without this bound the time of the whole send could end while waiting, and nothing would have been sent.
         try:
             async with asyncio.timeout(self._config.timeout):
                 await self._slots.acquire()
@@ -125,7 +125,7 @@ class Smtp(EmailProvider):
         return _Envelope(local, domain, _stuffed(mail), message_id(delivery.idempotency_key, self._sender.domain))
 
     async def _announce(self, envelope: _Envelope) -> SMTP | SendResult:
-        """A connection whose server has agreed to take a mail for the recipient, or why there is none."""
+        """A connection whose server has agreed to take a mail for the recipient, or a result that says why not."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_connected:
@@ -133,7 +133,7 @@ class Smtp(EmailProvider):
                 if agreed is not None:
                     return agreed
         try:
-            connection = await self._door.open()
+            connection = await self._sessions.open()
         except SMTPAuthenticationError as error:
             return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"), about=About.UNOFFERED)
         except SMTPHeloError as error:
@@ -148,7 +148,10 @@ class Smtp(EmailProvider):
         return Retry("service_unavailable", detail=why, about=About.UNOFFERED)
 
     async def _ask(self, connection: SMTP, envelope: _Envelope) -> SMTP | SendResult | None:
-        """MAIL and RCPT; None when the connection turned out to be closed, and nothing was sent."""
+        """Send MAIL and RCPT; returns the connection if the server agrees, else the result.
+
+        None: the connection turned out to be closed, and nothing was sent.
+        """
         options: tuple[bytes, ...] = ()
         if not envelope.local.isascii():
             if not connection.supports_extension("smtputf8"):
@@ -184,7 +187,7 @@ class Smtp(EmailProvider):
         return self._judge(reply.code, reply.message, to_sender=to_sender)
 
     async def _hand_over(self, connection: SMTP, envelope: _Envelope) -> SendResult:
-        """DATA and, when the server says 354, the mail itself: not before then can it have been taken."""
+        """Send DATA and, after the reply 354, the mail. The server cannot have taken the mail before."""
         begun = False
         try:
             reply = await connection.execute_command(b"DATA")
@@ -216,7 +219,7 @@ class Smtp(EmailProvider):
             self._idle.append(connection)
 
     def _judge(self, code: int, text: str, *, to_sender: bool = False) -> SendResult:
-        """What follows from a refusal; `to_sender`: of the sender, so it says nothing about the recipient."""
+        """The result of a refusal. `to_sender`: MAIL was refused, which says nothing about the recipient."""
         detail = brief(f"{code} {text}")
         found = _ENHANCED.match(text)
         enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
@@ -230,15 +233,15 @@ class Smtp(EmailProvider):
         return follow(known, detail)
 
     def _not_greeted(self, error: SMTPHeloError) -> Retry:
-        """What follows when the server does not take our greeting; for good (5yz), it is for a person to mend."""
+        """The result when the server refuses the greeting. If for good (5yz), a person must correct the setting."""
         if error.code < 500:
             said = brief(f"{self._where} takes no greeting now: {error.code} {error.message}")
             return Retry("service_unavailable", detail=said, about=About.UNOFFERED)
-        return Retry("greeting_refused", ACCOUNT, brief(self._greeting_refused(error)), About.UNOFFERED)
+        return Retry("greeting_refused", ACCOUNT_WAIT_S, brief(self._greeting_refused(error)), About.UNOFFERED)
 
     def _greeting_refused(self, error: SMTPHeloError) -> str:
         return (
-            f"{self._where} refuses the greeting EHLO {self._door.greeting}: {error.code} {error.message}. Set "
+            f"{self._where} refuses the greeting EHLO {self._sessions.greeting}: {error.code} {error.message}. Set "
             f"{self.section}.helo_name to the full name of this machine"
         )
 
@@ -251,7 +254,7 @@ class Smtp(EmailProvider):
         config, where = self._config, self._where
         try:
             async with asyncio.timeout(2 * config.timeout):
-                connection = await self._door.open()
+                connection = await self._sessions.open()
                 reply = await connection.noop()
                 await connection.quit()
         except SMTPAuthenticationError as error:
@@ -301,5 +304,5 @@ class Smtp(EmailProvider):
 
 
 def _stuffed(mail: bytes) -> bytes:
-    """The mail as DATA sends it: dots at the start of lines doubled, and the end marked (RFC 5321 section 4.5.2)."""
+    """The mail as DATA sends it: with dots at the start of lines doubled, and the end mark (RFC 5321 section 4.5.2)."""
     return _LINE_WITH_DOT.sub(b"..", mail) + (b".\r\n" if mail.endswith(b"\r\n") else b"\r\n.\r\n")

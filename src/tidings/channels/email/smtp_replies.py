@@ -1,39 +1,39 @@
-"""What an SMTP server's refusals mean.
+"""The error table of SMTP: what a server's refusals mean.
 
 Facts: RFC 5321 section 4.2 (replies: 4yz is for now, 5yz for good), RFC 4954 section 6 (logging in), RFC 7504 (521 and
 556), RFC 7505 (5.1.10: a domain that takes no mail), RFC 7372 (5.7.20 to 5.7.26: authentication of the sender),
 RFC 6647 (greylisting, which wants minutes), RFC 3463 and the registry of RFC 5248
 (https://www.iana.org/assignments/smtp-enhanced-status-codes) for the enhanced codes.
 
-A recipient or mail that is put off (4yz to RCPT or DATA) is offered again patiently: the reply says nothing about the
-server, and greylists accept a mail that comes back after minutes. 4yz to MAIL is about the sender or the server, so
-that nothing was offered yet; so is 421, by which the server ends the session.
+If the server puts off a recipient or a mail (4yz to RCPT or DATA), the mail is offered again patiently: the reply says
+nothing about the server, and greylists accept a mail that comes back after minutes. 4yz to MAIL, and 421, with which
+the server ends the session, are about the sender or the server; nothing was offered yet.
 
-An enhanced code goes before the reply's own, when the two agree that it is for now or for good. An address is
-suppressed only where the code says that the mailbox or its domain is not there; a bare 550 is said of unwanted mail
-as well.
+An enhanced code counts before the reply's own code if both agree whether the refusal is for now or for good. An address
+is suppressed only if the code says that the mailbox or its domain does not exist; a bare 550 may also mean unwanted
+mail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidings.channels.errors import ACCOUNT
+from tidings.channels.errors import ACCOUNT_WAIT_S
 from tidings.model.sending import About, Rejected, Retry
 
-_GREYLISTED = 300.0
-_FULL = 900.0
+_GREYLIST_WAIT_S = 300.0
+_FULL_WAIT_S = 900.0
 _LOGIN = "the server wants another login"
 _NOT_PROVEN = "the sender's domain is not proven to be ours"
 
 
 def _login(detail: str) -> Retry:
-    return Retry("unauthorized", ACCOUNT, detail, About.UNOFFERED)
+    return Retry("unauthorized", ACCOUNT_WAIT_S, detail, About.UNOFFERED)
 
 
-def _put_off(reason: str, after: float | None, detail: str) -> Retry:
-    """The server wants to see this one mail again, in minutes or hours (RFC 5321 section 4.5.4.1)."""
-    return Retry(reason, after, detail, patient=True)
+def _put_off(reason: str, after_s: float | None, detail: str) -> Retry:
+    """The row for a server that wants to see this one mail again, in minutes or hours (RFC 5321 section 4.5.4.1)."""
+    return Retry(reason, after_s, detail, patient=True)
 
 
 ERRORS: Mapping[int | str, Retry | Rejected] = {
@@ -54,11 +54,11 @@ ERRORS: Mapping[int | str, Retry | Rejected] = {
     556: Rejected("domain_takes_no_mail", suppress=True, detail="the domain takes no mail"),
     "4yz": _put_off("temporary", None, "any other for now"),
     "5yz": Rejected("refused", fallback=True, detail="any other for good"),
-    "4.2.1": _put_off("mailbox_disabled", _GREYLISTED, "the mailbox takes nothing now"),
-    "4.2.2": _put_off("mailbox_full", _FULL, "the mailbox is full"),
+    "4.2.1": _put_off("mailbox_disabled", _GREYLIST_WAIT_S, "the mailbox takes nothing now"),
+    "4.2.2": _put_off("mailbox_full", _FULL_WAIT_S, "the mailbox is full"),
     "4.7.0": _put_off("deferred_by_policy", 60.0, "too much at once, or the server does not trust us yet"),
-    "4.7.1": _put_off("deferred_by_policy", _GREYLISTED, "greylisted: the server wants to see the mail again"),
-    "4.7.28": Retry("throttled", _GREYLISTED, "too much mail from us", About.ACCOUNT),
+    "4.7.1": _put_off("deferred_by_policy", _GREYLIST_WAIT_S, "greylisted: the server wants to see the mail again"),
+    "4.7.28": Retry("throttled", _GREYLIST_WAIT_S, "too much mail from us", About.ACCOUNT),
     "5.1.1": Rejected("no_such_mailbox", suppress=True, detail="there is no such mailbox"),
     "5.1.2": Rejected("no_such_domain", suppress=True, detail="there is no such domain"),
     "5.1.3": Rejected("invalid_address", suppress=True, detail="not a valid address"),

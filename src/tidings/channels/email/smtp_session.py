@@ -1,7 +1,7 @@
-"""Opening an SMTP session: connection, greeting, encryption and login.
+"""Opens SMTP sessions: connection, greeting, encryption and login.
 
 Facts: RFC 5321 sections 3.2 and 4.1.1.1 (EHLO, and HELO for a server that refuses it), RFC 3207 section 4.2 (after
-STARTTLS everything begins anew), RFC 4954.
+STARTTLS the session starts over), RFC 4954.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from aiosmtplib.errors import SMTPHeloError
 from tidings.channels.email.greeting import full_name, literal
 from tidings.channels.email.smtp_settings import SmtpConfig
 
-_UNSAID = "[127.0.0.1]"
-"""Only so that aiosmtplib does not look for a name itself: nothing is said before the connection is there."""
+_NEVER_SENT = "[127.0.0.1]"
+"""Keeps aiosmtplib from looking for a name itself; the real greeting is set before the first command."""
 _PERMANENT = 500
 
 
-class Door:
-    """Opens sessions with the server of one account. `greeting` is what it said last."""
+class SessionOpener:
+    """Opens sessions with the server of one account. `greeting` is the name that it sent last with EHLO."""
 
     def __init__(self, config: SmtpConfig) -> None:
         self._config = config
         self._name: str | None = config.helo_name
-        self._looked = config.helo_name is not None
+        self._name_known = config.helo_name is not None
         self.greeting = config.helo_name or ""
 
     async def open(self) -> SMTP:
-        """A session in which mails may be sent.
+        """A session that is ready to send mails.
 
         Raises:
             SMTPHeloError: the server refuses the greeting.
@@ -42,7 +42,7 @@ class Door:
         connection = SMTP(
             hostname=config.host,
             port=config.to_port,
-            local_hostname=_UNSAID,
+            local_hostname=_NEVER_SENT,
             timeout=config.timeout,
             use_tls=config.transport == "tls",
             start_tls=False,
@@ -63,10 +63,10 @@ class Door:
         return connection
 
     async def _greeting(self, connection: SMTP) -> str:
-        if not self._looked:
-            # It may ask a name server, so it is asked once, and beside the loop.
+        if not self._name_known:
+            # getfqdn may ask a name server, so it runs only once, and in a thread.
             self._name = full_name(await asyncio.to_thread(socket.getfqdn))
-            self._looked = True
+            self._name_known = True
         return self._name or literal(connection.get_transport_info("sockname"))
 
     @cached_property

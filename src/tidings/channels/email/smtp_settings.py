@@ -1,4 +1,4 @@
-"""The settings of an SMTP server: where it is, how it is spoken to, and that the password is shown to nobody else."""
+"""The settings of an SMTP server, checked so that its password is never sent readable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PORTS = {"tls": 465, "starttls": 587, "none": 25}
 
 
 class SmtpConfig(NetworkProviderConfig):
-    """`providers.smtp`."""
+    """The settings in `providers.smtp`."""
 
     host: str = Field(pattern=r"^[A-Za-z0-9._:-]+$", description="the mail server")
     port: int | None = Field(default=None, ge=1, le=65535, description="its port: 465, 587 or 25, as security demands")
@@ -60,7 +60,7 @@ class SmtpConfig(NetworkProviderConfig):
 
     @property
     def transport(self) -> Literal["tls", "starttls", "none"]:
-        """`security`, settled."""
+        """The setting `security`, or its default for this host and port."""
         if self.security is not None:
             return self.security
         if self.port == PORTS["tls"]:
@@ -69,5 +69,5 @@ class SmtpConfig(NetworkProviderConfig):
 
     @property
     def to_port(self) -> int:
-        """`port`, settled."""
+        """The setting `port`, or the usual port of the transport."""
         return self.port or PORTS[self.transport]

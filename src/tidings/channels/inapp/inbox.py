@@ -1,4 +1,4 @@
-"""The inbox of Tidings itself: an item for the user to read in the product."""
+"""The provider `inbox`: writes items into the store, for users to read in the product."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tidings.model.sending import InappDelivery, SendResult, Sent, Uncertain
 from tidings.ports.provider import InappProvider
 
 WRITES = 4
-"""Tenants that one call writes for at once."""
+"""For how many tenants one call writes at once."""
 WRITE_S = 7.0
-"""Seconds that one write may take, and after which a call begins no other: together less than its `timeout`."""
+"""How long one write may take, and a call may begin writes. Twice this time is less than `timeout`."""
 
 
 class InboxConfig(ProviderConfig):
-    """`providers.inbox`: there is nothing to set."""
+    """`providers.inbox`: it has no settings of its own."""
 
 
 class Inbox(InappProvider):
-    """Writes into the store; what is written is delivered. An item that is there already stays as it is."""
+    """Writes items into the store; a written item counts as delivered. An item that is there already stays as it is."""
 
     kind = "inbox"
     Config: ClassVar[type[InboxConfig]] = InboxConfig
@@ -37,7 +37,7 @@ class Inbox(InappProvider):
     timeout = 15.0
 
     def __init__(self, config: InboxConfig, tools: Tools) -> None:
-        """Write through `tools.inbox`. Raises SettingsError when there is none."""
+        """A provider that writes through `tools.inbox`. Raises SettingsError when there is none."""
         if tools.inbox is None:
             raise SettingsError("the provider inbox needs a store to write into, and this process has none.")
         self.name = tools.name
@@ -45,7 +45,7 @@ class Inbox(InappProvider):
         self._clock = tools.clock
 
     async def send(self, batch: Sequence[InappDelivery]) -> Sequence[SendResult]:
-        """One write for each tenant; its items stand or fall together, and no other tenant's with them."""
+        """Write the items, with one write for each tenant, whose items succeed or fail together."""
         by_tenant: dict[str, list[int]] = defaultdict(list)
         for place, delivery in enumerate(batch):
             by_tenant[delivery.tenant].append(place)
@@ -54,10 +54,10 @@ class Inbox(InappProvider):
         results = [not_begun] * len(batch)
         written = await in_parallel(
             list(by_tenant.items()),
-            lambda one: self._write(one[0], [_item(batch[place], now) for place in one[1]]),
+            lambda entry: self._write(entry[0], [_item(batch[place], now) for place in entry[1]]),
             not_begun,
             limit=WRITES,
-            within=WRITE_S,
+            within_s=WRITE_S,
         )
         for places, result in zip(by_tenant.values(), written, strict=True):
             for place in places:
@@ -65,7 +65,7 @@ class Inbox(InappProvider):
         return results
 
     async def _write(self, tenant: str, items: Sequence[InboxItem]) -> SendResult:
-        """What became of a tenant's items. Where it fails, the answer may have been lost alone."""
+        """Write one tenant's items; returns their result. After a failure they may be there nevertheless."""
         try:
             async with asyncio.timeout(WRITE_S):
                 await self._inbox.add(tenant, items)
@@ -78,7 +78,7 @@ class Inbox(InappProvider):
         return Sent(delivered=True)
 
     async def check(self) -> str:
-        """There are no credentials."""
+        """Say that there are no credentials to check."""
         return "The inbox is part of the store and needs no credentials."
 
 

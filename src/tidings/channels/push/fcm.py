@@ -1,20 +1,20 @@
-"""Firebase Cloud Messaging: push by its HTTP v1 API, one request for each device, over HTTP/2.
+"""Sends push notifications through Firebase Cloud Messaging's HTTP v1 API, one request for each device, over HTTP/2.
 
 Facts, and Google's page for each:
 
 - The request: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages/send; what it carries:
   `fcm_message.py`.
 - `error.details[].errorCode` and what each means: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and
-  https://firebase.google.com/docs/cloud-messaging/error-codes. INVALID_ARGUMENT is said of a bad token and of a bad
-  payload; the field that is named, or the sentence about the registration token, tells which.
-- Tokens are dead after UNREGISTERED, and after an INVALID_ARGUMENT that is about the token:
-  https://firebase.google.com/docs/cloud-messaging/manage-tokens. Not after SENDER_ID_MISMATCH: the key of another
-  project, set by mistake, would cost every token.
+  https://firebase.google.com/docs/cloud-messaging/error-codes. INVALID_ARGUMENT may mean a bad token or a bad payload;
+  the named field, or the sentence about the registration token, tells which.
+- Tokens are dead after UNREGISTERED, and after an INVALID_ARGUMENT about the token:
+  https://firebase.google.com/docs/cloud-messaging/manage-tokens. Not after SENDER_ID_MISMATCH: with the key of another
+  project, set by mistake, every token would be lost.
 - Without `Retry-After`, wait 60 seconds after 429: https://firebase.google.com/docs/cloud-messaging/scale-fcm.
 - The access token, from a JWT that the service account signs:
   https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests.
 
-FCM sends no receipts, and knows no idempotency key.
+FCM sends no receipts and has no idempotency key.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from tidings.channels.errors import ACCOUNT, follow
-from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after_s
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.push.fcm_message import encoded
 from tidings.channels.settings import HttpProviderConfig, HttpUrl
@@ -45,15 +45,16 @@ from tidings.ports.provider import PushProvider
 
 _SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-_ASSERTION_SECONDS = 3600
+_ASSERTION_S = 3600
+"""How long a signed assertion is valid."""
 _CLOCK_AHEAD_S = 10
-"""By how much our clock may be ahead of Google's, which refuses what was issued in the future."""
+"""How far this machine's clock may be ahead of Google's, which refuses assertions issued in the future."""
 _RENEW_BEFORE_MS = 300_000
-_WAIT_AFTER_429 = 60.0
+_WAIT_AFTER_429_S = 60.0
 
 
 class ServiceAccount(BaseModel):
-    """The parts of a service account's JSON file that are needed."""
+    """The fields of a service account's JSON file that Tidings needs."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -73,7 +74,7 @@ class ServiceAccount(BaseModel):
 
 
 class FcmConfig(HttpProviderConfig):
-    """`providers.fcm`."""
+    """The settings in `providers.fcm`."""
 
     service_account_file: Path | None = Field(
         default=None, description="the service account's JSON file, from the Firebase console (Service accounts)"
@@ -105,7 +106,7 @@ class FcmConfig(HttpProviderConfig):
         return self
 
     def urls(self) -> Iterator[tuple[str, str]]:
-        """Where secrets are sent to."""
+        """The URLs to which secrets are sent, each after the name of its setting."""
         yield "base_url", self.base_url
         if self.service_account is not None:
             yield "service_account.token_uri", self.service_account.token_uri
@@ -157,30 +158,30 @@ class Fcm(PushProvider):
         "SENDER_ID_MISMATCH": Rejected(
             "sender_id_mismatch", fallback=True, detail="the token belongs to another project"
         ),
-        "QUOTA_EXCEEDED": Retry("throttled", _WAIT_AFTER_429, "too many messages for the project or the device"),
+        "QUOTA_EXCEEDED": Retry("throttled", _WAIT_AFTER_429_S, "too many messages for the project or the device"),
         "UNAVAILABLE": Retry("unavailable", None, "the service is overloaded"),
         "INTERNAL": Retry("provider_error", None, "an error within the service"),
         "THIRD_PARTY_AUTH_ERROR": Retry(
-            "third_party_auth", ACCOUNT, "the project's key for Apple's or the browser's push service is bad"
+            "third_party_auth", ACCOUNT_WAIT_S, "the project's key for Apple's or the browser's push service is bad"
         ),
         "UNAUTHENTICATED": Retry(
             "unauthorized", None, "the access token is refused; a new one is fetched", About.UNOFFERED
         ),
-        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429, "too many requests for the project", About.ACCOUNT),
+        "RESOURCE_EXHAUSTED": Retry("throttled", _WAIT_AFTER_429_S, "too many requests for the project", About.ACCOUNT),
         "PERMISSION_DENIED": Retry(
-            "forbidden", ACCOUNT, "the service account may not send for the project", About.UNOFFERED
+            "forbidden", ACCOUNT_WAIT_S, "the service account may not send for the project", About.UNOFFERED
         ),
-        "NOT_FOUND": Retry("no_such_project", ACCOUNT, "there is no such project", About.UNOFFERED),
+        "NOT_FOUND": Retry("no_such_project", ACCOUNT_WAIT_S, "there is no such project", About.UNOFFERED),
     }
 
     def __init__(self, config: FcmConfig, tools: Tools) -> None:
-        """Send with `config`. Raises SettingsError when the service account cannot be read."""
+        """A provider that sends with `config`. Raises SettingsError when the service account cannot be read."""
         self.name, self.rate = tools.name, config.rate
         self.batch_size = min(64, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
         self.timeout = 3 * config.timeout
-        self._request_timeout = config.timeout
+        self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock
         account = config.service_account or _from_file(
@@ -195,10 +196,10 @@ class Fcm(PushProvider):
         )
         self._project = account.project_id
         self._path = f"/v1/projects/{quote(account.project_id, safe='')}/messages:send"
-        self._access = _Access(account, config, tools.clock)
+        self._access = _AccessToken(account, config, tools.clock)
 
     async def send(self, batch: Sequence[PushDelivery]) -> Sequence[SendResult]:
-        """One request for each device, up to `batch_size` at once."""
+        """Send each delivery in a request of its own, up to `batch_size` of them at once."""
         access = await self._access.get()
         if isinstance(access, Retry):
             return [msgspec.structs.replace(access, about=About.UNOFFERED)] * len(batch)
@@ -208,7 +209,7 @@ class Fcm(PushProvider):
             lambda delivery: self._send(delivery, headers),
             NOT_BEGUN,
             limit=self.batch_size * self.concurrency,
-            within=self._request_timeout,
+            within_s=self._request_timeout_s,
         )
 
     async def _send(self, delivery: PushDelivery, headers: dict[str, str]) -> SendResult:
@@ -232,7 +233,7 @@ class Fcm(PushProvider):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             error = _Error()
         code = next((detail.errorCode for detail in error.details if detail.errorCode), error.status)
-        # 401 is also said of the project's key for Apple's push service: then our token is good.
+        # FCM also answers 401 if the project's key for Apple's push service is bad: then the access token is good.
         if answer.status == 401 and code in {"UNAUTHENTICATED", ""}:
             self._access.forget(access)
         if not code:
@@ -241,7 +242,7 @@ class Fcm(PushProvider):
         known = self.ERRORS.get(f"{code} token" if _is_about_the_token(code, error) else code)
         if known is None:
             return by_status(answer, self._clock, said)
-        return follow(known, said, retry_after(answer, self._clock))
+        return follow(known, said, retry_after_s(answer, self._clock))
 
     async def check(self) -> str:
         """Fetch an access token. Raises SettingsError saying what is wrong with the service account."""
@@ -261,8 +262,8 @@ class Fcm(PushProvider):
         await self._http.close()
 
 
-class _Access:
-    """The access token: fetched when it is first needed, renewed before it ends, and never twice at once."""
+class _AccessToken:
+    """Provides the access token: fetches it when it is first needed, renews it before it ends, one fetch at a time."""
 
     def __init__(self, account: ServiceAccount, config: FcmConfig, clock: Clock) -> None:
         self._account = account
@@ -276,21 +277,21 @@ class _Access:
         )
 
     async def get(self) -> str | Retry:
-        """The token; Retry when none can be had now, in which case nothing was sent."""
+        """The token; Retry when none can be had now. Then nothing was sent."""
         if self._value is not None and self._clock.now() < self._renew_at:
             return self._value
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
-        # Shielded: who asked first may be cancelled while others wait for the same answer.
+        # Shielded: the first caller may be cancelled while others wait for the same fetch.
         return await asyncio.shield(self._fetching)
 
     def forget(self, value: str | None = None) -> None:
-        """Drop the token, if it is still `value` (None: whatever it is)."""
+        """Drop the token if it is still `value`; without `value` drop it in any case."""
         if value is None or value == self._value:
             self._value = None
 
     async def close(self) -> None:
-        """Give up a fetch that is under way, and free the connections."""
+        """Cancel a fetch that is under way, and free the connections."""
         if self._fetching is not None:
             self._fetching.cancel()
         await self._http.close()
@@ -304,10 +305,10 @@ class _Access:
         if reply.status != 200:
             said = brief(reply.body.decode(errors="replace"))
             refused = reply.status in (400, 401, 403)
-            asked = retry_after(reply, self._clock)
+            asked_s = retry_after_s(reply, self._clock)
             return Retry(
                 "unauthorized" if refused else "no_access_token",
-                ACCOUNT if refused and asked is None else asked,
+                ACCOUNT_WAIT_S if refused and asked_s is None else asked_s,
                 f"HTTP status {reply.status}: {said}",
             )
         try:
@@ -316,18 +317,18 @@ class _Access:
             return Retry("no_access_token", detail=f"what answers at {self._account.token_uri} gives no access token")
         if not token.access_token.isascii() or not token.access_token.isprintable():
             return Retry("no_access_token", detail="the access token has characters that no header can carry")
-        lifetime = min(max(token.expires_in, 0), _ASSERTION_SECONDS)
+        lifetime_s = min(max(token.expires_in, 0), _ASSERTION_S)
         self._value = token.access_token
-        self._renew_at = now + max(int(lifetime * 1000) - _RENEW_BEFORE_MS, int(lifetime * 500))
+        self._renew_at = now + max(int(lifetime_s * 1000) - _RENEW_BEFORE_MS, int(lifetime_s * 500))
         return self._value
 
-    def _assertion(self, now: int) -> str:
+    def _assertion(self, now_s: int) -> str:
         claims = {
             "iss": self._account.client_email,
             "scope": _SCOPE,
             "aud": self._account.token_uri,
-            "iat": now - _CLOCK_AHEAD_S,
-            "exp": now - _CLOCK_AHEAD_S + _ASSERTION_SECONDS,
+            "iat": now_s - _CLOCK_AHEAD_S,
+            "exp": now_s - _CLOCK_AHEAD_S + _ASSERTION_S,
         }
         headers = {} if self._account.private_key_id is None else {"kid": self._account.private_key_id}
         return jwt.encode(claims, self._key, algorithm="RS256", headers=headers)

@@ -1,13 +1,14 @@
-"""What a push is to FCM: the body of a request of its HTTP v1 API.
+"""Builds the body of a request to FCM's HTTP v1 API.
 
 Facts, and the page for each:
 
 - The fields: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages.
-- How long it is kept for a device that is off, up to 28 days: `android.ttl`, Apple's `apns-expiration` (an instant) and
-  Web Push's `TTL`: https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan. How
-  urgent it is: https://firebase.google.com/docs/cloud-messaging/android-message-priority, `apns-priority` 10 and 5
+- How long a push is kept for a device that is off, up to 28 days: `android.ttl`, Apple's `apns-expiration` (an instant)
+  and Web Push's `TTL`:
+  https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan.
+- How urgent it is: https://firebase.google.com/docs/cloud-messaging/android-message-priority, `apns-priority` 10 and 5
   (https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns) and `Urgency`
-  (RFC 8030 section 5.3). What is neither critical nor bulk goes as FCM sends by itself.
+  (RFC 8030 section 5.3). Normal priority leaves this to FCM's defaults.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ _URGENCY: Mapping[Priority, tuple[dict[str, str], dict[str, str], dict[str, str]
     Priority.CRITICAL: ({"priority": "high"}, {"apns-priority": "10"}, {"Urgency": "high"}),
     Priority.BULK: ({"priority": "normal"}, {"apns-priority": "5"}, {"Urgency": "low"}),
 }
-"""What a lane means to Android, to Apple's push service and to browsers'."""
+"""For a priority: the fields for Android, for Apple's push service and for Web Push."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encoded(delivery: PushDelivery, now: int) -> bytes:
-    """The body for `delivery` when it is sent at `now` (milliseconds since the epoch).
+    """The body of the request that sends `delivery` at `now` (milliseconds since the epoch).
 
     Raises UnicodeEncodeError when a text or the token is not valid Unicode.
     """

@@ -1,31 +1,32 @@
-"""Twilio: text messages by its Messages resource, one request for each.
+"""Sends text messages through Twilio's Messages resource, one request for each.
 
 Facts, and Twilio's page for each (below https://www.twilio.com/docs):
 
 - The request, its parameters and the answer 201 with the message's `sid`: `messaging/api/message-resource`.
 - Errors are JSON with `code` and `message`: `usage/twilios-response`; what each code means: `api/errors/<code>`.
-- 429 and code 20429: never processed, safe to send again: `api/errors/20429`. It is about how many come at once, so
-  that several in a row tell that the account must wait.
-- 21611 and 30001: ten hours of messages wait; send again later: `api/errors/21611`, `api/errors/30001`.
-- 30003 may pass when it is sent again: `api/errors/30003`. 30004 is said of opt-outs, do-not-disturb lists and blocks,
-  so it is neither gone round nor taken as proof against the number: `api/errors/30004`. 30006 is a landline, or a
-  carrier that short codes do not reach: `api/errors/30006`. 30007 is never gone round: a filter that is evaded
-  elsewhere costs the next sender, too.
-- 21610 holds until the person texts START; which we do not hear of, so somebody must take the number off the list:
-  `api/errors/21610`.
+- 429 and code 20429: never processed, safe to send again: `api/errors/20429`. Too many requests came at once, so
+  several such answers in a row mean that the account must wait.
+- 21611 and 30001: ten hours of messages are waiting; send again later: `api/errors/21611`, `api/errors/30001`.
+- 30003 may succeed when it is sent again: `api/errors/30003`. 30004 stands for opt-outs, do-not-disturb lists and
+  blocks, so no other provider is tried and the number is not suppressed: `api/errors/30004`. 30006 is a landline, or a
+  carrier that short codes do not reach: `api/errors/30006`. After 30007 no other provider is tried: evading a filter
+  there would harm that sender too.
+- 21610 holds until the person texts START. Tidings does not hear of that, so somebody must take the number off the
+  suppression list: `api/errors/21610`.
 - Status callbacks, their `MessageStatus` and `ErrorCode`: `messaging/guides/track-outbound-message-status` and
   `messaging/guides/outbound-message-status-in-status-callbacks`.
 - Their signature, HMAC-SHA1 over the URL and the sorted parameters with the auth token:
-  `usage/webhooks/webhooks-security`. Whether the port is part of the URL varies, so both are accepted, as Twilio's own
-  libraries do.
-- `ValidityPeriod`, for how many seconds Twilio keeps a message in its queue, 1 to 36,000, of which 36,000 is the
-  default: `messaging/api/message-resource`. It bounds the wait at Twilio, not the carrier's. 30036 says that it ended:
+  `usage/webhooks/webhooks-security`. The signed URL may or may not have the port, so both are accepted, as in Twilio's
+  own libraries.
+- `ValidityPeriod`: for how many seconds Twilio keeps a message in its queue, 1 to 36,000 (the default):
+  `messaging/api/message-resource`. It bounds the wait at Twilio, not at the carrier. 30036 says that it ended:
   `api/errors/30036`.
-- A Messaging Service that is not there (21701, 21705) or has no number (21704) is the account's fault: everything waits
-  until somebody mends it: `api/errors/21701`. One without a sender for this recipient (21703) is gone round.
-- The account, which `check` asks for: `iam/api/account`.
+- A Messaging Service that does not exist (21701, 21705) or has no number (21704) is the account's fault: everything
+  waits until somebody corrects it: `api/errors/21701`. If it has no sender for this recipient (21703), another provider
+  is tried.
+- The account, which `check` reads: `iam/api/account`.
 
-The Messages resource knows no idempotency key, so a request without an answer stays uncertain.
+The Messages resource has no idempotency key, so a request without an answer stays uncertain.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field, model_validator
 
-from tidings.channels.errors import ACCOUNT, follow
-from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow
+from tidings.channels.http import Answer, HttpClient, brief, by_status, retry_after_s
 from tidings.channels.parallel import NOT_BEGUN, in_parallel
 from tidings.channels.settings import HttpProviderConfig, HttpUrl, Token, is_private
 from tidings.channels.tools import Tools
@@ -70,7 +71,7 @@ _SHORT_CODE = re.compile(r"\d{3,8}")
 
 
 class TwilioConfig(HttpProviderConfig):
-    """`providers.twilio`."""
+    """The settings in `providers.twilio`."""
 
     account_sid: str = Field(pattern=r"^AC[0-9A-Za-z]{4,60}$", description="the Account SID; it starts with AC")
     auth_token: Token = Field(description="the account's Auth Token; it also checks the signatures of receipts")
@@ -118,8 +119,8 @@ class Twilio(SmsProvider):
     Config: ClassVar[type[TwilioConfig]] = TwilioConfig
     ERRORS_PAGE = "https://www.twilio.com/docs/api/errors, one page for each code"
     ERRORS: ClassVar = {
-        20003: Retry("unauthorized", ACCOUNT, "the account SID or the auth token is wrong", About.UNOFFERED),
-        20005: Retry("account_inactive", ACCOUNT, "the account is not active", About.UNOFFERED),
+        20003: Retry("unauthorized", ACCOUNT_WAIT_S, "the account SID or the auth token is wrong", About.UNOFFERED),
+        20005: Retry("account_inactive", ACCOUNT_WAIT_S, "the account is not active", About.UNOFFERED),
         20429: Retry("throttled", None, "too many requests at once; this one was not processed"),
         21211: Rejected("invalid_number", suppress=True, detail="not a phone number"),
         21212: Rejected("invalid_sender", fallback=True, detail="the sender is not a phone number"),
@@ -136,12 +137,12 @@ class Twilio(SmsProvider):
         21659: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of Twilio's"),
         21660: Rejected("invalid_sender", fallback=True, detail="the sender is not a number of the account"),
         21661: Rejected("invalid_sender", fallback=True, detail="the sender cannot send texts"),
-        21701: Retry("no_such_service", ACCOUNT, "there is no such Messaging Service", About.UNOFFERED),
+        21701: Retry("no_such_service", ACCOUNT_WAIT_S, "there is no such Messaging Service", About.UNOFFERED),
         21703: Rejected("no_sender", fallback=True, detail="the Messaging Service has no sender for that number"),
-        21704: Retry("service_without_sender", ACCOUNT, "the Messaging Service has no number", About.UNOFFERED),
-        21705: Retry("no_such_service", ACCOUNT, "the Messaging Service is not valid", About.UNOFFERED),
+        21704: Retry("service_without_sender", ACCOUNT_WAIT_S, "the Messaging Service has no number", About.UNOFFERED),
+        21705: Retry("no_such_service", ACCOUNT_WAIT_S, "the Messaging Service is not valid", About.UNOFFERED),
         30001: Retry("queue_full", 300.0, "the senders have too many messages waiting", About.ACCOUNT),
-        30002: Retry("account_suspended", ACCOUNT, "the account is suspended", About.UNOFFERED),
+        30002: Retry("account_suspended", ACCOUNT_WAIT_S, "the account is suspended", About.UNOFFERED),
         30003: Retry("handset_unreachable", 900.0, "the phone is off or away; the number may well be good"),
         30004: Rejected("blocked", detail="the person or the carrier blocks it, or a do-not-disturb list has it"),
         30005: Rejected("unknown_number", suppress=True, detail="the number is unknown or no longer in service"),
@@ -167,13 +168,13 @@ class Twilio(SmsProvider):
     }
 
     def __init__(self, config: TwilioConfig, tools: Tools) -> None:
-        """Send with `config`; receipts come to `tools.receipts_url`."""
+        """A provider that sends with `config` and has its receipts sent to `tools.receipts_url`."""
         self.name, self.rate = tools.name, config.rate
         self.batch_size = min(32, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
         self.timeout = 2 * config.timeout
-        self._request_timeout = config.timeout
+        self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock
         secret = config.auth_token.get_secret_value()
@@ -189,16 +190,16 @@ class Twilio(SmsProvider):
             else ("MessagingServiceSid", config.messaging_service_sid or "")
         )
         self._start = f"{sender}={quote_plus(value)}"
-        # Twilio refuses to send at all with a callback to an address that it cannot reach (21609), so a person who
-        # tries their account out from a laptop gets no receipts rather than no messages.
+        # Twilio refuses a message whose callback address it cannot reach (21609). So somebody who tries their account
+        # out from a laptop gets no receipts, instead of no messages.
         self._wants_receipts = is_private(config.base_url) or not is_private(tools.receipts_url)
         if self._wants_receipts:
             self._start += f"&StatusCallback={quote(tools.receipts_url, safe='')}%3Fdelivery%3D"
 
     async def send(self, batch: Sequence[SmsDelivery]) -> Sequence[SendResult]:
-        """One request for each, up to `batch_size` at once."""
+        """Send each delivery in a request of its own, up to `batch_size` of them at once."""
         return await in_parallel(
-            batch, self._send, NOT_BEGUN, limit=self.batch_size * self.concurrency, within=self._request_timeout
+            batch, self._send, NOT_BEGUN, limit=self.batch_size * self.concurrency, within_s=self._request_timeout_s
         )
 
     async def _send(self, delivery: SmsDelivery) -> SendResult:
@@ -217,7 +218,8 @@ class Twilio(SmsProvider):
         return self._refused(reply)
 
     def _form(self, delivery: SmsDelivery) -> bytes:
-        # The parts that never change are encoded once: urlencode of the whole form costs four times as much.
+        # `_start` holds the parts that never change, already encoded: urlencode of the whole form takes four times as
+        # long.
         text = f"&To={quote_plus(delivery.to)}&Body={quote_plus(delivery.content.text)}"
         if delivery.expires_at is not None:
             left_s = max(1, (delivery.expires_at - self._clock.now()) // 1000)
@@ -238,10 +240,11 @@ class Twilio(SmsProvider):
         if known is None:
             said = f"{error.code}: {error.message}" if error.code is not None else error.message
             return by_status(answer, self._clock, said)
-        return follow(known, brief(f"{error.code}: {error.message or known.detail}"), retry_after(answer, self._clock))
+        said = brief(f"{error.code}: {error.message or known.detail}")
+        return follow(known, said, retry_after_s(answer, self._clock))
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
-        """What a status callback says; nothing for a status on the way. Raises BadReceipt when it is not Twilio's."""
+        """The receipt in a status callback, if it has one. Raises BadReceipt if the request is not Twilio's."""
         form = self._verified(request)
         where = parse_qs(urlsplit(request.url).query)
         try:
@@ -271,7 +274,7 @@ class Twilio(SmsProvider):
         ]
 
     def _failure(self, code: str, sender: str, kind: str) -> tuple[str, str, bool]:
-        """Reason, detail and whether the address must not be used any more."""
+        """The reason and detail of a failure, and whether to suppress the address."""
         known = self._row(int(code), sender) if code.isascii() and code.isdigit() and len(code) < 9 else None
         if known is None:
             return kind, brief(f"error {code}") if code else "", False
@@ -284,7 +287,7 @@ class Twilio(SmsProvider):
         return self.ERRORS.get(code)
 
     def _verified(self, request: InboundRequest) -> dict[str, str]:
-        """The form, when the signature is Twilio's."""
+        """The form in the request. Raises BadReceipt unless Twilio signed it."""
         signature = request.headers.get("x-twilio-signature", "")
         try:
             form = parse_qs(
@@ -306,7 +309,7 @@ class Twilio(SmsProvider):
         return {name: values[-1] for name, values in form.items()}
 
     async def check(self) -> str:
-        """Ask for the account. Raises SettingsError saying what is wrong with the credentials."""
+        """Read the account, to check the credentials. Raises SettingsError saying what is wrong with them."""
         reply = await self._http.get(f"{self._account}.json")
         url, sid = self._config.base_url, self._config.account_sid
         if not isinstance(reply, Answer):
@@ -337,7 +340,7 @@ class Twilio(SmsProvider):
 
 
 def _spellings(url: str) -> Iterator[str]:
-    """The URL with the port spelled out, and without."""
+    """The URL as it is, and with the port added or left out."""
     parts = urlsplit(url)
     host = parts.netloc
     if parts.port is None:

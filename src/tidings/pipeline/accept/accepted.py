@@ -10,11 +10,11 @@ from uuid import UUID
 
 import structlog
 
-from tidings.model.accounting import MINUTE, AcceptedCount, Gap
+from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap
 from tidings.model.errors import Unavailable
 from tidings.model.ids import instant_of
 from tidings.pipeline.runtime.setbacks import Setbacks
-from tidings.policy.stuck import STILL_FOR
+from tidings.policy.stuck import STILL_FOR_MS
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
 
@@ -46,13 +46,13 @@ class AcceptedCounter:
     def add(self, tenant: str, ids: Iterable[UUID]) -> None:
         """These were made durable for the tenant."""
         for id in ids:
-            key = (tenant, instant_of(id) // MINUTE)
+            key = (tenant, instant_of(id) // MINUTE_MS)
             self._counts[key] = self._counts.get(key, 0) + 1
             self._changed.add(key)
 
     def revisit(self, tenant: str, ids: Iterable[UUID]) -> None:
         """These may have been made durable, and counted, before: they are not counted, but looked at."""
-        self._revisited |= {(tenant, instant_of(id) // MINUTE) for id in ids}
+        self._revisited |= {(tenant, instant_of(id) // MINUTE_MS) for id in ids}
 
     async def write(self) -> None:
         """Keep what has changed. Raises Unavailable; then the next one writes it, too."""
@@ -75,7 +75,7 @@ class AcceptedCounter:
 
     async def _mark(self, again: Collection[tuple[str, int]]) -> None:
         """Have the audit look again at the minutes that it may have looked at before these were put."""
-        looked_at = (self._clock.now() - STILL_FOR) // MINUTE
+        looked_at = (self._clock.now() - STILL_FOR_MS) // MINUTE_MS
         late = sorted(key for key in again if key[1] < looked_at)
         await self._accounts.mark_gaps(
             [Gap(tenant, minute, max(1, self._counts.get((tenant, minute), 0))) for tenant, minute in late]

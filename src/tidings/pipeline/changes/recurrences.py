@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tidings.model.errors import Conflict, Invalid, NotFound
 from tidings.model.ids import new_id, stable_bucket, to_text
-from tidings.model.recurrence import GRACE, OF_THE_USER, RECURRENCE_PREFIX, Recurrence
+from tidings.model.recurrence import GRACE_S, OF_THE_USER, RECURRENCE_PREFIX, Recurrence
 from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer
 from tidings.policy import addresses, recurrence_rule, recurring, wall_clock
@@ -47,7 +47,7 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     request: msgspec.Raw
     timezone: str | None = OF_THE_USER
     name: str | None = ""
-    grace_seconds: Grace | None = GRACE
+    grace_seconds: Grace | None = GRACE_S
     exdates: list[str] | None = []
 
 
@@ -96,7 +96,7 @@ class Recurrences:
             start=request.start,
             timezone=OF_THE_USER if request.timezone is None else request.timezone,
             request=bytes(request.request),
-            grace=GRACE if request.grace_seconds is None else int(request.grace_seconds),
+            grace=GRACE_S if request.grace_seconds is None else int(request.grace_seconds),
             created_at=now,
             updated_at=now,
             incarnation=incarnation,

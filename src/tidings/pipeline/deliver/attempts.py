@@ -211,7 +211,7 @@ def _wait_for_it(tried: Tried, result: Retry, policy: RetryPolicy, now: int, ran
         reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
     delivery = tried.delivery
     why = fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail)
-    known_s = min(result.after or 0.0, policy.cap)
+    known_s = min(result.after_s or 0.0, policy.cap)
     return put_off(delivery, tried.category, policy, now, randomness, why, known_s)
 
 
@@ -289,7 +289,7 @@ def _in_doubt(tried: Tried) -> bool:
 
 
 def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float) -> int:
-    asked = result.after if isinstance(result, Retry) else None
+    asked = result.after_s if isinstance(result, Retry) else None
     if isinstance(result, Retry) and result.patient:
         return patient_at(_tries(tried.delivery), now, asked, randomness)
     return retry_at(_tries(tried.delivery), now, asked, policy.base, policy.cap, randomness)

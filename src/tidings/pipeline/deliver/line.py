@@ -256,7 +256,7 @@ class Line:
             self._note_health(ended, failed=len(faults) == len(results))
             self.share()
             results = settled(results, outbound, self._throttling, failing=probe or self._breaker.probing)
-            self._leave_alone([one.after for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
+            self._leave_alone([one.after_s for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
         for kind, count in Counter(type(result).__name__.lower() for result in results).items():
             self._meter.results(self.name, kind, count, (ended - began) / 1000)
         return results
@@ -296,7 +296,7 @@ class Line:
     async def _tokens(self, lane: Lane, count: int, deadline: int) -> bool:
         bucket, kept = self._bucket, self._kept(lane)
         while bucket is not None and not bucket.take(count, now := self._clock.elapsed(), kept):
-            wait = bucket.wait(count, now, kept)
+            wait = bucket.wait_ms(count, now, kept)
             if now + wait > deadline:
                 return False
             await self._stopping.ending(self._clock.sleep(wait / 1000))

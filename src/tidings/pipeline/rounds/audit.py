@@ -19,12 +19,12 @@ import structlog
 from msgspec import Struct
 
 from tidings.model import topics
-from tidings.model.accounting import MINUTE, Gap
+from tidings.model.accounting import MINUTE_MS, Gap
 from tidings.model.days import DAY_MINUTES
 from tidings.pipeline.rounds.passage import Passage, arrived
 from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.rounds.sweep import Sweeper
-from tidings.policy.stuck import STILL_FOR, next_look
+from tidings.policy.stuck import STILL_FOR_MS, next_look
 from tidings.ports.clock import Clock
 from tidings.ports.meter import AuditMeter
 from tidings.ports.objects import Objects
@@ -39,7 +39,7 @@ MOST_MINUTES = 60
 """Minutes that one round walks at most; after a long stop the next ones go on."""
 ASIDE = "aside/"
 MANY_ASIDE = 1_000
-COUNT_MANY_EVERY = 10 * MINUTE
+COUNT_MANY_EVERY = 10 * MINUTE_MS
 """Milliseconds between two counts of what is aside, when it is much."""
 _BYTES = ".bin"
 
@@ -91,7 +91,7 @@ class Audit:
             self._open.clear()
             self._meter.stand_by()
             return False
-        if not await self._walk(position or now // MINUTE - FIRST, now):
+        if not await self._walk(position or now // MINUTE_MS - FIRST, now):
             return False
         swept = await self._sweeper.once(now)
         missing = await self._close_gaps(now)
@@ -106,7 +106,7 @@ class Audit:
 
     async def _walk(self, position: int, now: int) -> bool:
         """Count the minutes that are over since `position`; False when another process took over."""
-        end = min((now - STILL_FOR) // MINUTE, position + MOST_MINUTES)
+        end = min((now - STILL_FOR_MS) // MINUTE_MS, position + MOST_MINUTES)
         for minute in range(position, end):
             accepted = Counter({one.tenant: one.count for one in await self._accounts.accepted(minute, minute + 1)})
             recorded: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class Audit:
             key = (one.gap.tenant, one.gap.minute)
             del self._open[key]
             gaps[key] = await self._again(one.gap)
-            self._check_at[key] = next_look(now, one.gap.minute * MINUTE, ())
+            self._check_at[key] = next_look(now, one.gap.minute * MINUTE_MS, ())
         for key in self._check_at.keys() - gaps.keys():
             del self._check_at[key]
         missing: Counter[str] = Counter()

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import structlog
 
-from tidings.model.accounting import MINUTE
+from tidings.model.accounting import MINUTE_MS
 from tidings.pipeline.rounds.rounds import repeat
-from tidings.policy.idempotency import KEPT
+from tidings.policy.idempotency import KEPT_MS
 from tidings.policy.keeping import Keeping
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -58,15 +58,15 @@ class Housekeeping:
         if await store.rounds.begin(ROUND, self._holder, LEASE) is None:
             return
         swept = {
-            "idempotency keys": await self._sweep(lambda: store.idempotency.sweep(KEPT, BATCH)),
+            "idempotency keys": await self._sweep(lambda: store.idempotency.sweep(KEPT_MS, BATCH)),
             "caps": await store.caps.sweep(now),
-            "accepted counts": await store.accounts.forget(now // MINUTE - KEEP_COUNTS),
-            "gaps": await self._until(keep.gaps, lambda at: store.accounts.sweep_gaps(at // MINUTE, BATCH)),
-            "cancellations": await self._until(keep.cancellations, lambda at: store.cancellations.sweep(at, BATCH)),
-            "replays": await self._until(keep.replays, lambda at: store.replays.sweep(at, BATCH)),
-            "inbox items": await self._until(keep.inbox, lambda at: store.inbox.sweep(at, BATCH)),
+            "accepted counts": await store.accounts.forget(now // MINUTE_MS - KEEP_COUNTS),
+            "gaps": await self._until(keep.gaps_ms, lambda at: store.accounts.sweep_gaps(at // MINUTE_MS, BATCH)),
+            "cancellations": await self._until(keep.cancellations_ms, lambda at: store.cancellations.sweep(at, BATCH)),
+            "replays": await self._until(keep.replays_ms, lambda at: store.replays.sweep(at, BATCH)),
+            "inbox items": await self._until(keep.inbox_ms, lambda at: store.inbox.sweep(at, BATCH)),
             "inbox items beyond the newest": await self._trim(now),
-            "items aside": await self._sweep_aside(keep.before(keep.aside, now)),
+            "items aside": await self._sweep_aside(keep.before(keep.aside_ms, now)),
         }
         if any(swept.values()):
             _log.info("swept", **{name.replace(" ", "_"): count for name, count in swept.items() if count})
@@ -90,13 +90,13 @@ class Housekeeping:
         """Delete what is beyond each user's newest items, of the users who got one since the last time."""
         if not self._keeping.inbox_items:
             return 0
-        rounds, end = self._store.rounds, now // MINUTE
+        rounds, end = self._store.rounds, now // MINUTE_MS
         position = await rounds.begin(TRIMMED, self._holder, LEASE)
         if position is None:
             return 0
         total = 0
         for minute in range(position or end - 2 * int(EVERY) // 60, end, SLICE):
-            since, until = minute * MINUTE, min(end, minute + SLICE) * MINUTE
+            since, until = minute * MINUTE_MS, min(end, minute + SLICE) * MINUTE_MS
             total += await self._sweep(
                 lambda since=since, until=until: self._store.inbox.trim(  # type: ignore[misc]
                     since, until, self._keeping.inbox_items, BATCH

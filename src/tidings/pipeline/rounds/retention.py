@@ -17,11 +17,11 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from tidings.model.days import DAY, Part, day_text
+from tidings.model.days import DAY_MS, Part, day_text
 from tidings.model.errors import Unreadable
 from tidings.pipeline.rounds.rounds import leave, repeat
 from tidings.pipeline.runtime.stopping import pause
-from tidings.policy.days import QUIET, ripe
+from tidings.policy.days import QUIET_DAYS, ripe
 from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock
 from tidings.ports.days import Slice
@@ -76,7 +76,7 @@ class Retention:
             await self._hold()
             await self._days.clear()
             await self._days.roll(self._clock.now())
-            today = self._clock.now() // DAY
+            today = self._clock.now() // DAY_MS
             for day in ripe(await self._days.closed(today), today, self._kept):
                 await self._hold()
                 await self._archive(day)
@@ -112,7 +112,7 @@ class Retention:
 
     async def _archive_carried(self) -> None:
         """What was carried over from archived days, and rests now, follows them."""
-        days = await self._days.begin_carried(self._clock.now() - QUIET * DAY)
+        days = await self._days.begin_carried(self._clock.now() - QUIET_DAYS * DAY_MS)
         if not days:
             return
         parts: list[tuple[int, Part]] = []

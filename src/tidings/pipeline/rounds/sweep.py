@@ -29,7 +29,7 @@ from tidings.pipeline.runtime.deliveries import build, key_of, wait_for
 from tidings.pipeline.runtime.packs import pack
 from tidings.policy.letters import last_address
 from tidings.policy.routing import Slotted, addresses, channel_of, wanted
-from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR, Still, in_flight, next_look, still
+from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR_MS, Still, in_flight, next_look, still
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
@@ -122,7 +122,7 @@ class Sweeper:
         facts = await self._facts(lost, now)
         if facts:
             await self._queue.put(pack(facts))
-            await self._watched.watch([(notification_of(one.id), now + STILL_FOR) for one in facts])
+            await self._watched.watch([(notification_of(one.id), now + STILL_FOR_MS) for one in facts])
         ended = sum(one.state is State.DEAD for one in facts)
         return len(facts) - ended, ended
 

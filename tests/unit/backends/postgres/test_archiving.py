@@ -19,8 +19,8 @@ from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres import archiving
 from tidings.backends.postgres.leaves import suffix
 from tidings.backends.postgres.store import PostgresStore
-from tidings.model.accounting import MINUTE, AcceptedCount
-from tidings.model.days import DAY, day_of, day_text
+from tidings.model.accounting import MINUTE_MS, AcceptedCount
+from tidings.model.days import DAY_MS, day_of, day_text
 from tidings.model.errors import Unavailable
 from tidings.model.history import HistoryFilter
 from tidings.model.letters import LetterFilter
@@ -31,7 +31,7 @@ from tidings.report.accounting import Accounting
 from tidings.report.archive import Archive
 from tidings.telemetry.metrics import Metrics
 
-OLD = NOW - 10 * DAY
+OLD = NOW - 10 * DAY_MS
 KEPT = 5
 
 
@@ -59,9 +59,9 @@ async def fill(store: PostgresStore, tenant: str, count: int = 30, at: int = OLD
     """Record notifications of one day. Every third one is in flight."""
     sent = [notification(tenant, at + number * 1000) for number in range(count)]
     states = [State.SENT, State.DELIVERED, State.DEFERRED]
-    await store.accounts.count(uuid4(), [AcceptedCount(tenant, one.accepted_at // MINUTE, 1) for one in sent[:1]])
+    await store.accounts.count(uuid4(), [AcceptedCount(tenant, one.accepted_at // MINUTE_MS, 1) for one in sent[:1]])
     for number, one in enumerate(sent[1:], 1):
-        await store.accounts.count(uuid4(), [AcceptedCount(tenant, one.accepted_at // MINUTE, 1)])
+        await store.accounts.count(uuid4(), [AcceptedCount(tenant, one.accepted_at // MINUTE_MS, 1)])
         assert number
     await store.history.append(
         [outcome for number, one in enumerate(sent) for outcome in (accepted(one), fact(one, states[number % 3]))]
@@ -81,7 +81,7 @@ async def test_a_kill_at_any_step_loses_nothing_and_the_next_round_goes_on(
     tenant = unique("tenant")
     sent = await fill(store, tenant)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
-    before = await accounting.account(tenant, NOW - 20 * DAY, NOW)
+    before = await accounting.account(tenant, NOW - 20 * DAY_MS, NOW)
     true = getattr(store.days, step)
     calls = 0
 
@@ -102,11 +102,11 @@ async def test_a_kill_at_any_step_loses_nothing_and_the_next_round_goes_on(
         with pytest.raises(Killed):
             await retention(store, objects).once()
     store.history._leaves.forget()
-    assert await accounting.account(tenant, NOW - 20 * DAY, NOW) == before
+    assert await accounting.account(tenant, NOW - 20 * DAY_MS, NOW) == before
     await whole(store, objects, tenant, sent)
     await store._pool.execute("UPDATE round SET until = 0")  # its lease has ended
     assert await retention(store, objects, NOW + 3_600_000).once()
-    assert await accounting.account(tenant, NOW - 20 * DAY, NOW) == before
+    assert await accounting.account(tenant, NOW - 20 * DAY_MS, NOW) == before
     await whole(store, objects, tenant, sent)
     assert len(await store.days.archived()) == 1
     left = await store._pool.fetchval("SELECT count(*) FROM pg_class WHERE relname ~ '_archived$'")
@@ -158,16 +158,16 @@ async def test_remains_of_an_unfinished_attempt_are_removed(store: PostgresStore
 async def test_accounts_hold_while_days_are_rolled_and_archived(store: PostgresStore, objects: Folder) -> None:
     tenant = unique("tenant")
     for days in range(3, 10):
-        await fill(store, tenant, 9, NOW - days * DAY)
+        await fill(store, tenant, 9, NOW - days * DAY_MS)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
-    expected = await accounting.account(tenant, NOW - 20 * DAY, NOW)
+    expected = await accounting.account(tenant, NOW - 20 * DAY_MS, NOW)
     assert expected.notifications.balanced
     done = asyncio.Event()
 
     async def look() -> int:
         looks = 0
         while not done.is_set():
-            assert await accounting.account(tenant, NOW - 20 * DAY, NOW) == expected
+            assert await accounting.account(tenant, NOW - 20 * DAY_MS, NOW) == expected
             looks += 1
         return looks
 
@@ -185,26 +185,26 @@ async def test_a_rolled_day_is_not_read_again_and_a_late_fact_is_seen_at_once(
     store: PostgresStore, objects: Folder
 ) -> None:
     tenant = unique("tenant")
-    sent = await fill(store, tenant, 9, NOW - 4 * DAY)
+    sent = await fill(store, tenant, 9, NOW - 4 * DAY_MS)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
     assert await store.days.roll(NOW) > 0
     assert await store.days.roll(NOW) == 0, "a day without changes is not read again"
-    before = await accounting.account(tenant, NOW - 5 * DAY, NOW)
+    before = await accounting.account(tenant, NOW - 5 * DAY_MS, NOW)
     assert before.notifications.resting.sent == 3
     # Change the leaf without marking the day: readers of the sums do not see it.
     leaf = suffix(day_of(sent[0].id))
     await store._pool.execute(f"DELETE FROM event_{leaf}")
-    assert await accounting.account(tenant, NOW - 5 * DAY, NOW) == before
+    assert await accounting.account(tenant, NOW - 5 * DAY_MS, NOW) == before
     await store.history.append([fact(sent[0], State.DELIVERED)])
-    after = await accounting.account(tenant, NOW - 5 * DAY, NOW)
+    after = await accounting.account(tenant, NOW - 5 * DAY_MS, NOW)
     assert (after.notifications.accepted, after.notifications.resting.delivered) == (9, 1)
 
 
 async def test_listings_skip_closed_days_without_matches(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant = unique("tenant")
     for days in range(2, 12):
-        await fill(store, tenant, 3, NOW - days * DAY)
-    lost = notification(tenant, NOW - 9 * DAY)
+        await fill(store, tenant, 3, NOW - days * DAY_MS)
+    lost = notification(tenant, NOW - 9 * DAY_MS)
     await store.history.append([accepted(lost), fact(lost, State.DEAD)])
     await store.days.roll(NOW)
     looked: list[int] = []
@@ -218,14 +218,14 @@ async def test_listings_skip_closed_days_without_matches(store: PostgresStore, m
     monkeypatch.setattr(store.history._leaves, "fetch", fetch)
     page = await store.letters.find(tenant, LetterFilter(), None, 10)
     assert [letter.record.notification.id for letter in page.letters] == [lost.id]
-    closed = {day for day in looked if 0 <= day < NOW // DAY}
-    assert closed <= {day_of(lost.id), NOW // DAY - 1}
+    closed = {day for day in looked if 0 <= day < NOW // DAY_MS}
+    assert closed <= {day_of(lost.id), NOW // DAY_MS - 1}
     looked.clear()
     found = await store.history.find(tenant, HistoryFilter(state=State.DEAD), None, 10)
     assert [record.notification.id for record in found.records] == [lost.id]
-    assert {day for day in looked if 0 <= day < NOW // DAY} <= {day_of(lost.id), NOW // DAY - 1}
+    assert {day for day in looked if 0 <= day < NOW // DAY_MS} <= {day_of(lost.id), NOW // DAY_MS - 1}
     # A late event is found at once.
-    late = notification(tenant, NOW - 7 * DAY)
+    late = notification(tenant, NOW - 7 * DAY_MS)
     await store.history.append([accepted(late), fact(late, State.DEAD)])
     assert len((await store.letters.find(tenant, LetterFilter(), None, 10)).letters) == 2
     everything = await store.history.find(tenant, HistoryFilter(), None, 100)
@@ -234,17 +234,17 @@ async def test_listings_skip_closed_days_without_matches(store: PostgresStore, m
 
 async def test_minutes_are_folded_and_what_is_counted_late_counts_once(store: PostgresStore) -> None:
     tenant = unique("tenant")
-    at = NOW - 10 * DAY
+    at = NOW - 10 * DAY_MS
     await fill(store, tenant, 9, at)
     accounting = Accounting(store.history, store.accounts, store.days, VirtualClock(NOW))
     await store.days.roll(NOW)
     assert await store._pool.fetchval("SELECT count(*) FROM accepted_count") == 0
     late = notification(tenant, at)
-    await store.accounts.count(uuid4(), [AcceptedCount(tenant, at // MINUTE, 1)])
+    await store.accounts.count(uuid4(), [AcceptedCount(tenant, at // MINUTE_MS, 1)])
     await store.history.append([accepted(late)])
     for hours in range(1, 40, 13):
         await store.days.roll(NOW + hours * 3_600_000)
-        account = (await accounting.account(tenant, at - DAY, NOW)).notifications
+        account = (await accounting.account(tenant, at - DAY_MS, NOW)).notifications
         assert (account.accepted, account.counted, account.recorded) == (10, 10, 10)
 
 

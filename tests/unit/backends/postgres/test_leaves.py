@@ -15,14 +15,14 @@ from support import unique
 from support_stores import NOW, accepted, delivery, fact, notification
 from tidings.backends.postgres.leaves import CARRIED, LAST_ID, segments, statement
 from tidings.backends.postgres.store import PostgresStore
-from tidings.model.days import DAY
+from tidings.model.days import DAY_MS
 from tidings.model.errors import Unavailable
 from tidings.model.history import HistoryFilter
 from tidings.model.letters import LetterFilter
 from tidings.model.outcome import Wait
 from tidings.model.vocabulary import State
 
-TODAY = NOW // DAY
+TODAY = NOW // DAY_MS
 YEAR = 400
 MOST_LOCKS = 20
 """The most tables and indexes that one statement may lock: those of its leaf, and small ones."""
@@ -53,8 +53,8 @@ async def test_nothing_locks_or_plans_over_the_other_days(
 ) -> None:
     await make_days(connection, YEAR)
     tenant = unique("tenant")
-    sent = [notification(tenant, NOW - 5 * DAY + number) for number in range(40)]
-    lost = notification(tenant, NOW - 5 * DAY, category="news")
+    sent = [notification(tenant, NOW - 5 * DAY_MS + number) for number in range(40)]
+    lost = notification(tenant, NOW - 5 * DAY_MS, category="news")
     pid = await store._pool.fetchval("SELECT pg_backend_pid()")
     counted: dict[str, int] = {}
     monkeypatch.setattr("asyncpg.pool.Pool.fetch", counting(connection, pid, counted))
@@ -70,7 +70,7 @@ async def test_nothing_locks_or_plans_over_the_other_days(
     assert (
         sum(one.count for one in await store.history.states(sent[0].accepted_at // 60_000, NOW // 60_000, tenant)) == 41
     )
-    assert await store.history.tally(tenant, NOW - 5 * DAY, NOW - 4 * DAY)
+    assert await store.history.tally(tenant, NOW - 5 * DAY_MS, NOW - 4 * DAY_MS)
     assert len((await store.letters.find(tenant, LetterFilter(category="news"), None, 10)).letters) == 1
     assert await store.changes.waiting(tenant, lost.id) is None
     await store.cancellations.cancel(tenant, lost.id, NOW)
@@ -107,15 +107,15 @@ async def test_a_plan_has_the_tables_of_one_day(connection: Any, name: str) -> N
 
 class TestSegments:
     def test_days_come_newest_first_with_carried_segments_between_them(self) -> None:
-        low, high = 2 * DAY << 80, 9 * DAY << 80
+        low, high = 2 * DAY_MS << 80, 9 * DAY_MS << 80
         found = segments([3, 4, 6], low, high)
         assert [(one.day, one.low.int >> 80, one.high.int >> 80) for one in found] == [
-            (CARRIED, 7 * DAY, 9 * DAY), (6, 6 * DAY, 7 * DAY), (CARRIED, 5 * DAY, 6 * DAY), (4, 4 * DAY, 5 * DAY),
-            (3, 3 * DAY, 4 * DAY), (CARRIED, 2 * DAY, 3 * DAY),
+            (CARRIED, 7 * DAY_MS, 9 * DAY_MS), (6, 6 * DAY_MS, 7 * DAY_MS), (CARRIED, 5 * DAY_MS, 6 * DAY_MS),
+            (4, 4 * DAY_MS, 5 * DAY_MS), (3, 3 * DAY_MS, 4 * DAY_MS), (CARRIED, 2 * DAY_MS, 3 * DAY_MS),
         ]  # fmt: skip
 
     def test_segments_are_cut_to_the_wanted_range(self) -> None:
-        at = (3 * DAY + 5) << 80
+        at = (3 * DAY_MS + 5) << 80
         assert [(one.day, one.low.int, one.high.int) for one in segments([3], at, at + 7)] == [(3, at, at + 7)]
         assert segments([3], at, at) == []
         assert segments([], 0, 5)[0].day == CARRIED
@@ -129,7 +129,7 @@ class TestSegments:
 
 class TestDaysThatAreNotThere:
     async def test_a_fact_creates_the_leaves_of_its_day(self, store: PostgresStore, connection: Any) -> None:
-        sent = notification(unique("tenant"), NOW - 50 * DAY)
+        sent = notification(unique("tenant"), NOW - 50 * DAY_MS)
         assert await store.history.append([accepted(sent), fact(sent, State.SENT)]) == {}
         assert await store.history.get(sent.tenant, sent.id) is not None
         assert await connection.fetchval("SELECT state FROM day WHERE number = $1", TODAY - 50) == "open"
@@ -139,7 +139,7 @@ class TestDaysThatAreNotThere:
         self, store: PostgresStore, days: int, why: str
     ) -> None:
         tenant = unique("tenant")
-        good, bad = notification(tenant), notification(tenant, NOW + days * DAY)
+        good, bad = notification(tenant), notification(tenant, NOW + days * DAY_MS)
         outcomes = [accepted(good), accepted(bad), fact(bad, State.SENT), fact(good, State.SENT)]
         assert await store.history.append(outcomes) == {why: 2}
         assert await store.history.get(tenant, bad.id) is None
@@ -151,7 +151,7 @@ class TestDaysThatAreNotThere:
         self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tenant = unique("tenant")
-        days = [notification(tenant, NOW - number * DAY) for number in range(3)]
+        days = [notification(tenant, NOW - number * DAY_MS) for number in range(3)]
         outcomes = [outcome for one in days for outcome in (accepted(one), fact(one, State.DEAD))]
         await store.history.append([*outcomes, *outcomes])
         await store.history.append(outcomes)
@@ -169,7 +169,7 @@ class TestDaysThatAreNotThere:
         assert page.records == ()
 
     async def test_processes_can_create_leaves_at_the_same_time(self, postgres_dsn: str) -> None:
-        at = (TODAY + 1000) * DAY
+        at = (TODAY + 1000) * DAY_MS
         stores = [await PostgresStore.open(postgres_dsn, 2) for _ in range(4)]
         try:
             made = await asyncio.gather(*(one.history.maintain(at) for one in stores))
@@ -181,7 +181,7 @@ class TestDaysThatAreNotThere:
     async def test_a_coming_day_that_is_locked_is_left_and_a_needed_one_raises(
         self, store: PostgresStore, connection: Any
     ) -> None:
-        at = (TODAY + 1000) * DAY
+        at = (TODAY + 1000) * DAY_MS
         await connection.execute("ALTER FUNCTION ensure_partitions(bigint, integer) SET lock_timeout = '50ms'")
         async with connection.transaction():
             await connection.execute("LOCK TABLE event IN SHARE UPDATE EXCLUSIVE MODE")  # the lock of a long ANALYZE
