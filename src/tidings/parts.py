@@ -30,10 +30,11 @@ from tidings.pipeline.deliver.line import of_its_own
 from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock
+from tidings.ports.inbox import Inbox
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
-from tidings.ports.store import Inbox, Store
+from tidings.ports.store import Store
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.gate import token_of
 from tidings.sandbox.mirror import MirroredInbox

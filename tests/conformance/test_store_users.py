@@ -15,7 +15,8 @@ from tidings.model.outcome import Outcome
 from tidings.model.user import Address, Preferences, Profile, QuietHours, Suppression, User
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.addresses import identity
-from tidings.ports.store import Person, Store
+from tidings.ports.store import Store
+from tidings.ports.users import Person
 
 ANN = Profile(
     email="ann@example.org",

@@ -11,7 +11,7 @@ from tidings.api.keys import PREFIX, digest_of, looks_like_one
 from tidings.api.problems import Refused
 from tidings.model.tenant import ApiKey, Scope
 from tidings.ports.clock import Clock
-from tidings.ports.store import Tenants
+from tidings.ports.tenants import Tenants
 
 V = TypeVar("V")
 TTL_MS = 1_000

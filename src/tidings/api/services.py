@@ -17,8 +17,11 @@ from tidings.model.sending import InboundRequest
 from tidings.pipeline.changes.change import ChangeRequest
 from tidings.pipeline.changes.letters import DeadLetters
 from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
-from tidings.ports.store import Cancellations, Inbox, Tenants, Users
+from tidings.ports.inbox import Inbox
+from tidings.ports.tenants import Tenants
+from tidings.ports.users import Users
 from tidings.report.accounting import AccountView
 from tidings.report.notifications import NotificationView
 from tidings.templating.templates import Templates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidings.ports.clock import Clock
-from tidings.ports.store import Inbox
+from tidings.ports.inbox import Inbox
 
 
 @dataclass(frozen=True)

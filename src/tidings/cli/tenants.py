@@ -16,7 +16,7 @@ from tidings.cli.folder import DataFolder
 from tidings.cli.options import settings_from
 from tidings.cli.plain import CannotGoOn
 from tidings.model.tenant import Rates, Scope, Tenant
-from tidings.ports.store import Tenants
+from tidings.ports.tenants import Tenants
 
 DEMO_TENANT = "demo"
 _CONNECTIONS = 2

@@ -22,7 +22,7 @@ from tidings.policy.transitions import IN_FLIGHT
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
 from tidings.ports.days import Days
-from tidings.ports.store import History
+from tidings.ports.history import History
 from tidings.report.notifications import TallyView, rfc3339
 
 DEFAULT_MINUTES = 24 * 60

@@ -23,8 +23,8 @@ from tidings.policy.routing import channel_of
 from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank, returned, shown
 from tidings.ports.clock import Clock
 from tidings.ports.days import Days
+from tidings.ports.history import History
 from tidings.ports.schedule import Schedule, Waiting
-from tidings.ports.store import History
 
 PATIENCE_MS = 3_000
 """How long a read waits for a young id that is not recorded yet."""

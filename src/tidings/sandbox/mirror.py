@@ -13,7 +13,7 @@ from pyreqwest.client import Client, ClientBuilder
 
 from tidings.model.history import InboxItem
 from tidings.model.ids import DELIVERY_PREFIX, to_text
-from tidings.ports.store import Inbox
+from tidings.ports.inbox import Inbox
 from tidings.sandbox.control import InappItem
 
 MAX_WAITING = 10_000

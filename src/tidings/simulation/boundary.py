@@ -23,8 +23,8 @@ from tidings.model.outcome import Wait
 from tidings.model.recurrence import Recurrence
 from tidings.model.wire import decode_delivery
 from tidings.ports.clock import Clock
+from tidings.ports.inbox import Inbox
 from tidings.ports.queue import Claim, Item, Received
-from tidings.ports.store import Inbox
 from tidings.simulation.departures import Departures
 from tidings.simulation.loop import GROUP
 from tidings.simulation.observers import WatchedHistory

@@ -17,7 +17,7 @@ from tidings.model.ids import notification_of, slot_of
 from tidings.model.outcome import Outcome
 from tidings.model.user import Address, Category, Preferences, Profile
 from tidings.policy.transitions import rank, state_of
-from tidings.ports.store import UserKey
+from tidings.ports.users import UserKey
 from tidings.simulation.scenario import Asked
 
 

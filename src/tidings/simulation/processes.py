@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tidings.model.errors import Unavailable
 from tidings.model.user import Address
-from tidings.ports.store import UserKey
+from tidings.ports.users import UserKey
 from tidings.simulation.faults import CALM, Weather
 from tidings.simulation.loop import GROUP, Group, VirtualLoop
 

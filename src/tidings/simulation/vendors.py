@@ -37,8 +37,8 @@ from tidings.model.sending import (
 )
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
+from tidings.ports.inbox import Inbox as InboxStore
 from tidings.ports.provider import Provider
-from tidings.ports.store import Inbox as InboxStore
 from tidings.simulation.departures import Departures
 from tidings.simulation.processes import LOOK, Look, Process, Storm
 

@@ -19,7 +19,7 @@ from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel, Reason
 from tidings.policy.content import Unfit, is_blank, unfit
 from tidings.ports.clock import Clock
-from tidings.ports.store import TemplateStore
+from tidings.ports.templates import TemplateStore
 from tidings.templating.compile import Compiled, compile_version
 from tidings.templating.expectations import Path, check_printed, printed
 from tidings.templating.markup import to_text

@@ -17,7 +17,7 @@ from tidings.policy.content import unfit
 from tidings.policy.locale import Direction, direction
 from tidings.policy.sms import SmsSize, segments
 from tidings.ports.clock import Clock
-from tidings.ports.store import TemplateStore
+from tidings.ports.templates import TemplateStore
 from tidings.templating.bench import Bench
 from tidings.templating.check import checked, examples, path_of
 from tidings.templating.compile import Compiled, compile_version

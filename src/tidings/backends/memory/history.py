@@ -31,8 +31,8 @@ from tidings.policy.transitions import (
     notification_state,
     rank,
 )
+from tidings.ports.history import Page
 from tidings.ports.schedule import Waiting
-from tidings.ports.store import Page
 
 _Fact = tuple[int, State, int]
 """(attempt, state, step), which tells the events of one id apart."""

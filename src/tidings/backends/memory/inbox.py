@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tidings.model.history import InboxItem
 from tidings.model.ids import instant_of
-from tidings.ports.store import UserKey
+from tidings.ports.users import UserKey
 
 _MARKS = frozenset({"seen_at", "read_at", "archived_at"})
 

@@ -11,7 +11,7 @@ from tidings.model.user import DEAD_DEVICE, Address, Preferences, Profile, Suppr
 from tidings.model.vocabulary import Channel
 from tidings.policy.addresses import identity
 from tidings.policy.devices import registered, settled, without
-from tidings.ports.store import Person, UserKey
+from tidings.ports.users import Person, UserKey
 
 
 class MemoryUsers:

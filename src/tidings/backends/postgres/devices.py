@@ -15,7 +15,7 @@ from tidings.backends.postgres.connection import Connected
 from tidings.backends.postgres.statements import load
 from tidings.model.user import DEAD_DEVICE, Profile
 from tidings.policy.devices import without
-from tidings.ports.store import UserKey
+from tidings.ports.users import UserKey
 
 STRIPES = 64
 """The number of advisory locks that a tenant's devices share."""

@@ -37,7 +37,7 @@ from tidings.policy.transitions import (
     rank,
     state_of,
 )
-from tidings.ports.store import Page
+from tidings.ports.history import Page
 
 PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 """The place in the precedence, for each state's code."""

@@ -15,7 +15,7 @@ from tidings.model.user import Address, Preferences, Profile, Suppression, User
 from tidings.model.vocabulary import Channel
 from tidings.policy.addresses import identity
 from tidings.policy.devices import registered, settled, without
-from tidings.ports.store import Person, UserKey
+from tidings.ports.users import Person, UserKey
 
 _SQL = load("users")
 _encode = msgspec.json.Encoder().encode

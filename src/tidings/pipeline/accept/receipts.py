@@ -16,7 +16,7 @@ from tidings.model.vocabulary import Channel, State
 from tidings.policy.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.policy.matching import match
 from tidings.policy.transitions import ATTEMPTS_PER_LIFE, returned
-from tidings.ports.store import History
+from tidings.ports.history import History
 
 _log = structlog.get_logger("tidings.receipts")
 _STRETCHES_MS = (3_600_000, 86_400_000, 3 * 86_400_000)

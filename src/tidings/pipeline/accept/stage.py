@@ -30,10 +30,10 @@ from tidings.policy.admission import AdmissionRules
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
+from tidings.ports.history import History
 from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item, Queue
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import History
 
 RESERVATION_LEASE = 30.0
 """Seconds after which a reservation without an answer counts as abandoned by a process that died."""

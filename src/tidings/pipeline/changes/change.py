@@ -26,7 +26,7 @@ from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Changes
-from tidings.ports.store import Person, Users
+from tidings.ports.users import Person, Users
 
 TRIES = 5
 """How often a change is made anew when others change the same notification at the same time."""

@@ -18,8 +18,10 @@ from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import check_key, fingerprint
 from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
 from tidings.policy.presence import is_meant
+from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
-from tidings.ports.store import Cancellations, Person, Store, Users
+from tidings.ports.store import Store
+from tidings.ports.users import Person, Users
 
 NOBODY = Person()
 IN_FLIGHT = 1.0

@@ -22,7 +22,7 @@ from tidings.policy.recurring import Occurrence
 from tidings.policy.routing import send_zone
 from tidings.ports.clock import Clock
 from tidings.ports.recurrences import Recurrences as Store
-from tidings.ports.store import Person, Users
+from tidings.ports.users import Person, Users
 
 LARGEST = requests.LARGEST + 20_480
 MOST_GRACE = 7 * 24 * 3600

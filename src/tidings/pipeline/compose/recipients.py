@@ -14,7 +14,7 @@ import structlog
 
 from tidings.model.errors import Unavailable
 from tidings.ports.clock import Clock
-from tidings.ports.store import Users
+from tidings.ports.users import Users
 
 WITHIN = 0.5
 """Seconds that a question may take; a request must not fail because the store is slow."""

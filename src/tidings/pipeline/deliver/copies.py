@@ -15,7 +15,7 @@ from tidings.model.ids import instant_of
 from tidings.pipeline.deliver.in_hand import Attempt
 from tidings.pipeline.runtime.reader import Taken
 from tidings.policy.transitions import returned
-from tidings.ports.store import History
+from tidings.ports.history import History
 
 ASKED_AFTER_MS = 5_000
 """A delivery that is older than this may have been overtaken by a second copy, so history is asked about it."""

@@ -33,9 +33,11 @@ from tidings.pipeline.runtime.reader import Partly, Taken
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
+from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
+from tidings.ports.history import History
 from tidings.ports.queue import Item
-from tidings.ports.store import Cancellations, History, Person, UserKey, Users
+from tidings.ports.users import Person, UserKey, Users
 
 HELD_AT_ONCE = 100
 """Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""

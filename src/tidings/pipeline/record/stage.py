@@ -11,9 +11,9 @@ from tidings.model.outcome import Outcome
 from tidings.model.wire import encode_outcomes
 from tidings.pipeline.runtime.beginning import Begin
 from tidings.pipeline.runtime.reader import Aside, Partly, Taken
+from tidings.ports.history import History
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Item
-from tidings.ports.store import History
 
 _log = structlog.get_logger("tidings.record")
 

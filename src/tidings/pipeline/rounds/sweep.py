@@ -33,7 +33,8 @@ from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR_MS, Still, in_flight, ne
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
-from tidings.ports.store import Person, Store
+from tidings.ports.store import Store
+from tidings.ports.users import Person
 
 LOOKS = 2_000
 """Notifications that are looked at again in one round."""

@@ -23,10 +23,11 @@ from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zon
 from tidings.policy.shares import Shares
 from tidings.policy.transitions import IN_FLIGHT
 from tidings.policy.wall_clock import instant_of, next_wall, zone
+from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Cancellations, Person, UserKey, Users
+from tidings.ports.users import Person, UserKey, Users
 
 NOBODY = Person()
 NOT_NARROW: Mapping[Channel, Shares] = {}

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from tidings.model.user import Category
 from tidings.ports.clock import Clock
-from tidings.ports.store import Tenants
+from tidings.ports.tenants import Tenants
 
 FRESH = 1_000
 """Milliseconds for which a tenant's categories are believed."""

@@ -35,7 +35,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
 from tidings.ports.recurrences import DueRecurrence, Moved, Recurrences
-from tidings.ports.store import Person, UserKey, Users
+from tidings.ports.users import Person, UserKey, Users
 
 STAGE = "recur"
 BATCH = 200
