@@ -253,7 +253,7 @@ def _services(world: World) -> Services:
         inbox=store.inbox,
         tenants=store.tenants,
         cancellations=store.cancellations,
-        letters=DeadLetters(store, world.clock, random.getrandbits),
+        letters=DeadLetters(store, store, world.clock, random.getrandbits),
         change=Change(store.changes, store.users, renderer, world.clock),
         recurrences=Recurrences(
             store.recurrences,

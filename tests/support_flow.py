@@ -145,7 +145,9 @@ class Flow:
             settings=self.settings,
             clock=self.clock,
             queue=self.queue,
-            store=self.store,
+            directory=self.store,
+            shard=self.store,
+            ping=self.store.ping,
             objects=self.objects,
             providers=self.providers,
             archive=ParquetFiles(),
@@ -207,7 +209,7 @@ class Flow:
             shares=self.shares,
         )
         schedule = Schedule(self.store.schedule, self.queue, self.objects, self.clock, parts.metrics, self.shares)
-        replaying = Replaying(self.store, self.queue, self.clock, parts.metrics)
+        replaying = Replaying(self.store, self.store, self.queue, self.clock, parts.metrics)
         if only is None and self._recovery is not None:
             await self._recovery.ask()
         while True:

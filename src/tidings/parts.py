@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,7 @@ from tidings.ports.inbox import Inbox
 from tidings.ports.objects import Objects
 from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 from tidings.sandbox import credentials as sandbox_credentials
 from tidings.sandbox.gate import token_of
 from tidings.sandbox.mirror import MirroredInbox
@@ -49,7 +49,9 @@ class Parts:
     settings: Settings
     clock: Clock
     queue: Queue
-    store: Store
+    directory: Directory
+    shard: Shard
+    ping: Callable[[], Awaitable[None]]
     objects: Objects
     providers: dict[Channel, list[Provider[Any]]]
     archive: ArchiveFiles
@@ -88,7 +90,9 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             settings=settings,
             clock=clock,
             queue=queue,
-            store=store,
+            directory=store,
+            shard=store,
+            ping=store.ping,
             objects=Folder(settings.data_dir / "objects"),
             providers=known,
             archive=ParquetFiles(),

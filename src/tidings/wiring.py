@@ -99,22 +99,22 @@ async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: H
 
 def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
     """What the API calls."""
-    store, composer = parts.store, composing(parts)
+    directory, shard, composer = parts.directory, parts.shard, composing(parts)
     return Services(
         accept=accept,
-        reports=Reports(store.history, store.days, store.schedule, parts.clock),
-        accounting=Accounting(store.history, store.accounts, store.days, parts.clock),
-        users=store.users,
-        templates=Templates(store.templates, parts.clock, parts.renderer),
-        inbox=store.inbox,
-        tenants=store.tenants,
-        cancellations=store.cancellations,
-        letters=DeadLetters(store, parts.clock, parts.randomness.getrandbits),
-        change=Change(store.changes, store.users, parts.renderer, parts.clock),
-        recurrences=Recurrences(store.recurrences, store.users, composer, parts.clock, parts.randomness.getrandbits),
+        reports=Reports(shard.history, shard.days, shard.schedule, parts.clock),
+        accounting=Accounting(shard.history, directory.accounts, shard.days, parts.clock),
+        users=shard.users,
+        templates=Templates(directory.templates, parts.clock, parts.renderer),
+        inbox=shard.inbox,
+        tenants=directory.tenants,
+        cancellations=shard.cancellations,
+        letters=DeadLetters(directory, shard, parts.clock, parts.randomness.getrandbits),
+        change=Change(shard.changes, shard.users, parts.renderer, parts.clock),
+        recurrences=Recurrences(shard.recurrences, shard.users, composer, parts.clock, parts.randomness.getrandbits),
         clock=parts.clock,
-        vitals=Vitals(store.ping, parts.clock),
-        readiness=lambda: readiness(store, parts.queue),
+        vitals=Vitals(parts.ping, parts.clock),
+        readiness=lambda: readiness(parts.ping, parts.queue),
         stopping=stopping.is_set,
         metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
         limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),

@@ -54,7 +54,7 @@ RECORD_LINGER = 0.05
 async def work(parts: Parts, stopping: asyncio.Event, duties: Duties = EVERYTHING) -> None:
     """Do the worker's duties, each loop on its own, until `stopping` is set; what is under way then has the grace."""
     reads = readings(parts, duties)
-    recovery = Recovery(outlets(reads), parts.store.schedule, parts.clock, parts.metrics)
+    recovery = Recovery(outlets(reads), parts.shard.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
         group.create_task(recovery.run(stopping))
         for reading in reads:
@@ -76,10 +76,10 @@ class _Runs(Protocol):
 
 def _schedule(parts: Parts) -> Iterator[_Runs]:
     """What moves rows that are due."""
-    store, shares = parts.store, Shares(parts.settings.fairness.rules())
+    directory, shard, shares = parts.directory, parts.shard, Shares(parts.settings.fairness.rules())
     yield Recur(
-        store.recurrences,
-        store.users,
+        shard.recurrences,
+        shard.users,
         composing(parts),
         parts.queue,
         parts.clock,
@@ -88,42 +88,43 @@ def _schedule(parts: Parts) -> Iterator[_Runs]:
         shares,
         parts.accepted.revisit,
     )
-    yield Schedule(store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
-    yield Replaying(store, parts.queue, parts.clock, parts.metrics)
+    yield Schedule(shard.schedule, parts.queue, parts.objects, parts.clock, parts.metrics, shares)
+    yield Replaying(directory, shard, parts.queue, parts.clock, parts.metrics)
 
 
 def _rounds(parts: Parts) -> Iterator[_Runs]:
     """What one process at a time does for all."""
-    store = parts.store
+    directory, shard = parts.directory, parts.shard
     yield audit(parts, parts.clock)
     yield retention(parts)
-    yield Depths(parts.queue, store.rounds, parts.clock, parts.metrics)
+    yield Depths(parts.queue, directory.rounds, parts.clock, parts.metrics)
     if parts.settings.canary.enabled:
         yield canary(parts)
-    yield Housekeeping(store, parts.objects, parts.clock, parts.metrics, parts.settings.keep.rules())
+    yield Housekeeping(directory, shard, parts.objects, parts.clock, parts.metrics, parts.settings.keep.rules())
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:
     """The audit as a worker makes it; `clock` may be ahead of the others, to look at what is younger."""
     every = parts.settings.audit.interval
-    return Audit(parts.store, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every)
+    return Audit(parts.directory, parts.shard, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every)
 
 
 def retention(parts: Parts) -> Retention:
     """The rounds that sum days up and archive them, as a worker makes them."""
     kept = parts.settings.retention.days
-    return Retention(parts.store, parts.objects, parts.archive, parts.clock, parts.metrics, kept)
+    return Retention(parts.directory, parts.shard, parts.objects, parts.archive, parts.clock, parts.metrics, kept)
 
 
 def canary(parts: Parts) -> Canary:
     """The canary as a worker sends it."""
     settings, accept = parts.settings.canary, accepting(parts).accept
-    return Canary(accept, parts.store, parts.clock, parts.metrics, settings.interval, settings.deadline)
+    directory, shard = parts.directory, parts.shard
+    return Canary(accept, directory, shard, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
 def readings(parts: Parts, duties: Duties = EVERYTHING) -> list[Reading[Any]]:
     """Which stage reads which topic, and how, in a worker with these duties."""
-    categories = Categories(parts.store.tenants, parts.clock)
+    categories = Categories(parts.directory.tenants, parts.clock)
     precedence = Precedence(parts.clock)
     found: list[Reading[Any]] = []
     if duties.has(Duty.ROUTE):
@@ -137,13 +138,13 @@ def readings(parts: Parts, duties: Duties = EVERYTHING) -> list[Reading[Any]]:
 
 def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence: Precedence) -> Iterator[Reading[Any]]:
     """How `deliver` reads its topics, one for each channel and lane."""
-    store, settings, lanes = parts.store, parts.settings.deliver, duties.ordered_lanes()
+    shard, settings, lanes = parts.shard, parts.settings.deliver, duties.ordered_lanes()
     needs = Needs(
-        users=store.users,
-        cancellations=store.cancellations,
-        history=store.history,
+        users=shard.users,
+        cancellations=shard.cancellations,
+        history=shard.history,
         categories=categories,
-        capping=Capping(store.caps, categories),
+        capping=Capping(shard.caps, categories),
         rendering=Rendering(parts.renderer, parts.clock),
         clock=parts.clock,
         randomness=parts.randomness.random,
@@ -177,7 +178,7 @@ def _recording(parts: Parts) -> Reading[Any]:
         stage=topics.RECORD,
         topic=topics.OUTCOMES,
         decode=decode_outcomes,
-        work=Record(parts.store.history, parts.metrics),
+        work=Record(parts.shard.history, parts.metrics),
         max_items=RECORD_BATCH,
         linger=RECORD_LINGER,
     )
@@ -231,10 +232,10 @@ def _routing(
     parts: Parts, lanes: Sequence[Lane], categories: Categories, precedence: Precedence
 ) -> Iterator[Reading[Any]]:
     """How `route` reads its topics."""
-    store, marked, narrow = parts.store, _marked(parts), _narrow(parts)
+    shard, marked, narrow = parts.shard, _marked(parts), _narrow(parts)
     for lane in lanes:
         surplus = lane.is_surplus
-        people, cancelled = store.users, store.cancellations
+        people, cancelled = shard.users, shard.cancellations
         route = Route(people, cancelled, categories, parts.renderer, parts.clock, surplus=surplus, narrow=narrow)
         yield Reading(
             stage=topics.ROUTE,
@@ -266,18 +267,18 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
 
 def composing(parts: Parts) -> Composer:
     """What makes notifications of requests."""
-    recipients = Recipients(parts.store.users, parts.clock)
+    recipients = Recipients(parts.shard.users, parts.clock)
     return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
 
 
 def accepting(parts: Parts) -> Accept:
     """The first stage."""
-    store = parts.store
+    directory, shard = parts.directory, parts.shard
     return Accept(
         queue=parts.queue,
         renderer=parts.renderer,
-        idempotency=store.idempotency,
-        history=store.history,
+        idempotency=directory.idempotency,
+        history=shard.history,
         clock=parts.clock,
         randomness=parts.randomness.getrandbits,
         receipt_readers={
@@ -289,7 +290,7 @@ def accepting(parts: Parts) -> Accept:
         shares=Shares(parts.settings.fairness.rules()),
         count=parts.accepted.add,
         unserved=unserved(parts.settings),
-        held=store.schedule.held,
-        recipients=Recipients(store.users, parts.clock),
+        held=shard.schedule.held,
+        recipients=Recipients(shard.users, parts.clock),
         revisit=parts.accepted.revisit,
     )

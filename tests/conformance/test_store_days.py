@@ -48,7 +48,7 @@ class House:
 
     def retention(self, days: int = KEPT) -> Retention:
         """A retention, as one process has it."""
-        return Retention(self.store, self.objects, ParquetFiles(), self.clock, self.metrics, days)
+        return Retention(self.store, self.store, self.objects, ParquetFiles(), self.clock, self.metrics, days)
 
     async def round(self) -> None:
         """Make a round."""

@@ -50,10 +50,10 @@ def sms(number: int) -> bytes:
 
 
 def accept_of(parts: Parts, clock: Clock | None = None) -> Accept:
-    store, bits = parts.store, random.getrandbits
+    bits = random.getrandbits
     rules = parts.settings.overload.rules()
     clock = clock or parts.clock
-    return Accept(parts.queue, parts.renderer, store.idempotency, store.history, clock, bits, {}, rules)
+    return Accept(parts.queue, parts.renderer, parts.directory.idempotency, parts.shard.history, clock, bits, {}, rules)
 
 
 async def taken(accept: Accept, body: bytes, key: str) -> Answer:
@@ -78,7 +78,7 @@ async def put_and_die(file: Path, key: str, body: str) -> None:
         await asyncio.Event().wait()
 
     async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
-        parts.store.idempotency.complete = says  # type: ignore[method-assign,assignment]
+        parts.directory.idempotency.complete = says  # type: ignore[method-assign,assignment]
         await taken(accept_of(parts), body.encode(), key)
 
 
@@ -176,7 +176,7 @@ async def _end_reservations(dsn: str) -> None:
 
 async def _all_sent(parts: Parts, count: int) -> bool:
     """True if so many notifications are sent and the queues and the schedule are empty."""
-    tally = await parts.store.history.tally(TENANT)
+    tally = await parts.shard.history.tally(TENANT)
     assert {line.state.value: line.count for line in tally if line.channel is None} == {"sent": count}
     depths = {
         topic: await parts.queue.depth(topic, group)
@@ -184,7 +184,7 @@ async def _all_sent(parts: Parts, count: int) -> bool:
         for group in groups
     }
     assert not any(depths.values()), depths
-    return await parts.store.schedule.next_due() is None
+    return await parts.shard.schedule.next_due() is None
 
 
 @pytest.mark.timeout(180)

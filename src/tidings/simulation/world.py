@@ -115,7 +115,7 @@ class World:
             TemplateRenderer(self.store.templates, self), bits, recipients=Recipients(self.store.users, self)
         )
         self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
-        self._letters = DeadLetters(self.store, self, bits)
+        self._letters = DeadLetters(self.store, self.store, self, bits)
         self.vendors = {
             traits.name: Vendor(traits, random.Random(f"{scenario.seed}/{traits.name}"), self.storm, self.clients.post)
             for traits in scenario.vendors
@@ -261,7 +261,9 @@ class World:
             settings=self._settings,
             clock=process,
             queue=queue,
-            store=store,
+            directory=store,
+            shard=store,
+            ping=store.ping,
             objects=cast("Any", Port("objects", self.objects, process)),
             providers=providers,
             archive=ParquetFiles(),

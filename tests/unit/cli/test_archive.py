@@ -52,7 +52,7 @@ def archived(postgres_dsn: str, tmp_path: Path, tenant: str, capsys: pytest.Capt
                 [x for one in sent for x in (accepted(one), fact(one, State.SENT, provider="acme"))]
             )
             objects, clock = Folder(tmp_path / "objects"), VirtualClock(NOW)
-            assert await Retention(store, objects, ParquetFiles(), clock, Metrics(), 30).once()
+            assert await Retention(store, store, objects, ParquetFiles(), clock, Metrics(), 30).once()
             return sent
         finally:
             await store.close()

@@ -28,7 +28,7 @@ async def api() -> AsyncIterator[Api]:
     """The API, with the stage that works on replays."""
     world = World()
     stopping = asyncio.Event()
-    replaying = Replaying(world.store, world.queue, world.clock, world.metrics)
+    replaying = Replaying(world.store, world.store, world.queue, world.clock, world.metrics)
     async with running(world) as api, asyncio.TaskGroup() as group:
         group.create_task(replaying.run(stopping))
         yield api

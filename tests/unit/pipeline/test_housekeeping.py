@@ -36,7 +36,7 @@ class World:
         self.keeping = keeping or KeepSettings().rules()
 
     def worker(self) -> Housekeeping:
-        return Housekeeping(self.store, self.objects, self.clock, Metrics(), self.keeping)
+        return Housekeeping(self.store, self.store, self.objects, self.clock, Metrics(), self.keeping)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def is_down(outbound: AnyDelivery) -> SendResult:
 
 @pytest.fixture
 def desk(flow: Flow) -> DeadLetters:
-    return DeadLetters(flow.store, flow.clock, random.Random(7).getrandbits)
+    return DeadLetters(flow.store, flow.store, flow.clock, random.Random(7).getrandbits)
 
 
 async def died(flow: Flow, count: int = 1, **body: Any) -> list[Any]:
@@ -74,7 +74,7 @@ async def test_one_that_is_lost_after_its_replay_is_found(flow: Flow, desk: Dead
     auditor = audit(flow.parts(), flow.clock)
     await auditor.once()
     await desk.replay_one(KEY, id)
-    await Replaying(flow.store, flow.queue, flow.clock, Metrics()).once()
+    await Replaying(flow.store, flow.store, flow.queue, flow.clock, Metrics()).once()
     await flow.settle(topics.RECORD)
     lane = flow.broker.lane(topics.deliveries(Channel.SMS, Priority.NORMAL), topics.DELIVER)
     assert len(lane.waiting) == 1
@@ -117,7 +117,7 @@ async def test_the_dead_one_is_sent_again_and_once(flow: Flow, desk: DeadLetters
 async def test_asked_for_twice_at_once_it_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     asked = [await desk.replay_one(KEY, id), await replay(desk), await desk.replay_one(KEY, id)]
-    replaying = Replaying(flow.store, flow.queue, flow.clock, Metrics())
+    replaying = Replaying(flow.store, flow.store, flow.queue, flow.clock, Metrics())
     # All three find the letter still dead: nothing is recorded in between.
     assert [await replaying.once() for _ in range(4)] == [True, True, True, False]
     assert [(await desk.known(TENANT, one.id)).replayed for one in asked] == [1, 1, 1]
@@ -141,7 +141,7 @@ async def test_a_crash_between_put_and_progress_repeats_harmlessly(
 ) -> None:
     ids = await died(flow, 3)
     asked = await replay(desk)
-    replaying = Replaying(flow.store, flow.queue, flow.clock, Metrics())
+    replaying = Replaying(flow.store, flow.store, flow.queue, flow.clock, Metrics())
 
     async def crash(*_: object) -> bool:
         raise Unavailable("the process died")

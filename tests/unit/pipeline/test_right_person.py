@@ -231,7 +231,7 @@ class TestReplays:
         return id
 
     async def replay(self, flow: Flow) -> dict[str, int]:
-        desk = DeadLetters(flow.store, flow.clock, random.Random(7).getrandbits)
+        desk = DeadLetters(flow.store, flow.store, flow.clock, random.Random(7).getrandbits)
         key = ApiKey("k", TENANT, "tk_", b"", tuple(Scope))
         replay, _ = await desk.replay(key, LetterFilter(), 50, None, b"")
         await flow.advance(60)

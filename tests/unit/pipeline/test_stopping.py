@@ -86,7 +86,7 @@ async def test_the_schedule_ends_at_once(flow: Flow) -> None:
     stopping = asyncio.Event()
     parts = flow.parts()
     running = asyncio.create_task(
-        Schedule(parts.store.schedule, parts.queue, parts.objects, parts.clock, parts.metrics).run(stopping)
+        Schedule(parts.shard.schedule, parts.queue, parts.objects, parts.clock, parts.metrics).run(stopping)
     )
     await flow.clock.settle()
     assert not running.done()

@@ -20,7 +20,7 @@ from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_a
 from tidings.policy.presence import is_meant
 from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 from tidings.ports.users import Person, Users
 
 NOBODY = Person()
@@ -42,8 +42,9 @@ class Judged(Struct, frozen=True, gc=False):
 class DeadLetters:
     """What the API asks about dead letters and replays."""
 
-    def __init__(self, store: Store, clock: Clock, randomness: Callable[[int], int]) -> None:
-        self._store = store
+    def __init__(self, directory: Directory, shard: Shard, clock: Clock, randomness: Callable[[int], int]) -> None:
+        self._directory = directory
+        self._shard = shard
         self._clock = clock
         self._randomness = randomness
 
@@ -51,20 +52,20 @@ class DeadLetters:
         self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int
     ) -> tuple[list[Judged], UUID | None]:
         """A page, newest first, and the delivery id to go on below (None: no more)."""
-        page = await self._store.letters.find(tenant, filter, before, limit)
-        return await judge(page.letters, self._store.users, self._store.cancellations, self._clock.now()), page.cursor
+        page = await self._shard.letters.find(tenant, filter, before, limit)
+        return await judge(page.letters, self._shard.users, self._shard.cancellations, self._clock.now()), page.cursor
 
     async def get(self, tenant: str, id: UUID) -> Judged:
         """One dead letter, uncertain ones included. Raises NotFound, or Archived when its day has been."""
-        record = await self._store.history.get(tenant, notification_of(id)) if slot_of(id) else None
+        record = await self._shard.history.get(tenant, notification_of(id)) if slot_of(id) else None
         letter = None if record is None else letter_of(record, id)
-        if record is None and any(state.archived for state in await self._store.days.states(day_of(id), day_of(id))):
+        if record is None and any(state.archived for state in await self._shard.days.states(day_of(id), day_of(id))):
             raise Archived(
                 f"what was accepted on {day_text(day_of(id))} is archived: its dead letters cannot be replayed any more"
             )
         if letter is None:
             raise NotFound("dead letter", to_text(DELIVERY_PREFIX, id))
-        [judged] = await judge([letter], self._store.users, self._store.cancellations, self._clock.now())
+        [judged] = await judge([letter], self._shard.users, self._shard.cancellations, self._clock.now())
         return judged
 
     async def replay_one(self, key: ApiKey, id: UUID) -> Replay:
@@ -79,7 +80,7 @@ class DeadLetters:
             raise Conflict(judged.obstacle.value, f"this dead letter cannot be replayed: {WHY[judged.obstacle]}")
         chosen = LetterFilter(state=judged.letter.last.state, delivery_id=id)
         replay = self._new(key, chosen, 1, expected=1)
-        await self._store.replays.add(replay)
+        await self._directory.replays.add(replay)
         return replay
 
     async def replay(
@@ -95,7 +96,7 @@ class DeadLetters:
         if idempotency_key is not None:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
-            held = await self._store.idempotency.reserve(
+            held = await self._directory.idempotency.reserve(
                 key.tenant, idempotency_key, digest, replay.id, RESERVATION_LEASE
             )
             if held.fingerprint != digest:
@@ -107,27 +108,27 @@ class DeadLetters:
             if not held.fresh and held.answer is not None:
                 return await self.known(key.tenant, UUID(bytes=held.answer)), True
             replay = msgspec.structs.replace(replay, id=held.seed)
-        replay = msgspec.structs.replace(replay, expected=await self._store.letters.count(key.tenant, filter))
-        await self._store.replays.add(replay)
+        replay = msgspec.structs.replace(replay, expected=await self._shard.letters.count(key.tenant, filter))
+        await self._directory.replays.add(replay)
         if idempotency_key is not None:
-            await self._store.idempotency.complete(key.tenant, idempotency_key, replay.id.bytes)
+            await self._directory.idempotency.complete(key.tenant, idempotency_key, replay.id.bytes)
         return replay, False
 
     async def known(self, tenant: str, id: UUID) -> Replay:
         """One replay. Raises NotFound."""
-        found = await self._store.replays.get(tenant, id)
+        found = await self._directory.replays.get(tenant, id)
         if found is None:
             raise NotFound("replay", to_text(REPLAY_PREFIX, id))
         return found
 
     async def replays(self, tenant: str, before: UUID | None, limit: int) -> tuple[list[Replay], UUID | None]:
         """Replays, newest first, and the id to go on below (None: no more)."""
-        found = list(await self._store.replays.list(tenant, before, limit + 1))
+        found = list(await self._directory.replays.list(tenant, before, limit + 1))
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def cancel(self, tenant: str, id: UUID) -> Replay:
         """Take no further letters of a replay. Raises NotFound; Conflict when it has ended."""
-        cancelled = await self._store.replays.cancel(tenant, id, self._clock.now())
+        cancelled = await self._directory.replays.cancel(tenant, id, self._clock.now())
         replay = await self.known(tenant, id)
         if not cancelled:
             raise Conflict("already_ended", f"this replay is {replay.state.value}; nothing is left to stop")

@@ -30,7 +30,7 @@ from tidings.ports.meter import AuditMeter
 from tidings.ports.objects import Objects
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 
 ROUND = "audit"
 FIRST = 60
@@ -58,7 +58,8 @@ class Audit:
 
     def __init__(
         self,
-        store: Store,
+        directory: Directory,
+        shard: Shard,
         queue: Queue,
         renderer: Renderer,
         objects: Objects,
@@ -66,12 +67,12 @@ class Audit:
         meter: AuditMeter,
         every: float,
     ) -> None:
-        self._history = store.history
-        self._accounts = store.accounts
-        self._days = store.days
-        self._watched = store.watched
-        self._rounds = store.rounds
-        self._sweeper = Sweeper(store, renderer, queue)
+        self._history = shard.history
+        self._accounts = directory.accounts
+        self._days = shard.days
+        self._watched = shard.watched
+        self._rounds = directory.rounds
+        self._sweeper = Sweeper(shard, renderer, queue)
         self._queue = queue
         self._objects = objects
         self._holder = uuid4()

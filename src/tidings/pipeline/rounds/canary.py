@@ -19,7 +19,7 @@ from tidings.pipeline.accept.stage import Answer
 from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.ports.clock import Clock
 from tidings.ports.meter import CanaryMeter
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 
 ROUND = "canary"
 USER = "canary"
@@ -42,18 +42,19 @@ class Canary:
     def __init__(
         self,
         accept: Callable[[str, bytes], Awaitable[Answer]],
-        store: Store,
+        directory: Directory,
+        shard: Shard,
         clock: Clock,
         meter: CanaryMeter,
         every: float,
         deadline: float,
     ) -> None:
         self._accept = accept
-        self._history = store.history
-        self._inbox = store.inbox
-        self._tenants = store.tenants
-        self._users = store.users
-        self._rounds = store.rounds
+        self._history = shard.history
+        self._inbox = shard.inbox
+        self._tenants = directory.tenants
+        self._users = shard.users
+        self._rounds = directory.rounds
         self._holder = uuid4()
         self._every = every
         self._deadline = deadline

@@ -15,7 +15,7 @@ from tidings.policy.keeping import Keeping
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 
 EVERY = 3600.0
 """Seconds between two rounds."""
@@ -39,8 +39,11 @@ _log = structlog.get_logger("tidings.house")
 class Housekeeping:
     """One worker at a time sweeps; every worker makes sure of the partitions."""
 
-    def __init__(self, store: Store, objects: Objects, clock: Clock, meter: Meter, keeping: Keeping) -> None:
-        self._store = store
+    def __init__(
+        self, directory: Directory, shard: Shard, objects: Objects, clock: Clock, meter: Meter, keeping: Keeping
+    ) -> None:
+        self._directory = directory
+        self._shard = shard
         self._objects = objects
         self._clock = clock
         self._meter = meter
@@ -53,24 +56,24 @@ class Housekeeping:
 
     async def once(self) -> None:
         """Make one round. Raises Unavailable."""
-        store, now, keep = self._store, self._clock.now(), self._keeping
-        await store.history.maintain(now)
-        if await store.rounds.begin(ROUND, self._holder, LEASE) is None:
+        directory, shard, now, keep = self._directory, self._shard, self._clock.now(), self._keeping
+        await shard.history.maintain(now)
+        if await directory.rounds.begin(ROUND, self._holder, LEASE) is None:
             return
         swept = {
-            "idempotency keys": await self._sweep(lambda: store.idempotency.sweep(KEPT_MS, BATCH)),
-            "caps": await store.caps.sweep(now),
-            "accepted counts": await store.accounts.forget(now // MINUTE_MS - KEEP_COUNTS),
-            "gaps": await self._until(keep.gaps_ms, lambda at: store.accounts.sweep_gaps(at // MINUTE_MS, BATCH)),
-            "cancellations": await self._until(keep.cancellations_ms, lambda at: store.cancellations.sweep(at, BATCH)),
-            "replays": await self._until(keep.replays_ms, lambda at: store.replays.sweep(at, BATCH)),
-            "inbox items": await self._until(keep.inbox_ms, lambda at: store.inbox.sweep(at, BATCH)),
+            "idempotency keys": await self._sweep(lambda: directory.idempotency.sweep(KEPT_MS, BATCH)),
+            "caps": await shard.caps.sweep(now),
+            "accepted counts": await directory.accounts.forget(now // MINUTE_MS - KEEP_COUNTS),
+            "gaps": await self._until(keep.gaps_ms, lambda at: directory.accounts.sweep_gaps(at // MINUTE_MS, BATCH)),
+            "cancellations": await self._until(keep.cancellations_ms, lambda at: shard.cancellations.sweep(at, BATCH)),
+            "replays": await self._until(keep.replays_ms, lambda at: directory.replays.sweep(at, BATCH)),
+            "inbox items": await self._until(keep.inbox_ms, lambda at: shard.inbox.sweep(at, BATCH)),
             "inbox items beyond the newest": await self._trim(now),
             "items aside": await self._sweep_aside(keep.before(keep.aside_ms, now)),
         }
         if any(swept.values()):
             _log.info("swept", **{name.replace(" ", "_"): count for name, count in swept.items() if count})
-        await store.rounds.release(ROUND, self._holder)
+        await directory.rounds.release(ROUND, self._holder)
 
     async def _until(self, age: int, sweep: Callable[[int], Awaitable[int]]) -> int:
         before = self._keeping.before(age, self._clock.now())
@@ -82,7 +85,7 @@ class Housekeeping:
         for _ in range(MOST_BATCHES):
             deleted = await sweep()
             total += deleted
-            if deleted < BATCH or await self._store.rounds.begin(ROUND, self._holder, LEASE) is None:
+            if deleted < BATCH or await self._directory.rounds.begin(ROUND, self._holder, LEASE) is None:
                 break
         return total
 
@@ -90,7 +93,7 @@ class Housekeeping:
         """Delete what is beyond each user's newest items, of the users who got one since the last time."""
         if not self._keeping.inbox_items:
             return 0
-        rounds, end = self._store.rounds, now // MINUTE_MS
+        rounds, end = self._directory.rounds, now // MINUTE_MS
         position = await rounds.begin(TRIMMED, self._holder, LEASE)
         if position is None:
             return 0
@@ -98,7 +101,7 @@ class Housekeeping:
         for minute in range(position or end - 2 * int(EVERY) // 60, end, SLICE):
             since, until = minute * MINUTE_MS, min(end, minute + SLICE) * MINUTE_MS
             total += await self._sweep(
-                lambda since=since, until=until: self._store.inbox.trim(  # type: ignore[misc]
+                lambda since=since, until=until: self._shard.inbox.trim(  # type: ignore[misc]
                     since, until, self._keeping.inbox_items, BATCH
                 )
             )

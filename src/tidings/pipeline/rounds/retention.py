@@ -27,7 +27,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.days import Slice
 from tidings.ports.meter import RetentionMeter
 from tidings.ports.objects import Objects
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 
 ROUND = "retention"
 ARCHIVE = "archive/"
@@ -53,10 +53,17 @@ class Retention:
     """See the module. `days` is how many days stay in the store (0: all)."""
 
     def __init__(
-        self, store: Store, objects: Objects, files: ArchiveFiles, clock: Clock, meter: RetentionMeter, days: int
+        self,
+        directory: Directory,
+        shard: Shard,
+        objects: Objects,
+        files: ArchiveFiles,
+        clock: Clock,
+        meter: RetentionMeter,
+        days: int,
     ) -> None:
-        self._days = store.days
-        self._rounds = store.rounds
+        self._days = shard.days
+        self._rounds = directory.rounds
         self._objects = objects
         self._files = files
         self._clock = clock

@@ -33,7 +33,7 @@ from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR_MS, Still, in_flight, ne
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
-from tidings.ports.store import Store
+from tidings.ports.store import Shard
 from tidings.ports.users import Person
 
 LOOKS = 2_000
@@ -64,11 +64,11 @@ class Swept(Struct, frozen=True):
 class Sweeper:
     """Looks at what is watched, and sweeps what is proven lost."""
 
-    def __init__(self, store: Store, renderer: Renderer, queue: Queue) -> None:
-        self._history = store.history
-        self._schedule = store.schedule
-        self._watched = store.watched
-        self._users = store.users
+    def __init__(self, shard: Shard, renderer: Renderer, queue: Queue) -> None:
+        self._history = shard.history
+        self._schedule = shard.schedule
+        self._watched = shard.watched
+        self._users = shard.users
         self._renderer = renderer
         self._queue = queue
         self._suspects: dict[UUID, Suspect] = {}

@@ -24,7 +24,7 @@ from tidings.policy.stuck import STILL_FOR_MS
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
-from tidings.ports.store import Store
+from tidings.ports.store import Directory, Shard
 
 LARGEST_PAGE = 500
 PAGE_SECONDS = 2
@@ -48,8 +48,9 @@ class Replaying:
     whoever states it and however often, and is recorded once.
     """
 
-    def __init__(self, store: Store, queue: Queue, clock: Clock, meter: Meter) -> None:
-        self._store = store
+    def __init__(self, directory: Directory, shard: Shard, queue: Queue, clock: Clock, meter: Meter) -> None:
+        self._directory = directory
+        self._shard = shard
         self._queue = queue
         self._clock = clock
         self._meter = meter
@@ -69,17 +70,17 @@ class Replaying:
     async def once(self) -> bool:
         """Take one page of the replay that waits longest; False when none waits."""
         now = self._clock.now()
-        replay = await self._store.replays.claim(now, LEASE)
+        replay = await self._directory.replays.claim(now, LEASE)
         if replay is None:
             return False
         started = time.perf_counter()
         limit = min(LARGEST_PAGE, PAGE_SECONDS * replay.per_second)
-        page = await self._store.letters.find(replay.tenant, replay.filter, replay.position, limit)
+        page = await self._shard.letters.find(replay.tenant, replay.filter, replay.position, limit)
         judged = await self._judged(page.letters, now)
         begin = max(now, replay.next_due)
         facts = _facts(replay, [one for one in judged if one.obstacle is None], begin, now)
         if facts:
-            await self._store.watched.watch([(notification_of(one.id), _due(one) + STILL_FOR_MS) for one in facts])
+            await self._shard.watched.watch([(notification_of(one.id), _due(one) + STILL_FOR_MS) for one in facts])
             await self._queue.put(pack(facts))
         skipped = Counter(replay.skipped) + Counter(one.obstacle.value for one in judged if one.obstacle is not None)
         skipped[FAILED] += len(page.letters) - len(facts) - sum(one.obstacle is not None for one in judged)
@@ -95,7 +96,7 @@ class Replaying:
             position=page.cursor,
             next_due=next_due,
         )
-        if not await self._store.replays.progress(further, max(now, next_due - AHEAD)):
+        if not await self._directory.replays.progress(further, max(now, next_due - AHEAD)):
             self._meter.failure("replay", "", "lease_lost")
             _log.warning("a lease was lost", replay=to_text(REPLAY_PREFIX, replay.id))
         self._meter.batch("replay", "", len(page.letters), time.perf_counter() - started)
@@ -103,7 +104,7 @@ class Replaying:
 
     async def _judged(self, letters: Sequence[DeadLetter], now: int) -> list[Judged]:
         """The letters that can be judged; one that cannot keeps no other from being sent."""
-        users, cancellations = self._store.users, self._store.cancellations
+        users, cancellations = self._shard.users, self._shard.cancellations
         try:
             return await judge(letters, users, cancellations, now)
         except Unavailable:

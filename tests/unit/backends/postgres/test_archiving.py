@@ -52,7 +52,7 @@ def objects(tmp_path: Path) -> Folder:
 
 
 def retention(store: PostgresStore, objects: Any, at: int = NOW, days: int = KEPT) -> Retention:
-    return Retention(store, objects, ParquetFiles(), VirtualClock(at), Metrics(), days)
+    return Retention(store, store, objects, ParquetFiles(), VirtualClock(at), Metrics(), days)
 
 
 async def fill(store: PostgresStore, tenant: str, count: int = 30, at: int = OLD) -> list[Notification]:
