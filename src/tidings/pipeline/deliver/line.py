@@ -42,7 +42,7 @@ _KEPT = {
     Lane.BULK_SURPLUS: 0.35,
 }
 """The share of a line that a lane leaves to the more urgent ones."""
-AHEAD = 500
+AHEAD = 250
 """Milliseconds of work that a line may be given in advance. Less, and fast calls pay a batch's statements for a few of
 them; more, and another process stands idle while its deliveries wait here, or a killed one leaves more to its lease."""
 _PACE = 8
