@@ -269,8 +269,8 @@ class Expansion:
         last = (first - _first_week(kind.weekday - before, start) + before) // 7
         ahead = 365 + kind.precedes_leap
         coming = (total + ahead + _first_week(kind.weekday + total + ahead, start) - after) // 7
-        found = {day for week in range(own) if self._has_week(week + 1, own) for day in range(7 * week, 7 * week + 7)}
-        days = {first + day for day in found}
+        offsets = {day for week in range(own) if self._has_week(week + 1, own) for day in range(7 * week, 7 * week + 7)}
+        days = {first + day for day in offsets}
         if self._has_week(last, last):
             days.update(range(first))
         if self._has_week(1, coming):

@@ -38,16 +38,16 @@ def parse(text: str, path: str = "$") -> int:
 
 def _parsed(text: str) -> int:
     """As `parse`, but raises ValueError with the sentence that says what is wrong."""
-    found = _SHAPE.fullmatch(text) if len(text) <= _LONGEST else None
-    if found is None:
+    match = _SHAPE.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
         _refuse(f"write the time as {_RIGHT}")
-    part = found.groupdict()
-    if found["hour"] is None or found["rest"]:
-        _incomplete(found)
-    if found["offset"] is None:
+    part = match.groupdict()
+    if match["hour"] is None or match["rest"]:
+        _incomplete(match)
+    if match["offset"] is None:
         _refuse(_NO_OFFSET)
     year, month, day, hour, minute = (int(part[name]) for name in ("year", "month", "day", "hour", "minute"))
-    second = int(found["second"] or 0)
+    second = int(match["second"] or 0)
     if hour == 24:
         _refuse("there is no hour 24: midnight is 00:00 of the day that begins with it")
     if hour > 24:
@@ -57,11 +57,11 @@ def _parsed(text: str) -> int:
     if second > 60:
         _refuse(f"there is no second {second}: seconds are 00 to 59")
     # Not as a datetime: that overflows where the offset leads out of the calendar.
-    minutes = (_days(year, month, day) * 24 + hour) * 60 + minute - _offset(found["offset"])
+    minutes = (_days(year, month, day) * 24 + hour) * 60 + minute - _offset(match["offset"])
     if second == 60 and not _ends_a_month(minutes):
         _refuse("a second 60 is a leap second, and comes only at the end of a month in UTC: 23:59:60Z")
     whole = (minutes * 60 + second) * 1000
-    return whole if found["fraction"] is None or second == 60 else whole + int((found["fraction"][1:] + "00")[:3])
+    return whole if match["fraction"] is None or second == 60 else whole + int((match["fraction"][1:] + "00")[:3])
 
 
 def _days(year: int, month: int, day: int) -> int:
@@ -94,11 +94,11 @@ def _offset(text: str) -> int:
     return -ahead if text[0] == "-" else ahead
 
 
-def _incomplete(found: re.Match[str]) -> NoReturn:
+def _incomplete(match: re.Match[str]) -> NoReturn:
     """Refuse a text that begins as a time and does not go on as one."""
-    rest: str = found["rest"]
-    if found["hour"] is not None:
-        if found["offset"] is None:
+    rest: str = match["rest"]
+    if match["hour"] is not None:
+        if match["offset"] is None:
             _refuse(f"after the time comes its offset alone, not {rest[:40]!r}: write {_RIGHT}")
         if rest.isspace():
             _refuse("leave out the white space at the end")

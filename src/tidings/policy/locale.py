@@ -144,14 +144,14 @@ def best(locale: str | None, default: str, available: Collection[str]) -> str | 
         for each in fallbacks(tag, default):
             if each.split("-")[0] != language:
                 continue
-            found = by_tag.get(each.lower())
-            if found is None and (each == tag or _names_script(each)):
-                found = by_meaning.get(_maximal(each))
-            if found is not None:
-                return found
-        found = _related(tag, by_tag) or _of_a_region(tag, by_tag)
-        if found is not None:
-            return found
+            choice = by_tag.get(each.lower())
+            if choice is None and (each == tag or _names_script(each)):
+                choice = by_meaning.get(_maximal(each))
+            if choice is not None:
+                return choice
+        choice = _related(tag, by_tag) or _of_a_region(tag, by_tag)
+        if choice is not None:
+            return choice
     return by_tag.get((canonical(default) or default).lower())
 
 
@@ -179,9 +179,9 @@ def _related(tag: str, by_tag: Mapping[str, str]) -> str | None:
     """The content in a language that readers of this one understand as their own."""
     language, _, rest = tag.partition("-")
     for other in _RELATED.get(language, ()):
-        found = by_tag.get(f"{other}-{rest}".lower()) or by_tag.get(other) or _of_a_region(other, by_tag)
-        if found is not None:
-            return found
+        name = by_tag.get(f"{other}-{rest}".lower()) or by_tag.get(other) or _of_a_region(other, by_tag)
+        if name is not None:
+            return name
     return None
 
 

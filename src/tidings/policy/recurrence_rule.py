@@ -227,25 +227,25 @@ def _until(text: str) -> datetime:
 
 
 def _days(text: str) -> tuple[tuple[int, int], ...]:
-    found = []
+    days = []
     for part in text.split(","):
         match = _DAY.fullmatch(part)
         if match is None or (match["place"] and not 1 <= abs(int(match["place"])) <= 53):
             _refuse("BYDAY is a list of days, MO,TH, with a place where they are of a month or year: 1MO or -1FR")
-        found.append((_WEEKDAYS[match["day"]], int(match["place"] or 0)))
-    return tuple(found)
+        days.append((_WEEKDAYS[match["day"]], int(match["place"] or 0)))
+    return tuple(days)
 
 
 def _list(name: str, text: str) -> tuple[int, ...]:
     low, high = _NUMBERS[name]
-    found = []
+    numbers = []
     for part in text.split(","):
         number = int(part) if part.isascii() and _NUMBER.fullmatch(part) else None
         if number is None or not low <= (abs(number) if name in _SIGNED else number) <= high:
             signed = f", or counted from the end -{low} to -{high}" if name in _SIGNED else ""
             _refuse(f"{name} is a list of numbers from {low} to {high}{signed}")
-        found.append(number)
-    return tuple(found)
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _check_together(rule: Rule) -> None:

@@ -90,17 +90,17 @@ def moved(shards: ShardMap, start: int, end: int, target: str) -> ShardMap:
 def moves(old: ShardMap, new: ShardMap) -> tuple[BucketMove, ...]:
     """The buckets that must move to get from the map `old` to `new`, in order."""
     cut = sorted({part.start for part in (*old.ranges, *new.ranges)} | {BUCKETS})
-    found: list[BucketMove] = []
+    needed: list[BucketMove] = []
     for low, high in pairwise(cut):
         source, target = shard_of(old, low), shard_of(new, low)
         if source == target:
             continue
-        last = found[-1] if found else None
+        last = needed[-1] if needed else None
         if last is not None and (last.end, last.source, last.target) == (low, source, target):
-            found[-1] = BucketMove(last.start, high, source, target)
+            needed[-1] = BucketMove(last.start, high, source, target)
         else:
-            found.append(BucketMove(low, high, source, target))
-    return tuple(found)
+            needed.append(BucketMove(low, high, source, target))
+    return tuple(needed)
 
 
 def _start(part: BucketRange) -> int:

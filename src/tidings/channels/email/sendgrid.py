@@ -259,14 +259,14 @@ class Sendgrid(EmailProvider):
         """The results of the personalizations that `problems` name, by number. They are about recipients only."""
         refused: dict[int, SendResult] = {}
         for problem in problems:
-            found = _PERSONALIZATION.match(problem.field or "")
-            if found is None or int(found[1]) >= count:
+            match = _PERSONALIZATION.match(problem.field or "")
+            if match is None or int(match[1]) >= count:
                 continue
             if status == _TOO_MANY:
-                refused[int(found[1])] = follow(self.ERRORS[status], brief(problem.message), asked_s)
+                refused[int(match[1])] = follow(self.ERRORS[status], brief(problem.message), asked_s)
             elif status == 400:
-                row = self.ERRORS["400 recipient" if found[2] else status]
-                refused[int(found[1])] = follow(row, brief(problem.message))
+                row = self.ERRORS["400 recipient" if match[2] else status]
+                refused[int(match[1])] = follow(row, brief(problem.message))
         return refused
 
     def _reset_s(self, answer: Answer) -> float | None:
@@ -283,9 +283,9 @@ class Sendgrid(EmailProvider):
 
     def told(self, request: InboundRequest) -> list[Receipt]:
         """As `receipts`, and also the events without custom arguments, which only have a reference and an address."""
-        found = events.read(request, self._key, f"{self.section}.webhook_public_key")
+        receipts = events.read(request, self._key, f"{self.section}.webhook_public_key")
         events.check_time(request, self._clock.now(), self._config.webhook_tolerance_s, self.section)
-        return found
+        return receipts
 
     async def check(self) -> str:
         """Read what the API key may do. Raises SettingsError saying what is wrong with it."""

@@ -146,8 +146,8 @@ def read(request: InboundRequest, key: EllipticCurvePublicKey | None, setting: s
 def _receipt(event: Mapping[str, object]) -> Receipt | None:
     """The receipt in an event; None if the event cannot be about a delivery of Tidings or adds nothing."""
     text = {name: value for name, value in event.items() if isinstance(value, str)}
-    found = EVENTS.get(_name(text))
-    if found is None:
+    meaning = EVENTS.get(_name(text))
+    if meaning is None:
         return None
     attempt = text.get("tidings_attempt", "")
     reference = text.get("sg_message_id", "").partition(".")[0]
@@ -166,15 +166,15 @@ def _receipt(event: Mapping[str, object]) -> Receipt | None:
     return Receipt(
         delivery_id=delivery_id,
         tenant=text.get("tidings_tenant", ""),
-        state=found.state,
-        kind=found.kind,
+        state=meaning.state,
+        kind=meaning.kind,
         attempt=int(attempt),
         at=timestamp * 1000 if isinstance(timestamp, int) and 0 < timestamp < 1 << 40 else 0,
-        reason=found.reason,
+        reason=meaning.reason,
         detail=brief(text.get("reason") or text.get("response") or text.get("url") or ""),
         reference=reference,
         address=text.get("email"),
-        suppress=found.suppress,
+        suppress=meaning.suppress,
     )
 
 

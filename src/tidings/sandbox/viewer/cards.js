@@ -1,4 +1,4 @@
-// Builds what one arrival looks like. Everything that came from outside goes in as text, never as HTML; an email's HTML
+// Builds the card of an arrival. Everything from outside goes in as text, never as HTML; an email's HTML
 // is shown in a frame that runs no scripts (see the Content-Security-Policy of /_sandbox/mail/).
 
 const BAD = new Set(["refused", "bounce", "dropped", "failed", "undelivered", "spamreport"]);
@@ -8,7 +8,7 @@ const WORDS = {
 };
 const FRAME_MAX = 620;
 
-// The command that shows a timeline, `{id}` in the place of the notification's id; the sandbox says it.
+// The command that shows the timeline of notification `{id}`, as the sandbox gave it.
 export const timeline = { curl: "" };
 
 export function el(tag, properties = {}, ...children) {

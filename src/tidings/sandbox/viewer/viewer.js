@@ -1,9 +1,9 @@
-// Keeps the page up to date: one stream of events in, cards out.
+// Keeps the page up to date: turns one stream of events into cards.
 
 import { ago, el, emailCard, inappCard, pushCard, setStatus, smsBubble, smsThread, timeline } from "/_sandbox/cards.js";
 
-const KEPT = 60;
-const SEARCH_AFTER = 200;
+const PAGE_SIZE = 60;
+const SEARCH_AFTER_MS = 200;
 const CHANNELS = ["email", "sms", "push", "inapp"];
 const VENDORS = {
   sendgrid: { name: "SendGrid", own: ["bounce", "Bounces"], receipts: true },
@@ -24,7 +24,7 @@ function matches(arrival) {
   return !state.recipient || `${arrival.to} ${arrival.to_name ?? ""}`.toLowerCase().includes(state.recipient);
 }
 
-// Each channel shows its newest arrivals, as many as `room` says; older ones are fetched page by page.
+// Each channel shows its newest arrivals, at most `room` of them; older ones are fetched page by page.
 function place(arrival, isOlder = false) {
   const shown = state.shown[arrival.channel];
   if (!shown || shown.has(arrival.seq) || !matches(arrival)) return;
@@ -63,7 +63,7 @@ async function older(channel, size) {
   const answer = await ask("GET", `/_sandbox/arrivals?${new URLSearchParams(wanted)}`);
   if (!answer.ok || search !== state.search) return;
   const { arrivals } = await answer.json();
-  state.room[channel] = Math.max(KEPT, shown.size + arrivals.length);
+  state.room[channel] = Math.max(PAGE_SIZE, shown.size + arrivals.length);
   state.exhausted[channel] = arrivals.length < size;
   for (const arrival of arrivals.reverse()) place(arrival, true);
 }
@@ -83,7 +83,7 @@ function show(arrivals) {
     return;
   }
   for (const channel of CHANNELS) {
-    // As many as a burst has at most: those between them and what is shown were left out.
+    // A full burst: the server left out arrivals between these and the ones that are shown.
     if (arrivals.filter((arrival) => arrival.channel === channel).length >= state.burst) empty(channel);
   }
   for (const arrival of arrivals) place(arrival);
@@ -126,7 +126,7 @@ function reset() {
 function empty(channel) {
   lists[channel].replaceChildren();
   state.shown[channel] = new Set();
-  state.room[channel] = KEPT;
+  state.room[channel] = PAGE_SIZE;
   state.exhausted[channel] = false;
 }
 
@@ -190,7 +190,7 @@ function choose(channel) {
 async function search(text) {
   state.recipient = text.trim().toLowerCase();
   reset();
-  await Promise.all(CHANNELS.map((channel) => older(channel, KEPT)));
+  await Promise.all(CHANNELS.map((channel) => older(channel, PAGE_SIZE)));
   openNewestMail();
   tidy();
 }
@@ -314,11 +314,11 @@ function wire() {
   }
   $("recipient").addEventListener("input", (event) => {
     clearTimeout(search.timer);
-    search.timer = setTimeout(() => search(event.target.value), SEARCH_AFTER);
+    search.timer = setTimeout(() => search(event.target.value), SEARCH_AFTER_MS);
   });
   for (const button of document.querySelectorAll(".older")) {
     button.addEventListener("click", async () => {
-      await older(button.dataset.channel, KEPT);
+      await older(button.dataset.channel, PAGE_SIZE);
       tidy();
     });
   }
