@@ -269,7 +269,7 @@ class Deliver:
             # One that was begun goes on in any case: the claim that had begun it may put no facts any more.
             elif self._in_hand.take(attempt_of(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
-            elif self._in_hand.makes_wait(attempt_of(ready.delivery), ready.delivery.step):
+            elif self._in_hand.is_itself(attempt_of(ready.delivery), ready.delivery.step):
                 left.unbegun.append(ready.place)
         pieces = [
             self._call(line, piece, left, begin)
