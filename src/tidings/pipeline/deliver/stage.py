@@ -310,7 +310,7 @@ class Deliver:
             return []
         tried = [
             Tried(
-                delivery=ready.delivery,
+                delivery=self._at_its_step(ready.delivery),
                 category=ready.category,
                 provider=provider.name,
                 idempotent=provider.idempotent,
@@ -325,6 +325,10 @@ class Deliver:
         self._in_hand.give_back(attempt_of(one.delivery) for one in tried if not one.was_asked)
         self._in_hand.end(attempt_of(one.delivery) for one in tried if one.was_asked)
         return tried
+
+    def _at_its_step(self, delivery: Delivery) -> Delivery:
+        step = self._in_hand.step_of(attempt_of(delivery), delivery.step)
+        return delivery if step == delivery.step else msgspec.structs.replace(delivery, step=step)
 
     def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
         """It ends unsent, unless it is a copy."""
