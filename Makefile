@@ -59,6 +59,7 @@ audit: dev
 	@$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --requirement .cache/locked.txt --disable-pip --strict
 
 bench: $(VENV)/installed-bench
+	@sh .ci/smtp-sink
 	@$(BIN)/python -m bench $(ARGS)
 
 faults: dev parts

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import kafka, overload, report, rows
+from bench import kafka, overload, report, rows, smtp
 from bench.measure import Bench, System, Vendor
 from bench.peer.system import Peer
 from bench.postgres import Postgres
@@ -88,6 +88,9 @@ def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay_ms
                     for row, figure in rows.queue_alone(queue_run, servers):
                         table.add(row, name, figure)
                 if isinstance(system := running[name], Tidings) and system.kafka is None:
+                    for row, security in _smtp_rows().items():
+                        _say(f"round {number + 1} of {sizes.rounds}: {name}, {row}")
+                        table.add(row, name, smtp.measure(security, sizes.batched // 2 // 500 * 500))
                     trial = overload.Trial(folder, system, vendor)
                     for case in overload.CASES:
                         _say(f"round {number + 1} of {sizes.rounds}: {name}, overload, {case.title}")
@@ -117,6 +120,13 @@ def _start(name: str, folder: Path, vendor_port: int, stack: ExitStack) -> Syste
         system = Tidings(name, own / "system", postgres, vendor_port)
     stack.callback(system.close)
     return system
+
+
+def _smtp_rows() -> dict[str, str]:
+    missing = smtp.missing()
+    if missing:
+        _say(f"without the SMTP rows: {', '.join(missing)} not found; `sh .ci/smtp-sink` brings them on Debian")
+    return {} if missing else smtp.ROWS
 
 
 def _queue_runs(running: dict[str, System], count: int) -> dict[str, tuple[QueueRun, dict[str, int]]]:

@@ -58,6 +58,22 @@ class System(Protocol):
         ...
 
 
+class Receiver(Protocol):
+    """Where notifications arrive, and what it has counted."""
+
+    def count(self) -> Count:
+        """What arrived since the last reset."""
+        ...
+
+    def arrivals(self, first: int, count: int) -> list[int]:
+        """When each index arrived: wall clock in ns, 0 for never."""
+        ...
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        ...
+
+
 class Figure(Struct, frozen=True, kw_only=True):
     """One measurement.
 
@@ -108,7 +124,7 @@ class InvalidRun(RuntimeError):
 class Bench:
     """Runs measurements one after another. No index is used twice."""
 
-    def __init__(self, folder: Path, vendor: Vendor) -> None:
+    def __init__(self, folder: Path, vendor: Receiver) -> None:
         self._folder = folder
         self._vendor = vendor
         self._next = 1

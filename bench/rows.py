@@ -38,6 +38,8 @@ ROWS = {
     "flow single": "one in each request, a vendor call each",
     "flow batched": f"{workload.BATCH} in each request, equal contents share vendor calls",
     "flow batch, own calls": f"{workload.BATCH} in each request, a vendor call each",
+    "flow batch, SMTP": f"{workload.BATCH} in each request, a mail each to smtp-sink over SMTP without encryption",
+    "flow batch, STARTTLS": f"{workload.BATCH} in each request, a mail each to smtp-sink behind stunnel, with STARTTLS",
     "flow at a fixed rate": "one in each request at a steady pace; latency from request to vendor",
     "queue put": "batches of 500, 300 bytes each",
     "queue claim + done": "batches of 500",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench import workload
@@ -29,11 +30,18 @@ UNLIMITED_BACKLOG = 100_000_000
 class Tidings:
     """Tidings, ready for a load. Its workers can be started and stopped; `dsn` is its database.
 
-    Processes that start while `shares` is False serve tenants first come, first served, without fair shares.
+    Processes that start while `shares` is False serve tenants first come, first served, without fair shares. With
+    `smtp`, the settings of a mail server, emails go there.
     """
 
     def __init__(
-        self, name: str, folder: Path, postgres: Postgres, vendor_port: int, kafka: KafkaBroker | None = None
+        self,
+        name: str,
+        folder: Path,
+        postgres: Postgres,
+        vendor_port: int,
+        kafka: KafkaBroker | None = None,
+        smtp: Mapping[str, object] | None = None,
     ) -> None:
         self.name = name
         self.postgres = postgres
@@ -47,6 +55,7 @@ class Tidings:
         self.shares = True
         self._settings_file = folder / "tidings.toml"
         self._vendor_port = vendor_port
+        self._smtp = smtp
         self._write_settings(UNLIMITED_BACKLOG)
         self._workers: dict[str, Process] = {}
         self._api = self._run("api")
@@ -136,11 +145,14 @@ class Tidings:
                 "base_url": vendor,
             },
         }
+        if self._smtp is not None:
+            sections["channels"]["email"] = ["smtp"]
+            sections["providers.smtp"] = {"from_address": "shop@example.com", **self._smtp}
         if self.kafka is not None:
             sections["queue"] = {"kind": "kafka", "brokers": self.kafka.bootstrap}
         lines = [f"data_dir = {json.dumps(str(self._folder / 'data'))}"]
         for section, values in sections.items():
-            # JSON strings, numbers and lists of strings are valid TOML.
+            # JSON strings, numbers, booleans and lists of strings are valid TOML.
             lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
         return "\n".join(lines) + "\n"
 
