@@ -1,8 +1,8 @@
 """Mails over SMTP to a server that is not Python: the rows `flow batch, SMTP` and `flow batch, STARTTLS`.
 
-`python -m bench.smtp [--count 20000] [--rounds 3] [--only none|starttls]` measures them alone. `sh .ci/smtp-sink` brings
-the server: smtp-sink of Debian's postfix, which throws mails away and counts them. It has no TLS; stunnel stands in
-front of it and answers STARTTLS. Both are the vendor's side and are not counted.
+`python -m bench.smtp [--count 20000] [--rounds 3] [--only none|starttls]` measures them alone. `sh .ci/smtp-sink`
+brings the server: smtp-sink of Debian's postfix, which throws mails away and counts them. It has no TLS; stunnel stands
+in front of it and answers STARTTLS. Both are the vendor's side and are not counted.
 """
 
 from __future__ import annotations

@@ -52,6 +52,9 @@ class SmtpStandIn:
     connections: int = 0
     port: int = 0
     faults: list[Exception] = field(default_factory=list)
+    hasty: bool = False
+    """Says 354 to DATA even when there is no recipient (RFC 2920 section 3.1)."""
+    empty_mails: int = 0
     _open: set[asyncio.Task[None]] = field(default_factory=set)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -145,6 +148,8 @@ class _Session:
         if verb == "AUTH":
             return await self.log_in(line)
         if verb == "MAIL":
+            if "MAIL" in server.replies and server.replies["MAIL"][0] in "45":
+                return await self.say("MAIL", "")
             found = re.fullmatch(r"MAIL FROM:<([^<>\s]*)>(.*)", line)
             assert found is not None, line
             self.mail = Mail(found[1], [], b"", self.number, found[2].strip())
@@ -152,12 +157,17 @@ class _Session:
         if verb == "RCPT":
             found = re.fullmatch(r"RCPT TO:<([^<>\s]*)>", line)
             assert found is not None, line
-            assert self.mail is not None
+            if self.mail is None:
+                return await self.say("OUT OF ORDER", "503 5.5.1 MAIL first")
             if found[1] in server.refused:
                 self.writer.write(f"{server.refused[found[1]]}\r\n".encode())
                 return True
-            self.mail.recipients.append(found[1])
+            if server.replies.get("RCPT", "2")[0] not in "45":
+                self.mail.recipients.append(found[1])
             return await self.say("RCPT", "250 2.1.5 ok")
+        if verb == "RSET":
+            self.mail = None
+            return await self.say("RSET", "250 2.0.0 ok")
         if verb == "DATA":
             return await self.take()
         if verb == "QUIT":
@@ -174,18 +184,23 @@ class _Session:
         return await self.say("AUTH", "235 2.7.0 welcome" if fine else "535 5.7.8 wrong password")
 
     async def take(self) -> bool:
-        assert self.mail is not None
-        assert self.mail.recipients
+        if (self.mail is None or not self.mail.recipients) and not self.server.hasty:
+            return await self.say("OUT OF ORDER", "554 5.5.1 no valid recipients")
         if not await self.say("DATA", "354 go ahead"):
             return False
         if "DATA" in self.server.replies:
             return True
+        if self.mail is None or not self.mail.recipients:
+            assert await self.reader.readuntil(b"\r\n") == b".\r\n", "nothing may be sent to nobody"
+            self.server.empty_mails += 1
+            return await self.say("OUT OF ORDER", "554 5.5.1 no valid recipients")
         data = await self.reader.readuntil(b"\r\n.\r\n")
         assert b"\n" not in data.replace(b"\r\n", b"")
         assert b"\r" not in data.replace(b"\r\n", b"")
         self.mail.data = re.sub(rb"(?m)^\.", b"", data[:-3])
         if not self.server.replies.get(".", "2").startswith(("4", "5")):
             self.server.mails.append(self.mail)
+        self.mail = None
         return await self.say(".", "250 2.0.0 queued as 4F9D195432C")
 
 

@@ -23,6 +23,7 @@ _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 _LONGEST_LINE = 998
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 """The octets that a 7bit body may have (RFC 5321 section 4.5.2)."""
+_FIRST_OF_EIGHT_BITS = 0x80
 _SAFE_IN_QUOTED_PRINTABLE = _PLAIN.replace(b"=", b"")
 
 
@@ -41,11 +42,14 @@ def ascii_domain(domain: str) -> str | None:
         return None
 
 
-def build(delivery: EmailDelivery, sender: Address, recipient: tuple[str, str], now: int) -> bytes:
+def build(
+    delivery: EmailDelivery, sender: Address, recipient: tuple[str, str], now: int, *, eight_bit: bool = False
+) -> bytes:
     """The bytes of the mail for `delivery`, from `sender` to the local part and domain in `recipient`.
 
     `now` is in milliseconds since the epoch. Headers are UTF-8 (RFC 6532) only if the local part needs it. Bodies are
-    7bit, quoted-printable or base64, which every relay carries, with or without 8BITMIME.
+    7bit, quoted-printable or base64, which every relay carries. With `eight_bit`, for a server that announces 8BITMIME
+    (RFC 6152), a text that is not ASCII and has short lines is sent unencoded.
 
     Raises:
         ValueError: a text that is not valid Unicode.
@@ -62,22 +66,28 @@ def build(delivery: EmailDelivery, sender: Address, recipient: tuple[str, str], 
         f"X-Tidings-Delivery: {to_text(DELIVERY_PREFIX, delivery.id)}\r\n",
         "MIME-Version: 1.0\r\n",
     ]
-    return "".join(head).encode() + _bodies(delivery)
+    return "".join(head).encode() + _bodies(delivery, eight_bit=eight_bit)
 
 
-def _bodies(delivery: EmailDelivery) -> bytes:
+def _bodies(delivery: EmailDelivery, *, eight_bit: bool) -> bytes:
     text, html = delivery.content.text, delivery.content.html
-    parts = [_part(kind, body) for kind, body in (("plain", text), ("html", html)) if body is not None]
+    parts = [
+        _part(kind, body, eight_bit=eight_bit) for kind, body in (("plain", text), ("html", html)) if body is not None
+    ]
     if len(parts) == 1:
         return parts[0]
     boundary = f"=_{delivery.id.hex}".encode()
     while any(boundary in part for part in parts):
         boundary += b"_"
     pieces = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    # RFC 2045 section 6.4: it must not claim less than its parts.
+    encoding = b"" if pieces.isascii() else b"Content-Transfer-Encoding: 8bit\r\n"
     return (
         b'Content-Type: multipart/alternative; boundary="'
         + boundary
-        + b'"\r\n\r\n'
+        + b'"\r\n'
+        + encoding
+        + b"\r\n"
         + pieces
         + b"--"
         + boundary
@@ -85,21 +95,23 @@ def _bodies(delivery: EmailDelivery) -> bytes:
     )
 
 
-def _part(kind: str, text: str) -> bytes:
+def _part(kind: str, text: str, *, eight_bit: bool) -> bytes:
     """One text with its header; every line ends with CRLF, the last one too."""
     lines = _LINE_ENDS.sub("\r\n", text)
     body = (lines if lines.endswith("\r\n") else lines + "\r\n").encode()
-    encoding, encoded = _transferable(body)
+    encoding, encoded = _transferable(body, eight_bit=eight_bit)
     return (
         f'Content-Type: text/{kind}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'.encode()
         + encoded
     )
 
 
-def _transferable(body: bytes) -> tuple[str, bytes]:
+def _transferable(body: bytes, *, eight_bit: bool) -> tuple[str, bytes]:
     """The name of the transfer encoding that makes `body` smallest, and the encoded body."""
-    if not body.translate(None, _PLAIN) and max(map(len, body.split(b"\r\n"))) <= _LONGEST_LINE:
-        return "7bit", body
+    others = body.translate(None, _PLAIN)
+    is_plain = not others or (eight_bit and min(others) >= _FIRST_OF_EIGHT_BITS)
+    if is_plain and (len(body) <= _LONGEST_LINE or max(map(len, body.split(b"\r\n"))) <= _LONGEST_LINE):
+        return "8bit" if others else "7bit", body
     escaped = len(body.translate(None, _SAFE_IN_QUOTED_PRINTABLE))
     if len(body) + 2 * escaped <= len(body) * 4 / 3:
         return "quoted-printable", binascii.b2a_qp(body, quotetabs=False, istext=True)

@@ -12,14 +12,12 @@ has no receipts: bounces come back as mail to the sender's address.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Sequence
 from email.headerregistry import Address
 from typing import ClassVar
 
-import msgspec
-from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
+from aiosmtplib import SMTPException
 from aiosmtplib.errors import SMTPAuthenticationError, SMTPConnectError, SMTPHeloError, SMTPTimeoutError
 
 from tidings.channels.email.headers import split_address
@@ -27,31 +25,17 @@ from tidings.channels.email.mime import ascii_domain, build, message_id
 from tidings.channels.email.smtp_replies import ERRORS
 from tidings.channels.email.smtp_session import SessionOpener
 from tidings.channels.email.smtp_settings import SmtpConfig
-from tidings.channels.errors import ACCOUNT_WAIT_S, follow
+from tidings.channels.email.smtp_transactions import Mail, Session
+from tidings.channels.errors import ACCOUNT_WAIT_S
 from tidings.channels.http import brief
-from tidings.channels.parallel import NOT_BEGUN, in_parallel
+from tidings.channels.parallel import NOT_BEGUN
 from tidings.channels.tools import Tools
 from tidings.model.errors import SettingsError
-from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
-from tidings.policy.retry import about
+from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult
 from tidings.ports.provider import EmailProvider
 
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
-_LINE_WITH_DOT = re.compile(rb"(?m)^\.")
-_UTF8_OPTIONS = (b"SMTPUTF8", b"BODY=8BITMIME")
-_GO_AHEAD, _TAKEN, _CLOSING = 354, 250, 421
-
-
-class _Envelope:
-    """The recipient as MAIL and RCPT name it, and the mail as DATA sends it."""
-
-    __slots__ = ("domain", "local", "mail", "reference")
-
-    def __init__(self, local: str, domain: str, mail: bytes, reference: str) -> None:
-        self.local = local
-        self.domain = domain
-        self.mail = mail
-        self.reference = reference
+_AT_ONCE = 10
+"""Mails of one `send`. They are begun together, so as many for each connection are in doubt after a crash."""
 
 
 class Smtp(EmailProvider):
@@ -68,9 +52,9 @@ class Smtp(EmailProvider):
     def __init__(self, config: SmtpConfig, tools: Tools) -> None:
         """A provider that sends with `config`."""
         self.name, self.rate = tools.name, config.rate
-        self.concurrency = config.connections
-        # Five timeouts: a batch may begin its last mail shortly before its time is over, then wait for a connection,
-        # then connect and get as far as RCPT, then wait for the replies to DATA and to the mail.
+        self.concurrency, self.batch_size, self.one_by_one = config.connections, _AT_ONCE, True
+        # Each bounded by one timeout: waiting for a connection, the others of the batch, the connection with the offer
+        # of the last mail, and the reply to that; and one to spare.
         self.timeout = 5 * config.timeout
         self._config = config
         self._clock = tools.clock
@@ -79,158 +63,87 @@ class Smtp(EmailProvider):
         self._port = config.to_port
         self._sessions = SessionOpener(config)
         self._slots = asyncio.Semaphore(config.connections)
-        self._idle: list[SMTP] = []
+        self._idle: list[Session] = []
+        self._takes_eight_bit = False
 
     async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
-        """Send each delivery in a transaction of its own, over up to `connections` connections."""
-        return await in_parallel(
-            batch, self._send, NOT_BEGUN, limit=self._config.connections, within_s=self._config.timeout
-        )
+        """One transaction for each, one after the other over one connection."""
+        prepared = [self._prepared(delivery) for delivery in batch]
+        await self._carry([mail for mail in prepared if isinstance(mail, Mail)])
+        return [mail.result or NOT_BEGUN if isinstance(mail, Mail) else mail for mail in prepared]
 
-    async def _send(self, delivery: EmailDelivery) -> SendResult:
-        envelope = self._envelope(delivery)
-        if isinstance(envelope, Rejected):
-            return envelope
-        # Without this bound the time of the whole send could end while waiting, and nothing would have been sent.
+    async def _carry(self, mails: Sequence[Mail]) -> None:
+        """Give each mail its result. Where a session ends early the next one goes on."""
+        if not mails:
+            return
+        config, loop = self._config, asyncio.get_running_loop()
+        # Waiting for a connection is bounded, too: else the time of the whole send would end while nothing was sent.
         try:
-            async with asyncio.timeout(self._config.timeout):
+            async with asyncio.timeout(config.timeout):
                 await self._slots.acquire()
         except TimeoutError:
-            return NOT_BEGUN
+            return
         try:
-            try:
-                async with asyncio.timeout(self._config.timeout):
-                    connection = await self._announce(envelope)
-            except TimeoutError:
-                why = "the server did not answer before the mail was sent"
-                return Retry("no_answer", detail=why, about=About.UNOFFERED)
-            if not isinstance(connection, SMTP):
-                return connection
-            return await self._hand_over(connection, envelope)
+            began = loop.time()
+            while mails and loop.time() < began + config.timeout:
+                first_until = loop.time() + config.timeout
+                session = await self._session()
+                if not isinstance(session, Session):
+                    for mail in mails:
+                        mail.result = session
+                    return
+                await session.carry(mails, began + config.timeout, first_until)
+                if session.is_open:
+                    self._idle.append(session)
+                mails = [mail for mail in mails if mail.result is None]
         finally:
             self._slots.release()
 
-    def _envelope(self, delivery: EmailDelivery) -> _Envelope | Rejected:
+    def _prepared(self, delivery: EmailDelivery) -> Mail | Rejected:
         parts = split_address(delivery.to)
         domain = None if parts is None else ascii_domain(parts[1])
         if parts is None or domain is None:
             return Rejected("invalid_address", detail="this is not one plain email address")
         if delivery.content.text is None and delivery.content.html is None:
             return Rejected("no_content", detail="the email has neither text nor HTML")
-        local = parts[0]
+        recipient, now = (parts[0], domain), self._clock.now()
+
+        def write(eight_bit: bool) -> bytes:
+            return build(delivery, self._sender, recipient, now, eight_bit=eight_bit)
+
+        mail = Mail(
+            f"{parts[0]}@{domain}".encode(),
+            message_id(delivery.idempotency_key, self._sender.domain),
+            write,
+            needs_utf8=not parts[0].isascii(),
+        )
         try:
-            mail = build(delivery, self._sender, (local, domain), self._clock.now())
+            mail.prepare(eight_bit=self._takes_eight_bit)
         except ValueError as error:
             return Rejected("invalid_text", detail=brief(f"the content cannot be written as an email: {error}"))
-        return _Envelope(local, domain, _stuffed(mail), message_id(delivery.idempotency_key, self._sender.domain))
+        return mail
 
-    async def _announce(self, envelope: _Envelope) -> SMTP | SendResult:
-        """A connection whose server has agreed to take a mail for the recipient, or a result that says why not."""
+    async def _session(self) -> Session | Retry:
+        """A session that nobody uses, an open one or a new one; or why there is none."""
         while self._idle:
-            connection = self._idle.pop()
-            if connection.is_connected:
-                agreed = await self._ask(connection, envelope)
-                if agreed is not None:
-                    return agreed
+            session = self._idle.pop()
+            if session.is_open:
+                return session
         try:
-            connection = await self._sessions.open()
+            async with asyncio.timeout(self._config.timeout):
+                session = await self._sessions.session()
         except SMTPAuthenticationError as error:
             return Retry("unauthorized", detail=brief(f"{error.code} {error.message}"), about=About.UNOFFERED)
         except SMTPHeloError as error:
             return self._not_greeted(error)
+        except TimeoutError:
+            why = "the server did not answer before the mail was sent"
+            return Retry("no_answer", detail=why, about=About.UNOFFERED)
         except (SMTPException, OSError) as error:
             why = brief(f"no session with {self._where}: {error}")
             return Retry("unreachable", detail=why, about=About.UNOFFERED)
-        agreed = await self._ask(connection, envelope)
-        if agreed is not None:
-            return agreed
-        why = f"{self._where} ended the session before the mail was sent"
-        return Retry("service_unavailable", detail=why, about=About.UNOFFERED)
-
-    async def _ask(self, connection: SMTP, envelope: _Envelope) -> SMTP | SendResult | None:
-        """Send MAIL and RCPT; returns the connection if the server agrees, else the result.
-
-        None: the connection turned out to be closed, and nothing was sent.
-        """
-        options: tuple[bytes, ...] = ()
-        if not envelope.local.isascii():
-            if not connection.supports_extension("smtputf8"):
-                self._idle.append(connection)
-                return Rejected(
-                    "address_not_supported", fallback=True, detail=f"{self._where} takes only ASCII addresses"
-                )
-            options = _UTF8_OPTIONS
-        recipient = f"TO:<{envelope.local}@{envelope.domain}>".encode()
-        try:
-            reply = await connection.execute_command(b"MAIL", f"FROM:<{self._config.from_address}>".encode(), *options)
-            to_sender = reply.code != 250
-            if not to_sender:
-                reply = await connection.execute_command(b"RCPT", recipient)
-                if reply.code in (250, 251):
-                    return connection
-            if reply.code == 421:
-                connection.close()
-                return None
-            if connection.is_connected:
-                await connection.rset()
-                self._idle.append(connection)
-        except SMTPServerDisconnected:
-            connection.close()
-            return None
-        except (SMTPException, OSError) as error:
-            connection.close()
-            why = brief(f"{self._where} broke the protocol: {error}")
-            return Retry("provider_error", detail=why, about=About.UNOFFERED)
-        except BaseException:
-            connection.close()
-            raise
-        return self._judge(reply.code, reply.message, to_sender=to_sender)
-
-    async def _hand_over(self, connection: SMTP, envelope: _Envelope) -> SendResult:
-        """Send DATA and, after the reply 354, the mail. The server cannot have taken the mail before."""
-        begun = False
-        try:
-            reply = await connection.execute_command(b"DATA")
-            if reply.code == _GO_AHEAD and connection.protocol is not None:
-                begun = True
-                connection.protocol.write(envelope.mail)
-                reply = await connection.protocol.read_response(timeout=self._config.timeout)
-        except (SMTPException, OSError) as error:
-            connection.close()
-            if begun:
-                return Uncertain("no_answer", brief(f"the mail went out and {self._where} did not answer: {error}"))
-            why = brief(f"{self._where} broke off before the mail went out: {error}")
-            return Retry("connection_lost", detail=why, about=About.UNOFFERED)
-        except BaseException:
-            connection.close()
-            raise
-        if 400 <= reply.code < 600:
-            self._keep(connection)
-            return self._judge(reply.code, reply.message)
-        if begun and reply.code == _TAKEN:
-            self._keep(connection)
-            return Sent(envelope.reference)
-        connection.close()
-        said = brief(f"{reply.code} {reply.message}")
-        return Uncertain("unreadable_answer", said) if begun else Retry("provider_error", detail=said)
-
-    def _keep(self, connection: SMTP) -> None:
-        if connection.is_connected:
-            self._idle.append(connection)
-
-    def _judge(self, code: int, text: str, *, to_sender: bool = False) -> SendResult:
-        """The result of a refusal. `to_sender`: MAIL was refused, which says nothing about the recipient."""
-        detail = brief(f"{code} {text}")
-        found = _ENHANCED.match(text)
-        enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
-        known = self.ERRORS.get(enhanced) or self.ERRORS.get(code) or self.ERRORS[f"{str(code)[:1]}yz"]
-        if code == _CLOSING and not (isinstance(known, Retry) and known.about is About.ACCOUNT):
-            known = self.ERRORS[code]
-        if to_sender and isinstance(known, Rejected):
-            known = self.ERRORS["5.1.8"]
-        elif to_sender and isinstance(known, Retry) and about(known) is About.DELIVERY:
-            known = msgspec.structs.replace(known, about=About.UNOFFERED)
-        return follow(known, detail)
+        self._takes_eight_bit = session.extensions.eight_bit
+        return session
 
     def _not_greeted(self, error: SMTPHeloError) -> Retry:
         """The result when the server refuses the greeting. If for good (5yz), a person must correct the setting."""
@@ -293,16 +206,11 @@ class Smtp(EmailProvider):
     async def close(self) -> None:
         """Say goodbye on the idle connections and close them."""
         idle, self._idle = self._idle, []
-        for connection in idle:
+        for session in idle:
             try:
                 async with asyncio.timeout(1.0):
-                    await connection.quit()
-            except (SMTPException, OSError):
-                connection.close()
+                    await session.quit()
+            except TimeoutError:
+                session.abort()
         # A transport frees its socket in the loop's next round.
         await asyncio.sleep(0)
-
-
-def _stuffed(mail: bytes) -> bytes:
-    """The mail as DATA sends it: with dots at the start of lines doubled, and the end mark (RFC 5321 section 4.5.2)."""
-    return _LINE_WITH_DOT.sub(b"..", mail) + (b".\r\n" if mail.endswith(b"\r\n") else b"\r\n.\r\n")

@@ -16,10 +16,18 @@ mail.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from tidings.channels.errors import ACCOUNT_WAIT_S
+import msgspec
+
+from tidings.channels.errors import ACCOUNT_WAIT_S, follow
+from tidings.channels.http import brief
 from tidings.model.sending import About, Rejected, Retry
+from tidings.policy.retry import about
+
+CLOSING = 421
+_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 _GREYLIST_WAIT_S = 300.0
 _FULL_WAIT_S = 900.0
@@ -79,3 +87,18 @@ ERRORS: Mapping[int | str, Retry | Rejected] = {
     "5.7.26": Rejected("sender_not_authenticated", fallback=True, detail=_NOT_PROVEN),
     "5.7.27": Rejected("sender_not_authenticated", fallback=True, detail="the sender's domain takes no mail"),
 }
+
+
+def judge(code: int, text: str, *, to_sender: bool = False) -> Retry | Rejected:
+    """What follows from a refusal (4yz, 5yz); `to_sender`: of the sender, so it says nothing about the recipient."""
+    detail = brief(f"{code} {text}")
+    found = _ENHANCED.match(text)
+    enhanced = found[0] if found is not None and found[1] == str(code)[:1] else ""
+    known = ERRORS.get(enhanced) or ERRORS.get(code) or ERRORS[f"{str(code)[:1]}yz"]
+    if code == CLOSING and not (isinstance(known, Retry) and known.about is About.ACCOUNT):
+        known = ERRORS[code]
+    if to_sender and isinstance(known, Rejected):
+        known = ERRORS["5.1.8"]
+    elif to_sender and isinstance(known, Retry) and about(known) is About.DELIVERY:
+        known = msgspec.structs.replace(known, about=About.UNOFFERED)
+    return follow(known, detail)

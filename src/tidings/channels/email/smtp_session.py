@@ -10,12 +10,14 @@ import asyncio
 import socket
 import ssl
 from functools import cached_property
+from typing import cast
 
 from aiosmtplib import SMTP
-from aiosmtplib.errors import SMTPHeloError
+from aiosmtplib.errors import SMTPHeloError, SMTPServerDisconnected
 
 from tidings.channels.email.greeting import full_name, literal
 from tidings.channels.email.smtp_settings import SmtpConfig
+from tidings.channels.email.smtp_transactions import Extensions, Session
 
 _NEVER_SENT = "[127.0.0.1]"
 """Keeps aiosmtplib from looking for a name itself; the real greeting is set before the first command."""
@@ -31,8 +33,19 @@ class SessionOpener:
         self._name_known = config.helo_name is not None
         self.greeting = config.helo_name or ""
 
+    async def session(self) -> Session:
+        """A session in which mails may be sent, taken over from aiosmtplib. Raises as `open`."""
+        connection = await self.open()
+        # uvloop's transports are no subclasses.
+        transport = cast("asyncio.Transport", connection.transport)
+        if not connection.is_connected:
+            raise SMTPServerDisconnected("the server closed the connection")
+        config = self._config
+        extensions = Extensions(connection.esmtp_extensions)
+        return Session(transport, extensions, config.from_address, f"{config.host}:{config.to_port}", config.timeout)
+
     async def open(self) -> SMTP:
-        """A session that is ready to send mails.
+        """A session with encryption and login, as the settings ask.
 
         Raises:
             SMTPHeloError: the server refuses the greeting.

@@ -200,11 +200,15 @@ class Line:
             room = min(room, int(tokens + provider.rate * within / 1000))
         return max(0, room)
 
-    def most_at_once(self, lane: Lane) -> int:
-        """How many sends one call may hold."""
+    def most_at_once(self, lane: Lane, count: int) -> int:
+        """How many of `count` sends one call may hold."""
         if self._breaker.probing:
             return 1
         size = self.provider.batch_size
+        if self.provider.one_by_one:
+            # Few go out side by side, many in full calls.
+            free = max(1, self._slots(lane, self.share()) - self._under_way)
+            size = max(1, min(size, math.ceil(count / free)))
         return size if self._bucket is None else max(1, min(size, int(self._bucket.burst - self._kept(lane))))
 
     def next_try(self) -> float:

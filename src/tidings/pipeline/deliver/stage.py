@@ -274,7 +274,7 @@ class Deliver:
         pieces = [
             self._call(line, piece, left, begin)
             for line, placed in by_line.items()
-            for piece in _pieces(placed, line.most_at_once(self._lane))
+            for piece in _pieces(placed, line.most_at_once(self._lane, len(placed)))
         ]
         if len(pieces) == 1:
             return await pieces[0]
