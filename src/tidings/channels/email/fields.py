@@ -16,6 +16,7 @@ _ENCODED_WORD = 75
 _FRAME = len("=?utf-8?q?") + len("?=")
 _LONGEST_QUOTED = 60
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+")
+_ATOMS = re.compile(rf"{_ATOM.pattern}(?: {_ATOM.pattern})*")
 _LITERAL_IN_Q = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 """Octets that RFC 2047 section 5 (3) lets stand in a phrase; a subject could have more."""
 
@@ -26,11 +27,15 @@ def unstructured(name: str, text: str, *, utf8: bool = False) -> str:
     Unfolding and decoding gives exactly `text` again. Raises UnicodeEncodeError for a lone surrogate.
     """
     room = LINE - len(name) - 2
+    if _is_plain(text) and len(text) <= room:
+        return f"{name}: {text}\r\n"
     return _folded(name, list(_tokens(text, room, utf8=utf8)))
 
 
 def mailbox(name: str, display: str, address: str, *, utf8: bool = False) -> str:
     """The field `name` with one address and, if it is not empty, the display name before it."""
+    if _ATOMS.fullmatch(display) and "=?" not in display and len(name) + len(display) + len(address) + 5 <= LINE:
+        return f"{name}: {display} <{address}>\r\n"
     words = [f"<{address}>"] if display else [address]
     if display:
         words = [*_phrase(display, LINE - len(name) - 2, utf8=utf8), *words]
@@ -42,6 +47,18 @@ def local_part(local: str) -> str:
     if all(_ATOM.fullmatch(atom) or not atom.isascii() for atom in local.split(".")):
         return local
     return _quoted(local)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it may stand in a header as it is, if it is short enough."""
+    return (
+        text.isascii()
+        and text.isprintable()
+        and "=?" not in text
+        and "  " not in text
+        and text[:1] not in ("", " ")
+        and text[-1] != " "
+    )
 
 
 def _folded(name: str, words: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import re
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.utils import format_datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from tidings.channels.email.fields import local_part, mailbox, unstructured
@@ -20,6 +21,7 @@ from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import EmailDelivery
 
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_SAFE_KEY = re.compile(r"[A-Za-z0-9._-]*")
 _LONGEST_LINE = 998
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 """The octets that a 7bit body may have (RFC 5321 section 4.5.2)."""
@@ -29,7 +31,8 @@ _SAFE_IN_QUOTED_PRINTABLE = _PLAIN.replace(b"=", b"")
 
 def message_id(idempotency_key: str, domain: str) -> str:
     """The Message-ID: the same for every try of one attempt, so that readers recognise a mail that arrives twice."""
-    return f"<{quote(idempotency_key, safe='-_~+=')}@{domain}>"
+    key = idempotency_key if _SAFE_KEY.fullmatch(idempotency_key) else quote(idempotency_key, safe="-_~+=")
+    return f"<{key}@{domain}>"
 
 
 def ascii_domain(domain: str) -> str | None:
@@ -57,16 +60,26 @@ def build(
     local, domain = recipient
     utf8 = not local.isascii()
     head = [
-        mailbox("From", one_line(sender.display_name), sender.addr_spec, utf8=utf8),
+        _from(sender.display_name, sender.username, sender.domain, utf8=utf8),
         mailbox("To", one_line(delivery.name or ""), f"{local_part(local)}@{domain}", utf8=utf8),
         unstructured("Subject", one_line(delivery.content.subject), utf8=utf8),
-        f"Date: {format_datetime(datetime.fromtimestamp(now / 1000, UTC))}\r\n",
+        _date(now // 1000),
         f"Message-ID: {message_id(delivery.idempotency_key, sender.domain)}\r\n",
         "Auto-Submitted: auto-generated\r\n",
         f"X-Tidings-Delivery: {to_text(DELIVERY_PREFIX, delivery.id)}\r\n",
         "MIME-Version: 1.0\r\n",
     ]
     return "".join(head).encode() + _bodies(delivery, eight_bit=eight_bit)
+
+
+@lru_cache(maxsize=64)
+def _from(display: str, username: str, domain: str, *, utf8: bool) -> str:
+    return mailbox("From", one_line(display), Address(username=username, domain=domain).addr_spec, utf8=utf8)
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return f"Date: {format_datetime(datetime.fromtimestamp(second, UTC))}\r\n"
 
 
 def _bodies(delivery: EmailDelivery, *, eight_bit: bool) -> bytes:
@@ -97,7 +110,7 @@ def _bodies(delivery: EmailDelivery, *, eight_bit: bool) -> bytes:
 
 def _part(kind: str, text: str, *, eight_bit: bool) -> bytes:
     """One text with its header; every line ends with CRLF, the last one too."""
-    lines = _LINE_ENDS.sub("\r\n", text)
+    lines = _LINE_ENDS.sub("\r\n", text) if "\n" in text or "\r" in text else text
     body = (lines if lines.endswith("\r\n") else lines + "\r\n").encode()
     encoding, encoded = _transferable(body, eight_bit=eight_bit)
     return (

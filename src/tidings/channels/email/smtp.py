@@ -34,8 +34,12 @@ from tidings.model.errors import SettingsError
 from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult
 from tidings.ports.provider import EmailProvider
 
-_AT_ONCE = 10
-"""Mails of one `send`. They are begun together, so as many for each connection are in doubt after a crash."""
+_MOST_AT_ONCE = 25
+"""Mails of one `send`, at most. They are begun together: as many for each connection are in doubt after a crash."""
+_SEND_S = 0.5
+"""Seconds that one `send` is to take. A slow server gets fewer mails at once, so that each has its turn in time."""
+_AVERAGED = 8
+"""Sends over which the time of a mail is averaged."""
 
 
 class Smtp(EmailProvider):
@@ -52,7 +56,7 @@ class Smtp(EmailProvider):
     def __init__(self, config: SmtpConfig, tools: Tools) -> None:
         """A provider that sends with `config`."""
         self.name, self.rate = tools.name, config.rate
-        self.concurrency, self.batch_size, self.one_by_one = config.connections, _AT_ONCE, True
+        self.concurrency, self.batch_size, self.one_by_one = config.connections, 1, True
         # Each bounded by one timeout: waiting for a connection, the others of the batch, the connection with the offer
         # of the last mail, and the reply to that; and one to spare.
         self.timeout = 5 * config.timeout
@@ -65,6 +69,7 @@ class Smtp(EmailProvider):
         self._slots = asyncio.Semaphore(config.connections)
         self._idle: list[Session] = []
         self._takes_eight_bit = False
+        self._mail_s: float | None = None
 
     async def send(self, batch: Sequence[EmailDelivery]) -> Sequence[SendResult]:
         """One transaction for each, one after the other over one connection."""
@@ -92,12 +97,18 @@ class Smtp(EmailProvider):
                     for mail in mails:
                         mail.result = session
                     return
+                opened = loop.time()
                 await session.carry(mails, began + config.timeout, first_until)
                 if session.is_open:
                     self._idle.append(session)
+                    self._note_pace((loop.time() - opened) / len(mails))
                 mails = [mail for mail in mails if mail.result is None]
         finally:
             self._slots.release()
+
+    def _note_pace(self, mail_s: float) -> None:
+        self._mail_s = mail_s if self._mail_s is None else self._mail_s + (mail_s - self._mail_s) / _AVERAGED
+        self.batch_size = max(1, min(_MOST_AT_ONCE, int(_SEND_S / max(self._mail_s, 0.001))))
 
     def _prepared(self, delivery: EmailDelivery) -> Mail | Rejected:
         parts = split_address(delivery.to)

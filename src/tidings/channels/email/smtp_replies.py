@@ -27,6 +27,7 @@ from tidings.model.sending import About, Rejected, Retry
 from tidings.policy.retry import about
 
 CLOSING = 421
+_SIZES = ("5.2.3", "5.3.4")
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 _GREYLIST_WAIT_S = 300.0
@@ -98,7 +99,9 @@ def judge(code: int, text: str, *, to_sender: bool = False) -> Retry | Rejected:
     if code == CLOSING and not (isinstance(known, Retry) and known.about is About.ACCOUNT):
         known = ERRORS[code]
     if to_sender and isinstance(known, Rejected):
-        known = ERRORS["5.1.8"]
+        # MAIL names the size of the mail, too (RFC 1870 section 6.1).
+        is_size = enhanced in _SIZES or (code == 552 and not enhanced)
+        known = ERRORS["5.3.4" if is_size else "5.1.8"]
     elif to_sender and isinstance(known, Retry) and about(known) is About.DELIVERY:
         known = msgspec.structs.replace(known, about=About.UNOFFERED)
     return follow(known, detail)

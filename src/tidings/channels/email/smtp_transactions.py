@@ -115,8 +115,8 @@ class Session(asyncio.Protocol):
         self._mails = iter(mails)
         self._begin_until, self._first_until = begin_until, first_until
         self._done = self._loop.create_future()
-        self._offer_next()
         try:
+            self._offer_next()
             await self._done
         except BaseException:
             self.abort()
@@ -145,18 +145,12 @@ class Session(asyncio.Protocol):
                 if not self.is_open:
                     return
         except Garbled as error:
-            said = f"{self._where} broke the protocol: {error}"
-            self._end(Retry("provider_error", detail=brief(said), about=About.UNOFFERED), is_said_of_the_mail=True)
+            self._end_broken(f"it broke the protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server has closed the connection, or it broke."""
-        why = f": {exc}" if exc else ""
-        if self._agreed:
-            said = f"{self._where} broke off before the mail went out{why}"
-            self._end(Retry("connection_lost", detail=brief(said), about=About.UNOFFERED))
-        else:
-            said = f"{self._where} ended the session before the mail was sent{why}"
-            self._end(Retry("service_unavailable", detail=brief(said), about=About.UNOFFERED))
+        why = f"the connection ended: {exc}" if exc else "the connection ended"
+        self._end(self._unsent_because("connection_lost" if self._agreed else "service_unavailable", why), why)
 
     def _offer_next(self, before: bytes = b"") -> bool:
         """Write `before` and the commands for the next mail; False when there is none, and nothing was written."""
@@ -213,13 +207,14 @@ class Session(asyncio.Protocol):
     def _heard(self, reply: Reply) -> None:
         if not self._expected:
             # The goodbye, or something unasked: the replies after that would be taken for others.
-            self._end(Retry("service_unavailable", detail=brief(f"{reply.code} {reply.text}"), about=About.UNOFFERED))
+            why = f"it said {reply.code} {reply.text}"
+            self._end(self._unsent_because("service_unavailable", why), why)
             return
         stage, mail = self._expected.popleft()
         if stage is _Stage.CONTENT:
             self._heard_of_content(mail, reply)
         elif reply.code == CLOSING:
-            self._end(judge(reply.code, reply.text), is_said_of_the_mail=False)
+            self._end(judge(reply.code, reply.text), f"it said {reply.code} {reply.text}")
         elif stage is _Stage.EMPTY:
             pass  # the recipient was refused: whatever is said of the empty mail, it was for nobody
         elif mail.result is not None:
@@ -240,7 +235,7 @@ class Session(asyncio.Protocol):
         if kind == 2:
             self._agreed = stage is _Stage.RECIPIENT
         elif kind == 3 or stage is _Stage.RESET:
-            self._break(reply)
+            self._end_broken(f"it broke the protocol: {reply.code} {reply.text}")
         else:
             self._refuse(mail, judge(reply.code, reply.text, to_sender=stage is _Stage.SENDER))
 
@@ -251,7 +246,7 @@ class Session(asyncio.Protocol):
             self._refuse(mail, judge(reply.code, reply.text))
         else:
             said = brief(f"{reply.code} {reply.text}")
-            self._end(Retry("provider_error", detail=said), is_said_of_the_mail=True)
+            self._end(Retry("provider_error", detail=said), said, is_said_of_the_mail=True)
 
     def _heard_after_refusal(self, stage: _Stage, mail: Mail, reply: Reply) -> None:
         """What the server says to the commands that went out together with the refused one."""
@@ -268,17 +263,17 @@ class Session(asyncio.Protocol):
             self._transport.write(mail.wire)
 
     def _heard_of_content(self, mail: Mail, reply: Reply) -> None:
-        # Before the server has all of the mail it can refuse it, but not take it; what is left of it then would be read
-        # as commands.
-        is_early = not self._expected and self._transport.get_write_buffer_size() > 0
+        said = f"{reply.code} {reply.text}"
+        # A server may refuse a mail before it has read all of it. The rest would be read as commands.
+        is_early = self._transport.get_write_buffer_size() > 0
         if reply.code >= 400:
             mail.result = judge(reply.code, reply.text)
-        elif reply.code == _TAKEN and not is_early:
-            mail.result = Sent(mail.reference)
+        elif reply.code == _TAKEN:
+            mail.result, is_early = Sent(mail.reference), False
         else:
-            mail.result = Uncertain("unreadable_answer", brief(f"{reply.code} {reply.text}"))
-        if is_early or reply.code == CLOSING or isinstance(mail.result, Uncertain):
-            self._end(Retry("service_unavailable", detail=brief(f"{reply.code} {reply.text}"), about=About.UNOFFERED))
+            mail.result, is_early = Uncertain("unreadable_answer", brief(said)), True
+        if is_early or reply.code == CLOSING:
+            self._end(self._unsent_because("service_unavailable", f"it said {said}"), said)
         elif self._offering is not None:
             self._await_until(self._loop.time() + self._timeout_s)
 
@@ -288,11 +283,14 @@ class Session(asyncio.Protocol):
         self._unsent.clear()
         self._must_reset = True
 
-    def _break(self, reply: Reply) -> None:
-        said = brief(f"{self._where} broke the protocol: {reply.code} {reply.text}")
-        self._end(Retry("provider_error", detail=said, about=About.UNOFFERED), is_said_of_the_mail=True)
+    def _unsent_because(self, reason: str, why: str) -> Retry:
+        detail = brief(f"{self._where} did not get the mail: {why}")
+        return Retry(reason, detail=detail, about=About.UNOFFERED)
 
-    def _end(self, result: SendResult, *, is_said_of_the_mail: bool = False) -> None:
+    def _end_broken(self, why: str) -> None:
+        self._end(self._unsent_because("provider_error", why), why, is_said_of_the_mail=True)
+
+    def _end(self, result: SendResult, why: str, *, is_said_of_the_mail: bool = False) -> None:
         """The session is over. `result` is that of the mail that was being offered, if no other session is to try.
 
         Another one tries when the server may have meant this session: not the first mail of it, and nothing
@@ -304,8 +302,9 @@ class Session(asyncio.Protocol):
         for stage, mail in self._expected:
             if stage is _Stage.CONTENT:
                 is_waiting = True
-                said = f"the mail went out and {self._where} did not answer: {getattr(result, 'detail', '')}"
-                mail.result = Uncertain("no_answer", brief(said))
+                mail.result = Uncertain(
+                    "no_answer", brief(f"the mail went out and {self._where} did not answer: {why}")
+                )
         offering, self._offering = self._offering, None
         is_first = self._offered == 1
         if offering is not None and offering.result is None and not is_waiting and (is_said_of_the_mail or is_first):
@@ -340,5 +339,5 @@ class Session(asyncio.Protocol):
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
             return
-        why = f"{self._where} did not answer within {self._timeout_s:g} s before the mail was sent"
-        self._end(Retry("no_answer", detail=why, about=About.UNOFFERED), is_said_of_the_mail=True)
+        why = f"no reply within {self._timeout_s:g} s"
+        self._end(self._unsent_because("no_answer", why), why, is_said_of_the_mail=True)
