@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import email
 import email.policy
+import ipaddress
 import re
 import ssl
 from base64 import b64decode
@@ -12,7 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from support_vendors import Vendor, email_delivery
 from tidings.model.sending import EmailDelivery
@@ -52,6 +60,11 @@ class SmtpStandIn:
     connections: int = 0
     port: int = 0
     faults: list[Exception] = field(default_factory=list)
+    once: dict[str, str] = field(default_factory=dict)
+    """As `replies`, said the first time."""
+    mails_per_connection: int = 1_000_000
+    trickles: bool = False
+    """Sends its replies byte by byte."""
     hasty: bool = False
     """Says 354 to DATA even when there is no recipient (RFC 2920 section 3.1)."""
     empty_mails: int = 0
@@ -61,7 +74,7 @@ class SmtpStandIn:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         context = self.tls if self.implicit_tls else None
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context, limit=2**23)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield
@@ -107,17 +120,28 @@ class _Session:
         self.number = number
         self.secure = server.implicit_tls
         self.mail: Mail | None = None
+        self.taken = 0
+
+    def planned(self, command: str, usual: str = "2") -> str:
+        return self.server.once.get(command) or self.server.replies.get(command, usual)
 
     async def say(self, command: str, usual: str) -> bool:
         """Send a reply. False if the script breaks off here. True also for a refusal, which is in `replies`."""
-        reply = self.server.replies.get(command, usual)
+        reply = self.planned(command, usual)
+        self.server.once.pop(command, None)
         if reply == "hang":
             await asyncio.Event().wait()
         if reply == "cut":
             return False
-        self.writer.write(b"\x00\xff nonsense\r\n" if reply == "garbage" else f"{reply}\r\n".encode())
-        await self.writer.drain()
+        await self.write(b"\x00\xff nonsense\r\n" if reply == "garbage" else f"{reply}\r\n".encode())
         return not reply.startswith("421")
+
+    async def write(self, reply: bytes) -> None:
+        for piece in [reply[place : place + 1] for place in range(len(reply))] if self.server.trickles else [reply]:
+            self.writer.write(piece)
+            await self.writer.drain()
+            if self.server.trickles:
+                await asyncio.sleep(0)
 
     async def run(self) -> None:
         if not await self.say("GREETING", "220 mail.example ESMTP"):
@@ -148,7 +172,9 @@ class _Session:
         if verb == "AUTH":
             return await self.log_in(line)
         if verb == "MAIL":
-            if "MAIL" in server.replies and server.replies["MAIL"][0] in "45":
+            if self.taken == server.mails_per_connection:
+                return await self.say("TOO MANY", "421 4.7.0 too many messages in this session")
+            if self.planned("MAIL")[0] in "45":
                 return await self.say("MAIL", "")
             found = re.fullmatch(r"MAIL FROM:<([^<>\s]*)>(.*)", line)
             assert found is not None, line
@@ -160,9 +186,9 @@ class _Session:
             if self.mail is None:
                 return await self.say("OUT OF ORDER", "503 5.5.1 MAIL first")
             if found[1] in server.refused:
-                self.writer.write(f"{server.refused[found[1]]}\r\n".encode())
+                await self.write(f"{server.refused[found[1]]}\r\n".encode())
                 return True
-            if server.replies.get("RCPT", "2")[0] not in "45":
+            if self.planned("RCPT")[0] not in "45":
                 self.mail.recipients.append(found[1])
             return await self.say("RCPT", "250 2.1.5 ok")
         if verb == "RSET":
@@ -186,9 +212,10 @@ class _Session:
     async def take(self) -> bool:
         if (self.mail is None or not self.mail.recipients) and not self.server.hasty:
             return await self.say("OUT OF ORDER", "554 5.5.1 no valid recipients")
+        is_asked = self.planned("DATA", "354").startswith("354")
         if not await self.say("DATA", "354 go ahead"):
             return False
-        if "DATA" in self.server.replies:
+        if not is_asked:
             return True
         if self.mail is None or not self.mail.recipients:
             assert await self.reader.readuntil(b"\r\n") == b".\r\n", "nothing may be sent to nobody"
@@ -198,7 +225,8 @@ class _Session:
         assert b"\n" not in data.replace(b"\r\n", b"")
         assert b"\r" not in data.replace(b"\r\n", b"")
         self.mail.data = re.sub(rb"(?m)^\.", b"", data[:-3])
-        if not self.server.replies.get(".", "2").startswith(("4", "5")):
+        self.taken += 1
+        if not self.planned(".").startswith(("4", "5")):
             self.server.mails.append(self.mail)
         self.mail = None
         return await self.say(".", "250 2.0.0 queued as 4F9D195432C")
@@ -250,3 +278,32 @@ class SmtpVendor(Vendor):
 
     def take_no_credentials(self) -> None:
         self.server.login = ("somebody", "else")
+
+
+def certify(file: Path) -> Path:
+    """Write a key and the certificate that goes with it, good for 127.0.0.1, into `file`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+def server_context(pem: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context

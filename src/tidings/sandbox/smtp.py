@@ -47,6 +47,13 @@ class SmtpSink:
             loop=asyncio.get_running_loop(),
         )
 
+    async def handle_EHLO(  # noqa: N802 - the name of aiosmtpd's hook
+        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """Announce PIPELINING too: commands are read one after the other, however many come at once."""
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]]
+
     async def handle_RCPT(  # noqa: N802 - the name of aiosmtpd's hook
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
