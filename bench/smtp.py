@@ -81,7 +81,7 @@ class Sink:
 
     def count(self) -> Count:
         """The mails that it took since the last reset, each a request of its own."""
-        self._sink.check()
+        self._sink.is_running()
         mails = self._counted() - self._counted_before
         return Count(requests=mails, arrivals=mails, repeated=0)
 
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> None:
             if chosen.only in (None, security):
                 figure = measure(security, chosen.count)
                 parts = ", ".join(f"{name} {used:.1f}" for name, used in figure.parts.items())
-                print(f"{row:<22}{figure.cpu_us:>8.1f} µs{figure.rate:>8.0f}/s   {parts}", flush=True)
+                print(f"{row:<22}{figure.cpu_us:>8.1f} µs{figure.rate_per_s:>8.0f}/s   {parts}", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Provider(ABC, Generic[D]):
     - `batch_size`: the most deliveries that one `send` may get.
     - `concurrency`: the most `send`s that may run at once.
     - `parallel`: the most requests that one `send` makes at once.
-    - `one_by_one`: True if one `send` makes a request for each delivery in turn, so small `send`s side by side are faster.
+    - `one_by_one`: True if one `send` makes its requests in turn, so that several `send`s are faster than one.
     - `rate`: the deliveries a second that the vendor grants the account (None: no limit).
     - `idempotent`: True if the vendor drops a repeated idempotency key.
     - `timeout`: the most seconds that one `send` may take.

@@ -146,6 +146,41 @@ def test_the_smallest_transfer_encoding_is_taken(text: str, encoding: str) -> No
     assert part["Content-Transfer-Encoding"] == encoding
 
 
+@pytest.mark.parametrize(
+    ("text", "html", "encodings"),
+    [
+        ("Hello", "<p>Hello</p>", [None, "7bit", "7bit"]),
+        ("Grüße", "<p>Hello</p>", ["8bit", "8bit", "7bit"]),
+        ("長い" * 100, "<p>" + "ü" * 499 + "</p>", ["8bit", "8bit", "base64"]),
+        ("ü" * 499, "x" * 999, ["8bit", "8bit", "quoted-printable"]),
+        ("nul \x00 and ü", "\x1b and <p>plain words</p>", [None, "base64", "quoted-printable"]),
+    ],
+)
+def test_eight_bits_where_they_may_travel(text: str, html: str, encodings: list[str | None]) -> None:
+    delivery = email_delivery(1, None, text, {"html": html})
+    data = build(delivery, SENDER, ("ada", "example.com"), NOW, eight_bit=True)
+    mail = email.message_from_bytes(data, policy=email.policy.default)
+    found = [part["Content-Transfer-Encoding"] for part in mail.walk()]
+    assert found == encodings
+    assert all(len(line) <= 998 for line in data.split(b"\r\n"))
+    assert found[0] == ("8bit" if "8bit" in found[1:] else None)
+    assert data.partition(b"\r\n\r\n")[0].isascii()
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts, html=texts, subject=texts)
+def test_what_travels_in_eight_bits_says_the_same(text: str, html: str, subject: str) -> None:
+    delivery = email_delivery(1, None, text, {"html": html, "subject": subject})
+    mails = [build(delivery, SENDER, ("ada", "example.com"), NOW, eight_bit=bits) for bits in (False, True)]
+    seven, eight = (email.message_from_bytes(mail, policy=email.policy.default) for mail in mails)
+    assert mails[0].isascii()
+    assert (seven["Subject"], seven["To"]) == (eight["Subject"], eight["To"])
+    for one, other in zip(seven.iter_parts(), eight.iter_parts(), strict=True):
+        assert isinstance(one, EmailMessage)
+        assert isinstance(other, EmailMessage)
+        assert content(one) == content(other)
+
+
 def test_a_boundary_is_in_no_part() -> None:
     text = f"--=_{id_of(1).hex}\r\n"
     mail = written(text, html=text)

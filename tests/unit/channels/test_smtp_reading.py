@@ -44,7 +44,8 @@ def test_byte_by_byte(said: list[tuple[int, list[str], str]]) -> None:
 
 def read(parts: list[bytes]) -> tuple[list[Reply], bool]:
     """The replies, and whether something garbled ended them."""
-    reader, found = Replies(), []
+    reader = Replies()
+    found: list[Reply] = []
     try:
         for part in parts:
             found.extend(reader.feed(part))

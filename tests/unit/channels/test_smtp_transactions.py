@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -333,10 +333,10 @@ class Model:
         self._recipients: list[int] | None = None
 
     async def carry(self, count: int, transport: type[FakeTransport] = FakeTransport) -> list[SendResult | None]:
-        self.mails = [
-            Mail(b"%d@x" % n, f"<{n}@x>", lambda _, n=n: b"To: %d\r\n\r\n.%d\r\n" % (n, n), needs_utf8=False)
-            for n in range(count)
-        ]
+        def written(number: int) -> Callable[[bool], bytes]:
+            return lambda _: b"To: %d\r\n\r\n.%d\r\n" % (number, number)
+
+        self.mails = [Mail(b"%d@x" % n, f"<{n}@x>", written(n), needs_utf8=False) for n in range(count)]
         for mail in self.mails:
             mail.prepare(eight_bit=False)
         end: Any = transport(self)

@@ -228,6 +228,21 @@ async def test_the_rate_is_respected_and_the_other_provider_does_not_wait() -> N
     assert clock.elapsed() - started >= 2_000
 
 
+async def test_what_is_sent_one_by_one_is_spread_over_the_calls_that_can_begin() -> None:
+    hanging = Hanging("a", concurrency=8)
+    hanging.batch_size = 25
+    switchboard, clock = board((hanging, 1))
+    [line] = switchboard.lines
+    assert line.most_at_once(CRITICAL, 4) == 25, "one request for all, as other providers make it"
+    hanging.one_by_one = True
+    assert [line.most_at_once(CRITICAL, count) for count in (1, 8, 9, 80, 1_000)] == [1, 1, 2, 10, 25]
+    calls = [asyncio.create_task(line.call([outbound(at)], CRITICAL)) for at in range(6)]
+    await clock.settle()
+    assert [line.most_at_once(CRITICAL, count) for count in (1, 2, 8, 80)] == [1, 1, 4, 25]
+    hanging.answer.set()
+    await asyncio.gather(*calls)
+
+
 async def test_bulk_never_takes_all_of_a_line() -> None:
     hanging = Hanging("a", concurrency=8)
     switchboard, clock = board((hanging, 1))

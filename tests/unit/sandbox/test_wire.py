@@ -151,6 +151,12 @@ async def test_the_token_endpoint_can_fail(caller: Caller) -> None:
     assert (await caller.grant()).status == 200
 
 
+async def test_smtp_announces_what_it_can(sandbox: Handle) -> None:
+    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=sandbox.smtp_port) as connection:
+        await connection.ehlo()
+        assert {"pipelining", "8bitmime", "smtputf8", "size"} <= set(connection.esmtp_extensions)
+
+
 async def test_smtp_faults(caller: Caller, sandbox: Handle) -> None:
     async def mail() -> None:
         await aiosmtplib.send(
