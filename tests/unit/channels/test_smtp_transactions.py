@@ -217,7 +217,7 @@ async def test_a_server_that_no_longer_takes_eight_bits_gets_seven() -> None:
 
 
 async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session() -> None:
-    ended = asyncio.Event()
+    told, ended = asyncio.Event(), asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example\r\n")
@@ -229,7 +229,7 @@ async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session
                 writer.write(b"354 go\r\n")
                 await reader.readexactly(1000)
                 writer.write(b"552 5.3.4 too large\r\n")
-                await asyncio.sleep(0.3)
+                await told.wait()
                 break
             else:
                 writer.write(b"250 ok\r\n")
@@ -244,6 +244,7 @@ async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session
     assert isinstance(result, Rejected)
     assert result.reason == "too_large"
     assert provider._idle == []
+    told.set()
     await ended.wait()
     await provider.close()
     server.close()
