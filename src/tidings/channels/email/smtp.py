@@ -34,7 +34,7 @@ from tidings.model.errors import SettingsError
 from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult
 from tidings.ports.provider import EmailProvider
 
-_MOST_AT_ONCE = 25
+_MOST_AT_ONCE = 10
 """Mails of one `send`, at most. They are begun together: as many for each connection are in doubt after a crash."""
 _SEND_S = 0.5
 """Seconds that one `send` is to take. A slow server gets fewer mails at once, so that each has its turn in time."""
