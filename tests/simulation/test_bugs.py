@@ -175,7 +175,7 @@ def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
 
 def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
     """What was known of a category first is believed for ever."""
-    patch.setattr(categories, "FRESH", 10**12)
+    patch.setattr(categories, "FRESH_MS", 10**12)
 
 
 def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:

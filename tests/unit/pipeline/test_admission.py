@@ -14,7 +14,7 @@ from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model import topics
 from tidings.model.errors import Overloaded
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.accept.admission import LATEST, SOONEST, Admission, Commits
+from tidings.pipeline.accept.admission import LATEST_S, SOONEST_S, Admission, Commits
 from tidings.policy.admission import AdmissionRules
 from tidings.ports.queue import Item
 
@@ -40,7 +40,7 @@ class Gate:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.queue = StuckQueue(MemoryBroker(self.clock))
-        self.commits = Commits(self.queue, within=60)
+        self.commits = Commits(self.queue, within_s=60)
         self.admission = Admission(self.queue, self.commits, self.clock, RULES, lambda: 0.5)
 
     def let_in(self, lane: Lane, most: int) -> int:
@@ -115,7 +115,7 @@ async def test_those_who_are_turned_away_come_again_at_different_times_and_are_l
     gate.let_in(Lane.BULK, 2_000)
     with pytest.raises(Overloaded) as refused:
         gate.admission.admit(Lane.BULK)
-    assert refused.value.retry_after_s == (SOONEST + LATEST) / 2
+    assert refused.value.retry_after_s == (SOONEST_S + LATEST_S) / 2
     with capture_logs() as lines:
         async with gate.watched():
             await gate.clock.advance(3)

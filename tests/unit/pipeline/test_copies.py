@@ -20,10 +20,10 @@ from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
-from tidings.pipeline.accept.stage import RESERVATION_LEASE
+from tidings.pipeline.accept.stage import RESERVATION_LEASE_S
 from tidings.pipeline.deliver.attempts import second_copy
 from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT_MS
@@ -33,7 +33,7 @@ from tidings.working import readings
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
 SURPLUS = topics.of_surplus(TOPIC)
-LEASE, RECORDED = 60, int(RECORDED_WITHIN) + 1
+LEASE, RECORDED = 60, int(RECORDED_WITHIN_S) + 1
 
 
 class Slow(Recorder):
@@ -296,7 +296,7 @@ async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Fl
     await flow.user()
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     assert await flow.accept("k", **body) == id
     await flow.settle(only=topics.ROUTE)
@@ -317,7 +317,7 @@ async def test_a_copy_stays_behind_an_original_that_waits_as_surplus(flow: Flow,
     await abandon(flow, "k", **body)
     if original_in == "deliveries":
         await flow.settle(only=topics.ROUTE)
-    await flow.clock.advance(RESERVATION_LEASE)  # the share is there again: nothing but the mark keeps the copy back
+    await flow.clock.advance(RESERVATION_LEASE_S)  # the share is there again: nothing but the mark keeps the copy back
     id = await flow.accept("k", **body)
     for _ in range(10 * LEASE):
         await flow.clock.advance(1)
@@ -337,7 +337,7 @@ async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_ba
     await flow.settle(only=topics.ROUTE)
     held = await flow.queue.claim(SURPLUS, topics.DELIVER, 10, 0)
     assert held is not None
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     await flow.settle()  # the copy is looked at, and waits
     assert not flow.provider(Channel.SMS).sent
@@ -552,7 +552,7 @@ async def test_a_retry_of_an_abandoned_key_is_judged_as_of_the_first_request(flo
     soon = (flow.clock.now() + 10_000) // 1000
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS, "expires_at": f"{_rfc3339(soon)}"}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     await flow.settle()
     await wait(flow, 2 * LEASE)
@@ -565,7 +565,7 @@ async def test_a_refused_retry_of_an_abandoned_key_does_not_free_it(flow: Flow) 
     await flow.template("hello", {"en": Content(sms=SmsContent("Hello"))})
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "template": "hello"}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
 
     async def unpublished(*_: object) -> None:
         return None

@@ -14,13 +14,13 @@ from tidings.model import topics
 from tidings.model.sending import Retry
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
-CLAIMS_END = 60 + int(RECORDED_WITHIN) + 1
+CLAIMS_END = 60 + int(RECORDED_WITHIN_S) + 1
 
 
 @pytest.fixture(params=["provider", "category"])

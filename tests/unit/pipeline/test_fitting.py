@@ -15,7 +15,7 @@ from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.runtime.packs import LARGEST_PACK, pack
+from tidings.pipeline.runtime.packs import LARGEST_PACK_BYTES, pack
 from tidings.policy.fitting import MOST_DETAIL, fitting
 from tidings.ports.queue import Item
 
@@ -107,7 +107,7 @@ async def test_one_answer_costs_no_other(flow: Flow, bad: Any) -> None:
 
 def facts(items: list[Item]) -> list[Outcome]:
     for item in items:
-        assert len(item.body) <= LARGEST_PACK
+        assert len(item.body) <= LARGEST_PACK_BYTES
     return [fact for item in items for fact in decode_outcomes(item.body)]
 
 

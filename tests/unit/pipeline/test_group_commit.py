@@ -31,8 +31,8 @@ class SlowQueue:
         self.stored.extend(items)
 
 
-def commits(queue: Any, within: float = 60.0) -> GroupCommit:
-    return GroupCommit(queue, within)
+def commits(queue: Any, within_s: float = 60.0) -> GroupCommit:
+    return GroupCommit(queue, within_s)
 
 
 def item(number: int) -> Item:
@@ -74,7 +74,7 @@ async def test_a_failure_is_told_to_all_who_shared_it_and_to_nobody_else() -> No
 
 async def test_nobody_waits_for_a_queue_that_says_nothing() -> None:
     queue = SlowQueue()
-    together = commits(queue, within=0.1)
+    together = commits(queue, within_s=0.1)
     puts = await one_by_one(queue, together)
     late = [asyncio.create_task(together.put([item(number)])) for number in range(10, 15)]
     results = await asyncio.gather(*puts, *late, return_exceptions=True)

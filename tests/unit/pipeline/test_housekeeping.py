@@ -111,7 +111,7 @@ async def test_one_worker_at_a_time_sweeps(world: World, monkeypatch: pytest.Mon
         if swept == 1:
             await world.worker().once()  # another one comes while this one works
         elif swept == 3:
-            await world.clock.advance(housekeeping.LEASE + 1)
+            await world.clock.advance(housekeeping.LEASE_S + 1)
             assert await world.store.rounds.begin(housekeeping.ROUND, UUID(int=9), 60) is not None
         return most
 

@@ -22,10 +22,10 @@ from tidings.model.ids import new_id
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.accept.accepted import WRITE_EVERY, AcceptedCounter
+from tidings.pipeline.accept.accepted import WRITE_EVERY_S, AcceptedCounter
 from tidings.pipeline.runtime.beginning import Begin, Beginning
 from tidings.pipeline.runtime.reader import Partly, Reader, Reading, Taken
-from tidings.pipeline.schedule.stage import LEASE, Schedule
+from tidings.pipeline.schedule.stage import LEASE_S, Schedule
 from tidings.ports.queue import Claim, Item
 from tidings.telemetry.metrics import Metrics
 
@@ -49,7 +49,7 @@ class Stage:
 
     def reader(self, lease: float | None = 30.0, max_items: int = 500) -> Reader[bytes]:
         reading = Reading(
-            stage="s", topic="in", decode=bytes, work=self._work, lease=lease, max_wait=0.0, max_items=max_items
+            stage="s", topic="in", decode=bytes, work=self._work, lease_s=lease, max_wait_s=0.0, max_items=max_items
         )
         return Reader(reading, self.queue, self.aside, self.clock, Metrics())
 
@@ -347,7 +347,7 @@ async def test_who_stood_still_past_his_lease_puts_nothing(flow: Flow, monkeypat
 
     async def then_stands_still(now: int, limit: int, lease: float) -> object:
         found = await due(now, limit, lease)
-        await flow.clock.advance(LEASE)
+        await flow.clock.advance(LEASE_S)
         return found
 
     with monkeypatch.context() as patch:
@@ -380,8 +380,8 @@ class Accounts:
 
 async def test_the_accepted_counter_outlives_every_error(monkeypatch: pytest.MonkeyPatch) -> None:
     accounts, clock = Accounts(), VirtualClock()
-    monkeypatch.setattr("tidings.pipeline.accept.accepted.WRITE_EVERY", WRITE_EVERY / 100)
-    monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST", 0.01)
+    monkeypatch.setattr("tidings.pipeline.accept.accepted.WRITE_EVERY_S", WRITE_EVERY_S / 100)
+    monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST_S", 0.01)
     async with AcceptedCounter(accounts, clock, lambda: UUID(int=1)).running() as counter:  # type: ignore[arg-type]
         counter.add("good", [UUID(int=1)])
         counter.add("bad", [UUID(int=2)])

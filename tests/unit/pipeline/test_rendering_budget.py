@@ -15,8 +15,8 @@ from tidings.model.errors import TemplateError
 from tidings.model.notification import SmsContent
 from tidings.model.sending import RenderedContent
 from tidings.model.vocabulary import Channel, Priority
-from tidings.pipeline.deliver.rendering import MOST_RENDERING
-from tidings.pipeline.runtime.turns import SLICE, Turns, in_turn
+from tidings.pipeline.deliver.rendering import BUDGET_MS
+from tidings.pipeline.runtime.turns import SLICE_MS, Turns, in_turn
 from tidings.policy.shares import ShareRules, Shares
 from tidings.working import readings
 
@@ -82,7 +82,7 @@ async def test_what_is_not_rendered_in_time_goes_back_unbegun_and_comes_to_its_t
         batches += 1
         assert batches <= 40, "every batch renders something"
         rendered, heavy.rendered = len(heavy.rendered), []
-        assert 1 <= rendered <= MOST_RENDERING // heavy.cost + SLICE + 1
+        assert 1 <= rendered <= BUDGET_MS // heavy.cost + SLICE_MS + 1
     await flow.settle()
     assert len(flow.provider(Channel.SMS).sent) == 40, "and nothing is rendered or sent twice"
 
@@ -92,7 +92,7 @@ async def test_nobody_waits_for_more_than_a_slice_however_many_batches_render(fl
     flow.provider(Channel.SMS).batch_size = 50
     deliver = reader(flow)
     await asyncio.gather(*(deliver.once() for _ in range(4)))
-    assert heavy.most_without_pause <= SLICE + heavy.cost
+    assert heavy.most_without_pause <= SLICE_MS + heavy.cost
 
 
 async def test_of_each_tenant_in_turn(flow: Flow, heavy: Heavy) -> None:
@@ -125,6 +125,6 @@ class TestTurns:
 
         await asyncio.gather(work("a", 30), work("a", 30), work("b", 3))
         first_b = told.index("b")
-        assert first_b <= SLICE // 2 + 1, "b waits for a slice, not for all of a"
+        assert first_b <= SLICE_MS // 2 + 1, "b waits for a slice, not for all of a"
         assert len(told) == 63
         assert not turns._locks, "nobody is remembered"

@@ -26,7 +26,7 @@ from tidings.pipeline.changes.change import Change, decode
 from tidings.pipeline.changes.letters import DeadLetters
 from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
-from tidings.pipeline.compose.recipients import AFTER_SILENCE, Recipients
+from tidings.pipeline.compose.recipients import SILENCE_MS, Recipients
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.admission import AdmissionRules
@@ -403,7 +403,7 @@ class TestUnknownUsers:
         record = await flow.store.history.get(TENANT, first)
         assert record is not None
         assert record.notification.incarnation is not None
-        await flow.clock.advance(AFTER_SILENCE / 1000)
+        await flow.clock.advance(SILENCE_MS / 1000)
         await flow.accept(to={"user_id": "eve"}, content=MAIL)
         assert len(asked) == 2
 

@@ -85,8 +85,8 @@ class _World:
             topic="in",
             decode=bytes,
             work=self._work,
-            lease=lease,
-            max_wait=0.5,
+            lease_s=lease,
+            max_wait_s=0.5,
             after_loss=lambda outputs: [item for item in outputs if item.body == self.true_anyway],
         )
         return Reader(reading, self.queue, self._folder, self.clock, Metrics())

@@ -49,9 +49,9 @@ def provider(name: str, result: SendResult | None = None, rate: float | None = N
     return made
 
 
-def board(*routed: tuple[Recorder, int], patience: float = 10.0) -> tuple[Switchboard, VirtualClock]:
+def board(*routed: tuple[Recorder, int], patience_s: float = 10.0) -> tuple[Switchboard, VirtualClock]:
     clock = VirtualClock()
-    lines = [Routed(one, weight, patience) for one, weight in routed]
+    lines = [Routed(one, weight, patience_s) for one, weight in routed]
     return Switchboard(lines, RULES, clock, Metrics()), clock
 
 
@@ -151,7 +151,7 @@ async def test_when_all_are_down_nobody_is_picked_and_it_is_known_until_when() -
     await sends(switchboard.lines[0])
     assert not switchboard.is_open()
     assert picked(switchboard) == {"": 100}
-    assert switchboard.next_try() == RULES.pause_ms / 1000
+    assert switchboard.usable_in_s() == RULES.pause_ms / 1000
     await clock.advance(RULES.pause_ms / 1000)
     assert switchboard.is_open()
 
@@ -276,7 +276,7 @@ async def test_the_more_urgent_of_those_who_wait_comes_first() -> None:
 
 async def test_what_waits_too_long_for_its_turn_is_given_back_unsent() -> None:
     hanging = Hanging("a", concurrency=1)
-    switchboard, clock = board((hanging, 1), patience=0.0)
+    switchboard, clock = board((hanging, 1), patience_s=0.0)
     first = asyncio.create_task(switchboard.lines[0].call([outbound(1)], NORMAL))
     await clock.settle()
     [result] = await switchboard.lines[0].call([outbound(2)], NORMAL)

@@ -1,7 +1,8 @@
-"""recur: the part of the schedule that sends recurrences; an occurrence that is due becomes a notification.
+"""recur: send recurrences: make a notification of each occurrence that is due.
 
-As everywhere in the schedule, what is due is leased, put, then settled: settling a recurrence moves it to its next
-occurrence. A crash in between puts the occurrence again, as the same notification and marked as repeated.
+As everywhere in the schedule, rows that are due are leased, their items are put, then the rows are settled. Settling a
+recurrence moves it to its next occurrence. After a crash in between, the same notification is put again, marked as
+repeated.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ from tidings.ports.users import Person, UserKey, Users
 
 STAGE = "recur"
 BATCH = 200
-LEASE = 30.0
-MOST_COMPUTING = 20
-"""Milliseconds after which what was computed is put, and the others have their turn."""
+LEASE_S = 30.0
+MOST_COMPUTING_MS = 20
+"""Milliseconds of computing after which the notifications are put, and other work gets the event loop."""
 MOST_PROBLEM = 1_000
-"""Characters."""
+"""Characters of a stored problem, at most."""
 NOBODY = Person()
 Asked: TypeAlias = requests.NotificationRequest | Invalid
 _log = structlog.get_logger("tidings.recur")
 
 
 class _Step(Struct, frozen=True):
-    """What one that is due does: it moves to `then`, and sends `fired`. `failed`: its occurrence could not be made."""
+    """A due recurrence moves on to `then` and sends `fired`. `failed`: an error, and no notification could be made."""
 
     row: DueRecurrence
     then: Progress
@@ -59,10 +60,10 @@ class _Step(Struct, frozen=True):
 
 
 class Recur:
-    """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
+    """Sends the occurrences that are due, with the templates that are published at that time.
 
-    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
-    before.
+    `count` gets the tenant and the ids of notifications that are durable now, each id at most once. `revisit` gets
+    those that may have been counted before.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class Recur:
         await keep_moving(STAGE, self.once, self._store.next_due, BATCH, self._clock, self._meter, stopping)
 
     async def once(self) -> int:
-        """Move what is due now; the number of recurrences."""
-        lease = Lease(LEASE, self._clock)
-        due = await self._store.due(self._clock.now(), BATCH, LEASE)
+        """Move the recurrences that are due now; their number."""
+        lease = Lease(LEASE_S, self._clock)
+        due = await self._store.due(self._clock.now(), BATCH, LEASE_S)
         if not due:
             return 0
         asked = [_asked(row.recurrence) for row in due]
@@ -108,36 +109,36 @@ class Recur:
     async def _some(
         self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
     ) -> int:
-        """Move the first of them, as many as can be computed in a slice of time but at least one; how many were seen.
+        """Move the first rows, as many as can be computed in `MOST_COMPUTING_MS` but at least one; their number.
 
-        A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
+        So a rule that is expensive to compute delays only the few recurrences that are put with it.
         """
         steps: list[_Step] = []
         began = self._clock.elapsed()
         for row, request in rows:
             steps.append(await self._step(row, request, people))
-            if self._clock.elapsed() - began >= MOST_COMPUTING:
+            if self._clock.elapsed() - began >= MOST_COMPUTING_MS:
                 break
         await asyncio.sleep(0)
-        # Whoever stood still for too long leaves them to others, who mark what they put.
+        # After a long standstill leave the rows to other processes. They will mark the items as repeated.
         lease.check()
         refused = await self._put([one for one in steps if one.fired is not None], lease)
         moved: list[Moved] = []
         for one in steps:
             recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
             if (one.failed or why is not None) and not one.row.again:
-                continue  # its lease brings it once more: what broke may be whole by then
+                continue  # leave it to its lease: it is due once more, and may succeed then
             then = one.then if why is None else _skipping(recurrence, one.then, why)
             self._tell(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
             if one.fired is not None and why is None:
-                # What comes again may have been counted before: too few is safe, too many is an alarm.
+                # A repeated one may have been counted. Counting too few is safe; counting too many raises an alarm.
                 (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
         return len(steps)
 
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
-        """What one does now. Where not even its next occurrence can be told it ends, and the others go on."""
+        """The step of one recurrence. It ends if even its next occurrence cannot be computed; the others go on."""
         try:
             return await self._one(row, request, people)
         except Unavailable:
@@ -147,7 +148,7 @@ class Recur:
             return _Step(row, _ended(row.recurrence, repr(error)))
 
     async def _put(self, steps: Sequence[_Step], lease: Lease) -> dict[UUID, str]:
-        """Put what is sent; which recurrences' notifications no queue takes, and why."""
+        """Put the notifications. Returns, by id, the recurrences whose notification the queue refused, and why."""
         fired = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
         if not fired:
             return {}
@@ -172,7 +173,7 @@ class Recur:
         return refused
 
     async def _settle(self, moved: Sequence[Moved]) -> None:
-        """Move them on. One that cannot be moved is left to its lease, and keeps no other from moving."""
+        """Settle the recurrences. One that cannot be settled is left to its lease, and stops no other."""
         try:
             await self._store.settle(moved)
         except Unavailable:
@@ -191,14 +192,14 @@ class Recur:
                 _log.exception("a recurrence cannot move", recurrence=to_text(RECURRENCE_PREFIX, move.id))
 
     async def _one(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
-        """What a recurrence that is due sends, and how far it is now."""
+        """The step of a recurrence that is due: its notification, and its next occurrence."""
         recurrence, now = row.recurrence, self._clock.now()
         try:
             if isinstance(request, Invalid):
                 raise request
             _check_meant(recurrence, request, people)
             told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
+        except Invalid as problem:  # the id belongs to another user now, or an earlier version accepted this request
             return _Step(row, _ended(recurrence, _said(problem)))
         if isinstance(told, Move):
             return _Step(row, told.then)
@@ -221,7 +222,7 @@ class Recur:
         return _Step(row, told.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
-        """The users who are asked for."""
+        """The users to whom the requests are addressed."""
         keys = {
             (row.recurrence.tenant, request.to.user_id)
             for row, request in zip(due, asked, strict=True)
@@ -230,7 +231,7 @@ class Recur:
         return await self._users.people(keys) if keys else {}
 
     def _tell(self, recurrence: Recurrence, then: Progress) -> None:
-        """Count and log what was not sent."""
+        """Count and log the occurrences that were skipped."""
         skipped = then.skipped - recurrence.progress.skipped
         if skipped or (then.problem and then.due is None):
             self._meter.failure(STAGE, "", "skipped")
@@ -247,7 +248,7 @@ def _asked(recurrence: Recurrence) -> Asked:
 
 
 def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]) -> tzinfo:
-    """The timezone in which the recurrence is meant now."""
+    """The timezone in which the recurrence counts now."""
     if recurrence.timezone != OF_THE_USER:
         return zone(recurrence.timezone)
     person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
@@ -277,11 +278,11 @@ def _said(problem: Invalid) -> str:
 
 
 def _skipping(recurrence: Recurrence, then: Progress, problem: str) -> Progress:
-    """The present occurrence is not sent, its problem says why, and the next one comes: it may be another matter."""
+    """The progress that skips the present occurrence because of `problem`. The next one is tried all the same."""
     skipped = recurrence.progress.skipped + 1
     return replace(then, fired_at=recurrence.progress.fired_at, skipped=skipped, problem=fit(problem, MOST_PROBLEM))
 
 
 def _ended(recurrence: Recurrence, problem: str) -> Progress:
-    """It comes no more; its problem says why."""
+    """The progress of a recurrence that ends because of `problem`."""
     return replace(recurrence.progress, local=None, due=None, problem=fit(problem, MOST_PROBLEM))
