@@ -13,7 +13,7 @@ PARTITIONS = 8
 
 
 def facts(count: int, tenant: str = "shop") -> list[Outcome]:
-    """Of as many users, spread as the hash spreads them."""
+    """Facts about as many users, in buckets as the hash spreads them."""
     return [Outcome(new_id(1_000, crc32(b"%d" % n) % 4096, n), tenant, 1_000, State.SENT) for n in range(count)]
 
 
@@ -25,7 +25,7 @@ def test_the_packs_of_one_large_tenant_spread_over_all_partitions() -> None:
     assert len({item.key for item in pack(facts(20 * MOST_FACTS))}) > PARTITIONS
 
 
-def test_the_same_facts_go_the_same_way() -> None:
+def test_the_same_facts_have_the_same_key() -> None:
     assert pack(facts(10)) == pack(facts(10))
 
 
