@@ -229,7 +229,7 @@ def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
 
 def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
     """A copy to whom a repetition does no harm, and that is not sent after all, ends as if it had been."""
-    patch.setattr(Deliver, "_left_to_original", lambda *_: [])
+    patch.setattr(Deliver, "_wait_for_original", lambda *_: [])
 
 
 @pytest.mark.timeout(900)

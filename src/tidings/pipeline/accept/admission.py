@@ -113,7 +113,7 @@ class Admission:
                     setbacks.over()
                 except Exception as error:
                     rest_s = max(LOOK_EVERY_S, setbacks.note(error))
-            self._tell()
+            self._log_refusals()
             await self._clock.sleep(rest_s)
 
     def _refusal(self, lane: Lane) -> str | None:
@@ -134,7 +134,7 @@ class Admission:
             depths[lane] += max(0, count - backlog // 2)
         self._backlog = {lane: depth + self._let_in[lane] - before[lane] for lane, depth in depths.items()}
 
-    def _tell(self) -> None:
+    def _log_refusals(self) -> None:
         """Log the refusals since the last look, one line per lane and reason: a line for each would add to the load."""
         for (lane, why), count in self._turned_away.items():
             _log.warning("overloaded", lane=lane.value, turned_away=count, why=why, backlog=self._backlog)

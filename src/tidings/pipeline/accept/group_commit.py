@@ -16,8 +16,8 @@ from tidings.ports.queue import Item, Queue
 
 MOST_UNDER_WAY = 2
 MOST_ITEMS = 2_000
-_LOOKS = 4
-"""How often within `within_s` it looks for callers that have waited too long."""
+_CHECKS = 4
+"""How often within `within_s` it checks for callers that have waited too long."""
 
 
 class _Put:
@@ -39,7 +39,7 @@ class GroupCommit:
         self._within_s = within_s
         self._waiting: deque[_Put] = deque()
         self._storing: dict[asyncio.Task[None], list[_Put]] = {}
-        self._looking: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self.held = 0
         """Items that are not known to be durable yet."""
 
@@ -68,24 +68,24 @@ class GroupCommit:
             storing = asyncio.create_task(self._store(together))
             self._storing[storing] = together
             storing.add_done_callback(self._storing.pop)
-        if self._looking is None:
-            self._looking = loop.call_later(self._within_s / _LOOKS, self._look)
+        if self._next_check is None:
+            self._next_check = loop.call_later(self._within_s / _CHECKS, self._fail_late_puts)
         await one.durable
 
     async def _store(self, together: list[_Put]) -> None:
-        """Put what waits, again and again until nothing does. `together`: receives the puts under way, for `_look`."""
+        """Put what waits, again and again until nothing does. `together` receives the puts under way."""
         while self._waiting:
             together[:] = self._take()
             try:
-                await self._queue.put([item for one in together for item in one.items])
+                await self._queue.put([item for put in together for item in put.items])
             except BaseException as error:
-                _tell(together, error if isinstance(error, Exception) else asyncio.CancelledError())
+                _resolve(together, error if isinstance(error, Exception) else asyncio.CancelledError())
                 if not isinstance(error, Exception):
                     raise
             else:
-                _tell(together, None)
+                _resolve(together, None)
             finally:
-                self.held -= sum(len(one.items) for one in together)
+                self.held -= sum(len(put.items) for put in together)
                 together.clear()
 
     def _take(self) -> list[_Put]:
@@ -97,22 +97,22 @@ class GroupCommit:
             size += len(one.items)
         return together
 
-    def _look(self) -> None:
+    def _fail_late_puts(self) -> None:
         """Fail the puts that have waited too long. Those not begun are dropped; those under way may become durable."""
-        self._looking = None
+        self._next_check = None
         loop = asyncio.get_running_loop()
         too_old = loop.time() - self._within_s
         while self._waiting and self._waiting[0].since <= too_old:
             one = self._waiting.popleft()
             self.held -= len(one.items)
-            _tell([one], Unavailable("the queue is too busy; nothing was stored"))
+            _resolve([one], Unavailable("the queue is too busy; nothing was stored"))
         late = [one for puts in self._storing.values() for one in puts if one.since <= too_old]
-        _tell(late, Unavailable("the queue does not answer; send again with the same Idempotency-Key"))
+        _resolve(late, Unavailable("the queue does not answer; send again with the same Idempotency-Key"))
         if self._waiting or self._storing:
-            self._looking = loop.call_later(self._within_s / _LOOKS, self._look)
+            self._next_check = loop.call_later(self._within_s / _CHECKS, self._fail_late_puts)
 
 
-def _tell(puts: Sequence[_Put], error: BaseException | None) -> None:
+def _resolve(puts: Sequence[_Put], error: BaseException | None) -> None:
     for one in puts:
         if not one.durable.done():
             if error is None:

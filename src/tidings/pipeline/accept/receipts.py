@@ -34,9 +34,9 @@ _CAME_BACK = frozenset({"bounced", "blocked"})
 _STEPS = {"opened": 1, "clicked": 2, "replied": 3, "complained": 4, "unsubscribed": 5}
 
 
-async def named(receipts: Sequence[Receipt], provider: str, history: History, now: int) -> list[Receipt]:
+async def matched(receipts: Sequence[Receipt], provider: str, history: History, now: int) -> list[Receipt]:
     """The receipts with the ids of their deliveries. Receipts that match no delivery are left out."""
-    found = [receipt for receipt in receipts if receipt.delivery_id != NAMELESS]
+    known = [receipt for receipt in receipts if receipt.delivery_id != NAMELESS]
     nameless = [receipt for receipt in receipts if receipt.delivery_id == NAMELESS]
     until = now + PROMPT_MS
     handed: list[Handed] = []
@@ -52,16 +52,18 @@ async def named(receipts: Sequence[Receipt], provider: str, history: History, no
             _log.warning("receipts without a name were not matched", provider=provider, why=str(error))
             break
         until, is_last = since, stretch_ms == _STRETCHES_MS[-1]
-        still: list[Receipt] = []
+        unmatched: list[Receipt] = []
         for receipt in nameless:
-            one = match(receipt.reference, receipt.address or "", handed)
-            # Until the last stretch accept only a match by reference: another delivery may match an address better.
-            if one is not None and (is_last or (receipt.reference and one.reference == receipt.reference)):
-                found.append(replace(receipt, delivery_id=one.delivery_id, tenant=one.tenant, attempt=one.attempt))
+            delivery = match(receipt.reference, receipt.address or "", handed)
+            # Until the last stretch only a match by reference counts: the address may match another delivery, too.
+            if delivery is not None and (is_last or (receipt.reference and delivery.reference == receipt.reference)):
+                known.append(
+                    replace(receipt, delivery_id=delivery.delivery_id, tenant=delivery.tenant, attempt=delivery.attempt)
+                )
             else:
-                still.append(receipt)
-        nameless = still
-    return found
+                unmatched.append(receipt)
+        nameless = unmatched
+    return known
 
 
 def outcome_of(receipt: Receipt, provider: str, channel: Channel, now: int) -> Outcome:

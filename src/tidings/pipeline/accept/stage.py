@@ -19,7 +19,7 @@ from tidings.model.notification import Notification
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.accept.admission import Admission, Commits, Held, nothing_held
-from tidings.pipeline.accept.receipts import named, outcome_of
+from tidings.pipeline.accept.receipts import matched, outcome_of
 from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer, Identify, queued
 from tidings.pipeline.compose.recipients import Known, Recipients
@@ -195,7 +195,7 @@ class Accept:
             raise NotFound("provider", provider)
         channel, read = known
         now = self._clock.now()
-        received = await named(read(request), provider, self._history, now)
+        received = await matched(read(request), provider, self._history, now)
         if received:
             facts = [outcome_of(receipt, provider, channel, now) for receipt in received]
             await self._commits.others.put(pack(facts))

@@ -26,11 +26,10 @@ from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Changes
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Users
 
 TRIES = 5
 """How often to try a change while others change the same notification."""
-NOBODY = Person()
 
 
 class ChangeRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -108,7 +107,7 @@ class Change:
         if times.send_at_local is not None:
             key = (notification.tenant, notification.to.user_id or "")
             people = await self._users.people([key] if notification.to.user_id is not None else [])
-            where = zone(send_zone(notification.to, people.get(key, NOBODY).profile))
+            where = zone(send_zone(notification.to, people.get(key, NO_USER).profile))
             wall = next_wall(times.send_at_local, where, now)
             return replace(notification, send_at=None, send_at_local=wall.isoformat()), instant_of(wall, where)
         return notification, due

@@ -21,9 +21,8 @@ from tidings.policy.presence import is_meant
 from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.store import Directory, Shard
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Person, Users
 
-NOBODY = Person()
 ASK_AGAIN_AFTER_S = 1.0
 """`Retry-After` while the first request with a key is under way: by then it has probably been answered."""
 RESERVATION_LEASE_S = 30.0
@@ -158,7 +157,7 @@ async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Canc
     people = await users.people(
         {(about.tenant, about.to.user_id) for _, about in with_notifications if about.to.user_id is not None}
     )
-    asked = [people.get((about.tenant, about.to.user_id or ""), NOBODY) for _, about in with_notifications]
+    asked = [people.get((about.tenant, about.to.user_id or ""), NO_USER) for _, about in with_notifications]
     presents = [
         present_address_of(letter, person.profile)
         for (letter, _), person in zip(with_notifications, asked, strict=True)

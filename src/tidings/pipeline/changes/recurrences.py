@@ -22,12 +22,11 @@ from tidings.policy.recurring import Occurrence
 from tidings.policy.routing import send_zone
 from tidings.ports.clock import Clock
 from tidings.ports.recurrences import Recurrences as Store
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Users
 
 LARGEST_BYTES = requests.LARGEST_BYTES + 20_480
 MOST_GRACE_S = 7 * 24 * 3600
 TRIES = 5
-NOBODY = Person()
 S = TypeVar("S")
 Grace: TypeAlias = Annotated[float, Meta(ge=0, le=MOST_GRACE_S, multiple_of=1, extra_json_schema={"type": "integer"})]
 """Whole seconds. The type is float because some clients write 2.0, which is the same number in JSON."""
@@ -195,7 +194,7 @@ class Recurrences:
         to = requests.recipient(requests.decode_one(recurrence.request).to)
         key = (recurrence.tenant, to.user_id or "")
         people = await self._users.people([key] if to.user_id is not None else [])
-        return wall_clock.zone(send_zone(to, people.get(key, NOBODY).profile))
+        return wall_clock.zone(send_zone(to, people.get(key, NO_USER).profile))
 
     async def _check_request(self, tenant: str, raw: bytes, now: int) -> tuple[str, int | None]:
         """The recipient's key and incarnation. Raises Invalid unless `accept` would accept the request."""

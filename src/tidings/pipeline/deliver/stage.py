@@ -40,13 +40,12 @@ from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.history import History
 from tidings.ports.queue import Item
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
 MOST_WHILE_CLOSED = 100
 """The most deliveries in a claim while no provider may be used. They wait, or an alternative takes over."""
 RECORDED_WITHIN_S = 10.0
 """Seconds after the end of a claim within which `record` writes its facts into the history, unless it is down."""
-NOBODY = Person()
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.deliver")
 
@@ -210,7 +209,7 @@ class Deliver:
         allowed: list[_Ready] = []
         for ready in batch:
             delivery = ready.delivery
-            person = people.get((delivery.tenant, delivery.user_id or ""), NOBODY)
+            person = people.get((delivery.tenant, delivery.user_id or ""), NO_USER)
             verdict = gate(
                 delivery,
                 profile=person.profile,
@@ -330,6 +329,7 @@ class Deliver:
         return tried
 
     def _at_its_step(self, delivery: Delivery) -> Delivery:
+        """The delivery at the step from which it goes on: that of a further copy, if one was dropped meanwhile."""
         step = self._in_hand.step_of(attempt_of(delivery), delivery.step)
         return delivery if step == delivery.step else msgspec.structs.replace(delivery, step=step)
 
@@ -369,7 +369,7 @@ def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
     delivery = ready.delivery
     if delivery.user_id is None:
         return ready
-    person = people.get((delivery.tenant, delivery.user_id), NOBODY)
+    person = people.get((delivery.tenant, delivery.user_id), NO_USER)
     now = aimed(delivery, person.profile, person.incarnation)
     return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
 

@@ -115,7 +115,7 @@ class Retention:
             return
         await self._tidy(day)
         await self._days.clear()
-        self._told(day, parts)
+        self._report(day, parts)
 
     async def _archive_carried(self) -> None:
         """Archive the carried notifications that rest now."""
@@ -132,7 +132,7 @@ class Retention:
             return
         if await self._days.seal_carried(parts, self._clock.now()):
             for day in days:
-                self._told(day, [part for owner, part in parts if owner == day])
+                self._report(day, [part for owner, part in parts if owner == day])
 
     async def _write(self, day: int) -> list[Part]:
         """Write each slice of the day as an object, and prove it. Raises Unproven, Unreadable, Lost, Unavailable."""
@@ -176,7 +176,7 @@ class Retention:
             if name.endswith(self._files.suffix) and name not in names:
                 await self._objects.delete(name)
 
-    def _told(self, day: int, parts: Sequence[Part]) -> None:
+    def _report(self, day: int, parts: Sequence[Part]) -> None:
         rows = {kind: sum(part.rows for part in parts if part.kind == kind) for kind in {part.kind for part in parts}}
         self._meter.archived(sum(part.rows for part in parts), sum(part.bytes for part in parts))
         _log.info("archived", day=day_text(day), objects=len(parts), bytes=sum(part.bytes for part in parts), **rows)

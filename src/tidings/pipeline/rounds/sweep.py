@@ -33,13 +33,12 @@ from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
 from tidings.ports.store import Shard
-from tidings.ports.users import Person
+from tidings.ports.users import NO_USER, Person
 
 LOOKS = 2_000
 """Most notifications that one round looks at."""
 MOST_SUSPECTS = 10_000
 """Most suspects that are followed through the queues at once. The rest of a larger backlog is looked at later."""
-NOBODY = Person()
 
 _log = structlog.get_logger("tidings.sweep")
 
@@ -137,10 +136,10 @@ class Sweeper:
         facts = []
         for record, found in lost:
             notification = record.notification
-            person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+            person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
             wait = None if found.sweeps >= MOST_SWEEPS else await self._wait(record, found, person)
             facts.append(_fact(notification, found, _address(record, found.id), wait, now))
-            _tell(found, dead=wait is None)
+            _log_sweep(found, dead=wait is None)
         return facts
 
     async def _wait(self, record: NotificationRecord, found: Still, person: Person) -> Wait | None:
@@ -227,7 +226,7 @@ def _waits_for(row: Waiting) -> UUID:
         return row.notification  # unreadable: it goes aside when it is due, and is lost from then on
 
 
-def _tell(found: Still, *, dead: bool) -> None:
+def _log_sweep(found: Still, *, dead: bool) -> None:
     known: Mapping[str, object] = {
         "id": to_text(DELIVERY_PREFIX if slot_of(found.id) else NOTIFICATION_PREFIX, found.id),
         "state": found.last.state.value,

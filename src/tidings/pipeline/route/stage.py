@@ -27,9 +27,8 @@ from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
-NOBODY = Person()
 NOT_NARROW: Mapping[Channel, Shares] = {}
 
 
@@ -143,7 +142,7 @@ class Route:
             content = await self._renderer.channels(notification.tenant, notification.template)
         else:
             content = notification.content.channels() if notification.content is not None else ()
-        person = person or NOBODY
+        person = person or NO_USER
         if notification.incarnation is None and person.incarnation is not None:
             notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
         found = addresses(notification.to, person.profile, wanted(notification, content))
@@ -186,7 +185,7 @@ def _past_local_time(
         if notification.send_at_local is None:
             ready.append(taken)
             continue
-        person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+        person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
         where = zone(send_zone(notification.to, person.profile))
         # Look from the acceptance on, not from now: a time that passed while the notification was queued has come.
         wall = next_wall(notification.send_at_local, where, notification.accepted_at)

@@ -80,7 +80,7 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
         the items are worked on one by one, so that only the faulty one suffers.
     stop: called when the process is to stop. `work` then begins nothing more that has effects outside the queue.
     room: how many items may be claimed now; 0: look again in a moment.
-    lease_s: the lease of the claims, for work with effects outside the queue; None for other work.
+    lease_s: the lease of the claims, which work with effects outside the queue needs; None: no lease.
     in_flight, most_in_flight: so many batches are worked on at once, and up to `most_in_flight` if some of them take
         longer than `SLOW_AFTER_S`, so that a slow batch does not stop the others.
     linger_s: the pause after a batch that was not full, so that the next one is larger.

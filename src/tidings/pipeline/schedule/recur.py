@@ -36,7 +36,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
 from tidings.ports.recurrences import DueRecurrence, Moved, Recurrences
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
 STAGE = "recur"
 BATCH = 200
@@ -45,7 +45,6 @@ MOST_COMPUTING_MS = 20
 """Milliseconds of computing after which the notifications are put, and other work gets the event loop."""
 MOST_PROBLEM = 1_000
 """Characters of a stored problem, at most."""
-NOBODY = Person()
 Asked: TypeAlias = requests.NotificationRequest | Invalid
 _log = structlog.get_logger("tidings.recur")
 
@@ -102,11 +101,11 @@ class Recur:
         people = await self._people(due, asked)
         rest = in_turn(list(zip(due, asked, strict=True)), lambda one: one[0].recurrence.tenant)
         while rest:
-            rest = rest[await self._some(rest, people, lease) :]
+            rest = rest[await self._move_first(rest, people, lease) :]
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
 
-    async def _some(
+    async def _move_first(
         self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
     ) -> int:
         """Move the first rows, as many as can be computed in `MOST_COMPUTING_MS` but at least one; their number.
@@ -129,7 +128,7 @@ class Recur:
             if (one.failed or why is not None) and not one.row.again:
                 continue  # leave it to its lease: it is due once more, and may succeed then
             then = one.then if why is None else _skipping(recurrence, one.then, why)
-            self._tell(recurrence, then)
+            self._report_skipped(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
             if one.fired is not None and why is None:
                 # A repeated one may have been counted. Counting too few is safe; counting too many raises an alarm.
@@ -140,7 +139,7 @@ class Recur:
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
         """The step of one recurrence. It ends if even its next occurrence cannot be computed; the others go on."""
         try:
-            return await self._one(row, request, people)
+            return await self._step_of(row, request, people)
         except Unavailable:
             raise
         except Exception as error:
@@ -191,18 +190,18 @@ class Recur:
                 self._meter.failure(STAGE, "", "error")
                 _log.exception("a recurrence cannot move", recurrence=to_text(RECURRENCE_PREFIX, move.id))
 
-    async def _one(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
+    async def _step_of(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
         """The step of a recurrence that is due: its notification, and its next occurrence."""
         recurrence, now = row.recurrence, self._clock.now()
         try:
             if isinstance(request, Invalid):
                 raise request
             _check_meant(recurrence, request, people)
-            told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # the id belongs to another user now, or an earlier version accepted this request
-            return _Step(row, _ended(recurrence, _said(problem)))
-        if isinstance(told, Move):
-            return _Step(row, told.then)
+            next_step = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
+        except Invalid as problem:  # the id belongs to another user now, or this version refuses the request
+            return _Step(row, _ended(recurrence, _as_problem(problem)))
+        if isinstance(next_step, Move):
+            return _Step(row, next_step.then)
         try:
             notification = await self._compose(
                 recurrence.tenant,
@@ -213,13 +212,13 @@ class Recur:
                 known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
-            return _Step(row, _skipping(recurrence, told.then, _said(problem)))
+            return _Step(row, _skipping(recurrence, next_step.then, _as_problem(problem)))
         except Unavailable:
             raise
         except Exception as error:
             _log.exception("an occurrence failed", recurrence=to_text(RECURRENCE_PREFIX, recurrence.id))
-            return _Step(row, _skipping(recurrence, told.then, repr(error)), failed=True)
-        return _Step(row, told.then, notification)
+            return _Step(row, _skipping(recurrence, next_step.then, repr(error)), failed=True)
+        return _Step(row, next_step.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
         """The users to whom the requests are addressed."""
@@ -230,7 +229,7 @@ class Recur:
         }
         return await self._users.people(keys) if keys else {}
 
-    def _tell(self, recurrence: Recurrence, then: Progress) -> None:
+    def _report_skipped(self, recurrence: Recurrence, then: Progress) -> None:
         """Count and log the occurrences that were skipped."""
         skipped = then.skipped - recurrence.progress.skipped
         if skipped or (then.problem and then.due is None):
@@ -251,7 +250,7 @@ def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people:
     """The timezone in which the recurrence counts now."""
     if recurrence.timezone != OF_THE_USER:
         return zone(recurrence.timezone)
-    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NO_USER)
     return zone(send_zone(requests.recipient(request.to), person.profile))
 
 
@@ -259,7 +258,7 @@ def _check_meant(
     recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
 ) -> None:
     """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
-    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NO_USER)
     if not is_meant(recurrence.incarnation, person.incarnation):
         raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
 
@@ -273,7 +272,7 @@ def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
     }
 
 
-def _said(problem: Invalid) -> str:
+def _as_problem(problem: Invalid) -> str:
     return fit(f"{problem.code}: {problem.detail}", MOST_PROBLEM)
 
 
