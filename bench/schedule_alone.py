@@ -30,7 +30,7 @@ from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model import topics
-from tidings.pipeline.schedule.stage import BATCH, LEASE, Schedule
+from tidings.pipeline.schedule.stage import BATCH, LEASE_S, Schedule
 from tidings.ports.queue import Item, Queue
 from tidings.telemetry.metrics import Metrics
 
@@ -88,7 +88,7 @@ async def measure(dsn: str, server: int, waiting: int, burst: int) -> None:
         await connection.execute(_FILL, waiting, clock.now() + 3_600_000, 30 * 86_400_000, BODY_BYTES, timeout=600)
         await connection.execute("VACUUM ANALYZE schedule", timeout=600)
         await connection.execute("SET plan_cache_mode = force_generic_plan")
-        for name, arguments in (("next_due", ""), ("due", f"({clock.now()}, {BATCH}, {round(LEASE * 1000)})")):
+        for name, arguments in (("next_due", ""), ("due", f"({clock.now()}, {BATCH}, {round(LEASE_S * 1000)})")):
             await connection.execute(f"PREPARE {name} AS {load('schedule')[name]}")
             rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) EXECUTE {name}{arguments}")
             print(f"\n{name}, with nothing due:", *(row[0] for row in rows), sep="\n  ")

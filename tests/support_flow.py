@@ -238,8 +238,8 @@ class Flow:
             decode=reading.decode,
             work=reading.work,
             max_items=reading.max_items,
-            lease=reading.lease,
-            max_wait=0.0,
+            lease_s=reading.lease_s,
+            max_wait_s=0.0,
             room=reading.room,
         )
         return Reader(at_once, parts.queue, parts.objects, parts.clock, parts.metrics)

@@ -1,4 +1,4 @@
-"""The adapters that the settings ask for, behind the ports: what the stages and the API are made with."""
+"""The adapters that the settings ask for. The stages and the API are built with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tidings.templating.renderer import TemplateRenderer
 
 @dataclass(frozen=True)
 class Parts:
-    """The adapters behind the ports."""
+    """The adapters of a process, and what else its stages share."""
 
     settings: Settings
     clock: Clock
@@ -64,7 +64,7 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """Every adapter that the settings ask for, connected; closed at the end."""
+    """Connect every adapter that the settings ask for; close them at the end of the context."""
     if settings.database.dsn is None:
         raise SettingsError("there is no database.dsn; `tidings up` starts the bundled PostgreSQL and sets it")
     async with AsyncExitStack() as stack:
@@ -82,10 +82,10 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             mirrored = MirroredInbox(inbox, sandbox_url(settings), token, unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored
-        known: dict[Channel, list[Provider[Any]]] = {}
+        providers: dict[Channel, list[Provider[Any]]] = {}
         for channel, provider in build_providers(settings, inbox, clock):
             stack.push_async_callback(provider.close)
-            known.setdefault(channel, []).append(provider)
+            providers.setdefault(channel, []).append(provider)
         yield Parts(
             settings=settings,
             clock=clock,
@@ -94,7 +94,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             shard=store,
             ping=store.ping,
             objects=Folder(settings.data_dir / "objects"),
-            providers=known,
+            providers=providers,
             archive=ParquetFiles(),
             renderer=TemplateRenderer(store.templates, clock),
             metrics=metrics.Metrics(),
@@ -110,7 +110,7 @@ async def _queue(settings: Settings) -> Queue:
 
 
 def kafka_settings(settings: Settings) -> KafkaSettings:
-    """What the settings say about Kafka."""
+    """The settings of the Kafka adapter."""
     queue, kafka = settings.queue, settings.kafka
     return KafkaSettings(
         queue.brokers,
@@ -139,7 +139,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
 
 
 def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> Iterator[tuple[Channel, Provider[Any]]]:
-    """The providers of every channel that has some, best first. Raises SettingsError."""
+    """The providers of each channel, in order of preference. Raises SettingsError."""
     stand_ins: dict[str, dict[str, Any]] = {}
     if settings.uses_sandbox:
         credentials = sandbox_credentials.load_or_create(settings.data_dir / "sandbox")
@@ -154,9 +154,10 @@ def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> It
 
 
 def provider_names(settings: Settings, channel: Channel) -> Sequence[str] | None:
-    """Who serves the channel, best first: nobody where it is off. None: nobody configured it, and requests are refused.
+    """The names of the channel's providers, in order of preference; none if it is turned off.
 
-    The inbox needs no vendor: unless it is turned off, it is there.
+    None: the channel is not configured, and requests for it are refused. The inbox needs no vendor, so it is always
+    configured unless it is turned off.
     """
     named = settings.channels.get(channel)
     if named is not None:
@@ -167,7 +168,7 @@ def provider_names(settings: Settings, channel: Channel) -> Sequence[str] | None
 
 
 def unserved(settings: Settings) -> frozenset[Channel]:
-    """The channels that nobody configured."""
+    """The channels that are not configured."""
     return frozenset(channel for channel in Channel if provider_names(settings, channel) is None)
 
 

@@ -1,7 +1,7 @@
-"""The composition root: settings become adapters, adapters become stages, stages become the roles of a process.
+"""The composition root: make adapters from the settings, stages from the adapters, and run the roles of the process.
 
-Roles: `api` answers HTTP, `worker` does duties of the flow (model/duties.py), `sandbox` stands in for the vendors. One
-process may have any of them; which adapters serve the ports follows from the settings alone.
+Roles: `api` answers HTTP, `worker` does duties of the flow (model/duties.py), `sandbox` stands in for the vendors. A
+process can have any of them. The settings alone decide which adapters serve the ports.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ async def run(
     duties: Duties = EVERYTHING,
     stopping: asyncio.Event | None = None,
 ) -> None:
-    """Run `roles` in this process until SIGTERM or SIGINT, then finish what is under way.
+    """Run `roles` in this process until SIGTERM or SIGINT, then finish work under way.
 
-    `held` are the sockets that somebody else holds, `duties` what the worker does. `stopping` is set when the process
-    is to stop.
+    `held`: listening sockets that another process holds. `duties`: the duties of the worker. `stopping`: an event to
+    use instead of a new one; setting it stops the process.
 
     Raises:
         SettingsError: the settings cannot work.
-        Unavailable: a part did not answer at the start.
+        Unavailable: a part, such as the database, did not answer at the start.
     """
     unknown = roles - ROLES
     if unknown or not roles:
@@ -85,20 +85,20 @@ async def run(
 
 
 def _spare_the_collector() -> None:
-    """Collect garbage rarely: batches make many objects and hardly a cycle; else a third of the CPU goes there."""
+    """Collect garbage rarely: batches make many objects but few cycles, and a third of the CPU time would go there."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
 async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: Held = NONE_HELD) -> None:
-    """The HTTP API until `stopping` is set, on the socket that is held or on one of its own; requests are answered."""
+    """Serve the HTTP API until `stopping` is set, on the held socket if there is one; then answer open requests."""
     accept = accepting(parts)
     await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, held.api)
 
 
 def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
-    """What the API calls."""
+    """The services that the API calls."""
     directory, shard, composer = parts.directory, parts.shard, composing(parts)
     return Services(
         accept=accept,
@@ -130,7 +130,7 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
 
 @asynccontextmanager
 async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[str]:
-    """The vendors' stand-in; its address."""
+    """Run the sandbox within the context; its URL."""
     place = settings.sandbox
     handle = await serve_sandbox(
         place.host,

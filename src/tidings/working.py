@@ -1,4 +1,4 @@
-"""A worker: the stages with the topics that they read, and the rounds beside them."""
+"""A worker: which stages read which topics, what moves the schedule, and the rounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tidings.pipeline.deliver.in_hand import InHand
 from tidings.pipeline.deliver.line import Routed
 from tidings.pipeline.deliver.recovery import Recovery
 from tidings.pipeline.deliver.rendering import Rendering
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN, Deliver, Needs
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S, Deliver, Needs
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.record.stage import Record
 from tidings.pipeline.rounds.audit import Audit
@@ -43,16 +43,18 @@ from tidings.ports.clock import Clock
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
 MOST_BATCHES = 16
-"""Batches of a lane that wait for slow providers at once, at most."""
+"""Most batches of a channel and lane that are worked on at once, while some wait for slow providers."""
 SHARE_OF_LEASE = 0.8
+"""The part of a lease within which a provider call must have begun and ended."""
 RECORD_BATCH = 20
 """Packs, each of up to 200 outcomes."""
-RECORD_LINGER = 0.05
-"""Seconds. Nobody waits for the recorder but readers, and they wait for young ids; a larger batch is cheaper."""
+RECORD_LINGER_S = 0.05
+"""Pause of the recorder after a batch that was not full, because larger batches are cheaper. Only readers notice, and
+they wait for young ids anyway."""
 
 
 async def work(parts: Parts, stopping: asyncio.Event, duties: Duties = EVERYTHING) -> None:
-    """Do the worker's duties, each loop on its own, until `stopping` is set; what is under way then has the grace."""
+    """Run the loops of these duties until `stopping` is set. Then work under way may go on for `stop.grace` seconds."""
     reads = readings(parts, duties)
     recovery = Recovery(outlets(reads), parts.shard.schedule, parts.clock, parts.metrics)
     async with finishing(stopping, parts.settings.stop.grace) as group:
@@ -75,7 +77,7 @@ class _Runs(Protocol):
 
 
 def _schedule(parts: Parts) -> Iterator[_Runs]:
-    """What moves rows that are due."""
+    """The loops of the duty `schedule`."""
     directory, shard, shares = parts.directory, parts.shard, Shares(parts.settings.fairness.rules())
     yield Recur(
         shard.recurrences,
@@ -93,7 +95,7 @@ def _schedule(parts: Parts) -> Iterator[_Runs]:
 
 
 def _rounds(parts: Parts) -> Iterator[_Runs]:
-    """What one process at a time does for all."""
+    """The loops of the duty `rounds`."""
     directory, shard = parts.directory, parts.shard
     yield audit(parts, parts.clock)
     yield retention(parts)
@@ -104,40 +106,42 @@ def _rounds(parts: Parts) -> Iterator[_Runs]:
 
 
 def audit(parts: Parts, clock: Clock) -> Audit:
-    """The audit as a worker makes it; `clock` may be ahead of the others, to look at what is younger."""
-    every = parts.settings.audit.interval
-    return Audit(parts.directory, parts.shard, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every)
+    """The audit of a worker. A `clock` that is ahead makes it look at younger notifications."""
+    every_s = parts.settings.audit.interval
+    return Audit(
+        parts.directory, parts.shard, parts.queue, parts.renderer, parts.objects, clock, parts.metrics, every_s
+    )
 
 
 def retention(parts: Parts) -> Retention:
-    """The rounds that sum days up and archive them, as a worker makes them."""
-    kept = parts.settings.retention.days
-    return Retention(parts.directory, parts.shard, parts.objects, parts.archive, parts.clock, parts.metrics, kept)
+    """The retention of a worker."""
+    days = parts.settings.retention.days
+    return Retention(parts.directory, parts.shard, parts.objects, parts.archive, parts.clock, parts.metrics, days)
 
 
 def canary(parts: Parts) -> Canary:
-    """The canary as a worker sends it."""
+    """The canary of a worker."""
     settings, accept = parts.settings.canary, accepting(parts).accept
     directory, shard = parts.directory, parts.shard
     return Canary(accept, directory, shard, parts.clock, parts.metrics, settings.interval, settings.deadline)
 
 
 def readings(parts: Parts, duties: Duties = EVERYTHING) -> list[Reading[Any]]:
-    """Which stage reads which topic, and how, in a worker with these duties."""
+    """How each stage of a worker with these duties reads its topics."""
     categories = Categories(parts.directory.tenants, parts.clock)
     precedence = Precedence(parts.clock)
-    found: list[Reading[Any]] = []
+    reads: list[Reading[Any]] = []
     if duties.has(Duty.ROUTE):
-        found += _routing(parts, duties.ordered_lanes(), categories, precedence)
+        reads += _routing(parts, duties.ordered_lanes(), categories, precedence)
     if duties.has(Duty.DELIVER):
-        found += _delivering(parts, duties, categories, precedence)
+        reads += _delivering(parts, duties, categories, precedence)
     if duties.has(Duty.RECORD):
-        found.append(_recording(parts))
-    return found
+        reads.append(_recording(parts))
+    return reads
 
 
 def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence: Precedence) -> Iterator[Reading[Any]]:
-    """How `deliver` reads its topics, one for each channel and lane."""
+    """How `deliver` reads its topics, of which there is one for each channel and lane."""
     shard, settings, lanes = parts.shard, parts.settings.deliver, duties.ordered_lanes()
     needs = Needs(
         users=shard.users,
@@ -151,10 +155,11 @@ def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence
     )
     for channel in duties.ordered_channels():
         if not parts.providers.get(channel):
-            yield from _turned_off(channel, lanes, ChannelOff(categories, parts.clock), _marked(parts))
+            channel_off = ChannelOff(categories, parts.clock)
+            yield from _turned_off(channel, lanes, channel_off, _lease_without_effects_s(parts))
             continue
         switchboard = _switchboard(parts, channel, precedence)
-        in_hand = InHand(parts.clock, RECORDED_WITHIN)
+        in_hand = InHand(parts.clock, RECORDED_WITHIN_S)
         for lane in lanes:
             deliver = Deliver(switchboard, lane, needs, settings.retry_policy(channel), settings.lease, in_hand)
             yield Reading(
@@ -165,7 +170,7 @@ def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence
                 stop=deliver.stop,
                 max_items=DELIVER_BATCH,
                 room=precedence.room(lane, DELIVER_BATCH, deliver.room),
-                lease=settings.lease,
+                lease_s=settings.lease,
                 in_flight=2,
                 most_in_flight=MOST_BATCHES,
                 after_loss=of_what_may_have_been_taken,
@@ -180,12 +185,12 @@ def _recording(parts: Parts) -> Reading[Any]:
         decode=decode_outcomes,
         work=Record(parts.shard.history, parts.metrics),
         max_items=RECORD_BATCH,
-        linger=RECORD_LINGER,
+        linger_s=RECORD_LINGER_S,
     )
 
 
 def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:
-    """Where deliveries go out, by topic."""
+    """The `Deliver` stages among `reads`, by topic."""
     return {
         reading.topic: reading.work.work
         for reading in reads
@@ -194,27 +199,28 @@ def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:
 
 
 def _narrow(parts: Parts) -> dict[Channel, Shares]:
-    """The shares of the channels whose vendors all have a rate, where half of that is less than a tenant's share."""
-    rules, found = parts.settings.fairness.rules(), dict[Channel, Shares]()
+    """The shares of narrow channels: every vendor has a rate, and half of their sum is less than a tenant's share."""
+    rules, narrow = parts.settings.fairness.rules(), dict[Channel, Shares]()
     for channel, serving in parts.providers.items():
         rates = [provider.rate for provider in serving]
         if rules.per_second and rates and None not in rates:
             half = sum(rate for rate in rates if rate is not None) / 2
             if half < rules.per_second:
-                found[channel] = Shares(ShareRules(per_second=half, burst=max(1, min(rules.burst, int(half)))))
-    return found
+                narrow[channel] = Shares(ShareRules(per_second=half, burst=max(1, min(rules.burst, int(half)))))
+    return narrow
 
 
-def _marked(parts: Parts) -> float | None:
-    """The lease of a stage without effects outside.
+def _lease_without_effects_s(parts: Parts) -> float | None:
+    """The lease of stages without effects outside the queue, in seconds; None if they need none.
 
-    Where outputs and acknowledgement are not one transaction, a crash may repeat a batch: it must come back marked.
+    They need one if the queue does not write outputs and end the claim in one transaction: a crash may repeat a batch,
+    and only leased items come back marked as repeated.
     """
     return None if parts.queue.atomic else parts.settings.deliver.lease
 
 
-def _turned_off(channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marked: float | None) -> list[Reading[Any]]:
-    """How the queues of a channel without providers are read: nothing is to lie in them for ever."""
+def _turned_off(channel: Channel, lanes: Sequence[Lane], work: ChannelOff, lease_s: float | None) -> list[Reading[Any]]:
+    """How the queues of a channel without providers are read, so that nothing stays in them for ever."""
     return [
         Reading(
             stage=topics.DELIVER,
@@ -222,7 +228,7 @@ def _turned_off(channel: Channel, lanes: Sequence[Lane], work: ChannelOff, marke
             decode=decode_delivery,
             work=work,
             max_items=DELIVER_BATCH,
-            lease=marked,
+            lease_s=lease_s,
         )
         for lane in lanes
     ]
@@ -232,7 +238,7 @@ def _routing(
     parts: Parts, lanes: Sequence[Lane], categories: Categories, precedence: Precedence
 ) -> Iterator[Reading[Any]]:
     """How `route` reads its topics."""
-    shard, marked, narrow = parts.shard, _marked(parts), _narrow(parts)
+    shard, lease_s, narrow = parts.shard, _lease_without_effects_s(parts), _narrow(parts)
     for lane in lanes:
         surplus = lane.is_surplus
         people, cancelled = shard.users, shard.cancellations
@@ -244,19 +250,19 @@ def _routing(
             work=precedence.noting(lane, route),
             room=precedence.room(lane, ROUTE_BATCH),
             max_items=ROUTE_BATCH,
-            lease=marked,
+            lease_s=lease_s,
         )
 
 
 def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Switchboard:
-    """The channel's providers by weight, as all lanes of this process share them."""
+    """The channel's providers with their weights. All lanes of this process share it."""
     settings = parts.settings
     weights = settings.channels.get(channel, {})
     routed = [
         Routed(
             provider,
             weight=weights.get(provider.name, int(place == 0)),
-            patience=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
+            patience_s=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
             longest_pause_s=settings.deliver.retry_policy(channel).cap,
             bucket=parts.bucket,
         )
@@ -266,7 +272,7 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
 
 
 def composing(parts: Parts) -> Composer:
-    """What makes notifications of requests."""
+    """The composer, which makes notifications from requests."""
     recipients = Recipients(parts.shard.users, parts.clock)
     return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
 

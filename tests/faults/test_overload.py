@@ -74,10 +74,10 @@ class Crowd:
 async def test_bulk_is_turned_away_critical_never_and_what_was_accepted_is_delivered_once(
     tmp_path: Path, postgres_dsn: str, brokers: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 0.05)
     # This machine may be busy with other things, and this test is not about a silent store.
     monkeypatch.setattr(vitals, "ANSWER_WITHIN_S", 60.0)
-    monkeypatch.setattr(accept, "Commits", partial(Commits, within=60.0))
+    monkeypatch.setattr(accept, "Commits", partial(Commits, within_s=60.0))
     settings = settings_for(tmp_path, postgres_dsn, brokers, overload={"backlog": BACKLOG, "lag": 0.9})
     log = settings.data_dir / "sandbox" / "arrivals.jsonl"
     async with running(settings) as system:

@@ -175,7 +175,7 @@ def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
 
 def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
     """What was known of a category first is believed for ever."""
-    patch.setattr(categories, "FRESH", 10**12)
+    patch.setattr(categories, "FRESH_MS", 10**12)
 
 
 def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
 
 def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
     """A copy to whom a repetition does no harm, and that is not sent after all, ends as if it had been."""
-    patch.setattr(Deliver, "_left_to_original", lambda *_: [])
+    patch.setattr(Deliver, "_wait_for_original", lambda *_: [])
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""Which providers the settings make."""
+"""Which providers and readings follow from the settings."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_section_of_ones_own_is_never_filled_up_from_the_sandbox(tmp_path: Pat
         ({"sms": ["twilio-eu"]}, r"there is no provider .twilio-eu.; there are fcm"),
     ],
 )
-def test_what_cannot_serve_is_told(tmp_path: Path, channels: dict[str, Any], words: str) -> None:
+def test_a_provider_that_cannot_serve_is_reported(tmp_path: Path, channels: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         made(tmp_path, channels=channels)
 

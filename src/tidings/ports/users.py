@@ -25,6 +25,10 @@ class Person(Struct, frozen=True, gc=False):
     incarnation: int | None = None
 
 
+NO_USER = Person()
+"""The person for an inline recipient, or for an id without a user."""
+
+
 class Users(Protocol):
     """Users with their preferences and devices, and the suppression list."""
 

@@ -1,4 +1,4 @@
-"""Who is let in while the queues are looked at now and then."""
+"""Admission: which lanes are let in between two looks at the queues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model import topics
 from tidings.model.errors import Overloaded
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.accept.admission import LATEST, SOONEST, Admission, Commits
+from tidings.pipeline.accept.admission import LATEST_S, SOONEST_S, Admission, Commits
 from tidings.policy.admission import AdmissionRules
 from tidings.ports.queue import Item
 
@@ -22,7 +22,7 @@ RULES = AdmissionRules(in_memory=100, lag_s=600, backlog=1_000)
 
 
 class StuckQueue(MemoryQueue):
-    """Stores nothing until it is told to."""
+    """A queue that stores nothing until the test lets it."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         super().__init__(broker)
@@ -35,16 +35,16 @@ class StuckQueue(MemoryQueue):
 
 
 class Gate:
-    """An admission with what stands behind it."""
+    """An admission with its queue, commits and clock."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.queue = StuckQueue(MemoryBroker(self.clock))
-        self.commits = Commits(self.queue, within=60)
+        self.commits = Commits(self.queue, within_s=60)
         self.admission = Admission(self.queue, self.commits, self.clock, RULES, lambda: 0.5)
 
     def let_in(self, lane: Lane, most: int) -> int:
-        """How many in a row are let in, of `most`."""
+        """How many of `most` notifications in a row are let in."""
         for number in range(most):
             try:
                 self.admission.admit(lane)
@@ -54,12 +54,12 @@ class Gate:
         return most
 
     async def wait(self, topic: str, count: int) -> None:
-        """Let so many items wait in a queue."""
+        """Put so many items into a queue."""
         await self.queue.put([Item(topic, "k", b"") for _ in range(count)])
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """While it looks at the queues."""
+        """Look at the queues within the context."""
         stopping = asyncio.Event()
         watching = asyncio.create_task(self.admission.watch(stopping))
         try:
@@ -75,13 +75,13 @@ def gate() -> Gate:
     return Gate()
 
 
-async def test_between_two_looks_no_more_is_let_in_than_may_wait(gate: Gate) -> None:
+async def test_no_more_than_the_backlog_is_let_in_between_two_looks_at_the_queues(gate: Gate) -> None:
     assert gate.let_in(Lane.BULK, 2_000) == RULES.backlog // 2 + 1
     assert gate.let_in(Lane.NORMAL, 2_000) == RULES.backlog + 1
     assert gate.let_in(Lane.CRITICAL, 2_000) == 2_000
 
 
-async def test_a_look_finds_what_waits_on_every_channel_and_what_is_done(gate: Gate) -> None:
+async def test_a_look_counts_the_items_of_every_channel_that_are_not_done(gate: Gate) -> None:
     gate.let_in(Lane.BULK, 2_000)
     async with gate.watched():
         await gate.clock.advance(1.5)
@@ -94,7 +94,7 @@ async def test_a_look_finds_what_waits_on_every_channel_and_what_is_done(gate: G
         assert gate.let_in(Lane.NORMAL, 1) == 1, "what bulk leaves lying does not touch the others"
 
 
-async def test_memory_has_a_bound_for_every_lane(gate: Gate) -> None:
+async def test_items_held_in_memory_are_bounded_in_every_lane(gate: Gate) -> None:
     gate.queue.go_on.clear()
     puts: list[asyncio.Task[None]] = []
 
@@ -111,11 +111,11 @@ async def test_memory_has_a_bound_for_every_lane(gate: Gate) -> None:
     assert [gate.let_in(lane, 1) for lane in Lane] == [1] * 6
 
 
-async def test_those_who_are_turned_away_come_again_at_different_times_and_are_logged_together(gate: Gate) -> None:
+async def test_refusals_spread_retry_after_and_share_a_log_line(gate: Gate) -> None:
     gate.let_in(Lane.BULK, 2_000)
     with pytest.raises(Overloaded) as refused:
         gate.admission.admit(Lane.BULK)
-    assert refused.value.retry_after_s == (SOONEST + LATEST) / 2
+    assert refused.value.retry_after_s == (SOONEST_S + LATEST_S) / 2
     with capture_logs() as lines:
         async with gate.watched():
             await gate.clock.advance(3)
@@ -123,8 +123,8 @@ async def test_those_who_are_turned_away_come_again_at_different_times_and_are_l
     assert (line["lane"], line["turned_away"]) == ("bulk", 2)
 
 
-async def test_what_waits_for_a_provider_counts(gate: Gate) -> None:
-    """It is in no queue, and all of it comes back when the provider does."""
+async def test_held_deliveries_count_as_load(gate: Gate) -> None:
+    """They are in no queue, but all of them come back with the provider."""
     held = {topics.deliveries(Channel.SMS, Lane.NORMAL): 0, "of a later version": 10**6}
     asked: list[int] = []
 

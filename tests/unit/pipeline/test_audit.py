@@ -1,4 +1,4 @@
-"""The audit and the sweeper over the memory adapters: what is lost comes back once; what waits is let be."""
+"""The audit and the sweeper over the memory adapters: lost items come back once; items that wait are left alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 REQUESTS = topics.requests(Priority.NORMAL)
 MAILS = topics.deliveries(Channel.EMAIL, Priority.NORMAL)
 LONG = 150
-"""Seconds after which a minute is over and what is in flight has been still for a while."""
+"""Seconds after which a minute is over and a delivery in flight counts as stuck."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def auditor(flow: Flow) -> Audit:
 
 
 def drop(flow: Flow, topic: str) -> int:
-    """Lose everything that waits in a queue, as nothing but a hand can."""
+    """Empty a queue, as only a person could."""
     lane = flow.broker.lane(topic, topics.reader_of(topic))
     lost = len(lane.waiting)
     lane.clear()
@@ -55,7 +55,7 @@ async def in_its_queue(flow: Flow, **body: Any) -> UUID:
 
 
 async def check(flow: Flow, auditor: Audit, seconds: float = LONG) -> None:
-    """Let time pass while nothing else works, then make a round."""
+    """Let time pass while no stage works, then make a round of the audit."""
     await flow.clock.advance(seconds)
     await flow.accepted.write()
     assert await auditor.once()
@@ -198,7 +198,7 @@ class TestSweeper:
         for _ in range(6):
             await in_its_queue(flow)
             await check(flow, auditor)
-            # What is in the queue now is worked off, but there is always more behind it.
+            # The items in the queue are worked off, but new ones always follow.
             held = await flow.queue.claim(MAILS, topics.DELIVER, 100, 0.0)
             assert held is not None
             await in_its_queue(flow)
@@ -247,7 +247,7 @@ class TestSweeper:
         await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])
         await check(flow, auditor)
         await flow.settle()
-        await flow.advance(75)  # it may be a second copy, and waits until the claim over a first one has ended
+        await flow.advance(75)  # it may be a copy, so it waits until a claim over its original has ended
         assert (await flow.view(id)).state is State.SENT
 
     async def test_what_waits_for_its_time_is_let_be_and_found_when_it_is_lost_then(

@@ -39,7 +39,7 @@ def bird(flow: Flow) -> Canary:
     return canary(flow.parts())
 
 
-async def test_it_arrives_and_leaves_nothing_behind(flow: Flow, bird: Canary) -> None:
+async def test_a_canary_arrives_and_leaves_nothing_behind(flow: Flow, bird: Canary) -> None:
     for number in range(1, 4):
         assert await through(flow, bird)
         assert value(flow, "tidings_canary_seconds_count") == number
@@ -50,7 +50,7 @@ async def test_it_arrives_and_leaves_nothing_behind(flow: Flow, bird: Canary) ->
     assert [tenant.id for tenant in await flow.store.tenants.list()] == [CANARY_TENANT]
 
 
-async def test_one_that_does_not_arrive_is_told(flow: Flow, bird: Canary) -> None:
+async def test_a_canary_that_does_not_arrive_is_reported(flow: Flow, bird: Canary) -> None:
     flying = asyncio.create_task(bird.once())
     await flow.clock.advance(flow.settings.canary.deadline + 1)
     assert await flying
@@ -61,7 +61,7 @@ async def test_one_that_does_not_arrive_is_told(flow: Flow, bird: Canary) -> Non
     assert value(flow, "tidings_canary_seconds_count") == 1
 
 
-async def test_one_that_is_not_accepted_is_told(flow: Flow, bird: Canary) -> None:
+async def test_a_canary_that_is_not_accepted_is_reported(flow: Flow, bird: Canary) -> None:
     flow.queue.crash()
     with pytest.raises(Unavailable):
         await bird.once()
@@ -73,7 +73,7 @@ async def test_one_process_at_a_time(flow: Flow, bird: Canary) -> None:
     assert not await canary(flow.parts()).once()
 
 
-async def test_a_round_that_fails_is_told_and_comes_again(flow: Flow) -> None:
+async def test_a_failed_round_is_reported_and_repeated(flow: Flow) -> None:
     stopping, made = asyncio.Event(), 0
 
     async def once() -> None:
@@ -95,7 +95,7 @@ async def test_a_round_that_fails_is_told_and_comes_again(flow: Flow) -> None:
         assert flow.metrics.value("tidings_stage_failures_total", {"stage": "test", "topic": "", "kind": kind}) == 1
 
 
-async def test_the_accounts_know_it(flow: Flow, bird: Canary) -> None:
+async def test_the_accounts_count_the_canary(flow: Flow, bird: Canary) -> None:
     await through(flow, bird)
     await flow.accepted.write()
     found = await flow.store.accounts.accepted(0, 2**40)

@@ -1,4 +1,4 @@
-"""Caps and the dedupe window over the whole flow: what a person gets, and what is recorded of what they do not get."""
+"""Caps and the dedupe window through the whole flow: what a person gets, and what is recorded about the rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def declare(flow: Flow, name: str = "news", **fields: Any) -> None:
 
 
 async def send(flow: Flow, many: int = 1, **fields: Any) -> list[Any]:
-    """Accept `many`, each with words of its own, and let everything move."""
+    """Accept `many` notifications, each with its own text, and let all stages work."""
     known: dict[str, Any] = {"to": {"user_id": "ada"}, "category": "news"} | fields
     ids = [await flow.accept(**({"content": text(f"number {number}")} | known)) for number in range(many)]
     await flow.settle()
@@ -47,7 +47,7 @@ def sent(flow: Flow, channel: Channel = Channel.SMS) -> int:
     return len(flow.provider(channel).sent)
 
 
-async def test_what_is_over_a_cap_is_dropped_with_the_cap_that_forbade_it(flow: Flow) -> None:
+async def test_deliveries_over_a_cap_are_suppressed_and_name_the_cap(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(2, HOUR), Cap(10, 24 * HOUR)))
     ids = await send(flow, 3)
@@ -58,7 +58,7 @@ async def test_what_is_over_a_cap_is_dropped_with_the_cap_that_forbade_it(flow: 
     assert await states(flow, await send(flow)) == [(State.SENT, "")]
 
 
-async def test_what_is_over_a_holding_cap_waits_its_turn_and_waits_once(flow: Flow) -> None:
+async def test_deliveries_over_a_holding_cap_wait_once_until_there_is_room(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
     ids = await send(flow, 4)
@@ -74,7 +74,7 @@ async def test_what_is_over_a_holding_cap_waits_its_turn_and_waits_once(flow: Fl
         assert len(waits) == 1
 
 
-async def test_what_cannot_be_sent_before_it_expires_is_not_held(flow: Flow) -> None:
+async def test_a_delivery_that_would_expire_first_is_not_held(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
     soon = datetime.fromtimestamp(flow.clock.now() / 1000 + HOUR, UTC).isoformat()
@@ -82,7 +82,7 @@ async def test_what_cannot_be_sent_before_it_expires_is_not_held(flow: Flow) -> 
     assert await states(flow, ids) == [(State.SENT, ""), (State.EXPIRED, "capped")]
 
 
-async def test_the_overall_cap_counts_all_that_is_not_critical(flow: Flow) -> None:
+async def test_the_overall_cap_counts_all_categories_that_are_not_critical(flow: Flow) -> None:
     await flow.user()
     await declare(flow, "*", caps=(Cap(2, HOUR),))
     await declare(flow, "code", critical=True)
@@ -113,7 +113,7 @@ async def test_all_channels_of_a_notification_count_once(flow: Flow) -> None:
     assert [delivery.state for delivery in (await flow.view(second)).deliveries] == 2 * [State.SUPPRESSED]
 
 
-async def test_an_alternative_is_free_and_a_capped_notification_looks_for_none(flow: Flow) -> None:
+async def test_an_alternative_is_not_counted_again_and_a_capped_delivery_has_none(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),))
     flow.provider(Channel.PUSH).answers = lambda _: Rejected("unregistered")
@@ -128,7 +128,7 @@ async def test_an_alternative_is_free_and_a_capped_notification_looks_for_none(f
     assert (sent(flow, Channel.PUSH), sent(flow)) == (1, 1)
 
 
-async def test_a_later_try_has_its_own_place_while_it_counts(flow: Flow) -> None:
+async def test_a_later_try_within_the_window_is_not_counted_again(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),), dedupe=HOUR)
     answers: Iterator[SendResult] = iter([Retry("unavailable"), Sent(), Sent()])
@@ -143,7 +143,7 @@ async def test_a_later_try_has_its_own_place_while_it_counts(flow: Flow) -> None
     assert await states(flow, third) == [(State.SUPPRESSED, "capped")], "the first counts from when it was sent"
 
 
-async def test_a_later_try_beyond_its_window_has_to_find_room(flow: Flow) -> None:
+async def test_a_later_try_after_the_window_needs_room(flow: Flow) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, 60),), excess=Excess.HOLD)
     answers: Iterator[SendResult] = iter([Retry("unavailable", after_s=100), Sent(), Sent()])
@@ -166,7 +166,7 @@ async def test_an_opt_out_comes_before_the_cap_and_counts_nothing(flow: Flow) ->
     assert await states(flow, await send(flow)) == [(State.SENT, "")]
 
 
-async def test_what_was_held_for_quiet_hours_leaves_one_after_the_other(flow: Flow) -> None:
+async def test_deliveries_held_for_quiet_hours_still_obey_the_cap(flow: Flow) -> None:
     # 22:13 UTC on 2023-11-14
     await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 7 * 60)), timezone="UTC")
     await declare(flow, caps=(Cap(1, HOUR),), excess=Excess.HOLD)
@@ -213,14 +213,16 @@ async def test_a_duplicate_does_not_count_for_a_cap(flow: Flow) -> None:
     assert await states(flow, ids) == [(State.SENT, ""), (State.SUPPRESSED, "duplicate"), (State.SENT, "")]
 
 
-async def test_nothing_is_asked_where_nothing_is_declared(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_caps_and_windows_the_store_is_not_asked(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),))
     monkeypatch.setattr(flow.store.caps, "take", None)
     assert await states(flow, await send(flow, category="other")) == [(State.SENT, "")]
 
 
-async def test_what_no_provider_can_take_now_counts_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_delivery_that_no_provider_can_take_now_is_not_counted(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await flow.user()
     await declare(flow, caps=(Cap(1, HOUR),))
     flow.provider(Channel.SMS).answers = lambda _: Retry("unreachable")

@@ -44,7 +44,7 @@ def sent(flow: Flow) -> int:
     return len(flow.provider(Channel.SMS).sent)
 
 
-async def test_it_is_sent_at_its_new_time_and_only_then(flow: Flow) -> None:
+async def test_a_changed_notification_is_sent_at_its_new_time_only(flow: Flow) -> None:
     id = await waiting(flow)
     await change(flow, id, send_at=utc(flow, 7200))
     seen = await flow.view(id)
@@ -57,7 +57,7 @@ async def test_it_is_sent_at_its_new_time_and_only_then(flow: Flow) -> None:
     assert sent(flow) == 1
 
 
-async def test_it_can_be_sent_now(flow: Flow) -> None:
+async def test_the_send_time_can_be_changed_to_now(flow: Flow) -> None:
     id = await waiting(flow)
     await change(flow, id, send_at=utc(flow, 0))
     await flow.settle()
@@ -81,7 +81,7 @@ async def test_a_local_time_takes_the_place_of_an_instant(flow: Flow) -> None:
     assert sent(flow) == 1
 
 
-async def test_data_metadata_lane_and_expiry_change_and_the_time_stays(flow: Flow) -> None:
+async def test_data_metadata_priority_and_expiry_change_without_the_send_time(flow: Flow) -> None:
     await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ name }}"))}, name=Variable())
     id = await waiting(flow, content=None, template="hello", data={"name": "Ada"})
     before = (await flow.view(id)).next_at
@@ -103,7 +103,7 @@ async def test_data_metadata_lane_and_expiry_change_and_the_time_stays(flow: Flo
     ]
 
 
-async def test_what_was_sent_never_waited_or_is_cancelled_is_too_late(flow: Flow) -> None:
+async def test_a_notification_that_was_sent_never_waited_or_is_cancelled_cannot_be_changed(flow: Flow) -> None:
     id = await waiting(flow)
     await flow.advance(3600)
     at_once = await flow.accept(to=ADA, content=SMS)
@@ -149,7 +149,7 @@ async def test_a_user_who_moves_after_a_change_waits_once_more(flow: Flow) -> No
         ({"priority": "urgent"}, "wrong_type", "$.priority"),
     ],
 )
-async def test_what_cannot_be_changed_is_refused_and_changes_nothing(
+async def test_an_impossible_change_is_refused_and_changes_nothing(
     flow: Flow, body: Mapping[str, Any], code: str, path: str
 ) -> None:
     id = await waiting(flow)
@@ -171,7 +171,7 @@ async def test_data_without_a_required_variable_is_refused(flow: Flow) -> None:
     await change(flow, id, data={"name": "Bob"})
 
 
-async def test_a_change_that_others_forestall_is_made_on_what_they_left(
+async def test_a_change_is_repeated_when_another_change_comes_first(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = await waiting(flow)

@@ -1,4 +1,4 @@
-"""Channels that are off, and channels that nobody configured."""
+"""Channels that are turned off, and channels that are not configured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def flow(tmp_path: Path) -> Flow:
 
 
 def without(flow: Flow, *unserved: Channel) -> Flow:
-    """The flow of an installation where nobody configured these channels."""
+    """The flow of an installation in which these channels are not configured."""
     accept = flow.accept_stage
     flow.accept_stage = Accept(
         flow.queue,
@@ -68,7 +68,7 @@ async def test_the_next_address_takes_over_from_a_channel_that_is_off(flow: Flow
     assert states[Channel.EMAIL][0] is State.SENT
 
 
-async def test_what_waited_for_a_channel_is_suppressed_when_it_was_turned_off_meanwhile(flow: Flow) -> None:
+async def test_queued_deliveries_of_a_channel_that_is_turned_off_are_suppressed(flow: Flow) -> None:
     id = await flow.accept(to={"user_id": "ada"}, content=TEXT)
     await flow.settle("route")
     flow.providers[Channel.SMS] = []
@@ -77,7 +77,7 @@ async def test_what_waited_for_a_channel_is_suppressed_when_it_was_turned_off_me
     assert (await flow.view(id)).reason == "channel_off"
 
 
-async def test_a_channel_that_nobody_configured_is_refused_where_it_is_asked_for(flow: Flow) -> None:
+async def test_a_request_for_a_channel_that_is_not_configured_is_refused(flow: Flow) -> None:
     without(flow, Channel.SMS, Channel.PUSH)
     assert await refused(flow, content=TEXT) == ("channel_not_configured", "$.content.sms")
     assert await refused(flow, content=MAIL | TEXT) == ("channel_not_configured", "$.content.sms")
@@ -87,7 +87,7 @@ async def test_a_channel_that_nobody_configured_is_refused_where_it_is_asked_for
     )
 
 
-async def test_a_template_is_sent_on_the_channels_that_are_there(flow: Flow) -> None:
+async def test_a_template_is_sent_on_its_configured_channels(flow: Flow) -> None:
     without(flow, Channel.SMS)
     contents = {"en": Content(email=EmailContent("{{ n }}", text="{{ n }}"), sms=SmsContent("{{ n }}"))}
     await flow.template("both", contents, n=Variable())

@@ -1,4 +1,4 @@
-"""Two copies of one delivery, in the hands of two workers: a person gets one."""
+"""Two copies of one delivery, claimed by two workers: the person gets one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
-from tidings.pipeline.accept.stage import RESERVATION_LEASE
+from tidings.pipeline.accept.stage import RESERVATION_LEASE_S
 from tidings.pipeline.deliver.attempts import second_copy
 from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT_MS
@@ -33,11 +33,11 @@ from tidings.working import readings
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
 SURPLUS = topics.of_surplus(TOPIC)
-LEASE, RECORDED = 60, int(RECORDED_WITHIN) + 1
+LEASE, RECORDED = 60, int(RECORDED_WITHIN_S) + 1
 
 
 class Slow(Recorder):
-    """A provider that answers when it is let."""
+    """A provider that answers when the test lets it."""
 
     def __init__(self, *, idempotent: bool = False) -> None:
         super().__init__("sms-one", Channel.SMS, idempotent=idempotent)
@@ -52,14 +52,14 @@ class Slow(Recorder):
 
 
 def worker(flow: Flow) -> Reader[Any]:
-    """The deliver stage of a process of its own: it remembers nothing of what the others began."""
+    """The deliver stage of a new process, which knows nothing about the attempts of the others."""
     parts = flow.parts()
     [reading] = [reading for reading in readings(parts) if reading.topic == TOPIC]
     return flow._reader(reading, parts)
 
 
 async def routed(flow: Flow, category: str = "news") -> tuple[Any, Item]:
-    """A notification whose delivery waits in its queue, and a marked copy of that."""
+    """The id of a notification whose delivery is in its queue, and a copy of the delivery, marked as repeated."""
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=SMS, category=category)
     await flow.settle(only=topics.ROUTE)
@@ -71,7 +71,7 @@ async def routed(flow: Flow, category: str = "news") -> tuple[Any, Item]:
 
 
 async def wait(flow: Flow, seconds: int) -> None:
-    """Let time pass second by second, as a running system sees it."""
+    """Let time pass second by second, while all stages work."""
     for _ in range(seconds):
         await flow.advance(1)
 
@@ -113,8 +113,8 @@ async def test_a_copy_that_meets_its_original_in_one_process_is_not_sent(flow: F
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_a_copy_of_what_a_server_gave_back_is_not_sent(flow: Flow) -> None:
-    """The bounce is all that is recorded of the attempt: whoever made it died before it could say so."""
+async def test_a_copy_of_a_bounced_delivery_is_not_sent(flow: Flow) -> None:
+    """The bounce is the only fact about the attempt: the worker that made it died before it could report."""
     provider = Recorder("sms-one", Channel.SMS)
     flow.providers[Channel.SMS] = [provider]
     id, copy = await routed(flow)
@@ -131,10 +131,10 @@ async def test_a_copy_of_what_a_server_gave_back_is_not_sent(flow: Flow) -> None
     assert (await flow.view(id)).state is State.FAILED
 
 
-async def test_what_comes_back_before_the_claim_that_lost_it_is_through_is_not_dropped(
+async def test_an_item_that_comes_back_before_its_lost_claim_ends_is_not_dropped(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first claim takes so long to begin it that the lease ends: then neither claim may forget it."""
+    """Its first claim takes so long to begin it that the lease ends. Then neither claim may forget it."""
     provider = Recorder("sms-one", Channel.SMS)
     flow.providers[Channel.SMS] = [provider]
     id, _ = await routed(flow)
@@ -163,8 +163,8 @@ async def test_what_comes_back_before_the_claim_that_lost_it_is_through_is_not_d
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_of_copies_that_come_together_the_furthest_goes_on(flow: Flow) -> None:
-    """What the other one would decide is a fact already, and its wait with it."""
+async def test_of_copies_in_one_batch_the_one_with_the_highest_step_goes_on(flow: Flow) -> None:
+    """The fact that the other copy waits is recorded already."""
     await flow.store.tenants.put_category(TENANT, Category("news", caps=(Cap(1, 60),), excess=Excess.HOLD))
     await flow.user()
     await flow.accept(to={"user_id": "ada"}, content=SMS, category="news")
@@ -182,7 +182,7 @@ async def test_of_copies_that_come_together_the_furthest_goes_on(flow: Flow) -> 
     assert [(fact.state, fact.reason, fact.step) for fact in facts if fact.step] == [(State.DEFERRED, "capped", 2)]
 
 
-async def test_a_copy_that_overtakes_its_original_leaves_it_to_that(flow: Flow) -> None:
+async def test_a_copy_that_overtakes_its_original_leaves_the_sending_to_it(flow: Flow) -> None:
     id, copy = await routed(flow)
     claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
     assert claim is not None
@@ -226,7 +226,7 @@ async def test_a_copy_without_an_original_is_sent_after_the_wait(flow: Flow) -> 
 
 
 @pytest.mark.parametrize("provider", [False, True], ids=["category", "provider"])
-async def test_a_copy_that_may_double_or_cannot_does_not_wait(flow: Flow, provider: bool) -> None:
+async def test_a_copy_whose_repetition_is_harmless_does_not_wait(flow: Flow, provider: bool) -> None:
     flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=provider)]
     await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=not provider))
     id, copy = await routed(flow, category="code")
@@ -237,8 +237,8 @@ async def test_a_copy_that_may_double_or_cannot_does_not_wait(flow: Flow, provid
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_a_copy_that_ends_unsent_is_not_in_doubt(flow: Flow) -> None:
-    """Its provider tells repetitions, so it goes on at once; then it is cancelled, and nobody was ever asked."""
+async def test_a_copy_that_is_cancelled_before_any_call_is_not_uncertain(flow: Flow) -> None:
+    """Its provider recognises repetitions, so it goes on at once; then it is cancelled before any call."""
     flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=True)]
     id, copy = await routed(flow)
     claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
@@ -251,7 +251,7 @@ async def test_a_copy_that_ends_unsent_is_not_in_doubt(flow: Flow) -> None:
     assert (await flow.view(id)).state is State.CANCELLED
 
 
-async def test_what_failed_once_is_tried_again_whichever_copy_goes_on(flow: Flow) -> None:
+async def test_a_failed_delivery_is_tried_again_whichever_copy_goes_on(flow: Flow) -> None:
     answers = iter([Retry("unavailable")])
     flow.provider(Channel.SMS).answers = lambda _: next(answers, Rejected("no_such_number"))
     id, copy = await routed(flow)
@@ -262,7 +262,7 @@ async def test_what_failed_once_is_tried_again_whichever_copy_goes_on(flow: Flow
     assert len(flow.provider(Channel.SMS).sent) == 2
 
 
-async def test_a_copy_that_is_routed_into_quiet_hours_knows_that_it_is_one(flow: Flow) -> None:
+async def test_a_copy_that_is_routed_into_quiet_hours_stays_marked(flow: Flow) -> None:
     # 22:13 UTC on 2023-11-14
     await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60 + 20, 7 * 60)), timezone="UTC")
     id = await flow.accept(to={"user_id": "ada"}, content=SMS)
@@ -281,7 +281,7 @@ async def test_a_copy_that_is_routed_into_quiet_hours_knows_that_it_is_one(flow:
 
 
 async def abandon(flow: Flow, key: str, **body: Any) -> None:
-    """A request whose process dies between its put and its answer."""
+    """Make a request whose process dies between its put and its answer."""
 
     async def dies(*_: object) -> None:
         raise ConnectionError("killed here")
@@ -296,7 +296,7 @@ async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Fl
     await flow.user()
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     assert await flow.accept("k", **body) == id
     await flow.settle(only=topics.ROUTE)
@@ -310,14 +310,14 @@ async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Fl
 
 @pytest.mark.parametrize("original_in", ["requests", "deliveries"])
 async def test_a_copy_stays_behind_an_original_that_waits_as_surplus(flow: Flow, original_in: str) -> None:
-    """However long: the surplus of a flood may wait for many times as long as a copy does."""
+    """However long the original waits: the surplus of a flood may wait much longer than a copy does."""
     await flow.user()
     flow.spend_share()
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
     await abandon(flow, "k", **body)
     if original_in == "deliveries":
         await flow.settle(only=topics.ROUTE)
-    await flow.clock.advance(RESERVATION_LEASE)  # the share is there again: nothing but the mark keeps the copy back
+    await flow.clock.advance(RESERVATION_LEASE_S)  # there is room in the share again: only the mark keeps the copy back
     id = await flow.accept("k", **body)
     for _ in range(10 * LEASE):
         await flow.clock.advance(1)
@@ -337,7 +337,7 @@ async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_ba
     await flow.settle(only=topics.ROUTE)
     held = await flow.queue.claim(SURPLUS, topics.DELIVER, 10, 0)
     assert held is not None
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     await flow.settle()  # the copy is looked at, and waits
     assert not flow.provider(Channel.SMS).sent
@@ -353,10 +353,8 @@ async def test_a_copy_that_has_waited_comes_back_behind_an_original_that_came_ba
 
 
 @pytest.mark.parametrize("looked_at", [6, LEASE + RECORDED - 1], ids=["soon", "late"])
-async def test_an_original_that_comes_back_unbegun_again_and_again_leaves_it_to_the_copy(
-    flow: Flow, looked_at: int
-) -> None:
-    """It was in nobody's hands long enough to be begun, and no claim over it ever said anything."""
+async def test_an_original_that_keeps_coming_back_unbegun_yields_to_its_copy(flow: Flow, looked_at: int) -> None:
+    """No claim held it long enough to begin it, and none recorded a fact about it."""
     id, copy = await routed(flow)
     bouncing = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, 10 * LEASE)
     assert bouncing is not None
@@ -376,7 +374,7 @@ async def test_an_original_that_comes_back_unbegun_again_and_again_leaves_it_to_
 
 
 async def test_an_original_yields_to_its_copy_before_the_copy_is_sent(flow: Flow) -> None:
-    """Else both would be in hand at once, in two processes, and history could tell neither of them of the other."""
+    """Else two processes would send both at once, and the history could not tell either of the other."""
     id, copy = await routed(flow)
     held = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, LEASE)
     assert held is not None
@@ -391,8 +389,8 @@ async def test_an_original_yields_to_its_copy_before_the_copy_is_sent(flow: Flow
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_an_original_that_is_put_when_all_is_over_is_not_sent(flow: Flow) -> None:
-    """Whoever had it stood still in the middle of the put."""
+async def test_an_original_that_is_put_after_its_copy_was_sent_is_not_sent(flow: Flow) -> None:
+    """Its process stood still in the middle of the put."""
     id, copy = await routed(flow)
     claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
     assert claim is not None
@@ -427,7 +425,7 @@ async def test_an_original_yields_to_a_copy_that_waits_for_the_end_of_quiet_hour
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_an_original_that_was_told_to_wait_yields_to_a_copy_that_was_not(flow: Flow) -> None:
+async def test_an_original_that_waits_yields_to_a_copy_that_does_not(flow: Flow) -> None:
     """Both waits may end together, in two processes."""
     id, copy = await routed(flow)
     await flow.user("ada", Preferences(quiet_hours=QuietHours(22 * 60, 23 * 60)), timezone="UTC")
@@ -435,7 +433,7 @@ async def test_an_original_that_was_told_to_wait_yields_to_a_copy_that_was_not(f
     assert (await flow.view(id)).deliveries[0].reason == "quiet_hours"
     original = msgspec.structs.replace(decode_delivery(copy.body), step=1)
     await flow.user("ada", Preferences(), timezone="UTC")
-    # The copy was looked at before the original's wait was recorded.
+    # The copy was claimed before the original's wait was recorded.
     told = second_copy(decode_delivery(copy.body), flow.clock.now(), 70_000, surplus=True)
     await flow.queue.put(pack([told]))
     await flow.settle()
@@ -449,8 +447,8 @@ async def test_an_original_that_was_told_to_wait_yields_to_a_copy_that_was_not(f
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_what_comes_soon_costs_no_question(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No copy can have been sent by then: whoever is the first claims it within seconds."""
+async def test_the_history_is_not_asked_about_young_deliveries(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No copy can have been sent by then: a copy waits for longer than such a delivery is old."""
     asked: list[Any] = []
     attempted, waited = flow.store.history.attempted, flow.store.history.waited
 
@@ -482,8 +480,8 @@ async def _one_item(flow: Flow, reader: Reader[Any], topic: str) -> None:
     await reader._finish_batch(claim)
 
 
-async def test_a_put_of_which_nothing_is_known_can_be_asked_again_at_once(flow: Flow) -> None:
-    """And is sent once, whether it came through or not."""
+async def test_a_request_whose_put_failed_can_be_repeated_at_once(flow: Flow) -> None:
+    """It is sent once, whether the first put was durable or not."""
     await flow.user()
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS}
     put = flow.queue.put
@@ -552,7 +550,7 @@ async def test_a_retry_of_an_abandoned_key_is_judged_as_of_the_first_request(flo
     soon = (flow.clock.now() + 10_000) // 1000
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "content": SMS, "expires_at": f"{_rfc3339(soon)}"}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
     id = await flow.accept("k", **body)
     await flow.settle()
     await wait(flow, 2 * LEASE)
@@ -565,7 +563,7 @@ async def test_a_refused_retry_of_an_abandoned_key_does_not_free_it(flow: Flow) 
     await flow.template("hello", {"en": Content(sms=SmsContent("Hello"))})
     body: dict[str, Any] = {"to": {"user_id": "ada"}, "template": "hello"}
     await abandon(flow, "k", **body)
-    await flow.clock.advance(RESERVATION_LEASE)
+    await flow.clock.advance(RESERVATION_LEASE_S)
 
     async def unpublished(*_: object) -> None:
         return None

@@ -1,4 +1,4 @@
-"""What rests as `uncertain` was handed over, or about to be: a copy that is not handed over leaves no doubt."""
+"""Only a delivery whose call was begun may rest as `uncertain`: a copy that no provider is asked to send may not."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tidings.model import topics
 from tidings.model.sending import Retry
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
-from tidings.pipeline.deliver.stage import RECORDED_WITHIN
+from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
-CLAIMS_END = 60 + int(RECORDED_WITHIN) + 1
+CLAIMS_END = 60 + int(RECORDED_WITHIN_S) + 1
 
 
 @pytest.fixture(params=["provider", "category"])
 def harmless(request: pytest.FixtureRequest) -> str:
-    """Why a copy does not wait: its provider knows repetitions, or its category allows doubles."""
+    """Why a repetition is harmless: the provider recognises it, or the category allows doubles."""
     return str(request.param)
 
 
 async def prepare(flow: Flow, harmless: str, **category: Any) -> Recorder:
-    """A user, a category `code`, and a provider, to all of which a repetition does no harm."""
+    """Create a user, a category `code` and a provider, so that a repetition is harmless."""
     provider = Recorder("sms-one", Channel.SMS, idempotent=harmless == "provider")
     flow.providers[Channel.SMS] = [provider]
     await flow.user(timezone="UTC")
@@ -39,7 +39,7 @@ async def prepare(flow: Flow, harmless: str, **category: Any) -> Recorder:
 
 
 async def copied(flow: Flow, **body: Any) -> Any:
-    """A notification of which nothing is left but a marked copy of its delivery, in the queue."""
+    """A notification of which only a copy of its delivery is left, in its queue, marked as repeated."""
     id = await flow.accept(to={"user_id": "ada"}, content=SMS, category="code", **body)
     await flow.settle(only=topics.ROUTE)
     claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
@@ -50,14 +50,14 @@ async def copied(flow: Flow, **body: Any) -> Any:
 
 
 async def states(flow: Flow, id: Any) -> list[State]:
-    """All that was ever recorded of the delivery."""
+    """All facts about the delivery."""
     record = await flow.store.history.get(TENANT, id)
     assert record is not None
     return [event.state for event in record.events if event.id != id]
 
 
 async def outcome(flow: Flow, id: Any, seconds: int = CLAIMS_END) -> State:
-    """The state that the delivery comes to rest in; that it was never in doubt is asserted."""
+    """The state in which the delivery rests. Asserts that it was never in doubt."""
     for _ in range(seconds):
         await flow.advance(1)
     found = await states(flow, id)
@@ -74,7 +74,7 @@ async def test_a_copy_that_a_cap_stops_is_suppressed(flow: Flow, harmless: str) 
     assert len(provider.sent) == 1
 
 
-async def test_a_copy_that_says_the_same_as_another_is_suppressed(flow: Flow, harmless: str) -> None:
+async def test_a_copy_with_the_content_of_another_notification_is_suppressed(flow: Flow, harmless: str) -> None:
     provider = await prepare(flow, harmless, dedupe=3_600)
     await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
     await flow.settle()
@@ -104,8 +104,8 @@ async def test_a_copy_that_comes_in_quiet_hours_can_be_cancelled(flow: Flow, har
     assert provider.sent == []
 
 
-async def test_a_copy_that_nobody_can_be_asked_to_send_expires(flow: Flow, harmless: str) -> None:
-    """The provider is left alone when the copy comes, and stays away."""
+async def test_a_copy_without_a_usable_provider_expires(flow: Flow, harmless: str) -> None:
+    """The provider is unusable when the copy comes, and stays so."""
     provider = await prepare(flow, harmless)
     provider.answers = lambda _: Retry("unavailable")
     for _ in range(20):
@@ -116,8 +116,8 @@ async def test_a_copy_that_nobody_can_be_asked_to_send_expires(flow: Flow, harml
     assert await outcome(flow, id, 700) is State.EXPIRED
 
 
-async def test_a_copy_that_no_connection_takes_expires(flow: Flow, harmless: str) -> None:
-    """Each look finds no connection, so nothing is offered."""
+async def test_a_copy_that_no_provider_can_be_reached_for_expires(flow: Flow, harmless: str) -> None:
+    """No call reaches the provider."""
     provider = await prepare(flow, harmless)
     provider.answers = lambda _: Retry("unreachable")
     id = await copied(flow, expires_at=_in(flow, 600))
@@ -140,8 +140,8 @@ async def test_a_copy_that_expires_right_before_its_call_expires(
     assert provider.sent == []
 
 
-async def test_what_was_begun_is_in_doubt_when_a_cap_stops_it(flow: Flow) -> None:
-    """The other side: here a call may have been made, and nobody can tell."""
+async def test_a_begun_delivery_that_a_cap_stops_is_uncertain(flow: Flow) -> None:
+    """The opposite: here a call may have been made."""
     provider = await prepare(flow, "provider", caps=(Cap(1, 3_600),))
     await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
     await flow.settle()

@@ -1,4 +1,4 @@
-"""What a vendor says may be anything: it costs at most itself."""
+"""Vendors may answer anything: a bad answer affects its own delivery at most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.runtime.packs import LARGEST_PACK, pack
+from tidings.pipeline.runtime.packs import LARGEST_PACK_BYTES, pack
 from tidings.policy.fitting import MOST_DETAIL, fitting
 from tidings.ports.queue import Item
 
@@ -53,7 +53,7 @@ def test_results_can_be_recorded(text: Any) -> None:
             assert len(value.encode()) <= 4 * MOST_DETAIL
 
 
-def test_what_is_in_order_is_left_as_it_is() -> None:
+def test_valid_results_are_not_changed() -> None:
     sent = Sent("SM123")
     assert fitting([sent])[0] is sent
     asked = [Retry("throttled", 3), Retry("throttled", float("inf")), Rejected("no", suppress=True, fallback=True)]
@@ -61,13 +61,13 @@ def test_what_is_in_order_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("result", [None, "sent", 202, {"reference": "x"}, Exception("x"), Sent])
-def test_what_is_no_result_tells_nothing(result: object) -> None:
+def test_a_value_that_is_no_result_becomes_uncertain(result: object) -> None:
     [fitted] = fitting([result])
     assert isinstance(fitted, Uncertain)
 
 
 @pytest.mark.parametrize("after", ["3", [], True, {}])
-def test_a_wait_that_is_no_number_is_none(after: Any) -> None:
+def test_a_wait_that_is_no_number_is_ignored(after: Any) -> None:
     assert fitting([Retry("throttled", after)]) == [Retry("throttled")]
 
 
@@ -86,7 +86,7 @@ def test_a_wait_that_is_no_number_is_none(after: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_one_answer_costs_no_other(flow: Flow, bad: Any) -> None:
+async def test_a_bad_answer_does_not_affect_the_others(flow: Flow, bad: Any) -> None:
     provider = Recorder("sms-one", Channel.SMS)
     provider.batch_size = 50
     flow.providers[Channel.SMS] = [provider]
@@ -107,12 +107,12 @@ async def test_one_answer_costs_no_other(flow: Flow, bad: Any) -> None:
 
 def facts(items: list[Item]) -> list[Outcome]:
     for item in items:
-        assert len(item.body) <= LARGEST_PACK
+        assert len(item.body) <= LARGEST_PACK_BYTES
     return [fact for item in items for fact in decode_outcomes(item.body)]
 
 
 @pytest.mark.parametrize("field", ["reason", "provider", "reference", "detail", "tenant"])
-def test_a_fact_that_cannot_be_written_spoils_no_pack(field: str) -> None:
+def test_a_fact_that_cannot_be_encoded_does_not_spoil_its_pack(field: str) -> None:
     good = [Outcome(new_id(1, 1, number), TENANT, 1, State.SENT, 1) for number in range(450)]
     bad = msgspec.structs.replace(good[123], **{field: LONE})
     told = facts(pack([*good[:123], bad, *good[124:]]))
@@ -121,7 +121,7 @@ def test_a_fact_that_cannot_be_written_spoils_no_pack(field: str) -> None:
     assert [fact for place, fact in enumerate(told) if place != 123] == [*good[:123], *good[124:]]
 
 
-def test_what_cannot_be_written_at_all_leaves_the_bare_fact() -> None:
+def test_a_fact_that_cannot_be_encoded_is_reduced_to_the_bare_fact() -> None:
     good = Outcome(new_id(1, 1, 1), TENANT, 1, State.SENT, 1)
     bad = msgspec.structs.replace(good, id=new_id(1, 1, 2), address=Address(Channel.SMS, 1 << 80))  # type: ignore[arg-type]
     worse = msgspec.structs.replace(good, id=new_id(1, 1, 3), wait=object())

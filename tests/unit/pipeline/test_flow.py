@@ -1,4 +1,4 @@
-"""Every stage over the memory adapters: what a person gets, and what is recorded about it."""
+"""All stages over the memory adapters: what a person gets, and what is recorded about it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_a_cancelled_notification_ends_at_once(flow: Flow) -> None:
     assert not flow.provider(Channel.EMAIL).sent
 
 
-async def test_a_failed_try_is_made_again_and_the_timeline_tells(flow: Flow) -> None:
+async def test_a_failed_try_is_repeated_and_the_timeline_shows_it(flow: Flow) -> None:
     await flow.user()
     answers: Iterator[SendResult] = iter([Retry("unavailable"), Sent("second")])
     flow.provider(Channel.EMAIL).answers = lambda _: next(answers)
@@ -155,7 +155,7 @@ async def test_a_failed_try_is_made_again_and_the_timeline_tells(flow: Flow) -> 
     ]
 
 
-async def test_after_the_last_try_it_is_a_dead_letter(flow: Flow) -> None:
+async def test_a_delivery_is_a_dead_letter_after_its_last_try(flow: Flow) -> None:
     await flow.user()
     flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy")
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
@@ -182,7 +182,7 @@ async def test_an_account_that_is_asked_to_wait_uses_up_no_try(flow: Flow) -> No
     assert [attempt.number for attempt in seen.deliveries[0].attempts] == [1]
 
 
-async def test_a_category_says_how_often_it_is_tried(flow: Flow) -> None:
+async def test_a_category_sets_the_number_of_tries(flow: Flow) -> None:
     await flow.user()
     await flow.store.tenants.put_category(TENANT, Category("patient", retries=Retries(attempts=5, base=0.1)))
     flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy")
@@ -285,7 +285,7 @@ async def test_after_an_uncertain_answer_the_same_provider_gets_the_same_key(flo
 
 
 @pytest.mark.parametrize("said", [State.SENT, State.DELIVERED, State.FAILED])
-async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: State) -> None:
+async def test_a_late_receipt_resolves_an_uncertain_delivery(flow: Flow, said: State) -> None:
     await flow.user()
     flow.provider(Channel.EMAIL).answers = lambda _: Uncertain("no_answer")
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
@@ -301,7 +301,9 @@ async def test_a_late_receipt_resolves_what_was_uncertain(flow: Flow, said: Stat
 
 @pytest.mark.parametrize("kind", ["bounced", "blocked"])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-async def test_what_comes_back_after_it_was_delivered_has_failed(flow: Flow, order: tuple[int, int], kind: str) -> None:
+async def test_mail_that_comes_back_after_it_was_delivered_has_failed(
+    flow: Flow, order: tuple[int, int], kind: str
+) -> None:
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     await flow.settle()
@@ -345,7 +347,7 @@ async def test_a_receipt_that_names_no_delivery_is_matched(
     assert (await flow.view(id)).state is (State.FAILED if is_found else State.SENT)
 
 
-async def test_an_address_that_got_two_tells_nothing(flow: Flow) -> None:
+async def test_a_receipt_whose_address_matches_two_deliveries_is_left_out(flow: Flow) -> None:
     await flow.user()
     ids = [await flow.accept(to={"user_id": "ada"}, content=MAIL) for _ in range(2)]
     await flow.settle()
@@ -357,7 +359,7 @@ async def test_an_address_that_got_two_tells_nothing(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("kind", ["complained", "unsubscribed"])
-async def test_who_complains_after_the_delivery_is_left_alone(flow: Flow, kind: str) -> None:
+async def test_an_address_that_complains_after_the_delivery_is_suppressed(flow: Flow, kind: str) -> None:
     await flow.user()
     first = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     await flow.settle()
@@ -399,7 +401,7 @@ async def test_a_hard_bounce_suppresses_the_address(flow: Flow) -> None:
     assert len(flow.provider(Channel.EMAIL).sent) == 1
 
 
-async def test_the_next_provider_takes_what_the_first_may_not(flow: Flow) -> None:
+async def test_the_next_provider_takes_a_delivery_that_the_first_may_not_take(flow: Flow) -> None:
     await flow.user()
     second = Recorder("email-two", Channel.EMAIL)
     flow.providers[Channel.EMAIL].append(second)
@@ -439,7 +441,7 @@ async def test_an_uncertain_answer(flow: Flow, idempotent: bool, state: State, c
     assert len({sent.idempotency_key for sent in provider.sent}) == 1
 
 
-async def test_what_a_killed_worker_had_claimed_and_not_begun_is_sent(flow: Flow) -> None:
+async def test_a_delivery_that_a_killed_worker_had_claimed_but_not_begun_is_sent(flow: Flow) -> None:
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
@@ -449,7 +451,7 @@ async def test_what_a_killed_worker_had_claimed_and_not_begun_is_sent(flow: Flow
     assert len(flow.provider(Channel.EMAIL).sent) == 1
 
 
-async def test_what_a_killed_worker_had_begun_is_uncertain_and_never_doubled(flow: Flow) -> None:
+async def test_a_delivery_that_a_killed_worker_had_begun_is_uncertain_and_never_doubled(flow: Flow) -> None:
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     parts = flow.parts()
@@ -463,7 +465,7 @@ async def test_what_a_killed_worker_had_begun_is_uncertain_and_never_doubled(flo
     assert not flow.provider(Channel.EMAIL).sent
 
 
-async def test_an_answer_that_cannot_be_judged_is_uncertain_and_costs_no_other(
+async def test_an_answer_that_cannot_be_judged_is_uncertain_and_does_not_affect_others(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await flow.user()
@@ -497,7 +499,7 @@ async def test_a_second_copy_of_an_attempt_is_dropped(flow: Flow) -> None:
     assert (await flow.view(id)).state is State.SENT
 
 
-async def test_what_cannot_be_read_goes_aside_and_the_rest_goes_on(flow: Flow) -> None:
+async def test_an_unreadable_item_goes_aside_and_the_rest_goes_on(flow: Flow) -> None:
     await flow.user()
     await flow.queue.put([Item("requests.normal", "x", b"\x00garbage")])
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
@@ -552,7 +554,7 @@ async def test_a_template_that_fails_at_send_time_is_a_failure_with_its_reason(f
 @pytest.mark.parametrize(
     ("data", "text"), [({}, "Hi there!"), ({"name": None}, "Hi there!"), ({"name": "Ada"}, "Hi Ada!")]
 )
-async def test_what_is_optional_may_be_left_out(flow: Flow, data: dict[str, Any], text: str) -> None:
+async def test_optional_variables_may_be_left_out(flow: Flow, data: dict[str, Any], text: str) -> None:
     await flow.user()
     source = "Hi {% if name %}{{ name }}{% else %}there{% endif %}!"
     await flow.template("hi", {"en": Content(sms=SmsContent(source))}, name=Variable(required=False))
@@ -562,7 +564,7 @@ async def test_what_is_optional_may_be_left_out(flow: Flow, data: dict[str, Any]
 
 
 @pytest.mark.parametrize(("value", "reason"), [(" ", "empty_content"), ("x" * 1_601, "too_long")])
-async def test_what_no_vendor_takes_ends_before_one_is_asked(flow: Flow, value: str, reason: str) -> None:
+async def test_content_that_no_vendor_takes_fails_before_any_call(flow: Flow, value: str, reason: str) -> None:
     await flow.user()
     await flow.template("echo", {"en": Content(sms=SmsContent("{{ v }}"))}, v=Variable())
     id = await flow.accept(to={"user_id": "ada"}, template="echo", data={"v": value})
@@ -573,7 +575,7 @@ async def test_what_no_vendor_takes_ends_before_one_is_asked(flow: Flow, value: 
     assert seen.deliveries[0].attempts == []
 
 
-async def test_the_tally_sums_up(flow: Flow) -> None:
+async def test_the_counts_add_up(flow: Flow) -> None:
     await flow.user("ada")
     await flow.user("eve", Preferences(muted=True))
     for user in ("ada", "eve", "nobody"):
@@ -595,6 +597,6 @@ async def _dies(*_: object) -> None:
 
 
 async def _settle_up_to_deliver(flow: Flow) -> Priority:
-    """Route only; the lane in which the delivery waits now."""
+    """Run only `route`; the lane of the queue in which the delivery is then."""
     await flow.settle(only=topics.ROUTE)
     return Priority.NORMAL

@@ -1,4 +1,4 @@
-"""Concurrent puts share commits, and nobody waits for a queue that says nothing."""
+"""Concurrent puts share commits, and nobody waits long for a silent queue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidings.ports.queue import Item
 
 
 class SlowQueue:
-    """Stores when it is told to."""
+    """A queue that stores when the test lets it."""
 
     def __init__(self) -> None:
         self.put_together: list[int] = []
@@ -31,8 +31,8 @@ class SlowQueue:
         self.stored.extend(items)
 
 
-def commits(queue: Any, within: float = 60.0) -> GroupCommit:
-    return GroupCommit(queue, within)
+def commits(queue: Any, within_s: float = 60.0) -> GroupCommit:
+    return GroupCommit(queue, within_s)
 
 
 def item(number: int) -> Item:
@@ -48,7 +48,7 @@ async def one_by_one(queue: SlowQueue, together: GroupCommit) -> list[asyncio.Ta
     return puts
 
 
-async def test_those_who_come_while_a_commit_is_under_way_share_the_next() -> None:
+async def test_puts_that_come_during_a_commit_share_the_next() -> None:
     queue = SlowQueue()
     together = commits(queue)
     puts = [*await one_by_one(queue, together), *(asyncio.create_task(together.put([item(at)])) for at in range(20))]
@@ -60,7 +60,7 @@ async def test_those_who_come_while_a_commit_is_under_way_share_the_next() -> No
     assert (together.held, together.lag) == (0, 0.0)
 
 
-async def test_a_failure_is_told_to_all_who_shared_it_and_to_nobody_else() -> None:
+async def test_a_failed_commit_fails_all_of_its_puts_and_no_others() -> None:
     queue = SlowQueue()
     together = commits(queue)
     queue.error = Unavailable("gone")
@@ -72,9 +72,9 @@ async def test_a_failure_is_told_to_all_who_shared_it_and_to_nobody_else() -> No
     assert together.held == 0
 
 
-async def test_nobody_waits_for_a_queue_that_says_nothing() -> None:
+async def test_nobody_waits_long_for_a_silent_queue() -> None:
     queue = SlowQueue()
-    together = commits(queue, within=0.1)
+    together = commits(queue, within_s=0.1)
     puts = await one_by_one(queue, together)
     late = [asyncio.create_task(together.put([item(number)])) for number in range(10, 15)]
     results = await asyncio.gather(*puts, *late, return_exceptions=True)
@@ -90,7 +90,7 @@ async def test_nobody_waits_for_a_queue_that_says_nothing() -> None:
     assert queue.stored[-1] == item(99)
 
 
-async def test_a_caller_who_leaves_takes_nobody_along() -> None:
+async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     queue = SlowQueue()
     together = commits(queue)
     leaving, staying = (asyncio.create_task(together.put([item(number)])) for number in range(2))

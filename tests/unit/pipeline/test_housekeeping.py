@@ -1,4 +1,4 @@
-"""The rounds that keep house: one worker at a time, all that grows, and nothing that is young."""
+"""Housekeeping: one worker at a time deletes what is old, and nothing that is young."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_settings_are_the_policys_defaults() -> None:
     assert KeepSettings(inbox_days=0).rules().before(0, 5 * DAY_MS) == 0
 
 
-async def test_each_thing_goes_when_its_time_has_come(world: World) -> None:
+async def test_each_kind_is_deleted_after_its_own_time(world: World) -> None:
     store, now = world.store, world.clock.now()
     await store.inbox.add("t", [item(1, now), item(2, now + 60 * DAY_MS)])
     await store.cancellations.cancel("t", new_id(now, 1, 1), now)
@@ -87,7 +87,7 @@ async def test_an_inbox_keeps_its_newest(tmp_path: Path) -> None:
     assert [one.created_at for one in items] == [now, now - 1000, now - 2000]
 
 
-async def test_nothing_goes_where_everything_is_kept(tmp_path: Path) -> None:
+async def test_nothing_is_deleted_if_everything_is_kept(tmp_path: Path) -> None:
     world = World(tmp_path, Keeping(inbox_ms=0, inbox_items=0, cancellations_ms=0, gaps_ms=0, replays_ms=0, aside_ms=0))
     now = world.clock.now()
     await world.store.inbox.add("t", [item(number, now) for number in range(10)])
@@ -101,7 +101,7 @@ async def test_nothing_goes_where_everything_is_kept(tmp_path: Path) -> None:
 
 
 async def test_one_worker_at_a_time_sweeps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch is small, and between two of them another worker may have taken over."""
+    """Batches are small, and between two of them another worker may take over."""
     monkeypatch.setattr(housekeeping, "BATCH", 2)
     first, swept = world.worker(), 0
 
@@ -109,9 +109,9 @@ async def test_one_worker_at_a_time_sweeps(world: World, monkeypatch: pytest.Mon
         nonlocal swept
         swept += 1
         if swept == 1:
-            await world.worker().once()  # another one comes while this one works
+            await world.worker().once()  # another worker comes while this one deletes
         elif swept == 3:
-            await world.clock.advance(housekeeping.LEASE + 1)
+            await world.clock.advance(housekeeping.LEASE_S + 1)
             assert await world.store.rounds.begin(housekeeping.ROUND, UUID(int=9), 60) is not None
         return most
 

@@ -1,4 +1,4 @@
-"""What a worker has handed over and history cannot tell yet: which copies are dropped, and what follows from them."""
+"""The attempts that a process has in hand: which copies are dropped, and from which step the original goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ATTEMPT = (UUID(int=7), 1)
 REMEMBERED_S = 10.0
 
 
-def test_what_is_in_hand_is_taken_once_and_until_history_can_tell() -> None:
+def test_an_attempt_in_hand_is_not_taken_again() -> None:
     hand = InHand(VirtualClock(), REMEMBERED_S)
     assert hand.take(ATTEMPT, 1)
     assert not hand.take(ATTEMPT, 0)
@@ -19,14 +19,14 @@ def test_what_is_in_hand_is_taken_once_and_until_history_can_tell() -> None:
     assert not hand.take(ATTEMPT, 1)
 
 
-def test_the_same_item_is_told_from_a_copy() -> None:
+def test_the_item_in_hand_is_distinguished_from_its_copies() -> None:
     hand = InHand(VirtualClock(), REMEMBERED_S)
     assert hand.take(ATTEMPT, 0)
     assert hand.is_itself(ATTEMPT, 0)
     assert not hand.is_itself(ATTEMPT, 1)
 
 
-def test_the_one_in_hand_goes_on_from_the_furthest_step_of_its_dropped_copies() -> None:
+def test_an_attempt_in_hand_goes_on_from_the_highest_step_of_its_dropped_copies() -> None:
     hand = InHand(VirtualClock(), REMEMBERED_S)
     assert hand.take(ATTEMPT, 1)
     assert hand.step_of(ATTEMPT, 1) == 1
@@ -37,7 +37,7 @@ def test_the_one_in_hand_goes_on_from_the_furthest_step_of_its_dropped_copies() 
     assert hand.step_of(ATTEMPT, 1) == 1
 
 
-async def test_what_has_ended_is_forgotten_when_history_can_tell() -> None:
+async def test_an_attempt_that_ended_is_forgotten_once_its_facts_are_recorded() -> None:
     clock = VirtualClock()
     hand = InHand(clock, REMEMBERED_S)
     assert hand.take(ATTEMPT, 0)

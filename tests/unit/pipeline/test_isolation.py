@@ -1,4 +1,4 @@
-"""One failure contract for every loop: what fails costs itself, and no loop ends."""
+"""One failure contract for every loop: a failure affects only the item that is its cause, and no loop ends."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tidings.model.ids import new_id
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.accept.accepted import WRITE_EVERY, AcceptedCounter
+from tidings.pipeline.accept.accepted import WRITE_EVERY_S, AcceptedCounter
 from tidings.pipeline.runtime.beginning import Begin, Beginning
 from tidings.pipeline.runtime.reader import Partly, Reader, Reading, Taken
-from tidings.pipeline.schedule.stage import LEASE, Schedule
+from tidings.pipeline.schedule.stage import LEASE_S, Schedule
 from tidings.ports.queue import Claim, Item
 from tidings.telemetry.metrics import Metrics
 
 
 class Stage:
-    """A stage over `in` whose items are numbers; `poison` fails before it is begun, `late` after."""
+    """A stage that reads numbers from `in`. Items in `poison` fail before they are begun, items in `late` after."""
 
     def __init__(self, folder: Path, *, begins: bool) -> None:
         self.clock = VirtualClock()
@@ -49,7 +49,7 @@ class Stage:
 
     def reader(self, lease: float | None = 30.0, max_items: int = 500) -> Reader[bytes]:
         reading = Reading(
-            stage="s", topic="in", decode=bytes, work=self._work, lease=lease, max_wait=0.0, max_items=max_items
+            stage="s", topic="in", decode=bytes, work=self._work, lease_s=lease, max_wait_s=0.0, max_items=max_items
         )
         return Reader(reading, self.queue, self.aside, self.clock, Metrics())
 
@@ -105,12 +105,12 @@ async def test_an_item_that_fails_before_it_is_begun_goes_aside_as_it_came(tmp_p
     assert await stage.queue.depth("in", "s") == 0
 
 
-async def test_what_was_begun_when_something_failed_comes_back_as_such_and_the_rest_goes_on(tmp_path: Path) -> None:
+async def test_items_begun_before_a_failure_come_back_as_begun_and_the_rest_goes_on(tmp_path: Path) -> None:
     stage = Stage(tmp_path, begins=True)
     stage.late = {b"5"}
     await stage.fill(10)
     await stage.work(stage.reader())
-    # 0 to 5 were handed over when 5 failed: nobody may hand 0 to 4 over again, and 5 fails for good.
+    # 0 to 5 were begun when 5 failed: 0 to 4 must not be handed over again, and 5 fails for good.
     assert sorted(map(int, stage.doubted)) == [0, 1, 2, 3, 4, 5]
     assert await stage.out() == [6, 7, 8, 9]
     assert sorted(stage.handed_over.count(b"%d" % number) for number in range(10) if number != 5) == [1] * 9
@@ -127,7 +127,7 @@ async def test_every_item_may_be_poison(tmp_path: Path) -> None:
     assert await stage.queue.depth("in", "s") == 0
 
 
-async def test_what_no_queue_takes_is_found_in_smaller_and_smaller_claims(
+async def test_an_item_whose_outputs_are_refused_is_found_by_halving_the_claims(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Stage(tmp_path, begins=False)
@@ -171,7 +171,7 @@ async def test_what_no_queue_takes_is_found_in_smaller_and_smaller_claims(
     assert [body for body, _ in await stage.set_aside()] == [b"33"]
 
 
-async def test_a_disk_that_is_full_stops_only_what_belongs_there(
+async def test_a_full_disk_stops_only_the_items_that_must_go_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Stage(tmp_path, begins=True)
@@ -191,7 +191,7 @@ async def test_a_disk_that_is_full_stops_only_what_belongs_there(
     assert [body for body, _ in await stage.set_aside()] == [b"3"]
 
 
-async def test_a_decoder_that_breaks_costs_its_item(tmp_path: Path) -> None:
+async def test_a_decoder_that_raises_affects_only_its_item(tmp_path: Path) -> None:
     stage = Stage(tmp_path, begins=True)
     await stage.fill(3)
     reader = stage.reader()
@@ -240,7 +240,7 @@ async def test_a_batch_whose_look_ups_fail_goes_back_unbegun_however_often_relea
 
 
 class Slow:
-    """A claim whose `begin` answers when it is let."""
+    """A claim whose `begin` returns when the test lets it."""
 
     items: Sequence[object] = ()
 
@@ -256,7 +256,7 @@ class Slow:
             raise self.error
 
 
-async def test_what_is_begun_while_another_is_goes_together() -> None:
+async def test_items_begun_during_a_call_share_the_next_call() -> None:
     slow = Slow()
     beginning = Beginning(slow)  # type: ignore[arg-type]
     calls = [asyncio.create_task(beginning.begin([0]))]
@@ -277,7 +277,7 @@ async def test_what_is_begun_while_another_is_goes_together() -> None:
 
 
 @pytest.mark.parametrize("error", [LeaseLost("over"), Unavailable("away")])
-async def test_who_could_not_begin_together_is_told_so_each(error: Exception) -> None:
+async def test_a_failed_begin_fails_for_each_caller_that_shared_it(error: Exception) -> None:
     slow = Slow()
     beginning = Beginning(slow)  # type: ignore[arg-type]
     first = asyncio.create_task(beginning.begin([0]))
@@ -291,7 +291,9 @@ async def test_who_could_not_begin_together_is_told_so_each(error: Exception) ->
     assert beginning.places == {0}
 
 
-async def test_of_refused_facts_the_recorder_keeps_the_rest(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_recorder_sets_refused_facts_aside_and_writes_the_rest(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append, bad = flow.store.history.append, new_id(flow.clock.now(), 1, 7)
 
     async def picky(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
@@ -340,14 +342,16 @@ async def test_a_row_that_no_queue_takes_goes_aside_and_the_others_move(
     assert await flow.objects.get(name) == b"3"
 
 
-async def test_who_stood_still_past_his_lease_puts_nothing(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_schedule_that_stood_still_past_its_lease_puts_nothing(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flow.store.schedule.add(UUID(int=1), Wait(flow.clock.now(), topics.OUTCOMES, "k", b"1"))
     schedule = Schedule(flow.store.schedule, flow.queue, flow.objects, flow.clock, flow.metrics)
     due = flow.store.schedule.due
 
     async def then_stands_still(now: int, limit: int, lease: float) -> object:
         found = await due(now, limit, lease)
-        await flow.clock.advance(LEASE)
+        await flow.clock.advance(LEASE_S)
         return found
 
     with monkeypatch.context() as patch:
@@ -362,7 +366,7 @@ async def test_who_stood_still_past_his_lease_puts_nothing(flow: Flow, monkeypat
 
 
 class Accounts:
-    """Refuses the counts of one tenant, and at first everything."""
+    """Accounts that refuse the counts of one tenant, and at first all counts."""
 
     def __init__(self) -> None:
         self.mood = "a mistake"
@@ -380,8 +384,8 @@ class Accounts:
 
 async def test_the_accepted_counter_outlives_every_error(monkeypatch: pytest.MonkeyPatch) -> None:
     accounts, clock = Accounts(), VirtualClock()
-    monkeypatch.setattr("tidings.pipeline.accept.accepted.WRITE_EVERY", WRITE_EVERY / 100)
-    monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST", 0.01)
+    monkeypatch.setattr("tidings.pipeline.accept.accepted.WRITE_EVERY_S", WRITE_EVERY_S / 100)
+    monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST_S", 0.01)
     async with AcceptedCounter(accounts, clock, lambda: UUID(int=1)).running() as counter:  # type: ignore[arg-type]
         counter.add("good", [UUID(int=1)])
         counter.add("bad", [UUID(int=2)])

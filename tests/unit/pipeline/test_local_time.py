@@ -1,4 +1,4 @@
-"""`send_at_local` through the whole flow, with the clock turned by hand over the jumps of real ones."""
+"""`send_at_local` through the whole flow, with a virtual clock that crosses the jumps of real timezones."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def utc(text: str) -> int:
 
 
 async def at(flow: Flow, text: str) -> None:
-    """Turn the clock to a time in UTC."""
+    """Advance the clock to a time in UTC."""
     await flow.advance((utc(text) - flow.clock.now()) / 1000)
 
 
 async def move(flow: Flow, timezone: str) -> None:
-    """Let the user live elsewhere."""
+    """Change the user's timezone."""
     profile = Profile(email="ada@example.com", timezone=timezone)
     await flow.store.users.upsert(TENANT, [("ada", profile, None)], flow.clock.now())
 
@@ -46,7 +46,7 @@ async def move(flow: Flow, timezone: str) -> None:
         (None, "2026-05-04T05:00", "09:00", "2026-05-04T09:00"),
     ],
 )
-async def test_it_fires_once_when_the_users_clock_shows_it(
+async def test_a_notification_is_sent_once_when_the_users_clock_shows_its_time(
     flow: Flow, timezone: str | None, start: str, local: str, instant: str
 ) -> None:
     await at(flow, start)
@@ -108,7 +108,7 @@ async def test_a_user_who_moved_east_gets_it_at_the_time_that_was_known(flow: Fl
     assert len(flow.provider(Channel.EMAIL).sent) == 1
 
 
-async def test_one_that_would_come_after_its_expiry_expires_at_once(flow: Flow) -> None:
+async def test_a_notification_due_after_its_expiry_expires_at_once(flow: Flow) -> None:
     await at(flow, "2026-05-04T05:00")
     await flow.user(timezone="Europe/Berlin")
     id = await flow.accept(to=ADA, content=MAIL, send_at_local="09:00", expires_at="2026-05-04T07:00:00Z")
@@ -117,7 +117,7 @@ async def test_one_that_would_come_after_its_expiry_expires_at_once(flow: Flow) 
     assert (seen.state, seen.reason, seen.send_at_local) == (State.EXPIRED, "expired", "2026-05-04T09:00:00")
 
 
-async def test_one_that_waits_can_be_cancelled(flow: Flow) -> None:
+async def test_a_notification_that_waits_for_a_local_time_can_be_cancelled(flow: Flow) -> None:
     await flow.user(timezone="Europe/Berlin")
     id = await flow.accept(to=ADA, content=MAIL, send_at_local="09:00")
     await flow.settle()
@@ -141,7 +141,7 @@ async def test_a_routing_that_is_repeated_after_the_time_sends_nothing_twice(
     await claim.release()
     await flow.settle()
     await flow.clock.advance(3 * HOUR)
-    # A crash between output and acknowledgement on a queue that is not the store: the item comes back, marked.
+    # A crash between putting the outputs and ending the claim, on a queue that is not atomic: it comes back marked.
     await flow.queue.put([Item("requests.normal", "shop/ada", body, {"repeated": "1"})])
     await flow.settle()
     await flow.advance(48 * HOUR)
@@ -159,7 +159,7 @@ async def test_a_routing_that_is_repeated_after_the_time_sends_nothing_twice(
         ({"send_at_local": "09:00", "send_at": "2023-11-15T09:00:00Z"}, "ambiguous_time"),
     ],
 )
-async def test_what_is_no_local_time_is_refused(flow: Flow, wanted: dict[str, str], code: str) -> None:
+async def test_an_invalid_local_time_is_refused(flow: Flow, wanted: dict[str, str], code: str) -> None:
     with pytest.raises(Invalid) as refused:
         await flow.accept(to=ADA, content=MAIL, **wanted)
     assert (refused.value.code, refused.value.path) == (code, "$.send_at_local")

@@ -1,4 +1,4 @@
-"""Providers that are out, or ask for less: what waits, for how long, what it costs, and what is said about it."""
+"""Providers that are down or ask for less: which deliveries wait, how long, at what cost, and what the log says."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery
 
 @pytest.mark.parametrize("others", [0, 2])
 async def test_the_end_of_an_outage_is_noticed_in_an_idle_system(flow: Flow, others: int) -> None:
-    """One delivery waits and nothing new is sent: the provider is asked, and no delivery pays for it."""
+    """One delivery waits and nothing new is sent: the provider is checked, at no delivery's cost."""
     server = mails(flow)
     server.answers, server.is_well = lambda _: DOWN, lambda: server.answers is takes_it
     ids = [await send(flow, number) for number in range(1 + others)]
@@ -91,7 +91,7 @@ async def test_the_end_of_an_outage_is_noticed_in_an_idle_system(flow: Flow, oth
     assert server.checks < 3 * HOUR / 50
 
 
-async def test_a_provider_that_says_it_is_well_and_fails_is_believed_less_and_less(flow: Flow) -> None:
+async def test_a_provider_that_says_it_is_well_and_fails_is_asked_less_and_less_often(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     id = await send(flow)
     await until(flow, 8 * HOUR, 30.0)
@@ -120,7 +120,9 @@ async def test_single_mails_outlive_the_restart_of_the_only_server(flow: Flow) -
         Retry("unreachable", None, "greeting: 554 no SMTP service here", About.UNOFFERED),
     ],
 )
-async def test_what_was_never_offered_waits_a_day_and_then_ends_with_its_cause(flow: Flow, answer: Retry) -> None:
+async def test_a_delivery_that_was_never_offered_waits_a_day_and_then_ends_with_its_cause(
+    flow: Flow, answer: Retry
+) -> None:
     mails(flow).answers, mails(flow).is_well = lambda _: answer, lambda: False
     id = await send(flow)
     await until(flow, 23 * HOUR, 300.0)
@@ -132,7 +134,7 @@ async def test_what_was_never_offered_waits_a_day_and_then_ends_with_its_cause(f
     assert len(facts(seen)) <= 70
 
 
-async def test_how_long_is_a_setting(flow: Flow) -> None:
+async def test_how_long_a_delivery_is_held_is_a_setting(flow: Flow) -> None:
     flow.settings = Settings.model_validate({"deliver": {"outage_hold_s": 60}})
     mails(flow).answers = lambda _: DOWN
     id = await send(flow)
@@ -142,7 +144,7 @@ async def test_how_long_is_a_setting(flow: Flow) -> None:
     assert (await flow.view(id)).state is State.DEAD
 
 
-async def test_what_expires_is_offered_until_just_before_it_does(flow: Flow) -> None:
+async def test_a_held_delivery_is_offered_until_just_before_it_expires(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     ids = [
         await send(flow, number, expires_at=_instant(flow, seconds)) for number, seconds in ((1, 2 * HOUR), (2, 900))
@@ -167,7 +169,7 @@ async def test_an_expired_delivery_says_what_it_waited_for(flow: Flow) -> None:
 
 
 async def test_a_probe_uses_up_no_attempt_whatever_it_is_answered(flow: Flow) -> None:
-    """503 is an answer and counts, but not while the breaker is open."""
+    """A 503 counts as a try, but not while the breaker is open."""
     mails(flow).answers = lambda _: Retry("unavailable", detail="HTTP status 503")
     ids = [await send(flow, number) for number in range(20)]
     await until(flow, 2 * HOUR)
@@ -177,7 +179,9 @@ async def test_a_probe_uses_up_no_attempt_whatever_it_is_answered(flow: Flow) ->
 
 
 @pytest.mark.parametrize("asked", [None, 1.0, 30.0, 1e9])
-async def test_a_recipient_whom_the_provider_never_takes_costs_itself_alone(flow: Flow, asked: float | None) -> None:
+async def test_a_recipient_that_the_provider_never_takes_does_not_affect_others(
+    flow: Flow, asked: float | None
+) -> None:
     def answer(outbound: AnyDelivery) -> SendResult:
         return Retry("throttled", asked, "too many") if outbound.to.startswith("magic") else takes_it(outbound)
 
@@ -211,7 +215,7 @@ async def test_many_such_recipients_end_when_they_are_left_alone(flow: Flow) -> 
 
 
 async def test_a_throttled_account_waits_and_loses_nothing(flow: Flow) -> None:
-    """A provider that takes ten a second, and of which the settings say nothing."""
+    """A provider takes ten a second, but its settings have no rate."""
     taken_at: list[float] = []
 
     def answer(outbound: AnyDelivery) -> SendResult:
@@ -241,7 +245,7 @@ async def test_an_account_that_is_refused_for_hours_waits(flow: Flow) -> None:
     assert {(await flow.view(id)).state for id in ids} == {State.SENT}
 
 
-async def test_several_in_a_row_make_the_others_wait_and_cost_them_nothing(flow: Flow) -> None:
+async def test_several_refusals_in_a_row_make_others_wait_without_costing_them_a_try(flow: Flow) -> None:
     mails(flow).answers = lambda _: Retry("throttled", 20.0)
     for number in range(3):
         await send(flow, number)
@@ -271,7 +275,7 @@ async def test_nothing_waits_for_an_open_breaker_while_another_provider_is_healt
 
 
 async def test_a_provider_that_asked_to_wait_is_better_than_one_that_is_down(flow: Flow) -> None:
-    """What was put off by the one that works must not wait for the one that does not."""
+    """Deliveries that the working provider asked to wait must not wait for the one that is down."""
     first, second = two(flow)
     second.answers = lambda _: DOWN
     first.answers = lambda _: Retry("throttled", 1.0, "slow down", About.ACCOUNT)
@@ -289,7 +293,7 @@ async def test_a_provider_that_asked_to_wait_is_better_than_one_that_is_down(flo
     assert (await flow.view(id)).state is State.SENT, "tried is a preference, not a ban"
 
 
-async def test_what_one_refuses_for_good_waits_for_the_other(flow: Flow) -> None:
+async def test_a_delivery_that_one_provider_refuses_waits_for_the_other(flow: Flow) -> None:
     first, second = two(flow)
     second.answers = lambda _: DOWN
     first.answers = lambda _: DOWN
@@ -359,7 +363,7 @@ async def test_a_delivered_receipt_stops_the_attempt_that_waits(flow: Flow) -> N
     assert len(mails(flow).sent) == 1
 
 
-async def test_one_line_says_which_provider_is_out_and_why_and_one_that_it_is_back(
+async def test_the_log_has_one_line_for_the_outage_of_a_provider_and_one_for_its_end(
     flow: Flow, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mails(flow).answers = lambda _: Retry(

@@ -7,13 +7,13 @@ from tidings.model.ids import new_id
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.runtime.packs import PACK, pack
+from tidings.pipeline.runtime.packs import MOST_FACTS, pack
 
 PARTITIONS = 8
 
 
 def facts(count: int, tenant: str = "shop") -> list[Outcome]:
-    """Of as many users, spread as the hash spreads them."""
+    """Facts about as many users, in buckets as the hash spreads them."""
     return [Outcome(new_id(1_000, crc32(b"%d" % n) % 4096, n), tenant, 1_000, State.SENT) for n in range(count)]
 
 
@@ -22,10 +22,10 @@ def test_the_packs_of_one_large_tenant_spread_over_all_partitions() -> None:
     used = Counter(crc32(item.key.encode()) % PARTITIONS for item in items)
     assert len(used) == PARTITIONS
     assert max(used.values()) < 3 * len(items) / PARTITIONS
-    assert len({item.key for item in pack(facts(20 * PACK))}) > PARTITIONS
+    assert len({item.key for item in pack(facts(20 * MOST_FACTS))}) > PARTITIONS
 
 
-def test_the_same_facts_go_the_same_way() -> None:
+def test_the_same_facts_have_the_same_key() -> None:
     assert pack(facts(10)) == pack(facts(10))
 
 
@@ -35,7 +35,7 @@ def test_tenants_do_not_share_a_key() -> None:
 
 
 def test_a_pack_holds_all_facts_in_their_order() -> None:
-    wanted = facts(2 * PACK + 1)
+    wanted = facts(2 * MOST_FACTS + 1)
     items = pack(wanted)
-    assert [len(decode_outcomes(item.body)) for item in items] == [PACK, PACK, 1]
+    assert [len(decode_outcomes(item.body)) for item in items] == [MOST_FACTS, MOST_FACTS, 1]
     assert [fact for item in items for fact in decode_outcomes(item.body)] == wanted

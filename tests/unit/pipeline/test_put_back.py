@@ -1,4 +1,4 @@
-"""What the simulation does not meet: each rule holds, and breaks when the mistake is put back that it is there for."""
+"""Rules that the simulation does not reach: each holds, and breaks when the mistake that it prevents is put back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tidings.working import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 LONG = 150
-"""Seconds after which what is in flight has been still for a while."""
+"""Seconds after which a delivery in flight counts as stuck."""
 
 
 async def a_swept_delivery_keeps_its_doubt(flow: Flow) -> None:
@@ -90,13 +90,13 @@ async def what_one_tenant_says_is_no_duplicate_of_anothers(flow: Flow) -> None:
 
 
 def a_content_counts_for_all_tenants(patch: pytest.MonkeyPatch) -> None:
-    """What one tenant has said to an address is a duplicate when another says it."""
+    """Mistake: content that one tenant sent to an address is a duplicate when another tenant sends it."""
     content = capping._content
     patch.setattr(capping, "_content", lambda delivery: content(msgspec.structs.replace(delivery, tenant="")))
 
 
 def the_shortest_pause_counts(patch: pytest.MonkeyPatch) -> None:
-    """Of several waits that a provider asks for the shortest one is kept."""
+    """Mistake: of several waits that a provider asks for, the shortest counts."""
     pause_s = Throttling.pause_s
 
     def shortest(self: Throttling, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
@@ -107,7 +107,7 @@ def the_shortest_pause_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_doubt_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    """It goes back into its queue as if no provider could have it."""
+    """Mistake: a swept delivery goes back into its queue as if no provider could have taken it."""
 
     def without_doubt(delivery: Delivery, due: int) -> Wait:
         return wait_for(msgspec.structs.replace(delivery, doubtful=False), due)
@@ -116,7 +116,7 @@ def the_doubt_is_dropped(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_next_try_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    """When a provider may be used again is known, and not asked."""
+    """Mistake: the known end of a provider's pause is ignored."""
 
     def hasty(waits: int, now: int, ends_at: int, _: float, *more: Any) -> int | None:
         return hold_until(waits, now, ends_at, 0.0, *more)

@@ -1,4 +1,4 @@
-"""record: what has no place in the history is counted and left out; the rest of its batch is written."""
+"""record: facts about archived days are counted and left out; the rest of their batch is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tidings.model.vocabulary import State
 from tidings.pipeline.runtime.packs import pack
 
 
-async def test_a_receipt_about_what_is_archived_costs_nobody_anything(flow: Flow) -> None:
+async def test_a_receipt_about_an_archived_delivery_is_left_out_alone(flow: Flow) -> None:
     now = flow.clock.now()
     old, new = notification(TENANT, now - 40 * DAY_MS), notification(TENANT, now)
     await flow.store.history.append([accepted(old), fact(old, State.SENT)])

@@ -1,4 +1,4 @@
-"""Recurring sends through the whole flow, with the clock turned by hand."""
+"""Recurrences through the whole flow, with a virtual clock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def utc(text: str) -> int:
 
 
 async def at(flow: Flow, text: str) -> None:
-    """Turn the clock to a time in UTC, minute by minute where something is due."""
+    """Advance the clock to a time in UTC, stopping whenever an occurrence is due."""
     until = utc(text)
     while (due := await flow.store.recurrences.next_due()) is not None and due < until:
         await flow.advance(max(0.0, due - flow.clock.now()) / 1000)
@@ -64,7 +64,7 @@ async def change(flow: Flow, recurrence: Recurrence, **body: Any) -> Recurrence:
 
 
 async def counted(flow: Flow) -> int:
-    """How many notifications the accounts know of."""
+    """How many notifications the accounts have counted."""
     await flow.accepted.write()
     return sum(one.count for one in await flow.store.accounts.accepted(0, 1 << 40))
 
@@ -86,10 +86,10 @@ async def ready(flow: Flow, timezone: str | None = "Europe/Berlin") -> None:
     await flow.user(timezone=timezone)
 
 
-async def test_costly_rules_that_come_due_together_are_moved_in_slices(
+async def test_expensive_rules_that_are_due_together_are_moved_in_slices(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others have their turn in between, and another tenant's comes out with the first of them."""
+    """Other work runs in between, and another tenant's recurrence is sent with the first slice."""
     await ready(flow)
     await flow.store.users.upsert("bank", [("ada", Profile(phone="+4915199999999"), None)], flow.clock.now())
     recurrences = service(flow)
@@ -116,7 +116,7 @@ async def test_costly_rules_that_come_due_together_are_moved_in_slices(
     assert sum(len(batch) for batch in fired) == 25
 
 
-async def test_it_is_sent_each_day_at_nine_over_the_jump_of_the_clock(flow: Flow) -> None:
+async def test_a_daily_recurrence_is_sent_at_nine_across_the_jump_of_the_clock(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)
     expected = ["2026-03-27T08:00", "2026-03-28T08:00", "2026-03-29T07:00", "2026-03-30T07:00"]
@@ -163,14 +163,14 @@ async def test_a_crash_gives_the_same_notification_again_and_never_a_second(
             await flow.settle()
     await flow.settle()
     assert sent(flow) == (0 if crash == "before the put" else 1)
-    await flow.advance(31)  # the lease runs out, and what comes back may be a copy
+    await flow.advance(31)  # the lease ends, and the occurrence that comes back may be a copy
     await flow.advance(HOUR)
     assert sent(flow) == 1
     await flow.advance(HOUR)
     assert sent(flow) == 1
     page = await history(flow)
     assert len(page) == 1
-    # Nobody knows whether what is put again was counted: too few is safe.
+    # A repeated notification may have been counted already: counting too few is safe.
     assert await counted(flow) == (0 if crash == "before the put" else 1)
 
 
@@ -185,7 +185,7 @@ async def test_after_an_outage_the_latest_comes_once_if_it_is_young_enough(flow:
     assert sent(flow) == 2
 
 
-async def test_after_an_outage_one_that_is_too_old_is_skipped_and_told(flow: Flow) -> None:
+async def test_after_an_outage_an_occurrence_that_is_too_old_is_skipped_and_reported(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)
     await flow.advance(27 * HOUR)  # to 15:00 UTC of the next day: seven hours late
@@ -198,7 +198,7 @@ async def test_after_an_outage_one_that_is_too_old_is_skipped_and_told(flow: Flo
     assert (await service(flow).get(TENANT, made.id)).progress.problem == ""
 
 
-async def test_it_follows_its_user(flow: Flow) -> None:
+async def test_a_recurrence_follows_its_users_timezone(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow, timezone="user")
     assert made.progress.due == utc("2026-03-27T08:00")
@@ -214,7 +214,7 @@ async def test_it_follows_its_user(flow: Flow) -> None:
     assert sent(flow) == 1
 
 
-async def test_a_paused_one_sends_nothing_and_goes_on_with_the_next(flow: Flow) -> None:
+async def test_a_paused_recurrence_sends_nothing_and_resumes_with_the_next_occurrence(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)
     paused = await service(flow).pause(TENANT, made.id)
@@ -230,7 +230,7 @@ async def test_a_paused_one_sends_nothing_and_goes_on_with_the_next(flow: Flow) 
     assert (await service(flow).get(TENANT, made.id)).progress.skipped == 0
 
 
-async def test_a_deleted_one_sends_nothing(flow: Flow) -> None:
+async def test_a_deleted_recurrence_sends_nothing(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)
     await service(flow).delete(TENANT, made.id)
@@ -254,7 +254,7 @@ async def test_a_new_rule_counts_from_now_and_a_new_name_changes_no_time(flow: F
     assert (await change(flow, paused, rrule="FREQ=DAILY")).progress.due is None
 
 
-async def test_what_is_said_is_what_is_published_when_it_is_sent(flow: Flow) -> None:
+async def test_an_occurrence_uses_the_template_that_is_published_when_it_is_sent(flow: Flow) -> None:
     await ready(flow)
     await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ name }}"))}, name=Variable())
     await create(flow, request={"to": {"user_id": "ada"}, "template": "hello", "data": {"name": "Ada"}})
@@ -265,7 +265,7 @@ async def test_what_is_said_is_what_is_published_when_it_is_sent(flow: Flow) -> 
     assert texts == ["Hello Ada", "Good day Ada"]
 
 
-async def test_one_that_cannot_be_sent_any_more_says_why_and_goes_on(flow: Flow) -> None:
+async def test_a_recurrence_whose_occurrence_cannot_be_sent_says_why_and_goes_on(flow: Flow) -> None:
     await ready(flow)
     await flow.template("hello", {"en": Content(sms=SmsContent("Hello {{ name }}"))}, name=Variable())
     made = await create(flow, request={"to": {"user_id": "ada"}, "template": "hello", "data": {"name": "Ada"}})
@@ -283,7 +283,7 @@ async def test_one_that_cannot_be_sent_any_more_says_why_and_goes_on(flow: Flow)
     assert (await service(flow).get(TENANT, made.id)).progress.problem == ""
 
 
-async def test_it_ends(flow: Flow) -> None:
+async def test_a_recurrence_ends(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow, rrule="FREQ=DAILY;COUNT=2")
     await flow.user("bob", timezone="Europe/Berlin")
@@ -309,7 +309,7 @@ async def test_a_change_while_it_is_being_sent_sends_it_once(flow: Flow, monkeyp
     assert (known.name, known.progress.due) == ("changed meanwhile", utc("2026-03-28T08:00"))
 
 
-async def test_its_recipient_stays(flow: Flow) -> None:
+async def test_the_recipient_of_a_recurrence_cannot_change(flow: Flow) -> None:
     await ready(flow)
     made = await create(flow)
     with pytest.raises(Invalid) as refused:
@@ -317,7 +317,7 @@ async def test_its_recipient_stays(flow: Flow) -> None:
     assert (refused.value.code, refused.value.path) == ("other_recipient", "$.request.to")
 
 
-async def test_others_that_are_always_faster_are_told_of(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_that_always_comes_too_late_is_a_conflict(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     await ready(flow)
     made = await create(flow)
 
@@ -355,7 +355,7 @@ async def test_others_that_are_always_faster_are_told_of(flow: Flow, monkeypatch
         ({"request": "x"}, "wrong_type", "$.request"),
     ],
 )
-async def test_what_cannot_recur_is_refused_when_it_is_created_and_changed(
+async def test_an_invalid_recurrence_is_refused_when_it_is_created_and_changed(
     flow: Flow, body: Mapping[str, Any], code: str, path: str
 ) -> None:
     await ready(flow)
@@ -379,7 +379,7 @@ async def test_a_change_of_nothing_is_refused(flow: Flow) -> None:
     assert refused.value.code == "nothing_to_change"
 
 
-async def test_what_goes_into_the_lane_is_marked_only_when_it_may_be_a_second_copy(flow: Flow) -> None:
+async def test_an_occurrence_is_marked_only_if_it_may_be_a_copy(flow: Flow) -> None:
     await ready(flow)
     await create(flow, request=REQUEST | {"priority": "bulk"})
     await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
@@ -390,7 +390,9 @@ async def test_what_goes_into_the_lane_is_marked_only_when_it_may_be_a_second_co
 
 
 @pytest.mark.parametrize("what", ["step", "compose", "put", "settle"])
-async def test_a_recurrence_that_fails_costs_no_other(flow: Flow, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_recurrence_that_fails_does_not_affect_others(
+    flow: Flow, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ready(flow)
     body = {"rrule": "FREQ=DAILY", "start": "2026-03-27T09:00", "timezone": "Europe/Berlin", "request": REQUEST}
     service_of_all = service(flow)
@@ -456,7 +458,7 @@ async def test_an_occurrence_that_fails_twice_is_skipped_and_the_next_one_comes(
     failed: list[int] = []
 
     def fails() -> bool:
-        """When its time came, and again when its lease was over: a put is tried alone, too."""
+        """True when the occurrence is due, and again after its lease. A refused put is tried alone as well."""
         if len(set(failed)) < times or flow.clock.now() in failed:
             failed.append(flow.clock.now())
             return True
@@ -477,7 +479,7 @@ async def test_an_occurrence_that_fails_twice_is_skipped_and_the_next_one_comes(
     await at(flow, "2026-03-27T08:00:01")
     assert sent(flow) == 0
     assert await flow.store.recurrences.get(TENANT, made.id) == made, "it has a second chance"
-    for _ in range(120):  # a copy waits for what may be under way elsewhere
+    for _ in range(120):  # a copy waits for its original, which another worker may have
         await flow.advance(1)
     seen = await flow.store.recurrences.get(TENANT, made.id)
     assert seen is not None
@@ -492,7 +494,9 @@ async def test_an_occurrence_that_fails_twice_is_skipped_and_the_next_one_comes(
     assert (seen.progress.problem, seen.progress.skipped) == ("", times - 1)
 
 
-async def test_who_stood_still_past_his_lease_sends_no_occurrence(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_stood_still_past_its_lease_sends_no_occurrence(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ready(flow)
     await create(flow)
     due = flow.store.recurrences.due
@@ -500,7 +504,7 @@ async def test_who_stood_still_past_his_lease_sends_no_occurrence(flow: Flow, mo
     async def then_stands_still(now: int, limit: int, lease: float) -> Any:
         found = await due(now, limit, lease)
         if found:
-            await flow.clock.advance(recur.LEASE)
+            await flow.clock.advance(recur.LEASE_S)
         return found
 
     await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)

@@ -1,4 +1,4 @@
-"""Heavy templates cost their own tenant; the worker's loop stays free for everybody else."""
+"""Heavy templates delay only their own tenant; the worker's event loop stays free for the others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tidings.model.errors import TemplateError
 from tidings.model.notification import SmsContent
 from tidings.model.sending import RenderedContent
 from tidings.model.vocabulary import Channel, Priority
-from tidings.pipeline.deliver.rendering import MOST_RENDERING
-from tidings.pipeline.runtime.turns import SLICE, Turns, in_turn
+from tidings.pipeline.deliver.rendering import BUDGET_MS
+from tidings.pipeline.runtime.turns import SLICE_MS, Turns, in_turn
 from tidings.policy.shares import ShareRules, Shares
 from tidings.working import readings
 
@@ -24,7 +24,7 @@ TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
 
 
 class Heavy:
-    """Every rendering takes so many milliseconds of the loop, during which nothing else can happen."""
+    """A renderer that blocks the event loop for so many milliseconds per delivery."""
 
     def __init__(self, flow: Flow, cost: int) -> None:
         self._clock = flow.clock
@@ -62,7 +62,7 @@ def heavy(request: pytest.FixtureRequest, flow: Flow, monkeypatch: pytest.Monkey
 
 
 async def put(flow: Flow, count: int, tenant: str = TENANT) -> None:
-    """So many deliveries in their queue."""
+    """Put so many deliveries into their queue."""
     for _ in range(count):
         body = b'{"to": {"phone": "+4915123456789"}, "content": {"sms": {"text": "Hello"}}}'
         await flow.accept_stage.accept(tenant, body)
@@ -75,14 +75,16 @@ def reader(flow: Flow) -> Any:
     return flow._reader(reading, parts)
 
 
-async def test_what_is_not_rendered_in_time_goes_back_unbegun_and_comes_to_its_turn(flow: Flow, heavy: Heavy) -> None:
+async def test_deliveries_beyond_the_rendering_budget_go_back_unbegun_and_are_sent_later(
+    flow: Flow, heavy: Heavy
+) -> None:
     await put(flow, 40)
     deliver, batches = reader(flow), 0
     while await deliver.once():
         batches += 1
         assert batches <= 40, "every batch renders something"
         rendered, heavy.rendered = len(heavy.rendered), []
-        assert 1 <= rendered <= MOST_RENDERING // heavy.cost + SLICE + 1
+        assert 1 <= rendered <= BUDGET_MS // heavy.cost + SLICE_MS + 1
     await flow.settle()
     assert len(flow.provider(Channel.SMS).sent) == 40, "and nothing is rendered or sent twice"
 
@@ -92,11 +94,11 @@ async def test_nobody_waits_for_more_than_a_slice_however_many_batches_render(fl
     flow.provider(Channel.SMS).batch_size = 50
     deliver = reader(flow)
     await asyncio.gather(*(deliver.once() for _ in range(4)))
-    assert heavy.most_without_pause <= SLICE + heavy.cost
+    assert heavy.most_without_pause <= SLICE_MS + heavy.cost
 
 
-async def test_of_each_tenant_in_turn(flow: Flow, heavy: Heavy) -> None:
-    """The one whose templates are heavy does not stand before the other in the same batch."""
+async def test_tenants_render_in_turn(flow: Flow, heavy: Heavy) -> None:
+    """A tenant with heavy templates does not delay another in the same batch."""
     await put(flow, 60)
     await put(flow, 1, "bank")
     deliver = reader(flow)
@@ -125,6 +127,6 @@ class TestTurns:
 
         await asyncio.gather(work("a", 30), work("a", 30), work("b", 3))
         first_b = told.index("b")
-        assert first_b <= SLICE // 2 + 1, "b waits for a slice, not for all of a"
+        assert first_b <= SLICE_MS // 2 + 1, "b waits for a slice, not for all of a"
         assert len(told) == 63
         assert not turns._locks, "nobody is remembered"

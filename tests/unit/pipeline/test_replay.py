@@ -1,4 +1,4 @@
-"""Dead letters and their replay over the memory adapters: what is sent again, how fast, and how often."""
+"""Replays of dead letters over the memory adapters: which letters are sent again, how fast, and how often."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def replay(
     return asked
 
 
-async def test_one_that_is_lost_after_its_replay_is_found(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_delivery_that_is_lost_after_its_replay_is_found(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     await flow.clock.advance(3 * 3600)
     auditor = audit(flow.parts(), flow.clock)
@@ -87,7 +87,7 @@ async def test_one_that_is_lost_after_its_replay_is_found(flow: Flow, desk: Dead
     assert (await flow.view(notification_of(id))).state is State.SENT
 
 
-async def test_the_dead_one_is_sent_again_and_once(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_replayed_letter_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
     flow.provider(Channel.SMS).answers = is_down
     id = await flow.accept(to={"phone": "+4915123456789"}, content=TEXT)
     await flow.settle()
@@ -114,7 +114,7 @@ async def test_the_dead_one_is_sent_again_and_once(flow: Flow, desk: DeadLetters
     assert tallied == {("sms", State.SENT): 1, (None, State.SENT): 1}
 
 
-async def test_asked_for_twice_at_once_it_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_letter_replayed_twice_at_once_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     asked = [await desk.replay_one(KEY, id), await replay(desk), await desk.replay_one(KEY, id)]
     replaying = Replaying(flow.store, flow.store, flow.queue, flow.clock, Metrics())
@@ -126,7 +126,7 @@ async def test_asked_for_twice_at_once_it_is_sent_once(flow: Flow, desk: DeadLet
     assert sent(flow) == {id: 1}
 
 
-async def test_asked_for_again_after_it_was_sent_nothing_happens(flow: Flow, desk: DeadLetters) -> None:
+async def test_replaying_a_letter_again_after_it_was_sent_does_nothing(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     await replay(desk)
     await flow.settle()
@@ -150,7 +150,7 @@ async def test_a_crash_between_put_and_progress_repeats_harmlessly(
         broken.setattr(flow.store.replays, "progress", crash)
         with pytest.raises(Unavailable):
             await replaying.once()
-    # Before anything of it was recorded another worker does the page again, when the lease ends.
+    # When the lease ends, another worker repeats the page, before any of its facts was recorded.
     await flow.clock.advance(61)
     assert await replaying.once()
     await flow.settle()
@@ -182,7 +182,7 @@ async def test_an_outage_of_the_worker_is_not_caught_up_at_once(flow: Flow, desk
     await flow.settle()
     await flow.clock.advance(3600)
     await flow.settle()
-    # The page that was planned before the outage is due as a whole; the one after it begins anew.
+    # The page that was planned before the outage is due as a whole; the next page begins anew.
     assert len(flow.provider(Channel.SMS).sent) == 3
 
 
@@ -200,7 +200,7 @@ async def test_cancel_stops_at_the_next_page(flow: Flow, desk: DeadLetters) -> N
         await desk.cancel(TENANT, asked.id)
 
 
-async def test_what_cannot_be_sent_any_more_is_skipped_with_the_reason(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_letter_with_an_obstacle_is_skipped_with_the_reason(flow: Flow, desk: DeadLetters) -> None:
     expiring = "2023-11-14T23:00:00Z"
     [expired] = await died(flow, expires_at=expiring)
     [cancelled] = await died(flow)
@@ -232,7 +232,7 @@ async def test_what_cannot_be_sent_any_more_is_skipped_with_the_reason(flow: Flo
         await desk.replay_one(KEY, bounced)
 
 
-async def test_what_a_second_copy_of_it_was_sent_for_is_not_sent_again(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_letter_whose_copy_was_sent_is_not_sent_again(flow: Flow, desk: DeadLetters) -> None:
     [twice] = await died(flow)
     two = [Outcome(twice, TENANT, flow.clock.now(), state, attempt=2) for state in (State.SENT, State.DEAD)]
     await flow.queue.put(pack(two))
@@ -263,7 +263,7 @@ async def test_of_a_chain_of_addresses_only_the_last_is_replayed(flow: Flow, des
     assert not flow.provider(Channel.EMAIL).sent
 
 
-async def test_an_uncertain_one_is_replayed_when_it_is_asked_for(flow: Flow, desk: DeadLetters) -> None:
+async def test_an_uncertain_delivery_is_replayed_on_request(flow: Flow, desk: DeadLetters) -> None:
     flow.provider(Channel.SMS).answers = lambda _: Uncertain("timeout")
     id = await flow.accept(to={"phone": "+4915123456789"}, content=TEXT)
     await flow.settle()
@@ -277,7 +277,7 @@ async def test_an_uncertain_one_is_replayed_when_it_is_asked_for(flow: Flow, des
     assert sent(flow) == {delivery_id(id, 2): 2}
 
 
-async def test_it_goes_in_the_users_present_language(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_replay_uses_the_users_present_language(flow: Flow, desk: DeadLetters) -> None:
     await flow.user("ada", locale="de", name="Ada")
     await died(flow, to={"user_id": "ada"})
     await flow.user("ada", locale="pt-BR", name="Ada L.")
@@ -298,7 +298,7 @@ async def test_a_replay_that_fails_is_a_dead_letter_again(flow: Flow, desk: Dead
     assert sent(flow) == {id: 2}
 
 
-async def test_a_replay_has_all_attempts_anew(flow: Flow, desk: DeadLetters) -> None:
+async def test_a_replay_has_all_tries_anew(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
     flow.provider(Channel.SMS).answers = is_down
     await desk.replay_one(KEY, id)
@@ -332,7 +332,7 @@ async def test_another_tenants_letters_do_not_exist(flow: Flow, desk: DeadLetter
 @pytest.mark.parametrize(
     "where", ["tidings.pipeline.changes.letters.obstacle", "tidings.pipeline.schedule.replay.build"]
 )
-async def test_a_letter_that_cannot_be_handled_costs_no_other(
+async def test_a_letter_that_fails_does_not_affect_others(
     flow: Flow, desk: DeadLetters, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await died(flow, 5)

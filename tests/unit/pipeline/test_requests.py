@@ -1,4 +1,4 @@
-"""What is refused at the door, with which code and where."""
+"""Which requests are refused, with which code and path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between accepting and sending people change: what waits goes to who and where the person is then."""
+"""People change between accepting and sending: a delivery goes to the person and the address of that time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tidings.pipeline.changes.change import Change, decode
 from tidings.pipeline.changes.letters import DeadLetters
 from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
-from tidings.pipeline.compose.recipients import AFTER_SILENCE, Recipients
+from tidings.pipeline.compose.recipients import SILENCE_MS, Recipients
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.admission import AdmissionRules
@@ -72,7 +72,7 @@ def tomorrow(flow: Flow) -> str:
 
 
 async def overnight(flow: Flow, content: dict[str, Any], **body: Any) -> UUID:
-    """A notification that was routed, and whose deliveries wait for the end of the quiet hours."""
+    """A routed notification, whose deliveries wait for the end of the quiet hours."""
     hour = datetime.fromtimestamp(flow.clock.now() / 1000, UTC).hour * 60
     hours = QuietHours(hour, (hour + 120) % 1440)
     await flow.store.users.set_preferences(TENANT, "ada", Preferences(quiet_hours=hours), flow.clock.now())
@@ -83,7 +83,7 @@ async def overnight(flow: Flow, content: dict[str, Any], **body: Any) -> UUID:
 
 
 def told(flow: Flow, channel: Channel) -> list[str]:
-    """Where the provider of the channel sent something."""
+    """The addresses to which the channel's provider has sent."""
     return [one.to for one in flow.provider(channel).sent]
 
 
@@ -264,7 +264,7 @@ class TestReplays:
 
 class TestSuccessors:
     async def again(self, flow: Flow, **profile: Any) -> None:
-        """Delete the user, and give the id to somebody else, in the same millisecond."""
+        """Delete the user and give the id to another person, in the same millisecond."""
         await flow.store.users.delete(TENANT, "ada")
         await store(flow, **({"email": "a@example.com", "phone": "+4930901820", "devices": ("one",)} | profile))
 
@@ -386,7 +386,7 @@ class TestUnknownUsers:
         assert await flow.accept("key", to=ADA, content=MAIL) == first
 
     async def test_a_store_that_is_away_refuses_nobody(self, flow: Flow) -> None:
-        """Taken unseen, and pinned when it is routed."""
+        """Accepted without a look-up; the incarnation is noted when it is routed."""
         asked = []
 
         class Away:
@@ -403,7 +403,7 @@ class TestUnknownUsers:
         record = await flow.store.history.get(TENANT, first)
         assert record is not None
         assert record.notification.incarnation is not None
-        await flow.clock.advance(AFTER_SILENCE / 1000)
+        await flow.clock.advance(SILENCE_MS / 1000)
         await flow.accept(to={"user_id": "eve"}, content=MAIL)
         assert len(asked) == 2
 
@@ -547,7 +547,7 @@ class TestCategories:
 
 class TestLateIds:
     async def late(self, flow: Flow) -> Audit:
-        """An occurrence that is sent twenty minutes late, when the audit has been past its minute for long."""
+        """An occurrence that is sent twenty minutes late, long after the audit has looked at its minute."""
         bits = random.Random(7).getrandbits
         desk = Recurrences(flow.store.recurrences, flow.store.users, Composer(flow.renderer, bits), flow.clock, bits)
         await store(flow, email="a@example.com")

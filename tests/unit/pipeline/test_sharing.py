@@ -1,4 +1,4 @@
-"""One tenant's flood never stands before another tenant's single notification."""
+"""One tenant's flood never delays another tenant's single notification."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ BURST = ShareRules().burst
 
 
 async def flood(flow: Flow, count: int = 1_000, tenant: str = TENANT, **fields: Any) -> None:
-    """So many notifications of a tenant in one request."""
+    """Accept so many notifications of a tenant in one request."""
     one = {"to": {"phone": "+4915123456789"}, "content": SMS, **fields}
     answer = await flow.accept_stage.accept_batch(tenant, json.dumps({"notifications": [one] * count}).encode())
     assert len(answer.results) == count
 
 
 async def single(flow: Flow, **fields: Any) -> Any:
-    """One of the other tenant."""
+    """Accept one notification of the other tenant."""
     body = {"to": {"phone": "+4915199999999"}, "content": SMS, **fields}
     return (await flow.accept_stage.accept(OTHER, json.dumps(body).encode())).results[0]
 
 
 async def depths(flow: Flow) -> dict[str, int]:
-    """What waits where, without empty queues and what is to be recorded."""
+    """The depths of the queues that are not empty, without `outcomes`."""
     found = {topic: await flow.queue.depth(topic, topics.reader_of(topic)) for topic in topics.LANES}
     return {topic: depth for topic, depth in found.items() if depth}
 
 
 async def behind(flow: Flow, id: Any) -> int:
-    """How many wait still when the notification has been sent by those who leave the surplus alone."""
+    """How many items still wait once workers that ignore the surplus have sent the notification."""
     await flow.settle(besides_surplus=True)
     view = await Reports(flow.store.history, flow.store.days, flow.store.schedule, flow.clock).get(OTHER, id)
     assert view.state is State.SENT
@@ -57,7 +57,7 @@ async def behind(flow: Flow, id: Any) -> int:
 
 
 @pytest.mark.parametrize("priority", list(Priority))
-async def test_a_single_one_passes_a_flood_in_its_lane(flow: Flow, priority: Priority) -> None:
+async def test_a_single_notification_passes_a_flood_in_its_lane(flow: Flow, priority: Priority) -> None:
     await flood(flow, priority=priority)
     id = await single(flow, priority=priority)
     assert await behind(flow, id) == 1_000 - BURST
@@ -66,13 +66,13 @@ async def test_a_single_one_passes_a_flood_in_its_lane(flow: Flow, priority: Pri
     assert len(flow.provider(Channel.SMS).sent) == 1_001
 
 
-async def test_a_flood_of_single_requests_is_one_too(flow: Flow) -> None:
+async def test_many_single_requests_count_as_a_flood(flow: Flow) -> None:
     for _ in range(BURST + 50):
         await flow.accept(to={"phone": "+4915123456789"}, content=SMS)
     assert await behind(flow, await single(flow)) == 50
 
 
-async def test_what_was_sent_little_by_little_and_falls_due_together_is_a_flood(flow: Flow) -> None:
+async def test_notifications_that_fall_due_together_count_as_a_flood(flow: Flow) -> None:
     at = flow.clock.now() // 1000 + 3_600
     for _ in range(10):
         await flood(flow, 100, send_at=_rfc3339(at))
@@ -84,8 +84,8 @@ async def test_what_was_sent_little_by_little_and_falls_due_together_is_a_flood(
     assert await behind(flow, id) == 1_000 - BURST
 
 
-async def test_retries_of_a_flood_are_a_flood(flow: Flow) -> None:
-    """They come back together after an outage."""
+async def test_retries_that_fall_due_together_count_as_a_flood(flow: Flow) -> None:
+    """Retries come back together after an outage."""
     provider = flow.provider(Channel.SMS)
     provider.answers = lambda _: Retry("mailbox_busy")
     await flood(flow)
@@ -96,7 +96,7 @@ async def test_retries_of_a_flood_are_a_flood(flow: Flow) -> None:
     assert await behind(flow, await single(flow)) >= 1_000 - 2 * BURST
 
 
-async def test_recurrences_that_come_due_together_are_a_flood(flow: Flow) -> None:
+async def test_recurrences_that_fall_due_together_count_as_a_flood(flow: Flow) -> None:
     bits = flow._random_bits
     recurrences = Recurrences(flow.store.recurrences, flow.store.users, Composer(flow.renderer, bits), flow.clock, bits)
     await flow.store.users.upsert(TENANT, [("ada", Profile(phone="+4915123456789"), Preferences())], flow.clock.now())
@@ -127,7 +127,7 @@ async def test_a_tenant_within_its_share_does_not_fill_a_vendor_that_takes_less(
     assert "deliveries.email.normal.surplus" in await depths(flow), "that one exceeds the share of the lane"
 
 
-async def test_everything_of_a_surplus_stays_surplus_on_its_way(flow: Flow) -> None:
+async def test_surplus_stays_surplus_through_all_stages(flow: Flow) -> None:
     flow.spend_share()
     await flow.accept(to={"phone": "+4915123456789", "email": "ada@example.com"}, content={**SMS, **MAIL})
     assert set(await depths(flow)) == {"requests.normal.surplus"}
@@ -148,7 +148,7 @@ async def test_a_wait_gets_a_share_when_it_is_over(flow: Flow) -> None:
 
 
 class TestAdmission:
-    """While the backlog of surplus is full."""
+    """The backlog of surplus is full."""
 
     async def full(self, flow: Flow) -> None:
         backlog = flow.settings.overload.backlog

@@ -1,4 +1,4 @@
-"""What a reading stage does with what came of a batch when the queue is away, or the batch is not its own any more."""
+"""What a reader does with the results of a batch when the queue is away, or the lease was lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Claim:
 
 
 class _Queue(MemoryQueue):
-    """A queue that can be away."""
+    """A queue that can be unavailable."""
 
     away = False
     asked = 0
@@ -67,7 +67,7 @@ class _Queue(MemoryQueue):
 
 
 class _World:
-    """One stage that turns items of `in` into items of `out`, and was stopped by nobody yet."""
+    """A stage that turns items of `in` into items of `out`, and its surroundings."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = VirtualClock()
@@ -85,8 +85,8 @@ class _World:
             topic="in",
             decode=bytes,
             work=self._work,
-            lease=lease,
-            max_wait=0.5,
+            lease_s=lease,
+            max_wait_s=0.5,
             after_loss=lambda outputs: [item for item in outputs if item.body == self.true_anyway],
         )
         return Reader(reading, self.queue, self._folder, self.clock, Metrics())
@@ -116,7 +116,7 @@ async def world(tmp_path: Path) -> _World:
 
 @asynccontextmanager
 async def reading(world: _World, lease: float | None) -> AsyncIterator[asyncio.Task[None]]:
-    """The stage runs; its batch is worked on."""
+    """Run the stage until it works on its batch."""
     running = asyncio.create_task(world.reader(lease).run(world.stopping))
     try:
         await eventually(lambda: world.worked)
@@ -129,7 +129,7 @@ async def reading(world: _World, lease: float | None) -> AsyncIterator[asyncio.T
         await running
 
 
-async def test_what_came_of_a_batch_is_kept_while_the_queue_is_away(world: _World) -> None:
+async def test_the_results_of_a_batch_are_kept_while_the_queue_is_away(world: _World) -> None:
     async with reading(world, LEASE):
         world.queue.away = True
         world.goes_on.set()
@@ -142,7 +142,7 @@ async def test_what_came_of_a_batch_is_kept_while_the_queue_is_away(world: _Worl
 
 
 @pytest.mark.parametrize("true_anyway", [b"", b"1"])
-async def test_who_lost_the_batch_hands_in_only_what_is_true_anyway(world: _World, true_anyway: bytes) -> None:
+async def test_after_a_lost_lease_only_facts_that_are_true_anyway_are_put(world: _World, true_anyway: bytes) -> None:
     world.true_anyway = true_anyway
     async with reading(world, LEASE):
         world.queue.away = True
@@ -158,7 +158,7 @@ async def test_who_lost_the_batch_hands_in_only_what_is_true_anyway(world: _Worl
         assert [item.body for item in await world.out()] == [b"2"]
 
 
-async def test_who_must_end_does_not_wait_for_the_queue(world: _World) -> None:
+async def test_a_process_that_must_stop_does_not_wait_for_the_queue(world: _World) -> None:
     async with reading(world, LEASE) as running:
         world.queue.away = True
         world.goes_on.set()

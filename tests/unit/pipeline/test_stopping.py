@@ -1,4 +1,4 @@
-"""An orderly stop: no claim is begun, what waits is given back unbegun, and what is under way finishes."""
+"""An orderly stop: no new claim is made, waiting deliveries go back unbegun, and calls under way finish."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
 
 
 class Hanging(Recorder):
-    """Answers when it is told to."""
+    """A provider that answers when the test lets it."""
 
     def __init__(self, concurrency: int) -> None:
         super().__init__("hanging", Channel.SMS)
@@ -56,7 +56,7 @@ async def reading(flow: Flow, topic: str, stopping: asyncio.Event) -> AsyncItera
 
 
 async def facts(flow: Flow) -> list[Outcome]:
-    """What stands in `outcomes`."""
+    """The facts in `outcomes`."""
     found: list[Outcome] = []
     while (claim := await flow.queue.claim(topics.OUTCOMES, topics.RECORD, 100, 0.0)) is not None:
         found += [fact for item in claim.items for fact in decode_outcomes(item.body)]
@@ -65,7 +65,7 @@ async def facts(flow: Flow) -> list[Outcome]:
 
 
 async def routed(flow: Flow, count: int) -> None:
-    """Deliveries that wait for the provider."""
+    """Put deliveries for the provider into their queue."""
     for number in range(count):
         await flow.accept(to={"phone": f"+4915123456{number:03d}"}, content={"sms": {"text": "x"}})
     await flow.settle(topics.ROUTE)
@@ -97,12 +97,12 @@ async def test_the_schedule_ends_at_once(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("limit", ["slots", "rate"])
-async def test_what_waits_for_its_turn_goes_back_unbegun_and_what_is_under_way_finishes(flow: Flow, limit: str) -> None:
+async def test_waiting_deliveries_go_back_unbegun_and_calls_under_way_finish(flow: Flow, limit: str) -> None:
     provider = Hanging(concurrency=2 if limit == "slots" else 50)
     provider.rate = 2 if limit == "rate" else None
     flow.settings = Settings(fairness=Fairness(per_second=0))  # else half of that is the tenant's share
     flow.providers[Channel.SMS] = [provider]
-    # Without shares: beside a vendor so slow, most of the five would be surplus, and wait elsewhere.
+    # No shares: with such a slow vendor, most of the five would be surplus, in another queue.
     flow.settings = Settings.model_validate({"fairness": {"per_second": 0}})
     await routed(flow, 5)
     stopping = asyncio.Event()
@@ -121,11 +121,11 @@ async def test_what_waits_for_its_turn_goes_back_unbegun_and_what_is_under_way_f
     left = await flow.queue.claim(DELIVERIES, topics.DELIVER, 100, 0.0, 60.0)
     assert left is not None
     assert len(left.items) == 5 - begun
-    # The next process takes them for what they are: never begun.
+    # The next process sees that they were never begun.
     assert not any(item.redelivered for item in left.items)
 
 
-async def test_what_was_not_begun_may_be_begun_later_by_the_same_process(flow: Flow) -> None:
+async def test_a_delivery_that_went_back_unbegun_may_be_begun_later_by_the_same_process(flow: Flow) -> None:
     provider = Hanging(concurrency=1)
     flow.providers[Channel.SMS] = [provider]
     await routed(flow, 3)
@@ -139,7 +139,7 @@ async def test_what_was_not_begun_may_be_begun_later_by_the_same_process(flow: F
     assert len(provider.sent) == len({outbound.id for outbound in provider.sent}) == 3
 
 
-async def test_waits_end_and_other_ends_pass() -> None:
+async def test_stopping_ends_waits_and_other_errors_pass() -> None:
     stopping = Stopping()
     hanging = asyncio.create_task(stopping.ending(asyncio.Event().wait()))
     cancelled = asyncio.create_task(stopping.ending(asyncio.Event().wait()))
@@ -154,7 +154,7 @@ async def test_waits_end_and_other_ends_pass() -> None:
     assert await stopping.ending(asyncio.Event().wait()) is None
 
 
-async def test_what_takes_longer_than_the_grace_is_left() -> None:
+async def test_work_that_takes_longer_than_the_grace_is_cancelled() -> None:
     stopping, ended = asyncio.Event(), []
 
     async def work(until: asyncio.Event) -> None:
@@ -178,7 +178,7 @@ async def test_what_takes_longer_than_the_grace_is_left() -> None:
     assert ended == ["finished", "left"]
 
 
-async def test_a_failure_is_no_end_of_the_grace() -> None:
+async def test_a_timeout_of_the_work_itself_is_raised() -> None:
     async def fails() -> None:
         raise TimeoutError("a part")
 

@@ -25,7 +25,7 @@ NORMAL, BULK, CRITICAL = Lane.NORMAL, Lane.BULK, Lane.CRITICAL
 
 
 class Hanging(Recorder):
-    """Answers when it is told to, and until then keeps everyone waiting."""
+    """A provider that answers when the test lets it."""
 
     def __init__(self, name: str, concurrency: int = 64) -> None:
         super().__init__(name, Channel.SMS)
@@ -49,9 +49,9 @@ def provider(name: str, result: SendResult | None = None, rate: float | None = N
     return made
 
 
-def board(*routed: tuple[Recorder, int], patience: float = 10.0) -> tuple[Switchboard, VirtualClock]:
+def board(*routed: tuple[Recorder, int], patience_s: float = 10.0) -> tuple[Switchboard, VirtualClock]:
     clock = VirtualClock()
-    lines = [Routed(one, weight, patience) for one, weight in routed]
+    lines = [Routed(one, weight, patience_s) for one, weight in routed]
     return Switchboard(lines, RULES, clock, Metrics()), clock
 
 
@@ -109,7 +109,7 @@ async def test_a_failing_provider_is_left_and_the_spare_takes_over() -> None:
     assert picked(switchboard) == {"b": 100}
 
 
-async def test_what_is_over_when_its_turn_comes_is_not_sent() -> None:
+async def test_a_delivery_that_expired_before_its_turn_is_not_sent() -> None:
     switchboard, clock = board((provider("a"), 1), (provider("b"), 0))
     [line, _] = switchboard.lines
     now = clock.now()
@@ -124,7 +124,7 @@ async def test_what_is_over_when_its_turn_comes_is_not_sent() -> None:
     assert picked(switchboard) == {"a": 100}
 
 
-async def test_what_only_says_something_about_the_address_is_no_fault() -> None:
+async def test_an_answer_about_the_address_is_no_fault_of_the_provider() -> None:
     for result in (Retry("mailbox_busy"), Rejected("unregistered", suppress=True)):
         switchboard, _ = board((provider("a", result), 1), (provider("b"), 0))
         await sends(switchboard.lines[0], 50)
@@ -146,18 +146,18 @@ async def test_recovery_goes_in_steps() -> None:
     assert shares == [5, 10, 20, 40, 80, 100, 100, 100]
 
 
-async def test_when_all_are_down_nobody_is_picked_and_it_is_known_until_when() -> None:
+async def test_when_all_are_down_no_line_is_picked_and_the_next_probe_is_known() -> None:
     switchboard, clock = board((provider("a", Retry("unreachable")), 1))
     await sends(switchboard.lines[0])
     assert not switchboard.is_open()
     assert picked(switchboard) == {"": 100}
-    assert switchboard.next_try() == RULES.pause_ms / 1000
+    assert switchboard.usable_in_s() == RULES.pause_ms / 1000
     await clock.advance(RULES.pause_ms / 1000)
     assert switchboard.is_open()
 
 
 async def test_a_slow_provider_that_asks_for_a_pause_gets_it() -> None:
-    """That there is no other one is no reason to go on asking."""
+    """Even if there is no other provider."""
     slow = Hanging("a")
     alone, clock = board((slow, 1))
     line = alone.lines[0]
@@ -194,7 +194,7 @@ async def test_a_slow_provider_without_another_is_used_all_the_same() -> None:
     await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_a_throttling_provider_is_left_alone_for_as_long_as_it_asks() -> None:
+async def test_a_throttling_provider_gets_nothing_for_as_long_as_it_asks() -> None:
     switchboard, clock = board(
         (provider("a", Retry("throttled", after_s=7, about=About.ACCOUNT)), 1), (provider("b"), 0)
     )
@@ -206,7 +206,7 @@ async def test_a_throttling_provider_is_left_alone_for_as_long_as_it_asks() -> N
     assert picked(switchboard) == {"a": 100}
 
 
-async def test_what_a_pinned_delivery_needs_is_its_provider_or_nothing() -> None:
+async def test_a_pinned_delivery_goes_to_its_provider_or_nowhere() -> None:
     switchboard, _ = board((provider("a", Retry("unreachable")), 1), (provider("b"), 0))
     assert picked(switchboard, pinned="b") == {"b": 100}
     await sends(switchboard.lines[0])
@@ -260,7 +260,7 @@ async def test_bulk_never_takes_all_of_a_line() -> None:
     assert len(hanging.sent) == 21
 
 
-async def test_the_more_urgent_of_those_who_wait_comes_first() -> None:
+async def test_the_most_urgent_waiter_comes_first() -> None:
     hanging = Hanging("a", concurrency=1)
     switchboard, clock = board((hanging, 1))
     line = switchboard.lines[0]
@@ -274,9 +274,9 @@ async def test_the_more_urgent_of_those_who_wait_comes_first() -> None:
     assert [sent.id.int for sent in hanging.sent] == [1, 4, 3, 2]
 
 
-async def test_what_waits_too_long_for_its_turn_is_given_back_unsent() -> None:
+async def test_a_send_that_waits_too_long_for_its_turn_goes_back_unsent() -> None:
     hanging = Hanging("a", concurrency=1)
-    switchboard, clock = board((hanging, 1), patience=0.0)
+    switchboard, clock = board((hanging, 1), patience_s=0.0)
     first = asyncio.create_task(switchboard.lines[0].call([outbound(1)], NORMAL))
     await clock.settle()
     [result] = await switchboard.lines[0].call([outbound(2)], NORMAL)
@@ -287,7 +287,7 @@ async def test_what_waits_too_long_for_its_turn_is_given_back_unsent() -> None:
     assert len(hanging.sent) == 1
 
 
-async def test_those_who_wait_for_a_provider_that_goes_down_are_given_back_unsent() -> None:
+async def test_sends_that_wait_for_a_provider_that_goes_down_go_back_unsent() -> None:
     hanging = Hanging("a", concurrency=10)
     switchboard, clock = board((hanging, 1), (provider("b"), 0))
     calls = [asyncio.create_task(switchboard.lines[0].call([outbound(at)], CRITICAL)) for at in range(30)]

@@ -1,1 +1,1 @@
-"""accept: HTTP bodies and vendors' receipts become queue items, durably, before they are answered."""
+"""accept: turn HTTP bodies and vendors' receipts into queue items, and answer once these are durable."""

@@ -1,4 +1,4 @@
-"""Counting what was answered with 202, apart from the history: what the accounts are held against."""
+"""Counting the accepted notifications, apart from the history: the audit compares the two."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tidings.policy.stuck import STILL_FOR_MS
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
 
-WRITE_EVERY = 1.0
-"""Seconds. A process that is killed has counted this much too little at most, never too much."""
-TURN_AFTER = 3_600_000
-"""Milliseconds after which a counter makes place for a new one, so that it does not grow."""
+WRITE_EVERY_S = 1.0
+"""Pause between two writes. A killed process loses the counts of this time at most; it never counts too much."""
+NEW_COUNTER_AFTER_MS = 3_600_000
+"""Age at which a new counter replaces the old one, so that the sums in memory do not grow for ever."""
 
 _log = structlog.get_logger("tidings.accepted")
 
 
 class AcceptedCounter:
-    """What this process has accepted, by tenant and minute of the id.
+    """Counts what this process has accepted, by tenant and minute of the id.
 
-    It keeps sums and writes them whole, so that writing one twice changes nothing. What it counts is durable already,
-    so that more counted than recorded, for longer than a queue holds it, is a loss.
+    It writes whole sums, so that writing one twice changes nothing. It counts only durable notifications: if accepted
+    exceeds recorded after the queues have drained, something was lost.
     """
 
     def __init__(self, accounts: Accounts, clock: Clock, new_counter: Callable[[], UUID]) -> None:
@@ -44,18 +44,18 @@ class AcceptedCounter:
         self._revisited: set[tuple[str, int]] = set()
 
     def add(self, tenant: str, ids: Iterable[UUID]) -> None:
-        """These were made durable for the tenant."""
+        """Count notifications of a tenant that are durable now."""
         for id in ids:
             key = (tenant, instant_of(id) // MINUTE_MS)
             self._counts[key] = self._counts.get(key, 0) + 1
             self._changed.add(key)
 
     def revisit(self, tenant: str, ids: Iterable[UUID]) -> None:
-        """These may have been made durable, and counted, before: they are not counted, but looked at."""
+        """Have the audit look again at notifications that may have been counted before; do not count them."""
         self._revisited |= {(tenant, instant_of(id) // MINUTE_MS) for id in ids}
 
     async def write(self) -> None:
-        """Keep what has changed. Raises Unavailable; then the next one writes it, too."""
+        """Write the sums that have changed. After an error, such as Unavailable, the next call writes them, too."""
         changed, self._changed = self._changed, set()
         revisited, self._revisited = self._revisited, set()
         try:
@@ -70,11 +70,11 @@ class AcceptedCounter:
             self._changed |= changed
             self._revisited |= revisited
             raise
-        if not self._changed and self._clock.now() - self._begun >= TURN_AFTER:
+        if not self._changed and self._clock.now() - self._begun >= NEW_COUNTER_AFTER_MS:
             self._counter, self._begun, self._counts = self._new_counter(), self._clock.now(), {}
 
     async def _mark(self, again: Collection[tuple[str, int]]) -> None:
-        """Have the audit look again at the minutes that it may have looked at before these were put."""
+        """Mark those minutes as gaps that the audit may have looked at already, so that it looks again."""
         looked_at = (self._clock.now() - STILL_FOR_MS) // MINUTE_MS
         late = sorted(key for key in again if key[1] < looked_at)
         await self._accounts.mark_gaps(
@@ -82,7 +82,7 @@ class AcceptedCounter:
         )
 
     async def _count(self, counts: Sequence[AcceptedCount]) -> None:
-        """Write sums; one that is refused stays unwritten, and the others do not."""
+        """Write sums; if one is refused, write the others and raise its error."""
         try:
             await self._accounts.count(self._counter, counts)
         except Unavailable:
@@ -106,7 +106,7 @@ class AcceptedCounter:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Write every second for as long as the context lasts, and what is left at its end."""
+        """Write every `WRITE_EVERY_S` seconds within the context, and the rest at its end."""
         writing = asyncio.create_task(self._keep_writing())
         try:
             yield self
@@ -115,17 +115,17 @@ class AcceptedCounter:
             await asyncio.wait([writing])
             try:
                 await self.write()
-            except Exception as error:  # whatever ends the context is more important
+            except Exception as error:  # do not hide the error that ends the context
                 _log.error("the last second's count is lost", why=repr(error))
 
     async def _keep_writing(self) -> None:
         setbacks = Setbacks(_log, None, "accepted")
-        rest = WRITE_EVERY
+        rest_s = WRITE_EVERY_S
         while True:
-            await asyncio.sleep(rest)
+            await asyncio.sleep(rest_s)
             try:
                 await self.write()
                 setbacks.over()
-                rest = WRITE_EVERY
+                rest_s = WRITE_EVERY_S
             except Exception as error:
-                rest = max(WRITE_EVERY, setbacks.note(error))
+                rest_s = max(WRITE_EVERY_S, setbacks.note(error))

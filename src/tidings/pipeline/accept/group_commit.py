@@ -1,8 +1,8 @@
-"""Concurrent puts share one commit.
+"""Group commit: concurrent puts share one commit.
 
-While a put is under way the next ones gather; when it ends they go together. So a lone request waits for nobody and a
-busy process commits as seldom as it can, without a timer. Nobody waits for longer than `within`: a request that is told
-nothing is repeated by its client, and so is one that is told "later", at less cost for everybody.
+While a put is under way, the next ones gather; when it ends, they go together. So a lone request never waits, and a
+busy process commits as seldom as possible, without a timer. No caller waits longer than `within_s`: its client would
+repeat the request anyway, and repeating it after a clear answer costs everybody less.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tidings.ports.queue import Item, Queue
 
 MOST_UNDER_WAY = 2
 MOST_ITEMS = 2_000
-_LOOKS = 4
-"""How often within `within` it is looked for who waits too long."""
+_CHECKS = 4
+"""How often within `within_s` it checks for callers that have waited too long."""
 
 
 class _Put:
-    """What one caller put. `since` is the loop's time."""
+    """The items of one caller. `since`: when it called, in the event loop's time (seconds)."""
 
     __slots__ = ("durable", "items", "since")
 
@@ -32,20 +32,20 @@ class _Put:
 
 
 class GroupCommit:
-    """Puts into one queue for many concurrent callers. `within` is in seconds."""
+    """Puts items into one queue for many concurrent callers. A caller waits for `within_s` seconds at most."""
 
-    def __init__(self, queue: Queue, within: float = 0.9) -> None:
+    def __init__(self, queue: Queue, within_s: float = 0.9) -> None:
         self._queue = queue
-        self._within = within
+        self._within_s = within_s
         self._waiting: deque[_Put] = deque()
         self._storing: dict[asyncio.Task[None], list[_Put]] = {}
-        self._looking: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self.held = 0
         """Items that are not known to be durable yet."""
 
     @property
     def lag(self) -> float:
-        """Seconds for which the oldest that is not durable yet has waited."""
+        """Seconds that the oldest item without a commit has waited."""
         if not self.held:
             return 0.0
         oldest = min((puts[0].since for puts in self._storing.values() if puts), default=None)
@@ -57,7 +57,7 @@ class GroupCommit:
         """Return when `items` are durable.
 
         Raises:
-            Unavailable: they are not known to be, because the queue says so or said nothing in time. They may be.
+            Unavailable: the queue failed, or did not answer within `within_s`. The items may be durable all the same.
         """
         loop = asyncio.get_running_loop()
         one = _Put(items, loop.create_future(), loop.time())
@@ -68,24 +68,24 @@ class GroupCommit:
             storing = asyncio.create_task(self._store(together))
             self._storing[storing] = together
             storing.add_done_callback(self._storing.pop)
-        if self._looking is None:
-            self._looking = loop.call_later(self._within / _LOOKS, self._look)
+        if self._next_check is None:
+            self._next_check = loop.call_later(self._within_s / _CHECKS, self._fail_late_puts)
         await one.durable
 
     async def _store(self, together: list[_Put]) -> None:
-        """Store what waits, again and again until nothing does; `together` holds what is being stored."""
+        """Put what waits, again and again until nothing does. `together` receives the puts under way."""
         while self._waiting:
             together[:] = self._take()
             try:
-                await self._queue.put([item for one in together for item in one.items])
+                await self._queue.put([item for put in together for item in put.items])
             except BaseException as error:
-                _tell(together, error if isinstance(error, Exception) else asyncio.CancelledError())
+                _resolve(together, error if isinstance(error, Exception) else asyncio.CancelledError())
                 if not isinstance(error, Exception):
                     raise
             else:
-                _tell(together, None)
+                _resolve(together, None)
             finally:
-                self.held -= sum(len(one.items) for one in together)
+                self.held -= sum(len(put.items) for put in together)
                 together.clear()
 
     def _take(self) -> list[_Put]:
@@ -97,22 +97,22 @@ class GroupCommit:
             size += len(one.items)
         return together
 
-    def _look(self) -> None:
-        """Tell those who have waited too long. What was not begun is dropped; what was may become durable."""
-        self._looking = None
+    def _fail_late_puts(self) -> None:
+        """Fail the puts that have waited too long. Those not begun are dropped; those under way may become durable."""
+        self._next_check = None
         loop = asyncio.get_running_loop()
-        too_old = loop.time() - self._within
+        too_old = loop.time() - self._within_s
         while self._waiting and self._waiting[0].since <= too_old:
             one = self._waiting.popleft()
             self.held -= len(one.items)
-            _tell([one], Unavailable("the queue is too busy; nothing was stored"))
+            _resolve([one], Unavailable("the queue is too busy; nothing was stored"))
         late = [one for puts in self._storing.values() for one in puts if one.since <= too_old]
-        _tell(late, Unavailable("the queue does not answer; send again with the same Idempotency-Key"))
+        _resolve(late, Unavailable("the queue does not answer; send again with the same Idempotency-Key"))
         if self._waiting or self._storing:
-            self._looking = loop.call_later(self._within / _LOOKS, self._look)
+            self._next_check = loop.call_later(self._within_s / _CHECKS, self._fail_late_puts)
 
 
-def _tell(puts: Sequence[_Put], error: BaseException | None) -> None:
+def _resolve(puts: Sequence[_Put], error: BaseException | None) -> None:
     for one in puts:
         if not one.durable.done():
             if error is None:

@@ -1,4 +1,4 @@
-"""What a vendor reports later, as a fact of ours."""
+"""Turning vendors' receipts into facts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tidings.ports.history import History
 
 _log = structlog.get_logger("tidings.receipts")
 _STRETCHES_MS = (3_600_000, 86_400_000, 3 * 86_400_000)
-"""How far back notifications are looked through for what a receipt may be about, one stretch after the other."""
+"""How far back to look for the delivery that a receipt is about, one stretch after the other."""
 
-PROMPT = 5_000
-"""Milliseconds. Vendors date their receipts in whole seconds; one that comes at once is dated by our own clock."""
+PROMPT_MS = 5_000
+"""Vendors date receipts in whole seconds. A receipt younger than this gets the time of our own clock."""
 
 _MOST_ATTEMPT = 20 * ATTEMPTS_PER_LIFE
-"""A vendor gives back what we gave it, or anything: nothing comes back twenty times."""
+"""The highest attempt number to believe. A vendor should return the number that it got, but may send anything."""
 
 _CAME_BACK = frozenset({"bounced", "blocked"})
-"""Kinds by which a server gives back what it may have taken, and reported as delivered, before."""
+"""Kinds of receipts that say that a mail came back, even if it was reported as delivered before."""
 
 _STEPS = {"opened": 1, "clicked": 2, "replied": 3, "complained": 4, "unsubscribed": 5}
 
 
-async def named(receipts: Sequence[Receipt], provider: str, history: History, now: int) -> list[Receipt]:
-    """The receipts with the deliveries that they are about; those of which none can be told are left out."""
-    found = [receipt for receipt in receipts if receipt.delivery_id != NAMELESS]
+async def matched(receipts: Sequence[Receipt], provider: str, history: History, now: int) -> list[Receipt]:
+    """The receipts with the ids of their deliveries. Receipts that match no delivery are left out."""
+    known = [receipt for receipt in receipts if receipt.delivery_id != NAMELESS]
     nameless = [receipt for receipt in receipts if receipt.delivery_id == NAMELESS]
-    until = now + PROMPT
+    until = now + PROMPT_MS
     handed: list[Handed] = []
     for stretch_ms in _STRETCHES_MS:
         if not nameless:
@@ -52,26 +52,28 @@ async def named(receipts: Sequence[Receipt], provider: str, history: History, no
             _log.warning("receipts without a name were not matched", provider=provider, why=str(error))
             break
         until, is_last = since, stretch_ms == _STRETCHES_MS[-1]
-        still: list[Receipt] = []
+        unmatched: list[Receipt] = []
         for receipt in nameless:
-            one = match(receipt.reference, receipt.address or "", handed)
-            # Only a reference is proof before all has been looked through.
-            if one is not None and (is_last or (receipt.reference and one.reference == receipt.reference)):
-                found.append(replace(receipt, delivery_id=one.delivery_id, tenant=one.tenant, attempt=one.attempt))
+            delivery = match(receipt.reference, receipt.address or "", handed)
+            # Until the last stretch only a match by reference counts: the address may match another delivery, too.
+            if delivery is not None and (is_last or (receipt.reference and delivery.reference == receipt.reference)):
+                known.append(
+                    replace(receipt, delivery_id=delivery.delivery_id, tenant=delivery.tenant, attempt=delivery.attempt)
+                )
             else:
-                still.append(receipt)
-        nameless = still
-    return found
+                unmatched.append(receipt)
+        nameless = unmatched
+    return known
 
 
 def outcome_of(receipt: Receipt, provider: str, channel: Channel, now: int) -> Outcome:
-    """The fact that a receipt tells, at `now` (milliseconds since the epoch)."""
+    """The fact that a receipt reports. `now`: milliseconds since the epoch."""
     state = receipt.state if receipt.state in {State.SENT, State.DELIVERED, State.FAILED} else State.SENT
     attempt = receipt.attempt if 0 < receipt.attempt < _MOST_ATTEMPT else 1
     return Outcome(
         id=receipt.delivery_id,
         tenant=receipt.tenant,
-        at=receipt.at if 0 < receipt.at < now - PROMPT else now,
+        at=receipt.at if 0 < receipt.at < now - PROMPT_MS else now,
         state=state,
         attempt=returned(attempt) if state is State.FAILED and receipt.kind in _CAME_BACK else attempt,
         step=_STEPS.get(receipt.kind, 0),

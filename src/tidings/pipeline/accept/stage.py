@@ -1,4 +1,4 @@
-"""accept: HTTP bodies to `requests`, vendors' receipts to `outcomes`. Returns only when what it took is durable."""
+"""accept: put HTTP bodies into `requests` and vendors' receipts into `outcomes`; return once they are durable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidings.model.notification import Notification
 from tidings.model.sending import InboundRequest, Receipt
 from tidings.model.vocabulary import Channel, Lane, Priority
 from tidings.pipeline.accept.admission import Admission, Commits, Held, nothing_held
-from tidings.pipeline.accept.receipts import named, outcome_of
+from tidings.pipeline.accept.receipts import matched, outcome_of
 from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer, Identify, queued
 from tidings.pipeline.compose.recipients import Known, Recipients
@@ -35,42 +35,42 @@ from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item, Queue
 from tidings.ports.renderer import Renderer
 
-RESERVATION_LEASE = 30.0
-"""Seconds after which a reservation without an answer counts as abandoned by a process that died."""
+RESERVATION_LEASE_S = 30.0
+"""Age at which a reservation without an answer counts as abandoned: its process died."""
 
 _BITS = 16
 _LEAST_URGENT = list(Lane).index
 
-IN_FLIGHT = 1.0
-"""Seconds after which the first request has probably been answered."""
+ASK_AGAIN_AFTER_S = 1.0
+"""`Retry-After` while the first request with a key is under way: by then it has probably been answered."""
 
-LATEST_PUT = 10_000
-"""Milliseconds after which a request whose reservation was slow puts nothing: another may take the key over soon."""
+LATEST_PUT_MS = 10_000
+"""A request that has taken longer than this puts nothing: another request may soon take over its key."""
 
 _SINGLE, _BATCH = "", "notifications/batch"
-"""The operations that a key belongs to. 0.1.0 knew one, without a name, and its keys are known for a day."""
+"""The operations in the fingerprint of a key. Version 0.1.0 used one for both, without a name; keys live for a day."""
 
 _Ids = Callable[[int, int], UUID]
-"""The id of a request by its number in the body and the bucket of its person."""
+"""Makes the id of a notification from its index in the body and the bucket of its recipient."""
 
 _Result = Notification | Invalid
 
 _Read = Callable[[_Ids, int, bool], Awaitable[list[_Result]]]
-"""Reads a request made at an instant; the flag says whether its users are looked up."""
+"""Reads a request that was made at an instant (milliseconds since the epoch); True: look its users up."""
 
 Admit = Callable[[int], Awaitable[None]]
-"""Lets so many notifications in, or raises."""
+"""Lets that many notifications in, or raises."""
 
 ReceiptReader = Callable[[InboundRequest], list[Receipt]]
-"""What a provider makes of a vendor's request. Raises BadReceipt."""
+"""Reads the receipts in a vendor's request. Raises BadReceipt."""
 
 
 def _uncounted(tenant: str, ids: Sequence[UUID]) -> None:
-    """Counts nothing: where nobody holds accounts."""
+    """Counts nothing."""
 
 
 class Answer(Struct, frozen=True):
-    """What became of each item, in order. `replayed`: an earlier request with this idempotency key was answered so."""
+    """The id of each item, or its problem, in order. `replayed`: this repeats the answer to an earlier request."""
 
     results: tuple[UUID | Invalid, ...]
     replayed: bool = False
@@ -89,10 +89,10 @@ _answer_decoder = msgspec.msgpack.Decoder(list[UUID | _StoredProblem])
 class Accept:
     """The first stage.
 
-    `randomness` gives as many random bits as it is asked for. `count` is told which ids of which tenant are durable,
-    each once, before they are answered. `unserved` are the channels that nobody configured. `held` is `Schedule.held`.
-    `recipients` tells which users exist; without it nobody is looked up. `revisit` is told which ids of an abandoned
-    request are put again: they may have been counted then.
+    `randomness` gives as many random bits as it is asked for. `receipt_readers` are keyed by provider. `count` gets the
+    tenant and the ids that are durable now, each id once, before the answer. `revisit` gets ids of abandoned requests
+    that are put again: they may have been counted before. `unserved`: channels that nobody configured. `held`:
+    `Schedule.held`. `recipients`: knows which users exist; without it, users are not looked up.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Accept:
         self._revisit = revisit
 
     async def accept(self, tenant: str, body: bytes, idempotency_key: str | None = None) -> Answer:
-        """Take one request.
+        """Accept one notification.
 
         Raises:
-            Invalid: nothing was stored.
-            Conflict: the idempotency key was used for another request, or its first one is still under way.
-            Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do already.
+            Invalid: the request cannot be accepted. Nothing was stored.
+            Conflict: the idempotency key was used for another request, or its first request is still under way.
+            Unavailable: the queue or the store does not answer, or (Overloaded) there is too much to do.
         """
 
         async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
@@ -150,10 +150,11 @@ class Accept:
     async def accept_batch(
         self, tenant: str, body: bytes, idempotency_key: str | None = None, admit: Admit | None = None
     ) -> Answer:
-        """Take up to 1,000 requests; each stands for itself. Raises as `accept`, for what spoils the whole batch.
+        """Accept up to 1,000 notifications. An invalid item does not affect the others.
 
-        `admit` is asked first whether so many may come in; what it raises is passed on, and nothing is stored. A replay
-        is not asked for: nothing comes in with it. A batch is let in or turned away as its least urgent item is.
+        Raises as `accept` does, if the whole batch cannot be accepted. `admit` is asked first whether so many may come
+        in; if it raises, nothing is stored. It is not asked for a repeated request, whose answer is stored already. A
+        batch is let in or refused like its least urgent item.
         """
 
         async def read(ids: _Ids, now: int, seen: bool = True) -> list[_Result]:
@@ -173,7 +174,7 @@ class Accept:
         if idempotency_key is not None:
             self._turn_away(tenant, lambda: requests.decode_batch(body))
             digests = [fingerprint(body, _BATCH)]
-            if b'"notifications"' in body:  # no body of a single request, so 0.1.0 took it for a batch
+            if b'"notifications"' in body:  # surely a batch; version 0.1.0 made its fingerprint like this
                 digests.append(fingerprint(body, _SINGLE))
             return await self._once(tenant, idempotency_key, digests, read)
         results = await read(self._fresh_id, self._clock.now())
@@ -182,41 +183,41 @@ class Accept:
         return _answer(results)
 
     async def receipts(self, provider: str, request: InboundRequest) -> int:
-        """Take a vendor's receipts; the number of them.
+        """Accept the receipts in a vendor's request; the number of receipts that match a delivery.
 
         Raises:
             NotFound: no such provider is in use.
-            BadReceipt: the vendor did not sign this.
-            Unavailable: the queue does not answer; the vendor will send them again.
+            BadReceipt: the vendor did not sign this request.
+            Unavailable: the queue does not answer. The vendor will send the receipts again.
         """
         known = self._receipt_readers.get(provider)
         if known is None:
             raise NotFound("provider", provider)
         channel, read = known
         now = self._clock.now()
-        received = await named(read(request), provider, self._history, now)
+        received = await matched(read(request), provider, self._history, now)
         if received:
             facts = [outcome_of(receipt, provider, channel, now) for receipt in received]
             await self._commits.others.put(pack(facts))
         return len(received)
 
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Know how much there is to do, until `stopping` is set."""
+        """Measure the load for admission until `stopping` is set."""
         await self._admission.watch(stopping)
 
     def _fresh_id(self, _number: int, bucket: int) -> UUID:
         return self._composer.fresh_id(self._clock.now(), bucket)
 
     def _admit(self, tenant: str, priority: Priority, count: int) -> None:
-        """Let so many of a tenant in, within its share or as surplus. Raises Overloaded."""
+        """Let `count` notifications of a tenant in, within its share or as surplus. Raises Overloaded."""
         surplus = not self._shares.cover(tenant, priority, count, self._clock.elapsed())
         self._admission.admit(Lane.of(priority, surplus=surplus))
 
     def _turn_away(self, tenant: str, read: Callable[[], Sequence[bytes | msgspec.Raw]]) -> None:
-        """While lanes are turned away, do it before a key is reserved for nothing. Raises Overloaded."""
+        """When overloaded, refuse before reserving the idempotency key. Raises Overloaded."""
         if self._admission.is_open():
             return
-        with suppress(Invalid):  # whoever reads it next says what is wrong
+        with suppress(Invalid):  # `_once` reads the body again and reports what is wrong
             raws, let_in = read(), set()
             for raw in raws:
                 priority = requests.decode_one(raw).lane
@@ -225,7 +226,7 @@ class Accept:
                     let_in.add(priority)
 
     async def _put(self, items: Sequence[Item]) -> None:
-        """Return when they are durable, all of them or none. Raises Unavailable."""
+        """Return once `items` are durable. Raises Unavailable: they may be durable all the same."""
         if not items:
             return
         full = {priority for priority in Priority if not self._admission.takes(Lane.of(priority, surplus=True))}
@@ -236,7 +237,7 @@ class Accept:
         await self._commits.of(max(waiting, key=_LEAST_URGENT)).put(placed)
 
     def _asked(self, tenant: str, raws: Sequence[msgspec.Raw]) -> list[requests.NotificationRequest | Invalid]:
-        """The items of a batch, or what is wrong with them. Raises Overloaded for the lane of any."""
+        """The decoded items of a batch, or their problems. Raises Overloaded if the lane of any item is refused."""
         asked: list[requests.NotificationRequest | Invalid] = []
         let_in: set[Priority] = set()
         for raw in raws:
@@ -261,7 +262,7 @@ class Accept:
         index: int,
         known: Known,
     ) -> _Result:
-        """One item of a batch, or what is wrong with it."""
+        """The notification of one item of a batch, or its problem with the path in the batch."""
         try:
             if isinstance(request, Invalid):
                 raise request
@@ -270,33 +271,34 @@ class Accept:
             return Invalid(problem.code, problem.detail, f"$.notifications[{index}]" + problem.path.removeprefix("$"))
 
     async def _once(self, tenant: str, key: str, digests: Sequence[bytes], read: _Read) -> Answer:
-        """Answer what the key's first request was answered; be that one if there was none.
+        """Repeat the answer to the key's first request; if this is the first, carry it out and store the answer.
 
-        `digests` stand for the request, the first as it is written, all as they are read.
-
-        The key comes first, before the request is even read: what was accepted once is answered so, whatever has become
-        of its template since.
+        `digests` are fingerprints of the request: the first is stored with the key, each of them matches a stored one.
+        The key is looked up before the request is read, so that an accepted request gets the same answer even if its
+        template has changed since.
         """
         check_key(key)
         began = self._clock.elapsed()
         seed = self._fresh_id(0, 0)
-        held = await self._idempotency.reserve(tenant, key, digests[0], seed, RESERVATION_LEASE)
+        held = await self._idempotency.reserve(tenant, key, digests[0], seed, RESERVATION_LEASE_S)
         if held.fingerprint not in digests:
             raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
             if held.answer is None:
                 raise Conflict(
-                    "idempotency_in_flight", "the first request with this Idempotency-Key is under way", IN_FLIGHT
+                    "idempotency_in_flight",
+                    "the first request with this Idempotency-Key is under way",
+                    ASK_AGAIN_AFTER_S,
                 )
             return Answer(_read_answer(held.answer), replayed=True)
         try:
-            # As of when it came first: what was in time then, and may be on its way, must not be refused now, not even
-            # when its user was deleted since.
+            # Read it as of its first request, without looking users up if that one was abandoned: its notifications may
+            # be on their way, so they must not be refused now for a time that passed or a user who was deleted since.
             results = await read(partial(seeded_id, held.seed), instant_of(held.seed), not held.retaken)
-            if self._clock.elapsed() - began > LATEST_PUT:
+            if self._clock.elapsed() - began > LATEST_PUT_MS:
                 raise Unavailable("the store took too long to answer; nothing was stored, make the request again")
         except TidingsError:
-            if held.retaken:  # the first request may have come through, and the key must go on to stand for it
+            if held.retaken:  # the first request may have been accepted, so the key must still stand for it
                 await self._idempotency.abandon(tenant, key, held.reserved_at)
             else:
                 await self._idempotency.forget(tenant, key, held.reserved_at)
@@ -304,20 +306,21 @@ class Accept:
         try:
             await self._put(await self._missing(tenant, results) if held.retaken else _items(results))
         except Unavailable:
-            # It may have come through. Whoever asks again need not wait for the lease: its copy will be marked.
+            # The items may be durable. Abandon the key, so that a repeated request need not wait for the lease; its
+            # items will be marked as repeated.
             await self._idempotency.abandon(tenant, key, held.reserved_at)
             raise
-        # The process that died may have counted what is retaken: too few is safe, too many is an alarm.
+        # The process that died may have counted a retaken request. Counting too few is safe; too many raises an alarm.
         (self._revisit if held.retaken else self._count)(tenant, _ids_of(results))
         answer = _answer(results)
         await self._idempotency.complete(tenant, key, _write_answer(answer))
         return answer
 
     async def _missing(self, tenant: str, results: Sequence[_Result]) -> list[Item]:
-        """What the first request of an abandoned key may not have put: its process died before it could tell.
+        """The items of an abandoned request that the history does not know: its process may have died before the put.
 
-        It may have, and its copy wait unrecorded in a queue. So these have the same ids and are marked: `deliver` sends
-        one of the two.
+        If it did put them, they wait unrecorded in a queue. So these items have the same ids and are marked as
+        repeated: `deliver` sends only one of the two.
         """
         unknown = [
             result
@@ -328,7 +331,7 @@ class Accept:
 
 
 def _items(results: Sequence[_Result], *, repeated: bool = False) -> list[Item]:
-    """What is to be routed of the results."""
+    """The queue items of the notifications among the results."""
     return [queued(result, repeated=repeated) for result in results if isinstance(result, Notification)]
 
 

@@ -1,6 +1,6 @@
-"""Changing a notification that waits for its send time: not a stage, but a plain transactional write of the API.
+"""Changing a notification that waits for its send time: a plain transactional write of the API, not a stage.
 
-See docs/decisions/0014-changes-are-plain-writes.md for why.
+docs/decisions/0014-changes-are-plain-writes.md says why.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Changes
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Users
 
 TRIES = 5
-"""How often a change is made anew when others change the same notification at the same time."""
-NOBODY = Person()
+"""How often to try a change while others change the same notification."""
 
 
 class ChangeRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What is to be changed; what is left out, or null, stays. `send_at` and `send_at_local` replace each other.
+    """The fields to change. A field that is left out or null stays. `send_at` and `send_at_local` replace each other.
 
-    Only `expires_at` has a meaning when it is null: it is taken away.
+    Only for `expires_at` null has a meaning: the notification does not expire any more.
     """
 
     send_at: requests.Moment | UnsetType | None = UNSET
@@ -51,7 +50,7 @@ _decoder = msgspec.json.Decoder(ChangeRequest)
 
 
 class Change:
-    """Changes notifications until they are handed out."""
+    """Changes notifications that wait for their send time."""
 
     def __init__(self, changes: Changes, users: Users, renderer: Renderer, clock: Clock) -> None:
         self._changes = changes
@@ -60,11 +59,12 @@ class Change:
         self._clock = clock
 
     async def __call__(self, tenant: str, notification_id: UUID, request: ChangeRequest) -> None:
-        """Change it as `request` (see `decode`) says.
+        """Change a notification. `decode` gives the request.
 
         Raises:
-            Invalid: nothing was changed.
-            Conflict: `too_late`, it does not wait for its send time (any more); `change_in_flight`, others are at it.
+            Invalid: the change is not possible. Nothing was changed.
+            Conflict: `too_late`: the notification does not wait for its send time (any more); `change_in_flight`:
+                others are changing it.
             Unavailable: the store does not answer.
         """
         for _ in range(TRIES):
@@ -107,7 +107,7 @@ class Change:
         if times.send_at_local is not None:
             key = (notification.tenant, notification.to.user_id or "")
             people = await self._users.people([key] if notification.to.user_id is not None else [])
-            where = zone(send_zone(notification.to, people.get(key, NOBODY).profile))
+            where = zone(send_zone(notification.to, people.get(key, NO_USER).profile))
             wall = next_wall(times.send_at_local, where, now)
             return replace(notification, send_at=None, send_at_local=wall.isoformat()), instant_of(wall, where)
         return notification, due
@@ -122,8 +122,8 @@ class Change:
 
 def decode(body: bytes) -> ChangeRequest:
     """The change in a body. Raises Invalid."""
-    if len(body) > requests.LARGEST:
-        raise Invalid("too_large", f"a change may have at most {requests.LARGEST} bytes; this has {len(body)}")
+    if len(body) > requests.LARGEST_BYTES:
+        raise Invalid("too_large", f"a change may have at most {requests.LARGEST_BYTES} bytes; this has {len(body)}")
     try:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -135,7 +135,7 @@ def decode(body: bytes) -> ChangeRequest:
 
 
 def _changed(notification: Notification, request: ChangeRequest) -> Notification:
-    """The notification with everything new but its time. Raises Invalid."""
+    """The notification with all changes but its send time. Raises Invalid."""
     if request.data is not UNSET:
         requests.json_object(request.data, "$.data")
         notification = replace(notification, data=bytes(request.data))

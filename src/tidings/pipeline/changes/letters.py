@@ -1,4 +1,4 @@
-"""Dead letters as a person meets them: found, judged, and asked to be sent again. The stage `replay` does it."""
+"""Dead letters for the API: find them, say which can be replayed, and order replays (which schedule/replay.py does)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from tidings.policy.presence import is_meant
 from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.store import Directory, Shard
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Person, Users
 
-NOBODY = Person()
-IN_FLIGHT = 1.0
-"""Seconds after which a first request has probably been answered."""
-RESERVATION_LEASE = 30.0
-"""Seconds after which a first request that never answered gives its idempotency key up."""
+ASK_AGAIN_AFTER_S = 1.0
+"""`Retry-After` while the first request with a key is under way: by then it has probably been answered."""
+RESERVATION_LEASE_S = 30.0
+"""Age at which a reservation without an answer counts as abandoned: its process died."""
 
 
 class Judged(Struct, frozen=True, gc=False):
-    """A dead letter with its recipient as they are now, why it cannot be replayed (None: it can), and where it goes."""
+    """A dead letter with its recipient and address as of now, and why it cannot be replayed (None: it can)."""
 
     letter: DeadLetter
     person: Person
@@ -40,7 +39,7 @@ class Judged(Struct, frozen=True, gc=False):
 
 
 class DeadLetters:
-    """What the API asks about dead letters and replays."""
+    """Reads dead letters, and orders, lists and cancels replays, for the API."""
 
     def __init__(self, directory: Directory, shard: Shard, clock: Clock, randomness: Callable[[int], int]) -> None:
         self._directory = directory
@@ -51,12 +50,12 @@ class DeadLetters:
     async def find(
         self, tenant: str, filter: LetterFilter, before: UUID | None, limit: int
     ) -> tuple[list[Judged], UUID | None]:
-        """A page, newest first, and the delivery id to go on below (None: no more)."""
+        """A page of letters, newest first, and the delivery id below which the next page begins (None: no more)."""
         page = await self._shard.letters.find(tenant, filter, before, limit)
         return await judge(page.letters, self._shard.users, self._shard.cancellations, self._clock.now()), page.cursor
 
     async def get(self, tenant: str, id: UUID) -> Judged:
-        """One dead letter, uncertain ones included. Raises NotFound, or Archived when its day has been."""
+        """One dead letter, which may be an uncertain delivery. Raises NotFound, or Archived if its day is archived."""
         record = await self._shard.history.get(tenant, notification_of(id)) if slot_of(id) else None
         letter = None if record is None else letter_of(record, id)
         if record is None and any(state.archived for state in await self._shard.days.states(day_of(id), day_of(id))):
@@ -69,11 +68,11 @@ class DeadLetters:
         return judged
 
     async def replay_one(self, key: ApiKey, id: UUID) -> Replay:
-        """Ask for one letter to be sent again.
+        """Order the replay of one letter.
 
         Raises:
-            NotFound: it is no dead letter.
-            Conflict: it cannot be replayed; the code is the obstacle's name.
+            NotFound: the delivery is no dead letter.
+            Conflict: the letter cannot be replayed; the code is the obstacle's name.
         """
         judged = await self.get(key.tenant, id)
         if judged.obstacle is not None:
@@ -86,24 +85,26 @@ class DeadLetters:
     async def replay(
         self, key: ApiKey, filter: LetterFilter, per_second: int, idempotency_key: str | None, body: bytes
     ) -> tuple[Replay, bool]:
-        """Ask for all letters that match to be sent again; the replay, and whether an earlier request made it.
+        """Order the replay of all letters that match; the replay, and whether an earlier request ordered it.
 
         Raises:
-            Invalid: the idempotency key is none.
-            Conflict: it was used for another body, or its first request is still under way.
+            Invalid: the idempotency key is malformed.
+            Conflict: the key was used for another body, or its first request is still under way.
         """
         replay = self._new(key, filter, per_second, expected=None)
         if idempotency_key is not None:
             check_key(idempotency_key)
             digest = fingerprint(body, "replays")
             held = await self._directory.idempotency.reserve(
-                key.tenant, idempotency_key, digest, replay.id, RESERVATION_LEASE
+                key.tenant, idempotency_key, digest, replay.id, RESERVATION_LEASE_S
             )
             if held.fingerprint != digest:
                 raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
             if not held.fresh and held.answer is None:
                 raise Conflict(
-                    "idempotency_in_flight", "the first request with this Idempotency-Key is under way", IN_FLIGHT
+                    "idempotency_in_flight",
+                    "the first request with this Idempotency-Key is under way",
+                    ASK_AGAIN_AFTER_S,
                 )
             if not held.fresh and held.answer is not None:
                 return await self.known(key.tenant, UUID(bytes=held.answer)), True
@@ -122,12 +123,12 @@ class DeadLetters:
         return found
 
     async def replays(self, tenant: str, before: UUID | None, limit: int) -> tuple[list[Replay], UUID | None]:
-        """Replays, newest first, and the id to go on below (None: no more)."""
+        """A page of replays, newest first, and the id below which the next page begins (None: no more)."""
         found = list(await self._directory.replays.list(tenant, before, limit + 1))
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def cancel(self, tenant: str, id: UUID) -> Replay:
-        """Take no further letters of a replay. Raises NotFound; Conflict when it has ended."""
+        """End a replay: no more of its letters are sent. Raises NotFound, or Conflict if it has ended already."""
         cancelled = await self._directory.replays.cancel(tenant, id, self._clock.now())
         replay = await self.known(tenant, id)
         if not cancelled:
@@ -149,25 +150,28 @@ class DeadLetters:
 
 
 async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Cancellations, now: int) -> list[Judged]:
-    """Each letter with what is known now."""
+    """Each letter with its recipient, its address and its obstacle, as of `now`."""
     if not letters:
         return []
-    named = [(letter, letter.record.notification) for letter in letters]
+    with_notifications = [(letter, letter.record.notification) for letter in letters]
     people = await users.people(
-        {(about.tenant, about.to.user_id) for _, about in named if about.to.user_id is not None}
+        {(about.tenant, about.to.user_id) for _, about in with_notifications if about.to.user_id is not None}
     )
-    asked = [people.get((about.tenant, about.to.user_id or ""), NOBODY) for _, about in named]
-    presents = [present_address_of(letter, person.profile) for (letter, _), person in zip(named, asked, strict=True)]
+    asked = [people.get((about.tenant, about.to.user_id or ""), NO_USER) for _, about in with_notifications]
+    presents = [
+        present_address_of(letter, person.profile)
+        for (letter, _), person in zip(with_notifications, asked, strict=True)
+    ]
     suppressed = await users.suppressed(
         {
             (about.tenant, address)
-            for (_, about), address in zip(named, presents, strict=True)
+            for (_, about), address in zip(with_notifications, presents, strict=True)
             if address.channel is not Channel.INAPP
         }
     )
-    cancelled = await cancellations.cancelled({about.id for _, about in named})
+    cancelled = await cancellations.cancelled({about.id for _, about in with_notifications})
     judged: list[Judged] = []
-    for (letter, about), person, address in zip(named, asked, presents, strict=True):
+    for (letter, about), person, address in zip(with_notifications, asked, presents, strict=True):
         why = obstacle(
             letter,
             known=about.to.user_id is None or person.profile is not None,

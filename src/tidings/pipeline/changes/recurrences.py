@@ -1,4 +1,4 @@
-"""Recurrences as the API writes them: checked like what `accept` takes, then plain transactional writes."""
+"""Recurrences for the API: checked like requests that `accept` gets, then written in plain transactions."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from tidings.policy.recurring import Occurrence
 from tidings.policy.routing import send_zone
 from tidings.ports.clock import Clock
 from tidings.ports.recurrences import Recurrences as Store
-from tidings.ports.users import Person, Users
+from tidings.ports.users import NO_USER, Users
 
-LARGEST = requests.LARGEST + 20_480
-MOST_GRACE = 7 * 24 * 3600
+LARGEST_BYTES = requests.LARGEST_BYTES + 20_480
+MOST_GRACE_S = 7 * 24 * 3600
 TRIES = 5
-NOBODY = Person()
 S = TypeVar("S")
-Grace: TypeAlias = Annotated[float, Meta(ge=0, le=MOST_GRACE, multiple_of=1, extra_json_schema={"type": "integer"})]
-"""Whole seconds. JSON does not tell 2 from 2.0, and some clients write the latter."""
+Grace: TypeAlias = Annotated[float, Meta(ge=0, le=MOST_GRACE_S, multiple_of=1, extra_json_schema={"type": "integer"})]
+"""Whole seconds. The type is float because some clients write 2.0, which is the same number in JSON."""
 
 
 class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A notification that is sent again and again.
 
-    `rrule` is a recurrence rule of RFC 5545, at most once a minute, and counts from `start`, a time on the wall clock
-    of `timezone`: an IANA name, or `user` for wherever the user is at the time. `request` is the body of a notification
-    without its times. An occurrence that is missed by more than `grace_seconds` is skipped. `exdates` are left out:
-    times of that wall clock, `2026-12-24T09:00`, or whole days, `2026-12-24`.
+    `rrule` is a recurrence rule of RFC 5545 with at most one occurrence a minute. It counts from `start`, a local
+    time in `timezone`: an IANA name, or `user` for the user's own timezone at the time. `request` is the body of a
+    notification without its times. An occurrence that is missed by more than `grace_seconds` is skipped. `exdates` are
+    occurrences to leave out: local times, `2026-12-24T09:00`, or whole days, `2026-12-24`.
     """
 
     rrule: str
@@ -52,7 +51,7 @@ class RecurrenceRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
 
 class RecurrenceChange(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What is to be changed of a recurrence; what is left out, or null, stays. It stays one person's."""
+    """The fields of a recurrence to change. A field that is left out or null stays. Its recipient cannot change."""
 
     rrule: str | UnsetType | None = UNSET
     start: str | UnsetType | None = UNSET
@@ -66,11 +65,11 @@ class RecurrenceChange(Struct, frozen=True, gc=False, forbid_unknown_fields=True
 _request_decoder = msgspec.json.Decoder(RecurrenceRequest)
 _change_decoder = msgspec.json.Decoder(RecurrenceChange)
 _Making: TypeAlias = Callable[[Recurrence], Awaitable[tuple[Recurrence, bool]]]
-"""From a recurrence to its changed self, and whether the occurrence that comes next changes."""
+"""Makes the changed recurrence, and says whether its next occurrence changes."""
 
 
 class Recurrences:
-    """Creates, changes, pauses and resumes recurrences. Everything raises Unavailable when the store does not answer.
+    """Creates, changes, pauses and resumes recurrences. Every method raises Unavailable if the store does not answer.
 
     `randomness` gives as many random bits as it is asked for.
     """
@@ -85,7 +84,7 @@ class Recurrences:
         self._randomness = randomness
 
     async def create(self, tenant: str, body: bytes) -> Recurrence:
-        """Store a new one. Raises Invalid."""
+        """Create a recurrence. Raises Invalid."""
         request, now = _decoded(_request_decoder, body), self._clock.now()
         key, incarnation = await self._check_request(tenant, bytes(request.request), now)
         recurrence = Recurrence(
@@ -109,18 +108,18 @@ class Recurrences:
         return recurrence
 
     async def get(self, tenant: str, id: UUID) -> Recurrence:
-        """One. Raises NotFound."""
+        """One recurrence. Raises NotFound."""
         found = await self._store.get(tenant, id)
         if found is None:
             raise NotFound("recurrence", to_text(RECURRENCE_PREFIX, id))
         return found
 
     async def list(self, tenant: str, before: UUID | None, limit: int) -> Sequence[Recurrence]:
-        """The tenant's, newest first, from `before` (exclusive) on."""
+        """The tenant's recurrences that are older than `before`, newest first."""
         return await self._store.list(tenant, before, limit)
 
     async def change(self, tenant: str, id: UUID, body: bytes) -> Recurrence:
-        """Change it as the body says. It counts from now on. Raises Invalid, NotFound, Conflict."""
+        """Change a recurrence as the body says, from its next occurrence on. Raises Invalid, NotFound, Conflict."""
         wanted = requests.without_nulls(_decoded(_change_decoder, body))
         if wanted == RecurrenceChange():
             raise Invalid("nothing_to_change", f"name what to change: {', '.join(wanted.__struct_fields__)}")
@@ -145,7 +144,7 @@ class Recurrences:
         return await self._changed(tenant, id, changed)
 
     async def pause(self, tenant: str, id: UUID) -> Recurrence:
-        """Send nothing of it until it is resumed. Idempotent. Raises NotFound, Conflict."""
+        """Send no occurrence until `resume`. Idempotent. Raises NotFound, Conflict."""
 
         async def paused(recurrence: Recurrence) -> tuple[Recurrence, bool]:
             return replace(recurrence, paused=True, progress=replace(recurrence.progress, local=None, due=None)), True
@@ -163,12 +162,12 @@ class Recurrences:
         return await self._changed(tenant, id, resumed)
 
     async def delete(self, tenant: str, id: UUID) -> None:
-        """Forget it. What it has sent stays. Raises NotFound."""
+        """Delete a recurrence, but not the notifications that it has sent. Raises NotFound."""
         if not await self._store.delete(tenant, id):
             raise NotFound("recurrence", to_text(RECURRENCE_PREFIX, id))
 
     async def upcoming(self, recurrence: Recurrence, count: int) -> Sequence[Occurrence]:
-        """The next `count` occurrences, as far as is known now: a user may travel."""
+        """The next `count` occurrences, by the timezone of now: the user's may change."""
         return recurring.upcoming(recurrence, await self._zone(recurrence), count)
 
     async def _changed(self, tenant: str, id: UUID, making: _Making) -> Recurrence:
@@ -183,7 +182,7 @@ class Recurrences:
         raise Conflict("change_in_flight", "others are changing this recurrence at the same time; try again")
 
     async def _placed(self, recurrence: Recurrence, now: int) -> Recurrence:
-        """The same, before its first occurrence after `now`."""
+        """The recurrence with its first occurrence after `now` as the next one."""
         start = datetime.fromisoformat(recurrence.start)
         found = recurring.first(recurrence.rrule, start, await self._zone(recurrence), now)
         local, due = (None, None) if found is None else (found.local.isoformat(), found.due)
@@ -195,10 +194,10 @@ class Recurrences:
         to = requests.recipient(requests.decode_one(recurrence.request).to)
         key = (recurrence.tenant, to.user_id or "")
         people = await self._users.people([key] if to.user_id is not None else [])
-        return wall_clock.zone(send_zone(to, people.get(key, NOBODY).profile))
+        return wall_clock.zone(send_zone(to, people.get(key, NO_USER).profile))
 
     async def _check_request(self, tenant: str, raw: bytes, now: int) -> tuple[str, int | None]:
-        """What identifies the person: the key, and the incarnation. Raises Invalid unless `accept` would take it."""
+        """The recipient's key and incarnation. Raises Invalid unless `accept` would accept the request."""
         try:
             request = requests.decode_one(raw)
             _check_timeless(request)
@@ -211,8 +210,8 @@ class Recurrences:
 
 
 def _decoded(decoder: msgspec.json.Decoder[S], body: bytes) -> S:
-    if len(body) > LARGEST:
-        raise Invalid("too_large", f"a recurrence may have at most {LARGEST} bytes; this has {len(body)}")
+    if len(body) > LARGEST_BYTES:
+        raise Invalid("too_large", f"a recurrence may have at most {LARGEST_BYTES} bytes; this has {len(body)}")
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -239,7 +238,7 @@ def _applied(recurrence: Recurrence, wanted: RecurrenceChange) -> Recurrence:
 
 
 def _text(rule: str, exdates: Sequence[str] | UnsetType, before: Sequence[str]) -> str:
-    """The rule with what it leaves out: `exdates`, else the rule's own `EXDATE` lines, else what it did before."""
+    """The rule with the dates to leave out: `exdates`, else the rule's `EXDATE` lines, else those of `before`."""
     line, own = recurrence_rule.written(rule)
     if own and exdates is not UNSET:
         raise Invalid("ambiguous_exdates", "give EXDATE lines in the rule or exdates, not both", "$.exdates")
@@ -247,7 +246,7 @@ def _text(rule: str, exdates: Sequence[str] | UnsetType, before: Sequence[str]) 
 
 
 def _checked(recurrence: Recurrence, now: int) -> Recurrence:
-    """The same, with its timezone as the database writes it and its start in full. Raises Invalid."""
+    """The recurrence with its timezone as the timezone database spells it, and its start in full. Raises Invalid."""
     if recurrence.name:
         requests.plain(recurrence.name, "$.name")
     timezone = recurrence.timezone
@@ -261,7 +260,7 @@ def _checked(recurrence: Recurrence, now: int) -> Recurrence:
         start = None
     if not isinstance(start, datetime):
         raise Invalid("invalid_local_time", why, "$.start")
-    if wall_clock.instant_of(start, wall_clock.zone(None)) > now + requests.FARTHEST:
+    if wall_clock.instant_of(start, wall_clock.zone(None)) > now + requests.FARTHEST_MS:
         raise Invalid("too_far", "start is more than a year ahead", "$.start")
     recurring.check(recurrence.rrule, start)
     return replace(recurrence, timezone=timezone, start=start.isoformat())

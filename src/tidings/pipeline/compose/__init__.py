@@ -1,1 +1,1 @@
-"""Compose: from the body of a request to a checked notification. accept, recur and the API's own writes use it."""
+"""Compose: make a checked notification from the body of a request, for accept, recur and the API's own writes."""

@@ -1,4 +1,4 @@
-"""From a request to a notification: every check of `accept`, with the template pinned at its published version."""
+"""Making a notification from a request: every check of `accept`, with the template pinned at its published version."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tidings.ports.queue import Item
 from tidings.ports.renderer import Published, Renderer
 
 Identify = Callable[[int], UUID]
-"""The id of a notification for a user's bucket."""
+"""Makes the id of a notification from its user's bucket."""
 
 
 class Composer:
     """Composes notifications.
 
-    `randomness` gives as many random bits as it is asked for. `unserved` are the channels that nobody configured: what
-    asks for one is refused, and a template is sent on the others. `recipients` tells which users exist; without it they
-    are not looked up.
+    `randomness` gives as many random bits as it is asked for. `unserved`: channels that nobody configured. A request
+    that names one is refused; a template is sent on its other channels. `recipients`: knows which users exist; without
+    it, users are not looked up.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Composer:
         self._recipients = recipients
 
     async def known(self, tenant: str, asked: Iterable[requests.NotificationRequest]) -> Known:
-        """The users that exist, of those to whom these requests are; None where they cannot be looked up."""
+        """The existing users among the recipients of these requests; None if users cannot be looked up."""
         if self._recipients is None:
             return None
         return await self._recipients.known(
@@ -51,7 +51,7 @@ class Composer:
         )
 
     def fresh_id(self, now: int, bucket: int) -> UUID:
-        """An id that nothing else has."""
+        """A new, unique id."""
         return new_id(now, bucket, self._randomness(54))
 
     async def compose(
@@ -65,15 +65,16 @@ class Composer:
     ) -> Notification:
         """The notification that a request of `size` bytes asks for at `now` (milliseconds since the epoch).
 
-        Without `identify` it gets a new id. `known` are the users that exist, of those that the request may name; None
-        where they were not looked up.
+        Without `identify` it gets a new id. `known`: the result of `known` for this request; None: accept any user.
 
         Raises:
-            Invalid: it cannot be accepted.
+            Invalid: the request cannot be accepted.
             Unavailable: the store does not answer.
         """
-        if size > requests.LARGEST:
-            raise Invalid("too_large", f"a notification may have at most {requests.LARGEST} bytes; this has {size}")
+        if size > requests.LARGEST_BYTES:
+            raise Invalid(
+                "too_large", f"a notification may have at most {requests.LARGEST_BYTES} bytes; this has {size}"
+            )
         to = requests.recipient(request.to)
         incarnation = None
         if to.user_id is not None and known is not None:
@@ -84,7 +85,7 @@ class Composer:
         requests.json_object(request.metadata, "$.metadata")
         times = requests.times(request.send_at, request.expires_at, request.send_at_local, now)
         channels = tuple(request.channels or ())
-        template, content, available = await self._said(tenant, request, data)
+        template, content, available = await self._template_or_content(tenant, request, data)
         if not available:
             raise Invalid("no_content", "there is no content for any channel", "$.content")
         for index, channel in enumerate(channels):
@@ -114,7 +115,10 @@ class Composer:
     def _served(
         self, request: requests.NotificationRequest, asked: tuple[Channel, ...], available: Sequence[Channel]
     ) -> tuple[Channel, ...]:
-        """The channels that the notification names: those `asked` for, or what is served of a template's."""
+        """The channels to put into the notification: those `asked` for, or a template's channels that have a provider.
+
+        Empty: all channels that there is content for. Raises Invalid for a channel without a provider.
+        """
         if not self._unserved:
             return asked
         for index, channel in enumerate(asked):
@@ -132,21 +136,21 @@ class Composer:
             )
         return served
 
-    async def _said(
+    async def _template_or_content(
         self, tenant: str, request: requests.NotificationRequest, data: dict[str, Any]
     ) -> tuple[TemplateRef | None, Content | None, tuple[Channel, ...]]:
-        """The template or the content, and the channels that it is for."""
-        if (request.template is None) == (request.content is None):
-            raise Invalid("content_or_template", "give exactly one of template and content")
-        if request.template is not None:
+        """The template or the content (exactly one of them), and the channels that it has content for."""
+        if request.template is not None and request.content is None:
             requests.plain(request.template, "$.template")
             published = await self._renderer.published(tenant, request.template)
             if published is None:
                 raise Invalid("unknown_template", f"no template {request.template!r} is published", "$.template")
             check_variables(published, data, request.channels or ())
             return published.ref, None, published.channels
-        content = requests.literal(request.content) if request.content is not None else None
-        return None, content, content.channels() if content is not None else ()
+        if request.content is not None and request.template is None:
+            content = requests.literal(request.content)
+            return None, content, content.channels()
+        raise Invalid("content_or_template", "give exactly one of template and content")
 
 
 def _not_configured(channel: Channel, path: str) -> Invalid:
@@ -158,7 +162,7 @@ def _not_configured(channel: Channel, path: str) -> Invalid:
 
 
 def check_variables(template: Published, data: dict[str, Any], channels: Sequence[Channel]) -> None:
-    """Raises Invalid unless `data` has what the template needs for these channels (none: all that it has)."""
+    """Raises Invalid unless `data` has the variables that the template needs for `channels` (empty: all of its own)."""
     missing = template.missing(data)
     if missing:
         raise Invalid("missing_variables", f"the template needs {', '.join(missing)}", f"$.data.{missing[0]}")
@@ -166,6 +170,6 @@ def check_variables(template: Published, data: dict[str, Any], channels: Sequenc
 
 
 def queued(notification: Notification, *, repeated: bool = False) -> Item:
-    """The notification on its way into its lane; `repeated` when it may be a second copy."""
+    """The queue item of the notification, for its lane. `repeated`: mark it as a possible copy."""
     key, headers = f"{notification.tenant}/{notification.to.key}", {REPEATED: "1"} if repeated else {}
     return Item(topics.requests(notification.priority), key, encode(notification), headers)

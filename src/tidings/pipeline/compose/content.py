@@ -1,7 +1,7 @@
-"""Content as a request brings it: the shapes of model/notification.py, but a field that is not known is refused.
+"""Content in a request: the structs of model/notification.py, but refusing unknown fields.
 
-The structs of the model travel through queues and the store, where a process of this version must read what the next
-version wrote. A request is another matter: there an unknown field is a mistake of the sender.
+The model's structs travel through queues and the store, where this version must be able to read what the next version
+wrote. In a request, an unknown field is a mistake of the sender.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ContentRequest(Struct, frozen=True, gc=False, omit_defaults=True, forbid_u
     inapp: InappContentRequest | None = None
 
     def content(self) -> Content:
-        """The same as the model has it."""
+        """The same content as a struct of the model."""
         return Content(
             email=_as(EmailContent, self.email),
             sms=_as(SmsContent, self.sms),

@@ -1,7 +1,8 @@
-"""Who exists: asked when a request is accepted, so that a sender is told at once, and a user's successor gets nothing.
+"""Looking up which users exist while a request is accepted: the sender learns at once of an unknown user.
 
-Concurrent requests share one question: while one is under way the next ones gather. When the store does not answer, it
-is not known who exists. Then a request is taken unseen, and `route` looks again.
+The notification notes the user's incarnation, so that a later user with the same id never gets it. Concurrent requests
+share one look-up: while one is under way, the next ones gather. If the store does not answer, requests are accepted
+without the look-up, and `route` makes it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from tidings.model.errors import Unavailable
 from tidings.ports.clock import Clock
 from tidings.ports.users import Users
 
-WITHIN = 0.5
-"""Seconds that a question may take; a request must not fail because the store is slow."""
-AFTER_SILENCE = 1_000
-"""Milliseconds in which nothing is asked after the store did not answer."""
+ANSWER_WITHIN_S = 0.5
+"""How long a look-up may take: a request must not fail because the store is slow."""
+SILENCE_MS = 1_000
+"""How long no look-up is made after the store did not answer."""
 
 Known: TypeAlias = Mapping[str, int] | None
-"""The incarnations of the users that exist, of those that were asked for; None: the store does not answer."""
+"""The incarnations of the existing users among those looked up, by user id; None: the store did not answer."""
 
 _log = structlog.get_logger("tidings.recipients")
 
@@ -39,7 +40,7 @@ class Recipients:
         self._silent_until = 0
 
     async def known(self, tenant: str, user_ids: Collection[str]) -> Known:
-        """Those of the tenant's `user_ids` that exist."""
+        """The incarnations of the existing users among the tenant's `user_ids`; None: the store did not answer."""
         if not user_ids:
             return {}
         self._waiting.setdefault(tenant, set()).update(user_ids)
@@ -49,7 +50,7 @@ class Recipients:
         return None if found is None else {user_id: found[user_id] for user_id in user_ids if user_id in found}
 
     async def _ask(self, before: asyncio.Task[Mapping[str, Known]] | None) -> Mapping[str, Known]:
-        """Ask for all that gathered until the question before this one was answered."""
+        """Wait for the look-up `before`, then look up all users that gathered meanwhile."""
         if before is not None:
             await asyncio.wait([before])
         asked, self._waiting = self._waiting, {}
@@ -60,9 +61,10 @@ class Recipients:
         if self._clock.elapsed() < self._silent_until:
             return None
         try:
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await self._users.known(tenant, sorted(user_ids))
         except (Unavailable, TimeoutError) as error:
-            self._silent_until = self._clock.elapsed() + AFTER_SILENCE
-            _log.warning("users cannot be looked up; requests are taken unseen", why=str(error) or "no answer in time")
+            self._silent_until = self._clock.elapsed() + SILENCE_MS
+            why = str(error) or "no answer in time"
+            _log.warning("users cannot be looked up; requests are accepted without that", why=why)
             return None

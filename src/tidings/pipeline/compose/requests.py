@@ -1,4 +1,4 @@
-"""The request for a notification as it comes in, and the checks that need nothing but the request itself."""
+"""The request for a notification, and the checks that need nothing but the request itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tidings.policy.content import is_blank, unfit
 MOST_ITEMS = 1_000
 MOST_DEVICES = 50
 DEEPEST = 32
-LARGEST = 256 * 1024
-FARTHEST = 366 * 24 * 3600 * 1000
+LARGEST_BYTES = 256 * 1024
+FARTHEST_MS = 366 * 24 * 3600 * 1000
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
@@ -49,7 +49,7 @@ class RecipientRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
 
 class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The body of `POST /v1/notifications`, and an item of the batch. Null is as if it were left out."""
+    """The body of `POST /v1/notifications`, and an item of a batch. A field that is null counts as left out."""
 
     to: RecipientRequest
     template: str | None = None
@@ -66,7 +66,7 @@ class NotificationRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=T
 
     @property
     def lane(self) -> Priority:
-        """The priority, whether it was given or not."""
+        """The priority that was given, or the default."""
         return self.priority or Priority.NORMAL
 
 
@@ -103,7 +103,7 @@ def decode_batch(body: bytes) -> list[msgspec.Raw]:
 
 
 def explain(error: Exception) -> Invalid:
-    """A decoding error in our words, with the JSON path of the culprit."""
+    """A decoding error in our words, with the JSON path of the faulty field."""
     if isinstance(error, RecursionError):
         return Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels")
     if not isinstance(error, msgspec.ValidationError):
@@ -144,7 +144,7 @@ def recipient(to: RecipientRequest) -> Recipient:
 
 
 def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
-    """The decoded object. Raises Invalid when it is none, is too deep, or holds a NUL character."""
+    """The decoded object. Raises Invalid if it is no object, is nested too deeply, or holds a NUL character."""
     text = given(raw)
     if text.count(b"{") + text.count(b"[") > DEEPEST and depth(text) > DEEPEST:
         raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
@@ -158,7 +158,7 @@ def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
 
 
 def without_nulls(change: S, keeping: Collection[str] = ()) -> S:
-    """The change as if what is null in it were left out, apart from the fields of which `keeping` names the meaning."""
+    """The change without its fields that are null, except those in `keeping`, for which null has a meaning."""
     empty = {
         name: UNSET for name in change.__struct_fields__ if name not in keeping and getattr(change, name) in _NULLS
     }
@@ -223,7 +223,7 @@ def literal(request: ContentRequest) -> Content:
 
 
 class Times(Struct, frozen=True, gc=False):
-    """When to send, and until when: instants in milliseconds since the epoch, or a wall-clock time of the user's."""
+    """When to send, and until when: instants in milliseconds since the epoch, or a local time of the user."""
 
     send_at: int | None = None
     expires_at: int | None = None
@@ -234,7 +234,7 @@ def times(send_at: str | None, expires_at: str | None, send_at_local: str | None
     """The checked times of a request. Raises Invalid."""
     at = None if send_at is None else instants.parse(send_at, "$.send_at")
     until = None if expires_at is None else instants.parse(expires_at, "$.expires_at")
-    if at is not None and at > now + FARTHEST:
+    if at is not None and at > now + FARTHEST_MS:
         raise Invalid("too_far", "send_at is more than a year ahead", "$.send_at")
     if until is not None and until <= max(now, at or 0):
         raise Invalid("already_expired", "expires_at must lie in the future, and after send_at", "$.expires_at")
@@ -246,7 +246,7 @@ def times(send_at: str | None, expires_at: str | None, send_at_local: str | None
 
 
 def local_time(text: str, now: int) -> time | datetime:
-    """The time of day, or wall-clock time, in `send_at_local`. Raises Invalid."""
+    """The local time in `send_at_local`, with or without a date. Raises Invalid."""
     path = "$.send_at_local"
     try:
         wall = wall_clock.parse(text)
@@ -258,7 +258,7 @@ def local_time(text: str, now: int) -> time | datetime:
                 "time with an offset there is send_at"
             )
         raise Invalid("invalid_local_time", why, path) from error
-    if isinstance(wall, datetime) and wall_clock.instant_of(wall, UTC) > now + FARTHEST:
+    if isinstance(wall, datetime) and wall_clock.instant_of(wall, UTC) > now + FARTHEST_MS:
         raise Invalid("too_far", "send_at_local is more than a year ahead", path)
     return wall
 

@@ -1,4 +1,4 @@
-"""What a provider answers to a call, and whom that is about: one delivery, everybody at that account, or nobody."""
+"""A provider's answers to a call, and whom each is about: one delivery, the whole account, or nobody."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TOO_LATE = Retry("expired", detail="it was over before the provider was asked",
 
 
 def is_too_late(result: SendResult) -> bool:
-    """Whether the provider was not asked, because it was over before."""
+    """Whether the provider was not asked because the delivery had expired."""
     return isinstance(result, Retry) and (result.reason, result.detail) == (_TOO_LATE.reason, _TOO_LATE.detail)
 
 
 async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery], now: int) -> Sequence[SendResult]:
-    """What the provider answers at `now` (milliseconds since the epoch); what is unknown is Uncertain.
+    """One result per delivery, in order; `Uncertain` where the provider's answer is unknown.
 
-    It is not asked for what expired while that waited for its turn.
+    Deliveries that expired by `now` (milliseconds since the epoch), while they waited for their turn, are not sent.
     """
     asked = [one for one in outbound if one.expires_at is None or one.expires_at > now]
     if len(asked) == len(outbound):
@@ -46,7 +46,7 @@ async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Se
     except TimeoutError:
         return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
     except Exception as error:
-        # A mistake in the provider's file: what the vendor took is unknown, and the batch must not be lost.
+        # A bug in the provider's file: nobody knows what the vendor took, and the batch must not be lost.
         _log.exception("a provider raised", provider=provider.name)
         return fitting([Uncertain("provider_error", repr(error))] * len(outbound))
     results = fitting(results)
@@ -59,9 +59,9 @@ async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Se
 def settled(
     results: Sequence[SendResult], outbound: Sequence[AnyDelivery], throttling: Throttling, *, failing: bool
 ) -> Sequence[SendResult]:
-    """The results of a call, each `Retry` saying whom it is about.
+    """The results of a call with `about` set in every `Retry`.
 
-    While the provider is `failing` for everybody, its failures are about nobody.
+    `failing`: the provider fails for everybody, so its faults are about no delivery and no account.
     """
     refusals: dict[int, Refusal] = {}
     for place, result in enumerate(results):
@@ -77,8 +77,8 @@ def settled(
     ]
 
 
-def told(fault: SendResult) -> str:
-    """A failure in words that name nobody."""
+def in_words(fault: SendResult) -> str:
+    """The reason and detail of a failure for the log, without addresses."""
     return "" if isinstance(fault, Sent) else without_addresses(f"{fault.reason} {fault.detail}".strip())
 
 

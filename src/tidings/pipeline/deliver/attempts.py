@@ -1,4 +1,7 @@
-"""From what a provider answered to the facts that are recorded: sent, tried again later, passed on, or ended."""
+"""From a provider's answer to facts: the delivery is sent, tried again, passed on to an alternative, or ends.
+
+docs/how-it-works/one-delivery.md has a table of the answers, and says what attempts, steps, doubt and pinning are.
+"""
 
 from __future__ import annotations
 
@@ -29,45 +32,45 @@ from tidings.policy.retry import (
 class Tried(Struct, frozen=True, gc=False):
     """One delivery after one provider call.
 
-    `others`: another provider can be asked at once. `refused_by_all`: no other provider will ever take it. `copy`: the
-    delivery as it came, where it may be a second copy and was not begun.
+    `has_others`: another provider can be asked at once. `refused_by_all_others`: no other provider will ever take it.
+    `copy`: the delivery as the queue gave it, if it is marked repeated and was not begun; else None.
     """
 
     delivery: Delivery
     category: Category
     provider: str
     idempotent: bool
-    others: bool
+    has_others: bool
     result: SendResult
-    refused_by_all: bool = True
+    refused_by_all_others: bool = True
     copy: Delivery | None = None
 
     @property
     def used_up_no_try(self) -> bool:
-        """Whether the provider was not asked for this delivery at all, or asked the whole account to wait."""
+        """Whether the answer is about the account or nobody, so that it does not count against the allowed tries."""
         return isinstance(self.result, Retry) and about(self.result) is not About.DELIVERY
 
     @property
     def was_asked(self) -> bool:
-        """Whether the provider was asked, and for this delivery."""
+        """Whether the provider was asked, and its answer is about this delivery."""
         return not (self.used_up_no_try or is_too_late(self.result))
 
 
 def judge(tried: Tried, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
-    """The outcomes of one attempt."""
+    """The outcomes of one provider call for one delivery. `randomness` is from 0 to 1."""
     result, delivery = tried.result, tried.delivery
     if isinstance(result, Sent):
         state = State.DELIVERED if result.delivered else State.SENT
         return [fact(delivery, now, state, provider=tried.provider, reference=result.reference)]
-    if isinstance(result, Rejected) and (not result.fallback or tried.refused_by_all):
+    if isinstance(result, Rejected) and (not result.fallback or tried.refused_by_all_others):
         ending = fact(delivery, now, State.FAILED, result.reason, tried.provider, detail=result.detail)
         ending = msgspec.structs.replace(ending, suppress=result.suppress)
         return end(msgspec.structs.replace(delivery, doubtful=_in_doubt(tried)), tried.category, ending, now)
     if isinstance(result, Uncertain) and not (tried.idempotent or tried.category.allow_doubles):
         return [fact(delivery, now, State.UNCERTAIN, result.reason, tried.provider, detail=result.detail)]
-    if isinstance(result, Retry) and tried.used_up_no_try and not tried.others:
-        return _wait_for_it(tried, result, policy, now, randomness)
-    return _again(tried, result, policy.of(tried.category.retries), now, randomness)
+    if isinstance(result, Retry) and tried.used_up_no_try and not tried.has_others:
+        return _wait_for_provider(tried, result, policy, now, randomness)
+    return _try_again_or_end(tried, result, policy.of(tried.category.retries), now, randomness)
 
 
 def fact(
@@ -99,7 +102,7 @@ def fact(
 
 
 def hold(delivery: Delivery, now: int, due: int, reason: str) -> Outcome:
-    """The same attempt, not before `due`."""
+    """The fact that the delivery waits until `due` and then goes on with the same attempt."""
     return fact(
         delivery,
         now,
@@ -116,18 +119,19 @@ def put_off(
     now: int,
     randomness: float,
     why: Outcome,
-    known_s: float = 0.0,
+    usable_in_s: float = 0.0,
 ) -> list[Outcome]:
-    """The delivery waits for a provider, for the reason of `why`, and uses up no attempt; at last it ends with it.
+    """The outcomes of a delivery that waits for a provider as held: it uses up no try.
 
-    `known_s`: seconds until a provider may be used again, as far as is known. An alternative takes over from one that
-    has waited as often as it may be tried.
+    `why` is the fact to record, with reason and provider. The delivery ends with the same reason once it has waited for
+    too long, or earlier if it has an alternative and has waited as often as it may be tried. `usable_in_s`: seconds
+    until a provider may be used again, as far as is known.
     """
     policy = policy.of(category.retries)
     since = now if delivery.waiting_since is None else delivery.waiting_since
     gives_up_at = since + round(policy.hold_s * 1000)
     ends_at = gives_up_at if delivery.expires_at is None else min(gives_up_at, delivery.expires_at)
-    due = hold_until(delivery.waits, now, ends_at, known_s, policy, randomness)
+    due = hold_until(delivery.waits, now, ends_at, usable_in_s, policy, randomness)
     if due is None:
         expired = delivery.expires_at is not None and ends_at == delivery.expires_at
         state = State.EXPIRED if expired else State.DEAD
@@ -140,32 +144,33 @@ def put_off(
     return [msgspec.structs.replace(why, wait=wait_for(waiting, due, held=True))]
 
 
-def second_copy(delivery: Delivery, now: int, patience: int, *, surplus: bool) -> Outcome:
-    """A copy of an attempt that may be under way elsewhere: looked at again after `patience` milliseconds.
+def second_copy(delivery: Delivery, now: int, wait_ms: int, *, surplus: bool) -> Outcome:
+    """The fact that a copy waits for `wait_ms`, because another worker may be sending its original.
 
-    By then the claim over the first copy has ended and its facts tell. A fact of another state than `hold` gives, so
-    that neither copy's wait takes the place of the other's; and two steps on, so that an original that was told to wait
-    meanwhile yields to it. `surplus`: it came from there, and comes back there, behind an original that may wait in the
-    same queue.
+    By then the claim over the original has ended, and its facts are in the history. The state differs from the one that
+    `hold` records, so that neither copy's wait replaces the other's. The copy goes two steps on, so that an original
+    that waited meanwhile yields to it. `surplus`: the copy came from a queue of surplus and returns to it, behind an
+    original that may be waiting there.
     """
     waiting = msgspec.structs.replace(delivery, step=delivery.step + 2)
-    wait = wait_for(waiting, now + patience, surplus=surplus)
+    wait = wait_for(waiting, now + wait_ms, surplus=surplus)
     return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait)
 
 
 def end(delivery: Delivery, category: Category, ending: Outcome, now: int) -> list[Outcome]:
-    """The delivery ends with `ending`; in doubt, when an earlier attempt may have been taken.
+    """The outcomes of a delivery that ends with `ending`, or `uncertain` if it is doubtful.
 
-    An alternative takes over, unless the person might then get it twice and the category does not allow that.
+    An alternative takes over, unless the delivery was cancelled, or the person might then get the notification twice
+    and the category does not allow doubles.
     """
-    ending = doubted(delivery, ending)
+    ending = uncertain_if_doubtful(delivery, ending)
     if ending.state is State.CANCELLED or (delivery.doubtful and not category.allow_doubles):
         return [ending]
     return fall_back(delivery, ending, now)
 
 
-def doubted(delivery: Delivery, ending: Outcome) -> Outcome:
-    """The ending as far as it is certain: where an earlier attempt may have been taken it is not."""
+def uncertain_if_doubtful(delivery: Delivery, ending: Outcome) -> Outcome:
+    """`ending`, or for a doubtful delivery `uncertain` with the reason of `ending` in its detail."""
     if not delivery.doubtful:
         return ending
     detail = f"{ending.reason} {ending.detail}".strip()
@@ -173,7 +178,7 @@ def doubted(delivery: Delivery, ending: Outcome) -> Outcome:
 
 
 def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
-    """The delivery ends with `ending`; its first alternative, if it has one, takes over."""
+    """`ending`, with which the first alternative (if there is one) takes over, in its own slot and with attempt 1."""
     if not delivery.alternatives:
         return [ending]
     (slot, address), *rest = delivery.alternatives
@@ -199,8 +204,8 @@ def fall_back(delivery: Delivery, ending: Outcome, now: int) -> list[Outcome]:
     ]
 
 
-def _wait_for_it(tried: Tried, result: Retry, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
-    """The same attempt again when the provider takes anything at all."""
+def _wait_for_provider(tried: Tried, result: Retry, policy: RetryPolicy, now: int, randomness: float) -> list[Outcome]:
+    """The outcomes if the answer was about the account or nobody: the same attempt waits until a provider is usable."""
     if is_throttled(result):
         reason, detail = THROTTLED, result.detail
     elif result.reason == BUSY:
@@ -211,20 +216,20 @@ def _wait_for_it(tried: Tried, result: Retry, policy: RetryPolicy, now: int, ran
         reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
     delivery = tried.delivery
     why = fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail)
-    known_s = min(result.after_s or 0.0, policy.cap)
-    return put_off(delivery, tried.category, policy, now, randomness, why, known_s)
+    usable_in_s = min(result.after_s or 0.0, policy.cap)
+    return put_off(delivery, tried.category, policy, now, randomness, why, usable_in_s)
 
 
-def _again(
+def _try_again_or_end(
     tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy, now: int, randomness: float
 ) -> list[Outcome]:
-    """Another attempt after `result`, or the end."""
+    """The outcomes if another attempt may follow `result`: its wait, or the end after the last try."""
     delivery = tried.delivery
     why = f"{result.reason} {result.detail}".strip()
     following = _following(tried, result)
     patient = isinstance(result, Retry) and result.patient
     attempts = policy.patient_attempts if patient else policy.attempts
-    # Another provider can be asked at once; the same one gets the time that it needs.
+    # Another provider is asked at once. The same one is asked after the back-off.
     due = now if _moves_on(tried) else _due(tried, result, policy, now, randomness)
     if not may_retry(_tries(following) - 1, attempts, due, delivery.expires_at):
         expired = delivery.expires_at is not None and due >= delivery.expires_at
@@ -237,27 +242,23 @@ def _again(
 
 
 def _moves_on(tried: Tried) -> bool:
-    """Whether another provider is asked next, as soon as one may be used."""
+    """Whether the next attempt goes to another provider, without a back-off."""
     if _is_pinned(tried):
         return False
-    return tried.others or isinstance(tried.result, Rejected)
+    return tried.has_others or isinstance(tried.result, Rejected)
 
 
 def _is_pinned(tried: Tried) -> bool:
-    """Whether only this provider can tell a repetition from a second notification.
+    """Whether the next attempt must go to this provider, because it alone would recognise a repetition.
 
-    Once in doubt, always: a later `Retry` of the same provider says nothing about the earlier attempt.
+    A later `Retry` does not unpin the delivery: it says nothing about the attempt that may have been taken.
     """
     known = isinstance(tried.result, Uncertain) or tried.delivery.pinned == tried.provider
     return tried.idempotent and _in_doubt(tried) and known
 
 
 def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
-    """The delivery as it is tried next: where, and what counts as a try.
-
-    After an uncertain answer only the same provider can tell a repetition from a second notification; a category that
-    allows doubles may go elsewhere.
-    """
+    """The delivery as the next attempt makes it: its numbers, its doubt, and the providers that may take it."""
     delivery = tried.delivery
     refused = isinstance(result, Rejected) and tried.provider not in delivery.refused
     return msgspec.structs.replace(
@@ -273,14 +274,14 @@ def _following(tried: Tried, result: Retry | Rejected | Uncertain) -> Delivery:
 
 
 def _tries(delivery: Delivery) -> int:
-    """How many tries this attempt makes."""
+    """How many tries have been made with this attempt, counted from the first or from the replay."""
     return delivery.attempt - delivery.first_attempt - delivery.uncounted + 1
 
 
 def _in_doubt(tried: Tried) -> bool:
-    """Whether this or an earlier attempt may have been taken.
+    """Whether a provider may have taken this attempt or an earlier one.
 
-    A provider that knows its keys and refuses one has not taken it before.
+    A refusal by the pinned provider ends the doubt: it would have recognised a delivery that it had taken.
     """
     delivery = tried.delivery
     if isinstance(tried.result, Rejected) and tried.idempotent and delivery.pinned == tried.provider:

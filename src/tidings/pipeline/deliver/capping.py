@@ -1,4 +1,4 @@
-"""What a delivery must have room in before it is sent: the caps of its user, and the dedupe window of its address."""
+"""The last check before a delivery is sent: room under its user's caps, and in the dedupe window of its address."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.user import Cap, Category
 from tidings.model.vocabulary import Excess, Reason, State
-from tidings.pipeline.deliver.attempts import doubted, fact, hold
+from tidings.pipeline.deliver.attempts import fact, hold, uncertain_if_doubtful
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.addresses import identity, person_of
 from tidings.policy.caps import Count, Over
 from tidings.ports.caps import Caps
 
 EVERYTHING = "*"
-"""The category whose caps count all categories that are not critical."""
+"""The category whose caps count the notifications of all categories that are not critical."""
 
-_DIGEST = 16
+_DIGEST_BYTES = 16
 _encoder = msgspec.msgpack.Encoder()
 
 
 class Capping:
-    """Asks for room, once for a batch, and not at all where nothing in it is capped or deduplicated.
+    """Counts deliveries under caps and dedupe windows: one request per batch, none if nothing in it has either.
 
-    To be asked after everything else that may stop or hold a delivery: what is counted must be about to be sent.
+    Ask after every other check that may stop or hold a delivery: only what is about to be sent may be counted.
     """
 
     def __init__(self, caps: Caps, categories: Categories) -> None:
@@ -36,9 +36,10 @@ class Capping:
         self._categories = categories
 
     async def refused(self, deliveries: Sequence[Delivery], now: int) -> Mapping[int, Outcome]:
-        """The outcomes of those that must not be sent now, by their place. The categories of their tenants are loaded.
+        """The outcomes of the deliveries that must not be sent now, by place in `deliveries`.
 
-        Every try asks: a person gets it when it is sent, not when it was first tried. Raises Unavailable.
+        The categories of their tenants must be loaded. Every attempt asks, because the caps count when a person gets a
+        notification, not when it was first tried. Raises Unavailable.
         """
         asking = [
             (place, delivery, counts) for place, delivery in enumerate(deliveries) if (counts := self._counts(delivery))
@@ -53,7 +54,7 @@ class Capping:
         }
 
     def _counts(self, delivery: Delivery) -> list[Count]:
-        """A second copy is told as such, whatever the caps say; so that count comes first."""
+        """The scopes that count the delivery. The dedupe window comes first: duplicates are reported as such."""
         category = self._categories.get(delivery.tenant, delivery.category)
         counts = []
         if category.dedupe:
@@ -71,19 +72,19 @@ class Capping:
 def _outcome(delivery: Delivery, count: Count, over: Over, now: int) -> Outcome:
     if count.id == delivery.id:
         detail = f"the same went to this address less than {over.cap.seconds} s before"
-        return doubted(delivery, fact(delivery, now, State.SUPPRESSED, Reason.DUPLICATE, detail=detail))
+        return uncertain_if_doubtful(delivery, fact(delivery, now, State.SUPPRESSED, Reason.DUPLICATE, detail=detail))
     if count.holds and (delivery.expires_at is None or over.due < delivery.expires_at):
         return hold(delivery, now, over.due, Reason.CAPPED)
     state = State.EXPIRED if count.holds else State.SUPPRESSED
     detail = f"at most {over.cap.count} in {over.cap.seconds} s"
-    return doubted(delivery, fact(delivery, now, state, Reason.CAPPED, detail=detail))
+    return uncertain_if_doubtful(delivery, fact(delivery, now, state, Reason.CAPPED, detail=detail))
 
 
 def _person(delivery: Delivery, by: Category) -> bytes:
-    """The scope of a user's (or an inline recipient's) notifications that `by` counts.
+    """The scope in which the caps of `by` count a user's (or an inline recipient's) notifications.
 
-    What a deleted user was sent does not count for whoever has the id next. An inline recipient is the same person in
-    every spelling of the address.
+    The incarnation keeps the notifications of a deleted user apart from those of the next user with the same id. An
+    inline recipient is the same person in every spelling of the address.
     """
     if delivery.user_id is None:
         address = delivery.key.removeprefix(f"{delivery.tenant}/")
@@ -93,10 +94,10 @@ def _person(delivery: Delivery, by: Category) -> bytes:
 
 
 def _content(delivery: Delivery) -> bytes:
-    """The scope of this content at this address: what is said, before it is rendered."""
+    """The scope of this content at this address. Compares the text or template and the data, before rendering."""
     said = getattr(delivery.content, delivery.channel.value) if delivery.content is not None else delivery.template
     return _scope("content", delivery.tenant, identity(delivery.address), said, delivery.data)
 
 
 def _scope(*parts: object) -> bytes:
-    return hashlib.blake2b(_encoder.encode(parts), digest_size=_DIGEST).digest()
+    return hashlib.blake2b(_encoder.encode(parts), digest_size=_DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""A channel that is turned off: what waits for it in a queue is suppressed, and its alternatives take over."""
+"""A channel that is turned off: its queued deliveries are suppressed, and their alternatives take over."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tidings.ports.queue import Item
 
 
 class ChannelOff:
-    """Stands where `deliver` stands for a channel with providers. Its only effect is its outputs."""
+    """Reads the queues of a channel without providers in place of `Deliver`. Its only effect is its outputs."""
 
     def __init__(self, categories: Categories, clock: Clock) -> None:
         self._categories = categories
         self._clock = clock
 
     async def __call__(self, batch: Sequence[Taken[Delivery]], _begin: Begin) -> list[Item]:
-        """`suppressed: channel_off` for each delivery, or what comes after it."""
+        """`suppressed: channel_off` for each delivery (`uncertain` if it was begun); its alternative takes over."""
         await self._categories.load({taken.value.tenant for taken in batch})
         now = self._clock.now()
         outcomes = [outcome for taken in batch for outcome in self._ended(taken, now)]
@@ -34,7 +34,7 @@ class ChannelOff:
 
     def _ended(self, taken: Taken[Delivery], now: int) -> list[Outcome]:
         delivery = taken.value
-        if taken.begun:  # it was being sent when the channel was turned off
+        if taken.begun:  # a provider may have been called before the channel was turned off
             delivery = msgspec.structs.replace(delivery, doubtful=True)
         category = self._categories.get(delivery.tenant, delivery.category)
         return end(delivery, category, fact(delivery, now, State.SUPPRESSED, Reason.CHANNEL_OFF), now)

@@ -1,7 +1,7 @@
-"""What history knows of the attempts that a batch is about to make: which were made, and which another copy makes.
+"""What the history knows about a batch's attempts: which are over, and which have a copy that waited.
 
-A delivery may be in the queue twice: its claim came back, or what put it was repeated after a crash. Decisions 0011 and
-0031 say which copy is sent.
+"Copies and doubt" in docs/how-it-works/one-delivery.md says why a delivery may be in a queue twice, and which copy is
+sent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tidings.policy.transitions import returned
 from tidings.ports.history import History
 
 ASKED_AFTER_MS = 5_000
-"""A delivery that is older than this may have been overtaken by a second copy, so history is asked about it."""
+"""Age of a delivery from which the history is asked about it: a copy may have been sent before it by then."""
 
 
 class Known(Struct, frozen=True):
-    """What is known of a batch's attempts.
+    """What is known about a batch's attempts.
 
-    `over`: those with a recorded result. `waited`: the furthest step to which a copy of the attempt has waited.
-    `begun`: those that an earlier claim began.
+    `over`: attempts with a recorded result, or whose delivery arrived. `waited`: the highest step of a recorded wait,
+    by attempt. `begun`: attempts that an earlier claim began.
     """
 
     over: set[Attempt]
@@ -34,14 +34,15 @@ class Known(Struct, frozen=True):
 
 
 async def known(batch: Sequence[Taken[Delivery]], history: History, now: int) -> Known:
-    """Ask `history` about those attempts of the batch that may have been made, or may have copies."""
+    """Ask `history` about the attempts of the batch that may have been made, or may have copies."""
     doubtful = {attempt_of(taken.value) for taken in batch if _is_doubtful(taken) or _is_late(taken.value, now)}
-    # What came back was made, too.
+    # The fact that a mail came back has an attempt number of its own; that attempt was made, too.
     asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
     over = set(await history.attempted(asked)) if asked else set()
     over |= {(id, attempt) for id, attempt in doubtful if (id, returned(attempt)) in over}
     waited = await history.waited(list(doubtful)) if doubtful else {}
-    # A receipt may come while another attempt waits. A replay's first one is made because a person wants it.
+    # A receipt may have come while the next attempt waited. The first attempt of a replay is made even so: a person
+    # ordered it.
     again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
     arrived = await history.arrived(again) if again else set()
     over |= {attempt_of(taken.value) for taken in batch if taken.value.id in arrived}
@@ -49,15 +50,15 @@ async def known(batch: Sequence[Taken[Delivery]], history: History, now: int) ->
 
 
 def attempt_of(delivery: Delivery) -> Attempt:
-    """The attempt that the delivery stands for."""
+    """The attempt that the delivery is on."""
     return delivery.id, delivery.attempt
 
 
 def _is_doubtful(taken: Taken[Delivery]) -> bool:
-    # What waited may have been decided twice, by two claims over one batch: whichever comes second finds it made.
+    # Two claims over one batch may both have made a delivery wait. The copy that comes second finds it made.
     return taken.begun or taken.repeated or taken.value.step > 0
 
 
 def _is_late(delivery: Delivery, now: int) -> bool:
-    """Whether a second copy of it may have been sent by now. A clock that is behind the id's tells nothing."""
+    """Whether a copy of it may have been sent by now. True too if the id lies in the future: the clocks disagree."""
     return not 0 <= now - instant_of(delivery.id) <= ASKED_AFTER_MS

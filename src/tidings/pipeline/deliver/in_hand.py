@@ -1,4 +1,4 @@
-"""What this process has handed to a provider and what history cannot tell yet."""
+"""The attempts that this process works on, and those whose facts the history may not have yet."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ Attempt: TypeAlias = tuple[UUID, int]
 
 
 class InHand:
-    """The attempts under way, and those whose facts were put less than `remembered` seconds ago (or twice as long).
+    """The attempts under way, and those that ended less than `remembered_s` to twice `remembered_s` seconds ago.
 
-    A copy that meets its original here is not sent: the original's claim ends in facts, or it comes back. What
-    comes back while the claim that lost it is not through with it is no copy, and must not be dropped: it has to wait.
+    A copy whose original is in here is dropped: either the original's facts get recorded, or its claim gives it back.
+    An item that comes back while the claim that lost it still works on it is no copy (`is_itself`): it waits, and is
+    not dropped.
 
-    A dropped copy may have gone further than its original. Then the original goes on from the copy's step: with its own
-    step, its next wait could be the very fact that led to the copy, which is recorded once and leads nowhere again.
+    A dropped copy may have a higher step than its original. Then the original goes on from the copy's step (`step_of`).
+    With its own step, its next wait could be the very fact that led to the copy: that fact is recorded already, so
+    nothing would put the delivery back.
     """
 
-    def __init__(self, clock: Clock, remembered: float) -> None:
+    def __init__(self, clock: Clock, remembered_s: float) -> None:
         self._clock = clock
-        self._remembered = round(remembered * 1000)
+        self._remembered_ms = round(remembered_s * 1000)
         self._under_way: dict[Attempt, int] = {}
         self._furthest: dict[Attempt, int] = {}
         self._ended: set[Attempt] = set()
@@ -32,7 +34,7 @@ class InHand:
         self._turned_at = clock.elapsed()
 
     def take(self, attempt: Attempt, step: int) -> bool:
-        """It is about to be handed over; False when it is in hand already."""
+        """Note that an attempt is about to be handed over; False if it is in here already."""
         self._forget()
         if attempt in self._under_way:
             self._furthest[attempt] = max(step, self._furthest.get(attempt, 0))
@@ -43,21 +45,21 @@ class InHand:
         return True
 
     def is_itself(self, attempt: Attempt, step: int) -> bool:
-        """Whether what is under way is the same item, by an earlier claim."""
+        """Whether the attempt under way is this very item, claimed earlier, and no copy of it."""
         return self._under_way.get(attempt) == step
 
     def step_of(self, attempt: Attempt, step: int) -> int:
-        """The step from which what is under way goes on: its own `step`, or that of a copy dropped for it."""
+        """The step from which the attempt under way goes on: its own `step`, or the higher one of a dropped copy."""
         return max(step, self._furthest.get(attempt, 0))
 
     def give_back(self, attempts: Iterable[Attempt]) -> None:
-        """They were not begun after all."""
+        """Forget attempts that were not begun after all."""
         for attempt in attempts:
             self._under_way.pop(attempt, None)
             self._furthest.pop(attempt, None)
 
     def end(self, attempts: Iterable[Attempt]) -> None:
-        """What came of them is about to be put."""
+        """Note that the facts of these attempts are about to be put."""
         self._forget()
         for attempt in attempts:
             self._under_way.pop(attempt, None)
@@ -67,7 +69,7 @@ class InHand:
     def _forget(self) -> None:
         now = self._clock.elapsed()
         since = now - self._turned_at
-        if since >= self._remembered:
-            self._ended_before = self._ended if since < 2 * self._remembered else set()
+        if since >= self._remembered_ms:
+            self._ended_before = self._ended if since < 2 * self._remembered_ms else set()
             self._ended = set()
             self._turned_at = now

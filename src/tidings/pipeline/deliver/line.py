@@ -1,7 +1,7 @@
-"""A line: one provider, as all lanes of a process share it.
+"""A line: one provider with its slots and its rate. All lanes of a process share it.
 
-It knows how well its provider is (policy/breaker.py), how many requests may be under way and how many sends a second
-the vendor grants. A part of it is kept free for the more urgent lanes, so that bulk never takes all of it.
+A line knows its provider's health (policy/breaker.py), how many requests may be under way, and how many sends a second
+the vendor grants. Each lane leaves a part of both to the more urgent lanes, so that bulk never takes everything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
 from tidings.model.vocabulary import Lane, Reason
-from tidings.pipeline.deliver.answers import answers_of, settled, told
+from tidings.pipeline.deliver.answers import answers_of, in_words, settled
 from tidings.pipeline.runtime.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.inquiry import Inquiry
@@ -31,8 +31,8 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.provider import Provider
 
-_BURST = 1.0
-"""Seconds of its rate that a line may send at once."""
+_BURST_S = 1.0
+"""A line may send as much at once as its rate grants in this many seconds."""
 _KEPT = {
     Lane.CRITICAL: 0.0,
     Lane.CRITICAL_SURPLUS: 0.05,
@@ -41,12 +41,13 @@ _KEPT = {
     Lane.BULK: 0.25,
     Lane.BULK_SURPLUS: 0.35,
 }
-"""The share of a line that a lane leaves to the more urgent ones."""
-AHEAD = 250
-"""Milliseconds of work that a line may be given in advance. Less, and fast calls pay a batch's statements for a few of
-them; more, and another process stands idle while its deliveries wait here, or a killed one leaves more to its lease."""
-_PACE = 8
-"""Calls over which the pace of a line is averaged."""
+"""The part of a line's slots and tokens that a lane leaves to the more urgent lanes."""
+AHEAD_MS = 250
+"""Milliseconds of work that a line may be given in advance. With less, a batch's SQL statements would serve only a few
+fast calls. With more, deliveries would wait here while another process is idle, and a killed process would leave more
+of them to its lease."""
+_PACE_CALLS = 8
+"""Calls over which the duration of a call is averaged."""
 _LANES = tuple(Lane)
 """The most urgent first."""
 _LESS_URGENT = {lane: _LANES[place + 1 :] for place, lane in enumerate(_LANES)}
@@ -58,37 +59,37 @@ _log = structlog.get_logger("tidings.provider")
 
 
 def of_its_own(_name: str, rate: float, burst: float) -> TokenBucket:
-    """A bucket that this process has for itself."""
+    """A token bucket that no other process shares."""
     return TokenBucket(rate, burst)
 
 
 async def nothing_to_begin() -> None:
-    """For calls of which nobody need know."""
+    """The `begin` of calls that need not be marked as begun."""
 
 
 def is_unbegun(result: SendResult) -> bool:
-    """Whether this is the answer of a line that made no call: the deliveries go back to the queue."""
-    return any(result is one for one in _UNBEGUN)
+    """Whether the line made no call, so that the delivery goes back to the queue."""
+    return any(result is unbegun for unbegun in _UNBEGUN)
 
 
 class Routed(Struct, frozen=True):
     """A provider and how it is used.
 
-    `weight` is how much of the traffic it gets beside the others; 0: only when they cannot. `patience` (seconds) bounds
-    how long a send waits for its turn: what has waited longer goes back unbegun, so that no batch outlives its lease.
-    `longest_pause_s`: a provider that asks the account to wait for longer is asked again sooner.
-    `bucket` makes the one that keeps the vendor's rate, of a name, tokens a second, and tokens at once.
+    `weight`: its part of the traffic, relative to the other providers; 0: a spare, used only if no other may be.
+    `patience_s`: how long a send waits for its turn at most. After that it goes back unbegun, so that no batch outlives
+    its lease. `longest_pause_s`: the longest pause after the provider asked the account to wait, whatever it asked for.
+    `bucket`: makes the token bucket that keeps the vendor's rate, from a name, tokens a second, and tokens at once.
     """
 
     provider: Provider[Any]
     weight: int = 1
-    patience: float = 10.0
+    patience_s: float = 10.0
     longest_pause_s: float = 900.0
     bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 class Line:
-    """One provider, as all lanes of this process share it."""
+    """See the module."""
 
     def __init__(
         self,
@@ -100,23 +101,23 @@ class Line:
     ) -> None:
         self.provider = routed.provider
         self.weight = routed.weight
-        self._patience = round(routed.patience * 1000)
+        self._patience_ms = round(routed.patience_s * 1000)
         self._clock = clock
         self._meter = meter
         self._is_quiet = is_quiet
         self._breaker = Breaker(rules)
         self._inquiry = Inquiry()
         rate = routed.provider.rate
-        self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST))
+        self._bucket = None if rate is None else routed.bucket(self.name, rate, max(1.0, rate * _BURST_S))
         self._under_way = 0
         self._under_way_of = dict.fromkeys(Lane, 0)
         self._queued = dict.fromkeys(Lane, 0)
-        self._pace: float | None = None
+        self._pace_ms: float | None = None
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in Lane}
         self._throttling = Throttling()
-        self._longest_pause = routed.longest_pause_s
+        self._longest_pause_s = routed.longest_pause_s
         self._paused_until = 0
-        self._told = 1.0
+        self._last_share = 1.0
         self._left_alone = False
         self._fault = ""
         self._stopping = Stopping()
@@ -125,35 +126,35 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The provider's."""
+        """The provider's name."""
         return self.provider.name
 
     def share(self) -> float:
-        """How much of its usual traffic it should get now: 0 (none) to 1."""
+        """The part of its usual traffic that the provider should get now, from 0 (none) to 1."""
         now = self._clock.elapsed()
         share = self._breaker.share(now)
-        if share != self._told:
-            self._tell(share)
+        if share != self._last_share:
+            self._note_share(share)
         return 0.0 if now < self._paused_until else share
 
     def outlet(self, lane: Lane) -> int:
-        """How many more sends of this lane that waited are to begin now; 0 unless the provider is well, or says so."""
+        """How many more held deliveries of this lane may begin now; 0 unless the provider works, or says it does."""
         is_well = self._inquiry.says_well if self._breaker.probing else not self._inquiry.fails
         room = self.room(lane, self.share()) if is_well else 0
         return self._throttling.let_out(room) if room else 0
 
     @property
     def fails(self) -> bool:
-        """Whether the last call failed, and the provider has not said since that it is well."""
+        """Whether the last call failed and the provider has not said since that it is well."""
         return self._inquiry.fails
 
-    def asks_in(self) -> float:
-        """Seconds until the provider is to be asked whether it is well; infinite unless it fails."""
+    def asks_in_s(self) -> float:
+        """Seconds until the next check of a failing provider; infinite unless it fails."""
         due = self._inquiry.due(self._clock.elapsed())
         return math.inf if due is None else due / 1000
 
     async def ask(self) -> None:
-        """Ask a provider that fails whether it is well again, when it is time to. Nothing is sent through it."""
+        """Check a failing provider if its check is due. This sends nothing to anybody."""
         if not self._inquiry.begin(self._clock.elapsed()):
             return
         try:
@@ -166,64 +167,64 @@ class Line:
             self._report()
 
     def is_used(self) -> bool:
-        """Whether it may be used at all. One that is merely slow is better than nothing, when there is nothing else."""
+        """Whether it may be used at all. A provider that is merely slow may be, if there is no better one."""
         if self.share() > 0.0:
             return True
         if self._clock.elapsed() < self._paused_until:
-            return False  # however slow it is: it asked for this
+            return False  # it asked the account to wait
         return self._breaker.is_slow and not any(other.share() > 0.0 for other in self.others)
 
     def room(self, lane: Lane, share: float) -> int:
-        """How many sends of this lane could begin at once, at this share."""
+        """How many sends of this lane could begin at once, at this share of the usual traffic."""
         return self._room(lane, share, 0)
 
     def ahead(self, lane: Lane, share: float) -> int:
-        """How many more sends of this lane may come here: what can begin within `AHEAD`, less what waits already."""
-        # Those who are less urgent let this lane pass.
+        """How many more sends of this lane to claim: what can begin within `AHEAD_MS`, less what waits here."""
+        # Less urgent lanes do not count: they let this lane pass.
         waiting = sum(self._queued[other] for other in _LANES[: _LANES.index(lane) + 1])
-        return max(0, self._room(lane, share, AHEAD if share >= 1.0 else 0) - waiting)
+        return max(0, self._room(lane, share, AHEAD_MS if share >= 1.0 else 0) - waiting)
 
-    def _room(self, lane: Lane, share: float, within: int) -> int:
-        """How many sends of this lane could begin within so many milliseconds, if nobody else waited."""
+    def _room(self, lane: Lane, share: float, within_ms: int) -> int:
+        """How many sends of this lane could begin within `within_ms`, if no other lane waited."""
         if share <= 0.0:
             return 0
         if self._breaker.probing:
             return max(0, PROBES - self._under_way)
         provider, slots = self.provider, self._slots(lane, share)
-        if self._pace is not None:
-            slots = int(slots * max(1.0, within / max(self._pace, 1.0)))
+        if self._pace_ms is not None:
+            slots = int(slots * max(1.0, within_ms / max(self._pace_ms, 1.0)))
         room = max(0, slots - self._under_way) * provider.batch_size // provider.parallel
         if not room and not self._waiting[lane] and self._less_urgent_are_under_way(lane):
-            room = 1  # it waits at the head of the line: else those who take whatever becomes free keep it for ever
+            room = 1  # one waits first in line; else less urgent lanes would take every slot that becomes free
         if self._bucket is not None and provider.rate is not None:
             tokens = self._bucket.tokens(self._clock.elapsed()) - self._kept(lane)
-            room = min(room, int(tokens + provider.rate * within / 1000))
+            room = min(room, int(tokens + provider.rate * within_ms / 1000))
         return max(0, room)
 
     def most_at_once(self, lane: Lane, count: int) -> int:
-        """How many of `count` sends one call may hold."""
+        """How many of `count` deliveries one call may carry."""
         if self._breaker.probing:
             return 1
         size = self.provider.batch_size
         if self.provider.one_by_one:
-            # Few go out side by side, many in full calls.
+            # Spread a few deliveries over the free slots; send many in full calls.
             free = max(1, self._slots(lane, self.share()) - self._under_way)
             size = max(1, min(size, math.ceil(count / free)))
         return size if self._bucket is None else max(1, min(size, int(self._bucket.burst - self._kept(lane))))
 
-    def next_try(self) -> float:
-        """Seconds until it may be used again, as far as is known."""
+    def usable_in_s(self) -> float:
+        """Seconds until the provider may be used again, as far as is known."""
         now = self._clock.elapsed()
         return (max(self._breaker.next_probe(now), self._paused_until, now) - now) / 1000
 
     def obstacle(self) -> tuple[str, str]:
-        """The reason for which nothing may go through it now, and what is known about it."""
+        """The reason and detail why the provider may not be used now."""
         if self._breaker.probing or self._clock.elapsed() >= self._paused_until:
             return Reason.PROVIDER_OPEN, f"{self.name}: {self._fault or 'it fails'}"
         return THROTTLED, f"{self.name} asked for less"
 
     def stop(self) -> None:
-        """The process is to stop: what is under way goes on, no other call is begun."""
+        """Begin no other call, because the process is to stop. Calls under way go on."""
         self._stopping.set()
         self._wake()
 
@@ -233,9 +234,10 @@ class Line:
         lane: Lane,
         begin: Callable[[], Awaitable[None]] = nothing_to_begin,
     ) -> Sequence[SendResult]:
-        """Send when it is this call's turn; a result for each, in order.
+        """Wait for a turn, then call the provider; a result for each delivery, in order.
 
-        `begin` is awaited right before: when it raises LeaseLost or Unavailable no call is made (`is_unbegun`).
+        `begin` is awaited right before the call. If it raises LeaseLost or Unavailable, no call is made. `is_unbegun`
+        recognises the results of calls that were not made.
         """
         async with self._turn(lane, len(outbound)) as has_come:
             if not has_come:
@@ -253,9 +255,10 @@ class Line:
                 self._breaker.abandon(number)
                 raise
             ended = self._clock.elapsed()
-            self._pace = ended - began if self._pace is None else self._pace + (ended - began - self._pace) / _PACE
+            pace_ms = self._pace_ms
+            self._pace_ms = ended - began if pace_ms is None else pace_ms + (ended - began - pace_ms) / _PACE_CALLS
             faults = [result for result in results if is_fault(result)]
-            self._fault = told(faults[-1]) if faults else self._fault
+            self._fault = in_words(faults[-1]) if faults else self._fault
             self._breaker.end(number, ended, len(faults))
             self._note_health(ended, failed=len(faults) == len(results))
             self.share()
@@ -267,8 +270,8 @@ class Line:
 
     @asynccontextmanager
     async def _turn(self, lane: Lane, count: int) -> AsyncIterator[bool]:
-        """Wait for slots and tokens for `count` sends; False when that takes too long, or the line is left alone."""
-        deadline = self._clock.elapsed() + self._patience
+        """Wait for slots and tokens for `count` sends, and hold them. False after `patience_s`, or if unusable."""
+        deadline = self._clock.elapsed() + self._patience_ms
         cost = min(count, self.provider.parallel)
         self._queued[lane] += count
         try:
@@ -309,7 +312,7 @@ class Line:
         return True
 
     async def _woken(self, lane: Lane, deadline: int) -> bool:
-        """Wait until there may be room; False when the deadline comes first."""
+        """Wait until there may be a slot; False if the deadline (of `Clock.elapsed`) comes first."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].append(turn)
         try:
@@ -319,12 +322,12 @@ class Line:
             return False
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._wake()  # it was our turn: pass it on
+                self._wake()  # this waiter was woken and cannot use its turn: wake the next
             raise
         return True
 
     def _wake(self) -> None:
-        """Let the most urgent of those who wait look again; all of them when the line is left alone."""
+        """Wake the most urgent waiter, or all of them if the provider became unusable or the process is to stop."""
         everyone = self._stopping.is_set or not self.is_used()
         for lane in Lane:
             waiting = self._waiting[lane]
@@ -336,7 +339,7 @@ class Line:
                         return
 
     def _slots(self, lane: Lane, share: float) -> int:
-        """How many requests may be under way when this lane begins one."""
+        """How many slots may be in use at most once this lane begins a call; at least 1."""
         slots = self.provider.concurrency * self.provider.parallel * (share or 1.0)
         if lane.is_surplus and self._is_quiet():
             lane = Lane.of(lane.priority, surplus=False)
@@ -346,16 +349,16 @@ class Line:
         return any(self._under_way_of[other] for other in _LESS_URGENT[lane])
 
     def _kept(self, lane: Lane) -> int:
-        """Tokens that this lane leaves to more urgent ones."""
+        """Tokens that this lane leaves to more urgent lanes."""
         return 0 if self._bucket is None else int(self._bucket.burst * _KEPT[lane])
 
     def _leave_alone(self, asked: Sequence[float | None]) -> None:
-        """Nothing goes through for as long as the provider asked, if it asked the account to wait."""
+        """Pause the line if the provider asked the account to wait. `asked`: the seconds in each answer that did."""
         if not asked:
             return
         now = self._clock.elapsed()
         is_new = now >= self._paused_until
-        seconds = self._throttling.pause_s(asked, self._longest_pause, goes_on=not is_new)
+        seconds = self._throttling.pause_s(asked, self._longest_pause_s, goes_on=not is_new)
         self._paused_until = max(self._paused_until, now + int(seconds * 1000))
         if is_new and self._throttling.pauses == 1:
             _log.warning("a provider asks for less", provider=self.name, seconds=seconds)
@@ -370,19 +373,19 @@ class Line:
             self._inquiry.succeeded()
 
     def _report(self) -> None:
-        for hear in self.on_change:
-            hear()
+        for listener in self.on_change:
+            listener()
 
-    def _tell(self, share: float) -> None:
-        """Log that it is left alone, and that it is back, once each: not whenever a probe fails."""
-        self._told = share
+    def _note_share(self, share: float) -> None:
+        """Publish a changed share. Log once when the provider becomes unusable and once when it is back."""
+        self._last_share = share
         self._meter.health(self.name, share)
         if share == 0.0:
             self._inquiry.failed(self._clock.elapsed())
             self._wake()
             if not self._left_alone:
                 why = "slow" if self._breaker.is_slow else self._fault
-                _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.next_try())
+                _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.usable_in_s())
                 self._report()
             self._left_alone = True
         elif self._left_alone and not self._breaker.probing:

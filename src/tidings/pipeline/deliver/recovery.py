@@ -1,9 +1,8 @@
-"""Recovery: when a provider is back, what waits for it goes out, little by little, before its pause is over.
+"""Recovery: bring held deliveries forward when their provider is back, instead of when their pauses end.
 
-What waits for a provider looks again after pauses that grow to half an hour, so that an outage costs little. Meanwhile
-the provider itself is asked every few seconds, without sending anything, whether it is well again (policy/inquiry.py).
-When it is, this puts as many deliveries forward as may begin at once, again and again, so that they go out at the rate
-and in the steps in which the provider takes them.
+The pauses of a held delivery grow to half an hour, so that an outage costs little. Meanwhile every failing provider is
+asked every few seconds, without sending anything, whether it is well (policy/inquiry.py). Once it is, recovery brings
+forward as many deliveries as may begin at once, again and again, so that they leave as fast as the provider takes them.
 """
 
 from __future__ import annotations
@@ -23,69 +22,69 @@ from tidings.ports.meter import Meter
 from tidings.ports.schedule import Schedule
 
 EVERY_S = 1.0
-"""Between two looks while deliveries are brought forward."""
+"""Pause between two looks while deliveries are brought forward."""
 LONGEST_REST_S = 8.0
-"""Between two looks while none can be brought forward, unless a provider changes."""
+"""Longest pause between two looks while none can be brought forward. A change of a provider ends it."""
 MOST_COUNTED = 10_000
 _NAME = "recovery"
 _log = structlog.get_logger("tidings.recovery")
 
 
 class Outlet(Protocol):
-    """Where deliveries of one topic go out."""
+    """The providers of one topic's deliveries."""
 
     def outlet(self) -> int:
-        """How many could begin at once; 0 unless some provider is known to be well."""
+        """How many held deliveries could begin at once; 0 unless a provider is known to be well."""
         ...
 
     def fails(self) -> bool:
-        """Whether every provider fails, as far as is known."""
+        """Whether every provider failed its last call and has not said since that it is well."""
         ...
 
-    def asks_in(self) -> float:
-        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
+    def asks_in_s(self) -> float:
+        """Seconds until the next check of a failing provider; infinite if none fails."""
         ...
 
     async def ask(self) -> None:
-        """Ask the providers that fail whether they are well again, where it is time to."""
+        """Check the failing providers whose check is due."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider begins to fail or is left alone, and when it is back."""
+        """Call `on_change` whenever a provider begins to fail, becomes unusable, or is back."""
         ...
 
 
 class Recovery:
-    """Brings forward what waits for the providers behind `outlets`, which are known by their topics."""
+    """Brings forward the deliveries that are held for the providers of `outlets`, by topic."""
 
     def __init__(self, outlets: Mapping[str, Outlet], schedule: Schedule, clock: Clock, meter: Meter) -> None:
         self._outlets = outlets
         self._schedule = schedule
         self._clock = clock
         self._meter = meter
-        self._changed = set(outlets)  # an earlier process may have left something waiting
+        self._changed = set(outlets)  # an earlier process may have left held deliveries
         self._to_bring: dict[str, int] = {}
         self._to_bring_or_stop, self._to_ask_or_stop = asyncio.Event(), asyncio.Event()
         for topic, outlet in outlets.items():
             outlet.watch(partial(self._note, topic))
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set. While nothing happens to a provider, nothing is asked."""
+        """Work until `stopping` is set. While no provider changes, this asks neither the store nor a provider."""
         async with asyncio.TaskGroup() as group:
-            # A provider that is silent takes long to ask: what others have to send does not wait for that.
+            # Two loops: a check of a silent provider takes long, and must not delay the deliveries of the others.
             group.create_task(self._asking(stopping))
             group.create_task(self._bringing(stopping))
             await stopping.wait()
             self._wake()
 
     async def ask(self) -> None:
-        """Ask the providers that fail whether they are well again, where it is time to."""
-        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values() if outlet.asks_in() <= 0.0))
+        """Check the failing providers whose check is due."""
+        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values() if outlet.asks_in_s() <= 0.0))
 
     async def _asking(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             self._to_ask_or_stop.clear()
-            rest_s = min((outlet.asks_in() for outlet in self._outlets.values()), default=math.inf)
+            rest_s = min((outlet.asks_in_s() for outlet in self._outlets.values()), default=math.inf)
             if rest_s > 0.0:
                 await self._rest(rest_s, self._to_ask_or_stop)
             else:
@@ -99,9 +98,9 @@ class Recovery:
                 brought = await self.once()
                 rest_s = EVERY_S if brought else min(rest_s * 2, LONGEST_REST_S)
             except Unavailable as error:
-                self._failed("unavailable", str(error))
+                self._note_failure("unavailable", str(error))
             except Exception:
-                self._failed("error", "a look failed")
+                self._note_failure("error", "a look failed")
                 _log.exception("what waits for providers was not looked at")
             await self._rest(rest_s if self.has_more else math.inf, self._to_bring_or_stop)
 
@@ -113,17 +112,17 @@ class Recovery:
 
     @property
     def has_more(self) -> bool:
-        """Whether deliveries can still be brought forward. Where every provider fails, none can until one changes."""
+        """Whether deliveries may be left to bring forward. A topic whose providers all fail waits for a change."""
         return any(
             (topic in self._changed or self._to_bring.get(topic)) and not outlet.fails()
             for topic, outlet in self._outlets.items()
         )
 
     async def once(self) -> int:
-        """Bring forward what can go out now; the number of deliveries.
+        """Bring forward the held deliveries that can go out now; their number.
 
-        After each change of a provider all that waits is brought forward once, as there is room. What is put off again,
-        because it may go to another provider alone, then waits for the next change or its own time.
+        Each change of a provider brings every held delivery of its topic forward once, as there is room. A delivery
+        that must wait again, because only another provider may take it, stays until the next change or its due time.
         """
         if not self.has_more:
             return 0
@@ -153,6 +152,6 @@ class Recovery:
         self._to_bring_or_stop.set()
         self._to_ask_or_stop.set()
 
-    def _failed(self, kind: str, why: str) -> None:
+    def _note_failure(self, kind: str, why: str) -> None:
         self._meter.failure(_NAME, "", kind)
         _log.warning("waiting for a part", round=_NAME, why=why)

@@ -1,4 +1,4 @@
-"""Rendering within a budget: in slices, between which the others have their turn, and of each tenant in turn."""
+"""Rendering within a time budget: in slices that let other work run in between, and tenant by tenant."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError
 from tidings.model.sending import RenderedContent
-from tidings.pipeline.runtime.turns import SLICE, in_turn
+from tidings.pipeline.runtime.turns import SLICE_MS, in_turn
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
 
-MOST_RENDERING = 50
-"""Milliseconds that a batch may render."""
+BUDGET_MS = 50
+"""Rendering time of a batch. The rest of the batch goes back to the queue."""
 _MOST_REMEMBERED = 10_000
 
 Rendered = list[tuple[int, RenderedContent | TemplateError]]
-"""Contents with the places of their deliveries in the batch."""
+"""Contents (or why there is none), each with the place of its delivery in the batch."""
 
 
 class Rendering:
@@ -31,24 +31,24 @@ class Rendering:
         self._had_turn: dict[str, int] = {}
 
     async def render(self, batch: Sequence[Delivery]) -> tuple[Rendered, list[int]]:
-        """What was rendered in time, and the places of what was not; of a batch that is not empty at least one is.
+        """What was rendered within the budget (at least one, unless the batch is empty), and the places of the rest.
 
-        A tenant whose templates are heavy stands before nobody else: who has not rendered for longest comes first.
+        The tenant whose last turn is longest ago comes first, so that one with heavy templates delays nobody else.
         """
         order = in_turn(
             range(len(batch)), lambda place: batch[place].tenant, lambda tenant: self._had_turn.get(tenant, 0)
         )
         contents: list[RenderedContent | TemplateError] = []
         spent = 0
-        while len(contents) < len(order) and spent < MOST_RENDERING:
+        while len(contents) < len(order) and spent < BUDGET_MS:
             rest = order[len(contents) :]
             async with self._lock:
                 began = self._clock.elapsed()
-                found = await self._renderer.render([batch[place] for place in rest], SLICE)
+                found = await self._renderer.render([batch[place] for place in rest], SLICE_MS)
                 spent += self._clock.elapsed() - began
                 self._note([batch[place].tenant for place in rest[: len(found)]])
                 if spent:
-                    await asyncio.sleep(0)  # with the lock: no other batch comes in between, but everything else
+                    await asyncio.sleep(0)  # holding the lock: other work may run now, but no other batch may render
             contents += found
         return list(zip(order, contents, strict=False)), list(order[len(contents) :])
 

@@ -1,4 +1,7 @@
-"""deliver: a delivery is checked once more, rendered and handed to a provider; what came of it goes to `outcomes`."""
+"""deliver: check each delivery once more, render it, hand it to a provider, and put the facts into `outcomes`.
+
+docs/how-it-works/one-delivery.md describes the five steps, and what copies, doubt and begun are.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,18 @@ from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.history import History
 from tidings.ports.queue import Item
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
-HELD_AT_ONCE = 100
-"""Deliveries that one claim takes while no provider may be used: they are put off, or go to another channel."""
-RECORDED_WITHIN = 10.0
-"""Seconds in which the facts of a claim that has ended are in history, unless the recorder is down."""
-NOBODY = Person()
+MOST_WHILE_CLOSED = 100
+"""The most deliveries in a claim while no provider may be used. They wait, or an alternative takes over."""
+RECORDED_WITHIN_S = 10.0
+"""Seconds after the end of a claim within which `record` writes its facts into the history, unless it is down."""
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.deliver")
 
 
 class Needs(Struct, frozen=True):
-    """What deliver asks of the world."""
+    """The ports and services that all lanes and channels of deliver share."""
 
     users: Users
     cancellations: Cancellations
@@ -62,15 +64,17 @@ class Needs(Struct, frozen=True):
 
 
 class _Ready(Struct, frozen=True, gc=False):
+    """A delivery that is on its way through the steps, with its category and its place in the claim."""
+
     delivery: Delivery
     category: Category
     place: int
     copy: Delivery | None = None
-    """The delivery as it came, where it may be a second copy and was not begun."""
+    """The delivery as the queue gave it, if it is marked repeated and was not begun; else None."""
 
 
 class _Left(Struct):
-    """Places of a batch that were not begun: for want of a turn, or because something failed."""
+    """Places of the claim that were not begun: `unbegun` go back to the queue, `failed` raised an error (its text)."""
 
     unbegun: list[int] = []
     failed: dict[int, str] = {}
@@ -79,7 +83,7 @@ class _Left(Struct):
 class Deliver:
     """The third stage, for one channel and lane. It raises only before it has begun anything.
 
-    `lease` (seconds) is that of the claims over these deliveries. `in_hand` is shared by all lanes of a channel.
+    `lease_s` is the lease of the claims that it works on, in seconds. All lanes of a channel share one `in_hand`.
     """
 
     def __init__(
@@ -88,48 +92,48 @@ class Deliver:
         lane: Lane,
         needs: Needs,
         policy: RetryPolicy,
-        lease: float = 60.0,
+        lease_s: float = 60.0,
         in_hand: InHand | None = None,
     ) -> None:
         self._switchboard = switchboard
         self._lane = lane
         self._needs = needs
         self._policy = policy
-        self._claims_end = math.ceil((lease + RECORDED_WITHIN) * 1000)
-        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN)
+        self._copy_wait_ms = math.ceil((lease_s + RECORDED_WITHIN_S) * 1000)
+        self._in_hand = in_hand or InHand(needs.clock, RECORDED_WITHIN_S)
 
     def room(self) -> int:
-        """How many deliveries will have their turn soon; 0 when the providers have enough to do."""
+        """How many deliveries to claim now; 0 when the providers have enough to do."""
         if self._switchboard.is_open():
             return self._switchboard.room(self._lane)
-        return HELD_AT_ONCE
+        return MOST_WHILE_CLOSED
 
     def outlet(self) -> int:
-        """How many that waited for a provider could begin at once; 0 unless one is known to be well."""
+        """How many held deliveries could begin at once; 0 unless a provider is known to be well."""
         return self._switchboard.outlet(self._lane)
 
     def fails(self) -> bool:
-        """Whether every provider fails, as far as is known."""
+        """Whether every provider failed its last call and has not said since that it is well."""
         return self._switchboard.fails()
 
-    def asks_in(self) -> float:
-        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
-        return self._switchboard.asks_in()
+    def asks_in_s(self) -> float:
+        """Seconds until the next check of a failing provider; infinite if none fails."""
+        return self._switchboard.asks_in_s()
 
     async def ask(self) -> None:
-        """Ask the providers that fail whether they are well again, where it is time to."""
+        """Check the failing providers whose check is due."""
         await self._switchboard.ask()
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider begins to fail or is left alone, and when it is back."""
+        """Call `on_change` whenever a provider begins to fail, becomes unusable, or is back."""
         self._switchboard.watch(on_change)
 
     def stop(self) -> None:
-        """The process is to stop: provider calls under way go on, no other is begun."""
+        """Begin no other provider call, because the process is to stop. Calls under way go on."""
         self._switchboard.stop()
 
     async def __call__(self, batch: Sequence[Taken[Delivery]], begin: Begin) -> list[Item] | Partly:
-        """Send what may be sent; the outcomes, and what was not begun: its turn did not come, or the lease is over."""
+        """Take the batch through the five steps; the outcomes to put, and the places that were not begun."""
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
         ready = await self._allowed(fresh, outcomes)
@@ -142,9 +146,9 @@ class Deliver:
         return pack(outcomes)
 
     def _judged(self, tried: Tried) -> list[Outcome]:
-        """What follows. Where that cannot be told the call was made all the same."""
+        """The outcomes of one provider call for one delivery; `uncertain` if judging it raises: the call was made."""
         now = self._needs.clock.now()
-        if not tried.was_asked and (waits := self._left_to_original(tried.copy, now)):
+        if not tried.was_asked and (waits := self._wait_for_original(tried.copy, now)):
             return waits
         try:
             return judge(tried, self._policy, now, self._needs.randomness())
@@ -153,18 +157,16 @@ class Deliver:
             return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
     async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
-        """Drop copies of attempts that were made, or with which another copy goes on; end those that are in doubt.
+        """The deliveries that go on: not made yet, not in doubt, and the furthest copy of their attempt.
 
-        A marked copy of which nothing is recorded may run beside its original. It waits for as long as another worker
-        may have that in its hands. When nothing is recorded then, it goes on, and an original that comes later finds
-        that a copy has waited: of all copies of an attempt only the one that has waited most often is sent.
+        "Copies and doubt" in docs/how-it-works/one-delivery.md has the rules, in the order of the branches below.
         """
         known = await copies.known(batch, self._needs.history, self._needs.clock.now())
         await self._needs.categories.load({taken.value.tenant for taken in batch})
         now = self._needs.clock.now()
         fresh: list[_Ready] = []
         seen: set[Attempt] = set()
-        # Of copies that waited for different reasons the furthest goes on: what the others decide is recorded already.
+        # Of several copies keep the one with the highest `step`: the history has the waits of the others.
         for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
             delivery, attempt = taken.value, attempt_of(taken.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
@@ -178,7 +180,7 @@ class Deliver:
                 if known.waited.get(attempt, 0) > delivery.step:
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._claims_end, surplus=self._lane.is_surplus))
+                    outcomes.append(second_copy(delivery, now, self._copy_wait_ms, surplus=self._lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in known.begun or taken.repeated
@@ -188,7 +190,7 @@ class Deliver:
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:
-        """Those that may be sent at this moment. What was decided when it was routed may have changed."""
+        """The deliveries that may be sent now. Much may have changed since they were routed."""
         if not batch:
             return []
         people = await self._needs.users.people(
@@ -207,7 +209,7 @@ class Deliver:
         allowed: list[_Ready] = []
         for ready in batch:
             delivery = ready.delivery
-            person = people.get((delivery.tenant, delivery.user_id or ""), NOBODY)
+            person = people.get((delivery.tenant, delivery.user_id or ""), NO_USER)
             verdict = gate(
                 delivery,
                 profile=person.profile,
@@ -226,8 +228,8 @@ class Deliver:
             else:
                 allowed.append(ready)
         if not self._switchboard.is_open():
-            # What cannot go out now must not be counted as if it did.
-            outcomes += [outcome for ready in allowed for outcome in self._nowhere(ready)]
+            # Before the caps: they count only what is about to be sent.
+            outcomes += [outcome for ready in allowed for outcome in self._no_provider(ready)]
             return []
         capped = await self._needs.capping.refused([ready.delivery for ready in allowed], now)
         for place, outcome in capped.items():
@@ -237,7 +239,7 @@ class Deliver:
     async def _rendered(
         self, batch: Sequence[_Ready], outcomes: list[Outcome], left: _Left
     ) -> list[tuple[_Ready, RenderedContent]]:
-        """The batch with its contents; what was not rendered in time is `left`."""
+        """The deliveries with their contents. Those that were not rendered within the budget are `left`."""
         contents, late = await self._needs.rendering.render([ready.delivery for ready in batch])
         left.unbegun += [batch[place].place for place in late]
         rendered: list[tuple[_Ready, RenderedContent]] = []
@@ -259,14 +261,14 @@ class Deliver:
         left: _Left,
         begin: Begin,
     ) -> Iterable[Tried]:
-        """Hand the batch to the providers, each getting pieces of the size that it takes."""
+        """Hand the batch to the providers, in calls of the size that each of them takes."""
         picking = self._switchboard.picking(self._lane)
         by_line: dict[Line, list[tuple[_Ready, RenderedContent]]] = {}
         for ready, content in batch:
             line = picking.line(ready.delivery, self._needs.randomness())
             if line is None:
-                outcomes += self._nowhere(ready)
-            # One that was begun goes on in any case: the claim that had begun it may put no facts any more.
+                outcomes += self._no_provider(ready)
+            # Always call for a delivery in doubt: the lost claim that began it can no longer record its result.
             elif self._in_hand.take(attempt_of(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
             elif self._in_hand.is_itself(attempt_of(ready.delivery), ready.delivery.step):
@@ -314,58 +316,60 @@ class Deliver:
                 category=ready.category,
                 provider=provider.name,
                 idempotent=provider.idempotent,
-                others=self._switchboard.has_others(line, ready.delivery),
+                has_others=self._switchboard.has_others(line, ready.delivery),
                 result=result,
-                refused_by_all=self._switchboard.is_refused_by_all_but(line, ready.delivery),
+                refused_by_all_others=self._switchboard.is_refused_by_all_but(line, ready.delivery),
                 copy=ready.copy,
             )
             for (ready, _), result in zip(piece, results, strict=True)
         ]
-        # What used up no try is made again under the same number.
+        # A delivery that the provider was not asked to send comes again with the same attempt number.
         self._in_hand.give_back(attempt_of(one.delivery) for one in tried if not one.was_asked)
         self._in_hand.end(attempt_of(one.delivery) for one in tried if one.was_asked)
         return tried
 
     def _at_its_step(self, delivery: Delivery) -> Delivery:
+        """The delivery at the step from which it goes on: that of a further copy, if one was dropped meanwhile."""
         step = self._in_hand.step_of(attempt_of(delivery), delivery.step)
         return delivery if step == delivery.step else msgspec.structs.replace(delivery, step=step)
 
     def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
-        """It ends unsent, unless it is a copy."""
-        return self._left_to_original(ready.copy, now) or end(ready.delivery, ready.category, ending, now)
+        """The outcomes if the delivery ends with `ending` before it is sent; a copy waits for its original instead."""
+        return self._wait_for_original(ready.copy, now) or end(ready.delivery, ready.category, ending, now)
 
     def _not_now(self, ready: _Ready, outcome: Outcome, now: int) -> list[Outcome]:
-        """It is not sent now, for the reason of `outcome`, unless it is a copy."""
-        return self._left_to_original(ready.copy, now) or [outcome]
+        """`outcome`, by which the delivery is not sent now; a copy waits for its original instead."""
+        return self._wait_for_original(ready.copy, now) or [outcome]
 
-    def _left_to_original(self, copy: Delivery | None, now: int) -> list[Outcome]:
-        """A copy that is not handed over, to whom a repetition does no harm, waits until history tells of its original.
+    def _wait_for_original(self, copy: Delivery | None, now: int) -> list[Outcome]:
+        """The wait of a copy until the history has its original's facts; empty unless this delivery is a copy.
 
-        It must not rest as `uncertain`, nor wait in doubt: nobody may ever have been asked to send it.
+        For copies whose repetition is harmless, but which no provider is asked to send after all. They must neither end
+        `uncertain` nor wait as doubtful, because it may be that no provider was ever asked.
         """
         if copy is None or copy.doubtful:
             return []
-        return [second_copy(copy, now, self._claims_end, surplus=self._lane.is_surplus)]
+        return [second_copy(copy, now, self._copy_wait_ms, surplus=self._lane.is_surplus)]
 
-    def _nowhere(self, ready: _Ready) -> list[Outcome]:
-        """No provider may be used now: another address takes over, or the delivery waits. It uses up no attempt."""
+    def _no_provider(self, ready: _Ready) -> list[Outcome]:
+        """The outcomes if no provider may be used now: an alternative takes over, else the delivery waits as held."""
         now, delivery = self._needs.clock.now(), ready.delivery
-        if waits := self._left_to_original(ready.copy, now):
+        if waits := self._wait_for_original(ready.copy, now):
             return waits
         reason, detail = self._switchboard.obstacle(delivery)
         why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
-        known_s, chance = self._switchboard.next_try(delivery), self._needs.randomness()
-        return put_off(delivery, ready.category, self._policy, now, chance, why, known_s)
+        usable_in_s, chance = self._switchboard.usable_in_s(delivery), self._needs.randomness()
+        return put_off(delivery, ready.category, self._policy, now, chance, why, usable_in_s)
 
 
 def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:
-    """The same, at the address that the person has now."""
+    """`ready` with the delivery at the address that the person has now."""
     delivery = ready.delivery
     if delivery.user_id is None:
         return ready
-    person = people.get((delivery.tenant, delivery.user_id), NOBODY)
+    person = people.get((delivery.tenant, delivery.user_id), NO_USER)
     now = aimed(delivery, person.profile, person.incarnation)
     return ready if now is delivery else msgspec.structs.replace(ready, delivery=now)
 
@@ -375,7 +379,7 @@ def _outbound(kind: type[AnyDelivery], delivery: Delivery, content: RenderedCont
         id=delivery.id,
         tenant=delivery.tenant,
         to=delivery.address.value,
-        # A replay is a new send: a provider that knows the old key would answer with the old result.
+        # A replay needs a key of its own: to the old key the provider would answer with the old result.
         idempotency_key=str(delivery.id) + (f".{delivery.first_attempt}" if delivery.first_attempt > 1 else ""),
         attempt=delivery.attempt,
         user_id=delivery.user_id,

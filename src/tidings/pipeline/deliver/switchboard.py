@@ -1,7 +1,4 @@
-"""The providers of one channel, and which of them a delivery goes through.
-
-Every provider has a line (line.py). All lanes of a process share the lines.
-"""
+"""The providers of one channel, each with its line (line.py), and the choice of a line for each delivery."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from tidings.ports.meter import Meter
 
 
 class Switchboard:
-    """The lines of one channel, in order of preference. At least one.
+    """The lines of one channel (at least one), in order of preference. All lanes of a process share them.
 
-    `is_quiet`: whether only those have something to send who have sent more than their share. Then the surplus leaves
-    no more slots than its lane.
+    `is_quiet` says whether nobody but the tenants with surplus has sent anything lately. Then a surplus lane leaves no
+    more slots to others than the main lane of its priority does.
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class Switchboard:
             line.others = [other for other in self.lines if other is not line]
 
     def stop(self) -> None:
-        """The process is to stop: begin no other call."""
+        """Begin no other call, because the process is to stop."""
         for line in self.lines:
             line.stop()
 
@@ -48,47 +45,47 @@ class Switchboard:
         return any(line.is_used() for line in self.lines)
 
     def room(self, lane: Lane) -> int:
-        """How many deliveries of this lane to claim. The spare lines count when no other may be used."""
+        """How many deliveries of this lane to claim. Spare lines (weight 0) count only if no other may be used."""
         shares = {line: line.share() or float(line.is_used()) for line in self.lines}
         usual = [line for line in self.lines if line.weight and shares[line] > 0.0]
         return sum(line.ahead(lane, shares[line]) for line in usual or self.lines)
 
     def outlet(self, lane: Lane) -> int:
-        """How many more deliveries of this lane that waited are to begin now: at lines that are known to be well."""
+        """How many more held deliveries of this lane may begin now, at lines that are known to be well."""
         return sum(line.outlet(lane) for line in self.lines)
 
     def fails(self) -> bool:
         """Whether every provider failed its last call, and has not said since that it is well."""
         return all(line.fails for line in self.lines)
 
-    def asks_in(self) -> float:
-        """Seconds until a provider that fails is to be asked whether it is well; infinite when none fails."""
-        return min(line.asks_in() for line in self.lines)
+    def asks_in_s(self) -> float:
+        """Seconds until the next check of a failing provider; infinite if none fails."""
+        return min(line.asks_in_s() for line in self.lines)
 
     async def ask(self) -> None:
-        """Ask the providers that fail whether they are well again, where it is time to."""
+        """Check the failing providers whose check is due."""
         await asyncio.gather(*(line.ask() for line in self.lines))
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a line begins to fail or is left alone, and when it is back."""
+        """Call `on_change` whenever a provider begins to fail, becomes unusable, or is back."""
         for line in self.lines:
             line.on_change.append(on_change)
 
-    def next_try(self, delivery: Delivery | None = None) -> float:
-        """Seconds until some line (for the delivery) may be used again, as far as is known."""
-        return min(line.next_try() for line in self._candidates(delivery))
+    def usable_in_s(self, delivery: Delivery | None = None) -> float:
+        """Seconds until a line (one that may take `delivery`, if given) may be used again, as far as is known."""
+        return min(line.usable_in_s() for line in self._candidates(delivery))
 
     def obstacle(self, delivery: Delivery) -> tuple[str, str]:
-        """The reason for which the delivery has to wait, and what is known about it: of the line that is back first."""
-        return min(self._candidates(delivery), key=Line.next_try).obstacle()
+        """The reason and detail why the delivery has to wait, from the line that may be used again first."""
+        return min(self._candidates(delivery), key=Line.usable_in_s).obstacle()
 
     def has_others(self, line: Line, delivery: Delivery) -> bool:
-        """Whether the delivery can go to another line at once."""
+        """Whether another line may be used now that has neither been tried nor refused the delivery."""
         names = (*delivery.tried, *delivery.refused)
         return any(other.name not in names and other.is_used() for other in line.others)
 
     def is_refused_by_all_but(self, line: Line, delivery: Delivery) -> bool:
-        """Whether no other line will ever take the delivery."""
+        """Whether every other line has refused the delivery for good."""
         return all(other.name in delivery.refused for other in line.others)
 
     def _candidates(self, delivery: Delivery | None) -> Sequence[Line]:
@@ -97,26 +94,26 @@ class Switchboard:
         return _candidates(self.lines, self._by_name, delivery)
 
     def drops_repeats(self, delivery: Delivery) -> bool:
-        """Whether a send that may have been made already can be made again: its provider would tell a repetition."""
+        """Whether it is harmless to send the delivery again: only a provider that recognises repetitions can get it."""
         pinned = self._by_name.get(delivery.pinned)
         if pinned is not None:
             return pinned.provider.idempotent
         return len(self.lines) == 1 and self.lines[0].provider.idempotent
 
     def in_doubt(self, delivery: Delivery) -> Delivery:
-        """The delivery as it goes on when an attempt of it may have been made: only to whom could tell, if anybody."""
+        """The delivery marked as doubtful, and pinned to the provider that recognises repetitions, if that is known."""
         pinned = delivery.pinned
         if not pinned and len(self.lines) == 1 and self.lines[0].provider.idempotent:
             pinned = self.lines[0].name
         return msgspec.structs.replace(delivery, doubtful=True, pinned=pinned)
 
     def picking(self, lane: Lane) -> Picking:
-        """Picks for the deliveries of one batch."""
+        """A new choice of lines for the deliveries of one batch."""
         return Picking(self.lines, self._by_name, lane)
 
 
 class Picking:
-    """Picks lines for the deliveries of one batch, by what is known of them when it begins."""
+    """Chooses lines for the deliveries of one batch, by their health and room when the batch begins."""
 
     def __init__(self, lines: Sequence[Line], by_name: dict[str, Line], lane: Lane) -> None:
         self._lines = lines
@@ -126,7 +123,7 @@ class Picking:
         self._ahead = {line: line.ahead(lane, self._share[line]) for line in lines}
 
     def line(self, delivery: Delivery, randomness: float) -> Line | None:
-        """The line for a delivery, rather one that has not been tried. None: no line that may take it is used now."""
+        """The line for a delivery, preferably one not tried yet; None if no line that may take it is usable."""
         candidates = _candidates(self._lines, self._by_name, delivery)
         fresh = [line for line in candidates if line.name not in delivery.tried]
         chosen = self._by_weight(fresh, randomness) or self._by_weight(candidates, randomness)
@@ -139,7 +136,7 @@ class Picking:
         usable = [line for line in lines if self._is_usable(line)]
         if len(usable) <= 1:
             return usable[0] if usable else next((line for line in lines if line.is_used()), None)
-        # A full line makes nobody wait who can go elsewhere; but the spare lines are not for overflow.
+        # Prefer lines with room now, then lines with room soon. Spare lines do not take the overflow.
         with_room = (
             [line for line in usable if self._room[line] > 0 and line.weight]
             or [line for line in usable if self._ahead[line] > 0 and line.weight]
@@ -150,20 +147,20 @@ class Picking:
             mark -= line.weight * self._share[line]
             if mark < 0.0:
                 return line
-        # What an ailing line should not get goes to the healthiest of the others.
-        return max(with_room if self._all_well(with_room) else usable, key=lambda one: (self._share[one], one.weight))
+        # The traffic that an ailing line must not get goes to the healthiest of the others.
+        return max(with_room if self._any_well(with_room) else usable, key=lambda one: (self._share[one], one.weight))
 
-    def _all_well(self, lines: Sequence[Line]) -> bool:
+    def _any_well(self, lines: Sequence[Line]) -> bool:
         return any(self._share[line] >= 1.0 for line in lines)
 
     def _is_usable(self, line: Line) -> bool:
-        # While it recovers, more than its share must not even queue up there.
+        # A recovering line gets no more than its share: not even a queue may build up there.
         share = self._share[line]
         return share >= 1.0 or (share > 0.0 and self._room[line] > 0)
 
 
 def _candidates(lines: Sequence[Line], by_name: dict[str, Line], delivery: Delivery) -> Sequence[Line]:
-    """The lines that may take the delivery: the pinned one, else those that have not refused it for good."""
+    """The lines that may take the delivery: the pinned one, else those that have not refused it (all if all have)."""
     pinned = by_name.get(delivery.pinned)
     if pinned is not None:
         return (pinned,)

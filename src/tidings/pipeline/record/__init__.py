@@ -1,1 +1,1 @@
-"""record: facts become history. The only stage that writes history to the store."""
+"""record: write facts into the history. No other stage writes history."""

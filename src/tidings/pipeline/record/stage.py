@@ -1,4 +1,4 @@
-"""record: outcomes become history, waits and suppressions. The only stage that writes to the store."""
+"""record: write outcomes into the store, as history, waits and suppressions. No other stage writes history."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _log = structlog.get_logger("tidings.record")
 
 
 class Record:
-    """The last stage. Writing the same fact twice changes nothing, so it may be repeated at will."""
+    """The last stage. It may be repeated at will, because writing the same fact twice changes nothing."""
 
     def __init__(self, history: History, meter: Meter) -> None:
         self._history = history
         self._meter = meter
 
     async def __call__(self, batch: Sequence[Taken[list[Outcome]]], _begin: Begin) -> list[Item] | Partly:
-        """Write a batch of packs in one transaction; nothing goes on from here.
+        """Write a batch of packs in one transaction. There is nothing to put.
 
-        A fact that the store refuses goes aside alone. One about what has been archived, or that no clock of ours can
-        have dated, is counted and left out. Raises Unavailable.
+        A fact that the store refuses goes aside, alone. A fact about an archived day, or with an impossible date, is
+        counted and left out. Raises Unavailable.
         """
         outcomes = [outcome for taken in batch for outcome in taken.value]
         try:
@@ -44,10 +44,10 @@ class Record:
     async def _append(self, outcomes: Sequence[Outcome]) -> None:
         for reason, count in (await self._history.append(outcomes)).items():
             self._meter.unrecorded(reason, count)
-            _log.warning("facts have no place in the history any more", why=reason, count=count)
+            _log.warning("facts were left out of the history", why=reason, count=count)
 
     async def _in_halves(self, outcomes: Sequence[Outcome]) -> list[Aside]:
-        """Write what can be written of refused facts; the rest, each with the reason. Their order stays."""
+        """Write refused facts in ever smaller parts, in order; returns those that are refused alone, with reasons."""
         refused: list[Aside] = []
         half = max(1, len(outcomes) // 2)
         for part in (outcomes[:half], outcomes[half:]):

@@ -1,1 +1,1 @@
-"""Rounds: work that one process at a time does for all, again and again. No stage depends on it."""
+"""Rounds: recurring work that one process at a time does for all. No stage depends on it."""

@@ -1,11 +1,11 @@
-"""The audit: every notification is looked at once, a minute after it was accepted, and what is in flight again.
+"""The audit: look at every notification once, a minute after it was accepted, and again while it is in flight.
 
-Each minute that is over is counted: what was accepted against what is recorded, and in which states. A minute of which
-less is recorded is a gap; when everything that was queued has arrived and it is still open, something is missing. What
-is in flight is watched until it rests, and swept when it is lost (sweep.py).
+For each minute that is over, the audit compares the number accepted with the number recorded. If less is recorded, the
+minute is a gap. If the gap is still open when everything that was queued has arrived, something is missing. Watch
+notifications in flight until they rest, and sweep those that are lost (sweep.py).
 
-An id can be younger than its minute: an occurrence of a recurrence that is sent late, a request that is made again. So
-a minute of which more is counted after it was looked at is looked at again, as a gap (accepted.py marks it).
+A notification can be accepted after the minute in its id: a late occurrence of a recurrence, or a repeated request. So
+a minute whose accepted count grows after the audit looked at it is marked as a gap (accepted.py), and looked at again.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from tidings.ports.renderer import Renderer
 from tidings.ports.store import Directory, Shard
 
 ROUND = "audit"
-FIRST = 60
-"""Minutes: how far back the first round ever begins."""
+FIRST_MINUTES = 60
+"""How far back the very first round begins."""
 MOST_MINUTES = 60
-"""Minutes that one round walks at most; after a long stop the next ones go on."""
+"""How many minutes one round looks at, at most. After a long stop the next rounds go on."""
 ASIDE = "aside/"
 MANY_ASIDE = 1_000
-COUNT_MANY_EVERY = 10 * MINUTE_MS
-"""Milliseconds between two counts of what is aside, when it is much."""
+COUNT_MANY_EVERY_MS = 10 * MINUTE_MS
+"""Time between two counts of the objects aside, if there are many."""
 _BYTES = ".bin"
 
 _log = structlog.get_logger("tidings.audit")
 
 
 class _Open(Struct):
-    """A gap that is followed through the queues."""
+    """A gap, with the progress of the items that may still close it."""
 
     gap: Gap
     passage: Passage
 
 
 class Audit:
-    """See the module. One process at a time makes a round `every` so many seconds; the others stand by."""
+    """See the module. One process at a time makes a round every `every_s` seconds; the others stand by."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Audit:
         objects: Objects,
         clock: Clock,
         meter: AuditMeter,
-        every: float,
+        every_s: float,
     ) -> None:
         self._history = shard.history
         self._accounts = directory.accounts
@@ -76,7 +76,7 @@ class Audit:
         self._queue = queue
         self._objects = objects
         self._holder = uuid4()
-        self._every = every
+        self._every_s = every_s
         self._clock = clock
         self._meter = meter
         self._open: dict[tuple[str, int], _Open] = {}
@@ -84,15 +84,15 @@ class Audit:
         self._check_at: dict[tuple[str, int], int] = {}
 
     async def once(self) -> bool:
-        """Make one round; False when another process makes them. Raises Unavailable."""
+        """Make one round; False if another process makes the rounds. Raises Unavailable."""
         now = self._clock.now()
-        position = await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every)
+        position = await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every_s)
         if position is None:
             self._sweeper.forget()
             self._open.clear()
             self._meter.stand_by()
             return False
-        if not await self._walk(position or now // MINUTE_MS - FIRST, now):
+        if not await self._walk(position or now // MINUTE_MS - FIRST_MINUTES, now):
             return False
         swept = await self._sweeper.once(now)
         missing = await self._close_gaps(now)
@@ -101,12 +101,12 @@ class Audit:
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Make a round now and then until `stopping` is set, then leave them to others."""
-        await repeat(ROUND, self.once, self._every, stopping, self._clock, self._meter)
+        """Make rounds until `stopping` is set, then leave them to other processes."""
+        await repeat(ROUND, self.once, self._every_s, stopping, self._clock, self._meter)
         await leave(self._rounds, ROUND, self._holder)
 
     async def _walk(self, position: int, now: int) -> bool:
-        """Count the minutes that are over since `position`; False when another process took over."""
+        """Look at the minutes that are over, from `position` on; False if another process took over."""
         end = min((now - STILL_FOR_MS) // MINUTE_MS, position + MOST_MINUTES)
         for minute in range(position, end):
             accepted = Counter({one.tenant: one.count for one in await self._accounts.accepted(minute, minute + 1)})
@@ -125,14 +125,14 @@ class Audit:
         return True
 
     async def _close_gaps(self, now: int) -> dict[str, int]:
-        """Look again at each gap through which all that was queued has passed; what is missing for good, by tenant."""
+        """Check the gaps that no queued item can close any more; the number missing for good, by tenant."""
         gaps = {(gap.tenant, gap.minute): gap for gap in await self._accounts.gaps()}
         for key in self._open.keys() - gaps.keys():
             del self._open[key]
         folded = await self._folded(gaps.values())
         for key, gap in gaps.items():
             if gap.minute // DAY_MINUTES in folded:
-                continue  # its minutes are not counted apart any more: what is missing stays so
+                continue  # only the whole day is counted now, so the gap stays as it is
             if key not in self._open and self._check_at.get(key, 0) <= now:
                 self._open[key] = _Open(gap, Passage(topics.REQUESTS))
         for one in await arrived(self._queue, list(self._open.values()), _passage):
@@ -148,35 +148,35 @@ class Audit:
         return dict(missing)
 
     async def _folded(self, gaps: Collection[Gap]) -> set[int]:
-        """Those of the gaps' days of which only the whole is known."""
+        """The days of these gaps that are folded: only the count of the whole day is known."""
         days = {gap.minute // DAY_MINUTES for gap in gaps}
         return {one.day for one in await self._days.states(min(days), max(days)) if one.folded} if days else set()
 
     async def _again(self, gap: Gap) -> Gap:
-        """The gap as it is now that nothing queued can close it."""
+        """The gap, counted anew, now that no queued item can close it."""
         counted = await self._accounts.accepted(gap.minute, gap.minute + 1, gap.tenant)
         if not counted and await self._folded([gap]):
             return gap
         states = await self._history.states(gap.minute, gap.minute + 1, gap.tenant, in_flight=True)
-        # Of a late id this may be the first look.
+        # A late id was not there at the first look, so nothing may watch it yet.
         await self._watched.watch([(id, self._clock.now()) for one in states for id in one.ids])
         missing = sum(one.count for one in counted) - sum(one.count for one in states)
-        found = Gap(gap.tenant, gap.minute, max(0, missing), confirmed=missing > 0)
-        await self._accounts.mark_gaps([found])
+        counted_anew = Gap(gap.tenant, gap.minute, max(0, missing), confirmed=missing > 0)
+        await self._accounts.mark_gaps([counted_anew])
         if missing > 0 and not gap.confirmed:
             _log.error(
                 "accepted, and neither recorded nor queued", tenant=gap.tenant, minute=gap.minute, missing=missing
             )
-        return found
+        return counted_anew
 
     async def _aside(self, now: int) -> int:
-        """How many items were put aside because they could not be read; if many, as of some minutes ago."""
+        """How many items are aside. If there are many, the number may be ten minutes old."""
         if now < self._count_at:
             return self._counted
         count = 0
         async for name in self._objects.list(ASIDE):
             count += name.endswith(_BYTES)
-        self._counted, self._count_at = count, now + (COUNT_MANY_EVERY if count > MANY_ASIDE else 0)
+        self._counted, self._count_at = count, now + (COUNT_MANY_EVERY_MS if count > MANY_ASIDE else 0)
         return count
 
 

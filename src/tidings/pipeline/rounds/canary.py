@@ -1,4 +1,4 @@
-"""The canary: a real notification, every now and then, that must arrive: the one test that no part can pass alone."""
+"""The canary: a real notification, sent regularly, that must arrive. It tests all parts together."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tidings.ports.store import Directory, Shard
 
 ROUND = "canary"
 USER = "canary"
-FIRST_LOOK, LONGEST_LOOK = 0.02, 0.25
-"""Seconds between two looks at whether it has arrived; they grow, so that a slow one costs little."""
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 0.25
+"""First and longest pause between two looks whether it arrived. They grow, so that a slow canary costs little."""
 
 _BODY = msgspec.json.encode(
     {
@@ -37,7 +37,10 @@ _log = structlog.get_logger("tidings.canary")
 
 
 class Canary:
-    """Sends one `every` so many seconds, waits up to `deadline` and tells. One process at a time does it for all."""
+    """Sends a canary every `every_s` seconds and reports whether it arrived within `deadline_s`.
+
+    One process at a time does this for all.
+    """
 
     def __init__(
         self,
@@ -46,8 +49,8 @@ class Canary:
         shard: Shard,
         clock: Clock,
         meter: CanaryMeter,
-        every: float,
-        deadline: float,
+        every_s: float,
+        deadline_s: float,
     ) -> None:
         self._accept = accept
         self._history = shard.history
@@ -56,16 +59,16 @@ class Canary:
         self._users = shard.users
         self._rounds = directory.rounds
         self._holder = uuid4()
-        self._every = every
-        self._deadline = deadline
+        self._every_s = every_s
+        self._deadline_s = deadline_s
         self._clock = clock
         self._meter = meter
         self._known = False
 
     async def once(self) -> bool:
-        """Send one and wait for it; False when another process does it. Raises Unavailable."""
+        """Send a canary and wait for it; False if another process makes the rounds. Raises Unavailable."""
         began = self._clock.now()
-        if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every + self._deadline) is None:
+        if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * self._every_s + self._deadline_s) is None:
             return False
         try:
             await self._introduce()
@@ -73,13 +76,13 @@ class Canary:
         except Exception:
             self._meter.canary_failed()
             raise
-        record, wait = None, FIRST_LOOK
+        record, wait = None, FIRST_LOOK_S
         while not _has_arrived(record):
-            if self._clock.now() - began >= self._deadline * 1000:
+            if self._clock.now() - began >= self._deadline_s * 1000:
                 self._missed(id, record)
                 return True
             await self._clock.sleep(wait)
-            wait = min(wait * 1.5, LONGEST_LOOK)
+            wait = min(wait * 1.5, LONGEST_LOOK_S)
             record = await self._history.get(CANARY_TENANT, id)
         now = self._clock.now()
         self._meter.canary((now - began) / 1000, now)
@@ -87,8 +90,8 @@ class Canary:
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send one now and then until `stopping` is set, then leave it to others."""
-        await repeat(ROUND, self.once, self._every, stopping, self._clock, self._meter)
+        """Make rounds until `stopping` is set, then leave them to other processes."""
+        await repeat(ROUND, self.once, self._every_s, stopping, self._clock, self._meter)
         await leave(self._rounds, ROUND, self._holder)
 
     async def _send(self) -> UUID:
@@ -98,7 +101,7 @@ class Canary:
         return id
 
     async def _introduce(self) -> None:
-        """Make its tenant and its user, the first time."""
+        """Create the canary's tenant and user, the first time."""
         if not self._known:
             now = self._clock.now()
             await self._tenants.add(Tenant(CANARY_TENANT, "Canary: Tidings watches itself", now))
@@ -121,7 +124,7 @@ class Canary:
         _log.error(
             "the canary did not arrive in time",
             id=to_text(NOTIFICATION_PREFIX, id),
-            waited=self._deadline,
+            waited=self._deadline_s,
             reached=reached,
             look_at=look_at,
         )

@@ -1,4 +1,4 @@
-"""How much waits in each queue, counted by one process for all."""
+"""The depths of the queues, counted by one process for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUND = "depths"
 
 
 class Depths:
-    """One process at a time counts, every EVERY_S seconds; the others stand by."""
+    """Counts the items of every queue each `EVERY_S` seconds, in one process at a time; the others stand by."""
 
     def __init__(self, queue: Queue, rounds: Rounds, clock: Clock, meter: DepthMeter) -> None:
         self._queue = queue
@@ -27,7 +27,7 @@ class Depths:
         self._holder = uuid4()
 
     async def once(self) -> bool:
-        """Count once; False when another process does. Raises Unavailable."""
+        """Count once; False if another process makes the rounds. Raises Unavailable."""
         if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * EVERY_S) is None:
             self._meter.waiting(None)
             return False
@@ -39,6 +39,6 @@ class Depths:
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Count now and then until `stopping` is set, then leave it to others."""
+        """Make rounds until `stopping` is set, then leave them to other processes."""
         await repeat(ROUND, self.once, EVERY_S, stopping, self._clock, self._meter)
         await leave(self._rounds, ROUND, self._holder)

@@ -1,4 +1,4 @@
-"""What the store needs now and then: partitions for the days to come, and an end for what is kept for a time only."""
+"""Housekeeping: create partitions for the coming days, and delete expired rows and objects."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
 from tidings.ports.store import Directory, Shard
 
-EVERY = 3600.0
+EVERY_S = 3600.0
 """Seconds between two rounds."""
-KEEP_COUNTS = 400 * 24 * 60
-"""Minutes for which the counts of what was accepted are kept."""
+KEEP_COUNTS_MINUTES = 400 * 24 * 60
+"""How long the accepted counts are kept."""
 BATCH = 5_000
-"""Rows that one statement deletes at most: its locks are short, and what it makes the standbys do is little."""
+"""Most rows that one statement deletes, so that its locks are short and its load on the standbys is small."""
 MOST_BATCHES = 2_000
-"""Batches of one kind in one round; the next round goes on."""
+"""Most batches of one kind in one round; the next round goes on."""
 ROUND = "house"
 TRIMMED = "inbox"
 """The round whose position is the minute up to which inboxes were trimmed."""
-LEASE = 900.0
-SLICE = 5
-"""Minutes: the users who got an item within so long are looked at together."""
+LEASE_S = 900.0
+SLICE_MINUTES = 5
+"""The inboxes of users who got an item within one such slice are trimmed together."""
 ASIDE = "aside/"
 
 _log = structlog.get_logger("tidings.house")
 
 
 class Housekeeping:
-    """One worker at a time sweeps; every worker makes sure of the partitions."""
+    """Every worker creates partitions; one worker at a time deletes."""
 
     def __init__(
         self, directory: Directory, shard: Shard, objects: Objects, clock: Clock, meter: Meter, keeping: Keeping
@@ -51,19 +51,19 @@ class Housekeeping:
         self._holder = uuid4()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Make a round every `EVERY` seconds until `stopping` is set."""
-        await repeat(ROUND, self.once, EVERY, stopping, self._clock, self._meter)
+        """Make a round every `EVERY_S` seconds until `stopping` is set."""
+        await repeat(ROUND, self.once, EVERY_S, stopping, self._clock, self._meter)
 
     async def once(self) -> None:
         """Make one round. Raises Unavailable."""
         directory, shard, now, keep = self._directory, self._shard, self._clock.now(), self._keeping
         await shard.history.maintain(now)
-        if await directory.rounds.begin(ROUND, self._holder, LEASE) is None:
+        if await directory.rounds.begin(ROUND, self._holder, LEASE_S) is None:
             return
         swept = {
             "idempotency keys": await self._sweep(lambda: directory.idempotency.sweep(KEPT_MS, BATCH)),
             "caps": await shard.caps.sweep(now),
-            "accepted counts": await directory.accounts.forget(now // MINUTE_MS - KEEP_COUNTS),
+            "accepted counts": await directory.accounts.forget(now // MINUTE_MS - KEEP_COUNTS_MINUTES),
             "gaps": await self._until(keep.gaps_ms, lambda at: directory.accounts.sweep_gaps(at // MINUTE_MS, BATCH)),
             "cancellations": await self._until(keep.cancellations_ms, lambda at: shard.cancellations.sweep(at, BATCH)),
             "replays": await self._until(keep.replays_ms, lambda at: directory.replays.sweep(at, BATCH)),
@@ -75,43 +75,44 @@ class Housekeeping:
             _log.info("swept", **{name.replace(" ", "_"): count for name, count in swept.items() if count})
         await directory.rounds.release(ROUND, self._holder)
 
-    async def _until(self, age: int, sweep: Callable[[int], Awaitable[int]]) -> int:
-        before = self._keeping.before(age, self._clock.now())
+    async def _until(self, age_ms: int, sweep: Callable[[int], Awaitable[int]]) -> int:
+        """Delete rows older than `age_ms`; the number of rows."""
+        before = self._keeping.before(age_ms, self._clock.now())
         return await self._sweep(lambda: sweep(before)) if before else 0
 
     async def _sweep(self, sweep: Callable[[], Awaitable[int]]) -> int:
-        """Sweep batch by batch while there is more, and this worker still has the round."""
+        """Delete batch by batch while there is more and this worker still holds the round; the number of rows."""
         total = 0
         for _ in range(MOST_BATCHES):
             deleted = await sweep()
             total += deleted
-            if deleted < BATCH or await self._directory.rounds.begin(ROUND, self._holder, LEASE) is None:
+            if deleted < BATCH or await self._directory.rounds.begin(ROUND, self._holder, LEASE_S) is None:
                 break
         return total
 
     async def _trim(self, now: int) -> int:
-        """Delete what is beyond each user's newest items, of the users who got one since the last time."""
+        """Delete all but the newest items, for each user who got an item since the last round; the number of items."""
         if not self._keeping.inbox_items:
             return 0
         rounds, end = self._directory.rounds, now // MINUTE_MS
-        position = await rounds.begin(TRIMMED, self._holder, LEASE)
+        position = await rounds.begin(TRIMMED, self._holder, LEASE_S)
         if position is None:
             return 0
         total = 0
-        for minute in range(position or end - 2 * int(EVERY) // 60, end, SLICE):
-            since, until = minute * MINUTE_MS, min(end, minute + SLICE) * MINUTE_MS
+        for minute in range(position or end - 2 * int(EVERY_S) // 60, end, SLICE_MINUTES):
+            since, until = minute * MINUTE_MS, min(end, minute + SLICE_MINUTES) * MINUTE_MS
             total += await self._sweep(
                 lambda since=since, until=until: self._shard.inbox.trim(  # type: ignore[misc]
                     since, until, self._keeping.inbox_items, BATCH
                 )
             )
-            if not await rounds.advance(TRIMMED, self._holder, min(end, minute + SLICE)):
+            if not await rounds.advance(TRIMMED, self._holder, min(end, minute + SLICE_MINUTES)):
                 break
         await rounds.release(TRIMMED, self._holder)
         return total
 
     async def _sweep_aside(self, before: int) -> int:
-        """Delete what was put aside before this instant, which its name tells."""
+        """Delete objects that were put aside before `before`, by the time in their names; the number of objects."""
         total = 0
         async for name in self._objects.list(ASIDE):
             at = name.rpartition("/")[2].partition("-")[0]

@@ -1,8 +1,8 @@
-"""Whether what was on its way through the queues at one moment has arrived: the order of looking is what proves it.
+"""Proof that everything that was in the queues at some moment has arrived, by checking the queues in flow order.
 
-An item moves from its queue into `outcomes` and from there into the history. Where the ends of its queue were noted at
-a moment, and everything before them is done, and then the same is true of `outcomes`, the item is recorded or lost;
-what the history says after that is the last word. A queue that is never empty passes this test like any other.
+An item moves from its queue into `outcomes`, and from there into the history. Note the end of its queue; wait until
+everything before it is done; then do the same with `outcomes`. Now the item is recorded or lost, and the history has
+the last word. This works for queues that are never empty, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from tidings.ports.queue import Extent, Queue
 
 
 class Passage:
-    """The way of what may be in one of the queues `through` now."""
+    """The progress of an item that may be in one of the queues `through` now.
+
+    `left`: the queues that may still hold it. `marks`: the extent of each queue when it was first looked at.
+    """
 
     def __init__(self, through: Iterable[str]) -> None:
         self.left = set(through)
@@ -26,23 +29,23 @@ T = TypeVar("T")
 
 
 async def arrived(queue: Queue, moving: Sequence[T], passage: Callable[[T], Passage]) -> list[T]:
-    """Those whose way is over; the others are a step further, perhaps. To be asked again and again.
+    """Those of `moving` that no queue can hold any more. Call it again and again: each call may advance the others.
 
-    A passage must have been made before this is called: its marks are set here, after whatever its maker looked at.
+    Read the history first and make the passages then: this function sets their marks.
     """
-    first = {topic for one in moving for topic in passage(one).left if topic != topics.OUTCOMES}
-    seen = {topic: await queue.extent(topic, topics.reader_of(topic)) for topic in sorted(first)}
+    before_outcomes = {topic for one in moving for topic in passage(one).left if topic != topics.OUTCOMES}
+    seen = {topic: await queue.extent(topic, topics.reader_of(topic)) for topic in sorted(before_outcomes)}
     for one in moving:
         _advance(passage(one), seen)
     through = [one for one in moving if not passage(one).left or passage(one).left == {topics.OUTCOMES}]
     if not through:
         return []
-    # Only now: what has left its queue is in this one or behind it.
-    last = {topics.OUTCOMES: await queue.extent(topics.OUTCOMES, topics.RECORD)}
+    # Look at `outcomes` last: an item that has left its queue is in `outcomes` or beyond it by now.
+    outcomes = {topics.OUTCOMES: await queue.extent(topics.OUTCOMES, topics.RECORD)}
     over: list[T] = []
     for one in through:
         passage(one).left = {topics.OUTCOMES}
-        _advance(passage(one), last)
+        _advance(passage(one), outcomes)
         if not passage(one).left:
             over.append(one)
     return over

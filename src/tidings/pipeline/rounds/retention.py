@@ -1,8 +1,8 @@
-"""retention: closed days are summed up, and old ones go into the archive. One process at a time makes the rounds.
+"""retention: sum up closed days, and archive old ones. One process at a time makes the rounds.
 
-A day is written to the object store slice by slice, each object is read back and held against what the database says of
-the same rows, and only when all of them are there is the day sealed and its tables dropped. A crash between any two
-steps leaves the day where it was, or sealed: the next round begins it again, or drops what is left.
+A day is written to the object store slice by slice. Each object is read back and compared with the database's count and
+digest of the same rows. Only when all objects are proven, the day is sealed and its tables are dropped. After a crash
+the day is either unsealed, and the next round archives it anew; or sealed, and the next round drops its tables.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from tidings.ports.store import Directory, Shard
 
 ROUND = "retention"
 ARCHIVE = "archive/"
-EVERY = 3600.0
+EVERY_S = 3600.0
 """Seconds between two rounds."""
-FIRST_AFTER = 300.0
-"""Seconds until a process makes its first round: starting is busy enough."""
-LEASE = 900.0
-"""Seconds; taken anew with each slice."""
+FIRST_AFTER_S = 300.0
+"""Seconds until a process makes its first round, because it is busy enough while it starts."""
+LEASE_S = 900.0
+"""Lease of the round, renewed with each slice."""
 
 _log = structlog.get_logger("tidings.retention")
 
 
 class Unproven(Exception):
-    """An object that does not hold what was written into it."""
+    """An object in the store does not hold what was written into it."""
 
 
 class Lost(Exception):
-    """Another process makes the rounds."""
+    """Another process makes the rounds now."""
 
 
 class Retention:
-    """See the module. `days` is how many days stay in the store (0: all)."""
+    """See the module. `days`: how many days stay in the database (0: all)."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Retention:
         self._holder = uuid4()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Make a round now and then until `stopping` is set, then leave them to others."""
-        await pause(FIRST_AFTER, stopping, self._clock)
-        await repeat(ROUND, self.once, EVERY, stopping, self._clock, self._meter)
+        """Make rounds until `stopping` is set, then leave them to other processes."""
+        await pause(FIRST_AFTER_S, stopping, self._clock)
+        await repeat(ROUND, self.once, EVERY_S, stopping, self._clock, self._meter)
         await leave(self._rounds, ROUND, self._holder)
 
     async def once(self) -> bool:
-        """Make one round; False when another process makes them. Raises Unavailable."""
+        """Make one round; False if another process makes the rounds. Raises Unavailable."""
         try:
             await self._hold()
             await self._days.clear()
@@ -95,7 +95,7 @@ class Retention:
         return True
 
     async def _hold(self) -> None:
-        if await self._rounds.begin(ROUND, self._holder, LEASE) is None:
+        if await self._rounds.begin(ROUND, self._holder, LEASE_S) is None:
             raise Lost
 
     async def _archive(self, day: int) -> None:
@@ -108,17 +108,17 @@ class Retention:
             parts = await self._write(day)
         except (Unproven, Unreadable) as error:
             self._meter.failure(ROUND, "", "unproven")
-            _log.error("a day is kept, because its archive is not what it should be", day=day_text(day), why=str(error))
+            _log.error("a day is kept, because its archive could not be proven", day=day_text(day), why=str(error))
             return
         if not await self._days.seal(day, parts, self._clock.now()):
             _log.info("a day is archived later", day=day_text(day), why="something was written to it meanwhile")
             return
         await self._tidy(day)
         await self._days.clear()
-        self._told(day, parts)
+        self._report(day, parts)
 
     async def _archive_carried(self) -> None:
-        """What was carried over from archived days, and rests now, follows them."""
+        """Archive the carried notifications that rest now."""
         days = await self._days.begin_carried(self._clock.now() - QUIET_DAYS * DAY_MS)
         if not days:
             return
@@ -128,14 +128,14 @@ class Retention:
                 parts += [(day, part) for part in await self._write(day)]
         except (Unproven, Unreadable) as error:
             self._meter.failure(ROUND, "", "unproven")
-            _log.error("what is carried is kept, because its archive is not what it should be", why=str(error))
+            _log.error("carried notifications are kept, because their archive could not be proven", why=str(error))
             return
         if await self._days.seal_carried(parts, self._clock.now()):
             for day in days:
-                self._told(day, [part for owner, part in parts if owner == day])
+                self._report(day, [part for owner, part in parts if owner == day])
 
     async def _write(self, day: int) -> list[Part]:
-        """Every slice as an object, proven. Raises Unproven, Lost, Unavailable."""
+        """Write each slice of the day as an object, and prove it. Raises Unproven, Unreadable, Lost, Unavailable."""
         [state] = await self._days.states(day, day)
         parts: list[Part] = []
         with tempfile.TemporaryDirectory(prefix="tidings-archive-") as folder:
@@ -168,7 +168,7 @@ class Retention:
         return Part(name, one.kind, one.rows, len(body), digest, *one.first, *one.last)
 
     async def _tidy(self, day: int) -> None:
-        """Remove what attempts that broke off have left beside the day's objects."""
+        """Delete objects that broken-off attempts to archive the day have left."""
         [known] = await self._days.archived(day, day)
         names = {part.name for part in known.parts}
         left = [name async for name in self._objects.list(f"{ARCHIVE}{day_text(day)}/")]
@@ -176,7 +176,7 @@ class Retention:
             if name.endswith(self._files.suffix) and name not in names:
                 await self._objects.delete(name)
 
-    def _told(self, day: int, parts: Sequence[Part]) -> None:
+    def _report(self, day: int, parts: Sequence[Part]) -> None:
         rows = {kind: sum(part.rows for part in parts if part.kind == kind) for kind in {part.kind for part in parts}}
         self._meter.archived(sum(part.rows for part in parts), sum(part.bytes for part in parts))
         _log.info("archived", day=day_text(day), objects=len(parts), bytes=sum(part.bytes for part in parts), **rows)

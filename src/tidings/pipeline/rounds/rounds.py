@@ -1,4 +1,4 @@
-"""Rounds: work that comes again and again, and that one process at a time does for all."""
+"""The loop of a round: recurring work that one process at a time does for all."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 
 ROUNDS_MISSED = 3
-"""How many rounds a process may miss before another one makes them."""
+"""How many rounds a process may miss before another process takes over."""
 
 _log = structlog.get_logger("tidings.rounds")
 
 
 async def repeat(
-    name: str, once: Callable[[], Awaitable[object]], every: float, stopping: asyncio.Event, clock: Clock, meter: Meter
+    name: str,
+    once: Callable[[], Awaitable[object]],
+    every_s: float,
+    stopping: asyncio.Event,
+    clock: Clock,
+    meter: Meter,
 ) -> None:
-    """Call `once` every so many seconds until `stopping` is set; what fails is told, and tried again next time."""
+    """Call `once` every `every_s` seconds until `stopping` is set. Failures are logged; the next call tries again."""
     setbacks = Setbacks(_log, meter, name)
     while not stopping.is_set():
-        rest = every
+        rest_s = every_s
         try:
             await once()
             setbacks.over()
         except Exception as error:
-            rest = max(every, setbacks.note(error))
-        await pause(rest, stopping, clock)
+            rest_s = max(every_s, setbacks.note(error))
+        await pause(rest_s, stopping, clock)
 
 
 async def leave(rounds: Rounds, name: str, holder: UUID) -> None:

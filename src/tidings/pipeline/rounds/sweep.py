@@ -1,8 +1,7 @@
-"""The sweeper: what is in flight and was lost on its way is put back into its queue, marked as a possible second copy.
+"""The sweeper: put lost deliveries, and lost notifications (marked as repeated), back into their queues.
 
-Nothing is swept before it is proven lost: it has had no fact for a while, nothing in the schedule waits for it, then
-everything that was in its queue has been done, then everything that was in `outcomes`, and after that the history still
-says the same (passage.py). Until then it is backlog, and is counted.
+Sweep only what is proven lost: it has had no fact for a while, and no row in the schedule; then its queue was worked
+off, then `outcomes`; and after that the history still says the same (passage.py). Until then it counts as backlog.
 """
 
 from __future__ import annotations
@@ -34,19 +33,18 @@ from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
 from tidings.ports.store import Shard
-from tidings.ports.users import Person
+from tidings.ports.users import NO_USER, Person
 
 LOOKS = 2_000
-"""Notifications that are looked at again in one round."""
+"""Most notifications that one round looks at."""
 MOST_SUSPECTS = 10_000
-"""How many are followed through the queues at once; of a larger backlog the rest is looked at later."""
-NOBODY = Person()
+"""Most suspects that are followed through the queues at once. The rest of a larger backlog is looked at later."""
 
 _log = structlog.get_logger("tidings.sweep")
 
 
 class Suspect(Struct):
-    """Something still that may be lost, and how far the proof is."""
+    """A notification or delivery without recent facts that may be lost, and how far the proof has come."""
 
     still: Still
     notification: UUID
@@ -54,7 +52,7 @@ class Suspect(Struct):
 
 
 class Swept(Struct, frozen=True):
-    """What a round has done: how many were put back, how many ended `dead`, how many are backlog for all we know."""
+    """The result of a round: how many were put back, how many ended `dead`, and how many count as backlog."""
 
     requeued: int = 0
     ended: int = 0
@@ -62,7 +60,7 @@ class Swept(Struct, frozen=True):
 
 
 class Sweeper:
-    """Looks at what is watched, and sweeps what is proven lost."""
+    """Looks at the watched notifications, and sweeps what is proven lost."""
 
     def __init__(self, shard: Shard, renderer: Renderer, queue: Queue) -> None:
         self._history = shard.history
@@ -74,7 +72,7 @@ class Sweeper:
         self._suspects: dict[UUID, Suspect] = {}
 
     async def once(self, now: int) -> Swept:
-        """One round."""
+        """Make one round at `now`."""
         await self._look(now)
         suspects = list(self._suspects.values())
         over = await arrived(self._queue, suspects, lambda suspect: suspect.passage)
@@ -82,11 +80,11 @@ class Sweeper:
         return Swept(requeued, ended, len(self._suspects))
 
     def forget(self) -> None:
-        """Another process goes on with the rounds."""
+        """Drop all suspects, because another process makes the rounds."""
         self._suspects.clear()
 
     async def _look(self, now: int) -> None:
-        """Find suspects among the watched whose time has come; leave those that rest."""
+        """Look at the watched notifications that are due: note suspects, and stop watching those that rest."""
         due = await self._watched.due(now, LOOKS)
         records = [record for record in await self._history.get_many(due) if in_flight(record)]
         moving = [record.notification.id for record in records]
@@ -107,7 +105,7 @@ class Sweeper:
         await self._watched.unwatch(set(due) - set(moving))
 
     async def _settle(self, over: Sequence[Suspect], now: int) -> tuple[int, int]:
-        """Sweep those about which the history still says what it said before."""
+        """Sweep the suspects whose last fact is still the same; how many were put back, and how many ended."""
         if not over:
             return 0, 0
         records = {
@@ -138,14 +136,14 @@ class Sweeper:
         facts = []
         for record, found in lost:
             notification = record.notification
-            person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+            person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
             wait = None if found.sweeps >= MOST_SWEEPS else await self._wait(record, found, person)
             facts.append(_fact(notification, found, _address(record, found.id), wait, now))
-            _tell(found, dead=wait is None)
+            _log_sweep(found, dead=wait is None)
         return facts
 
     async def _wait(self, record: NotificationRecord, found: Still, person: Person) -> Wait | None:
-        """What goes back into the queue; None when it cannot be made again. Its due time has passed already."""
+        """The wait that puts it back into its queue at once; None if its address is unknown."""
         notification, due = record.notification, found.last.at
         if not slot_of(found.id):
             waiting = msgspec.structs.replace(notification, step=found.step + 2)
@@ -169,11 +167,11 @@ class Sweeper:
             pinned=found.pinned,
             doubtful=bool(found.tried or found.pinned),
         )
-        # Proven to be in no queue, so no copy of it can be under way; what has waited is held against the history.
+        # Not marked `repeated`: it is proven to be in no queue. Its step makes `deliver` ask the history anyway.
         return wait_for(delivery, due)
 
     async def _alternatives(self, record: NotificationRecord, id: UUID, person: Person) -> list[Slotted]:
-        """The addresses that are still to be tried after this one, where the first that works is enough."""
+        """The alternatives that were not tried yet, if the strategy is `first_reachable`; else none."""
         notification = record.notification
         if notification.strategy is not Strategy.FIRST_REACHABLE:
             return []
@@ -188,7 +186,7 @@ class Sweeper:
 
 
 def _fact(notification: Notification, found: Still, address: Address | None, wait: Wait | None, now: int) -> Outcome:
-    """That it was swept, once for each state of things; or, without a `wait`, that it ends."""
+    """The fact that it was swept, or without a `wait` that it ends. Sweeping the same state again is the same fact."""
     return Outcome(
         id=found.id,
         tenant=notification.tenant,
@@ -206,12 +204,12 @@ def _fact(notification: Notification, found: Still, address: Address | None, wai
 def _address(record: NotificationRecord, id: UUID) -> Address | None:
     if not slot_of(id):
         return None
-    told = last_address(record.events, id)
-    return Address(channel_of(id), told) if told else None
+    value = last_address(record.events, id)
+    return Address(channel_of(id), value) if value else None
 
 
 def _topics(notification: Notification, id: UUID) -> list[str]:
-    """The queues that it may be in."""
+    """The queues that may hold the notification or delivery `id`."""
     lanes = [Lane.of(notification.priority, surplus=surplus) for surplus in (False, True)]
     if not slot_of(id):
         return [topics.requests(lane) for lane in lanes]
@@ -219,16 +217,16 @@ def _topics(notification: Notification, id: UUID) -> list[str]:
 
 
 def _waits_for(row: Waiting) -> UUID:
-    """The delivery, or the notification, that a row of the schedule will put back."""
+    """The id of the delivery or notification that a schedule row will put back."""
     if row.item.topic.startswith("requests."):
         return row.notification
     try:
         return decode_delivery(row.item.body).id
     except Unreadable:
-        return row.notification  # it goes aside when it is due, and is missed after that
+        return row.notification  # unreadable: it goes aside when it is due, and is lost from then on
 
 
-def _tell(found: Still, *, dead: bool) -> None:
+def _log_sweep(found: Still, *, dead: bool) -> None:
     known: Mapping[str, object] = {
         "id": to_text(DELIVERY_PREFIX if slot_of(found.id) else NOTIFICATION_PREFIX, found.id),
         "state": found.last.state.value,

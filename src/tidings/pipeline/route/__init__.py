@@ -1,1 +1,1 @@
-"""route: a notification becomes one delivery for each address, now or later, or the reason why not."""
+"""route: turn each notification into deliveries, one per address, or into the reason why there is none."""

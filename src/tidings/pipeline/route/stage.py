@@ -1,4 +1,4 @@
-"""route: a notification becomes one delivery per address, now or later, or a reason why not."""
+"""route: turn each notification into deliveries, one per address, sent now or later, or record why there is none."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
-NOBODY = Person()
 NOT_NARROW: Mapping[Channel, Shares] = {}
 
 
 class _Case(Struct):
-    """A notification with what is known about its recipient."""
+    """A notification with its recipient, the channels that it has content for, and the addresses with their slots."""
 
     notification: Notification
     repeated: bool
@@ -46,8 +45,8 @@ class _Case(Struct):
 class Route:
     """The second stage. Its only effect is its outputs, so it may be repeated at will.
 
-    `surplus`: what it reads exceeds its tenants' shares, and so do the deliveries. `narrow` has the shares of channels
-    whose vendors take less than a tenant may send: what exceeds them is surplus from here on.
+    `surplus`: it reads a surplus lane, so all its deliveries are surplus. `narrow`: the shares of channels whose
+    vendors take less than a tenant may send; deliveries beyond them become surplus here.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Route:
         self._narrow = narrow
 
     async def __call__(self, batch: Sequence[Taken[Notification]], _begin: Begin) -> list[Item]:
-        """Deliveries and outcomes for a batch of notifications."""
+        """The deliveries and outcomes of a batch of notifications, as items to put."""
         now = self._clock.now()
         outcomes: list[Outcome] = []
         items: list[Item] = []
@@ -101,7 +100,7 @@ class Route:
         shares = self._narrow.get(delivery.channel)
         if self._surplus or shares is None:
             return self._surplus
-        # A copy comes after its original, wherever that is.
+        # A copy goes to the surplus, to be claimed after its original, wherever that is.
         return case.repeated or not shares.take(delivery.tenant, delivery.priority, 1, self._clock.elapsed())
 
     async def _plans(
@@ -143,7 +142,7 @@ class Route:
             content = await self._renderer.channels(notification.tenant, notification.template)
         else:
             content = notification.content.channels() if notification.content is not None else ()
-        person = person or NOBODY
+        person = person or NO_USER
         if notification.incarnation is None and person.incarnation is not None:
             notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
         found = addresses(notification.to, person.profile, wanted(notification, content))
@@ -151,20 +150,21 @@ class Route:
 
 
 def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
-    """The fact about the notification itself, with which its history begins."""
+    """A fact about the notification itself. It carries the notification, with which the history begins."""
     return Outcome(notification.id, notification.tenant, now, state, reason=reason, notification=notification)
 
 
 def _is_copy(taken: Taken[Notification]) -> bool:
-    """Whether an earlier look at the same notification may have decided already."""
+    """Whether an earlier claim may have routed the same notification."""
     return taken.begun or taken.repeated
 
 
 def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
-    """When to go on with a notification that is to be sent at `due`; None for now.
+    """The instant until which a notification with send time `due` must wait; None: go on now.
 
-    It waits once, whatever the clock over there says. What may be a copy waits too, even if it is late by now: where
-    the original waits it is the same fact, recorded once, and else the wait is that of a copy.
+    A notification waits once, even if the clock of the worker that takes it next is behind. A possible copy waits even
+    if `due` has passed by now: if the original waited too, both waits are one fact and are recorded once; if not, the
+    wait is marked as repeated.
     """
     if taken.value.step:
         return None
@@ -174,10 +174,10 @@ def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
 def _past_local_time(
     batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], outcomes: list[Outcome], now: int
 ) -> list[Taken[Notification]]:
-    """Those that need not wait for a wall-clock time of the user's; the others' waits go to `outcomes`.
+    """The notifications that need not wait for a local time of their user. The waits of the others go to `outcomes`.
 
-    What has waited is asked again with the user's present timezone: it waits once more where the time has not come
-    yet. The time has a date since its first routing, so there is an end to this.
+    A notification that has waited is checked again with the user's timezone of now, and waits once more if its local
+    time has not come there. That ends, because the first routing adds the date to the local time.
     """
     ready: list[Taken[Notification]] = []
     for taken in batch:
@@ -185,9 +185,9 @@ def _past_local_time(
         if notification.send_at_local is None:
             ready.append(taken)
             continue
-        person = people.get((notification.tenant, notification.to.user_id or ""), NOBODY)
+        person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
         where = zone(send_zone(notification.to, person.profile))
-        # The next such time after it was accepted: one that has passed since, in a backlog, has come.
+        # Look from the acceptance on, not from now: a time that passed while the notification was queued has come.
         wall = next_wall(notification.send_at_local, where, notification.accepted_at)
         due = instant_of(wall, where)
         if due <= now and _due(taken, due, now) is None:
@@ -202,7 +202,7 @@ def _past_local_time(
 
 
 def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
-    """It waits until `due`; what may be a second copy is still one then."""
+    """The fact that the notification waits until `due`. A possible copy stays marked as repeated."""
     waiting = msgspec.structs.replace(notification, step=notification.step + 1)
     topic, key = topics.requests(notification.priority), key_of(notification)
     return msgspec.structs.replace(
@@ -213,7 +213,7 @@ def _later(taken: Taken[Notification], notification: Notification, now: int, due
 
 
 def _delivery(case: _Case, planned: Planned) -> Delivery | None:
-    """The delivery of a plan's entry, unless there is nothing to send."""
+    """The planned delivery, or None if nothing is to be sent."""
     if planned.address is None or planned.state not in {State.PENDING, State.DEFERRED}:
         return None
     return build(
@@ -222,8 +222,8 @@ def _delivery(case: _Case, planned: Planned) -> Delivery | None:
         planned.address,
         case.person.profile,
         alternatives=planned.alternatives,
-        # What has waited is held against the history before it is sent. What waited for its local time more than once
-        # may be about twice, as a repeated look decides with another clock.
+        # Step 1 makes `deliver` ask the history. Needed for deliveries that wait, and for notifications that waited for
+        # a local time more than once: a repeated claim decides with another clock, so there may be two of them.
         step=1 if planned.state is State.DEFERRED or case.notification.step > 1 else 0,
     )
 
@@ -237,8 +237,8 @@ def _planned(notification: Notification, planned: Planned, delivery: Delivery | 
         tenant=notification.tenant,
         at=now,
         state=planned.state,
-        # A decision not to send comes before every attempt: another claim over this batch may have decided otherwise,
-        # and what it sent is sent.
+        # A decision not to send has attempt 0, below every attempt: another claim over this batch may have decided to
+        # send, and its facts must win.
         attempt=1 if planned.state in IN_FLIGHT else 0,
         reason=planned.reason,
         detail=planned.detail,

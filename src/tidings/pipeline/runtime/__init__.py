@@ -1,1 +1,1 @@
-"""Runtime: what every stage has around it: reading a queue, beginning, setting aside, stopping, shares."""
+"""Runtime: the code around every stage: reading a queue, beginning, setting aside, stopping, shares."""

@@ -1,4 +1,4 @@
-"""Beginning items of a claim: many callers, few round trips."""
+"""Beginning items of a claim: concurrent calls share one round trip to the queue."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tidings.model.errors import Unavailable
 from tidings.ports.queue import Claim
 
 Begin: TypeAlias = Callable[[Collection[int]], Awaitable[None]]
-"""Makes durable that the items at these places of the claim are about to be handed over. Raises as `Claim.begin`."""
+"""Durably marks the items at these places of the claim as begun. Raises as `Claim.begin`."""
 
 
 class _Round:
-    """What goes to the queue together."""
+    """The places that one call of `Claim.begin` marks."""
 
     def __init__(self) -> None:
         self.places: set[int] = set()
@@ -22,9 +22,9 @@ class _Round:
 
 
 class Beginning:
-    """Begins items of `claim`. What is asked for while one call of the queue is under way goes with the next.
+    """Begins items of `claim`. Requests that come while a call to the queue is under way share the next call.
 
-    `places` are those that are known to be begun.
+    `places`: the places that are known to be begun.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -34,7 +34,7 @@ class Beginning:
         self._collecting = _Round()
 
     async def begin(self, places: Collection[int]) -> None:
-        """Return when these places are begun. Raises LeaseLost and Unavailable: nothing may be handed over then."""
+        """Return once these places are begun. Raises LeaseLost or Unavailable: then do not hand the items over."""
         mine = self._collecting
         mine.places.update(places)
         async with self._turn:
@@ -44,13 +44,13 @@ class Beginning:
         if mine.error is not None:
             raise mine.error
 
-    async def _begin(self, one: _Round) -> None:
+    async def _begin(self, round_: _Round) -> None:
         try:
-            await self._claim.begin(sorted(one.places))
+            await self._claim.begin(sorted(round_.places))
         except Exception as error:
-            one.error = error
+            round_.error = error
         except BaseException:
-            one.error = Unavailable("whoever asked the queue was stopped")
+            round_.error = Unavailable("the call that was to begin these items was cancelled")
             raise
         else:
-            self.places |= one.places
+            self.places |= round_.places

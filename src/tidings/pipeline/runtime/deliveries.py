@@ -1,4 +1,4 @@
-"""Deliveries in the making: from a notification, and the place where it goes, to what `deliver` needs."""
+"""Building deliveries from notifications and addresses, and the waits that put them into their queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build(
     attempt: int = 1,
     step: int = 0,
 ) -> Delivery:
-    """The delivery in `slot` to `address`; `profile` is the person's present one. Its attempts count from `attempt`."""
+    """The delivery in `slot` to `address`. `profile`: the person's, as of now. Its tries are counted from `attempt`."""
     to = notification.to
     return Delivery(
         id=delivery_id(notification.id, slot),
@@ -51,20 +51,20 @@ def build(
 
 
 def wait_for(delivery: Delivery, due: int, *, held: bool = False, surplus: bool = False) -> Wait:
-    """The wait of a delivery until `due` (milliseconds since the epoch); `held`: for a provider.
+    """The wait of a delivery until `due` (milliseconds since the epoch). `held`: it waits for a provider.
 
-    Whether it is its tenant's surplus is decided when it is due, unless it is `surplus` in any case.
+    `schedule` decides at the due time whether it belongs to the tenant's surplus, unless `surplus` already says so.
     """
     lane = Lane.of(delivery.priority, surplus=surplus)
     return Wait(due, topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), held=held)
 
 
 def key_of(notification: Notification) -> str:
-    """The key of everything about the notification's recipient in the queues."""
+    """The queue key of everything about the notification's recipient."""
     return f"{notification.tenant}/{notification.to.key}"
 
 
 def _content_for(content: Content, address: Address, alternatives: Sequence[Slotted]) -> Content:
-    """The literal content of the delivery's channel, and of those it may fall back to."""
+    """The literal content for the delivery's channel and the channels of its alternatives."""
     needed = {address.channel, *(alternative.channel for _, alternative in alternatives)}
     return Content(**{channel.value: getattr(content, channel.value) for channel in needed})

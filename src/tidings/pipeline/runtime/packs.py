@@ -1,4 +1,4 @@
-"""Outcomes travel in packs: one queue item for many facts."""
+"""Packs: queue items that hold many facts each."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes, encode_outcomes
 from tidings.ports.queue import Item
 
-PACK = 200
-LARGEST_PACK = 512 * 1024
-"""Bytes; a pack of large notifications is split, so that it stays below what a broker takes."""
+MOST_FACTS = 200
+LARGEST_PACK_BYTES = 512 * 1024
+"""A larger pack is split, so that it stays below a broker's limit."""
 
 _TEXTS = ("tenant", "reason", "provider", "reference", "detail")
-_MOST_TEXT = 4_000
+_MOST_CHARACTERS = 4_000
 _log = structlog.get_logger("tidings.packs")
 
 _MAY_HAVE_BEEN_TAKEN = frozenset({State.SENT, State.DELIVERED, State.UNCERTAIN})
 
 
 def pack(outcomes: Sequence[Outcome]) -> list[Item]:
-    """The facts as items for `outcomes`."""
-    return [item for start in range(0, len(outcomes), PACK) for item in _items(outcomes[start : start + PACK])]
+    """Items for the queue `outcomes` that hold these facts."""
+    return [
+        item for start in range(0, len(outcomes), MOST_FACTS) for item in _items(outcomes[start : start + MOST_FACTS])
+    ]
 
 
 def of_what_may_have_been_taken(items: Sequence[Item]) -> list[Item]:
-    """Of packs: the facts that something was, or may have been, taken by a provider. No decision about what follows."""
+    """New packs with those facts of `items` that say that a provider took, or may have taken, a delivery.
+
+    Facts with a wait are left out: they decide what follows, which is up to the next claim.
+    """
     return pack(
         [
             outcome
@@ -45,18 +50,18 @@ def of_what_may_have_been_taken(items: Sequence[Item]) -> list[Item]:
 
 
 def _key(first: Outcome) -> str:
-    """By the bucket of the first fact's user: a tenant's packs spread, so that all recorders work for a large one.
+    """The key of a pack: the tenant and the bucket of the first fact's user, so that a large tenant uses all recorders.
 
-    Facts need no order among themselves, so any key would do; this one is the same each time.
+    Facts need no order, so any key would do. This one is the same each time.
     """
-    return f"{fit(first.tenant, _MOST_TEXT)}\x00{bucket_of(first.id)}"
+    return f"{fit(first.tenant, _MOST_CHARACTERS)}\x00{bucket_of(first.id)}"
 
 
 def _items(outcomes: Sequence[Outcome]) -> Iterator[Item]:
     body = _encoded(outcomes)
     if body is None:
         body = encode_outcomes([_plain(outcomes[0])]) if len(outcomes) == 1 else b""
-    if body and (len(body) <= LARGEST_PACK or len(outcomes) == 1):
+    if body and (len(body) <= LARGEST_PACK_BYTES or len(outcomes) == 1):
         yield Item(OUTCOMES, _key(outcomes[0]), body)
         return
     half = len(outcomes) // 2
@@ -65,7 +70,7 @@ def _items(outcomes: Sequence[Outcome]) -> Iterator[Item]:
 
 
 def _encoded(outcomes: Sequence[Outcome]) -> bytes | None:
-    """The pack, or None when there is something in it that cannot be written."""
+    """The encoded pack, or None if one of its facts cannot be encoded."""
     try:
         return encode_outcomes(outcomes)
     except Exception as error:
@@ -75,11 +80,11 @@ def _encoded(outcomes: Sequence[Outcome]) -> bytes | None:
 
 
 def _plain(outcome: Outcome) -> Outcome:
-    """The fact with texts that can be written; where that is not enough, the bare fact. So it spoils no other."""
-    texts = {name: fit(getattr(outcome, name), _MOST_TEXT) for name in _TEXTS}
+    """The fact with its texts made encodable and cut; if that is not enough, without the rest."""
+    texts = {name: fit(getattr(outcome, name), _MOST_CHARACTERS) for name in _TEXTS}
     plain = msgspec.structs.replace(outcome, **texts)
     if outcome.address is not None:
-        address = msgspec.structs.replace(outcome.address, value=fit(outcome.address.value, _MOST_TEXT))
+        address = msgspec.structs.replace(outcome.address, value=fit(outcome.address.value, _MOST_CHARACTERS))
         plain = msgspec.structs.replace(plain, address=address)
     if _encoded([plain]) is not None:
         return plain

@@ -1,4 +1,4 @@
-"""Surplus takes what the others leave: beside work of other tenants, within their shares, it goes in small batches."""
+"""Precedence: while tenants within their share have work, surplus is worked on in small batches."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tidings.pipeline.runtime.reader import Partly, Taken
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 
-BESIDE = 100
-"""Items of a batch of surplus while there is other work: the loop is soon free for that."""
-QUIET = 2_000
+SMALL_BATCH = 100
+"""Items in a batch of surplus while there is other work, so that the event loop is soon free for that."""
+QUIET_AFTER_MS = 2_000
 """Milliseconds without other work after which surplus goes in full batches."""
 _MOST_REMEMBERED = 1_000
 
 
 class Owned(Protocol):
-    """What belongs to a tenant."""
+    """A value that belongs to a tenant."""
 
     @property
     def tenant(self) -> str:
@@ -34,31 +34,31 @@ Work: TypeAlias = Callable[[Sequence[Taken[T]], Begin], Awaitable[Sequence[Item]
 
 
 class Noted(Generic[T]):
-    """A stage's work that notes each batch before it begins."""
+    """A stage's work that reports each batch to `note` before it begins."""
 
     def __init__(self, work: Work[T], note: Callable[[Sequence[Taken[T]]], None]) -> None:
         self.work = work
         self._note = note
 
     async def __call__(self, batch: Sequence[Taken[T]], begin: Begin) -> Sequence[Item] | Partly:
-        """What `work` gives."""
+        """The result of `work`."""
         self._note(batch)
         return await self.work(batch, begin)
 
 
 class Precedence:
-    """Notes whom a process works for, and bounds the surplus while there are others than those who have it.
+    """Notes which tenants a process works for, and keeps batches of surplus small while other tenants have work.
 
-    The surplus always goes on: what is within the shares is bounded by them, and leaves room.
+    Surplus is never stopped: work within the shares is bounded by the shares, and leaves room.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._others_at = -QUIET
+        self._others_at = -QUIET_AFTER_MS
         self._surplus_at: dict[str, int] = {}
 
     def noting(self, lane: Lane, work: Work[T]) -> Noted[T]:
-        """`work`, with a note of whom it is for."""
+        """`work`, noting the tenants of each batch."""
         return Noted(work, partial(self._note, lane))
 
     def _note(self, lane: Lane, batch: Sequence[Taken[T]]) -> None:
@@ -68,20 +68,20 @@ class Precedence:
             if len(self._surplus_at) >= _MOST_REMEMBERED:
                 self._surplus_at.clear()
             self._surplus_at.update(dict.fromkeys(tenants, now))
-        elif any(now - self._surplus_at.get(tenant, -QUIET) >= QUIET for tenant in tenants):
+        elif any(now - self._surplus_at.get(tenant, -QUIET_AFTER_MS) >= QUIET_AFTER_MS for tenant in tenants):
             self._others_at = now
 
     def is_quiet(self) -> bool:
-        """Whether nobody else than those with surplus has sent anything for a while."""
-        return self._clock.elapsed() - self._others_at >= QUIET
+        """Whether for `QUIET_AFTER_MS` only tenants with surplus have had work."""
+        return self._clock.elapsed() - self._others_at >= QUIET_AFTER_MS
 
     def room(self, lane: Lane, most: int, room: Callable[[], int] | None = None) -> Callable[[], int] | None:
-        """How many items a batch of this lane may have now: up to `most`, and no more than `room` says."""
+        """A function that gives the size of this lane's next batch: at most `most`, and at most `room()`."""
         if not lane.is_surplus:
             return room
 
         def bounded() -> int:
-            size = most if self.is_quiet() else min(most, BESIDE)
+            size = most if self.is_quiet() else min(most, SMALL_BATCH)
             return size if room is None else min(size, room())
 
         return bounded

@@ -1,4 +1,4 @@
-"""What every reading stage has around it: claim, decode, work, done; and what happens when one of them fails."""
+"""The reader of a topic: claim, decode, let the stage work, done; and how each of these may fail."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tidings.ports.queue import Claim, Item, Queue, Received
 T = TypeVar("T")
 
 REPEATED = "repeated"
-"""The header of an item that may be a second copy: what put it could have put it before a crash."""
+"""The header that marks an item as a possible copy: before a crash it may have been put already."""
 
-PATIENCE = 0.25
-"""Seconds after which a batch that is still worked on no longer keeps the next one from being claimed."""
-NO_ROOM = 0.05
-"""Seconds until a stage that can take nothing now is asked again."""
-PAUSE_AFTER_FAILURE = 0.5
-LONGEST_KEEPING = 2.0
-"""Seconds between two tries to hand in what came of a batch, or to give it back."""
+SLOW_AFTER_S = 0.25
+"""Seconds after which the next batch may be claimed beside one that is still worked on."""
+NO_ROOM_PAUSE_S = 0.05
+"""Seconds until a stage without room is asked again."""
+SHORTEST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 2.0
+"""Shortest and longest pause between two tries to end a claim or to give it back."""
 _log = structlog.get_logger("tidings.stage")
 
 
 def nothing(_: Sequence[Item]) -> Sequence[Item]:
-    """Nothing is put when a lease was lost."""
+    """No outputs: the `after_loss` of stages that put nothing after a lost lease."""
     return ()
 
 
 class Taken(Struct, Generic[T], frozen=True, gc=False):
-    """A decoded item. `begun`: an earlier claim has begun it. `repeated`: it may be a second copy.
+    """A claimed and decoded item. `begun`: an earlier claim began it. `repeated`: it may be a copy.
 
-    `place` is where it stood in its claim.
+    `place` is its index in the claim.
     """
 
     value: T
@@ -53,17 +53,17 @@ class Taken(Struct, Generic[T], frozen=True, gc=False):
 
 
 class Aside(Struct, frozen=True):
-    """A part of an item that cannot be worked on, as bytes, and why."""
+    """A part of an item that cannot be worked on: its bytes, and the reason."""
 
     body: bytes
     why: str
 
 
 class Partly(Struct, frozen=True, kw_only=True):
-    """What a stage that did not get through its batch has to put.
+    """The result of a stage that could not finish its whole batch.
 
-    The items at the places `unbegun` go back to the queue. Those at the places `failed` (with the reason) were not
-    begun, and are worked on one by one. `aside` are parts of items that got through otherwise.
+    The items at the places `unbegun` go back to the queue. The items at the places `failed` (with reasons) were not
+    begun either, and are worked on one by one. `aside`: unusable parts of items that are finished otherwise.
     """
 
     outputs: Sequence[Item]
@@ -75,15 +75,17 @@ class Partly(Struct, frozen=True, kw_only=True):
 class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     """How a stage reads one topic.
 
-    `work` turns a batch into the items to put. Before it hands something to somebody outside it calls the function that
-    it is given with the places of just these items. It raises Unavailable before it has begun anything, or not at all.
-    Whatever else it raises costs only the item that is the cause: the others are worked on one by one.
-    `stop` is called when the process is to stop: `work` then begins nothing more that has effects outside the queue.
-    `room` says how many items may be claimed now (0: look again in a moment). `lease` (seconds) is for work with
-    effects outside the queue. `in_flight` batches are worked on at once, and up to `most_in_flight` when some of them
-    take longer than `PATIENCE`: what one of them waits for must not stop the others. After a batch that was not full
-    the reader lingers for `linger` seconds, so that the next one is larger. `after_loss` gives what of the outputs is
-    still put when the lease was lost: another claimer decides about the batch now, so only what is true anyway.
+    work: turns a batch into the items to put. Before it hands items to a provider it calls its second argument with the
+        places of just these items. It raises Unavailable only before it has begun anything. After any other error
+        the items are worked on one by one, so that only the faulty one suffers.
+    stop: called when the process is to stop. `work` then begins nothing more that has effects outside the queue.
+    room: how many items may be claimed now; 0: look again in a moment.
+    lease_s: the lease of the claims, which work with effects outside the queue needs; None: no lease.
+    in_flight, most_in_flight: so many batches are worked on at once, and up to `most_in_flight` if some of them take
+        longer than `SLOW_AFTER_S`, so that a slow batch does not stop the others.
+    linger_s: the pause after a batch that was not full, so that the next one is larger.
+    after_loss: chooses the outputs to put although the lease was lost. Another claimer decides about the batch now, so
+        only facts that are true in any case may be put.
     """
 
     stage: str
@@ -93,22 +95,22 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     stop: Callable[[], None] | None = None
     max_items: int = 500
     room: Callable[[], int] | None = None
-    lease: float | None = None
+    lease_s: float | None = None
     in_flight: int = 1
     most_in_flight: int = 1
-    max_wait: float = 2.0
-    linger: float = 0.0
+    max_wait_s: float = 2.0
+    linger_s: float = 0.0
     after_loss: Callable[[Sequence[Item]], Sequence[Item]] = nothing
 
 
 class _Done(Struct):
-    """What came of a claim. The places `unbegun` go back, and so do those that are `stuck`: they cannot go aside."""
+    """The result of a claim. The places `unbegun` and `stuck` (these cannot go aside now) go back to the queue."""
 
     outputs: list[Item] = []
     unbegun: set[int] = set()
     stuck: set[int] = set()
     broke: bool = False
-    """Whether it failed after something of it was begun."""
+    """Whether the batch failed after some of its items were begun."""
 
 
 class Reader(Generic[T]):
@@ -127,7 +129,7 @@ class Reader(Generic[T]):
         self._refused: dict[bytes, str] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set, then claim no more, and finish or give back what is under way."""
+        """Work until `stopping` is set; then claim no more, and finish or give back the batches under way."""
         self._running = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._stop(stopping))
@@ -145,15 +147,15 @@ class Reader(Generic[T]):
         while not stopping.is_set():
             try:
                 taken = await self._turn(stopping)
-                if reading.linger and 0 < taken < reading.max_items:
-                    await self._stopping.ending(self._clock.sleep(reading.linger))
+                if reading.linger_s and 0 < taken < reading.max_items:
+                    await self._stopping.ending(self._clock.sleep(reading.linger_s))
             except Exception as error:
                 await self._stopping.ending(self._clock.sleep(setbacks.note(error)))
             else:
                 setbacks.over()
 
     async def _turn(self, stopping: asyncio.Event) -> int:
-        """One batch when it is this loop's turn; the number of its items."""
+        """Wait for this loop's turn, then claim and finish one batch; the number of its items."""
         await self._turns.acquire()
         passing_on = [self._turns.release]
         try:
@@ -162,7 +164,7 @@ class Reader(Generic[T]):
             claim = await self._claim()
             if claim is None:
                 return 0
-            later = asyncio.get_running_loop().call_later(PATIENCE, _call_last, passing_on)
+            later = asyncio.get_running_loop().call_later(SLOW_AFTER_S, _call_last, passing_on)
             try:
                 return await self._finish_batch(claim)
             finally:
@@ -172,7 +174,7 @@ class Reader(Generic[T]):
                 _call_last(passing_on)
 
     async def once(self) -> int:
-        """Claim and finish one batch; the number of its items, 0 when nothing came."""
+        """Claim and finish one batch; the number of its items, 0 if none came."""
         claim = await self._claim()
         return 0 if claim is None else await self._finish_batch(claim)
 
@@ -181,9 +183,9 @@ class Reader(Generic[T]):
         most = min(reading.max_items, self._most)
         room = most if reading.room is None else min(reading.room(), most)
         if room <= 0:
-            await self._stopping.ending(self._clock.sleep(NO_ROOM))
+            await self._stopping.ending(self._clock.sleep(NO_ROOM_PAUSE_S))
             return None
-        claiming = self._queue.claim(reading.topic, reading.stage, room, reading.max_wait, reading.lease)
+        claiming = self._queue.claim(reading.topic, reading.stage, room, reading.max_wait_s, reading.lease_s)
         return await self._stopping.ending(claiming)
 
     async def _finish_batch(self, claim: Claim) -> int:
@@ -208,11 +210,11 @@ class Reader(Generic[T]):
         if done.stuck:
             raise Unavailable(f"{len(done.stuck)} items could not be put aside, and wait in their queue")
         if self._running and len(done.unbegun) == items:
-            await self._stopping.ending(self._clock.sleep(NO_ROOM))
+            await self._stopping.ending(self._clock.sleep(NO_ROOM_PAUSE_S))
         return items
 
     async def _work(self, claim: Claim, beginning: Beginning) -> _Done:
-        """All that can be done of a batch. Raises Unavailable: then all of it goes back."""
+        """Work on a claim as far as possible. Raises Unavailable: then give back the whole claim."""
         done = _Done()
         batch = await self._decode(claim.items, done)
         if not batch:
@@ -225,7 +227,7 @@ class Reader(Generic[T]):
         except Exception:
             _log.exception("a batch failed; going on one by one", stage=self._reading.stage, topic=self._reading.topic)
             if beginning.places:
-                # What it had begun cannot be tried alone now: smaller and smaller claims find the one that is to blame.
+                # Begun items cannot be worked on one by one now. Halve the claims until the faulty item is alone.
                 self._most = max(1, len(claim.items) // 2)
                 done.broke = True
         else:
@@ -238,23 +240,23 @@ class Reader(Generic[T]):
         return done
 
     async def _take_up(self, batch: Sequence[Taken[T]], beginning: Beginning, done: _Done) -> Mapping[int, str]:
-        """Work on a batch; what of it failed before it was begun, with the reasons."""
+        """Work on a batch; the places that failed before they were begun, with the reasons."""
         outcome = await self._reading.work(batch, beginning.begin)
         if not isinstance(outcome, Partly):
             done.outputs.extend(outcome)
             return {}
         for part in outcome.aside:
             if not await self._set_aside("", part.body, part.why):
-                raise Unavailable("what cannot be worked on could not be put aside")
+                raise Unavailable("a part that cannot be worked on could not be put aside; check the object store")
         done.outputs.extend(outcome.outputs)
         done.unbegun.update(outcome.unbegun)
         return outcome.failed
 
     async def _alone(self, taken: Taken[T], claim: Claim, beginning: Beginning, done: _Done) -> None:
-        """One of a batch that failed. What fails once more is the culprit, and goes aside.
+        """Work on one item of a failed batch. If it fails again it is the faulty one, and goes aside.
 
-        What was begun when something failed goes back as such, and it is for the stage to say what that means. It goes
-        aside when that fails as well: else it would come back for ever.
+        An item that was begun before the failure goes back to the queue marked as begun, for the stage to judge. If it
+        came back so already and fails once more, it goes aside: else it would come back for ever.
         """
         place = taken.place
         if place in beginning.places:  # by the batch that failed
@@ -280,7 +282,7 @@ class Reader(Generic[T]):
             done.stuck.add(place)
 
     async def _decode(self, items: Sequence[Received], done: _Done) -> list[Taken[T]]:
-        """The readable items; the others go aside."""
+        """The items that can be decoded. The others, and those whose outputs the queue refused, go aside."""
         batch: list[Taken[T]] = []
         decode = self._reading.decode
         for place, item in enumerate(items):
@@ -300,32 +302,35 @@ class Reader(Generic[T]):
         return batch
 
     async def _finish(self, claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
-        """End the claim.
+        """End the claim; of leased work, retry until the queue answers.
 
-        Only this process knows what came of work with effects outside: it is kept, and handed in when the queue is
-        back.
+        Only this process knows the provider's answers, so it keeps them.
         """
-        pause = 0.0
+        pause_s = 0.0
         while True:
             try:
                 await self._end(claim, outputs, unbegun)
                 return
             except Unavailable as error:
-                if self._reading.lease is None or not self._running or self._stopping.is_set:
+                if self._reading.lease_s is None or not self._running or self._stopping.is_set:
                     raise
                 self._meter.failure(self._reading.stage, self._reading.topic, "unavailable")
-                if not pause:
-                    _log.warning("keeping what came of a batch", stage=self._reading.stage, why=str(error))
-            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
-            await self._clock.sleep(pause)
+                if not pause_s:
+                    _log.warning(
+                        "keeping the results of a batch until the queue is back",
+                        stage=self._reading.stage,
+                        why=str(error),
+                    )
+            pause_s = min(max(pause_s * 2, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+            await self._clock.sleep(pause_s)
 
     async def _end(self, claim: Claim, outputs: Sequence[Item], unbegun: Collection[int]) -> None:
         try:
             await claim.done(outputs, unbegun)
         except Unavailable:
-            if self._reading.lease is None:
+            if self._reading.lease_s is None:
                 await self._give_back(claim)
-            raise  # of leased work the outputs may be there: it is handed in again, or the lease brings it back
+            raise  # leased work may have put its outputs: end the claim again, or leave it to the lease
         except LeaseLost:
             self._meter.failure(self._reading.stage, self._reading.topic, "lease_lost")
             _log.warning("a lease was lost", stage=self._reading.stage, topic=self._reading.topic)
@@ -333,20 +338,18 @@ class Reader(Generic[T]):
                 await self._queue.put(facts)
 
     async def _cannot_end(self, claim: Claim, beginning: Beginning, error: Exception) -> None:
-        """The queue refuses the outputs: smaller and smaller claims find the item that is the cause. It goes aside."""
+        """Give back a claim whose outputs the queue refuses. Halved claims isolate the faulty item; it goes aside."""
         items = claim.items
         self._most = max(1, len(items) // 2)
-        if len(items) > 1 or beginning.places:
-            await self._give_back(claim)
-        else:
-            # The claim may be over already, and the item back in its queue: whoever gets it next puts it aside.
+        if len(items) == 1 and not beginning.places:
+            # The claim may be over, and the item back in its queue: this process sets it aside when it comes again.
             self._refused[items[0].body] = repr(error)
-            await self._give_back(claim)
+        await self._give_back(claim)
 
     async def _give_back(self, claim: Claim) -> None:
-        """Give back what was claimed, for as long as nobody else does it: the end of the lease, or of the process."""
-        until = self._clock.elapsed() + round((self._reading.lease or 0.0) * 1000)
-        pause = 0.0
+        """Release the claim; retry until it works, the lease ends, or the process stops."""
+        lease_ends_at = self._clock.elapsed() + round((self._reading.lease_s or 0.0) * 1000)
+        pause_s = 0.0
         while True:
             try:
                 await claim.release()
@@ -354,12 +357,12 @@ class Reader(Generic[T]):
             except LeaseLost:
                 return
             except Unavailable as error:
-                if pause and (not self._running or self._stopping.is_set or self._clock.elapsed() >= until):
+                if pause_s and (not self._running or self._stopping.is_set or self._clock.elapsed() >= lease_ends_at):
                     _log.warning("could not give a batch back; it returns by itself", why=str(error))
                     return
-            if pause:
-                await self._clock.sleep(pause)
-            pause = min(max(pause * 2, PAUSE_AFTER_FAILURE), LONGEST_KEEPING)
+            if pause_s:
+                await self._clock.sleep(pause_s)
+            pause_s = min(max(pause_s * 2, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
 
     async def _set_aside(self, key: str, body: bytes, why: str) -> bool:
         stage, topic = self._reading.stage, self._reading.topic

@@ -1,4 +1,4 @@
-"""Setting aside: what cannot be worked on is kept with its bytes and the reason, and no longer in the way."""
+"""Setting aside: store an item that cannot be worked on, with its bytes and the reason, so that others get through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
 
-_MOST_REASON = 4_000
+_MOST_CHARACTERS = 4_000
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_-]+")
 _log = structlog.get_logger("tidings.stage")
 
@@ -20,8 +20,8 @@ _log = structlog.get_logger("tidings.stage")
 async def set_aside(
     aside: Objects, clock: Clock, meter: Meter, stage: str, topic: str, key: str, body: bytes, why: str
 ) -> bool:
-    """Keep the body of an item of `topic`; False when that cannot be done now."""
-    why = fit(why, _MOST_REASON)
+    """Store the body of an item of `topic` and the reason `why`; False if the object store fails."""
+    why = fit(why, _MOST_CHARACTERS)
     folder = ".".join(_UNUSUAL.sub("_", part) or "_" for part in topic.split("."))
     name = f"aside/{folder}/{clock.now()}-{uuid4().hex}"
     try:
@@ -36,5 +36,5 @@ async def set_aside(
 
 
 def _kind(why: str) -> str:
-    """The kind of error. The reason itself can hold content, so it stands beside the item and in no log."""
+    """The kind of error, for the log. The whole reason may contain personal content: it is stored, but not logged."""
     return why.partition("(")[0].partition(":")[0][:100]

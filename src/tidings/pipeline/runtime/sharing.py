@@ -1,4 +1,4 @@
-"""Who puts into the flow keeps each tenant within its share of the lane, and puts the rest beside it, as surplus."""
+"""Sharing: items within a tenant's share go into their lane, the rest goes into the surplus lane beside it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tidings.ports.queue import Item
 def shared_out(
     items: Sequence[Item], shares: Shares, now: int, *, owing: Container[Priority] = frozenset()
 ) -> list[Item]:
-    """The items with the topics that they go to, in order.
+    """The items in order, those beyond a tenant's share with the topic of the surplus lane.
 
-    `now`: milliseconds of a clock that only goes forward. `owing`: the lanes in which a tenant owes what exceeds its
-    share. A second copy goes with the surplus: so it is handed out after its original, wherever that is. Items of other
-    topics, and those that are surplus already, stay where they are.
+    `now`: milliseconds of `Clock.elapsed`. `owing`: the priorities in which a tenant owes what exceeds its share.
+    Copies always go to the surplus, to be claimed after their originals, wherever those are. Items of other topics, and
+    those that are surplus already, keep their topics.
     """
     if not shares.exist:
         return list(items)
@@ -49,10 +49,10 @@ def shared_out(
 
 
 def as_surplus(item: Item) -> Item:
-    """The item in the lane beside its own."""
+    """The item in the surplus lane of its priority."""
     return msgspec.structs.replace(item, topic=topics.of_surplus(item.topic))
 
 
 def tenant_of(item: Item) -> str:
-    """The tenant, by the item's key."""
+    """The tenant, from the item's key."""
     return item.key.partition("/")[0]

@@ -1,4 +1,4 @@
-"""Waits that an orderly stop ends at once."""
+"""Stopping: waits that end at once when the process is to stop."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ T = TypeVar("T")
 
 
 class Stopping:
-    """Ends every wait that was begun through it, and every later one, as soon as the process is to stop."""
+    """Ends every wait that was begun through `ending`, now and later, as soon as it is set."""
 
     def __init__(self) -> None:
         self._waits: set[asyncio.Timeout] = set()
         self.is_set = False
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Return when `stopping` is set, after ending the waits."""
+        """Wait for `stopping`, then end the waits."""
         await stopping.wait()
         self.set()
 
     def set(self) -> None:
-        """End the waits."""
+        """End all waits, and every later one at once."""
         self.is_set = True
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             wait.reschedule(now)
 
     async def ending(self, waiting: Awaitable[T]) -> T | None:
-        """What `waiting` gives, or None when it was cancelled because the process is to stop."""
+        """The result of `waiting`, or None if it was cancelled because the process is to stop."""
         try:
             async with asyncio.timeout(0 if self.is_set else None) as wait:
                 self._waits.add(wait)
@@ -50,29 +50,29 @@ class Stopping:
 
 
 async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
-    """Return after `seconds`, or when `stopping` is set."""
+    """Return after `seconds`, or as soon as `stopping` is set."""
     waiting = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stopping.wait())]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        for future in waiting:
+            future.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @asynccontextmanager
-async def finishing(stopping: asyncio.Event, grace: float) -> AsyncIterator[asyncio.TaskGroup]:
-    """A group whose tasks end by themselves when `stopping` is set; those that take longer than `grace` seconds do not.
+async def finishing(stopping: asyncio.Event, grace_s: float) -> AsyncIterator[asyncio.TaskGroup]:
+    """A group of asyncio tasks that end by themselves once `stopping` is set.
 
-    Their work is left as a crash would leave it.
+    After `grace_s` more seconds the rest is cancelled: its work is left as a crash would leave it.
     """
     try:
         async with asyncio.timeout(None) as end, asyncio.TaskGroup() as group:
             yield group
             await stopping.wait()
-            end.reschedule(asyncio.get_running_loop().time() + grace)
+            end.reschedule(asyncio.get_running_loop().time() + grace_s)
     except TimeoutError:
         if not end.expired():
             raise
-        _log.warning("work under way was left to its lease", grace=grace)
+        _log.warning("work under way was left to its lease", grace=grace_s)

@@ -1,4 +1,4 @@
-"""Turns on the event loop: long work goes in slices, and everybody else comes in between."""
+"""Turns on the event loop: long work runs in slices, so that other work runs in between."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from weakref import WeakValueDictionary
 from tidings.ports.clock import Clock
 
 T = TypeVar("T")
-SLICE = 5
-"""Milliseconds of work before the others have their turn."""
+SLICE_MS = 5
+"""Milliseconds of work after which other work gets the event loop."""
 
 
 def in_turn(items: Sequence[T], owner: Callable[[T], str], had_turn: Callable[[str], int] = lambda _: 0) -> Sequence[T]:
-    """The first of each owner, then the second of each, and so on; the owners as they had their last turn."""
+    """The first item of each owner, then the second of each, and so on.
+
+    Owners are ordered by `had_turn`, lowest first.
+    """
     queues: dict[str, list[T]] = {}
     for item in items:
         queues.setdefault(owner(item), []).append(item)
@@ -28,23 +31,23 @@ def in_turn(items: Sequence[T], owner: Callable[[T], str], had_turn: Callable[[s
 
 
 class Turn:
-    """The turn of one caller."""
+    """A caller's turn, which began when this was made."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began = clock.elapsed()
 
     async def pause(self) -> None:
-        """Let everybody else come in between if this has lasted for a slice."""
-        if self._clock.elapsed() - self._began >= SLICE:
+        """Let other work run if a slice has passed since the turn began or last paused."""
+        if self._clock.elapsed() - self._began >= SLICE_MS:
             await asyncio.sleep(0)
             self._began = self._clock.elapsed()
 
 
 class Turns:
-    """Gives turns by name: of those who work under one name only one works at a time, in the order of their coming.
+    """Gives turns by name, one caller of a name at a time, first come first served.
 
-    So however many they are, nobody else waits for more than a slice of theirs.
+    However many callers one name has, the others wait for no more than one slice of it.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -53,7 +56,7 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, name: str) -> AsyncIterator[Turn]:
-        """The turn of the caller, when it has come."""
+        """Wait for the caller's turn under `name`, and hold it within the context."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

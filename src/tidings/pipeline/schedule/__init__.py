@@ -1,1 +1,1 @@
-"""schedule: what waits goes back into its queue when it is due; recurrences and replays put their items beside it."""
+"""schedule: put waiting items back into their queues when they are due; send recurrences; carry out replays."""

@@ -1,7 +1,8 @@
-"""recur: the part of the schedule that sends recurrences; an occurrence that is due becomes a notification.
+"""recur: send recurrences: make a notification of each occurrence that is due.
 
-As everywhere in the schedule, what is due is leased, put, then settled: settling a recurrence moves it to its next
-occurrence. A crash in between puts the occurrence again, as the same notification and marked as repeated.
+As everywhere in the schedule, rows that are due are leased, their items are put, then the rows are settled. Settling a
+recurrence moves it to its next occurrence. After a crash in between, the same notification is put again, marked as
+repeated.
 """
 
 from __future__ import annotations
@@ -35,22 +36,21 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
 from tidings.ports.recurrences import DueRecurrence, Moved, Recurrences
-from tidings.ports.users import Person, UserKey, Users
+from tidings.ports.users import NO_USER, Person, UserKey, Users
 
 STAGE = "recur"
 BATCH = 200
-LEASE = 30.0
-MOST_COMPUTING = 20
-"""Milliseconds after which what was computed is put, and the others have their turn."""
+LEASE_S = 30.0
+MOST_COMPUTING_MS = 20
+"""Milliseconds of computing after which the notifications are put, and other work gets the event loop."""
 MOST_PROBLEM = 1_000
-"""Characters."""
-NOBODY = Person()
+"""Characters of a stored problem, at most."""
 Asked: TypeAlias = requests.NotificationRequest | Invalid
 _log = structlog.get_logger("tidings.recur")
 
 
 class _Step(Struct, frozen=True):
-    """What one that is due does: it moves to `then`, and sends `fired`. `failed`: its occurrence could not be made."""
+    """A due recurrence moves on to `then` and sends `fired`. `failed`: an error, and no notification could be made."""
 
     row: DueRecurrence
     then: Progress
@@ -59,10 +59,10 @@ class _Step(Struct, frozen=True):
 
 
 class Recur:
-    """Sends what is due of recurrences. Templates are those that are published when an occurrence is sent.
+    """Sends the occurrences that are due, with the templates that are published at that time.
 
-    `count` is told which ids of which tenant are durable, each at most once; `revisit` which may have been counted
-    before.
+    `count` gets the tenant and the ids of notifications that are durable now, each id at most once. `revisit` gets
+    those that may have been counted before.
     """
 
     def __init__(
@@ -92,54 +92,54 @@ class Recur:
         await keep_moving(STAGE, self.once, self._store.next_due, BATCH, self._clock, self._meter, stopping)
 
     async def once(self) -> int:
-        """Move what is due now; the number of recurrences."""
-        lease = Lease(LEASE, self._clock)
-        due = await self._store.due(self._clock.now(), BATCH, LEASE)
+        """Move the recurrences that are due now; their number."""
+        lease = Lease(LEASE_S, self._clock)
+        due = await self._store.due(self._clock.now(), BATCH, LEASE_S)
         if not due:
             return 0
         asked = [_asked(row.recurrence) for row in due]
         people = await self._people(due, asked)
         rest = in_turn(list(zip(due, asked, strict=True)), lambda one: one[0].recurrence.tenant)
         while rest:
-            rest = rest[await self._some(rest, people, lease) :]
+            rest = rest[await self._move_first(rest, people, lease) :]
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
 
-    async def _some(
+    async def _move_first(
         self, rows: Sequence[tuple[DueRecurrence, Asked]], people: Mapping[UserKey, Person], lease: Lease
     ) -> int:
-        """Move the first of them, as many as can be computed in a slice of time but at least one; how many were seen.
+        """Move the first rows, as many as can be computed in `MOST_COMPUTING_MS` but at least one; their number.
 
-        A rule may cost as much as it may: it makes nobody wait who is not in the same slice.
+        So a rule that is expensive to compute delays only the few recurrences that are put with it.
         """
         steps: list[_Step] = []
         began = self._clock.elapsed()
         for row, request in rows:
             steps.append(await self._step(row, request, people))
-            if self._clock.elapsed() - began >= MOST_COMPUTING:
+            if self._clock.elapsed() - began >= MOST_COMPUTING_MS:
                 break
         await asyncio.sleep(0)
-        # Whoever stood still for too long leaves them to others, who mark what they put.
+        # After a long standstill leave the rows to other processes. They will mark the items as repeated.
         lease.check()
         refused = await self._put([one for one in steps if one.fired is not None], lease)
         moved: list[Moved] = []
         for one in steps:
             recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
             if (one.failed or why is not None) and not one.row.again:
-                continue  # its lease brings it once more: what broke may be whole by then
+                continue  # leave it to its lease: it is due once more, and may succeed then
             then = one.then if why is None else _skipping(recurrence, one.then, why)
-            self._tell(recurrence, then)
+            self._report_skipped(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
             if one.fired is not None and why is None:
-                # What comes again may have been counted before: too few is safe, too many is an alarm.
+                # A repeated one may have been counted. Counting too few is safe; counting too many raises an alarm.
                 (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
         return len(steps)
 
     async def _step(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
-        """What one does now. Where not even its next occurrence can be told it ends, and the others go on."""
+        """The step of one recurrence. It ends if even its next occurrence cannot be computed; the others go on."""
         try:
-            return await self._one(row, request, people)
+            return await self._step_of(row, request, people)
         except Unavailable:
             raise
         except Exception as error:
@@ -147,7 +147,7 @@ class Recur:
             return _Step(row, _ended(row.recurrence, repr(error)))
 
     async def _put(self, steps: Sequence[_Step], lease: Lease) -> dict[UUID, str]:
-        """Put what is sent; which recurrences' notifications no queue takes, and why."""
+        """Put the notifications. Returns, by id, the recurrences whose notification the queue refused, and why."""
         fired = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
         if not fired:
             return {}
@@ -172,7 +172,7 @@ class Recur:
         return refused
 
     async def _settle(self, moved: Sequence[Moved]) -> None:
-        """Move them on. One that cannot be moved is left to its lease, and keeps no other from moving."""
+        """Settle the recurrences. One that cannot be settled is left to its lease, and stops no other."""
         try:
             await self._store.settle(moved)
         except Unavailable:
@@ -190,18 +190,18 @@ class Recur:
                 self._meter.failure(STAGE, "", "error")
                 _log.exception("a recurrence cannot move", recurrence=to_text(RECURRENCE_PREFIX, move.id))
 
-    async def _one(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
-        """What a recurrence that is due sends, and how far it is now."""
+    async def _step_of(self, row: DueRecurrence, request: Asked, people: Mapping[UserKey, Person]) -> _Step:
+        """The step of a recurrence that is due: its notification, and its next occurrence."""
         recurrence, now = row.recurrence, self._clock.now()
         try:
             if isinstance(request, Invalid):
                 raise request
             _check_meant(recurrence, request, people)
-            told = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
-        except Invalid as problem:  # its user is another one, or an earlier version took what this one does not
-            return _Step(row, _ended(recurrence, _said(problem)))
-        if isinstance(told, Move):
-            return _Step(row, told.then)
+            next_step = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
+        except Invalid as problem:  # the id belongs to another user now, or this version refuses the request
+            return _Step(row, _ended(recurrence, _as_problem(problem)))
+        if isinstance(next_step, Move):
+            return _Step(row, next_step.then)
         try:
             notification = await self._compose(
                 recurrence.tenant,
@@ -212,16 +212,16 @@ class Recur:
                 known=_known(recurrence.tenant, people),
             )
         except Invalid as problem:
-            return _Step(row, _skipping(recurrence, told.then, _said(problem)))
+            return _Step(row, _skipping(recurrence, next_step.then, _as_problem(problem)))
         except Unavailable:
             raise
         except Exception as error:
             _log.exception("an occurrence failed", recurrence=to_text(RECURRENCE_PREFIX, recurrence.id))
-            return _Step(row, _skipping(recurrence, told.then, repr(error)), failed=True)
-        return _Step(row, told.then, notification)
+            return _Step(row, _skipping(recurrence, next_step.then, repr(error)), failed=True)
+        return _Step(row, next_step.then, notification)
 
     async def _people(self, due: Sequence[DueRecurrence], asked: Sequence[Asked]) -> Mapping[UserKey, Person]:
-        """The users who are asked for."""
+        """The users to whom the requests are addressed."""
         keys = {
             (row.recurrence.tenant, request.to.user_id)
             for row, request in zip(due, asked, strict=True)
@@ -229,8 +229,8 @@ class Recur:
         }
         return await self._users.people(keys) if keys else {}
 
-    def _tell(self, recurrence: Recurrence, then: Progress) -> None:
-        """Count and log what was not sent."""
+    def _report_skipped(self, recurrence: Recurrence, then: Progress) -> None:
+        """Count and log the occurrences that were skipped."""
         skipped = then.skipped - recurrence.progress.skipped
         if skipped or (then.problem and then.due is None):
             self._meter.failure(STAGE, "", "skipped")
@@ -247,10 +247,10 @@ def _asked(recurrence: Recurrence) -> Asked:
 
 
 def _zone(recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]) -> tzinfo:
-    """The timezone in which the recurrence is meant now."""
+    """The timezone in which the recurrence counts now."""
     if recurrence.timezone != OF_THE_USER:
         return zone(recurrence.timezone)
-    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NO_USER)
     return zone(send_zone(requests.recipient(request.to), person.profile))
 
 
@@ -258,7 +258,7 @@ def _check_meant(
     recurrence: Recurrence, request: requests.NotificationRequest, people: Mapping[UserKey, Person]
 ) -> None:
     """Raises Invalid when the id belongs to another user than the one for whom the recurrence was created."""
-    person = people.get((recurrence.tenant, request.to.user_id or ""), NOBODY)
+    person = people.get((recurrence.tenant, request.to.user_id or ""), NO_USER)
     if not is_meant(recurrence.incarnation, person.incarnation):
         raise Invalid("user_deleted", "its user was deleted, and the id belongs to another one now", "$.to.user_id")
 
@@ -272,16 +272,16 @@ def _known(tenant: str, people: Mapping[UserKey, Person]) -> Mapping[str, int]:
     }
 
 
-def _said(problem: Invalid) -> str:
+def _as_problem(problem: Invalid) -> str:
     return fit(f"{problem.code}: {problem.detail}", MOST_PROBLEM)
 
 
 def _skipping(recurrence: Recurrence, then: Progress, problem: str) -> Progress:
-    """The present occurrence is not sent, its problem says why, and the next one comes: it may be another matter."""
+    """The progress that skips the present occurrence because of `problem`. The next one is tried all the same."""
     skipped = recurrence.progress.skipped + 1
     return replace(then, fired_at=recurrence.progress.fired_at, skipped=skipped, problem=fit(problem, MOST_PROBLEM))
 
 
 def _ended(recurrence: Recurrence, problem: str) -> Progress:
-    """It comes no more; its problem says why."""
+    """The progress of a recurrence that ends because of `problem`."""
     return replace(recurrence.progress, local=None, due=None, problem=fit(problem, MOST_PROBLEM))

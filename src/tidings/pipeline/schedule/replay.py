@@ -1,4 +1,4 @@
-"""replay: dead letters that a person wants sent again begin anew, little by little."""
+"""replay: carry out replays: give each dead letter a new attempt, page by page, at the rate that was asked for."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from tidings.ports.queue import Queue
 from tidings.ports.store import Directory, Shard
 
 LARGEST_PAGE = 500
-PAGE_SECONDS = 2
-"""A page holds what leaves in so many seconds: a replay that is cancelled stops about as soon."""
-AHEAD = 1_000
-"""Milliseconds before the last letter of a page leaves that the next page is taken."""
-LEASE = 60.0
-LONGEST_SLEEP = 0.5
-"""Seconds. A replay that another process wrote is noticed this late at most."""
+PAGE_S = 2
+"""A page holds the letters that leave in so many seconds. A cancelled replay stops after about as long."""
+AHEAD_MS = 1_000
+"""The next page is taken this long before the last letter of a page leaves."""
+LEASE_S = 60.0
+LONGEST_SLEEP_S = 0.5
+"""Longest pause between two looks. A replay that another process writes is noticed within it."""
 
 FAILED = "failed"
-"""Among the reasons for skipping: something of ours went wrong, and the log says what."""
+"""A reason for skipping a letter: an error in Tidings, which the log has."""
 
 _log = structlog.get_logger("tidings.replay")
 
 
 class Replaying:
-    """Turns dead letters into facts that they wait for a new attempt; `record` writes them down with their waits.
+    """Puts, for each dead letter of a replay, the fact that it waits for a new attempt. `record` writes fact and wait.
 
-    A crash between the put and the progress repeats a page. That is harmless: the fact of a letter is the same fact
-    whoever states it and however often, and is recorded once.
+    A crash between putting the facts and storing the progress repeats a page. That is harmless: the facts are the same,
+    and a fact is recorded once.
     """
 
     def __init__(self, directory: Directory, shard: Shard, queue: Queue, clock: Clock, meter: Meter) -> None:
@@ -60,7 +60,7 @@ class Replaying:
         setbacks = Setbacks(_log, self._meter, "replay")
         while not stopping.is_set():
             try:
-                rest = 0.0 if await self.once() else LONGEST_SLEEP
+                rest = 0.0 if await self.once() else LONGEST_SLEEP_S
                 setbacks.over()
             except Exception as error:
                 rest = setbacks.note(error)
@@ -68,13 +68,13 @@ class Replaying:
                 await pause(rest, stopping, self._clock)
 
     async def once(self) -> bool:
-        """Take one page of the replay that waits longest; False when none waits."""
+        """Take one page of the replay that has waited longest; False if none waits."""
         now = self._clock.now()
-        replay = await self._directory.replays.claim(now, LEASE)
+        replay = await self._directory.replays.claim(now, LEASE_S)
         if replay is None:
             return False
         started = time.perf_counter()
-        limit = min(LARGEST_PAGE, PAGE_SECONDS * replay.per_second)
+        limit = min(LARGEST_PAGE, PAGE_S * replay.per_second)
         page = await self._shard.letters.find(replay.tenant, replay.filter, replay.position, limit)
         judged = await self._judged(page.letters, now)
         begin = max(now, replay.next_due)
@@ -96,14 +96,14 @@ class Replaying:
             position=page.cursor,
             next_due=next_due,
         )
-        if not await self._directory.replays.progress(further, max(now, next_due - AHEAD)):
+        if not await self._directory.replays.progress(further, max(now, next_due - AHEAD_MS)):
             self._meter.failure("replay", "", "lease_lost")
             _log.warning("a lease was lost", replay=to_text(REPLAY_PREFIX, replay.id))
         self._meter.batch("replay", "", len(page.letters), time.perf_counter() - started)
         return True
 
     async def _judged(self, letters: Sequence[DeadLetter], now: int) -> list[Judged]:
-        """The letters that can be judged; one that cannot keeps no other from being sent."""
+        """The letters with what is known now. A letter that cannot be judged is left out, and stops no other."""
         users, cancellations = self._shard.users, self._shard.cancellations
         try:
             return await judge(letters, users, cancellations, now)
@@ -124,7 +124,7 @@ class Replaying:
 
 
 def _facts(replay: Replay, letters: Sequence[Judged], begin: int, now: int) -> list[Outcome]:
-    """For each letter that can be sent the fact that it waits for its turn, the first one's at `begin`."""
+    """For each letter the fact that it waits for its turn; the first turn is at `begin`."""
     facts: list[Outcome] = []
     for judged in letters:
         try:
@@ -137,7 +137,7 @@ def _facts(replay: Replay, letters: Sequence[Judged], begin: int, now: int) -> l
 def _fact(replay: Replay, judged: Judged, due: int, now: int) -> Outcome:
     letter = judged.letter
     notification, address, attempt = letter.record.notification, judged.address, letter.last.attempt + 1
-    # The step must follow from the attempt alone, or two replays of one letter would state two facts.
+    # The step must follow from the attempt alone: else two replays of one letter would be two facts.
     delivery = build(notification, slot_of(letter.id), address, judged.person.profile, attempt=attempt, step=1)
     return Outcome(
         id=letter.id,
@@ -158,5 +158,5 @@ def _due(fact: Outcome) -> int:
 
 
 def _after(count: int, per_second: int) -> int:
-    """Milliseconds in which so many letters leave, rounded up."""
+    """Milliseconds in which `count` letters leave, rounded up."""
     return -(-count * 1000 // per_second)

@@ -1,4 +1,4 @@
-"""schedule: what was told to wait goes back into its queue when it is due."""
+"""schedule: put the items of the schedule's rows back into their queues when they are due."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tidings.ports.schedule import Schedule as ScheduleStore
 from tidings.ports.schedule import Scheduled
 
 BATCH = 1_000
-LEASE = 30.0
+LEASE_S = 30.0
 STAGE = "schedule"
 _log = structlog.get_logger("tidings.schedule")
 
 
 class Schedule:
-    """Moves due rows. A crash between put and settle puts a row again, marked as repeated.
+    """Moves due rows into their queues. After a crash between put and settle the item is put again, marked as repeated.
 
-    A row that no queue takes goes aside. What falls due together counts as what is sent together: it has its tenant's
-    share of the lane.
+    An item that its queue refuses goes aside. Due items count against their tenant's share of the lane, like items that
+    the tenant sends at that moment.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Schedule:
         await keep_moving("schedule", self.once, self._store.next_due, BATCH, self._clock, self._meter, stopping)
 
     async def once(self) -> int:
-        """Move what is due now; the number of rows."""
-        lease = Lease(LEASE, self._clock)
-        due = await self._store.due(self._clock.now(), BATCH, LEASE)
+        """Move the rows that are due now; their number."""
+        lease = Lease(LEASE_S, self._clock)
+        due = await self._store.due(self._clock.now(), BATCH, LEASE_S)
         if not due:
             return 0
-        # Whoever stood still for too long leaves the rows to others, who mark what they put.
+        # After a long standstill leave the rows to other processes. They will mark the items as repeated.
         lease.check()
         items = shared_out([_item(row) for row in due], self._shares, self._clock.elapsed())
         try:
@@ -77,7 +77,7 @@ class Schedule:
         return len(due)
 
     async def _one_by_one(self, due: Sequence[Scheduled], items: Sequence[Item], lease: Lease) -> list[UUID]:
-        """Put what can be put, and the rest aside; the rows that are over."""
+        """Put each item, or set it aside if its queue refuses it; the ids of the rows that are settled thereby."""
         over: list[UUID] = []
         for row, item in zip(due, items, strict=True):
             lease.check()
@@ -89,7 +89,7 @@ class Schedule:
                 if not await set_aside(
                     self._aside, self._clock, self._meter, STAGE, item.topic, item.key, item.body, repr(error)
                 ):
-                    continue  # its lease brings it again
+                    continue  # the row is due again when its lease ends
             over.append(row.id)
         return over
 
