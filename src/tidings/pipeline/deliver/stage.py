@@ -329,7 +329,7 @@ class Deliver:
         return tried
 
     def _at_its_step(self, delivery: Delivery) -> Delivery:
-        """The delivery at the step from which it goes on: that of a further copy, if one was dropped meanwhile."""
+        """The delivery at the step from which it goes on: its own, or that of a dropped copy that had gone further."""
         step = self._in_hand.step_of(attempt_of(delivery), delivery.step)
         return delivery if step == delivery.step else msgspec.structs.replace(delivery, step=step)
 
