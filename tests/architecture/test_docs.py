@@ -1,4 +1,4 @@
-"""What the documentation promises is there, and what is there is in the documentation."""
+"""The documentation and the product agree: links and commands exist, and commands and words are documented."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text(pages: list[Path]) -> str:
 
 
 def code(page: Path) -> str:
-    """What stands in code blocks and code spans: commands, not prose."""
+    """The code blocks and code spans of a page, without its prose."""
     source = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```.*?\n(.*?)```", source, re.DOTALL)
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", source, flags=re.DOTALL))])
