@@ -9,15 +9,15 @@ settings.register_profile("mutants", deadline=None, max_examples=25, derandomize
 settings.load_profile("steady")
 
 pytest_plugins = [
-    "support_parts",
-    "support_postgres",
-    "support_kafka_cluster",
-    "support_kafka_security",
-    "support_queues",
-    "support_stores",
-    "support_sandbox",
-    "support_system",
-    "support_faults",
-    "support_up",
-    "support_simulation",
+    "support.parts",
+    "support.postgres",
+    "support.kafka_cluster",
+    "support.kafka_security",
+    "support.queues",
+    "support.stores",
+    "support.sandbox",
+    "support.system",
+    "support.faults",
+    "support.up",
+    "support.simulation",
 ]

@@ -12,7 +12,7 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually
-from support_system import System, settings_for, tenant_with_key
+from support.system import System, settings_for, tenant_with_key
 from tidings.backends.memory.clock import SystemClock
 from tidings.config import Settings
 from tidings.model import topics

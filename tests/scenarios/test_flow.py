@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from support import eventually
-from support_system import System
+from support.system import System
 
 CONTENT = {
     "email": {"subject": "Order 7", "text": "Thank you", "html": "<h1>Thank you</h1>"},

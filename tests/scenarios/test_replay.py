@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support import eventually
-from support_system import System, running, settings_for
+from support.system import System, running, settings_for
 
 SMS = {"sms": {"text": "Hello"}}
 COUNT = 12

@@ -19,7 +19,7 @@ import pytest
 from pyreqwest.client import Client, ClientBuilder
 
 from support import eventually, ticks, unique
-from support_up import STARTED_WITHIN, Up, family_of, start
+from support.up import STARTED_WITHIN, Up, family_of, start
 
 RESTARTS = 3
 RESTED_WELL = {"sent", "delivered"}

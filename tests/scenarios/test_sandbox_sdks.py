@@ -25,7 +25,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client as TwilioClient
 
 from support import eventually, unique
-from support_sandbox import Listener
+from support.sandbox import Listener
 from tidings.sandbox.credentials import Credentials, service_account
 from tidings.sandbox.server import Handle
 

@@ -16,8 +16,8 @@ from playwright.async_api import Page, async_playwright, expect
 from pyreqwest.client import Client
 
 from support import needs
-from support_parts import chromium_executable
-from support_sandbox import Caller
+from support.parts import chromium_executable
+from support.sandbox import Caller
 from tidings.api.samples import FIRST, first_command
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, delivery_id, from_text, to_text
 from tidings.sandbox.arrivals import Arrival, Parts

@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from support import eventually
-from support_system import System
+from support.system import System
 
 SMS = {"sms": {"text": "Hello"}}
 

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from support import eventually
-from support_up import Up
+from support.up import Up
 
 PLANTED = {
     "address": "planted.person@example.com",

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from support import eventually
-from support_up import STARTED_WITHIN, TIDINGS, Up, alive, environment, family_of, start
+from support.up import STARTED_WITHIN, TIDINGS, Up, alive, environment, family_of, start
 
 
 @pytest.fixture

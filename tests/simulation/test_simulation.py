@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from support_simulation import SEEDS
+from support.simulation import SEEDS
 from tidings.sections import Delivering
 from tidings.simulation.run import Report, simulate
 
