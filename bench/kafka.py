@@ -9,7 +9,7 @@ from bench.servers import ROOT
 
 sys.path.append(str(ROOT / "tests"))
 
-from support_kafka import KafkaBroker
+from support.kafka import KafkaBroker
 
 __all__ = ["KafkaBroker", "broker"]
 

@@ -1,23 +1,23 @@
-"""The parts that tests of every kind share, as plugins."""
+"""Profiles of hypothesis, and the support modules with fixtures and options (see tests/README.md)."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("steady", deadline=None)  # how long an example takes says more about the machine
+settings.register_profile("steady", deadline=None)  # the time of an example depends on the machine
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("steady")
 
 pytest_plugins = [
-    "support_parts",
-    "support_postgres",
-    "support_kafka_cluster",
-    "support_kafka_security",
-    "support_queues",
-    "support_stores",
-    "support_sandbox",
-    "support_system",
-    "support_faults",
-    "support_up",
-    "support_simulation",
+    "support.parts",
+    "support.postgres",
+    "support.kafka_cluster",
+    "support.kafka_security",
+    "support.queues",
+    "support.stores",
+    "support.sandbox",
+    "support.system",
+    "support.faults",
+    "support.up",
+    "support.simulation",
 ]

@@ -1,7 +1,7 @@
 """One role as a process of its own, for tests that kill it: `python role.py SETTINGS ROLE PARENT SHIFT`.
 
-It ends with its parent, however that ends. Its clock is wrong by SHIFT seconds: what the machine's time is to us, and
-to PostgreSQL, it is not to it. The monotonic clock stays right, as it does on a machine whose time is set.
+It is killed when its parent dies. Its wall clock is SHIFT seconds ahead of the machine's, which the tests and
+PostgreSQL use. The monotonic clock is not shifted, as on a machine whose time is set.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def end_with(parent: int) -> None:
 
 
 def shift_clock(seconds: float) -> None:
-    """Let `time.time` and `time.time_ns`, which all of the product asks, be wrong by so much."""
-    right = time.time_ns
-    wrong = round(seconds * 1e9)
-    time.time_ns = lambda: right() + wrong
-    time.time = lambda: (right() + wrong) / 1e9
+    """Shift `time.time` and `time.time_ns`, the only wall clocks that the product reads."""
+    true_time_ns = time.time_ns
+    shift_ns = round(seconds * 1e9)
+    time.time_ns = lambda: true_time_ns() + shift_ns
+    time.time = lambda: (true_time_ns() + shift_ns) / 1e9
 
 
 def main(settings: str, role: str, parent: str, shift: str) -> None:
-    """Run the role until it is signalled; says `ready` when it is."""
+    """Run the role until a signal ends it. Prints `ready` once it is."""
     end_with(int(parent))
     if float(shift):
         shift_clock(float(shift))
-    read = Settings.model_validate_json(Path(settings).read_text())
-    asyncio.run(run(read, frozenset([role]), lambda _: print("ready", flush=True)))  # noqa: T201
+    role_settings = Settings.model_validate_json(Path(settings).read_text())
+    asyncio.run(run(role_settings, frozenset([role]), lambda _: print("ready", flush=True)))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the documentation promises is there, and what is there is in the documentation."""
+"""The documentation and the product agree: links and commands exist, and commands and words are documented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidings.cli.application import COMMANDS
 from tidings.model.vocabulary import Channel, State
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "tests" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE = re.compile(r"\bmake ([a-z]+)\b")
 COMMAND = re.compile(r"\btidings ([a-z]+(?:-[a-z]+)*)\b")
@@ -23,7 +23,7 @@ def text(pages: list[Path]) -> str:
 
 
 def code(page: Path) -> str:
-    """What stands in code blocks and code spans: commands, not prose."""
+    """The code blocks and code spans of a page, without its prose."""
     source = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```.*?\n(.*?)```", source, re.DOTALL)
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", source, flags=re.DOTALL))])

@@ -1,4 +1,4 @@
-"""The rules of ARCHITECTURE.md that a program can check: who imports whom, how things are called, how long they are."""
+"""The rules of ARCHITECTURE.md that a program can check: imports, names, lengths and more."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
 ENVIRONMENT = {"environ", "getenv", "environb"}
 READS_THE_ENVIRONMENT = {
     "config.py",
-    "backends/postgres/binaries.py",  # hands the environment on to PostgreSQL, less what would steer it
-    "listening.py",  # systemd has variables of its own
-    "telemetry/metrics.py",  # the metrics library has a variable of its own
+    "backends/postgres/binaries.py",  # passes the environment to PostgreSQL, without what would configure it
+    "listening.py",  # reads systemd's variables
+    "telemetry/metrics.py",  # reads a variable of the metrics library
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
@@ -53,7 +53,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def names(path: Path) -> Iterator[tuple[ast.AST | None, str]]:
-    """What the file defines: itself, classes, functions, their parameters, and fields."""
+    """The names that the file defines: its own, and those of classes, functions, parameters and fields."""
     yield None, path.stem
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -162,7 +162,7 @@ def test_no_test_sleeps() -> None:
         if path.name.startswith("test_")
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in {"asyncio.sleep", "time.sleep"}  # a virtual clock's is no wait
+        and ast.unparse(node.func) in {"asyncio.sleep", "time.sleep"}  # sleeping on a virtual clock is allowed
         and ast.unparse(node.args[0]) != "0"  # a yield to the loop, not a wait
     ]
     assert found == []

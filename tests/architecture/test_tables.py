@@ -1,4 +1,4 @@
-"""Every table says what makes it grow and what ends that."""
+"""The operating guide says for every table what makes it grow and what stops that."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def tables() -> set[str]:
     return set(re.findall(r"^CREATE TABLE ([\w.]+)", schema, re.MULTILINE))
 
 
-def explained() -> set[str]:
+def documented() -> set[str]:
     section = PAGE.read_text(encoding="utf-8").partition("### What grows, and what ends it")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([\w.]+)`", row.split("|")[1])}
 
 
-def test_every_table_says_what_ends_it() -> None:
+def test_every_table_is_in_the_operating_guide() -> None:
     assert len(tables()) > 15
-    assert explained() == tables()
+    assert documented() == tables()

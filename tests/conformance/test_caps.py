@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from support import eventually, unique
-from support_stores import NOW
+from support.stores import NOW
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.user import Cap
 from tidings.policy.caps import Count

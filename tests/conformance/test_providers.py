@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support_smtp import SmtpVendor
-from support_vendors import (
+from support.smtp import SmtpVendor
+from support.vendors import (
     NOW,
     FcmVendor,
     HttpVendor,
@@ -59,7 +59,7 @@ async def sending(name: str, **more: Any) -> AsyncIterator[tuple[Provider[Any], 
 
 
 def test_every_provider_has_a_stand_in() -> None:
-    assert set(NAMES) == set(STAND_INS), "write a Vendor in tests/support_vendors.py for a new provider"
+    assert set(NAMES) == set(STAND_INS), "write a Vendor in tests/support/vendors.py for a new provider"
 
 
 @of_every_provider

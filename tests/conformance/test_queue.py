@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from support import eventually, unique
-from support_queues import PATIENCE, Queues, items_of, take
+from support.queues import PATIENCE, Queues, items_of, take
 from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item, Queue, Received
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, delivery, fact, notification, turn
+from support.stores import NOW, accepted, delivery, fact, notification, turn
 from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap
 from tidings.model.history import InboxItem
 from tidings.model.outcome import Outcome, Wait

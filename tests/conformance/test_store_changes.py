@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, fact, notification
+from support.stores import NOW, fact, notification
 from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import Reason, State

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, delivery, fact, notification
+from support.stores import NOW, accepted, delivery, fact, notification
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, notification
+from support.stores import NOW, notification
 from tidings.model.history import InboxItem
 from tidings.model.ids import delivery_id
 from tidings.model.outcome import Outcome

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, accepted, delivery, fact, notification
+from support.stores import NOW, accepted, delivery, fact, notification
 from tidings.model.history import HistoryFilter, NotificationRecord, Tally
 from tidings.model.ids import delivery_id, instant_of, slot_of
 from tidings.model.notification import Content, EmailContent, TemplateRef

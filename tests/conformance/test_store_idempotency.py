@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, notification, turn
+from support.stores import NOW, notification, turn
 from tidings.policy.idempotency import KEPT_MS
 from tidings.ports.idempotency import Reservation
 from tidings.ports.store import Store

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, delivery, notification
+from support.stores import NOW, delivery, notification
 from tidings.model.history import InboxItem
 from tidings.model.vocabulary import Channel
 from tidings.ports.store import Store

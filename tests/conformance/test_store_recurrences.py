@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW, turn
+from support.stores import NOW, turn
 from tidings.model.ids import new_id
 from tidings.model.recurrence import Progress, Recurrence
 from tidings.ports.recurrences import Moved

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from support_stores import NOW, accepted, delivery, fact, notification, turn
+from support.stores import NOW, accepted, delivery, fact, notification, turn
 from tidings.backends.postgres import letters as postgres_letters
 from tidings.model.ids import new_id
 from tidings.model.letters import LetterFilter, Replay, ReplayState

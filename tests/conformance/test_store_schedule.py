@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from support_stores import NOW, accepted, fact, notification, turn
+from support.stores import NOW, accepted, fact, notification, turn
 from tidings.model.outcome import Wait
 from tidings.model.vocabulary import State
 from tidings.ports.schedule import Scheduled

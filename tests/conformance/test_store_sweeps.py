@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from support_stores import NOW, notification
+from support.stores import NOW, notification
 from tidings.model.accounting import Gap
 from tidings.model.history import InboxItem
 from tidings.model.ids import new_id

@@ -7,7 +7,7 @@ import asyncio
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW
+from support.stores import NOW
 from tidings.model.notification import Content, EmailContent, InappContent, PushContent, SmsContent
 from tidings.model.template import TemplateSummary, TemplateVersion, Variable, VersionSummary
 from tidings.ports.store import Store

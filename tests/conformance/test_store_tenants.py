@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from support import unique
-from support_stores import NOW
+from support.stores import NOW
 from tidings.model.errors import NotFound
 from tidings.model.tenant import ApiKey, Rate, Rates, Scope, Tenant
 from tidings.model.user import Cap, Category, Retries

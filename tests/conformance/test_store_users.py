@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from support import unique
-from support_stores import NOW, notification
+from support.stores import NOW, notification
 from tidings.model.history import InboxItem
 from tidings.model.ids import delivery_id
 from tidings.model.outcome import Outcome

@@ -10,8 +10,8 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually
-from support_judge import everything
-from support_system import RESTING, Processes, System, settings_for, tenant_with_key
+from support.judge import everything
+from support.system import RESTING, Processes, System, settings_for, tenant_with_key
 
 COUNT = 600
 CONCURRENCY = 20

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from support import eventually
-from support_standby import both, standby_of
+from support.standby import both, standby_of
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue
 from tidings.backends.postgres.server import Server

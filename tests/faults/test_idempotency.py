@@ -26,8 +26,8 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from support import eventually
-from support_flow import Recorder
-from support_system import Processes, Reply, System, settings_for, tenant_with_key
+from support.flow import Recorder
+from support.system import Processes, Reply, System, settings_for, tenant_with_key
 from tidings import working
 from tidings.config import Settings
 from tidings.model import topics

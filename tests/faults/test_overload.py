@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import eventually
-from support_system import Reply, System, running, settings_for
+from support.system import Reply, System, running, settings_for
 from tidings.api import vitals
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, from_text, notification_of, to_text
 from tidings.model.vocabulary import Priority

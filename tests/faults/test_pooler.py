@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from support import eventually
-from support_postgres import open_folder
+from support.postgres import open_folder
 from tidings.backends.postgres.folder import NAME
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue

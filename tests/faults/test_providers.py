@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support import eventually, ticks
-from support_system import RESTING, System, running, settings_for
+from support.system import RESTING, System, running, settings_for
 
 SHIFTS_WITHIN = 5.0
 """Seconds from the failure of a provider until (nearly) nothing is sent to it any more."""

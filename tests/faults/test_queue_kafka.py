@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from support import eventually, needs, unique
-from support_kafka import KafkaBroker, free_port
-from support_kafka_cluster import KafkaCluster
-from support_queues import PATIENCE, items_of, open_queue, take
+from support.kafka import KafkaBroker, free_port
+from support.kafka_cluster import KafkaCluster
+from support.queues import PATIENCE, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from support import eventually, needs, unique
-from support_kafka_cluster import KafkaCluster
-from support_queues import open_queue
+from support.kafka_cluster import KafkaCluster
+from support.queues import open_queue
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.queue import Claim, Item, Queue
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from support import eventually, needs
-from support_queues import PATIENCE, items_of, take
+from support.queues import PATIENCE, items_of, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable

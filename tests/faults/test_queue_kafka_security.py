@@ -13,8 +13,8 @@ import structlog.testing
 from msgspec import structs
 
 from support import needs
-from support_kafka import KafkaBroker
-from support_kafka_security import (
+from support.kafka import KafkaBroker
+from support.kafka_security import (
     CLIENT,
     CLIENT_SECRET,
     GUEST,
@@ -24,7 +24,7 @@ from support_kafka_security import (
     Authority,
     Secured,
 )
-from support_queues import items_of, take
+from support.queues import items_of, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.security import Security
 from tidings.backends.kafka.settings import KafkaSettings

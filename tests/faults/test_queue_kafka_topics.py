@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from msgspec import structs
 
 from support import eventually, needs
-from support_kafka import KafkaBroker
-from support_queues import PATIENCE, items_of, take
+from support.kafka import KafkaBroker
+from support.queues import PATIENCE, items_of, take
 from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings

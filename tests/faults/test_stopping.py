@@ -13,7 +13,7 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually
-from support_system import RESTING, Processes, System, settings_for, tenant_with_key
+from support.system import RESTING, Processes, System, settings_for, tenant_with_key
 
 NOTIFICATIONS = 3_000
 BATCH = 250

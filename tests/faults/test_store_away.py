@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support import eventually
-from support_system import Reply, System, running, settings_for
+from support.system import Reply, System, running, settings_for
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from pyreqwest.client import ClientBuilder
 
-from support_faults import tell
-from support_judge import Judge, Verdict, settled
-from support_kafka import KafkaBroker
-from support_load import Load, now
-from support_nemesis import Nemesis, plan, started
-from support_parts import require
-from support_system import Processes, System, settings_for, tenant_with_key
+from support.faults import tell
+from support.judge import Judge, Verdict, settled
+from support.kafka import KafkaBroker
+from support.load import Load, now
+from support.nemesis import Nemesis, plan, started
+from support.parts import require
+from support.system import Processes, System, settings_for, tenant_with_key
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.config import Settings

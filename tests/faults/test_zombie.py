@@ -14,8 +14,8 @@ import asyncpg
 from pyreqwest.client import ClientBuilder
 
 from support import eventually
-from support_nemesis import frozen
-from support_system import Processes, System, settings_for, tenant_with_key
+from support.nemesis import frozen
+from support.system import Processes, System, settings_for, tenant_with_key
 from tidings.config import Settings
 
 LEASE = 5

@@ -22,7 +22,7 @@ from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.engine.run import PhaseName
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from support_system import System, running, settings_for
+from support.system import System, running, settings_for
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER, WELCOME
 
 SETTINGS: dict[str, Any] = {

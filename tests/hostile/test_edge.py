@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support import eventually
-from support_api import Api, World, running
+from support.api import Api, World, running
 from tidings.api.connections import MOST_HEADERS, MOST_REFUSED, MOST_WAITING, SPARE_FILES, Bounds, allow_files
 
 SMS: dict[str, Any] = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "hello"}}}

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from support_api import Api, problem, running
+from support.api import Api, problem, running
 
 ANY_QUERY = {
     "/healthz": "a load balancer's probe may add what it likes",

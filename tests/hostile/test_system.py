@@ -13,7 +13,7 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from support import eventually
-from support_system import System, running, settings_for
+from support.system import System, running, settings_for
 from tidings.sandbox import credentials
 
 CONTENT = {"email": {"subject": "Hello", "text": "Hello"}, "sms": {"text": "Hello"}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support_api import Api, problem, running
+from support.api import Api, problem, running
 from tidings.api.samples import DEMO_USER
 from tidings.model.errors import Invalid, TemplateError
 from tidings.model.notification import Content, PushContent

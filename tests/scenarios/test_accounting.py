@@ -1,4 +1,4 @@
-"""What is lost behind the system's back, on the real thing: it comes back, arrives once, and the sums close."""
+"""Items lost from real queues: the audit finds them, lost deliveries arrive once, and the accounts add up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually
-from support_system import System, settings_for, tenant_with_key
+from support.system import System, settings_for, tenant_with_key
 from tidings.backends.memory.clock import SystemClock
 from tidings.config import Settings
 from tidings.model import topics
@@ -31,14 +31,14 @@ TEXTS = topics.deliveries(Channel.SMS, Priority.NORMAL)
 
 
 class Ahead(SystemClock):
-    """The machine's time and three minutes: what was sent now has been still for a while."""
+    """Three minutes ahead of the machine's time, so that the audit looks at notifications sent just now."""
 
     def now(self) -> int:
         return super().now() + 180_000
 
 
-class Half:
-    """A system without its worker, whose part the test plays until `start_work`."""
+class Workerless:
+    """A system without a worker. The test does the worker's work until `start_work`."""
 
     def __init__(self, system: System, parts: Parts, group: asyncio.TaskGroup, stopping: asyncio.Event) -> None:
         self.system = system
@@ -48,13 +48,13 @@ class Half:
         self._stopping = stopping
 
     async def claim(self, topic: str) -> Claim:
-        """Take what is in a queue. Whoever ends this claim without outputs loses the items."""
+        """Claim the items of a queue. `done` without outputs loses them."""
         queue = self.parts.queue
         claim: Claim = await eventually(lambda: queue.claim(topic, topics.reader_of(topic), 100, 5.0, 600.0), 60)
         return claim
 
     async def pending(self) -> str:
-        """A notification that is routed and recorded, and whose delivery is in its queue."""
+        """The id of a new notification that is routed and recorded, and whose delivery is in its queue."""
         id = await self.system.send(to={"phone": NUMBER}, content=SMS)
         for stage in (topics.ROUTE, topics.RECORD):
             readers = [
@@ -67,19 +67,19 @@ class Half:
         return id
 
     def start_work(self) -> None:
-        """Let the worker do its part. The audit stays the test's: it holds the rounds."""
+        """Start the worker. Only the test's audit runs: it holds the lease of the rounds."""
         self._group.create_task(work(self.parts, self._stopping))
 
     def metric(self, name: str, **labels: str) -> float:
         return self.parts.metrics.value(name, labels) or 0.0
 
-    async def audit_until(self, true: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-        """Make rounds: each comes as far as what the queue has committed allows."""
+    async def audit_until(self, is_done: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
+        """Repeat the audit until `is_done`: each round gets as far as the queue has committed."""
 
         async def once() -> Any:
             assert await self.auditor.once()
-            found = true()
-            return found if isinstance(found, bool) else await found
+            result = is_done()
+            return result if isinstance(result, bool) else await result
 
         await eventually(once, 60, every=0.5)
 
@@ -90,7 +90,7 @@ class Half:
 
 
 @asynccontextmanager
-async def without_worker(settings: Settings) -> AsyncIterator[Half]:
+async def without_worker(settings: Settings) -> AsyncIterator[Workerless]:
     key = await tenant_with_key(str(settings.database.dsn))
     stopping, serving = asyncio.Event(), asyncio.Event()
     async with (
@@ -103,62 +103,64 @@ async def without_worker(settings: Settings) -> AsyncIterator[Half]:
         try:
             async with asyncio.timeout(30):
                 await serving.wait()
-            yield Half(System(settings, key, client), parts, group, stopping)
+            yield Workerless(System(settings, key, client), parts, group, stopping)
         finally:
             stopping.set()
 
 
 @pytest.fixture
-async def half(tmp_path: Path, postgres_dsn: str, brokers: str | None) -> AsyncIterator[Half]:
+async def workerless(tmp_path: Path, postgres_dsn: str, brokers: str | None) -> AsyncIterator[Workerless]:
     settings = settings_for(tmp_path, postgres_dsn, brokers, audit={"interval": 3600}, canary={"enabled": False})
-    async with without_worker(settings) as half:
-        yield half
+    async with without_worker(settings) as workerless:
+        yield workerless
 
 
-async def test_a_delivery_that_is_lost_comes_back_and_arrives_once(half: Half) -> None:
-    lost = await half.pending()
-    await (await half.claim(TEXTS)).done()
-    assert await half.parts.queue.depth(TEXTS, topics.DELIVER) in {0, 1}, "one of Kafka's is committed in a moment"
-    await half.auditor.once()
-    half.start_work()
-    await half.audit_until(lambda: half.metric("tidings_swept_total", result="requeued") == 1)
-    seen = await half.system.rested(lost)
+async def test_a_lost_delivery_is_swept_and_arrives_once(workerless: Workerless) -> None:
+    lost = await workerless.pending()
+    await (await workerless.claim(TEXTS)).done()
+    assert await workerless.parts.queue.depth(TEXTS, topics.DELIVER) in {0, 1}, (
+        "Kafka may commit the last item a moment later"
+    )
+    await workerless.auditor.once()
+    workerless.start_work()
+    await workerless.audit_until(lambda: workerless.metric("tidings_swept_total", result="requeued") == 1)
+    seen = await workerless.system.rested(lost)
     assert [entry["reason"] for entry in seen["timeline"] if entry["state"] == "deferred"] == ["swept"]
-    fine = await half.system.send(to={"phone": NUMBER}, content=SMS)
-    await half.system.rested(fine)
+    fine = await workerless.system.send(to={"phone": NUMBER}, content=SMS)
+    await workerless.system.rested(fine)
     for _ in range(3):
-        await half.auditor.once()
-    assert half.metric("tidings_swept_total", result="requeued") == 1
-    assert len(await half.system.arrivals(channel="sms")) == 2
-    await eventually(lambda: _counted(half, 2))
-    whole = await half.account()
-    assert (whole["accepted"], whole["recorded"], whole["missing"], whole["balanced"]) == (2, 2, 0, True)
+        await workerless.auditor.once()
+    assert workerless.metric("tidings_swept_total", result="requeued") == 1
+    assert len(await workerless.system.arrivals(channel="sms")) == 2
+    await eventually(lambda: _counted(workerless, 2))
+    accounts = await workerless.account()
+    assert (accounts["accepted"], accounts["recorded"], accounts["missing"], accounts["balanced"]) == (2, 2, 0, True)
 
 
-async def test_a_slow_worker_keeps_what_it_holds(half: Half) -> None:
-    held = await half.pending()
-    claim = await half.claim(TEXTS)
+async def test_a_slow_worker_keeps_its_claim(workerless: Workerless) -> None:
+    held = await workerless.pending()
+    claim = await workerless.claim(TEXTS)
     for _ in range(4):
-        await half.auditor.once()
-    assert half.metric("tidings_stuck", kind="backlog") == 1
-    assert half.metric("tidings_swept_total", result="requeued") == 0
-    half.start_work()
+        await workerless.auditor.once()
+    assert workerless.metric("tidings_stuck", kind="backlog") == 1
+    assert workerless.metric("tidings_swept_total", result="requeued") == 0
+    workerless.start_work()
     await claim.release()
-    await half.system.rested(held)
-    await half.audit_until(lambda: half.metric("tidings_stuck", kind="backlog") == 0)
-    assert half.metric("tidings_swept_total", result="requeued") == 0
-    assert len(await half.system.arrivals(channel="sms")) == 1
+    await workerless.system.rested(held)
+    await workerless.audit_until(lambda: workerless.metric("tidings_stuck", kind="backlog") == 0)
+    assert workerless.metric("tidings_swept_total", result="requeued") == 0
+    assert len(await workerless.system.arrivals(channel="sms")) == 1
 
 
-async def test_a_request_that_is_lost_is_missing(half: Half) -> None:
-    await half.system.send(to={"phone": NUMBER}, content=SMS)
-    await (await half.claim(REQUESTS)).done()
-    await eventually(lambda: _counted(half, 1))
-    await half.auditor.once()
-    half.start_work()
-    await half.audit_until(lambda: half.metric("tidings_accounting_missing", tenant="shop") == 1)
-    whole = await half.account()
-    assert (whole["accepted"], whole["recorded"], whole["missing"], whole["balanced"]) == (1, 0, 1, False)
+async def test_a_lost_request_is_missing_in_the_accounts(workerless: Workerless) -> None:
+    await workerless.system.send(to={"phone": NUMBER}, content=SMS)
+    await (await workerless.claim(REQUESTS)).done()
+    await eventually(lambda: _counted(workerless, 1))
+    await workerless.auditor.once()
+    workerless.start_work()
+    await workerless.audit_until(lambda: workerless.metric("tidings_accounting_missing", tenant="shop") == 1)
+    accounts = await workerless.account()
+    assert (accounts["accepted"], accounts["recorded"], accounts["missing"], accounts["balanced"]) == (1, 0, 1, False)
 
 
 async def test_the_canary_goes_through_all_parts(system: System) -> None:
@@ -167,8 +169,8 @@ async def test_the_canary_goes_through_all_parts(system: System) -> None:
         return "tidings_canary_seconds_count 1.0" in page and "tidings_canary_failures_total 0.0" in page
 
     await eventually(arrived, 30)
-    assert await system.arrivals() == [], "nobody sees it"
+    assert await system.arrivals() == [], "the canary must not reach a vendor"
 
 
-async def _counted(half: Half, count: int) -> bool:
-    return bool((await half.account())["counted"] == count)
+async def _counted(workerless: Workerless, count: int) -> bool:
+    return bool((await workerless.account())["counted"] == count)

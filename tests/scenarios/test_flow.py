@@ -1,4 +1,4 @@
-"""The main job on the real thing, unchanged on PostgreSQL alone and with Kafka as the queue."""
+"""The main features with real parts, on PostgreSQL alone and with Kafka as the queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from support import eventually
-from support_system import System
+from support.system import System
 
 CONTENT = {
     "email": {"subject": "Order 7", "text": "Thank you", "html": "<h1>Thank you</h1>"},
@@ -101,7 +101,7 @@ async def test_send_later_and_cancel(system: System) -> None:
     assert {a["to"] for a in await system.arrivals(channel="email")} == {"a@example.com"}
 
 
-async def test_a_vendor_that_fails_is_tried_again(system: System) -> None:
+async def test_a_failed_call_is_tried_again(system: System) -> None:
     await system.call(
         "POST", f"{system.sandbox}/_sandbox/faults", {"vendor": "twilio", "kind": "status", "status": 503, "count": 1}
     )
@@ -113,14 +113,14 @@ async def test_a_vendor_that_fails_is_tried_again(system: System) -> None:
 
 async def test_an_opt_out_is_kept(system: System) -> None:
     await system.user("eve", **PERSON)
-    set_ = await system.call("PUT", "/v1/users/eve/preferences", {"opted_out": {"marketing": ["email"]}})
-    assert set_.status == 200, set_.body
+    reply = await system.call("PUT", "/v1/users/eve/preferences", {"opted_out": {"marketing": ["email"]}})
+    assert reply.status == 200, reply.body
     id = await system.send(to={"user_id": "eve"}, content=CONTENT, category="marketing", channels=["email"])
     seen = await system.rested(id)
     assert (seen["state"], seen["reason"]) == ("suppressed", "opted_out")
 
 
-async def test_another_tenants_things_do_not_exist(system: System) -> None:
+async def test_a_tenant_cannot_see_another_tenants_notifications(system: System) -> None:
     id = await system.send(to={"phone": "+4915123456789"}, content=SMS)
     await system.rested(id)
     other = await system.other_tenant()

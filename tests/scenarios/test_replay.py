@@ -1,4 +1,4 @@
-"""A vendor is down, deliveries die, it comes back, and a person has them sent again: on both queues."""
+"""A vendor is down, deliveries become dead letters, the vendor is back, and a person replays them: on both queues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support import eventually
-from support_system import System, running, settings_for
+from support.system import System, running, settings_for
 
 SMS = {"sms": {"text": "Hello"}}
 COUNT = 12
@@ -19,15 +19,15 @@ RATE = 4
 
 @pytest.fixture
 async def system(tmp_path: Path, postgres_dsn: str, brokers: str | None) -> AsyncIterator[System]:
-    """A system that does not spare a failing provider, so that attempts are used up within seconds."""
+    """A system whose breaker never opens, so that all attempts fail within seconds."""
     async with running(settings_for(tmp_path, postgres_dsn, brokers, breaker={"least": 10_000})) as started:
         yield started
 
 
 async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system: System) -> None:
     fault = {"vendor": "twilio", "kind": "status", "status": 503}
-    set_ = await system.call("POST", f"{system.sandbox}/_sandbox/faults", fault)
-    assert set_.status in {200, 201}, set_.body
+    reply = await system.call("POST", f"{system.sandbox}/_sandbox/faults", fault)
+    assert reply.status in {200, 201}, reply.body
     ids = [await system.send(to={"phone": f"+49151234567{place:02}"}, content=SMS) for place in range(COUNT)]
     for id in ids:
         await system.in_state(id, "dead")
@@ -39,7 +39,7 @@ async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system:
 
     ended = await system.call("DELETE", f"{system.sandbox}/_sandbox/faults")
     assert ended.status in {200, 204}, ended.body
-    # One by itself, twice, and all of them: each is sent once.
+    # Replay one letter twice, then all of them: each must be sent once.
     for _ in range(2):
         assert (await system.call("POST", f"/v1/dead-letters/{listed[0]['id']}/replay")).status == 202
     asked = (await system.call("POST", "/v1/replays", {"filter": {"channel": "sms"}, "per_second": RATE})).json
@@ -59,7 +59,7 @@ async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system:
         assert sum(entry["reason"] == "replayed" for entry in seen["timeline"]) == 1
     arrived = await _taken(system)
     assert sorted(arrival["to"] for arrival in arrived) == [f"+49151234567{place:02}" for place in range(COUNT)]
-    # Those that it sent left one after the other: no earlier than their turn.
+    # The replay keeps its rate.
     assert max(arrival["at"] for arrival in arrived) >= began + (COUNT - 2) * 1000 / RATE
     assert (await system.call("GET", "/v1/dead-letters")).json["dead_letters"] == []
     tallied = {
@@ -70,5 +70,5 @@ async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system:
 
 
 async def _taken(system: System) -> list[dict[str, Any]]:
-    """What the sandbox took; what it refused arrived too."""
+    """The arrivals that the sandbox took; it lists those that it refused as well."""
     return [arrival for arrival in await system.arrivals() if arrival["status"] != "refused"]

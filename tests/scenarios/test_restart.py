@@ -19,19 +19,19 @@ import pytest
 from pyreqwest.client import Client, ClientBuilder
 
 from support import eventually, ticks, unique
-from support_up import STARTED_WITHIN, Up, family_of, start
+from support.up import STARTED_WITHIN, Up, family_of, start
 
 RESTARTS = 3
 RESTED_WELL = {"sent", "delivered"}
-EVERY = 0.05
-"""Seconds between two requests of a client."""
+EVERY_S = 0.05
+"""The pause between two requests of a client."""
 BODY = json.dumps(
     {"to": {"devices": ["device-1"]}, "content": {"push": {"title": "Order", "body": "On its way"}}}
 ).encode()
 
 
 class Load:
-    """Clients that each send one request after the other, and keep what they were told."""
+    """Clients that each send one request after another, and the answers that they got."""
 
     def __init__(self, url: str, key: str) -> None:
         self._place = urlsplit(url)
@@ -47,13 +47,13 @@ class Load:
         self._over.set()
 
     async def more(self, count: int) -> None:
-        """Return when so many more were accepted."""
+        """Return when `count` more notifications were accepted."""
         goal = len(self.accepted) + count
         await eventually(lambda: len(self.accepted) >= goal, 60)
 
     async def by_library(self, http: Client) -> None:
-        """A client as a product has it, with its pool of connections."""
-        async for _ in ticks(EVERY):
+        """A client as products have it: a library with a connection pool."""
+        async for _ in ticks(EVERY_S):
             if self._over.is_set():
                 return
             due = unique("key")
@@ -62,22 +62,22 @@ class Load:
                 request = request.header("content-type", "application/json").body_bytes(BODY)
                 try:
                     response = await request.build().send()
-                    if self._told(response.status, bytes(await response.bytes())):
+                    if self._is_answered(response.status, bytes(await response.bytes())):
                         due = ""
                 except Exception as error:
                     self._fail(error)
                     due = ""
 
     async def by_hand(self, pipelined: int = 1) -> None:
-        """A client that does what RFC 9112 says and no more: it keeps its connection until it is told to close.
+        """A client that does no more than RFC 9112 asks: it keeps its connection until an answer says `close`.
 
-        With `pipelined` it sends so many requests at once; those behind an answer that closes were not processed.
+        It sends `pipelined` requests at once. Those behind an answer with `close` were not processed: it repeats them.
         """
         writer: asyncio.StreamWriter | None = None
         reader = asyncio.StreamReader()
         answered = time.monotonic()
         try:
-            async for _ in ticks(EVERY * pipelined):
+            async for _ in ticks(EVERY_S * pipelined):
                 if self._over.is_set():
                     return
                 due = [unique("key") for _ in range(pipelined)]
@@ -91,7 +91,7 @@ class Load:
                         status, body, closes = await _answer(reader)
                         answered = time.monotonic()
                         key = due.pop(0)
-                        if not self._told(status, body):
+                        if not self._is_answered(status, body):
                             again.append(key)
                     due += again
                     if closes:
@@ -114,8 +114,8 @@ class Load:
     def _fail(self, error: Exception, detail: str = "") -> None:
         self.failures.append(f"{datetime.now(UTC):%H:%M:%S.%f} {error!r} {detail}")
 
-    def _told(self, status: int, body: bytes) -> bool:
-        """Whether that is the end of the request. An API that has too much to do says so, and to send it again."""
+    def _is_answered(self, status: int, body: bytes) -> bool:
+        """Whether the request is over. False if the API is overloaded and asks to send it again."""
         if status == HTTPStatus.SERVICE_UNAVAILABLE or (status == HTTPStatus.CONFLICT and b"in_flight" in body):
             self.turned_away += 1
             return False
@@ -134,7 +134,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
 
 @pytest.fixture
 def settings_file(up_folder: Path, brokers: str | None) -> Path:
-    """The file that `up` reads where it is started."""
+    """The settings file in the folder where `up` is started."""
     file = up_folder / "tidings.toml"
     lines = ["[telemetry]", 'log_level = "warning"']
     if brokers is not None:
@@ -150,13 +150,13 @@ def children(up: Up) -> dict[str, int]:
 
 
 def taken(up: Up) -> Counter[str]:
-    """How often the vendor took each delivery."""
+    """How many times the vendor took each delivery."""
     lines = (up.folder / "data" / "sandbox" / "arrivals.jsonl").read_text().splitlines()
     arrivals = [json.loads(line) for line in lines]
     return Counter(arrival["delivery"] for arrival in arrivals if arrival["status"] != "refused")
 
 
-async def everything(url: str, key: str, http: Client) -> dict[str, dict[str, Any]]:
+async def all_notifications(url: str, key: str, http: Client) -> dict[str, dict[str, Any]]:
     """All notifications by id."""
     found: dict[str, dict[str, Any]] = {}
     cursor = ""
@@ -171,7 +171,7 @@ async def everything(url: str, key: str, http: Client) -> dict[str, dict[str, An
 
 
 async def under_load(up: Up, disturb: Callable[[Load], Any]) -> Load:
-    """Let `disturb` happen while clients send; then everything that was accepted is accounted for, once each."""
+    """Call `disturb` while clients send. Then check that everything accepted rests well and arrived once."""
     url = str(up.running()["api_url"])
     key = (up.folder / "data" / "demo.key").read_text().strip()
     load = Load(url, key)
@@ -188,11 +188,10 @@ async def under_load(up: Up, disturb: Callable[[Load], Any]) -> Load:
         assert len(set(load.accepted)) == len(load.accepted)
 
         async def rested() -> dict[str, dict[str, Any]]:
-            found = await everything(url, key, http)
+            found = await all_notifications(url, key, http)
             states = Counter(found[id]["state"] if id in found else "missing" for id in load.accepted)
-            # Nothing is uncertain, and nothing else went wrong.
-            odd = [seen for seen in map(found.get, load.accepted) if seen and seen["state"] not in RESTED_WELL][:3]
-            assert set(states) <= RESTED_WELL, (states, odd)
+            others = [seen for seen in map(found.get, load.accepted) if seen and seen["state"] not in RESTED_WELL][:3]
+            assert set(states) <= RESTED_WELL, (states, others)
             return found
 
         found = await eventually(rested, 90, every=0.3)
@@ -221,17 +220,17 @@ async def test_a_rolling_restart_loses_no_request(settings_file: Path, up_folder
     up.family |= family_of(up.process.pid)
     assert not set(children(up).values()) & {pid for pids in seen for pid in pids.values()}
     assert (await up.rested(await up.paste()))["state"] == "delivered"
-    # The clients were sent away, and came again.
+    # The clients were told to close their connections, and opened new ones.
     assert load.connections >= 2 * (RESTARTS + 1)
-    told = f"{len(load.accepted)} accepted, 0 failed, {load.turned_away} told to come again"
-    print(f"{told}, {load.connections} connections by hand")  # noqa: T201
+    counts = f"{len(load.accepted)} accepted, 0 failed, {load.turned_away} asked to repeat"
+    print(f"{counts}, {load.connections} connections by hand")  # noqa: T201
     up.process.send_signal(signal.SIGINT)
     assert await up.ended() == 0
 
 
 @pytest.mark.timeout(300)
 async def test_no_connection_is_refused_while_the_api_is_dead(up_folder: Path, ups: list[Up]) -> None:
-    """kill -9 of the API: what it had taken is lost to its client, but whoever comes then waits, and is answered."""
+    """After kill -9 of the API, its open connections are lost, but new ones wait and are answered."""
     up = await start(ups, up_folder)
     url = urlsplit(str(up.running()["api_url"]))
     first = children(up)["api"]
@@ -249,7 +248,7 @@ async def test_no_connection_is_refused_while_the_api_is_dead(up_folder: Path, u
 async def test_a_restart_that_cannot_succeed_changes_nothing(up_folder: Path, ups: list[Up]) -> None:
     up = await start(ups, up_folder)
     before = children(up)
-    # What the new processes would need for their logs is a folder now: none of them can be started.
+    # A folder in the place of the log file: the new worker cannot start.
     logs = up_folder / "data" / "logs"
     (logs / "worker.log").rename(logs / "kept")
     (logs / "worker.log").mkdir()

@@ -25,14 +25,14 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client as TwilioClient
 
 from support import eventually, unique
-from support_sandbox import Listener
+from support.sandbox import Listener
 from tidings.sandbox.credentials import Credentials, service_account
 from tidings.sandbox.server import Handle
 
 pytestmark = [
-    # firebase-admin's dependency looks at the age of Python and warns about it.
+    # A dependency of firebase-admin warns about old versions of Python.
     pytest.mark.filterwarnings("ignore::FutureWarning:google.*"),
-    # The SDK would rather have `fid`; the HTTP API takes both, and so does the sandbox.
+    # The SDK prefers `fid` to `token`; the HTTP API takes both, and so does the sandbox.
     pytest.mark.filterwarnings("ignore:Message.token is deprecated:DeprecationWarning"),
 ]
 
@@ -62,7 +62,7 @@ def fcm(credentials: Credentials, sandbox: Handle) -> Iterator[firebase_admin.Ap
     app = firebase_admin.initialize_app(account, name=unique("app"))
     service = messaging._get_messaging_service(app)
     service._fcm_url = f"{sandbox.url}/v1/projects/{credentials.fcm_project_id}/messages:send"
-    # Left alone, the SDK asks again four times before it tells.
+    # By default the SDK retries four times before it raises.
     service._client.session.adapters["http://"].max_retries = 0
     yield app
     service._client.close()
@@ -96,10 +96,10 @@ async def test_twilio_sends_and_reads_back(credentials: Credentials, sandbox: Ha
 
     read = await asyncio.to_thread(client.messages(sent.sid).fetch)
     assert (read.status, read.body, read.error_code) == ("delivered", text, None)
-    assert [one.sid for one in await asyncio.to_thread(client.messages.list, limit=5)] == [sent.sid]
+    assert [message.sid for message in await asyncio.to_thread(client.messages.list, limit=5)] == [sent.sid]
 
 
-async def test_twilio_tells_of_an_undelivered_one(
+async def test_twilio_reports_an_undelivered_message(
     credentials: Credentials, sandbox: Handle, listener: Listener
 ) -> None:
     client = twilio_client(credentials, sandbox)
@@ -173,16 +173,16 @@ async def test_sendgrid_takes_many_personalizations_at_once(credentials: Credent
     mail = Mail(From("shop@example.com"), subject="Hello -name-")
     mail.content = Content("text/plain", "Dear -name-")
     for number in range(300):
-        one = Personalization()
-        one.add_to(To(f"person{number}@example.com"))
-        one.add_substitution(Substitution("-name-", f"Person {number}"))
-        mail.add_personalization(one)
+        personalization = Personalization()
+        personalization.add_to(To(f"person{number}@example.com"))
+        personalization.add_substitution(Substitution("-name-", f"Person {number}"))
+        mail.add_personalization(personalization)
     answer = await asyncio.to_thread(client.send, mail)
     assert answer.status_code == 202
     assert sandbox.sandbox.log.counts["sendgrid", "taken"] == 300
 
 
-async def test_sendgrid_refuses_in_its_own_words(credentials: Credentials, sandbox: Handle) -> None:
+async def test_sendgrid_refuses_with_its_own_errors(credentials: Credentials, sandbox: Handle) -> None:
     client = sendgrid.SendGridAPIClient(credentials.sendgrid_api_key, host=sandbox.url)
     with pytest.raises(BadRequestsError) as refused:
         await asyncio.to_thread(client.send, mail_to("no-address"))

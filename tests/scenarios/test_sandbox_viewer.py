@@ -1,4 +1,4 @@
-"""The sandbox's page in a real browser: what arrives shows by itself, and hostile content does nothing."""
+"""The sandbox's page in a real browser: arrivals appear without a reload, and hostile content is inert."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from playwright.async_api import Page, async_playwright, expect
 from pyreqwest.client import Client
 
 from support import needs
-from support_parts import chromium_executable
-from support_sandbox import Caller
+from support.parts import chromium_executable
+from support.sandbox import Caller
 from tidings.api.samples import FIRST, first_command
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, delivery_id, from_text, to_text
 from tidings.sandbox.arrivals import Arrival, Parts
@@ -47,10 +47,10 @@ EVIL = (
 async def page(sandbox: Handle) -> AsyncIterator[Page]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_executable(), args=FLAGS)
-        one = await browser.new_page(viewport={"width": 1400, "height": 900})
-        await one.goto(sandbox.url)
-        await expect(one.locator("#live")).to_have_text("live")
-        yield one
+        new_page = await browser.new_page(viewport={"width": 1400, "height": 900})
+        await new_page.goto(sandbox.url)
+        await expect(new_page.locator("#live")).to_have_text("live")
+        yield new_page
         await browser.close()
 
 
@@ -181,9 +181,7 @@ async def test_each_channel_keeps_its_newest_and_pages_the_rest(page: Page, call
     await expect(page.locator(".older[data-channel=sms]")).to_be_hidden()
 
 
-async def test_a_search_finds_what_is_not_on_the_page_and_says_when_there_is_none(
-    page: Page, caller: Caller, sandbox: Handle
-) -> None:
+async def test_a_search_finds_arrivals_that_the_page_does_not_show(page: Page, caller: Caller, sandbox: Handle) -> None:
     log = sandbox.sandbox.log
     log.add([mail(f"u{number}@example.com") for number in range(300)])
     await expect(page.locator("#part-email")).to_contain_text("of 300")
@@ -214,7 +212,7 @@ async def test_a_card_leads_to_its_timeline(page: Page, caller: Caller) -> None:
 async def test_it_can_be_read_by_everybody(
     page: Page, caller: Caller, sandbox: Handle, scheme: Literal["light", "dark"], width: int
 ) -> None:
-    """On a phone and a small laptop, light and dark, with names from right to left; axe finds nothing serious."""
+    """On a phone and a laptop, light and dark, with right-to-left text: axe finds nothing serious."""
     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await page.set_viewport_size({"width": width, "height": 800})
     await caller.email("ahmed@example.com", "تم شحن طلبك", "طلبك في الطريق.", "", name="أحمد")
@@ -231,10 +229,10 @@ async def test_it_can_be_read_by_everybody(
         await expect(page.locator("#theme")).to_be_in_viewport(ratio=1)
     found = await Axe().run(page)
     assert [
-        (one["id"], node["target"], node["any"][0]["message"] if node["any"] else "")
-        for one in found.response["violations"]
-        if one["impact"] in {"serious", "critical"}
-        for node in one["nodes"]
+        (violation["id"], node["target"], node["any"][0]["message"] if node["any"] else "")
+        for violation in found.response["violations"]
+        if violation["impact"] in {"serious", "critical"}
+        for node in violation["nodes"]
     ] == []
 
 

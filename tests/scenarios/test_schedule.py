@@ -1,4 +1,4 @@
-"""The schedule on the real thing: local times, changes and recurrences, on PostgreSQL alone and with Kafka."""
+"""The schedule with real parts: local times, changes and recurrences, on PostgreSQL alone and with Kafka."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from support import eventually
-from support_system import System
+from support.system import System
 
 SMS = {"sms": {"text": "Hello"}}
 
 
-def wall(timezone: str, **later: int) -> str:
-    """What the clock over there shows after a while, to the second."""
+def wall_clock(timezone: str, **later: int) -> str:
+    """The local time in the timezone after `later`, to the second."""
     return (datetime.now(ZoneInfo(timezone)) + timedelta(**later)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-async def test_a_local_time_comes_in_the_users_timezone(system: System) -> None:
+async def test_a_local_time_is_in_the_users_timezone(system: System) -> None:
     island = "Australia/Lord_Howe"
     await system.user("ada", phone="+4915123456789", timezone=island)
-    soon, tomorrow = wall(island, seconds=3), wall(island, days=1)
+    soon, tomorrow = wall_clock(island, seconds=3), wall_clock(island, days=1)
     first = await system.send(to={"user_id": "ada"}, content=SMS, send_at_local=soon)
     second = await system.send(to={"user_id": "ada"}, content=SMS, send_at_local=tomorrow)
     waiting = await system.in_state(second, "deferred")
     seen = await system.rested(first)
-    for one, local, at in (
+    for notification, local, at in (
         (waiting, tomorrow, waiting["next_at"]),
         (seen, soon, seen["deliveries"][0]["attempts"][0]["at"]),
     ):
-        assert one["send_at_local"] == local
-        # To the second for what waits; what was sent was sent then or, on a busy machine, later.
+        assert notification["send_at_local"] == local
+        # A waiting delivery is due exactly then; a sent one went out then or, on a busy machine, later.
         due = datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(island))
-        assert datetime.fromisoformat(at) == due if one is waiting else datetime.fromisoformat(at) >= due
+        assert datetime.fromisoformat(at) == due if notification is waiting else datetime.fromisoformat(at) >= due
     assert seen["state"] in {"sent", "delivered"}
     assert len(await system.arrivals(channel="sms")) == 1
 
 
-async def test_what_waits_is_changed_until_it_is_sent(system: System) -> None:
+async def test_a_waiting_notification_can_be_changed_until_it_is_sent(system: System) -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     id = await system.send(to={"phone": "+4915123456789"}, content=SMS, send_at=later)
     await system.in_state(id, "deferred")
@@ -71,8 +71,8 @@ async def test_a_recurrence_is_sent_again_and_again_until_it_is_deleted(system: 
 
     known = await eventually(fired, 30)
     assert known["next"] == [*made.json["next"][1:], known["next"][-1]]
-    for one in await eventually(lambda: _listed(system)):
-        seen = await system.rested(one["id"])
+    for sent in await eventually(lambda: _listed(system)):
+        seen = await system.rested(sent["id"])
         assert seen["state"] in {"sent", "delivered"}
     assert (await system.call("DELETE", path)).status == 204
     assert len(await system.arrivals(channel="sms")) == 1

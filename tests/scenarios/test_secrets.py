@@ -1,4 +1,4 @@
-"""No secret, address or text stands in a log, and nothing that `tidings up` writes is readable by others."""
+"""No log contains a secret, an address or a text, and other users can read nothing that `tidings up` writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from support import eventually
-from support_up import Up
+from support.up import Up
 
 PLANTED = {
     "address": "planted.person@example.com",
@@ -45,8 +45,8 @@ def ask(url: str, key: str, body: object, method: str = "POST") -> int:
         return error.code
 
 
-def everything_planted(api: str, key: str) -> None:
-    """Requests of every kind that carry what must not be logged: accepted, refused, and to what goes wrong later."""
+def send_planted(api: str, key: str) -> None:
+    """Send the planted values in requests of every kind: accepted ones, refused ones, and ones that fail later."""
     text = PLANTED["text"]
     content = {"email": {"subject": text, "text": text}, "sms": {"text": text}, "push": {"title": text, "body": text}}
     profile = {"email": PLANTED["address"], "phone": PLANTED["phone"], "devices": [PLANTED["device"]], "name": text}
@@ -63,7 +63,7 @@ def everything_planted(api: str, key: str) -> None:
     assert ask(f"{api}/v1/receipts/sendgrid", key, [{"email": PLANTED["address"], "event": text}]) in {400, 403, 422}
 
 
-async def test_no_log_of_any_process_has_what_was_planted(
+async def test_no_log_of_any_process_contains_a_planted_value(
     up_folder: Path, ups: list[Up], style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = up_folder / "tidings.toml"
@@ -78,10 +78,10 @@ async def test_no_log_of_any_process_has_what_was_planted(
     await up.ready()
     (key,) = re.findall(r"API key +(\S+)", up.text)
     api = str(up.running()["api_url"])
-    everything_planted(api, key)
+    send_planted(api, key)
     await up.rested(await up.paste())
 
-    # The database goes away under way: what is told of it is told by every part.
+    # Kill the database, so that every part logs errors.
     database = [pid for pid in up.family if b"postgres" in _command(pid) and b"-D" in _command(pid)]
     for pid in database:
         os.kill(pid, signal.SIGKILL)
@@ -119,7 +119,7 @@ def _command(pid: int) -> bytes:
 
 
 def _password(folder: Path) -> str:
-    """The bundled server's; a text that cannot occur where it has none."""
+    """The password of the bundled server; a text that occurs nowhere if it has none."""
     for file in (folder / "data").rglob("*password*"):
         if file.is_file():
             return file.read_text().strip()
@@ -127,7 +127,10 @@ def _password(folder: Path) -> str:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """What another user could read, write or enter. As root, PostgreSQL's own user may pass through the data folder."""
+    """The paths that another user could read, write or enter.
+
+    As root, PostgreSQL runs as a user of its own, which may pass through the data folder.
+    """
     found = []
     pending = [folder]
     while pending:

@@ -1,4 +1,4 @@
-"""`tidings up` as a newcomer uses it: the real command, its real processes, what it prints, and how it ends."""
+"""`tidings up` as a newcomer uses it: the real command, its processes, its output, and how it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from support import eventually
-from support_up import STARTED_WITHIN, TIDINGS, Up, alive, environment, family_of, start
+from support.up import STARTED_WITHIN, TIDINGS, Up, alive, environment, family_of, start
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ async def test_postgres_is_started_again(folder: Path, started: list[Up]) -> Non
 
 
 async def refused(folder: Path, *arguments: str) -> str:
-    """What `up` says that does not start, and ends with exit code 2."""
+    """The error message of an `up` that does not start; its exit code is 2."""
     command = [*TIDINGS, "up", *arguments]
     result = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, cwd=folder, env=environment(), check=False
@@ -161,7 +161,7 @@ async def refused(folder: Path, *arguments: str) -> str:
     return result.stderr
 
 
-async def test_what_does_not_work_is_a_sentence(folder: Path, started: list[Up]) -> None:
+async def test_errors_at_the_start_are_plain_sentences(folder: Path, started: list[Up]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         said = await refused(folder, "--port", taken)
@@ -190,9 +190,9 @@ async def test_tenants_and_keys(folder: Path, started: list[Up]) -> None:
     assert "the schema is up to date" in await up.tidings("migrate")
 
 
-async def test_a_small_shop_has_a_day_and_its_sums_close(folder: Path, started: list[Up]) -> None:
+async def test_the_accounts_of_a_small_demo_add_up(folder: Path, started: list[Up]) -> None:
     up = await start(started, folder)
-    # With this seed one of the customers has an address that the vendor answers with 429 for ever.
+    # With this seed one customer has an address for which the vendor always answers 429.
     said = await up.tidings("demo", "--users", "200", "--orders", "120", "--seconds", "2", "--seed", "21")
     assert "The sums close." in said
     assert "440 notifications accepted, 440 accounted for" in said

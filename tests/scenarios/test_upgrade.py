@@ -1,7 +1,7 @@
-"""A rolling upgrade from 0.1.0: its own code writes queues and schedule, both versions work together, ours finishes.
+"""A rolling upgrade from 0.1.0: both versions work together on the queues and schedule that the old one wrote.
 
-The old code comes out of the repository's history. Where that is missing (a source archive, a shallow clone) the golden
-files alone stand for it (tests/unit/model/test_golden.py).
+The old code comes from the repository's history. Without it (a source archive, a shallow clone) the test is skipped,
+and only the golden files test the old formats (tests/unit/model/test_golden.py).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually, unique
-from support_postgres import on_database
-from support_system import Processes, System, free_port, settings_for
+from support.postgres import on_database
+from support.system import Processes, System, free_port, settings_for
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore
@@ -58,13 +58,13 @@ EACH = 150
 
 @pytest.fixture(scope="module")
 def old_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source of 0.1.0."""
+    """The folder with the source of 0.1.0."""
     command = ["git", "-C", str(ROOT), "archive", OLD, "src"]
     try:
         archive = subprocess.run(command, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         why = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
-        pytest.skip(f"the history has no {OLD[:7]} here ({why}); the golden files alone are used")
+        pytest.skip(f"the history has no {OLD[:7]} here ({why}); only the golden files test the upgrade")
     folder = tmp_path_factory.mktemp("0.1.0")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
@@ -73,7 +73,7 @@ def old_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def empty_dsn(postgres_server: Server) -> AsyncIterator[str]:
-    """A database that nobody has migrated."""
+    """The DSN of an empty database."""
     name = unique("upgrade").replace("-", "_")
     connection = await asyncpg.connect(postgres_server.dsn)
     try:
@@ -85,13 +85,13 @@ async def empty_dsn(postgres_server: Server) -> AsyncIterator[str]:
 
 
 class OldProcesses(Processes):
-    """The roles as the old version runs them. It knows no setting that came later."""
+    """The roles as the old version runs them, with the settings that it knows."""
 
     def __init__(self, settings: Any, code: Path) -> None:
         super().__init__(settings)
         self._code = code
         known = settings.model_dump(mode="json", include={"data_dir", "http", "database", "sandbox", "telemetry"})
-        # What the old version does not know it refuses, and `enabled` had to be said.
+        # The old version refuses unknown settings, and needs `enabled`.
         known["sandbox"] = {name: known["sandbox"][name] for name in ("host", "port", "smtp_port")} | {"enabled": True}
         known["database"] = {name: known["database"][name] for name in ("dsn", "pool_size")}
         known["telemetry"] = {name: known["telemetry"][name] for name in ("log_level", "log_format")}
@@ -100,13 +100,13 @@ class OldProcesses(Processes):
         self.written = json.dumps(known)
 
     async def begin(self, dsn: str) -> str:
-        """Make the schema and a tenant, as the old version does; the tenant's key."""
+        """Create the schema and a tenant with the old code; returns the tenant's key."""
         command = [sys.executable, "-c", BEGIN, dsn]
-        begun = await asyncio.to_thread(
+        result = await asyncio.to_thread(
             subprocess.run, command, env=self.environment(), capture_output=True, text=True, check=False
         )
-        assert begun.returncode == 0, begun.stderr
-        return begun.stdout.strip()
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self._code)}
@@ -120,17 +120,15 @@ async def send(system: System, count: int, **more: Any) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-async def test_what_the_old_version_wrote_is_read_and_both_work_together(
-    tmp_path: Path, old_code: Path, empty_dsn: str
-) -> None:
+async def test_both_versions_read_what_the_other_wrote(tmp_path: Path, old_code: Path, empty_dsn: str) -> None:
     new_folder = tmp_path / "new"
     new_folder.mkdir()
     new = settings_for(new_folder, empty_dsn, None)
     old = new.model_copy(update={"data_dir": tmp_path, "http": new.http.model_copy(update={"port": free_port()})})
-    # One sandbox, and its credentials, for both.
+    # Both use one sandbox and its credentials.
     new = new.model_copy(update={"data_dir": tmp_path})
-    befores = OldProcesses(old, old_code)
-    key = await befores.begin(empty_dsn)
+    old_processes = OldProcesses(old, old_code)
+    key = await old_processes.begin(empty_dsn)
     with pytest.raises(SettingsError, match="tidings migrate"):
         await PostgresStore.open(empty_dsn, 2)
     processes = Processes(new)
@@ -138,18 +136,18 @@ async def test_what_the_old_version_wrote_is_read_and_both_work_together(
         before, after = System(old, key, http), System(new, key, http)
         try:
             for role in ("sandbox", "api", "worker"):
-                await befores.start(role)
+                await old_processes.start(role)
             soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 6))
             accepted = await send(before, EACH)
             accepted += await send(before, EACH, send_at=soon)
-            # Later than the old worker: these wait in its queue.
-            assert await befores.kill("worker", signal.SIGTERM) == 0
+            # Sent after the old worker stopped: these wait in its queue.
+            assert await old_processes.kill("worker", signal.SIGTERM) == 0
             accepted += await send(before, EACH)
             await migrate(empty_dsn, ("pre",))
-            # Both side by side: each may get what the other one wrote.
+            # Both versions side by side: each may read what the other wrote.
             for role in ("api", "worker"):
                 await processes.start(role)
-            await befores.start("worker")
+            await old_processes.start("worker")
             for _ in range(4):
                 accepted += await send(before, EACH // 2)
                 accepted += await send(after, EACH // 2)
@@ -168,7 +166,7 @@ async def test_what_the_old_version_wrote_is_read_and_both_work_together(
             assert first.json == again.json
             accepted.append(first.json["results"][0]["id"])
             for role in ("api", "worker"):
-                assert await befores.kill(role, signal.SIGTERM) == 0
+                assert await old_processes.kill(role, signal.SIGTERM) == 0
             await migrate(empty_dsn)
 
             async def all_sent() -> Counter[str]:
@@ -184,8 +182,8 @@ async def test_what_the_old_version_wrote_is_read_and_both_work_together(
             taken = Counter(json.loads(line)["delivery"] for line in lines)
             assert set(taken.values()) == {1}
             assert len(taken) == len(accepted) == len(set(accepted))
-            # Nothing was put aside as unreadable, by either.
+            # Neither version put anything aside as unreadable.
             assert not list((tmp_path / "objects").glob("aside/**/*.bin"))
         finally:
             await processes.stop()
-            await befores.stop()
+            await old_processes.stop()

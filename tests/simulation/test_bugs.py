@@ -1,4 +1,4 @@
-"""The simulation finds real bugs: each is put in by replacing code, and must be found within so many seeds."""
+"""The simulation finds real bugs: each test puts one in by replacing code, and a given number of seeds must find it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 
 
 def ack_before_the_output_is_durable(patch: pytest.MonkeyPatch) -> None:
-    """The batch is ended first; a crash in between loses its outputs."""
+    """`done` comes before the outputs are put: a crash in between loses them."""
 
     async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         try:
@@ -56,7 +56,7 @@ def ack_before_the_output_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 def retry_without_fencing(patch: pytest.MonkeyPatch) -> None:
-    """What a killed or slow worker may have sent is sent again, as if nobody had begun it."""
+    """A delivery that a killed or slow worker may have sent is sent again, as if it was not begun."""
     checked = Deliver._without_repeats
 
     async def unchecked(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
@@ -66,7 +66,7 @@ def retry_without_fencing(patch: pytest.MonkeyPatch) -> None:
 
 
 def second_copies_are_sent_at_once(patch: pytest.MonkeyPatch) -> None:
-    """A row or request that was put twice goes out twice, when both copies are under way at the same time."""
+    """Both copies of a delivery that are in flight at the same time are sent."""
     checked = Deliver._without_repeats
 
     async def hasty(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
@@ -76,7 +76,7 @@ def second_copies_are_sent_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_failed_end_gives_the_batch_back_unmarked(patch: pytest.MonkeyPatch) -> None:
-    """Sent, but the queue does not answer: the batch is released as if it had not been begun."""
+    """The batch is sent, but `done` fails: the batch is released as if it was not begun."""
 
     async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
         try:
@@ -89,20 +89,19 @@ def a_failed_end_gives_the_batch_back_unmarked(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Reader, "_finish", finish)
 
 
-def who_lost_the_lease_decides(patch: pytest.MonkeyPatch) -> None:
-    """Two claims over one batch both put what follows from it."""
-
-    careful = Reader._finish
+def a_claim_that_lost_its_lease_decides(patch: pytest.MonkeyPatch) -> None:
+    """Two claims of one batch both put its outputs."""
+    shielded = Reader._finish
 
     async def finish(self: Reader[Any], claim: Claim, outputs: Sequence[Item], unbegun: Collection[int] = ()) -> None:
-        self._reading = msgspec.structs.replace(self._reading, after_loss=lambda all_of_them: all_of_them)
-        await careful(self, claim, outputs, unbegun)
+        self._reading = msgspec.structs.replace(self._reading, after_loss=lambda outputs: outputs)
+        await shielded(self, claim, outputs, unbegun)
 
     patch.setattr(Reader, "_finish", finish)
 
 
 def idempotency_race(patch: pytest.MonkeyPatch) -> None:
-    """Looking whether a key is taken and taking it are two steps."""
+    """An idempotency key is looked up and reserved in two steps."""
     reserve = MemoryIdempotency.reserve
 
     async def in_two_steps(
@@ -121,29 +120,29 @@ def idempotency_race(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_retaken_key_puts_unmarked(patch: pytest.MonkeyPatch) -> None:
-    """The second put of one request looks like the first."""
+    """The second put of a request is not marked `repeated`."""
     items = accept._items
     patch.setattr(accept, "_items", lambda results, **_: items(results))
 
 
 def an_uncertain_answer_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """A delivery that may have been taken goes on as if it had not."""
+    """A delivery that a provider may have taken is tried again."""
     patch.setattr("tidings.pipeline.deliver.attempts._in_doubt", lambda _: False)
 
 
 def opt_outs_count_when_routed_only(patch: pytest.MonkeyPatch) -> None:
-    """What was allowed once is not asked again."""
+    """Preferences are not checked again before sending."""
     patch.setattr(deliver, "gate", lambda *_, **__: routing.GO)
 
 
 def a_breaker_that_never_closes(patch: pytest.MonkeyPatch) -> None:
-    """However well the probes go, the provider is left alone again."""
+    """The breaker opens again after each probe, even if it succeeded."""
     probed = breaker.Breaker._probed
     patch.setattr(breaker.Breaker, "_probed", lambda self, now, **_: probed(self, now, well=False))
 
 
 def daylight_saving_fires_twice(patch: pytest.MonkeyPatch) -> None:
-    """A time that the clock shows twice comes twice."""
+    """A recurrence fires twice at a time that the clock shows twice."""
     following = recurring._following
 
     def twice(recurrence: Recurrence, where: tzinfo, local: datetime, due: int) -> Iterator[Occurrence]:
@@ -156,7 +155,7 @@ def daylight_saving_fires_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """Nobody asks whether there is room."""
+    """Caps are not checked."""
 
     async def never(self: Capping, deliveries: Sequence[Delivery], now: int) -> dict[int, Outcome]:
         return {}
@@ -165,7 +164,7 @@ def caps_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
-    """Two tenants' users of the same id share the room of one."""
+    """Users of two tenants with the same id share one cap."""
 
     def scope(delivery: Delivery, by: Category) -> bytes:
         return f"{by.name}/{delivery.user_id or delivery.key}".encode()
@@ -174,12 +173,12 @@ def caps_are_counted_over_all_tenants(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_category_that_never_refreshes(patch: pytest.MonkeyPatch) -> None:
-    """What was known of a category first is believed for ever."""
+    """The first version of a category stays in the cache for ever."""
     patch.setattr(categories, "FRESH_MS", 10**12)
 
 
-def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
-    """Who finds the key in somebody else's hands goes on as if it were theirs."""
+def a_reserved_key_counts_as_fresh(patch: pytest.MonkeyPatch) -> None:
+    """A request goes on although another one has reserved its key."""
     reserve = MemoryIdempotency.reserve
 
     async def always_fresh(
@@ -192,19 +191,19 @@ def a_reserved_key_is_taken_for_a_fresh_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_address_is_used_as_it_was_accepted(patch: pytest.MonkeyPatch) -> None:
-    """Where somebody is reached now is not asked when it is sent."""
+    """The address is not compared with the profile before sending."""
     patch.setattr(deliver, "aimed", lambda delivery, *_: delivery)
     patch.setattr(routing, "is_present", lambda *_: True)
 
 
-def what_waits_for_a_provider_waits_for_hours(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at it for as long as it may wait at all, and nobody says that the provider is back."""
+def a_wait_for_a_provider_takes_hours(patch: pytest.MonkeyPatch) -> None:
+    """Held deliveries are looked at after four hours only, and no recovery brings them forward."""
     patch.setattr(Switchboard, "outlet", lambda *_: 0)
     patch.setattr(attempts, "hold_until", lambda _, now, ends_at, *__: min(now + 4 * 3_600_000, ends_at - LAST_LOOK_MS))
 
 
 def a_whole_claim_is_begun_with_its_first_call(patch: pytest.MonkeyPatch) -> None:
-    """Whoever takes over from a dead worker calls all that this had claimed uncertain."""
+    """After a worker dies, everything that it had claimed ends uncertain."""
     begin = Beginning.begin
 
     async def begin_all(self: Beginning, _: Collection[int]) -> None:
@@ -214,7 +213,7 @@ def a_whole_claim_is_begun_with_its_first_call(patch: pytest.MonkeyPatch) -> Non
 
 
 def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for an answer for as long as the provider may take."""
+    """A call is given up long before the provider's timeout."""
     ask = answers._asked
 
     async def hasty(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
@@ -227,8 +226,8 @@ def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(answers, "_asked", hasty)
 
 
-def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
-    """A copy to whom a repetition does no harm, and that is not sent after all, ends as if it had been."""
+def a_copy_that_is_not_sent_is_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    """A copy that may be repeated, and is not sent after all, ends as if it had been sent."""
     patch.setattr(Deliver, "_wait_for_original", lambda *_: [])
 
 
@@ -240,8 +239,8 @@ def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None
         (retry_without_fencing, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
         (second_copies_are_sent_at_once, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 100),
         (a_failed_end_gives_the_batch_back_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE, Rule.RESTS}, 200),
-        # What comes late asks the history, which forgives nearly all of it: the first 400 seeds show nothing.
-        (who_lost_the_lease_decides, {Rule.SENT_ONCE, Rule.TRIED_ONCE, Rule.TAKEN_IS_SENT}, range(400, 800)),
+        # A late result asks the history, which hides the bug nearly always: the first 400 seeds do not find it.
+        (a_claim_that_lost_its_lease_decides, {Rule.SENT_ONCE, Rule.TRIED_ONCE, Rule.TAKEN_IS_SENT}, range(400, 800)),
         (idempotency_race, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 30),
         (a_retaken_key_puts_unmarked, {Rule.SENT_ONCE, Rule.TRIED_ONCE}, 200),
         (an_uncertain_answer_is_forgotten, {Rule.SENT_ONCE, Rule.TAKEN_IS_SENT}, 60),
@@ -251,13 +250,13 @@ def a_copy_is_in_doubt_though_nobody_is_asked(patch: pytest.MonkeyPatch) -> None
         (caps_are_forgotten, {Rule.CAPS}, 50),
         (caps_are_counted_over_all_tenants, {Rule.WITHHELD}, 150),
         (a_category_that_never_refreshes, {Rule.WISHES}, 300),
-        (a_reserved_key_is_taken_for_a_fresh_one, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
+        (a_reserved_key_counts_as_fresh, {Rule.ANSWERED_ONCE, Rule.MADE_ONCE}, 60),
         (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
-        (what_waits_for_a_provider_waits_for_hours, {Rule.WAITING_ENDS}, 60),
+        (a_wait_for_a_provider_takes_hours, {Rule.WAITING_ENDS}, 60),
         (a_whole_claim_is_begun_with_its_first_call, {Rule.DOUBT_IS_OFFERED}, 60),
         (a_call_is_broken_off_early, {Rule.DOUBT_IS_OFFERED}, 30),
-        # None of the first 600 seeds meets it.
-        (a_copy_is_in_doubt_though_nobody_is_asked, {Rule.DOUBT_IS_OFFERED}, range(1_000, 1_400)),
+        # None of the first 600 seeds finds this one.
+        (a_copy_that_is_not_sent_is_in_doubt, {Rule.DOUBT_IS_OFFERED}, range(1_000, 1_400)),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -265,11 +264,11 @@ def test_the_simulation_finds(
     bug: Bug, rules: set[Rule], seeds: int | range, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bug(monkeypatch)
-    tried = seeds if isinstance(seeds, range) else range(1, seeds + 1)
-    for report in simulate_each(tried):
+    numbers = seeds if isinstance(seeds, range) else range(1, seeds + 1)
+    for report in simulate_each(numbers):
         found = [violation for violation in report.violations if violation.rule in rules]
         if found:
             with capsys.disabled():
                 sys.stdout.write(f"\n{bug.__name__}: tidings simulate --seed {report.seed}\n    {found[0]}\n")
             return
-    pytest.fail(f"{len(tried)} seeds did not find it: {bug.__doc__}")
+    pytest.fail(f"{len(numbers)} seeds did not find the bug: {bug.__doc__}")

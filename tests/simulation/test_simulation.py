@@ -1,4 +1,4 @@
-"""The rules hold under every seed; and the simulation itself is what it says: repeatable, and watched from outside."""
+"""All rules hold in every seed, and the simulation is repeatable."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ import sys
 
 import pytest
 
-from support_simulation import SEEDS
+from support.simulation import SEEDS
 from tidings.sections import Delivering
 from tidings.simulation.run import Report, simulate
 
 MOST_LIMITS = -(-SEEDS // 5_000)
-"""Seeds that may meet a known limit (docs/reliability.md, "A recorder that is far behind")."""
+"""How many seeds may meet a known limit (docs/reliability.md, "A recorder that is far behind")."""
 SAME_AGAIN = "from tidings.simulation.run import simulate\nprint([simulate(seed).digest for seed in range(20, 26)])"
 
 
 @pytest.mark.timeout(1800)
 def test_every_rule_is_kept(reports: list[Report]) -> None:
     assert [report.seed for report in reports] == list(range(1, SEEDS + 1))
-    assert sum(report.seconds for report in reports) / 86_400 > SEEDS / 1000, "days: they did run"
+    assert sum(report.seconds for report in reports) / 86_400 > SEEDS / 1000, (
+        "too few virtual days: the seeds did not run"
+    )
     limited = [f"tidings simulate --seed {report.seed}" for report in reports if report.limits]
     assert len(limited) <= MOST_LIMITS, limited
-    broken = [_told(report) for report in reports if report.violations]
+    broken = [_described(report) for report in reports if report.violations]
     assert not broken, "\n".join([f"{len(broken)} of {SEEDS} seeds broke a rule:", *broken[:20]])
 
 
-def _told(report: Report) -> str:
+def _described(report: Report) -> str:
     return f"tidings simulate --seed {report.seed}\n    {report.violations[0]}"
 
 
 def test_a_seed_does_the_same_in_every_process() -> None:
-    """Neither the order of hashes nor anything else of a process decides."""
+    """The result depends neither on the hash seed nor on anything else of the process."""
     digests = {
         subprocess.run(
             [sys.executable, "-c", SAME_AGAIN],
@@ -46,12 +48,12 @@ def test_a_seed_does_the_same_in_every_process() -> None:
     assert len(digests) == 1
 
 
-def test_tracing_changes_nothing_and_tells_what_happened() -> None:
-    silent, told = simulate(7), simulate(7, traced=True)
-    assert silent.digest == told.digest
-    assert not silent.trace
-    assert any("is offered" in line for line in told.trace)
+def test_a_trace_changes_nothing_and_lists_the_offers() -> None:
+    untraced, traced = simulate(7), simulate(7, traced=True)
+    assert untraced.digest == traced.digest
+    assert not untraced.trace
+    assert any("is offered" in line for line in traced.trace)
 
 
-def test_other_settings_are_another_run() -> None:
+def test_other_settings_give_another_run() -> None:
     assert simulate(3).digest != simulate(3, Delivering(attempts=7, lease=33.0)).digest

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-import support_parts
-from support import eventually, needs
+from support import eventually, needs, parts
 
 
 async def test_eventually_gives_what_became_true() -> None:
@@ -24,25 +23,25 @@ async def test_eventually_shows_the_last_failure() -> None:
 class TestParts:
     @pytest.fixture
     def nowhere(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(support_parts, "_missed", {})
-        monkeypatch.setitem(support_parts.PARTS, "quantum", lambda: "no qubits: install some")
-        support_parts.missing.cache_clear()
+        monkeypatch.setattr(parts, "_missed", {})
+        monkeypatch.setitem(parts.PARTS, "quantum", lambda: "no qubits: install some")
+        parts.missing.cache_clear()
         return "quantum"
 
     def test_what_is_missing_is_skipped_and_counted(self, nowhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("CI", raising=False)
         with pytest.raises(pytest.skip.Exception, match="install some"):
-            support_parts.require(nowhere)
-        assert support_parts._missed == {nowhere: 1}
+            parts.require(nowhere)
+        assert parts._missed == {nowhere: 1}
 
     def test_in_ci_it_fails(self, nowhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CI", "1")
         with pytest.raises(pytest.fail.Exception, match="CI must have every part"):
-            support_parts.require(nowhere)
+            parts.require(nowhere)
 
     @needs()
     def test_what_is_there_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(support_parts.PARTS, "air", lambda: None)
-        support_parts.missing.cache_clear()
-        support_parts.require("air")
-        assert support_parts.missing("air") is None
+        monkeypatch.setitem(parts.PARTS, "air", lambda: None)
+        parts.missing.cache_clear()
+        parts.require("air")
+        assert parts.missing("air") is None

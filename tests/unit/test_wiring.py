@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import pytest
 from twilio.request_validator import RequestValidator
 
-from support_flow import Flow
-from support_vendors import MemoryInbox, StillClock, id_of
+from support.flow import Flow
+from support.vendors import MemoryInbox, StillClock, id_of
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, EVERYTHING, Duties, Duty

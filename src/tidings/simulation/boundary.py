@@ -1,4 +1,4 @@
-"""The ports of one process: the shared memory adapters, seen through the crossings of that process."""
+"""The ports of one process: the shared memory adapters, with faults injected at every asynchronous call."""
 
 from __future__ import annotations
 
@@ -26,122 +26,125 @@ from tidings.ports.clock import Clock
 from tidings.ports.inbox import Inbox
 from tidings.ports.queue import Claim, Item, Received
 from tidings.simulation.departures import Departures
-from tidings.simulation.loop import GROUP
+from tidings.simulation.loop import CURRENT_GROUP
 from tidings.simulation.observers import WatchedHistory
-from tidings.simulation.processes import LOOK, Broken, Look, Process
+from tidings.simulation.processes import BATCH_READS, AdapterBug, BatchReads, Process
 
-LONG = 100 * 24 * 3600.0
-"""Seconds. An idle claimer waits this long: to ask again and again would be true to life, and cost time for nothing."""
+IDLE_WAIT_S = 100 * 24 * 3600.0
+"""How long an idle claim waits. Polling, as the real adapters do, would only cost time here."""
 
 
 class Port:
-    """An adapter as a process sees it: its asynchronous methods are crossings."""
+    """An adapter as a process sees it: each asynchronous method is a crossing (see Process.crossing).
+
+    `on_effect` names methods to watch: the function gets the arguments of each call that took effect.
+    """
 
     def __init__(
-        self, name: str, adapter: object, process: Process, seen: Mapping[str, Callable[..., None]] | None = None
+        self, name: str, adapter: object, process: Process, on_effect: Mapping[str, Callable[..., None]] | None = None
     ) -> None:
         self._name = name
         self._adapter = adapter
         self._process = process
-        self._seen = seen or {}
+        self._on_effect = on_effect or {}
 
     def __getattr__(self, method: str) -> Any:
-        """The method; a crossing where it is asynchronous."""
+        """The adapter's attribute; an asynchronous method is wrapped in a crossing."""
         found = getattr(self._adapter, method)
         if inspect.iscoroutinefunction(found):
-            found = self._process.crossing(f"{self._name}.{method}", found, self._seen.get(method))
+            found = self._process.crossing(f"{self._name}.{method}", found, self._on_effect.get(method))
             setattr(self, method, found)
         return found
 
 
-class Waking:
-    """Lets those wait who would otherwise ask again and again."""
+class Waker:
+    """Lets a reader sleep until there is something to read, instead of polling."""
 
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
 
     def wake(self) -> None:
-        """Something is new."""
-        for woken in self._waiting:
-            _resolve(woken)
+        """Wake all readers, because something was added or became due."""
+        for future in self._waiting:
+            _resolve(future)
         self._waiting.clear()
 
     async def until(self, due: int | None, now: int) -> None:
-        """Return when something is new, or at `due`, for somebody whose clock shows `now`."""
+        """Return on the next `wake`, or at `due`, for a process whose clock shows `now`."""
         loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(woken)
-        timer = loop.call_later(LONG if due is None else max(due - now, 0) / 1000, _resolve, woken)
-        await woken
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        timer = loop.call_later(IDLE_WAIT_S if due is None else max(due - now, 0) / 1000, _resolve, future)
+        await future
         timer.cancel()
 
 
 class SimulatedSchedule(MemorySchedule):
-    """A schedule that can be waited for."""
+    """A schedule whose readers can wait for the next row."""
 
     def __init__(self, clock: Now) -> None:
         super().__init__(clock)
-        self.waking = Waking()
+        self.waking = Waker()
 
     @property
     def next(self) -> int | None:
-        """When the next row is due or given back; None when nothing waits."""
+        """When the next row is due, or its lease ends; None if there are no rows."""
         return min((row.leased_until or row.due for row in self._rows.values()), default=None)
 
     def add(self, notification_id: UUID, wait: Wait) -> None:
-        """Write a row."""
+        """See MemorySchedule; wakes readers."""
         super().add(notification_id, wait)
         self.waking.wake()
 
     def hurry(self, notification_id: UUID, now: int) -> None:
-        """Make rows due."""
+        """See MemorySchedule; wakes readers."""
         super().hurry(notification_id, now)
         self.waking.wake()
 
     async def bring_forward(self, topic: str, most: int, now: int) -> None:
-        """Make rows due."""
+        """See Schedule; wakes readers."""
         await super().bring_forward(topic, most, now)
         self.waking.wake()
 
 
 class SimulatedReplays(MemoryReplays):
-    """Replays that can be waited for."""
+    """Replays whose readers can wait for the next page."""
 
     def __init__(self, clock: Now) -> None:
         super().__init__(clock)
-        self.waking = Waking()
+        self.waking = Waker()
 
     @property
     def next_ready(self) -> int | None:
-        """When the next page may be taken; None when no replay is open."""
+        """When the next page may be claimed; None if no replay is open."""
         return min((at for key, at in self._ready.items() if self._replays[key].finished_at is None), default=None)
 
     async def add(self, replay: Replay) -> None:
-        """See Replays."""
+        """See Replays; wakes readers."""
         await super().add(replay)
         self.waking.wake()
 
 
 class SimulatedRecurrences(MemoryRecurrences):
-    """Recurrences that can be waited for."""
+    """Recurrences whose readers can wait for the next occurrence."""
 
     def __init__(self, clock: Now) -> None:
         super().__init__(clock)
-        self.waking = Waking()
+        self.waking = Waker()
 
     @property
     def next(self) -> int | None:
-        """When the next occurrence is due, or given back; None when none will be."""
+        """When the next occurrence is due, or its lease ends; None if there will be none."""
         return min((row.ready for row in self._rows.values() if row.ready is not None), default=None)
 
     async def add(self, recurrence: Recurrence) -> None:
-        """See Recurrences."""
+        """See Recurrences; wakes readers."""
         await super().add(recurrence)
         self.waking.wake()
 
 
 class SimulatedStore(MemoryStore):
-    """A memory store whose schedule can be waited for and whose history is watched."""
+    """A memory store whose readers can wait for due rows, and whose history is checked after every write."""
 
     def __init__(self, clock: Now) -> None:
         super().__init__(clock)
@@ -156,19 +159,19 @@ class SimulatedStore(MemoryStore):
 
 class _DuePort(Port):
     async def next_due(self) -> int | None:
-        """See Schedule and Recurrences; when nothing is due, this is answered when something may be."""
-        what = cast("SimulatedSchedule | SimulatedRecurrences", self._adapter)
-        due = await self._process.crossing(f"{self._name}.next_due", what.next_due)()
+        """See Schedule and Recurrences. If nothing is due yet, answers only when something may be."""
+        adapter = cast("SimulatedSchedule | SimulatedRecurrences", self._adapter)
+        due = await self._process.crossing(f"{self._name}.next_due", adapter.next_due)()
         now = self._process.now()
         if due is None or due > now:
-            await what.waking.until(what.next, now)  # what came while the answer was on its way is known by now
-            return what.next
+            await adapter.waking.until(adapter.next, now)  # `next` includes rows added during the crossing
+            return adapter.next
         return due
 
 
 class _ReplaysPort(Port):
     async def claim(self, now: int, lease: float) -> Replay | None:
-        """See Replays; that none is open is answered when one may be."""
+        """See Replays. If none may be claimed, answers only when one may be."""
         replays = cast("SimulatedReplays", self._adapter)
         replay = await self._process.crossing("replays.claim", replays.claim)(now, lease)
         if replay is None:
@@ -177,7 +180,7 @@ class _ReplaysPort(Port):
 
 
 class InboxPort(Port):
-    """The inbox, whose requests get lost on their way like those to any vendor."""
+    """The inbox. Calls to it can be lost in transit, as requests to any vendor can."""
 
     def __init__(self, inbox: Inbox, process: Process, departures: Departures, log: Callable[..., None]) -> None:
         super().__init__("inbox", inbox, process)
@@ -191,22 +194,22 @@ class InboxPort(Port):
 
 
 class StorePort:
-    """See Store."""
+    """The store of one process. The look-ups that a send depends on are noted in its BatchReads, with their time."""
 
     def __init__(self, store: SimulatedStore, process: Process) -> None:
         loop = asyncio.get_running_loop()
 
         def people(keys: Collection[Any]) -> None:
-            if look := LOOK.get():
-                look.people.update(dict.fromkeys(keys, loop.time()))
+            if reads := BATCH_READS.get():
+                reads.people.update(dict.fromkeys(keys, loop.time()))
 
         def suppressed(keys: Collection[Any]) -> None:
-            if look := LOOK.get():
-                look.suppressed.update(dict.fromkeys(keys, loop.time()))
+            if reads := BATCH_READS.get():
+                reads.suppressed.update(dict.fromkeys(keys, loop.time()))
 
         def cancelled(keys: Collection[Any]) -> None:
-            if look := LOOK.get():
-                look.cancelled.update(dict.fromkeys(keys, loop.time()))
+            if reads := BATCH_READS.get():
+                reads.cancelled.update(dict.fromkeys(keys, loop.time()))
 
         self.history: Any = Port("history", store.history, process)
         self.schedule: Any = _DuePort("schedule", store.schedule, process)
@@ -227,16 +230,17 @@ class StorePort:
         self.recurrences: Any = _DuePort("recurrences", store.recurrences, process)
 
     async def ping(self) -> None:
-        """Always there."""
+        """See Store. The simulated store is never away."""
 
     async def close(self) -> None:
-        """Nothing is held outside."""
+        """See Store. There is nothing to close."""
 
 
 class SimulatedBroker(MemoryBroker):
-    """A broker whose clients may die between the outputs of a batch and its end.
+    """A broker whose clients may die after a batch's outputs are put and before the batch is done.
 
-    `begun` tells in which claims a delivery was begun, as far as its process heard so: it was about to be offered.
+    `begun` lists, for each delivery, the claims whose process was told that the delivery is begun: it was about to be
+    offered to a provider.
     """
 
     def __init__(self, clock: Clock | None = None, partitions: int = 0) -> None:
@@ -245,29 +249,29 @@ class SimulatedBroker(MemoryBroker):
 
     async def between(self) -> None:
         """See MemoryBroker."""
-        process = GROUP.get()
+        process = CURRENT_GROUP.get()
         if isinstance(process, Process):
             await process.between("claim.done, outputs put")
 
 
 class _Client(MemoryQueue):
-    """A client that waits without a task of its own."""
+    """A client whose waiting claims need no asyncio task: tasks would cost time in every run."""
 
     async def _wait(self, lane: Lane, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        woken: asyncio.Future[None] = loop.create_future()
-        lane.claimers.append(woken)
-        timer = loop.call_later(seconds, _resolve, woken)
+        future: asyncio.Future[None] = loop.create_future()
+        lane.claimers.append(future)
+        timer = loop.call_later(seconds, _resolve, future)
         try:
-            await woken
+            await future
         finally:
             timer.cancel()
-            if woken in lane.claimers:
-                lane.claimers.remove(woken)
+            if future in lane.claimers:
+                lane.claimers.remove(future)
 
 
 class QueuePort:
-    """See Queue. `client` is the process's connection to the broker."""
+    """The queue of one process. `client` is its connection to the broker."""
 
     def __init__(self, broker: SimulatedBroker, process: Process) -> None:
         self.client = _Client(broker)
@@ -287,19 +291,19 @@ class QueuePort:
         self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
     ) -> Claim | None:
         """See Queue."""
-        LOOK.set(None)
+        BATCH_READS.set(None)
         if self._process.in_storm:
             await self._process.before("queue.claim")
-        claim = await self.client.claim(topic, group, max_items, LONG, lease)
+        claim = await self.client.claim(topic, group, max_items, IDLE_WAIT_S, lease)
         if not isinstance(claim, MemoryClaim):
             return None
-        LOOK.set(Look(asyncio.get_running_loop().time()))
+        BATCH_READS.set(BatchReads(asyncio.get_running_loop().time()))
         self._process.trace(f"{self._process.name} claims {len(claim.items)} of {topic}")
         try:
             if self._process.in_storm:
                 await self._process.after("queue.claim")
-        except (Unavailable, Broken):
-            claim.abandon()  # with its connection
+        except (Unavailable, AdapterBug):
+            claim.abandon()  # the connection broke, and the claim with it
             raise
         return ClaimPort(claim, self._process, topic, self._broker)
 
@@ -309,7 +313,7 @@ class QueuePort:
 
 
 class ClaimPort:
-    """See Claim."""
+    """A claim of one process, whose calls are crossings."""
 
     def __init__(self, claim: MemoryClaim, process: Process, topic: str, broker: SimulatedBroker) -> None:
         self._claim = claim
@@ -317,14 +321,14 @@ class ClaimPort:
         self._broker = broker
         self.process = process
         self.is_over = False
-        """Whether its process ended it, and not a death or the end of the lease."""
+        """Whether the process ended it by `done` or `release`; False if the process died or the lease ran out."""
         self.items: Sequence[Received] = claim.items
 
     async def begin(self, places: Collection[int]) -> None:
-        """See Claim. What was not confirmed is not begun."""
+        """See Claim. If the call fails, these deliveries do not count as begun."""
         try:
             await self.process.crossing(f"claim.begin {self._topic}", self._begin)(places)
-        except (Unavailable, Broken):
+        except (Unavailable, AdapterBug):
             self._claim.unconfirmed(places)
             for id in self._ids(places):
                 self._broker.begun[id] = [claim for claim in self._broker.begun.get(id, ()) if claim is not self]
@@ -342,32 +346,32 @@ class ClaimPort:
         """See Claim."""
         try:
             await self.process.crossing(f"claim.done {self._topic}", self._claim.done)(outputs, released)
-        except (Unavailable, Broken):
-            self._cut()
+        except (Unavailable, AdapterBug):
+            self._abandon()
             raise
         self.is_over = True
 
     async def release(self) -> None:
         """See Claim."""
         if self._claim.in_transaction and not self._claim.live:
-            return  # it was rolled back
+            return  # the transaction was rolled back already
         if not self._claim.atomic:
-            await self._claim.release()  # in a log nobody need be asked
+            await self._claim.release()  # a log keeps this in the client: no crossing
             self.is_over = True
             return
         try:
             await self.process.crossing(f"claim.release {self._topic}", self._claim.release)()
-        except (Unavailable, Broken):
-            self._cut()
+        except (Unavailable, AdapterBug):
+            self._abandon()
             raise
         self.is_over = True
 
-    def _cut(self) -> None:
-        """A transaction does not outlive its connection."""
+    def _abandon(self) -> None:
+        """Roll the transaction back, because its connection broke."""
         if self._claim.in_transaction and self._claim.live:
             self._claim.abandon()
 
 
-def _resolve(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,4 +1,4 @@
-"""What must hold at the end of every run, whatever befell it."""
+"""The rules, checked at the end of each run."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from tidings.policy.transitions import RESTING, rank, shown
 from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
 from tidings.simulation import wanted
-from tidings.simulation.evidence import Evidence, category_of, gather, places
+from tidings.simulation.evidence import Evidence, category_of, describe_calls, gather
 from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.processes import Process
 from tidings.simulation.scenario import longest_pause_s
 from tidings.simulation.vendors import Vendor
 from tidings.simulation.world import INBOX, World
 
-TAKEN = frozenset({State.SENT, State.DELIVERED})
-HELD = frozenset({Reason.PROVIDER_OPEN, Reason.PROVIDER_FAILING, Reason.PROVIDER_BUSY, THROTTLED})
-"""The reasons of what waits for a provider."""
+TAKEN_STATES = frozenset({State.SENT, State.DELIVERED})
+WAITING_REASONS = frozenset({Reason.PROVIDER_OPEN, Reason.PROVIDER_FAILING, Reason.PROVIDER_BUSY, THROTTLED})
+"""Why a delivery waits for a provider."""
 
 
 async def violations(world: World) -> list[Violation]:
-    """Everything that does not hold, in sentences."""
+    """All violations of the run, with those that the observers noted on the way."""
     evidence, found = await gather(world)
-    found += world.complaints
+    found += world.violations
     for vendor in world.vendors.values():
-        found += [Violation(Rule.PAUSES, text) for text in vendor.disregarded]
+        found += [Violation(Rule.PAUSES, text) for text in vendor.ignored_pauses]
     for check in (
         nothing_is_lost,
         answers_agree,
@@ -57,8 +57,8 @@ async def violations(world: World) -> list[Violation]:
 
 
 def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
-    """Every id that a client holds is in history, and everything in history has come to rest."""
-    for id, tenant in evidence.world.clients.ledger.told().items():
+    """Yields each id that a client got and history lacks, and all that does not rest in the end."""
+    for id, tenant in evidence.world.clients.ledger.accepted_ids().items():
         record = evidence.records.get(id)
         if id in evidence.aside:
             continue
@@ -79,33 +79,33 @@ def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
 
 
 def answers_agree(evidence: Evidence) -> Iterator[Violation]:
-    """All answers to one key name the same ids, and no request became more notifications than it may."""
+    """Yields requests whose answers differ for one key, or that made too few or too many notifications."""
     ledger = evidence.world.clients.ledger
     made = Counter(
         (record.notification.tenant, msgspec.json.decode(record.notification.metadata)["n"])
         for record in evidence.records.values()
     )
-    for asked in evidence.world.scenario.asked:
-        for number in asked.numbers:
-            told = ledger.ids_of(asked, number)
+    for request in evidence.world.scenario.requests:
+        for number in request.numbers:
+            told = ledger.ids_of(request, number)
             ids = told - {None}
-            if asked.key is not None and len(ids) > 1:
-                yield Violation(Rule.ANSWERED_ONCE, f"number {number} of request {asked.numbers} got {len(ids)} ids")
+            if request.key is not None and len(ids) > 1:
+                yield Violation(Rule.ANSWERED_ONCE, f"number {number} of request {request.numbers} got {len(ids)} ids")
             least = len(ids)
-            most = 1 if asked.key is not None else ledger.tries.get(asked, 0)
-            if told == {None} and not asked.twice and most == ledger.tries[asked] == 1:
-                most = 0  # of several tries an earlier one, on which the client gave up, may have come through later
-            count = made[asked.tenant, number]
+            most = 1 if request.key is not None else ledger.tries.get(request, 0)
+            if told == {None} and not request.sent_twice and most == ledger.tries[request] == 1:
+                most = 0  # with several tries, an earlier one that the client gave up on may have succeeded
+            count = made[request.tenant, number]
             least -= sum(id in evidence.aside and id not in evidence.records for id in ids if id is not None)
             if not least <= count <= most:
                 yield Violation(
                     Rule.MADE_ONCE,
-                    f"number {number} of request {asked.numbers} is there {count} times, not {least} to {most}",
+                    f"number {number} of request {request.numbers} is in history {count} times, not {least} to {most}",
                 )
 
 
 def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
-    """Nobody gets the same delivery twice, but in a category that allows it."""
+    """Yields deliveries that were sent twice, or may have been, in a category that does not allow doubles."""
     for delivery, calls in evidence.calls.items():
         if category_of(calls[0]).allow_doubles:
             continue
@@ -113,27 +113,28 @@ def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
         copied = delivery in evidence.copied
         if len(takes) > 1 + evidence.replays[delivery] and calls[0].vendor.channel is not Channel.INAPP:
             yield Violation(
-                Rule.COPIES if copied else Rule.SENT_ONCE, f"{delivery} was sent {len(takes)} times: {places(takes)}"
+                Rule.COPIES if copied else Rule.SENT_ONCE,
+                f"{delivery} was sent {len(takes)} times: {describe_calls(takes)}",
             )
         tried = Counter(call.attempt for call in calls if not (call.vendor.idempotent or call.declined))
         for attempt, count in tried.items():
             if count > 1:
                 yield Violation(
                     Rule.COPIES if copied else Rule.TRIED_ONCE,
-                    f"{delivery}: attempt {attempt} may have been taken {count} times: {places(calls)}",
+                    f"{delivery}: attempt {attempt} may have been taken {count} times: {describe_calls(calls)}",
                 )
 
 
 def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
-    """What history calls sent was taken by somebody, and what was taken is called sent, or was called uncertain."""
+    """Yields deliveries recorded as sent that no vendor took, and taken ones recorded as neither sent nor uncertain."""
     for delivery, state in evidence.states.items():
         took = any(call.took or call.repeated for call in evidence.calls.get(delivery, ()))
         bounced = state is State.FAILED and took
-        if state in TAKEN and not took:
-            yield Violation(Rule.SENT_IS_TAKEN, f"{delivery} is {state.value}, and nobody took it")
+        if state in TAKEN_STATES and not took:
+            yield Violation(Rule.SENT_IS_TAKEN, f"{delivery} is {state.value}, but no vendor took it")
         if (
             took
-            and state not in TAKEN
+            and state not in TAKEN_STATES
             and not bounced
             and delivery not in evidence.uncertain
             and not evidence.replays[delivery]
@@ -141,18 +142,19 @@ def history_tells_the_truth(evidence: Evidence) -> Iterator[Violation]:
             and not _ended_by_another_copy(evidence, delivery)
         ):
             yield Violation(
-                Rule.TAKEN_IS_SENT, f"{delivery} is {state.value}, and was taken: {places(evidence.calls[delivery])}"
+                Rule.TAKEN_IS_SENT,
+                f"{delivery} is {state.value}, but was taken: {describe_calls(evidence.calls[delivery])}",
             )
     for delivery in evidence.calls:
         if delivery not in evidence.states and notification_of(delivery) not in evidence.aside:
-            yield Violation(Rule.KEPT, f"{delivery} was offered, and is not in history")
+            yield Violation(Rule.KEPT, f"{delivery} was offered, but is not in history")
 
 
 def _ended_by_another_copy(evidence: Evidence, delivery: UUID) -> bool:
-    """Whether two copies made one attempt at once: one was taken, and is recorded as sent, and one ended otherwise.
+    """Whether two copies made the same attempt at once: one was taken and recorded as sent, the other ended otherwise.
 
-    Only where a repetition does no harm do copies go at once. Neither can know of the other, so each tells its own
-    ending; the ending that is further is the state. Nothing hides what was taken: it is a fact, and is not replayed.
+    Copies are sent at once only where a repetition does no harm. Neither knows of the other, so each records its own
+    result; the one that is further becomes the state. The fact `sent` stays in history: the delivery is not replayed.
     """
     calls = evidence.calls[delivery]
     if not (category_of(calls[0]).allow_doubles or all(call.vendor.idempotent for call in calls)):
@@ -163,9 +165,11 @@ def _ended_by_another_copy(evidence: Evidence, delivery: UUID) -> bool:
 
 
 def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
-    """What is uncertain was offered to a vendor, or was one of the calls that were made, or about to be made.
+    """Yields uncertain deliveries that no process had offered or was about to offer.
 
-    Of a request that got lost on its way no vendor knows, and its process cannot tell.
+    A delivery may be uncertain although no vendor knows it: its request was lost in transit, which the process
+    cannot tell from a lost answer, or its process died after marking it begun. A process may have begun at most as many
+    deliveries as its calls can hold.
     """
     world = evidence.world
     vendors = list(world.vendors.values())
@@ -174,24 +178,24 @@ def doubts_are_founded(evidence: Evidence) -> Iterator[Violation]:
     for delivery in evidence.uncertain - evidence.calls.keys():
         if any(way.was_lost(delivery) for way in ways):
             continue
-        # Who ends its claim by itself knows what it had asked: only a death, or a lost lease, leaves what it had begun.
+        # A process that ended its claim knew which calls it had made. Only a death or a lost lease leaves doubt.
         begun_by = [claim.process for claim in world.broker.begun.get(delivery, ()) if not claim.is_over]
         if not begun_by:
-            yield Violation(Rule.DOUBT_IS_OFFERED, f"{delivery} is uncertain, and nobody was ever asked to send it")
+            yield Violation(Rule.DOUBT_IS_OFFERED, f"{delivery} is uncertain, but no process was about to send it")
         for process in begun_by:
             about_to_be[process, channel_of(delivery)] += 1
     for (process, channel), count in about_to_be.items():
         traits = [INBOX, *(vendor.traits for vendor in vendors)]
-        most = sum(one.concurrency * one.batch_size for one in traits if one.channel is channel)
+        most = sum(vendor.concurrency * vendor.batch_size for vendor in traits if vendor.channel is channel)
         if count > most:
-            text = f"{process.name} had begun {count} {channel.value} deliveries that it offered to nobody"
+            text = f"{process.name} had begun {count} {channel.value} deliveries and offered them to no vendor"
             yield Violation(Rule.DOUBT_IS_OFFERED, text)
 
 
 def waiting_ends(evidence: Evidence) -> Iterator[Violation]:
-    """What waits for a provider goes on when one that may take it is well, at the next look at the latest."""
+    """Yields deliveries that waited too long for a provider, though one that may take them was well."""
     scenario = evidence.world.scenario
-    patience_ms = round((scenarios.RECOVERY + longest_pause_s(scenario.delivering)) * 1000)
+    patience_ms = round((scenarios.RECOVERY_S + longest_pause_s(scenario.delivering)) * 1000)
     for record in evidence.records.values():
         facts: dict[UUID, list[Event]] = defaultdict(list)
         for event in record.events:
@@ -199,53 +203,58 @@ def waiting_ends(evidence: Evidence) -> Iterator[Violation]:
                 facts[event.id].append(event)
         for delivery, events in facts.items():
             events.sort(key=lambda event: (rank(event.state, event.attempt), event.step))
-            known_at = scenario.start + round(_known_from(evidence, delivery) * 1000)
+            known_at = scenario.start_at + round(_recovery_noticed_s(evidence, delivery) * 1000)
             for held, following in pairwise(events):
                 since = max(held.at, known_at)
                 if following.reason == Reason.SWEPT and notification_of(delivery) in evidence.aside:
-                    continue  # it was not waiting: it had been put aside, until the sweeper found that it was missing
-                if held.state is State.DEFERRED and held.reason in HELD and following.at > since + patience_ms:
+                    continue  # the item was not waiting but aside, until the audit swept it
+                waits = held.state is State.DEFERRED and held.reason in WAITING_REASONS
+                if waits and following.at > since + patience_ms:
                     waited = (following.at - since) // 1000
-                    text = f"{delivery} ({held.reason}) went on {waited} s after a provider was well"
+                    text = f"{delivery} ({held.reason}) went on only {waited} s after a provider was well"
                     yield Violation(Rule.WAITING_ENDS, text)
 
 
-def _known_from(evidence: Evidence, delivery: UUID) -> float:
-    """The second by which it was noticed, at the latest, that a provider which may take the delivery is well.
+def _recovery_noticed_s(evidence: Evidence, delivery: UUID) -> float:
+    """The virtual second by which the system must know that a provider which may take the delivery is well.
 
-    All of them, where one may have taken it: only that one can tell.
+    If some provider may have taken it already, only that one may be asked again. The evidence does not tell which one,
+    so this is the time by which all of them are well.
     """
     calls = evidence.calls.get(delivery, ())
     refused = {call.vendor.name for call in calls if call.refused}
     vendors = [vendor for vendor in evidence.world.vendors.values() if vendor.traits.channel is channel_of(delivery)]
-    known = [_well_from(evidence, vendor) for vendor in vendors if vendor.traits.name not in refused]
-    unheard = any(vendor.unheard[delivery] for vendor in vendors)
-    in_doubt = unheard or any(not (call.took or call.declined) for call in calls)
+    known = [_well_from_s(evidence, vendor) for vendor in vendors if vendor.traits.name not in refused]
+    unanswered = any(vendor.unanswered[delivery] for vendor in vendors)
+    in_doubt = unanswered or any(not (call.took or call.declined) for call in calls)
     if in_doubt or not known:
-        return max((_well_from(evidence, vendor) for vendor in vendors), default=0.0)
+        return max((_well_from_s(evidence, vendor) for vendor in vendors), default=0.0)
     return min(known)
 
 
-def _well_from(evidence: Evidence, vendor: Vendor) -> float:
-    # It is asked within a minute; where it said in the storm that it was well and was not, after as long again.
+def _well_from_s(evidence: Evidence, vendor: Vendor) -> float:
+    # The provider is asked every LONGEST_PAUSE_MS. If it falsely said in the storm that it was well, the next question
+    # comes later, by at most the length of the storm.
     scenario = evidence.world.scenario
-    until_asked_s = LONGEST_PAUSE_MS / 1000 + scenario.storm
-    return max(scenario.storm, vendor.down_until) + min(until_asked_s, scenario.delivering.outage_pause_s)
+    until_asked_s = LONGEST_PAUSE_MS / 1000 + scenario.storm_s
+    return max(scenario.storm_s, vendor.down_until) + min(until_asked_s, scenario.delivering.outage_pause_s)
 
 
 def all_heals(evidence: Evidence) -> Iterator[Violation]:
-    """What is sent long after the last fault is taken at the first try."""
+    """Yields requests sent long after the last fault that needed a second try or had to wait."""
     for record in evidence.records.values():
-        if msgspec.json.decode(record.notification.metadata)["n"] in range(scenarios.AFTERWARDS, scenarios.NOISE):
+        if msgspec.json.decode(record.notification.metadata)["n"] in range(
+            scenarios.FIRST_AFTERWARDS, scenarios.FIRST_NOISE
+        ):
             for event in record.events:
                 if shown(event.attempt) > 1 or event.state is State.DEFERRED:
                     yield Violation(Rule.HEALS, f"{event.id} is {event.state.value} ({event.reason} {event.detail})")
 
 
 async def occurrences_come_once(evidence: Evidence) -> list[Violation]:
-    """As many notifications as the rule has occurrences, less those that were skipped; daily ones on different days.
+    """Recurrences that sent too few or too many notifications, or two on one day though they are daily.
 
-    One that a port broke at twice may be aside before it was recorded: it came, too.
+    Skipped occurrences count as accounted for. So do notifications put aside before they were recorded.
     """
     found: list[Violation] = []
     sent: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -260,20 +269,20 @@ async def occurrences_come_once(evidence: Evidence) -> list[Violation]:
     for change in evidence.world.scenario.changes:
         if isinstance(change, scenarios.Recurring):
             key = change.tenant, change.number
-            came = len(sent[key])
-            # One that was sent before a crash and missed after it counts as skipped as well.
-            if came > change.times or came + skipped[key] < change.times:
-                text = f"{change.body.decode()}: {came} came and {skipped[key]} were skipped of {change.times}"
+            sent_count = len(sent[key])
+            # An occurrence may count twice: sent before a crash, and skipped as missed after it.
+            if sent_count > change.times or sent_count + skipped[key] < change.times:
+                text = f"{change.body.decode()}: {sent_count} sent and {skipped[key]} skipped of {change.times}"
                 found.append(Violation(Rule.EACH_OCCURRENCE_ONCE, text))
             days = {datetime.fromtimestamp(at / 1000, zone(change.timezone)).date() for at in sent[key]}
-            if change.dates and len(days) != came:
-                text = f"{change.body.decode()}: {came} came on {len(days)} days"
+            if change.dates and len(days) != sent_count:
+                text = f"{change.body.decode()}: {sent_count} sent on {len(days)} days"
                 found.append(Violation(Rule.EACH_OCCURRENCE_ONCE, text))
     return found
 
 
 async def the_books_balance(evidence: Evidence) -> list[Violation]:
-    """Per tenant: the tally adds up to what was accepted, and nothing in it is in flight."""
+    """Tenants whose tally does not add up to the number of their notifications."""
     found: list[Violation] = []
     for tenant in scenarios.TENANTS:
         tallies = await evidence.world.store.history.tally(tenant)

@@ -1,4 +1,4 @@
-"""Who calls the API: clients with their requests, and vendors with their receipts."""
+"""The callers of the API: clients with requests, vendors with receipts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tidings.api.services import Accepts, Answered
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.sending import InboundRequest
 from tidings.simulation.observers import Ledger, Rule
-from tidings.simulation.processes import Broken
-from tidings.simulation.scenario import Asked
+from tidings.simulation.processes import AdapterBug
+from tidings.simulation.scenario import ClientRequest
 from tidings.simulation.vendors import Vendor
 
 T = TypeVar("T")
@@ -22,88 +22,88 @@ T = TypeVar("T")
 APIS = ("api-1", "api-2")
 
 
-class Outside(Protocol):
-    """What clients need of the world."""
+class ClientWorld(Protocol):
+    """The part of the world that clients use."""
 
     async def call(self, name: str, request: Callable[[Accepts], Awaitable[T]]) -> T:
-        """Make a request to an API process. Raises what it raises, or ConnectionError."""
+        """The answer of an API process. Raises the API's errors, or ConnectionError if the process is down or dies."""
         ...
 
-    def send(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something outside the processes; the run does not end before it."""
+    def spawn(self, activity: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `activity` outside the processes; the run waits for its end."""
         ...
 
     def log(self, line: str) -> None:
         """Put a line into the trace."""
         ...
 
-    def complain(self, rule: Rule, text: str) -> None:
-        """A rule was broken."""
+    def report_violation(self, rule: Rule, text: str) -> None:
+        """Note that a rule was broken."""
         ...
 
 
 class Clients:
-    """All of them, with one ledger of what they were told."""
+    """All callers, with one ledger of the answers they got."""
 
-    def __init__(self, world: Outside, chance: random.Random) -> None:
+    def __init__(self, world: ClientWorld, chance: random.Random) -> None:
         self.ledger = Ledger()
         self._world = world
         self._chance = chance
 
-    async def ask(self, asked: Asked) -> None:
-        """A client that repeats its request, with the same key, until it knows that it was taken."""
-        await asyncio.sleep(asked.at)
-        batch = asked.body.startswith(b'{"notifications"')
-        for _ in range(asked.tries):
-            self.ledger.tries[asked] = self.ledger.tries.get(asked, 0) + 1
+    async def send_repeatedly(self, request: ClientRequest) -> None:
+        """Send the request, with the same key, until it is answered or all tries are used up."""
+        await asyncio.sleep(request.at_s)
+        batch = request.body.startswith(b'{"notifications"')
+        for _ in range(request.tries):
+            self.ledger.tries[request] = self.ledger.tries.get(request, 0) + 1
             answer: Answered | None = None
             try:
-                async with asyncio.timeout(asked.timeout):
+                async with asyncio.timeout(request.timeout_s):
                     answer = await self._world.call(
                         self._chance.choice(APIS),
                         lambda accept: (
-                            accept.accept_batch(asked.tenant, asked.body, asked.key, _anything)
+                            accept.accept_batch(request.tenant, request.body, request.key, _no_limit)
                             if batch
-                            else accept.accept(asked.tenant, asked.body, asked.key)
+                            else accept.accept(request.tenant, request.body, request.key)
                         ),
                     )
-            except (Unavailable, ConnectionError, TimeoutError, Broken) as error:
-                self._world.log(f"client {asked.numbers}: {error or 'no answer'}")
+            except (Unavailable, ConnectionError, TimeoutError, AdapterBug) as error:
+                self._world.log(f"client {request.numbers}: {error or 'no answer'}")
             except Conflict as conflict:
                 if conflict.code != "idempotency_in_flight":
-                    self._world.complain(
-                        Rule.ANSWERED_ONCE, f"request {asked.numbers} was refused when repeated: {conflict}"
+                    self._world.report_violation(
+                        Rule.ANSWERED_ONCE, f"request {request.numbers} was refused when repeated: {conflict}"
                     )
                     return
             except Invalid:
-                self.ledger.answers.setdefault(asked, []).append((None,) * len(asked.numbers))
+                self.ledger.answers.setdefault(request, []).append((None,) * len(request.numbers))
                 return
             if answer is not None:
-                self._told(asked, answer)
+                self._record_answer(request, answer)
                 return
             await asyncio.sleep(self._chance.random() * 20)
 
-    def _told(self, asked: Asked, answer: Answered) -> None:
+    def _record_answer(self, request: ClientRequest, answer: Answered) -> None:
         ids = tuple(result if isinstance(result, UUID) else None for result in answer.results)
-        self._world.log(f"client {asked.numbers}: {', '.join(map(str, ids))}")
-        self.ledger.answers.setdefault(asked, []).append(ids)
+        self._world.log(f"client {request.numbers}: {', '.join(map(str, ids))}")
+        self.ledger.answers.setdefault(request, []).append(ids)
 
-    def post(self, vendor: Vendor, body: bytes) -> None:
-        """Send a receipt of this vendor off."""
-        self._world.send(self._post(vendor.traits.name, body, vendor.chance.expovariate(0.1)))
+    def post_receipt(self, vendor: Vendor, body: bytes) -> None:
+        """Let the vendor post a receipt, after a while."""
+        self._world.spawn(self._post_receipt(vendor.traits.name, body, vendor.chance.expovariate(0.1)))
 
-    async def _post(self, vendor: str, body: bytes, delay: float) -> None:
-        """A vendor's webhook: again and again until it is taken, and sometimes once more."""
-        await asyncio.sleep(delay)
+    async def _post_receipt(self, vendor: str, body: bytes, delay_s: float) -> None:
+        """Post the receipt until the API takes it, and sometimes once more."""
+        await asyncio.sleep(delay_s)
         request = InboundRequest("", {}, {}, body)
-        taken = 0
-        while taken < 1 + (self._chance.random() < 0.1):
-            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError, Broken):
+        times_taken = 0
+        while times_taken < 1 + (self._chance.random() < 0.1):
+            with contextlib.suppress(Unavailable, ConnectionError, TimeoutError, AdapterBug):
                 async with asyncio.timeout(10.0):
                     await self._world.call(self._chance.choice(APIS), lambda accept: accept.receipts(vendor, request))
-                taken += 1
+                times_taken += 1
             await asyncio.sleep(self._chance.random() * 10)
 
 
-async def _anything(_: int) -> None:
-    """No caller is limited here."""
+async def _no_limit(_: int) -> None:
+    """Do not limit the caller."""

@@ -1,6 +1,6 @@
-"""Requests on their way to a vendor: made, and in no log but the network's.
+"""Requests in transit to a vendor, which the vendor's log does not show.
 
-A process that made one cannot know whether it arrived, so the doubt that it leaves is founded.
+The process that made one cannot know whether it arrived. So its delivery is rightly `uncertain`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.errors import Unavailable
-from tidings.simulation.processes import Broken, Process
+from tidings.simulation.processes import AdapterBug, Process
 
 
 class Fate(Enum):
-    """What became of a request. `GIVEN_UP`: its process had waited for the answer for as long as it is told to.
+    """What became of a request.
 
-    `BROKEN_OFF`: its process did not wait for as long as that.
+    `GIVEN_UP`: its process waited for the whole timeout. `BROKEN_OFF`: its process stopped waiting earlier.
     """
 
     UNDER_WAY = auto()
@@ -36,33 +36,33 @@ class _Departure(Struct):
 
 
 class Departures:
-    """The requests to one vendor, by what is to be sent. A process waits `patience_s` for an answer."""
+    """The requests to one vendor, by delivery. A process has to wait `timeout_s` for an answer."""
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self._made: dict[UUID, list[_Departure]] = {}
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._by_delivery: dict[UUID, list[_Departure]] = {}
 
     @contextmanager
     def leave(self, ids: Collection[UUID], process: Process) -> Iterator[None]:
-        """A request about `ids`, which `process` made, is on its way for as long as this lasts."""
+        """Inside this context a request of `process` about the deliveries `ids` is in transit."""
         loop = asyncio.get_running_loop()
-        departure, ends_at = _Departure(process), loop.time() + self._patience_s
+        departure, ends_at = _Departure(process), loop.time() + self._timeout_s
         for id in ids:
-            self._made.setdefault(id, []).append(departure)
+            self._by_delivery.setdefault(id, []).append(departure)
         try:
             yield
         except asyncio.CancelledError:
             departure.fate = Fate.GIVEN_UP if loop.time() >= ends_at else Fate.BROKEN_OFF
             raise
-        except (Unavailable, Broken):
+        except (Unavailable, AdapterBug):
             departure.fate = Fate.LOST
             raise
         departure.fate = Fate.ARRIVED
 
     def was_lost(self, id: UUID) -> bool:
-        """Whether a request about it never arrived, for no fault of the process that made it."""
+        """Whether a request about this delivery never arrived, through no fault of its process."""
         return any(
             departure.fate in {Fate.LOST, Fate.GIVEN_UP}
             or (departure.fate is Fate.UNDER_WAY and departure.process.ended)
-            for departure in self._made.get(id, ())
+            for departure in self._by_delivery.get(id, ())
         )

@@ -1,4 +1,4 @@
-"""Drawing the scenario of a seed: the same numbers give the same run, in every process."""
+"""Draws the scenario of a seed. The order of the draws decides the run: a new draw changes every seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from tidings.policy.wall_clock import instant_of, offset, shown, zone
 from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
-    AFTERWARDS,
-    CHANGING,
-    NOISE,
-    RECOVERY,
-    RECURRING,
+    CHANGING_CATEGORY,
+    FIRST_AFTERWARDS,
+    FIRST_NOISE,
+    FIRST_RECURRING,
+    RECOVERY_S,
     TEMPLATE,
     TENANTS,
-    AddressBarred,
-    Asked,
     Cancelled,
     CategorySet,
     Change,
+    ClientRequest,
     ClocksMoved,
     MoodChanged,
     Outage,
@@ -33,6 +32,7 @@ from tidings.simulation.scenario import (
     Recurring,
     Replayed,
     Scenario,
+    SuppressionSet,
     VendorDown,
     longest_pause_s,
 )
@@ -47,9 +47,9 @@ _DAYS = (
     datetime(2024, 12, 31, tzinfo=UTC),
     datetime(2025, 6, 11, tzinfo=UTC),
 )
-"""Days before clocks are changed, the year ends, and an ordinary one."""
+"""Days before clock changes, before a leap day and the end of the year, and an ordinary day."""
 NO_SHARES = Fairness(per_second=0)
-_LITERAL = {
+_CONTENT = {
     "email": {"subject": "Hello", "text": "There you are."},
     "sms": {"text": "Hello"},
     "push": {"title": "Hello", "body": "There you are."},
@@ -58,48 +58,48 @@ _LITERAL = {
 
 
 def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
-    """The scenario of a seed; with `delivering`, under these settings instead of drawn ones."""
+    """The scenario of a seed. `delivering` replaces the drawn delivery settings."""
     chance = random.Random(f"{seed}/scenario")
-    storm = chance.choice((20.0, 60.0, 120.0, 300.0))
-    start, asked = _asked(chance, storm, chance.choice(_DAYS), seed)
+    storm_s = chance.choice((20.0, 60.0, 120.0, 300.0))
+    start_at, requests = _requests(chance, storm_s, chance.choice(_DAYS), seed)
     vendors = tuple(_vendors(chance))
     weather = faults.draw(chance)
     partitions = chance.choice((0, 0, 1, 3))
-    audit_every = chance.choice((30.0, 120.0, 1e6))
+    audit_every_s = chance.choice((30.0, 120.0, 1e6))
     delivering = delivering or _delivering(chance)
     breaker = BreakerSettings(least=chance.choice((1, 2, 5)), pause=chance.choice((2.0, 20.0)))
-    more = random.Random(f"{seed}/more")
+    later_chance = random.Random(f"{seed}/more")
     changes = [
-        *_changes(chance, storm, asked, vendors),
-        *_recurring(chance, storm, start),
-        *_categories(more, storm),
-        *_long_outages(more, storm, vendors),
+        *_changes(chance, storm_s, requests, vendors),
+        *_recurring(chance, storm_s, start_at),
+        *_categories(later_chance, storm_s),
+        *_long_outages(later_chance, storm_s, vendors),
     ]
-    asked = (*asked, *_noise(more, storm), *_afterwards(_healed_at(storm, changes, delivering)))
+    requests = (*requests, *_noise(later_chance, storm_s), *_afterwards(_healed_at_s(storm_s, changes, delivering)))
     return Scenario(
         seed=seed,
-        start=start,
-        storm=storm,
+        start_at=start_at,
+        storm_s=storm_s,
         weather=weather,
         partitions=partitions,
-        audit_every=audit_every,
+        audit_every_s=audit_every_s,
         delivering=delivering,
         fairness=_fairness(random.Random(f"{seed}/fairness")),
         breaker=breaker,
         vendors=vendors,
-        overall_caps=tuple((tenant, (Cap(3, 300),)) for tenant in TENANTS if more.random() < 0.3),
-        asked=asked,
-        changes=tuple(sorted(changes, key=lambda change: change.at)),
+        overall_caps=tuple((tenant, (Cap(3, 300),)) for tenant in TENANTS if later_chance.random() < 0.3),
+        requests=requests,
+        changes=tuple(sorted(changes, key=lambda change: change.at_s)),
     )
 
 
 def users() -> list[tuple[str, str]]:
-    """Every person that may be known, as (tenant, user id)."""
+    """All users that may exist, as (tenant, user id)."""
     return [(tenant, f"user-{number}") for tenant in TENANTS for number in range(3)]
 
 
 def profile(chance: random.Random, user_id: str) -> Profile:
-    """Somebody's addresses and place."""
+    """A random profile for the user."""
     return Profile(
         email=f"{user_id}.{chance.randrange(2)}@example.com" if chance.random() < 0.9 else None,
         phone=f"+4930123456{chance.randrange(10, 12)}" if chance.random() < 0.8 else None,
@@ -110,7 +110,7 @@ def profile(chance: random.Random, user_id: str) -> Profile:
 
 
 def preferences(chance: random.Random) -> Preferences:
-    """What somebody wants."""
+    """Random preferences."""
     refused: dict[str, tuple[Channel, ...]] = {}
     for category in ("marketing", "news", "transactional", "promo", "*"):
         if chance.random() < 0.15:
@@ -122,47 +122,47 @@ def preferences(chance: random.Random) -> Preferences:
     return Preferences(opted_out=refused, quiet_hours=quiet, muted=chance.random() < 0.05)
 
 
-def _asked(chance: random.Random, storm: float, day: datetime, seed: int) -> tuple[int, tuple[Asked, ...]]:
-    start = int(day.timestamp() * 1000) + chance.randrange(48 * 3600) * 1000
-    asked: list[Asked] = []
+def _requests(chance: random.Random, storm_s: float, day: datetime, seed: int) -> tuple[int, tuple[ClientRequest, ...]]:
+    start_at = int(day.timestamp() * 1000) + chance.randrange(48 * 3600) * 1000
+    requests: list[ClientRequest] = []
     number = 0
     wanted = chance.randint(4, 20)
     while number < wanted:
-        at = chance.random() * storm * 0.8
+        at_s = chance.random() * storm_s * 0.8
         tenant = chance.choice(TENANTS)
         size = chance.choice((1, 1, 1, 1, 2, 4))
-        bodies = [_body(chance, start + int(at * 1000), number + place) for place in range(size)]
+        bodies = [_body(chance, start_at + int(at_s * 1000), number + place) for place in range(size)]
         key = f"key-{seed}-{number}" if chance.random() < 0.7 else None
         single = size == 1 and chance.random() < 0.9
-        asked.append(
-            Asked(
-                at=at,
+        requests.append(
+            ClientRequest(
+                at_s=at_s,
                 tenant=tenant,
                 numbers=tuple(range(number, number + size)),
                 body=json.dumps(bodies[0] if single else {"notifications": bodies}).encode(),
                 key=key,
                 tries=1 if key is None else chance.choice((1, 3, 50)),
-                timeout=chance.choice((1.0, 10.0, 60.0)),
-                twice=key is not None and chance.random() < 0.3,
+                timeout_s=chance.choice((1.0, 10.0, 60.0)),
+                sent_twice=key is not None and chance.random() < 0.3,
             )
         )
         number += size
-    return start, tuple(sorted(asked, key=lambda one: one.at))
+    return start_at, tuple(sorted(requests, key=lambda request: request.at_s))
 
 
-def _healed_at(storm: float, changes: Sequence[Change], delivering: Delivering) -> float:
-    """The second from which everything is well again: a provider may ask for a pause with its last answer."""
-    ends = [change.at + change.seconds for change in changes if isinstance(change, VendorDown)]
-    return max([storm, *ends]) + RECOVERY + longest_pause_s(delivering)
+def _healed_at_s(storm_s: float, changes: Sequence[Change], delivering: Delivering) -> float:
+    """The virtual second from which all is well. The last answer of a provider may still ask for the longest pause."""
+    ends = [change.at_s + change.seconds for change in changes if isinstance(change, VendorDown)]
+    return max([storm_s, *ends]) + RECOVERY_S + longest_pause_s(delivering)
 
 
-def _afterwards(healed_at: float) -> list[Asked]:
-    """A few requests when all is well again, to people of whom nothing else is known."""
+def _afterwards(healed_at_s: float) -> list[ClientRequest]:
+    """A few requests after everything is well again, to people who get nothing else."""
     return [
-        Asked(
-            at=healed_at + number,
+        ClientRequest(
+            at_s=healed_at_s + number,
             tenant=TENANTS[0],
-            numbers=(AFTERWARDS + number,),
+            numbers=(FIRST_AFTERWARDS + number,),
             body=json.dumps(
                 {
                     "to": {
@@ -170,13 +170,13 @@ def _afterwards(healed_at: float) -> list[Asked]:
                         "phone": f"+4930123457{number}0",
                         "devices": [f"after-{number}"],
                     },
-                    "content": {channel: _LITERAL[channel] for channel in ("email", "sms", "push")},
-                    "metadata": {"n": AFTERWARDS + number},
+                    "content": {channel: _CONTENT[channel] for channel in ("email", "sms", "push")},
+                    "metadata": {"n": FIRST_AFTERWARDS + number},
                 }
             ).encode(),
             key=f"after-{number}",
             tries=5,
-            timeout=10.0,
+            timeout_s=10.0,
         )
         for number in range(4)
     ]
@@ -197,8 +197,8 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
         body |= {"template": TEMPLATE.name, "data": {"number": number}}
         channels = ["email", "sms"]
     else:
-        channels = chance.sample(list(_LITERAL), chance.choice((1, 1, 2, 4)))
-        body["content"] = {channel: _LITERAL[channel] for channel in channels}
+        channels = chance.sample(list(_CONTENT), chance.choice((1, 1, 2, 4)))
+        body["content"] = {channel: _CONTENT[channel] for channel in channels}
     if chance.random() < 0.3:
         body["channels"] = chance.sample(channels, len(channels))
     if chance.random() < 0.3:
@@ -229,7 +229,7 @@ def _delivering(chance: random.Random) -> Delivering:
 
 
 def _fairness(chance: random.Random) -> Fairness:
-    """So small that the few notifications of a run exceed it, or as it is by default, or none."""
+    """Shares so small that a run exceeds them, the default ones, or none."""
     return chance.choice((Fairness(per_second=0.05, burst=1), Fairness(per_second=0.5, burst=2), Fairness(), NO_SHARES))
 
 
@@ -241,65 +241,69 @@ def _vendors(chance: random.Random) -> list[Traits]:
             idempotent=chance.random() < 0.4,
             batch_size=chance.choice((1, 1, 50)),
             concurrency=chance.choice((1, 4, 64)),
-            timeout=chance.choice((3.0, 10.0)),
+            timeout_s=chance.choice((3.0, 10.0)),
         )
         for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH)
         for place in ("one", "two", "three")[: chance.choice((1, 1, 2, 3))]
     ]
 
 
-def _categories(chance: random.Random, storm: float) -> list[Change]:
-    """A category becomes critical, or is so no more, and treats quiet hours otherwise."""
-    long = chance.choice((storm, 3_600.0))
+def _categories(chance: random.Random, storm_s: float) -> list[Change]:
+    """Changes of one category: whether it is critical, and how it treats quiet hours."""
+    span_s = chance.choice((storm_s, 3_600.0))
     return [
         CategorySet(
-            chance.random() * long,
+            chance.random() * span_s,
             tenant,
-            Category(CHANGING, critical=chance.random() < 0.5, quiet_hours=chance.choice(list(QuietPolicy))),
+            Category(CHANGING_CATEGORY, critical=chance.random() < 0.5, quiet_hours=chance.choice(list(QuietPolicy))),
         )
         for tenant in TENANTS
         for _ in range(chance.choice((0, 1, 3)))
     ]
 
 
-def _long_outages(chance: random.Random, storm: float, vendors: Sequence[Traits]) -> list[Change]:
-    """Vendors that take nothing for longer than anything else goes wrong."""
+def _long_outages(chance: random.Random, storm_s: float, vendors: Sequence[Traits]) -> list[Change]:
+    """Outages of vendors, which may outlast the storm."""
     return [
-        VendorDown(chance.random() * storm, vendor.name, chance.choice((30.0, 900.0, 7_200.0)), chance.choice(DOWN))
+        VendorDown(chance.random() * storm_s, vendor.name, chance.choice((30.0, 900.0, 7_200.0)), chance.choice(DOWN))
         for vendor in vendors
         if chance.random() < 0.15
     ]
 
 
-def _noise(chance: random.Random, storm: float) -> list[Asked]:
-    """One tenant that suddenly sends to many, now and then."""
+def _noise(chance: random.Random, storm_s: float) -> list[ClientRequest]:
+    """In some seeds, one large batch of one tenant."""
     if chance.random() < 0.85:
         return []
     bodies = [
         {
             "to": {"email": f"noise-{place}@example.com"},
-            "content": {"email": _LITERAL["email"]},
+            "content": {"email": _CONTENT["email"]},
             "priority": chance.choice(list(Priority)).value,
-            "metadata": {"n": NOISE + place},
+            "metadata": {"n": FIRST_NOISE + place},
         }
         for place in range(30)
     ]
-    numbers = tuple(range(NOISE, NOISE + len(bodies)))
+    numbers = tuple(range(FIRST_NOISE, FIRST_NOISE + len(bodies)))
     body = json.dumps({"notifications": bodies}).encode()
-    return [Asked(chance.random() * storm, chance.choice(TENANTS), numbers, body, "noise", tries=50, timeout=60.0)]
+    return [
+        ClientRequest(
+            chance.random() * storm_s, chance.choice(TENANTS), numbers, body, "noise", tries=50, timeout_s=60.0
+        )
+    ]
 
 
-def _recurring(chance: random.Random, storm: float, start: int) -> list[Change]:
-    """Recurrences: by the minute while there are faults, and daily at hours at which clocks are set."""
-    found: list[Change] = []
+def _recurring(chance: random.Random, storm_s: float, start_at: int) -> list[Change]:
+    """Recurrences: by the minute during the storm, or daily at hours at which clocks change."""
+    recurrences: list[Change] = []
     for number in range(chance.choice((0, 0, 1, 2))):
         daily, times = chance.random() < 0.4, chance.randint(2, 4)
-        timezone = chance.choice(_changing(start) if daily else _ZONES)
-        if not daily and offset(zone(timezone), start) != offset(zone(timezone), start + 3_600_000):
-            timezone = "UTC"  # which of two showings of a minute is meant, only a rule for days can say
-        first = shown(zone(timezone), start + round(storm / 2 + 60) * 1000).replace(microsecond=0)
-        if not daily and instant_of(first, zone(timezone)) < start:
-            continue  # the clock shows this for the second time
+        timezone = chance.choice(_changing(start_at) if daily else _ZONES)
+        if not daily and offset(zone(timezone), start_at) != offset(zone(timezone), start_at + 3_600_000):
+            timezone = "UTC"  # in an hour that the clock shows twice, minutely rules are ambiguous
+        first = shown(zone(timezone), start_at + round(storm_s / 2 + 60) * 1000).replace(microsecond=0)
+        if not daily and instant_of(first, zone(timezone)) < start_at:
+            continue  # the clock showed this time before, too
         if daily:
             first = first.replace(hour=chance.choice((1, 2, 9)), minute=30, second=0) + timedelta(days=1)
         body = {
@@ -308,47 +312,47 @@ def _recurring(chance: random.Random, storm: float, start: int) -> list[Change]:
             "timezone": timezone,
             "request": {
                 "to": {"email": "again@example.com"},
-                "content": {"email": _LITERAL["email"]},
-                "metadata": {"n": RECURRING + number},
+                "content": {"email": _CONTENT["email"]},
+                "metadata": {"n": FIRST_RECURRING + number},
             },
         }
-        found.append(
+        recurrences.append(
             Recurring(
-                at=chance.random() * storm / 2,
+                at_s=chance.random() * storm_s / 2,
                 tenant=chance.choice(TENANTS),
-                number=RECURRING + number,
+                number=FIRST_RECURRING + number,
                 times=times,
                 dates=times if daily else 0,
                 timezone=timezone,
                 body=json.dumps(body).encode(),
             )
         )
-    return found
+    return recurrences
 
 
-def _changing(start: int) -> tuple[str, ...]:
-    """The timezones whose clocks are set within four days; all if there are none."""
-    found = tuple(
-        name for name in _ZONES if offset(zone(name), start) != offset(zone(name), start + 4 * 24 * 3600 * 1000)
+def _changing(start_at: int) -> tuple[str, ...]:
+    """The timezones whose clocks change within four days; all timezones if there are none."""
+    changing = tuple(
+        name for name in _ZONES if offset(zone(name), start_at) != offset(zone(name), start_at + 4 * 24 * 3600 * 1000)
     )
-    return found or _ZONES
+    return changing or _ZONES
 
 
 def _changes(
-    chance: random.Random, storm: float, asked: tuple[Asked, ...], vendors: tuple[Traits, ...]
+    chance: random.Random, storm_s: float, requests: tuple[ClientRequest, ...], vendors: tuple[Traits, ...]
 ) -> list[Change]:
-    found: list[Change] = []
-    long = chance.choice((storm, storm, 3_600.0))
+    changes: list[Change] = []
+    span_s = chance.choice((storm_s, storm_s, 3_600.0))
     for tenant, user_id in users():
         for _ in range(chance.choice((0, 0, 1, 3))):
-            gone = chance.random() < 0.07
-            found.append(
+            deleted = chance.random() < 0.07
+            changes.append(
                 PreferencesSet(
-                    chance.random() * long,
+                    chance.random() * span_s,
                     tenant,
                     user_id,
-                    None if gone else profile(chance, user_id),
-                    None if gone else preferences(chance),
+                    None if deleted else profile(chance, user_id),
+                    None if deleted else preferences(chance),
                 )
             )
     for _ in range(chance.choice((0, 0, 2, 5))):
@@ -357,21 +361,21 @@ def _changes(
         address = Address(Channel.EMAIL, known.email or "inline-0@example.com")
         if chance.random() < 0.4 and known.phone:
             address = Address(Channel.SMS, known.phone)
-        found.append(AddressBarred(chance.random() * long, chance.choice(TENANTS), address, chance.random() < 0.7))
-    found += [
-        Cancelled(one.at + chance.expovariate(0.1), one.tenant, one.numbers[0])
-        for one in asked
+        changes.append(SuppressionSet(chance.random() * span_s, chance.choice(TENANTS), address, chance.random() < 0.7))
+    changes += [
+        Cancelled(request.at_s + chance.expovariate(0.1), request.tenant, request.numbers[0])
+        for request in requests
         if chance.random() < 0.1
     ]
-    found += [
-        MoodChanged(chance.random() * storm, vendor.name, chance.choice(MOODS))
+    changes += [
+        MoodChanged(chance.random() * storm_s, vendor.name, chance.choice(MOODS))
         for vendor in vendors
         for _ in range(chance.choice((0, 1, 3, 6)))
     ]
-    found += [
-        Outage(chance.random() * storm, chance.choice(("api", "worker", "")), chance.choice((1.0, 20.0, 50.0)))
+    changes += [
+        Outage(chance.random() * storm_s, chance.choice(("api", "worker", "")), chance.choice((1.0, 20.0, 50.0)))
         for _ in range(chance.choice((0, 0, 0, 1, 2)))
     ]
-    found += [Replayed(chance.random() * 2 * storm, tenant) for tenant in TENANTS if chance.random() < 0.3]
-    found += [ClocksMoved(chance.random() * storm) for _ in range(chance.choice((0, 1, 4)))]
-    return found
+    changes += [Replayed(chance.random() * 2 * storm_s, tenant) for tenant in TENANTS if chance.random() < 0.3]
+    changes += [ClocksMoved(chance.random() * storm_s) for _ in range(chance.choice((0, 1, 4)))]
+    return changes

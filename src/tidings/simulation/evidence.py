@@ -1,4 +1,4 @@
-"""What a run left behind, as the rules look at it: history as it reads, and the logs of the vendors and the inbox."""
+"""The evidence of a run, for the rules: history as it reads, and the logs of the vendors and the inbox."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from tidings.model.wire import decode_delivery, decode_notification, decode_outc
 from tidings.policy.transitions import rank
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.observers import Rule, Violation
-from tidings.simulation.processes import MISTAKES
+from tidings.simulation.processes import ADAPTER_BUGS
 from tidings.simulation.vendors import Call
 from tidings.simulation.world import World
 
 
 class Evidence:
-    """What was left behind: history as it reads, and the logs of the vendors and the inbox.
+    """History and the logs of the vendors and the inbox, indexed.
 
-    `aside` are the notifications of which something was put aside because a port broke at it, with the reason: they
-    wait for a person, and nothing else is asked of them. `notifications` are all that are in history, or were put
-    aside before they came there.
+    `aside` has the notifications with an item aside because of an adapter bug, and the reason. They wait for a person;
+    most rules do not apply to them. `notifications` are those in history and those put aside before they were recorded.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Evidence:
         self.states: dict[UUID, State] = {}
         self.uncertain: set[UUID] = set()
         self.sent: set[tuple[UUID, int]] = set()
-        """The attempts of which history holds that they were taken, whatever else it holds of them."""
+        """The attempts recorded as taken, as (delivery, attempt), whatever else is recorded about them."""
         self.replays: Counter[UUID] = Counter()
         self.copied: set[UUID] = set()
         for record in records.values():
@@ -64,13 +63,13 @@ class Evidence:
                 self.calls[call.delivery].append(call)
 
     def expires_at(self, delivery: UUID) -> int | None:
-        """When the delivery's notification expires."""
+        """When the delivery's notification expires, in milliseconds since the epoch; None if never."""
         notification = self.notifications.get(notification_of(delivery))
         return None if notification is None else notification.expires_at
 
 
 async def gather(world: World) -> tuple[Evidence, list[Violation]]:
-    """Read everything back; and what is aside though no port broke at it."""
+    """The evidence, and a violation for each item that is aside for another reason than an adapter bug."""
     records: dict[UUID, NotificationRecord] = {}
     for tenant in scenarios.TENANTS:
         page = await world.store.history.find(tenant, HistoryFilter(), None, 10_000)
@@ -82,7 +81,7 @@ async def gather(world: World) -> tuple[Evidence, list[Violation]]:
         if not name.endswith(".txt"):
             continue
         why = (await world.objects.get(name) or b"").decode()
-        if not any(mistake.__name__ in why for mistake in MISTAKES):
+        if not any(bug.__name__ in why for bug in ADAPTER_BUGS):
             unreadable.append(Violation(Rule.READABLE, f"{name.split('/')[1]}: {why}"))
             continue
         body = await world.objects.get(name.removesuffix("txt") + "bin") or b""
@@ -94,7 +93,7 @@ async def gather(world: World) -> tuple[Evidence, list[Violation]]:
 
 
 def _notifications_in(folder: str, body: bytes) -> list[tuple[UUID, Notification | None]]:
-    """Of which there is something in what was put aside; and they themselves, where they are in it."""
+    """The notifications that an item aside is about, each with its content if the item has it."""
     if folder.startswith("requests"):
         notification = decode_notification(body)
         return [(notification.id, notification)]
@@ -104,12 +103,12 @@ def _notifications_in(folder: str, body: bytes) -> list[tuple[UUID, Notification
 
 
 def category_of(call: Call) -> Category:
-    """The category of a call, as far as nobody changes it."""
+    """The category of a call, without the changes made during the run."""
     return scenarios.KNOWN_CATEGORIES.get(call.category) or Category(call.category)
 
 
-def places(calls: list[Call]) -> str:
-    """Where and when the calls were made, in words."""
+def describe_calls(calls: list[Call]) -> str:
+    """The calls in words: provider, time, process, attempt."""
     return ", ".join(
-        f"{call.vendor.name} at {call.at:.3f} s by {call.process} (attempt {call.attempt})" for call in calls
+        f"{call.vendor.name} at {call.at_s:.3f} s by {call.process} (attempt {call.attempt})" for call in calls
     )

@@ -1,8 +1,8 @@
-"""An event loop whose time is virtual: it never waits, it goes to the next instant at which something happens.
+"""An event loop with virtual time: instead of waiting, it jumps to the next instant at which something happens.
 
-Whatever awaits through asyncio (`sleep`, `timeout`, tasks, futures) runs on it unchanged. The same program with the
-same random numbers takes the same steps in every run: there is no thread, no socket and no wall clock. What runs in the
-context of a Group can be frozen or killed between any two steps, as an operating system does with a process.
+Code that uses asyncio's `sleep`, `timeout`, tasks and futures runs on it unchanged. There is no thread, no socket and
+no wall clock, so the same program with the same random numbers takes the same steps in every run. Code in the context
+of a Group can be frozen or killed between any two steps, like a process by its operating system.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MOST_STEPS = 3_000_000
-"""A simulation that takes more steps goes round in circles."""
-_FAREWELLS = 20
-"""How often a task may go on after it was cancelled."""
+"""A simulation that takes more steps is taken to loop for ever."""
+_MOST_CANCELS = 20
+"""How many times a task may be cancelled before it has to end."""
 
 
 class Stuck(Exception):
-    """Nothing is left that could ever happen, or the same things happen for ever."""
+    """The simulation cannot end: all tasks wait and no timer is left, or it takes too many steps."""
 
 
 class Group:
-    """What lives and dies together. `frozen`: it takes no step for now. `ended`: it never takes one again."""
+    """Tasks that live and die together. While `frozen` they take no step; once `ended` they never take one again."""
 
     def __init__(self) -> None:
         self.frozen = False
         self.ended = False
-        self.held: list[Handle] = []
+        self.pending: list[Handle] = []
 
 
-GROUP: ContextVar[Group | None] = ContextVar("tidings_simulation_group", default=None)
-"""The group that the running step belongs to; None for the world outside."""
+CURRENT_GROUP: ContextVar[Group | None] = ContextVar("tidings_simulation_group", default=None)
+"""The group of the running step; None outside all processes."""
 
 
 class Handle:
-    """A step that is to be taken (asyncio.Handle and asyncio.TimerHandle)."""
+    """A step to take now or at `when` (in place of asyncio.Handle and asyncio.TimerHandle)."""
 
     __slots__ = ("_arguments", "_cancelled", "_context", "_step", "_when", "group")
 
@@ -51,18 +51,18 @@ class Handle:
         self._arguments = arguments
         self._context = context
         self._cancelled = False
-        self.group = context.get(GROUP)
+        self.group = context.get(CURRENT_GROUP)
 
     def cancel(self) -> None:
-        """Take it never."""
+        """Make sure that the step is not taken."""
         self._cancelled = True
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled."""
+        """Whether the step was cancelled."""
         return self._cancelled
 
     def when(self) -> float:
-        """The instant, in seconds of the loop's time."""
+        """When the step is due, in seconds of the loop's time."""
         return self._when
 
     def run(self) -> None:
@@ -71,7 +71,7 @@ class Handle:
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
-    """See the module. Steps that are due at one instant are taken in the order in which they were asked for."""
+    """See the module. Steps due at the same instant are taken in the order in which they were scheduled."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -79,8 +79,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, Handle]] = []
         self._order = itertools.count()
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._never: list[Handle] = []
-        self._frozen: dict[Group, None] = {}
+        self._of_ended_groups: list[Handle] = []
+        self._frozen_groups: dict[Group, None] = {}
         self._running = False
         self._closed = False
         self._context = copy_context()
@@ -88,7 +88,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.errors: list[dict[str, Any]] = []
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Take steps until `main` has ended; what it returns. Then end everything else and close."""
+        """The result of `main`. Takes steps until it has ended, then cancels all other tasks and closes the loop."""
         asyncio._set_running_loop(self)  # noqa: SLF001 - asyncio offers it to loops under this name
         self._running = True
         try:
@@ -105,10 +105,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return result
 
     def resume(self, group: Group) -> None:
-        """Let a frozen group go on; what fell due meanwhile is due now."""
+        """Let a frozen group go on; steps that became due meanwhile are due now."""
         group.frozen = False
-        self._ready.extend(group.held)
-        group.held.clear()
+        self._ready.extend(group.pending)
+        group.pending.clear()
 
     def _turn(self, until: asyncio.Task[Any]) -> None:
         ready, timers = self._ready, self._timers
@@ -117,13 +117,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 while timers and timers[0][2].cancelled():
                     heapq.heappop(timers)
                 if not timers:
-                    raise Stuck("everybody waits for something that will never happen")
+                    raise Stuck("all tasks wait, and no timer is left that could wake one")
                 self._now = max(self._now, timers[0][0])
                 while timers and timers[0][0] <= self._now:
                     ready.append(heapq.heappop(timers)[2])
             self._step(ready.popleft())
             if self.steps > MOST_STEPS:
-                raise Stuck(f"more than {MOST_STEPS} steps, at {self._now:.3f} s of virtual time")
+                raise Stuck(
+                    f"more than {MOST_STEPS} steps taken at {self._now:.3f} s of virtual time: an endless loop?"
+                )
 
     def _step(self, handle: Handle) -> None:
         if handle.cancelled():
@@ -131,21 +133,21 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         group = handle.group
         if group is not None:
             if group.ended:
-                self._never.append(handle)
+                self._of_ended_groups.append(handle)
                 return
             if group.frozen:
-                self._frozen[group] = None
-                group.held.append(handle)
+                self._frozen_groups[group] = None
+                group.pending.append(handle)
                 return
         self.steps += 1
         handle.run()
 
     def _end_all(self) -> None:
-        """Cancel every task, of dead groups too: what the garbage collector found of them, it would run."""
-        self._ready.extend(self._never)
-        for group in self._frozen:
+        """Cancel every task, of ended groups too: the garbage collector would run their `finally` blocks later."""
+        self._ready.extend(self._of_ended_groups)
+        for group in self._frozen_groups:
             self.resume(group)
-        for _ in range(_FAREWELLS):
+        for _ in range(_MOST_CANCELS):
             for task in list(self._tasks):
                 task.cancel()
             while self._ready:
@@ -156,7 +158,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 return
         raise Stuck(f"{len(self._tasks)} tasks do not end when they are cancelled: {next(iter(self._tasks))!r}")
 
-    # --- what asyncio asks of a loop ---
+    # --- the loop as asyncio uses it ---
 
     def time(self) -> float:
         """Virtual seconds since the start."""
@@ -191,7 +193,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def create_task(  # type: ignore[override]
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[T]:
-        """See AbstractEventLoop. The loop keeps the task: a dead group's must not be collected, that would run it."""
+        """See AbstractEventLoop. The loop keeps every task: one of an ended group that is collected would run."""
         task = asyncio.Task(coroutine, loop=self, name=name, context=context)
         self._tasks[task] = None
         task.add_done_callback(self._forget, context=self._context)
@@ -201,7 +203,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         del self._tasks[task]
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """See AbstractEventLoop; kept in `errors`."""
+        """See AbstractEventLoop. The context is kept in `errors`."""
         self.errors.append(context)
 
     def get_debug(self) -> bool:

@@ -1,7 +1,7 @@
-"""A process of the simulated system: what runs in it, its clock, and what happens where it touches the world.
+"""A process of the simulated system: its tasks, its clock, and its crossings, at which faults are injected.
 
-A process reaches the world through ports alone, so every fault comes upon it at one of these crossings: before the call
-has its effect, or after.
+A crossing is a call of a port. A process reaches the world only through ports, so each fault happens at a crossing:
+before the call takes effect, or between its effect and its answer.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from tidings.model.errors import Unavailable
 from tidings.model.user import Address
 from tidings.ports.users import UserKey
 from tidings.simulation.faults import CALM, Weather
-from tidings.simulation.loop import GROUP, Group, VirtualLoop
+from tidings.simulation.loop import CURRENT_GROUP, Group, VirtualLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PERIOD = 10.0
-"""Seconds. What sleeps so long, or longer, looks after the house."""
-CALM_PERIOD = 900.0
+HOUSEKEEPING_FROM_S = 10.0
+"""A sleep of this length or longer is taken to be that of a regular round."""
+CALM_HOUSEKEEPING_S = 900.0
+"""The pause between two rounds after the storm: fewer rounds save time."""
 
 Trace = Callable[[str], None]
 
 
-class Broken(Exception):
-    """What no port is meant to raise: a mistake in an adapter, or in what it stands on."""
+class AdapterBug(Exception):
+    """An exception that no port may raise: a bug in an adapter, or in a library below it."""
 
 
-class _BrokenValue(Broken, ValueError):
+class _ValueBug(AdapterBug, ValueError):
     pass
 
 
-class _BrokenLookup(Broken, KeyError):
+class _LookupBug(AdapterBug, KeyError):
     pass
 
 
-class _BrokenSystem(Broken, OSError):
+class _SystemBug(AdapterBug, OSError):
     pass
 
 
-class _BrokenTime(Broken, TimeoutError):
+class _TimeoutBug(AdapterBug, TimeoutError):
     pass
 
 
-MISTAKES: tuple[type[Broken], ...] = (Broken, _BrokenValue, _BrokenLookup, _BrokenSystem, _BrokenTime)
+ADAPTER_BUGS: tuple[type[AdapterBug], ...] = (AdapterBug, _ValueBug, _LookupBug, _SystemBug, _TimeoutBug)
 
 
 class Storm:
-    """The weather of a run until `calm`."""
+    """The first part of a run, in which faults happen: their chances, until `calm` ends them."""
 
     def __init__(self, weather: Weather, chance: random.Random) -> None:
         self.weather = weather
@@ -63,20 +64,20 @@ class Storm:
         self.crashes_left = weather.most_crashes
 
     def calm(self) -> None:
-        """No more faults."""
+        """End all faults."""
         self.weather = CALM
         self.raging = False
 
     def instant_within(self, seconds: float) -> float:
-        """Any time up to `seconds`."""
+        """A random duration of up to `seconds`."""
         return self.random() * seconds
 
 
-class Look:
-    """What a batch has asked since it was claimed, with the virtual second of each answer, and the times it was told.
+class BatchReads:
+    """What a batch has looked up since it was claimed at the virtual second `since`.
 
-    It was claimed at the virtual second `since`. The observers judge a send by the last answer before it: what was
-    decided later, it could not know.
+    `people`, `suppressed` and `cancelled` have the virtual second of the last answer for each key; `readings` the times
+    that the process read from its clock. The observers judge a send by the last answers before it.
     """
 
     def __init__(self, since: float) -> None:
@@ -87,17 +88,17 @@ class Look:
         self.readings: list[int] = []
 
 
-LOOK: ContextVar[Look | None] = ContextVar("tidings_simulation_look", default=None)
+BATCH_READS: ContextVar[BatchReads | None] = ContextVar("tidings_simulation_batch_reads", default=None)
 
 
 class Process(Group):
-    """One process, from its start to its end. `skew` is what its clock is ahead of the true time, in milliseconds."""
+    """One process, from its start to its end. `skew_ms` says how far its clock is ahead of the true time."""
 
     def __init__(self, name: str, loop: VirtualLoop, storm: Storm, start: int, outside: Context, trace: Trace) -> None:
         super().__init__()
         self.name = name
-        self.skew = 0
-        self.longest_freeze = math.inf
+        self.skew_ms = 0
+        self.longest_freeze_s = math.inf
         self.on_end: Callable[[Process], None] = lambda _: None
         self.on_freeze: Callable[[Process, float], None] = lambda _, __: None
         self.trace = trace
@@ -106,11 +107,11 @@ class Process(Group):
         self._start = start
         self.outside = outside
         self._inside = outside.copy()
-        self._inside.run(GROUP.set, self)
+        self._inside.run(CURRENT_GROUP.set, self)
 
     @property
     def in_storm(self) -> bool:
-        """Whether faults may still come."""
+        """Whether faults may still happen."""
         return self._storm.raging
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -118,14 +119,14 @@ class Process(Group):
         return self._loop.create_task(work, context=self._inside.copy())
 
     def kill(self) -> None:
-        """End it between two steps, as SIGKILL does."""
+        """End the process between two steps, as SIGKILL does."""
         if not self.ended:
             self.ended = True
             self.trace(f"{self.name} is killed")
             self.outside.copy().run(self.on_end, self)
 
     def freeze(self, seconds: float) -> None:
-        """Let it stand still, as a long collection of garbage or a moving virtual machine does."""
+        """Stop the process for a while, as a long garbage collection or a migrating virtual machine does."""
         if not self.frozen:
             self.frozen = True
             self.trace(f"{self.name} stands still for {seconds:.1f} s")
@@ -135,35 +136,37 @@ class Process(Group):
     # --- its clock ---
 
     def now(self) -> int:
-        """Milliseconds since the epoch, as this process believes."""
-        now = self._start + int(self._loop.time() * 1000) + self.skew
-        look = LOOK.get()
-        if look is not None:
-            look.readings.append(now)
+        """Milliseconds since the epoch, by the clock of this process."""
+        now = self._start + int(self._loop.time() * 1000) + self.skew_ms
+        reads = BATCH_READS.get()
+        if reads is not None:
+            reads.readings.append(now)
         return now
 
     def elapsed(self) -> int:
-        """Milliseconds; nobody sets this clock."""
+        """Milliseconds of a clock that is never set."""
         return int(self._loop.time() * 1000)
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`; after the storm, what comes round every few seconds comes round less often."""
-        await asyncio.sleep(seconds if self._storm.raging or seconds < PERIOD else max(seconds, CALM_PERIOD))
+        """Return after `seconds`. After the storm, regular rounds sleep longer."""
+        await asyncio.sleep(
+            seconds if self._storm.raging or seconds < HOUSEKEEPING_FROM_S else max(seconds, CALM_HOUSEKEEPING_S)
+        )
 
     # --- its crossings ---
 
     def crossing(
-        self, name: str, call: Callable[P, Awaitable[T]], seen: Callable[..., None] | None = None
+        self, name: str, call: Callable[P, Awaitable[T]], on_effect: Callable[..., None] | None = None
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """The call as the process makes it. `seen` is told the arguments of a call that has had its effect."""
+        """`call` with faults injected. `on_effect` gets the arguments of each call that took effect."""
         storm = self._storm
 
         async def cross(*arguments: P.args, **options: P.kwargs) -> T:
             if storm.raging:
                 await self.before(name)
             result = await call(*arguments, **options)
-            if seen is not None:
-                seen(*arguments)
+            if on_effect is not None:
+                on_effect(*arguments)
             if storm.raging:
                 await self.after(name)
             return result
@@ -171,57 +174,57 @@ class Process(Group):
         return cross
 
     async def before(self, name: str) -> None:
-        """What may happen before a call has its effect."""
+        """Inject a fault before a call takes effect, perhaps."""
         weather, storm = self._storm.weather, self._storm
         draw = storm.random()
         if (draw := draw - weather.slow) < 0:
-            await asyncio.sleep(storm.instant_within(weather.latency))
+            await asyncio.sleep(storm.instant_within(weather.latency_s))
         elif (draw := draw - weather.refused) < 0:
-            self._refuse(name, "no connection")
-        elif (draw := draw - weather.broken) < 0:
-            self._break(name)
+            self._raise_unavailable(name, "no connection")
+        elif (draw := draw - weather.adapter_bug) < 0:
+            self._raise_bug(name)
         else:
-            await self._befall(draw, name)
+            await self._crash_or_freeze(draw, name)
 
     async def after(self, name: str) -> None:
-        """What may happen between the effect of a call and its answer."""
+        """Inject a fault between the effect of a call and its answer, perhaps."""
         weather, storm = self._storm.weather, self._storm
         draw = storm.random()
         if (draw := draw - weather.slow) < 0:
-            await asyncio.sleep(storm.instant_within(weather.latency))
+            await asyncio.sleep(storm.instant_within(weather.latency_s))
         elif (draw := draw - weather.unanswered) < 0:
-            self._refuse(name, "the connection broke before the answer")
-        elif (draw := draw - weather.broken) < 0:
-            self._break(name)
+            self._raise_unavailable(name, "the connection broke before the answer")
+        elif (draw := draw - weather.adapter_bug) < 0:
+            self._raise_bug(name)
         else:
-            await self._befall(draw, name)
+            await self._crash_or_freeze(draw, name)
 
     async def between(self, name: str) -> None:
-        """What may happen between two halves of a call, which does not fail any more."""
+        """Delay, kill or freeze the process between two halves of a call, perhaps. The call does not fail here."""
         if self._storm.raging:
             weather, draw = self._storm.weather, self._storm.random()
             if (draw := draw - weather.slow) < 0:
-                await asyncio.sleep(self._storm.instant_within(weather.latency))
+                await asyncio.sleep(self._storm.instant_within(weather.latency_s))
             else:
-                await self._befall(draw, name)
+                await self._crash_or_freeze(draw, name)
 
-    async def _befall(self, draw: float, name: str) -> None:
+    async def _crash_or_freeze(self, draw: float, name: str) -> None:
         weather, storm = self._storm.weather, self._storm
         if (draw := draw - weather.crash) < 0:
             if storm.crashes_left > 0:
                 storm.crashes_left -= 1
                 self.trace(f"{self.name} dies at {name}")
                 self.kill()
-                await asyncio.sleep(0)  # no step follows
+                await asyncio.sleep(0)  # the killed process takes no further step
         elif draw - weather.freeze < 0:
-            self.freeze(storm.instant_within(min(weather.longest_freeze, self.longest_freeze)))
+            self.freeze(storm.instant_within(min(weather.longest_freeze_s, self.longest_freeze_s)))
             await asyncio.sleep(0)
 
-    def _break(self, name: str) -> NoReturn:
-        mistake = MISTAKES[int(self._storm.random() * len(MISTAKES))]
-        self.trace(f"{self.name} {name}: {mistake.__name__}")
-        raise mistake(name)
+    def _raise_bug(self, name: str) -> NoReturn:
+        bug = ADAPTER_BUGS[int(self._storm.random() * len(ADAPTER_BUGS))]
+        self.trace(f"{self.name} {name}: {bug.__name__}")
+        raise bug(name)
 
-    def _refuse(self, name: str, why: str) -> NoReturn:
+    def _raise_unavailable(self, name: str, why: str) -> NoReturn:
         self.trace(f"{self.name} {name}: {why}")
         raise Unavailable(f"{name}: {why}")

@@ -14,15 +14,14 @@ from msgspec import Struct
 from tidings.sections import Delivering
 from tidings.simulation import checks, drawing
 from tidings.simulation.loop import Stuck, VirtualLoop
-from tidings.simulation.observers import LIMITS, Rule, Violation
+from tidings.simulation.observers import KNOWN_LIMITS, Rule, Violation
 from tidings.simulation.world import World
 
 
 class Report(Struct, frozen=True):
-    """What became of a seed.
+    """The result of a seed.
 
-    `limits` are violations of what cannot always be kept. `digest` stands for everything that happened; `seconds` are
-    virtual.
+    `limits` are violations of the rules in KNOWN_LIMITS. `digest` is equal for equal runs. `seconds` are virtual.
     """
 
     seed: int
@@ -37,9 +36,9 @@ class Report(Struct, frozen=True):
 
 
 def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = False) -> Report:
-    """Run one seed; with `delivering`, under these settings instead of those that the seed draws."""
+    """The report of one seed. `delivering` replaces the delivery settings that the seed draws."""
     drawn = drawing.draw(seed, delivering)
-    loop = VirtualLoop()  # type: ignore[abstract]  # what it lacks, threads and sockets, must not be used
+    loop = VirtualLoop()  # type: ignore[abstract]  # it lacks threads and sockets, which nothing may use here
     lines: list[str] = []
     worlds: list[World] = []
     digests: list[str] = []
@@ -67,8 +66,8 @@ def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = 
     world = worlds[0]
     return Report(
         seed=seed,
-        violations=tuple(violation for violation in found if violation.rule not in LIMITS),
-        limits=tuple(violation for violation in found if violation.rule in LIMITS),
+        violations=tuple(violation for violation in found if violation.rule not in KNOWN_LIMITS),
+        limits=tuple(violation for violation in found if violation.rule in KNOWN_LIMITS),
         digest=digests[0] if digests else "",
         seconds=loop.time(),
         steps=loop.steps,
@@ -79,11 +78,11 @@ def simulate(seed: int, delivering: Delivering | None = None, *, traced: bool = 
 
 
 def simulate_each(seeds: Iterable[int], delivering: Delivering | None = None) -> Iterator[Report]:
-    """One seed after the other, with garbage collected in between instead of on the way."""
+    """Reports of the seeds, one by one. Garbage is collected between seeds only, which saves time."""
     collecting = gc.isenabled()
     gc.disable()
-    gc.collect()  # what a part before this one left
-    gc.freeze()  # what is there already need not be looked through each time
+    gc.collect()  # of the seeds before these
+    gc.freeze()  # later collections skip the objects that exist now
     try:
         for number, seed in enumerate(seeds, 1):
             yield simulate(seed, delivering)
@@ -96,18 +95,18 @@ def simulate_each(seeds: Iterable[int], delivering: Delivering | None = None) ->
 
 
 def simulate_all(seeds: Iterable[int], delivering: Delivering | None = None) -> list[Report]:
-    """The same, all at once."""
+    """Like simulate_each, as a list: a process pool can return it."""
     return list(simulate_each(seeds, delivering))
 
 
 def _digest(world: World, loop: VirtualLoop) -> str:
-    """Random numbers drawn, steps taken, facts recorded, calls made: no two different runs agree in all of them."""
+    """A hash of the random numbers drawn, steps taken, facts recorded and calls made: different runs differ in it."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{loop.steps} {loop.time()!r} {world.storm.random()!r} {world.chance.random()!r}".encode())
     for vendor in world.vendors.values():
         for call in vendor.log:
             digest.update(
-                f"{call.at!r} {call.clock} {call.delivery} {call.attempt} {call.took} {call.process}".encode()
+                f"{call.at_s!r} {call.clock_ms} {call.delivery} {call.attempt} {call.took} {call.process}".encode()
             )
     for id, seen in world.store.history.seen.items():
         digest.update(f"{id} {sorted(seen.ranks.items())}".encode())
@@ -116,7 +115,7 @@ def _digest(world: World, loop: VirtualLoop) -> str:
 
 @contextmanager
 def _logging_to(log: Any, *, traced: bool) -> Iterator[None]:
-    """Logs go into the trace, or nowhere."""
+    """Inside this context, logs go into the trace, or nowhere."""
     before = structlog.get_config()
     level = 0 if traced else 50
     structlog.configure(

@@ -1,4 +1,4 @@
-"""What happens in a run, drawn by its seed: who is notified of what and when, and what changes on the way."""
+"""A scenario: the requests that clients send in a run, and the changes on the way. All times are virtual seconds."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ CATEGORIES = (
     Category("promo"),
 )
 KNOWN_CATEGORIES = {category.name: category for category in CATEGORIES}
-CHANGING = "promo"
-"""The category that changes on the way, but for its caps and whether it allows doubles."""
-RECURRING = 10_000
-"""The numbers of recurrences, in the metadata of what they send, begin here."""
-AFTERWARDS = 20_000
-"""The numbers of what is sent long after the last fault begin here."""
-NOISE = 30_000
-"""The numbers of what one tenant suddenly sends to many begin here."""
-RECOVERY = 300.0
-"""Seconds from the last fault until everything is well, beside the longest pause that a provider may be granted."""
+CHANGING_CATEGORY = "promo"
+"""The category that changes during the run; its caps and whether it allows doubles stay."""
+FIRST_RECURRING = 10_000
+"""Recurrences are numbered from here on, in the metadata of their notifications."""
+FIRST_AFTERWARDS = 20_000
+"""Notifications that are sent long after the last fault are numbered from here on."""
+FIRST_NOISE = 30_000
+"""Notifications of a tenant's sudden large batch are numbered from here on."""
+RECOVERY_S = 300.0
+"""After the last fault, and the longest pause that a provider can ask for, all is well within this time."""
 TEMPLATE = TemplateVersion(
     name="order",
     version=0,
@@ -49,99 +49,99 @@ TEMPLATE = TemplateVersion(
     },
     variables={"number": Variable()},
 )
-LITERAL = "Hello"
-"""What every content that is not the template's says first."""
+LITERAL_TEXT = "Hello"
+"""The first text of every content that does not come from the template."""
 
 
-def texts(number: int) -> list[str]:
-    """What the template says first, in its languages."""
+def template_texts(number: int) -> list[str]:
+    """The first text of the template, in each of its languages."""
     return [f"Order {number}", f"Bestellung {number}"]
 
 
 def longest_pause_s(delivering: Delivering) -> float:
-    """Seconds that a provider is granted which asks for a pause."""
+    """The longest pause that a provider gets if it asks for one."""
     return max(delivering.retry_policy(channel).cap for channel in Channel)
 
 
-class Asked(Struct, frozen=True):
-    """A request that a client makes at the second `at`, again and again until it is answered or its patience ends.
+class ClientRequest(Struct, frozen=True):
+    """A request that a client sends at `at_s`, up to `tries` times until it is answered.
 
-    `numbers` are those of its notifications, in their metadata; several make it a batch. `twice`: two threads of the
-    client make it at once. `timeout` in seconds.
+    `numbers` are those of its notifications, in their metadata; several make it a batch. `sent_twice`: two threads of
+    the client send it at once.
     """
 
-    at: float
+    at_s: float
     tenant: str
     numbers: tuple[int, ...]
     body: bytes
     key: str | None
     tries: int
-    timeout: float
-    twice: bool = False
+    timeout_s: float
+    sent_twice: bool = False
 
 
 class PreferencesSet(Struct, frozen=True):
-    """A person's preferences and profile from the second `at` on; both None: the user is deleted."""
+    """A user gets a new profile and preferences, or (both None) is deleted."""
 
-    at: float
+    at_s: float
     tenant: str
     user_id: str
     profile: Profile | None
     preferences: Preferences | None
 
 
-class AddressBarred(Struct, frozen=True):
-    """An address on the suppression list, or (`barred` False) off it again."""
+class SuppressionSet(Struct, frozen=True):
+    """An address is put on the suppression list, or (`suppressed` False) taken off."""
 
-    at: float
+    at_s: float
     tenant: str
     address: Address
-    barred: bool
+    suppressed: bool
 
 
 class Cancelled(Struct, frozen=True):
-    """The notification with this number is cancelled, if its id is known then."""
+    """A client cancels the notification with this number, if it knows the id by then."""
 
-    at: float
+    at_s: float
     tenant: str
     number: int
 
 
 class MoodChanged(Struct, frozen=True):
-    """A vendor behaves otherwise from now on."""
+    """A vendor gets another mood."""
 
-    at: float
+    at_s: float
     vendor: str
     mood: Mood
 
 
 class VendorDown(Struct, frozen=True):
-    """A vendor takes nothing for `seconds`, be the storm over or not, and says so with `reason`."""
+    """A vendor refuses everything for `seconds` with `reason`, even after the storm."""
 
-    at: float
+    at_s: float
     vendor: str
     seconds: float
     reason: str
 
 
 class CategorySet(Struct, frozen=True):
-    """A category is declared anew."""
+    """A category is changed."""
 
-    at: float
+    at_s: float
     tenant: str
     category: Category
 
 
 class ClocksMoved(Struct, frozen=True):
-    """The clocks of all processes are set anew, forwards or backwards."""
+    """The clocks of all processes are set, forwards or backwards."""
 
-    at: float
+    at_s: float
 
 
 class Recurring(Struct, frozen=True):
-    """A recurrence is created. `dates`: on how many different days it comes (0: within minutes); `times`: how often."""
+    """A recurrence with `times` occurrences is created, on `dates` different days (0: within minutes)."""
 
-    at: float
+    at_s: float
     tenant: str
     number: int
     times: int
@@ -151,23 +151,23 @@ class Recurring(Struct, frozen=True):
 
 
 class Replayed(Struct, frozen=True):
-    """Somebody has all dead letters of a tenant sent again."""
+    """All dead letters of a tenant are replayed."""
 
-    at: float
+    at_s: float
     tenant: str
 
 
 class Outage(Struct, frozen=True):
     """All processes whose names start with `role` are killed, and start again after `seconds`."""
 
-    at: float
+    at_s: float
     role: str
     seconds: float
 
 
 Change = (
     PreferencesSet
-    | AddressBarred
+    | SuppressionSet
     | CategorySet
     | Cancelled
     | MoodChanged
@@ -180,22 +180,23 @@ Change = (
 
 
 class Scenario(Struct, frozen=True):
-    """A run.
+    """All that a seed determines.
 
-    `start` in milliseconds since the epoch; faults come in the first `storm` seconds. `partitions`: 0 for a queue like
-    a database, else one like a log. `overall_caps` are the caps of the tenants' category `*`.
+    `start_at` is in milliseconds since the epoch. Faults happen in the first `storm_s` seconds. With `partitions` = 0
+    the queue behaves like PostgreSQL's tables, otherwise like Kafka. `overall_caps` are the caps of category `*`, by
+    tenant.
     """
 
     seed: int
-    start: int
-    storm: float
+    start_at: int
+    storm_s: float
     weather: Weather
     partitions: int
-    audit_every: float
+    audit_every_s: float
     delivering: Delivering
     fairness: Fairness
     breaker: BreakerSettings
     vendors: tuple[Traits, ...]
     overall_caps: tuple[tuple[str, tuple[Cap, ...]], ...]
-    asked: tuple[Asked, ...]
+    requests: tuple[ClientRequest, ...]
     changes: tuple[Change, ...]

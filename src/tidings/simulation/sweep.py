@@ -12,20 +12,20 @@ from functools import partial
 from tidings.sections import Delivering
 from tidings.simulation.run import Report, simulate_all, simulate_each
 
-PART = 25
-"""Seeds that a process runs in a row."""
+SEEDS_PER_PART = 25
+"""How many seeds a process gets at a time."""
 
 
 def sweep(
     first: int, count: int | None, delivering: Delivering | None = None, *, cores: int = 1, seconds: float | None = None
 ) -> Iterator[Report]:
-    """Reports of `count` seeds from `first` on, as they come; without `count` until `seconds` have passed."""
+    """Reports of `count` seeds from `first` on, in order; with `count` None, until `seconds` have passed."""
     deadline = None if seconds is None else time.monotonic() + seconds
 
     def parts() -> Iterator[range]:
         begin = first
         while count is None or begin < first + count:
-            end = begin + PART if count is None else min(begin + PART, first + count)
+            end = begin + SEEDS_PER_PART if count is None else min(begin + SEEDS_PER_PART, first + count)
             yield range(begin, end)
             begin = end
 
@@ -46,7 +46,7 @@ def sweep(
 def _bounded(
     pool: multiprocessing.pool.Pool, run: partial[list[Report]], parts: Iterator[range], ahead: int
 ) -> Iterator[list[Report]]:
-    """The results in order, with only so many parts handed out ahead: there may be no end of them."""
+    """The results of the parts, in order. At most `ahead` parts are handed out at a time: `parts` may be endless."""
     waiting = deque(pool.apply_async(run, (part,)) for part in itertools.islice(parts, ahead))
     while waiting:
         yield waiting.popleft().get()

@@ -1,4 +1,4 @@
-"""Whether people got what they wanted, and as it was asked; and whether they did not get the rest for a reason."""
+"""Rules about people: their wishes are kept, nothing is suppressed without a reason, the content is right."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ from tidings.simulation.evidence import Evidence
 from tidings.simulation.observers import Rule, Violation
 from tidings.simulation.vendors import Call
 
-BELIEVED_S = 1.0
-"""Seconds for which a process may go by what it knew of a category."""
+CATEGORY_FRESH_S = 1.0
+"""How long a process may use its cached version of a category."""
 EVERYTHING = "*"
 
 
 def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
-    """Every call was made after asking, and by what the answers said nobody had anything against it."""
+    """Yields calls made without the necessary look-ups, or although their answers forbade the call."""
     for calls in evidence.calls.values():
         for call in calls:
             why = _objection(evidence, call)
             if why is not None:
                 yield Violation(
                     Rule.WISHES,
-                    f"{call.delivery} was offered to {call.vendor.name} at {call.at:.3f} s by {call.process}: {why}",
+                    f"{call.delivery} was offered to {call.vendor.name} at {call.at_s:.3f} s by {call.process}: {why}",
                 )
 
 
 def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
-    """In no window that a cap names did a person get more notifications, however late the looks are reckoned."""
+    """Yields people who got more notifications within the time of a cap than it allows.
+
+    When a notification counted is not known exactly, so only windows that certainly contain too many are reported.
+    """
     got: dict[tuple[str, str, str], list[tuple[int, int, UUID]]] = defaultdict(list)
     for calls in evidence.calls.values():
         for call in calls:
             notification = evidence.notifications.get(notification_of(call.delivery))
-            if call.took and call.look is not None and notification is not None:
-                # Between two readings its clock may have been set back.
-                span = min(call.look.readings), max(call.look.readings), notification_of(call.delivery)
+            if call.took and call.reads is not None and notification is not None:
+                # Minimum and maximum, because the clock may have been set back between two readings.
+                span = min(call.reads.readings), max(call.reads.readings), notification_of(call.delivery)
                 person = f"{_person(notification)}{_incarnation(evidence, call)}"
-                for category in _capping(evidence, call):
+                for category in _counting_categories(evidence, call):
                     got[call.tenant, person, category.name].append(span)
     for (tenant, person, name), spans in got.items():
         for cap in evidence.world.wishes.categories(tenant, name)[0].caps:
@@ -62,74 +65,78 @@ def caps_are_kept(evidence: Evidence) -> Iterator[Violation]:
 
 
 def nothing_is_withheld(evidence: Evidence) -> Iterator[Violation]:
-    """Who did not get something had refused it, or had had as much as they may get: nobody else's doing counts."""
+    """Yields suppressed deliveries for whose reason there is no evidence about this person."""
     for record in evidence.records.values():
         for event in record.events:
             if slot_of(event.id) and event.state is State.SUPPRESSED and not _has_reason(evidence, record, event):
-                yield Violation(Rule.WITHHELD, f"{event.id} is {event.reason} ({event.detail}), for no reason")
+                yield Violation(
+                    Rule.WITHHELD, f"{event.id} is suppressed: {event.reason} ({event.detail}), but that was never so"
+                )
 
 
 def what_is_said_was_asked(evidence: Evidence) -> Iterator[Violation]:
-    """A vendor was told what this notification says, in a language that its person ever had."""
+    """Yields calls whose content is not the notification's, in any language of the template."""
     for calls in evidence.calls.values():
         for call in calls:
             notification = evidence.notifications.get(notification_of(call.delivery))
             if notification is None:
-                continue  # it was offered, and is nowhere: that is another rule's
-            expected = [scenarios.LITERAL]
+                continue  # not in history: Rule.KEPT reports it
+            expected = [scenarios.LITERAL_TEXT]
             if notification.template is not None:
-                expected = scenarios.texts(msgspec.json.decode(notification.metadata)["n"])
-            if call.said not in expected:
-                yield Violation(Rule.SAID, f"{call.delivery} said {call.said!r} instead of one of {expected}")
+                expected = scenarios.template_texts(msgspec.json.decode(notification.metadata)["n"])
+            if call.first_text not in expected:
+                yield Violation(Rule.SAID, f"{call.delivery} said {call.first_text!r} instead of one of {expected}")
 
 
 def _objection(evidence: Evidence, call: Call) -> str | None:
-    wishes, look = evidence.world.wishes, call.look
-    if look is None:
-        return "outside of any batch"
+    wishes, reads = evidence.world.wishes, call.reads
+    if reads is None:
+        return "the call belongs to no batch"
     notification = notification_of(call.delivery)
-    if notification not in look.cancelled:
-        return "nobody had asked whether it was cancelled"
-    if wishes.cancelled.get(notification, float("inf")) <= look.cancelled[notification]:
+    if notification not in reads.cancelled:
+        return "cancellations had not been looked up"
+    if wishes.cancelled.get(notification, float("inf")) <= reads.cancelled[notification]:
         return "it was cancelled"
     expires_at = evidence.expires_at(call.delivery)
-    if expires_at is not None and min(look.readings, default=0) >= expires_at:
+    if expires_at is not None and min(reads.readings, default=0) >= expires_at:
         return f"it had expired at {expires_at}"
     address = Address(call.vendor.channel, call.to)
     if call.vendor.channel is not Channel.INAPP:
-        asked = look.suppressed.get((call.tenant, address))
-        if asked is None:
-            return "nobody had asked for the suppression list"
-        if wishes.is_barred(call.tenant, address, asked):
+        looked_up_at = reads.suppressed.get((call.tenant, address))
+        if looked_up_at is None:
+            return "the suppression list had not been looked up"
+        if wishes.is_suppressed(call.tenant, address, looked_up_at):
             return "the address was on the suppression list"
     return None if call.user_id is None else _refused_by_person(evidence, call)
 
 
 def _refused_by_person(evidence: Evidence, call: Call) -> str | None:
     key = call.tenant, str(call.user_id)
-    if call.look is None or key not in call.look.people:
-        return "nobody had asked what the person wants"
-    profile, preferences = evidence.world.wishes.of(key, call.look.people[key])
+    if call.reads is None or key not in call.reads.people:
+        return "the person had not been looked up"
+    profile, preferences = evidence.world.wishes.person_at(key, call.reads.people[key])
     if profile is None:
         return "the user was deleted"
-    if not _is_present(call, profile):
+    if not _is_address_of(call, profile):
         return "it was not the person's address any more"
-    believed = evidence.world.wishes.categories(call.tenant, call.category, call.look.since - BELIEVED_S, call.at)
-    if all(refusal(preferences, category, call.vendor.channel) for category in believed):
+    versions = evidence.world.wishes.categories(
+        call.tenant, call.category, call.reads.since - CATEGORY_FRESH_S, call.at_s
+    )
+    if all(refusal(preferences, category, call.vendor.channel) for category in versions):
         return "the person had refused it"
-    if any(category.critical for category in believed) or preferences.quiet_hours is None:
+    if any(category.critical for category in versions) or preferences.quiet_hours is None:
         return None
-    quiet = [wake_up(preferences.quiet_hours, profile.timezone, now) is not None for now in call.look.readings]
-    return "the person's quiet hours" if quiet and all(quiet) else None
+    quiet = [wake_up(preferences.quiet_hours, profile.timezone, now) is not None for now in call.reads.readings]
+    return "these were the person's quiet hours" if quiet and all(quiet) else None
 
 
-def _is_present(call: Call, profile: Profile) -> bool:
+def _is_address_of(call: Call, profile: Profile) -> bool:
     if call.vendor.channel is Channel.INAPP:
         return call.to == call.user_id
     return call.to in (profile.email, profile.phone, *profile.devices)
 
 
-def _capping(evidence: Evidence, call: Call) -> Iterator[Category]:
+def _counting_categories(evidence: Evidence, call: Call) -> Iterator[Category]:
     """The categories whose caps count the call."""
     wishes = evidence.world.wishes
     own = wishes.categories(call.tenant, call.category)
@@ -145,16 +152,16 @@ def _person(notification: Notification) -> str:
 
 
 def _incarnation(evidence: Evidence, call: Call) -> str:
-    """Which of those who had the user's id was asked about; what one who was deleted got counts for nobody else."""
+    """A suffix for the incarnation of the user that the call is for: caps count each incarnation apart."""
     key = call.tenant, str(call.user_id)
-    if call.user_id is None or call.look is None or key not in call.look.people:
+    if call.user_id is None or call.reads is None or key not in call.reads.people:
         return ""
-    number = evidence.world.wishes.incarnation(key, call.look.people[key])
+    number = evidence.world.wishes.incarnation(key, call.reads.people[key])
     return f" (no. {number + 1})" if number else ""
 
 
 def _has_reason(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
-    """Whether anything that ever was can be the reason for which a delivery was suppressed."""
+    """Whether the reason for which a delivery was suppressed was true at any time of the run."""
     notification, wishes = record.notification, evidence.world.wishes
     channel = channel_of(event.id)
     key = notification.tenant, notification.to.user_id or ""
@@ -169,21 +176,21 @@ def _has_reason(evidence: Evidence, record: NotificationRecord, event: Event) ->
             return any(profile is None for profile, _ in versions)
         case Reason.ADDRESS_CHANGED:
             profiles = [profile for profile, _ in versions if profile is not None]
-            return any(event.address not in (one.email, one.phone, *one.devices) for one in profiles)
+            return any(event.address not in (profile.email, profile.phone, *profile.devices) for profile in profiles)
         case Reason.ADDRESS_SUPPRESSED:
             address = Address(channel, event.address or "")
-            return wishes.was_barred(notification.tenant, address) or any(
-                (notification.tenant, address) in vendor.barring for vendor in evidence.world.vendors.values()
+            return wishes.was_suppressed(notification.tenant, address) or any(
+                (notification.tenant, address) in vendor.suppressing for vendor in evidence.world.vendors.values()
             )
         case Reason.CAPPED:
-            return _is_over(evidence, notification)
+            return _cap_may_be_reached(evidence, notification)
         case Reason.DUPLICATE:
-            return _has_twin(evidence, record, event)
+            return _has_duplicate(evidence, record, event)
     return True
 
 
-def _is_over(evidence: Evidence, notification: Notification) -> bool:
-    """Whether the person was meant to get as many others as some cap permits."""
+def _cap_may_be_reached(evidence: Evidence, notification: Notification) -> bool:
+    """Whether the person was sent as many other notifications as some cap allows."""
     wishes, person = evidence.world.wishes, _person(notification)
     others = [
         other
@@ -201,20 +208,20 @@ def _reaches(count: int, categories: Sequence[Category]) -> bool:
     return any(count >= cap.count for cap in caps)
 
 
-def _has_twin(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
+def _has_duplicate(evidence: Evidence, record: NotificationRecord, event: Event) -> bool:
     """Whether another delivery of the tenant says the same to the same address."""
     channel = channel_of(event.id)
     for other in evidence.notifications.values():
-        if _says(other, channel) != _says(record.notification, channel):
+        if _content_of(other, channel) != _content_of(record.notification, channel):
             continue
         if other.id != record.notification.id and other.id in evidence.aside:
-            return True  # where it went may be aside as well
-        twins = evidence.records[other.id].events
-        if any(twin.id != event.id and slot_of(twin.id) and twin.address == event.address for twin in twins):
+            return True  # the deliveries of the other one may be aside, too
+        events_of_other = evidence.records[other.id].events
+        if any(twin.id != event.id and slot_of(twin.id) and twin.address == event.address for twin in events_of_other):
             return True
     return False
 
 
-def _says(notification: Notification, channel: Channel) -> tuple[object, ...]:
-    said = notification.template if notification.content is None else getattr(notification.content, channel.value)
-    return notification.tenant, said, notification.data
+def _content_of(notification: Notification, channel: Channel) -> tuple[object, ...]:
+    content = notification.template if notification.content is None else getattr(notification.content, channel.value)
+    return notification.tenant, content, notification.data

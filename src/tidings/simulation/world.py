@@ -1,4 +1,4 @@
-"""One run: four processes of the real system over shared memory adapters, clients, vendors, and what befalls them."""
+"""One run: four processes of the real system over shared memory adapters, clients, vendors, and faults."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ from tidings.simulation.clients import APIS, Clients
 from tidings.simulation.departures import Departures
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
-from tidings.simulation.processes import LOOK, PERIOD, Process, Storm
+from tidings.simulation.processes import BATCH_READS, HOUSEKEEPING_FROM_S, Process, Storm
 from tidings.simulation.scenario import (
-    AddressBarred,
     Cancelled,
     CategorySet,
     Change,
@@ -53,6 +52,7 @@ from tidings.simulation.scenario import (
     Recurring,
     Replayed,
     Scenario,
+    SuppressionSet,
     VendorDown,
 )
 from tidings.simulation.vendors import Call, SimulatedInbox, SimulatedProvider, Traits, Vendor
@@ -62,37 +62,33 @@ from tidings.working import accepting, work
 T = TypeVar("T")
 
 WORKERS = ("worker-1", "worker-2")
-SESSION = 10.0
-"""Seconds after which a partitioned broker takes a silent client for dead."""
-LONGEST_FREEZE_OF_AN_API = 10.0
-"""Seconds. One that stands still past the lease of an idempotency key puts again what was put meanwhile (a limit)."""
-LONGEST_CALM = 7 * 24 * 3600.0
-"""Virtual seconds within which everything must have come to rest after the last fault."""
-INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout=Inbox.timeout)
+SESSION_S = 10.0
+"""A partitioned broker takes a client that is silent for so long for dead."""
+LONGEST_API_FREEZE_S = 10.0
+"""A known limit: an API that freezes past the lease of an idempotency key puts a request a second time."""
+LONGEST_CALM_S = 7 * 24 * 3600.0
+"""Everything must rest within this time after the storm."""
+INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout_s=Inbox.timeout)
 
 
-class _Uncounted:
-    """Metrics that nobody reads."""
+class _NoMetrics:
+    """Metrics that ignore everything."""
 
     def __getattr__(self, _: str) -> Callable[..., None]:
-        """Any of their methods."""
-        return _count_nothing
+        """A function that does nothing."""
+        return lambda *_: None
 
 
-def _count_nothing(*_: object) -> None:
-    """Not counted."""
-
-
-async def _keep_writing(accepted: AcceptedCounter, process: Process) -> None:
-    """As AcceptedCounter does in a process that serves; less often, for time costs nothing here."""
+async def _write_accepted_counts(accepted: AcceptedCounter, process: Process) -> None:
+    """Write the counts of accepted notifications regularly, as a real API process does, but less often."""
     while True:
-        await process.sleep(PERIOD)
+        await process.sleep(HOUSEKEEPING_FROM_S)
         with contextlib.suppress(Unavailable):
             await accepted.write()
 
 
 class World:
-    """Everything outside the processes, and the processes."""
+    """The processes, and everything outside them."""
 
     def __init__(self, scenario: Scenario, trace: Callable[[float, str], None]) -> None:
         self.loop = cast("VirtualLoop", asyncio.get_running_loop())
@@ -101,43 +97,43 @@ class World:
         self.objects = MemoryObjects()
         self.broker = SimulatedBroker(self, scenario.partitions)
         self.wishes = Wishes()
-        self.complaints = self.store.history.complaints
+        self.violations = self.store.history.violations
         self.inbox_log: list[Call] = []
-        self.inbox_departures = Departures(INBOX.timeout)
-        self.chance = random.Random(f"{scenario.seed}/world")
-        self._ids = random.Random(f"{scenario.seed}/ids")
-        self.storm = Storm(scenario.weather, random.Random(f"{scenario.seed}/storm"))
+        self.inbox_departures = Departures(INBOX.timeout_s)
+        seed = scenario.seed
+        self.chance = random.Random(f"{seed}/world")
+        self._ids = random.Random(f"{seed}/ids")
+        self.storm = Storm(scenario.weather, random.Random(f"{seed}/storm"))
         self._outside: Context = copy_context()
         self._trace = trace
-        self.clients = Clients(self, random.Random(f"{scenario.seed}/clients"))
-        bits = random.Random(f"{scenario.seed}/recurrences").getrandbits
-        composer = Composer(
-            TemplateRenderer(self.store.templates, self), bits, recipients=Recipients(self.store.users, self)
-        )
+        self.clients = Clients(self, random.Random(f"{seed}/clients"))
+        bits = random.Random(f"{seed}/recurrences").getrandbits
+        recipients = Recipients(self.store.users, self)
+        composer = Composer(TemplateRenderer(self.store.templates, self), bits, recipients=recipients)
         self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
         self._letters = DeadLetters(self.store, self.store, self, bits)
         self.vendors = {
-            traits.name: Vendor(traits, random.Random(f"{scenario.seed}/{traits.name}"), self.storm, self.clients.post)
+            traits.name: Vendor(traits, random.Random(f"{seed}/{traits.name}"), self.storm, self.clients.post_receipt)
             for traits in scenario.vendors
         }
         self._serving: dict[str, tuple[Process, Accepts]] = {}
-        self._alive: dict[str, tuple[Process, QueuePort]] = {}
+        self._running: dict[str, tuple[Process, QueuePort]] = {}
         self._answers: dict[Process, dict[asyncio.Future[Any], None]] = {}
-        self._errands: dict[asyncio.Task[None], None] = {}
-        self._outage = 0.0
+        self._activities: dict[asyncio.Task[None], None] = {}
+        self._outage_s = 0.0
         self._settings = Settings(
             deliver=scenario.delivering,
             fairness=scenario.fairness,
             breaker=scenario.breaker,
-            audit=AuditSettings(interval=scenario.audit_every),
+            audit=AuditSettings(interval=scenario.audit_every_s),
             canary=CanarySettings(enabled=False),
         )
 
     # --- the true time ---
 
     def now(self) -> int:
-        """Milliseconds since the epoch, in truth."""
-        return self.scenario.start + int(self.loop.time() * 1000)
+        """The true time, in milliseconds since the epoch."""
+        return self.scenario.start_at + int(self.loop.time() * 1000)
 
     def elapsed(self) -> int:
         """Milliseconds of virtual time."""
@@ -150,23 +146,27 @@ class World:
     # --- the run ---
 
     async def run(self) -> None:
-        """From the first start of the processes until everything rests."""
+        """Run from the first start of the processes until everything rests."""
         await self._prepare()
         for name in (*APIS, *WORKERS):
             self._start(name)
-        clients = [self.send(self.clients.ask(asked)) for asked in self.scenario.asked for _ in range(1 + asked.twice)]
-        self.send(self._change_things())
-        await asyncio.sleep(self.scenario.storm)
+        clients = [
+            self.spawn(self.clients.send_repeatedly(request))
+            for request in self.scenario.requests
+            for _ in range(1 + request.sent_twice)
+        ]
+        self.spawn(self._change_things())
+        await asyncio.sleep(self.scenario.storm_s)
         self.storm.calm()
         self.log("the storm is over")
-        for process, _ in self._alive.values():
-            process.skew = 0
+        for process, _ in self._running.values():
+            process.skew_ms = 0
         try:
-            async with asyncio.timeout(LONGEST_CALM):
+            async with asyncio.timeout(LONGEST_CALM_S):
                 await asyncio.wait(clients)
                 await self._rest()
         except TimeoutError:
-            self.complain(Rule.RESTS, f"there are still {self._what_is_left()}")
+            self.report_violation(Rule.RESTS, f"there are still {self._leftovers()}")
 
     async def _prepare(self) -> None:
         await MemoryQueue(self.broker).declare(topics.subscriptions())
@@ -183,71 +183,71 @@ class World:
             await self._apply(PreferencesSet(0.0, tenant, user_id, profile, preferences))
 
     async def _rest(self) -> None:
-        """Return when no item, no row and no errand is left."""
-        while (  # noqa: ASYNC110 - no event tells that nothing is left, and time costs nothing
-            self._errands or any(len(lane) for _, _, lane in self.broker.lanes()) or self._due() is not None
+        """Return when no queue item, no waiting row and no activity is left."""
+        while (  # noqa: ASYNC110 - there is no event for this, and virtual time costs nothing
+            self._activities or any(len(lane) for _, _, lane in self.broker.lanes()) or self._next_due_at() is not None
         ):
-            await asyncio.sleep(max(3.0, ((self._due() or 0) - self.now()) / 1000))
+            await asyncio.sleep(max(3.0, ((self._next_due_at() or 0) - self.now()) / 1000))
 
-    def _due(self) -> int | None:
-        """When the next thing is due that waits in the store."""
+    def _next_due_at(self) -> int | None:
+        """When the next row of the store is due; None if there is none."""
         known = (self.store.schedule.next, self.store.replays.next_ready, self.store.recurrences.next)
         return min((due for due in known if due is not None), default=None)
 
-    def _what_is_left(self) -> str:
+    def _leftovers(self) -> str:
         lanes = [f"{len(lane)} items of {topic}" for topic, _, lane in self.broker.lanes() if len(lane)]
-        rows = [] if self._due() is None else ["rows of the schedule"]
-        running = [f"{name}{' (frozen)' if process.frozen else ''}" for name, (process, _) in self._alive.items()]
-        errands = [str(errand.get_coro()) for errand in self._errands]
-        return f"{', '.join([*lanes, *rows, *errands])}; running are {', '.join(running)}"
+        rows = [] if self._next_due_at() is None else ["rows of the schedule"]
+        running = [f"{name}{' (frozen)' if process.frozen else ''}" for name, (process, _) in self._running.items()]
+        activities = [str(activity.get_coro()) for activity in self._activities]
+        return f"{', '.join([*lanes, *rows, *activities])}; running are {', '.join(running)}"
 
-    def send(self, errand: Any) -> asyncio.Task[None]:
-        """Run something outside the processes; the run does not end before it."""
-        task: asyncio.Task[None] = self.loop.create_task(errand, context=self._outside.copy())
-        self._errands[task] = None
-        task.add_done_callback(self._back, context=self._outside.copy())
+    def spawn(self, activity: Any) -> asyncio.Task[None]:
+        """Run `activity` outside the processes; the run waits for its end."""
+        task: asyncio.Task[None] = self.loop.create_task(activity, context=self._outside.copy())
+        self._activities[task] = None
+        task.add_done_callback(self._on_activity_end, context=self._outside.copy())
         return task
 
-    def _back(self, errand: asyncio.Task[None]) -> None:
-        del self._errands[errand]
-        if not errand.cancelled() and (error := errand.exception()) is not None:
-            self.complain(Rule.RUNS, f"the simulation itself failed: {error!r}")
+    def _on_activity_end(self, activity: asyncio.Task[None]) -> None:
+        del self._activities[activity]
+        if not activity.cancelled() and (error := activity.exception()) is not None:
+            self.report_violation(Rule.RUNS, f"the simulation itself failed: {error!r}")
 
     def log(self, line: str) -> None:
         """Put a line into the trace."""
         self._trace(self.loop.time(), line)
 
-    def complain(self, rule: Rule, text: str) -> None:
-        """A rule was broken."""
-        self.complaints.append(Violation(rule, text))
+    def report_violation(self, rule: Rule, text: str) -> None:
+        """Note that a rule was broken."""
+        self.violations.append(Violation(rule, text))
 
     # --- processes ---
 
     def _process(self, name: str) -> Process:
-        return Process(name, self.loop, self.storm, self.scenario.start, self._outside, self.log)
+        return Process(name, self.loop, self.storm, self.scenario.start_at, self._outside, self.log)
 
     def _start(self, name: str) -> None:
         process = self._process(name)
-        process.on_end, process.on_freeze = self._ended, self._frozen
+        process.on_end, process.on_freeze = self._on_process_end, self._on_process_freeze
         if name in APIS:
-            process.longest_freeze = LONGEST_FREEZE_OF_AN_API
+            process.longest_freeze_s = LONGEST_API_FREEZE_S
         if self.storm.raging:
-            process.skew = self._skew()
+            process.skew_ms = self._draw_skew_ms()
         queue = QueuePort(self.broker, process)
         parts = self._parts(process, queue)
-        self._alive[name] = process, queue
+        self._running[name] = process, queue
         self.log(f"{name} starts")
         if name in APIS:
             self._serving[name] = process, accepting(parts)
-            process.begin(_keep_writing(parts.accepted, process))
+            process.begin(_write_accepted_counts(parts.accepted, process))
             self._answers[process] = {}
         else:
             running = process.begin(work(parts, asyncio.Event()))
-            running.add_done_callback(lambda running: self._ran_out(name, running), context=self._outside.copy())
+            running.add_done_callback(lambda running: self._worker_ended(name, running), context=self._outside.copy())
 
-    def _ran_out(self, name: str, running: asyncio.Task[None]) -> None:
+    def _worker_ended(self, name: str, running: asyncio.Task[None]) -> None:
         if not running.cancelled():
-            self.complain(Rule.RUNS, f"{name} ended by itself: {running.exception()!r}")
+            self.report_violation(Rule.RUNS, f"{name} ended by itself: {running.exception()!r}")
 
     def _parts(self, process: Process, queue: QueuePort) -> Parts:
         store = StorePort(self.store, process)
@@ -268,7 +268,7 @@ class World:
             providers=providers,
             archive=ParquetFiles(),
             renderer=TemplateRenderer(store.templates, process),
-            metrics=cast("Any", _Uncounted()),
+            metrics=cast("Any", _NoMetrics()),
             accepted=AcceptedCounter(store.accounts, process, lambda: UUID(int=self._ids.getrandbits(128))),
             randomness=random.Random(self._ids.random()),
         )
@@ -279,8 +279,8 @@ class World:
                 self.inbox_log.append(
                     Call(
                         vendor=INBOX,
-                        at=self.loop.time(),
-                        clock=process.now(),
+                        at_s=self.loop.time(),
+                        clock_ms=process.now(),
                         process=process.name,
                         delivery=item.id,
                         tenant=tenant,
@@ -289,41 +289,41 @@ class World:
                         category=item.category,
                         attempt=0,
                         key=str(item.id),
-                        look=LOOK.get(),
+                        reads=BATCH_READS.get(),
                         took=True,
-                        said=item.title,
+                        first_text=item.title,
                     )
                 )
 
         return write
 
-    def _skew(self) -> int:
-        most = self.scenario.weather.skew
+    def _draw_skew_ms(self) -> int:
+        most = self.scenario.weather.skew_ms
         return self.chance.randint(-most, most)
 
-    def _ended(self, process: Process) -> None:
-        """A process was killed: its clients see it at once, a log of a queue only later; then it is started again."""
-        _, queue = self._alive.pop(process.name)
+    def _on_process_end(self, process: Process) -> None:
+        """Start a killed process again later. Its clients see the end at once, a partitioned broker after SESSION_S."""
+        _, queue = self._running.pop(process.name)
         self._serving.pop(process.name, None)
         for answer in self._answers.pop(process, {}):
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"{process.name} is gone"))
-        outage = self._outage or self.chance.random() * self.scenario.weather.longest_outage
-        noticed = SESSION if self.scenario.partitions else 0.0
-        self.loop.call_later(noticed, queue.client.crash, context=self._outside.copy())
-        self.loop.call_later(outage, self._start, process.name, context=self._outside.copy())
+        outage_s = self._outage_s or self.chance.random() * self.scenario.weather.longest_outage_s
+        noticed_after_s = SESSION_S if self.scenario.partitions else 0.0
+        self.loop.call_later(noticed_after_s, queue.client.crash, context=self._outside.copy())
+        self.loop.call_later(outage_s, self._start, process.name, context=self._outside.copy())
 
-    def _frozen(self, process: Process, seconds: float) -> None:
-        if process.name not in self._alive:
+    def _on_process_freeze(self, process: Process, seconds: float) -> None:
+        if process.name not in self._running:
             return
-        _, queue = self._alive[process.name]
-        if self.scenario.partitions and seconds > SESSION:
-            self.loop.call_later(SESSION, queue.client.evict, context=self._outside.copy())
+        _, queue = self._running[process.name]
+        if self.scenario.partitions and seconds > SESSION_S:
+            self.loop.call_later(SESSION_S, queue.client.evict, context=self._outside.copy())
         elif not self.scenario.partitions and seconds > HELD_WITHIN_S:
             self.loop.call_later(HELD_WITHIN_S, queue.client.cut, context=self._outside.copy())
 
     async def call(self, name: str, request: Callable[[Accepts], Awaitable[T]]) -> T:
-        """Make a request to an API process. Raises what it raises, or ConnectionError."""
+        """The answer of an API process. Raises the API's errors, or ConnectionError if the process is down or dies."""
         if name not in self._serving:
             raise ConnectionRefusedError(f"{name} is down")
         process, accept = self._serving[name]
@@ -350,7 +350,7 @@ class World:
 
     async def _change_things(self) -> None:
         for change in self.scenario.changes:
-            await asyncio.sleep(max(0.0, change.at - self.loop.time()))
+            await asyncio.sleep(max(0.0, change.at_s - self.loop.time()))
             await self._apply(change)
 
     async def _apply(self, change: Change) -> None:
@@ -362,14 +362,14 @@ class World:
                 await users.delete(*key)
             else:
                 await users.upsert(change.tenant, [(change.user_id, change.profile, change.preferences)], self.now())
-            self.wishes.person(at, key, change.profile, change.preferences or Preferences())
-        elif isinstance(change, AddressBarred):
-            self.log(f"{change.tenant}/{change.address.value}: barred {change.barred}")
-            if change.barred:
+            self.wishes.set_person(at, key, change.profile, change.preferences or Preferences())
+        elif isinstance(change, SuppressionSet):
+            self.log(f"{change.tenant}/{change.address.value} on the suppression list: {change.suppressed}")
+            if change.suppressed:
                 await users.suppress([Suppression(change.tenant, change.address, "asked", self.now())])
             else:
                 await users.unsuppress(change.tenant, change.address)
-            self.wishes.address(at, change.tenant, change.address, barred=change.barred)
+            self.wishes.set_suppressed(at, change.tenant, change.address, suppressed=change.suppressed)
         elif isinstance(change, Cancelled):
             id = self.clients.ledger.id_of(change.number)
             if id is not None:
@@ -383,18 +383,18 @@ class World:
         elif isinstance(change, CategorySet):
             self.log(f"{change.tenant}: {change.category}")
             await self.store.tenants.put_category(change.tenant, change.category)
-            self.wishes.category(at, change.tenant, change.category)
+            self.wishes.set_category(at, change.tenant, change.category)
         elif isinstance(change, VendorDown):
             self.log(f"{change.vendor} takes nothing for {change.seconds} s: {change.reason}")
             self.vendors[change.vendor].go_down(change.seconds, change.reason)
         elif isinstance(change, MoodChanged):
             self.vendors[change.vendor].mood = change.mood
         elif isinstance(change, Outage) and self.storm.raging:
-            self._outage = change.seconds
-            for process in [process for name, (process, _) in self._alive.items() if name.startswith(change.role)]:
+            self._outage_s = change.seconds
+            for process in [process for name, (process, _) in self._running.items() if name.startswith(change.role)]:
                 process.kill()
-            self._outage = 0.0
+            self._outage_s = 0.0
         elif isinstance(change, ClocksMoved) and self.storm.raging:
-            for process, _ in self._alive.values():
-                process.skew = self._skew()
-                self.log(f"{process.name}: its clock is {process.skew} ms ahead")
+            for process, _ in self._running.values():
+                process.skew_ms = self._draw_skew_ms()
+                self.log(f"{process.name}: its clock is now {process.skew_ms} ms ahead")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from support_wire import WRITTEN
+from support.wire import WRITTEN
 
 HERE = Path(__file__).resolve().parent
 

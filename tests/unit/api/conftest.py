@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support_api import Api, running
+from support.api import Api, running
 
 
 @pytest.fixture

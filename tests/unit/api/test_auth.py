@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from support_api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, problem
 from tidings.api.auth import LOOKED_UP_AT_ONCE, MOST_REMEMBERED, TTL_MS, Keyring
 from tidings.api.keys import PREFIX, looks_like_one, mint
 from tidings.api.problems import Refused

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from support_api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, problem
 from tidings.model.ids import DELIVERY_PREFIX, delivery_id, new_id, to_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome

@@ -13,8 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from playwright.async_api import Route, async_playwright
 
 from support import needs
-from support_api import Api
-from support_parts import chromium_executable
+from support.api import Api
+from support.parts import chromium_executable
 from tidings.api.samples import DEMO_USER, UNREACHABLE
 from tidings.model.history import InboxItem
 from tidings.model.ids import NOTIFICATION_PREFIX, delivery_id, from_text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support_api import Api, World, problem, running
+from support.api import Api, World, problem, running
 from tidings.api.samples import ORDER
 from tidings.model.errors import Unavailable
 from tidings.ports.queue import Item

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support_api import Api, problem, running
+from support.api import Api, problem, running
 from tidings.api import paths
 from tidings.api.calls import is_user_id
 from tidings.api.problems import Refused

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from support_api import TENANT, Api, problem
+from support.api import TENANT, Api, problem
 from tidings.model.history import InboxItem
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 

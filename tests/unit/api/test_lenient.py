@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from support_api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, problem
 from tidings.api import cursors
 from tidings.api.samples import DEMO_TEMPLATE
 from tidings.model import topics

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support_api import OTHER, Answer, Api, World, problem, running
+from support.api import OTHER, Answer, Api, World, problem, running
 from tidings.api.limits import DRAW_AHEAD_S, Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.samples import DEMO_USER

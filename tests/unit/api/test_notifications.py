@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from support_api import OTHER, Api, problem
+from support.api import OTHER, Api, problem
 from tidings.api.samples import BATCH, ORDER
 from tidings.model.days import DAY_MS, day_of
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, delivery_id, from_text, new_id, to_text

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from support import eventually
-from support_api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, problem
 from tidings.api.samples import ORDER
 from tidings.config import Settings
 from tidings.model.ids import delivery_id, new_id

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from support_api import OTHER, Api, problem
+from support.api import OTHER, Api, problem
 from tidings.api.samples import RECURRENCE
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent

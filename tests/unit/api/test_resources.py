@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from support_api import Api, problem
+from support.api import Api, problem
 
 
 async def test_categories(api: Api) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support_api import OTHER, Api, problem
+from support.api import OTHER, Api, problem
 from tidings.api.samples import WELCOME
 from tidings.model.errors import Overloaded
 from tidings.templating import templates

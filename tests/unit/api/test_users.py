@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support_api import Api, problem
+from support.api import Api, problem
 
 ADA = {
     "email": "Ada@Example.com",

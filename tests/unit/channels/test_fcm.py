@@ -12,7 +12,7 @@ import jwt
 import msgspec
 import pytest
 
-from support_vendors import NOW, Came, FcmVendor, Misbehave, Said, StillClock, id_of, refusal, tools_for
+from support.vendors import NOW, Came, FcmVendor, Misbehave, Said, StillClock, id_of, refusal, tools_for
 from tidings.channels.push.fcm import Fcm
 from tidings.channels.registry import build
 from tidings.channels.tools import Tools

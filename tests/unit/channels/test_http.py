@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
-from support_vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
+from support.vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
 from tidings.channels.http import MOST_READ_BYTES, Answer, HttpClient, _unanswered, brief, by_status, retry_after_s
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from support_vendors import NOW, InboxVendor, MemoryInbox, id_of, tools_for
+from support.vendors import NOW, InboxVendor, MemoryInbox, id_of, tools_for
 from tidings.channels.inapp.inbox import WRITE_S, WRITES, Inbox
 from tidings.channels.parallel import NOT_BEGUN
 from tidings.channels.registry import build

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support_vendors import NOW, email_delivery, id_of
+from support.vendors import NOW, email_delivery, id_of
 from tidings.channels.email.headers import one_line, split_address
 from tidings.channels.email.mime import build, message_id
 from tidings.model.ids import DELIVERY_PREFIX, to_text

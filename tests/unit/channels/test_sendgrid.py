@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sendgrid.helpers.eventwebhook import EventWebhook
 
-from support_vendors import NOW, Said, SendgridVendor, id_of, tools_for
+from support.vendors import NOW, Said, SendgridVendor, id_of, tools_for
 from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build
 from tidings.model.errors import BadReceipt, SettingsError

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from support import eventually
-from support_smtp import SmtpStandIn, SmtpVendor, certify, server_context
-from support_vendors import tools_for
+from support.smtp import SmtpStandIn, SmtpVendor, certify, server_context
+from support.vendors import tools_for
 from tidings.channels.email.smtp import Smtp
 from tidings.channels.registry import build
 from tidings.model.errors import SettingsError

@@ -15,8 +15,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support_smtp import SmtpStandIn, SmtpVendor, certify, server_context
-from support_vendors import tools_for
+from support.smtp import SmtpStandIn, SmtpVendor, certify, server_context
+from support.vendors import tools_for
 from tidings.channels.email.smtp import Smtp
 from tidings.channels.email.smtp_transactions import Extensions, Mail, Session
 from tidings.channels.registry import build

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from support_vendors import NOW, RECEIPTS, Said, StillClock, TwilioVendor, id_of
+from support.vendors import NOW, RECEIPTS, Said, StillClock, TwilioVendor, id_of
 from tidings.channels.registry import build
 from tidings.channels.sms.twilio import Twilio
 from tidings.channels.tools import Tools

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support_stores import NOW, accepted, fact, notification
+from support.stores import NOW, accepted, fact, notification
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles

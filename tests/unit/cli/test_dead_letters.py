@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from support_api import TENANT, Api, World, running
+from support.api import TENANT, Api, World, running
 from tidings.cli.application import run
 from tidings.cli.letters import WIDTH
 from tidings.model.ids import DELIVERY_PREFIX, delivery_id, new_id, to_text

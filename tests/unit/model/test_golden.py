@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-import support_wire as samples
+from support import wire as samples
 from tidings.backends.kafka.progress import Progress
 from tidings.backends.postgres.claims import _decode_headers
 from tidings.model.notification import Content, Recipient

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-import support_wire as samples
+from support import wire as samples
 from tidings.model import topics
 from tidings.model.errors import Unreadable
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes

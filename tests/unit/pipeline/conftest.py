@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support_flow import Flow
+from support.flow import Flow
 
 
 @pytest.fixture

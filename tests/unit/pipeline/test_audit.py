@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from support_flow import TENANT, Flow, takes_it
+from support.flow import TENANT, Flow, takes_it
 from tidings.model import topics
 from tidings.model.accounting import MINUTE_MS
 from tidings.model.sending import Rejected, Retry

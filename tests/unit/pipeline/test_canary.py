@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support_flow import Flow
+from support.flow import Flow
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.sending import Sent

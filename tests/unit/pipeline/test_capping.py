@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import Rejected, Retry, SendResult, Sent
 from tidings.model.template import Variable

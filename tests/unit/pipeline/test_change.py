@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model.errors import Conflict, Invalid
 from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome

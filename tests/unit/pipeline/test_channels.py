@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import Variable

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from support import eventually
-from support_flow import TENANT, Flow, Recorder
+from support.flow import TENANT, Flow, Recorder
 from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, Unavailable

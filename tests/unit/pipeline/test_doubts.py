@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, Recorder
+from support.flow import TENANT, Flow, Recorder
 from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.sending import Retry

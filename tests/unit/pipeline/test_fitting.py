@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from support_flow import TENANT, Flow, Recorder
+from support.flow import TENANT, Flow, Recorder
 from tidings.model.ids import new_id, notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, Receipt, Rejected, Retry, SendResult, Sent, Uncertain

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, Recorder, takes_it
+from support.flow import TENANT, Flow, Recorder, takes_it
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Conflict

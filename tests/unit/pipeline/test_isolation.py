@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from support import eventually
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.objects.folder import Folder

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model import topics
 from tidings.model.errors import Invalid
 from tidings.model.user import Profile

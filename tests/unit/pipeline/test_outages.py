@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, Recorder, takes_it
+from support.flow import TENANT, Flow, Recorder, takes_it
 from tidings.config import Settings
 from tidings.model.ids import delivery_id
 from tidings.model.sending import (

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from support_flow import Flow
+from support.flow import Flow
 from tidings.model.delivery import Delivery
 from tidings.model.notification import Content, EmailContent
 from tidings.model.outcome import Wait

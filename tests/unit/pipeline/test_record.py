@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from support_flow import TENANT, Flow
-from support_stores import accepted, fact, notification
+from support.flow import TENANT, Flow
+from support.stores import accepted, fact, notification
 from tidings.model import topics
 from tidings.model.days import DAY_MS, day_of
 from tidings.model.vocabulary import State

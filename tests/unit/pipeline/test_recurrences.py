@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, LeaseLost, NotFound, Unavailable
 from tidings.model.history import HistoryFilter

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow
+from support.flow import TENANT, Flow
 from tidings.model import topics
 from tidings.model.delivery import Delivery
 from tidings.model.errors import TemplateError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, takes_it
+from support.flow import TENANT, Flow, takes_it
 from tidings.model import topics
 from tidings.model.errors import Conflict, NotFound, Unavailable
 from tidings.model.ids import delivery_id, notification_of

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support_flow import Flow
+from support.flow import Flow
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, SmsContent
 from tidings.model.template import Variable

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from support_flow import TENANT, Flow, takes_it
+from support.flow import TENANT, Flow, takes_it
 from tidings.model import topics
 from tidings.model.errors import Invalid, Unavailable
 from tidings.model.letters import LetterFilter

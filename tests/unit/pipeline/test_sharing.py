@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import TENANT, Flow, is_surplus, takes_it
+from support.flow import TENANT, Flow, is_surplus, takes_it
 from tidings.model import topics
 from tidings.model.errors import Overloaded
 from tidings.model.sending import Retry

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support_flow import Flow, Recorder
+from support.flow import Flow, Recorder
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.outcome import Outcome

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from support_flow import Recorder
+from support.flow import Recorder
 from tidings.backends.memory.clock import VirtualClock
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id

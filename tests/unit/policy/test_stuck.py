@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support_stores import NOW, delivery, notification
+from support.stores import NOW, delivery, notification
 from tidings.model.history import Event, NotificationRecord
 from tidings.model.vocabulary import Reason, State
 from tidings.policy.stuck import STILL_FOR_MS, still

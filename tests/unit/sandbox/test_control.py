@@ -10,7 +10,7 @@ import pytest
 from pyreqwest.client import Client
 
 from support import eventually
-from support_sandbox import Caller, Listener
+from support.sandbox import Caller, Listener
 from tidings.backends.memory.inbox import MemoryInbox
 from tidings.model.errors import SettingsError
 from tidings.model.history import InboxItem

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyreqwest.client import Client
 
-from support_sandbox import Caller
+from support.sandbox import Caller
 from tidings.sandbox.app import Options, Sandbox
 from tidings.sandbox.credentials import Credentials
 from tidings.sandbox.server import Handle

@@ -14,7 +14,7 @@ from pyreqwest.exceptions import JSONDecodeError, RequestTimeoutError
 from pyreqwest.response import Response
 
 from support import eventually
-from support_sandbox import Caller
+from support.sandbox import Caller
 from tidings.sandbox.server import Handle
 
 MAIL = {

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, fact, notification
+from support.stores import NOW, accepted, fact, notification
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.objects.folder import Folder
 from tidings.backends.parquet.files import ParquetFiles

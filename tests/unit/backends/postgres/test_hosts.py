@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support import unique
-from support_postgres import on_database
+from support.postgres import on_database
 from tidings.backends.postgres.connection import Connection, close_pool, connect, open_pool, translated
 from tidings.backends.postgres.hosts import Address, addresses
 from tidings.backends.postgres.migrate import migrate

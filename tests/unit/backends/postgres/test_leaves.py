@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, delivery, fact, notification
+from support.stores import NOW, accepted, delivery, fact, notification
 from tidings.backends.postgres.leaves import CARRIED, LAST_ID, segments, statement
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.days import DAY_MS

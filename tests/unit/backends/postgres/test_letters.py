@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from support import unique
-from support_stores import NOW, accepted, fact, notification
+from support.stores import NOW, accepted, fact, notification
 from tidings.backends.postgres.leaves import CARRIED, statement
 from tidings.backends.postgres.store import PostgresStore
 from tidings.model.letters import LetterFilter

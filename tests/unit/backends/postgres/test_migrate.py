@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from support import eventually, unique
-from support_postgres import on_database
-from support_stores import NOW
+from support.postgres import on_database
+from support.stores import NOW
 from tidings.backends.postgres.leaves import suffix
 from tidings.backends.postgres.migrate import Migration, migrate, migrations
 from tidings.backends.postgres.queue import PostgresQueue

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from support_kafka import KafkaBroker
-from support_parts import require
+from support.kafka import KafkaBroker
+from support.parts import require
 
 USER, PASSWORD = "tidings", "planted-broker-password"
 """The users who may log in by PLAIN and SCRAM."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from support import unique
-from support_kafka import KafkaBroker
-from support_parts import require
+from support.kafka import KafkaBroker
+from support.parts import require
 
 
 class KafkaCluster:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support_judge import Verdict, write
+from support.judge import Verdict, write
 
 SHORT = 0.5
 """Minutes that the storm lasts by default, as in an ordinary test run. Each fault comes once."""

@@ -1,6 +1,6 @@
 """A real Kafka broker (KRaft) for tests and benchmarks: downloaded once with Maven, started in about 3 s.
 
-Its fixtures, and clusters of several, are in support_kafka_cluster.py.
+Its fixtures, and clusters of several, are in support/kafka_cluster.py.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from support_parts import CACHE, KAFKA_JARS
+from support.parts import CACHE, KAFKA_JARS
 
-POM = Path(__file__).resolve().parent / "kafka" / "pom.xml"
+POM = Path(__file__).resolve().parent.parent / "kafka" / "pom.xml"
 
 SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",

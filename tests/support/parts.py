@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 """Where tests keep what they download; ignored by git."""
 
 KAFKA_JARS = CACHE / "kafka" / "libs"
@@ -67,7 +67,7 @@ def require(part: str) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(part, ...): parts that a machine may lack; see tests/support_parts.py")
+    config.addinivalue_line("markers", "needs(part, ...): parts that a machine may lack; see tests/support/parts.py")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

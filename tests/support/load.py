@@ -14,7 +14,7 @@ from typing import Any
 from pyreqwest.exceptions import PyreqwestError
 
 from support import eventually, ticks
-from support_system import Reply, System
+from support.system import Reply, System
 
 BEAT = 0.1
 """Seconds between two beats of the load."""

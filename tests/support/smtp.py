@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from support_vendors import Vendor, email_delivery
+from support.vendors import Vendor, email_delivery
 from tidings.model.sending import EmailDelivery
 
 

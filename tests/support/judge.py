@@ -16,9 +16,9 @@ from typing import Any
 from msgspec import Struct
 
 from support import eventually
-from support_load import DOUBLES, NEWS, USERS, Asked, Ledger
-from support_nemesis import Happened
-from support_system import RESTING, System
+from support.load import DOUBLES, NEWS, USERS, Asked, Ledger
+from support.nemesis import Happened
+from support.system import RESTING, System
 
 IN_FLIGHT = ("pending", "deferred", "sending")
 _REACHED = {"sent", "delivered"}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 needs = pytest.mark.needs
-"""`@needs("chromium")`: the test needs a part that a machine may lack (see support_parts.PARTS)."""
+"""`@needs("chromium")`: the test needs a part that a machine may lack (see support.parts.PARTS)."""
 
 
 async def eventually(
@@ -69,3 +72,9 @@ async def ticks(every: float) -> AsyncGenerator[float, None]:
             await beat
         finally:
             handle.cancel()
+
+
+def program(module: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that run the support module `support.<module>` as a program."""
+    path = [str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return [sys.executable, "-m", f"support.{module}"], {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import eventually
-from support_postgres import open_folder
+from support.postgres import open_folder
 
 TIDINGS = (sys.executable, "-m", "tidings.cli")
 STARTED_WITHIN = 90

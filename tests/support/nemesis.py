@@ -16,9 +16,9 @@ import asyncpg
 from msgspec import Struct
 
 from support import eventually
-from support_kafka import KafkaBroker
-from support_load import now
-from support_system import Processes, System
+from support.kafka import KafkaBroker
+from support.load import now
+from support.system import Processes, System
 from tidings.backends.postgres.server import Server
 
 ROLES = {"api": "api", "worker": "worker", "worker-2": "worker", "sandbox": "sandbox"}

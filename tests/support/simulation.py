@@ -13,6 +13,7 @@ from typing import IO
 import msgspec
 import pytest
 
+from support import program
 from tidings.simulation.run import Report
 from tidings.simulation.sweep import sweep
 
@@ -26,8 +27,9 @@ class _Sweep:
     def __init__(self) -> None:
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - both are closed in `end`
         self._err: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        command, environment = program("simulation")
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdout=self._out, stderr=self._err, start_new_session=True
+            command, env=environment, stdout=self._out, stderr=self._err, start_new_session=True
         )
 
     def reports(self) -> list[Report]:

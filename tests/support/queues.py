@@ -1,6 +1,6 @@
 """Every adapter of the port Queue behind one fixture, `queues`. Also a program: a claimer that will be killed.
 
-python support_queues.py KIND LOCATION PREFIX hold TOPIC GROUP MAX_ITEMS LEASE PLACES
+python -m support.queues KIND LOCATION PREFIX hold TOPIC GROUP MAX_ITEMS LEASE PLACES
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from support_kafka_cluster import replication_of
+from support import program
+from support.kafka_cluster import replication_of
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.postgres.queue import PostgresQueue
@@ -81,17 +82,19 @@ class Queues:
 
     async def _kill_after(self, lines: int, *errand: object) -> list[int]:
         """Run this file as a program and kill it after it has printed so many numbers."""
-        program = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, self.kind, self.location, self.prefix, *map(str, errand),
+        command, environment = program("queues")
+        process = await asyncio.create_subprocess_exec(
+            *command, self.kind, self.location, self.prefix, *map(str, errand),
             stdout=asyncio.subprocess.PIPE,
+            env=environment,
         )  # fmt: skip
-        assert program.stdout is not None
+        assert process.stdout is not None
         try:
             async with asyncio.timeout(3 * PATIENCE):
-                return [int(await program.stdout.readline()) for _ in range(lines)]
+                return [int(await process.stdout.readline()) for _ in range(lines)]
         finally:
-            program.kill()
-            await program.communicate()
+            process.kill()
+            await process.communicate()
 
     async def close(self) -> None:
         """Close every client."""

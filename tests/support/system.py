@@ -31,7 +31,7 @@ from tidings.parts import open_parts
 from tidings.wiring import sandbox, serve_api
 from tidings.working import work
 
-ROLE = Path(__file__).resolve().parent / "role.py"
+ROLE = Path(__file__).resolve().parent.parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}
 
 
