@@ -39,6 +39,9 @@ class InappContent(Struct, frozen=True, gc=False, omit_defaults=True):
     link: str | None = None
 
 
+_CHANNELS = tuple(Channel)
+
+
 class Content(Struct, frozen=True, gc=False, omit_defaults=True):
     """Content per channel: literal, or (in a template) source text."""
 
@@ -49,7 +52,8 @@ class Content(Struct, frozen=True, gc=False, omit_defaults=True):
 
     def channels(self) -> tuple[Channel, ...]:
         """The channels that have content, in the order of `Channel`."""
-        return tuple(channel for channel in Channel if getattr(self, channel.value) is not None)
+        contents = (self.email, self.sms, self.push, self.inapp)
+        return tuple(channel for channel, content in zip(_CHANNELS, contents, strict=True) if content is not None)
 
 
 class TemplateRef(Struct, frozen=True, gc=False, array_like=True):

@@ -13,7 +13,7 @@ RECORD = "record"
 
 def requests(lane: Lane | Priority) -> str:
     """The queue into which `accept` puts notifications of this lane."""
-    return f"requests.{lane.value}"
+    return f"requests.{lane}"
 
 
 REQUESTS = tuple(requests(lane) for lane in Lane)
@@ -22,7 +22,7 @@ REQUESTS = tuple(requests(lane) for lane in Lane)
 
 def deliveries(channel: Channel, lane: Lane | Priority) -> str:
     """The queue into which `route` puts deliveries of this channel and lane."""
-    return f"deliveries.{channel.value}.{lane.value}"
+    return f"deliveries.{channel}.{lane}"
 
 
 DELIVERIES = tuple(deliveries(channel, lane) for channel in Channel for lane in Lane)
