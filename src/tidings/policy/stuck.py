@@ -78,19 +78,27 @@ def next_look(now: int, accepted_at: int, dues: Iterable[int]) -> int:
 def _still(record: NotificationRecord, last: Event) -> Still:
     own = [event for event in record.events if event.id == last.id]
     origin = max((event for event in own if event.reason not in _NO_ORIGIN), key=_order, default=last)
-    made = origin.state is State.DEFERRED and origin.reason in TRIED_AGAIN
+    made = _leads_on(origin)
+    attempt = origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0))
+    # Waits of the next attempt, for a provider or an hour, do not change who may have taken the one before.
+    before = max((event for event in own if _leads_on(event)), key=_order, default=origin)
     return Still(
         id=last.id,
         last=last,
         # Not the step of `last`: a copy that waited may be further, and the swept item must not yield to it.
         step=max(event.step for event in own if event.attempt == last.attempt),
         sweeps=sum(event.reason == Reason.SWEPT and event.attempt == last.attempt for event in own),
-        attempt=origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0)),
+        attempt=attempt,
         first_attempt=max((event.attempt for event in own if event.reason == Reason.REPLAYED), default=1),
         tried=_refusing(own) if made and origin.reason == Reason.FALLBACK else (),
         # The provider may have taken the attempt; only the same provider can recognise the next one as a repetition.
-        pinned=origin.provider if made and origin.reason == Reason.RETRY else "",
+        pinned=before.provider if before.reason == Reason.RETRY and before.attempt == attempt - 1 else "",
     )
+
+
+def _leads_on(event: Event) -> bool:
+    """Whether the attempt was made, and another one follows."""
+    return event.state is State.DEFERRED and event.reason in TRIED_AGAIN
 
 
 def _refusing(own: Iterable[Event]) -> tuple[str, ...]:

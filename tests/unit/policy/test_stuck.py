@@ -40,3 +40,28 @@ def test_a_first_attempt_with_only_a_copy_recorded_is_made_as_the_first() -> Non
     facts = (Event(id, NOW, State.PENDING, 1, 1, Reason.MAY_HAVE_BEEN_SENT, "", "", "", "+49"),)
     [found] = still(NotificationRecord(sent, facts), (), NOW + STILL_FOR_MS)
     assert (found.attempt, found.pinned, found.tried) == (1, "", ())
+
+
+def test_a_wait_of_the_next_attempt_does_not_hide_who_may_have_taken_the_one_before() -> None:
+    """Whoever else was asked would send it a second time."""
+    sent = notification("shop")
+    id = delivery(sent)
+    facts = (
+        Event(id, NOW, State.DEFERRED, 1, 0, Reason.RETRY, "sms-one", "", "timeout", "+49"),
+        Event(id, NOW, State.DEFERRED, 2, 1, Reason.PROVIDER_OPEN, "", "", "", "+49"),
+        Event(id, NOW, State.DEFERRED, 2, 2, Reason.QUIET_HOURS, "", "", "", "+49"),
+    )
+    [found] = still(NotificationRecord(sent, facts), (), NOW + STILL_FOR_MS)
+    assert (found.attempt, found.pinned, found.step) == (2, "sms-one", 2)
+
+
+def test_a_provider_of_an_attempt_before_the_last_is_not_pinned() -> None:
+    sent = notification("shop")
+    id = delivery(sent)
+    facts = (
+        Event(id, NOW, State.DEFERRED, 1, 0, Reason.RETRY, "sms-one", "", "timeout", "+49"),
+        Event(id, NOW, State.DEFERRED, 2, 0, Reason.FALLBACK, "sms-one", "", "busy", "+49"),
+        Event(id, NOW, State.DEFERRED, 3, 1, Reason.PROVIDER_OPEN, "", "", "", "+49"),
+    )
+    [found] = still(NotificationRecord(sent, facts), (), NOW + STILL_FOR_MS)
+    assert (found.attempt, found.pinned) == (3, "")
