@@ -41,8 +41,6 @@ FIRST_SLOT = {
 MAX_DEVICES = SLOTS - _PUSH_SLOT
 """How many devices of a user have slots; the API refuses profiles with more."""
 
-NOBODY = Profile()
-
 
 class Planned(Struct, frozen=True, gc=False):
     """The plan for one address, or for a wanted channel without one (`address` is None).

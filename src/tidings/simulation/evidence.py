@@ -11,6 +11,7 @@ from tidings.model.notification import Notification
 from tidings.model.user import Category
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
+from tidings.pipeline.runtime.setting_aside import ASIDE
 from tidings.policy.transitions import rank
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.observers import Rule, Violation
@@ -77,7 +78,7 @@ async def gather(world: World) -> tuple[Evidence, list[Violation]]:
     aside: dict[UUID, str] = {}
     notifications: dict[UUID, Notification] = {}
     unreadable: list[Violation] = []
-    async for name in world.objects.list("aside/"):
+    async for name in world.objects.list(ASIDE):
         if not name.endswith(".txt"):
             continue
         why = (await world.objects.get(name) or b"").decode()

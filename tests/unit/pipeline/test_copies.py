@@ -20,13 +20,12 @@ from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
-from tidings.pipeline.accept.stage import RESERVATION_LEASE_S
 from tidings.pipeline.deliver.attempts import second_copy
 from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
-from tidings.policy.idempotency import KEPT_MS
+from tidings.policy.idempotency import KEPT_MS, RESERVATION_LEASE_S
 from tidings.ports.queue import Item
 from tidings.working import readings
 

@@ -27,7 +27,7 @@ from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.sharing import shared_out
 from tidings.pipeline.runtime.turns import Turns
 from tidings.policy.admission import AdmissionRules
-from tidings.policy.idempotency import check_key, fingerprint
+from tidings.policy.idempotency import RESERVATION_LEASE_S, check_key, fingerprint, in_flight
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
 from tidings.ports.history import History
@@ -35,14 +35,8 @@ from tidings.ports.idempotency import Idempotency
 from tidings.ports.queue import Item, Queue
 from tidings.ports.renderer import Renderer
 
-RESERVATION_LEASE_S = 30.0
-"""Age at which a reservation without an answer counts as abandoned: its process died."""
-
 _BITS = 16
 _LEAST_URGENT = list(Lane).index
-
-ASK_AGAIN_AFTER_S = 1.0
-"""`Retry-After` while the first request with a key is under way: by then it has probably been answered."""
 
 LATEST_PUT_MS = 10_000
 """A request that has taken longer than this puts nothing: another request may soon take over its key."""
@@ -285,11 +279,7 @@ class Accept:
             raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body or another route")
         if not held.fresh:
             if held.answer is None:
-                raise Conflict(
-                    "idempotency_in_flight",
-                    "the first request with this Idempotency-Key is under way",
-                    ASK_AGAIN_AFTER_S,
-                )
+                raise in_flight()
             return Answer(_read_answer(held.answer), replayed=True)
         try:
             # Read it as of its first request, without looking users up if that one was abandoned: its notifications may

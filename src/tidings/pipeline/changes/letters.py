@@ -15,18 +15,13 @@ from tidings.model.letters import DeadLetter, LetterFilter, Replay
 from tidings.model.tenant import ApiKey
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel
-from tidings.policy.idempotency import check_key, fingerprint
+from tidings.policy.idempotency import RESERVATION_LEASE_S, check_key, fingerprint, in_flight
 from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
 from tidings.policy.presence import is_meant
 from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.store import Directory, Shard
 from tidings.ports.users import NO_USER, Person, Users
-
-ASK_AGAIN_AFTER_S = 1.0
-"""`Retry-After` while the first request with a key is under way: by then it has probably been answered."""
-RESERVATION_LEASE_S = 30.0
-"""Age at which a reservation without an answer counts as abandoned: its process died."""
 
 
 class Judged(Struct, frozen=True, gc=False):
@@ -101,11 +96,7 @@ class DeadLetters:
             if held.fingerprint != digest:
                 raise Conflict("idempotency_key_reused", "this Idempotency-Key was used with another body")
             if not held.fresh and held.answer is None:
-                raise Conflict(
-                    "idempotency_in_flight",
-                    "the first request with this Idempotency-Key is under way",
-                    ASK_AGAIN_AFTER_S,
-                )
+                raise in_flight()
             if not held.fresh and held.answer is not None:
                 return await self.known(key.tenant, UUID(bytes=held.answer)), True
             replay = msgspec.structs.replace(replay, id=held.seed)

@@ -24,6 +24,7 @@ from tidings.model.days import DAY_MINUTES
 from tidings.pipeline.rounds.passage import Passage, arrived
 from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.rounds.sweep import Sweeper
+from tidings.pipeline.runtime.setting_aside import ASIDE
 from tidings.policy.stuck import STILL_FOR_MS, next_look
 from tidings.ports.clock import Clock
 from tidings.ports.meter import AuditMeter
@@ -37,7 +38,6 @@ FIRST_MINUTES = 60
 """How far back the very first round begins."""
 MOST_MINUTES = 60
 """How many minutes one round looks at, at most. After a long stop the next rounds go on."""
-ASIDE = "aside/"
 MANY_ASIDE = 1_000
 COUNT_MANY_EVERY_MS = 10 * MINUTE_MS
 """Time between two counts of the objects aside, if there are many."""

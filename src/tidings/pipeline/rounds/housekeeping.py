@@ -10,6 +10,7 @@ import structlog
 
 from tidings.model.accounting import MINUTE_MS
 from tidings.pipeline.rounds.rounds import repeat
+from tidings.pipeline.runtime.setting_aside import ASIDE
 from tidings.policy.idempotency import KEPT_MS
 from tidings.policy.keeping import Keeping
 from tidings.ports.clock import Clock
@@ -31,7 +32,6 @@ TRIMMED = "inbox"
 LEASE_S = 900.0
 SLICE_MINUTES = 5
 """The inboxes of users who got an item within one such slice are trimmed together."""
-ASIDE = "aside/"
 
 _log = structlog.get_logger("tidings.house")
 

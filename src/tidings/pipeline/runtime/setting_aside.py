@@ -12,6 +12,8 @@ from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.objects import Objects
 
+ASIDE = "aside/"
+"""What the names of all objects that were set aside begin with."""
 _MOST_CHARACTERS = 4_000
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_-]+")
 _log = structlog.get_logger("tidings.stage")
@@ -23,7 +25,7 @@ async def set_aside(
     """Store the body of an item of `topic` and the reason `why`; False if the object store fails."""
     why = fit(why, _MOST_CHARACTERS)
     folder = ".".join(_UNUSUAL.sub("_", part) or "_" for part in topic.split("."))
-    name = f"aside/{folder}/{clock.now()}-{uuid4().hex}"
+    name = f"{ASIDE}{folder}/{clock.now()}-{uuid4().hex}"
     try:
         await aside.put(name + ".bin", body)
         await aside.put(name + ".txt", f"key: {key}\nreason: {why}\n".encode("utf-8", "replace"))
