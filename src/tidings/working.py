@@ -18,7 +18,7 @@ from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.channel_off import ChannelOff
 from tidings.pipeline.deliver.in_hand import InHand
 from tidings.pipeline.deliver.line import Routed
-from tidings.pipeline.deliver.recovery import Recovery
+from tidings.pipeline.deliver.recovery import Outlet, Recovery
 from tidings.pipeline.deliver.rendering import Rendering
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S, Deliver, Needs
 from tidings.pipeline.deliver.switchboard import Switchboard
@@ -189,10 +189,10 @@ def _recording(parts: Parts) -> Reading[Any]:
     )
 
 
-def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Deliver]:
-    """The `Deliver` stages among `reads`, by topic."""
+def outlets(reads: Sequence[Reading[Any]]) -> dict[str, Outlet]:
+    """Where the deliveries of each topic among `reads` go out."""
     return {
-        reading.topic: reading.work.work
+        reading.topic: Outlet(reading.work.work.switchboard, reading.work.work.lane)
         for reading in reads
         if isinstance(reading.work, Noted) and isinstance(reading.work.work, Deliver)
     }

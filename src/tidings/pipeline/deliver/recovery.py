@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 import structlog
+from msgspec import Struct
 
 from tidings.model.errors import Unavailable
+from tidings.model.vocabulary import Lane
+from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime.stopping import pause
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -30,28 +32,11 @@ _NAME = "recovery"
 _log = structlog.get_logger("tidings.recovery")
 
 
-class Outlet(Protocol):
-    """The providers of one topic's deliveries."""
+class Outlet(Struct, frozen=True):
+    """Where the deliveries of one topic go out."""
 
-    def outlet(self) -> int:
-        """How many held deliveries could begin at once; 0 unless a provider is known to be well."""
-        ...
-
-    def fails(self) -> bool:
-        """Whether every provider failed its last call and has not said since that it is well."""
-        ...
-
-    def asks_in_s(self) -> float:
-        """Seconds until the next check of a failing provider; infinite if none fails."""
-        ...
-
-    async def ask(self) -> None:
-        """Check the failing providers whose check is due."""
-        ...
-
-    def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider begins to fail, becomes unusable, or is back."""
-        ...
+    switchboard: Switchboard
+    lane: Lane
 
 
 class Recovery:
@@ -59,6 +44,7 @@ class Recovery:
 
     def __init__(self, outlets: Mapping[str, Outlet], schedule: Schedule, clock: Clock, meter: Meter) -> None:
         self._outlets = outlets
+        self._switchboards = list(dict.fromkeys(outlet.switchboard for outlet in outlets.values()))
         self._schedule = schedule
         self._clock = clock
         self._meter = meter
@@ -66,7 +52,7 @@ class Recovery:
         self._to_bring: dict[str, int] = {}
         self._to_bring_or_stop, self._to_ask_or_stop = asyncio.Event(), asyncio.Event()
         for topic, outlet in outlets.items():
-            outlet.watch(partial(self._note, topic))
+            outlet.switchboard.watch(partial(self._note, topic))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set. While no provider changes, this asks neither the store nor a provider."""
@@ -79,12 +65,12 @@ class Recovery:
 
     async def ask(self) -> None:
         """Check the failing providers whose check is due."""
-        await asyncio.gather(*(outlet.ask() for outlet in self._outlets.values() if outlet.asks_in_s() <= 0.0))
+        await asyncio.gather(*(board.ask() for board in self._switchboards if board.asks_in_s() <= 0.0))
 
     async def _asking(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             self._to_ask_or_stop.clear()
-            rest_s = min((outlet.asks_in_s() for outlet in self._outlets.values()), default=math.inf)
+            rest_s = min((board.asks_in_s() for board in self._switchboards), default=math.inf)
             if rest_s > 0.0:
                 await self._rest(rest_s, self._to_ask_or_stop)
             else:
@@ -114,7 +100,7 @@ class Recovery:
     def has_more(self) -> bool:
         """Whether deliveries may be left to bring forward. A topic whose providers all fail waits for a change."""
         return any(
-            (topic in self._changed or self._to_bring.get(topic)) and not outlet.fails()
+            (topic in self._changed or self._to_bring.get(topic)) and not outlet.switchboard.fails()
             for topic, outlet in self._outlets.items()
         )
 
@@ -126,12 +112,12 @@ class Recovery:
         """
         if not self.has_more:
             return 0
-        room = {topic: outlet.outlet() for topic, outlet in self._outlets.items()}
+        room = {topic: outlet.switchboard.outlet(outlet.lane) for topic, outlet in self._outlets.items()}
         held, brought = await self._schedule.held(MOST_COUNTED), 0
         counted_all = sum(held.values()) < MOST_COUNTED
         for topic, outlet in self._outlets.items():
             waiting = held.get(topic, 0)
-            if topic in self._changed and (room[topic] > 0 or not (waiting or outlet.fails())):
+            if topic in self._changed and (room[topic] > 0 or not (waiting or outlet.switchboard.fails())):
                 self._to_bring[topic] = waiting
                 if counted_all:
                     self._changed.discard(topic)

@@ -95,8 +95,8 @@ class Deliver:
         lease_s: float = 60.0,
         in_hand: InHand | None = None,
     ) -> None:
-        self._switchboard = switchboard
-        self._lane = lane
+        self.switchboard = switchboard
+        self.lane = lane
         self._needs = needs
         self._policy = policy
         self._copy_wait_ms = math.ceil((lease_s + RECORDED_WITHIN_S) * 1000)
@@ -104,33 +104,13 @@ class Deliver:
 
     def room(self) -> int:
         """How many deliveries to claim now; 0 when the providers have enough to do."""
-        if self._switchboard.is_open():
-            return self._switchboard.room(self._lane)
+        if self.switchboard.is_open():
+            return self.switchboard.room(self.lane)
         return MOST_WHILE_CLOSED
-
-    def outlet(self) -> int:
-        """How many held deliveries could begin at once; 0 unless a provider is known to be well."""
-        return self._switchboard.outlet(self._lane)
-
-    def fails(self) -> bool:
-        """Whether every provider failed its last call and has not said since that it is well."""
-        return self._switchboard.fails()
-
-    def asks_in_s(self) -> float:
-        """Seconds until the next check of a failing provider; infinite if none fails."""
-        return self._switchboard.asks_in_s()
-
-    async def ask(self) -> None:
-        """Check the failing providers whose check is due."""
-        await self._switchboard.ask()
-
-    def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` whenever a provider begins to fail, becomes unusable, or is back."""
-        self._switchboard.watch(on_change)
 
     def stop(self) -> None:
         """Begin no other provider call, because the process is to stop. Calls under way go on."""
-        self._switchboard.stop()
+        self.switchboard.stop()
 
     async def __call__(self, batch: Sequence[Taken[Delivery]], begin: Begin) -> list[Item] | Partly:
         """Take the batch through the five steps; the outcomes to put, and the places that were not begun."""
@@ -172,7 +152,7 @@ class Deliver:
             category = self._needs.categories.get(delivery.tenant, delivery.category)
             if attempt in known.over or attempt in seen:
                 continue
-            if not category.allow_doubles and not self._switchboard.drops_repeats(delivery):
+            if not category.allow_doubles and not self.switchboard.drops_repeats(delivery):
                 if attempt in known.begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                     seen.add(attempt)
@@ -180,12 +160,12 @@ class Deliver:
                 if known.waited.get(attempt, 0) > delivery.step:
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._copy_wait_ms, surplus=self._lane.is_surplus))
+                    outcomes.append(second_copy(delivery, now, self._copy_wait_ms, surplus=self.lane.is_surplus))
                     continue
             seen.add(attempt)
             in_doubt = attempt in known.begun or taken.repeated
             copy = delivery if taken.repeated and attempt not in known.begun else None
-            as_known = self._switchboard.in_doubt(delivery) if in_doubt else delivery
+            as_known = self.switchboard.in_doubt(delivery) if in_doubt else delivery
             fresh.append(_Ready(as_known, category, taken.place, copy))
         return fresh
 
@@ -227,7 +207,7 @@ class Deliver:
                 outcomes += self._not_now(ready, hold(delivery, now, verdict.due, verdict.reason), now)
             else:
                 allowed.append(ready)
-        if not self._switchboard.is_open():
+        if not self.switchboard.is_open():
             # Before the caps: they count only what is about to be sent.
             outcomes += [outcome for ready in allowed for outcome in self._no_provider(ready)]
             return []
@@ -262,7 +242,7 @@ class Deliver:
         begin: Begin,
     ) -> Iterable[Tried]:
         """Hand the batch to the providers, in calls of the size that each of them takes."""
-        picking = self._switchboard.picking(self._lane)
+        picking = self.switchboard.picking(self.lane)
         by_line: dict[Line, list[tuple[_Ready, RenderedContent]]] = {}
         for ready, content in batch:
             line = picking.line(ready.delivery, self._needs.randomness())
@@ -276,7 +256,7 @@ class Deliver:
         pieces = [
             self._call(line, piece, left, begin)
             for line, placed in by_line.items()
-            for piece in _pieces(placed, line.most_at_once(self._lane, len(placed)))
+            for piece in _pieces(placed, line.most_at_once(self.lane, len(placed)))
         ]
         if len(pieces) == 1:
             return await pieces[0]
@@ -298,7 +278,7 @@ class Deliver:
         results: Sequence[SendResult]
         try:
             outbound = [_outbound(provider.delivery, ready.delivery, content) for ready, content in piece]
-            results = await line.call(outbound, self._lane, begin_these)
+            results = await line.call(outbound, self.lane, begin_these)
         except Exception as error:
             _log.exception("a call failed", provider=provider.name, begun=begun)
             if not begun:
@@ -316,9 +296,9 @@ class Deliver:
                 category=ready.category,
                 provider=provider.name,
                 idempotent=provider.idempotent,
-                has_others=self._switchboard.has_others(line, ready.delivery),
+                has_others=self.switchboard.has_others(line, ready.delivery),
                 result=result,
-                refused_by_all_others=self._switchboard.is_refused_by_all_but(line, ready.delivery),
+                refused_by_all_others=self.switchboard.is_refused_by_all_but(line, ready.delivery),
                 copy=ready.copy,
             )
             for (ready, _), result in zip(piece, results, strict=True)
@@ -349,18 +329,18 @@ class Deliver:
         """
         if copy is None or copy.doubtful:
             return []
-        return [second_copy(copy, now, self._copy_wait_ms, surplus=self._lane.is_surplus)]
+        return [second_copy(copy, now, self._copy_wait_ms, surplus=self.lane.is_surplus)]
 
     def _no_provider(self, ready: _Ready) -> list[Outcome]:
         """The outcomes if no provider may be used now: an alternative takes over, else the delivery waits as held."""
         now, delivery = self._needs.clock.now(), ready.delivery
         if waits := self._wait_for_original(ready.copy, now):
             return waits
-        reason, detail = self._switchboard.obstacle(delivery)
+        reason, detail = self.switchboard.obstacle(delivery)
         why = fact(delivery, now, State.DEFERRED, reason, detail=detail)
         if delivery.alternatives and not delivery.doubtful:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
-        usable_in_s, chance = self._switchboard.usable_in_s(delivery), self._needs.randomness()
+        usable_in_s, chance = self.switchboard.usable_in_s(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, usable_in_s)
 
 
