@@ -16,11 +16,11 @@ from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
-from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult
+from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
 from tidings.model.user import Cap, Category, Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Excess, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes, encode
-from tidings.pipeline.deliver.attempts import second_copy
+from tidings.pipeline.deliver.attempts import hold, second_copy
 from tidings.pipeline.deliver.copies import ASKED_AFTER_MS
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.packs import pack
@@ -259,6 +259,54 @@ async def test_a_failed_delivery_is_tried_again_whichever_copy_goes_on(flow: Flo
     await wait(flow, 3 * LEASE)
     assert (await flow.view(id)).state is State.FAILED
     assert len(flow.provider(Channel.SMS).sent) == 2
+
+
+async def test_a_delivery_goes_on_whose_copies_wait_with_the_same_fact(flow: Flow) -> None:
+    """One copy was held for a provider, the other is to be retried: delivery, attempt, state and step are equal."""
+    answers = iter([Retry("unavailable")])
+    provider = Recorder("sms-one", Channel.SMS, idempotent=True)
+    provider.answers = lambda _: next(answers, Sent("r"))
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    delivery = decode_delivery(copy.body)
+    held = hold(delivery, flow.clock.now(), flow.clock.now() + 3_600_000, "provider_open")
+    assert held.wait is not None
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    await claim.done(pack([held]))
+    await flow.settle()
+    one = worker(flow)
+    await flow.queue.put([copy])
+    assert await one.once() == 1
+    assert len(provider.sent) == 1, "not taken"
+    await flow.queue.put([Item(TOPIC, copy.key, held.wait.body)])
+    assert await one.once() == 1
+    assert len(provider.sent) == 1, "the facts of the first copy may be on their way"
+    await flow.settle()
+    await wait(flow, LEASE + RECORDED)
+    assert len(provider.sent) == 2
+    assert (await flow.view(id)).state is State.SENT
+
+
+async def test_a_copy_that_comes_right_after_its_begun_original_waits_for_the_facts(flow: Flow) -> None:
+    """No worker took up the lost claim until the copy was due."""
+    provider = Slow()
+    flow.providers[Channel.SMS] = [provider]
+    id, copy = await routed(flow)
+    first = asyncio.create_task(worker(flow).once())
+    await provider.asked.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    await flow.clock.advance(LEASE)
+    one = worker(flow)
+    assert await one.once() == 1, "the original, begun"
+    waited = msgspec.structs.replace(decode_delivery(copy.body), step=2)
+    await flow.queue.put([Item(TOPIC, copy.key, encode(waited))])
+    assert await one.once() == 1, "the copy, before the fact about the original is recorded"
+    await flow.settle()
+    await wait(flow, LEASE + RECORDED)
+    assert len(provider.sent) == 1
+    assert (await flow.view(id)).state is State.UNCERTAIN
 
 
 async def test_a_copy_that_is_routed_into_quiet_hours_stays_marked(flow: Flow) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import TypeAlias
 from uuid import UUID
 
@@ -12,16 +13,27 @@ Attempt: TypeAlias = tuple[UUID, int]
 """A delivery's id and the number of its attempt."""
 
 
+class Turn(Enum):
+    """What to do with an item whose attempt is about to be made."""
+
+    GO = auto()
+    """Make the attempt: it is not in hand, and is now."""
+    GIVE_BACK = auto()
+    """Give the item back to its queue: an earlier claim of this very item is still making the attempt."""
+    DROP = auto()
+    """Drop the item: it is a copy, and its original goes on in its place."""
+    WAIT = auto()
+    """Let the copy wait until the history has the original's facts, because it may have to go on in their place."""
+
+
 class InHand:
     """The attempts under way, and those that ended less than `remembered_s` to twice `remembered_s` seconds ago.
 
     A copy whose original is in here is dropped: either the original's facts get recorded, or its claim gives it back.
-    An item that comes back while the claim that lost it still works on it is no copy (`is_itself`): it waits, and is
-    not dropped.
 
-    A dropped copy may have a higher step than its original. Then the original goes on from the copy's step (`step_of`).
-    With its own step, its next wait could be the very fact that led to the copy: that fact is recorded already, so
-    nothing would put the delivery back.
+    A copy may have a higher step than its original. With its own step, the original's next wait could be the very fact
+    that led to the copy: that fact is recorded already, so nothing would put the delivery back. While the original is
+    under way, it therefore goes on from the copy's step (`step_of`). Once it has ended, the copy waits.
     """
 
     def __init__(self, clock: Clock, remembered_s: float) -> None:
@@ -29,24 +41,22 @@ class InHand:
         self._remembered_ms = round(remembered_s * 1000)
         self._under_way: dict[Attempt, int] = {}
         self._furthest: dict[Attempt, int] = {}
-        self._ended: set[Attempt] = set()
-        self._ended_before: set[Attempt] = set()
+        self._ended: dict[Attempt, int] = {}
+        self._ended_before: dict[Attempt, int] = {}
         self._turned_at = clock.elapsed()
 
-    def take(self, attempt: Attempt, step: int) -> bool:
-        """Note that an attempt is about to be handed over; False if it is in here already."""
+    def take(self, attempt: Attempt, step: int) -> Turn:
+        """What to do with an item of this attempt and step that is about to be handed over."""
         self._forget()
-        if attempt in self._under_way:
+        under_way = self._under_way.get(attempt)
+        if under_way is not None:
             self._furthest[attempt] = max(step, self._furthest.get(attempt, 0))
-            return False
-        if attempt in self._ended or attempt in self._ended_before:
-            return False
+            return Turn.GIVE_BACK if under_way == step else Turn.DROP
+        ended = self._ended.get(attempt, self._ended_before.get(attempt))
+        if ended is not None:
+            return Turn.WAIT if step > ended else Turn.DROP
         self._under_way[attempt] = step
-        return True
-
-    def is_itself(self, attempt: Attempt, step: int) -> bool:
-        """Whether the attempt under way is this very item, claimed earlier, and no copy of it."""
-        return self._under_way.get(attempt) == step
+        return Turn.GO
 
     def step_of(self, attempt: Attempt, step: int) -> int:
         """The step from which the attempt under way goes on: its own `step`, or the higher one of a dropped copy."""
@@ -62,14 +72,12 @@ class InHand:
         """Note that the facts of these attempts are about to be put."""
         self._forget()
         for attempt in attempts:
-            self._under_way.pop(attempt, None)
-            self._furthest.pop(attempt, None)
-            self._ended.add(attempt)
+            self._ended[attempt] = max(self._under_way.pop(attempt, 0), self._furthest.pop(attempt, 0))
 
     def _forget(self) -> None:
         now = self._clock.elapsed()
         since = now - self._turned_at
         if since >= self._remembered_ms:
-            self._ended_before = self._ended if since < 2 * self._remembered_ms else set()
-            self._ended = set()
+            self._ended_before = self._ended if since < 2 * self._remembered_ms else {}
+            self._ended = {}
             self._turned_at = now

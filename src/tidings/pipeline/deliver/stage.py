@@ -25,7 +25,7 @@ from tidings.pipeline.deliver import copies
 from tidings.pipeline.deliver.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.copies import attempt_of
-from tidings.pipeline.deliver.in_hand import Attempt, InHand
+from tidings.pipeline.deliver.in_hand import Attempt, InHand, Turn
 from tidings.pipeline.deliver.line import Line, is_unbegun
 from tidings.pipeline.deliver.rendering import Rendering
 from tidings.pipeline.deliver.switchboard import Switchboard
@@ -155,12 +155,13 @@ class Deliver:
             if not category.allow_doubles and not self.switchboard.drops_repeats(delivery):
                 if attempt in known.begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
+                    self._in_hand.end([attempt])
                     seen.add(attempt)
                     continue
                 if known.waited.get(attempt, 0) > delivery.step:
                     continue
                 if taken.repeated:
-                    outcomes.append(second_copy(delivery, now, self._copy_wait_ms, surplus=self.lane.is_surplus))
+                    outcomes.append(self._second_copy(delivery, now))
                     continue
             seen.add(attempt)
             in_doubt = attempt in known.begun or taken.repeated
@@ -248,11 +249,15 @@ class Deliver:
             line = picking.line(ready.delivery, self._needs.randomness())
             if line is None:
                 outcomes += self._no_provider(ready)
+                continue
+            turn = self._in_hand.take(attempt_of(ready.delivery), ready.delivery.step)
             # Always call for a delivery in doubt: the lost claim that began it can no longer record its result.
-            elif self._in_hand.take(attempt_of(ready.delivery), ready.delivery.step) or ready.delivery.doubtful:
+            if turn is Turn.GO or ready.delivery.doubtful:
                 by_line.setdefault(line, []).append((ready, content))
-            elif self._in_hand.is_itself(attempt_of(ready.delivery), ready.delivery.step):
+            elif turn is Turn.GIVE_BACK:
                 left.unbegun.append(ready.place)
+            elif turn is Turn.WAIT:
+                outcomes.append(self._second_copy(ready.delivery, self._needs.clock.now()))
         pieces = [
             self._call(line, piece, left, begin)
             for line, placed in by_line.items()
@@ -329,7 +334,10 @@ class Deliver:
         """
         if copy is None or copy.doubtful:
             return []
-        return [second_copy(copy, now, self._copy_wait_ms, surplus=self.lane.is_surplus)]
+        return [self._second_copy(copy, now)]
+
+    def _second_copy(self, copy: Delivery, now: int) -> Outcome:
+        return second_copy(copy, now, self._copy_wait_ms, surplus=self.lane.is_surplus)
 
     def _no_provider(self, ready: _Ready) -> list[Outcome]:
         """The outcomes if no provider may be used now: an alternative takes over, else the delivery waits as held."""
