@@ -209,9 +209,12 @@ class Processes:
             )  # fmt: skip
         self._running[name] = program
         assert program.stdout is not None
-        async with asyncio.timeout(60):
-            said = await program.stdout.readline()
-        assert said == b"ready\n", f"{name} did not start: {self.log(name).read_text()[-2000:]}"
+        try:
+            async with asyncio.timeout(90):
+                said = await program.stdout.readline()
+        except TimeoutError:
+            said = b"nothing within 90 s"
+        assert said == b"ready\n", f"{name} did not start ({said!r}): {self.log(name).read_text()[-4000:]}"
 
     def pid(self, name: str) -> int:
         """The id of the process with this name."""

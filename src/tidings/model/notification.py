@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from uuid import UUID
 
 from msgspec import Struct
@@ -39,7 +40,11 @@ class InappContent(Struct, frozen=True, gc=False, omit_defaults=True):
     link: str | None = None
 
 
-_CHANNELS = tuple(Channel)
+_CHANNELS_OF = {
+    has: tuple(channel for channel, has_it in zip(Channel, has, strict=True) if has_it)
+    for has in itertools.product((False, True), repeat=len(Channel))
+}
+"""The channels that have content, by whether each channel has, in the order of `Channel`."""
 
 
 class Content(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -52,8 +57,7 @@ class Content(Struct, frozen=True, gc=False, omit_defaults=True):
 
     def channels(self) -> tuple[Channel, ...]:
         """The channels that have content, in the order of `Channel`."""
-        contents = (self.email, self.sms, self.push, self.inapp)
-        return tuple(channel for channel, content in zip(_CHANNELS, contents, strict=True) if content is not None)
+        return _CHANNELS_OF[self.email is not None, self.sms is not None, self.push is not None, self.inapp is not None]
 
 
 class TemplateRef(Struct, frozen=True, gc=False, array_like=True):

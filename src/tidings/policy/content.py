@@ -34,9 +34,10 @@ class Unfit(Struct, frozen=True):
 
 def is_blank(text: str | None) -> bool:
     """Whether the text shows nothing: it is empty, or has only spaces, line ends and invisible characters."""
-    if not text:
-        return True
-    return not any(letter.isprintable() and not letter.isspace() and letter not in _BLANKS for letter in text)
+    for letter in text or "":  # noqa: SIM110 - a generator costs three times as much, for every field of a request
+        if letter.isprintable() and not letter.isspace() and letter not in _BLANKS:
+            return False
+    return True
 
 
 def unfit(content: EmailContent | SmsContent | PushContent | InappContent) -> Unfit | None:

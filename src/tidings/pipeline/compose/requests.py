@@ -23,6 +23,8 @@ MOST_DEVICES = 50
 DEEPEST = 32
 LARGEST_BYTES = 256 * 1024
 FARTHEST_MS = 366 * 24 * 3600 * 1000
+_ONE_LINE = frozenset({"subject", "title", "link"})
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
@@ -199,27 +201,32 @@ def literal(request: ContentRequest) -> Content:
     """The checked literal content. Raises Invalid."""
     content = request.content()
     for channel in content.channels():
-        part = getattr(content, channel.value)
+        part = getattr(content, channel)
         for name in part.__struct_fields__:
             text = getattr(part, name)
-            path = f"$.content.{channel.value}.{name}"
-            if text is None:
-                continue
-            if "\0" in text:
-                raise Invalid("nul_character", "NUL characters cannot be sent", path)
-            if name in {"subject", "title", "link"} and any(ord(character) < 32 for character in text):
-                raise Invalid("control_character", "this is one line: no line breaks or control characters", path)
-            if name == "link" and not links.is_safe(text):
-                raise Invalid("unsafe_link", links.UNSAFE, path)
-            if is_blank(text):
-                raise Invalid("empty", "this must not be empty, nor hold invisible characters alone", path)
+            fault = None if text is None else _fault(name, text)
+            if fault is not None:
+                raise Invalid(*fault, f"$.content.{channel}.{name}")
     if content.email is not None and content.email.text is None and content.email.html is None:
         raise Invalid("missing_content", "an email needs text, html or both", "$.content.email")
     for channel in content.channels():
-        problem = unfit(getattr(content, channel.value))
+        problem = unfit(getattr(content, channel))
         if problem is not None:
-            raise Invalid(problem.reason, problem.detail, f"$.content.{channel.value}.{problem.field}")
+            raise Invalid(problem.reason, problem.detail, f"$.content.{channel}.{problem.field}")
     return content
+
+
+def _fault(field: str, text: str) -> tuple[str, str] | None:
+    """Why a field of a literal content cannot be sent, as error code and detail; None if it can."""
+    if "\0" in text:
+        return "nul_character", "NUL characters cannot be sent"
+    if field in _ONE_LINE and _CONTROL.search(text):
+        return "control_character", "this is one line: no line breaks or control characters"
+    if field == "link" and not links.is_safe(text):
+        return "unsafe_link", links.UNSAFE
+    if is_blank(text):
+        return "empty", "this must not be empty, nor hold invisible characters alone"
+    return None
 
 
 class Times(Struct, frozen=True, gc=False):
