@@ -210,10 +210,10 @@ class Processes:
         self._running[name] = program
         assert program.stdout is not None
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(60):
                 said = await program.stdout.readline()
         except TimeoutError:
-            said = b"nothing within 90 s"
+            said = b"nothing within 60 s"
         assert said == b"ready\n", f"{name} did not start ({said!r}): {self.log(name).read_text()[-4000:]}"
 
     def pid(self, name: str) -> int:

@@ -26,8 +26,6 @@ _CALL_WITHIN_S = 15.0
 """The most seconds for one request."""
 _SETTLING_S = 5.0
 """The most seconds until every broker knows a new topic or a new leader."""
-_STARTING_S = 45.0
-"""The most seconds until a broker that has just started coordinates its groups: it reads all their offsets first."""
 _PAUSE_S = 0.05
 _AT_ONCE = 8
 """Groups whose beginning is committed at the same time: each costs several round trips."""
@@ -70,7 +68,7 @@ class Administration:
         ensure(self._admin, self._settings, subscriptions)
         readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
-            begin = partial(self._patiently, self._begin, patience_s=_STARTING_S)
+            begin = partial(self._patiently, self._begin, patience_s=_CALL_WITHIN_S)
             for begun in [beside.submit(begin, topic, group) for topic, group in readings]:
                 begun.result()
 
