@@ -26,7 +26,7 @@ from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import KEPT_MS, RESERVATION_LEASE_S
-from tidings.ports.queue import Item
+from tidings.ports.queue import Claim, Item
 from tidings.working import readings
 
 SMS = {"sms": {"text": "Hello"}}
@@ -62,11 +62,25 @@ async def routed(flow: Flow, category: str = "news") -> tuple[Any, Item]:
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=SMS, category=category)
     await flow.settle(only=topics.ROUTE)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     [item] = claim.items
     await claim.release()
     return id, Item(TOPIC, item.key, item.body, {REPEATED: "1"})
+
+
+async def claimed(flow: Flow) -> Claim:
+    """What waits in the queue of deliveries, claimed without a lease by a process that does nothing with it."""
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
+    assert claim is not None
+    return claim
+
+
+async def die_in_a_call(flow: Flow, provider: Slow) -> None:
+    """Let a worker claim what waits and die while the provider works on it."""
+    dying = asyncio.create_task(worker(flow).once())
+    await provider.asked.wait()
+    dying.cancel()
+    await asyncio.wait([dying])
 
 
 async def wait(flow: Flow, seconds: int) -> None:
@@ -117,8 +131,7 @@ async def test_a_copy_of_a_bounced_delivery_is_not_sent(flow: Flow) -> None:
     provider = Recorder("sms-one", Channel.SMS)
     flow.providers[Channel.SMS] = [provider]
     id, copy = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done([])
     bounce = Receipt(decode_delivery(copy.body).id, TENANT, State.FAILED, "bounced")
     await flow.with_receipts("sms-one", Channel.SMS, [bounce]).receipts("sms-one", InboundRequest("", {}, {}, b""))
@@ -169,8 +182,7 @@ async def test_of_copies_in_one_batch_the_one_with_the_highest_step_goes_on(flow
     await flow.accept(to={"user_id": "ada"}, content=SMS, category="news")
     await flow.settle()
     _, item = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     delivery = decode_delivery(item.body)
     waited = [msgspec.structs.replace(delivery, step=step) for step in (1, 2)]
     await claim.done([Item(TOPIC, item.key, encode(one)) for one in waited])
@@ -183,8 +195,7 @@ async def test_of_copies_in_one_batch_the_one_with_the_highest_step_goes_on(flow
 
 async def test_a_copy_that_overtakes_its_original_leaves_the_sending_to_it(flow: Flow) -> None:
     id, copy = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await flow.queue.put([copy])
     await flow.settle()
     await claim.release()
@@ -198,11 +209,8 @@ async def test_a_copy_whose_original_died_with_its_worker_is_not_sent(flow: Flow
     provider = Slow()
     flow.providers[Channel.SMS] = [provider]
     id, copy = await routed(flow)
-    first = asyncio.create_task(worker(flow).once())
-    await provider.asked.wait()
+    await die_in_a_call(flow, provider)
     await flow.queue.put([copy])
-    first.cancel()
-    await asyncio.wait([first])
     await wait(flow, 2 * LEASE)
     assert len(provider.sent) == 1
     assert (await flow.view(id)).state is State.UNCERTAIN
@@ -210,8 +218,7 @@ async def test_a_copy_whose_original_died_with_its_worker_is_not_sent(flow: Flow
 
 async def test_a_copy_without_an_original_is_sent_after_the_wait(flow: Flow) -> None:
     id, copy = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done([copy])
     await flow.settle()
     seen = (await flow.view(id)).deliveries[0]
@@ -229,8 +236,7 @@ async def test_a_copy_whose_repetition_is_harmless_does_not_wait(flow: Flow, pro
     flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=provider)]
     await flow.store.tenants.put_category(TENANT, Category("code", allow_doubles=not provider))
     id, copy = await routed(flow, category="code")
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done([copy])
     await flow.settle()
     assert (await flow.view(id)).state is State.SENT
@@ -240,8 +246,7 @@ async def test_a_copy_that_is_cancelled_before_any_call_is_not_uncertain(flow: F
     """Its provider recognises repetitions, so it goes on at once; then it is cancelled before any call."""
     flow.providers[Channel.SMS] = [Recorder("sms-one", Channel.SMS, idempotent=True)]
     id, copy = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done([copy])
     await flow.store.cancellations.cancel(TENANT, id, flow.clock.now())
     await flow.settle()
@@ -271,8 +276,7 @@ async def test_a_delivery_goes_on_whose_copies_wait_with_the_same_fact(flow: Flo
     delivery = decode_delivery(copy.body)
     held = hold(delivery, flow.clock.now(), flow.clock.now() + 3_600_000, "provider_open")
     assert held.wait is not None
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done(pack([held]))
     await flow.settle()
     one = worker(flow)
@@ -293,10 +297,7 @@ async def test_a_copy_that_comes_right_after_its_begun_original_waits_for_the_fa
     provider = Slow()
     flow.providers[Channel.SMS] = [provider]
     id, copy = await routed(flow)
-    first = asyncio.create_task(worker(flow).once())
-    await provider.asked.wait()
-    first.cancel()
-    await asyncio.wait([first])
+    await die_in_a_call(flow, provider)
     await flow.clock.advance(LEASE)
     one = worker(flow)
     assert await one.once() == 1, "the original, begun"
@@ -439,8 +440,7 @@ async def test_an_original_yields_to_its_copy_before_the_copy_is_sent(flow: Flow
 async def test_an_original_that_is_put_after_its_copy_was_sent_is_not_sent(flow: Flow) -> None:
     """Its process stood still in the middle of the put."""
     id, copy = await routed(flow)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0)
-    assert claim is not None
+    claim = await claimed(flow)
     await claim.done([copy])
     await flow.settle()
     await wait(flow, LEASE + RECORDED)

@@ -23,7 +23,7 @@ class Turn(Enum):
     DROP = auto()
     """Drop the item: it is a copy, and its original goes on in its place."""
     WAIT = auto()
-    """Let the copy wait until the history has the original's facts, because it may have to go on in their place."""
+    """Let the copy wait until the history has the original's facts: it may have to go on in the original's place."""
 
 
 class InHand:
@@ -46,7 +46,7 @@ class InHand:
         self._turned_at = clock.elapsed()
 
     def take(self, attempt: Attempt, step: int) -> Turn:
-        """What to do with an item of this attempt and step that is about to be handed over."""
+        """Take the attempt in hand unless it is already; what to do with the item, which has this step."""
         self._forget()
         under_way = self._under_way.get(attempt)
         if under_way is not None:

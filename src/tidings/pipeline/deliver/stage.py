@@ -155,7 +155,7 @@ class Deliver:
             if not category.allow_doubles and not self.switchboard.drops_repeats(delivery):
                 if attempt in known.begun:
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
-                    self._in_hand.end([attempt])
+                    self._in_hand.end([attempt])  # a copy may come before this fact is recorded
                     seen.add(attempt)
                     continue
                 if known.waited.get(attempt, 0) > delivery.step:
