@@ -12,6 +12,7 @@ from msgspec import structs
 
 from support import eventually, needs, ticks
 from support.kafka import KafkaBroker
+from support.kafka_cluster import replication_of
 from support.queues import PATIENCE, items_of, take
 from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
 from tidings.backends.kafka.queue import KafkaQueue
@@ -122,13 +123,14 @@ class TestTopics:
 
     async def test_too_few_replicas_are_refused(self, queue: KafkaQueue, settings: KafkaSettings) -> None:
         await queue.declare({TOPIC: (GROUP,)})
-        stricter = await KafkaQueue.open_with(structs.replace(settings, replication=3))
+        too_many = replication_of(settings.brokers) + 2
+        stricter = await KafkaQueue.open_with(structs.replace(settings, replication=too_many))
+        few = rf"has 1 replicas, fewer than queue\.replication = {too_many}: add some"
+        command = rf"refuses to create (?s:.*)--replication-factor {too_many} .*insync.replicas=2"
         try:
-            with pytest.raises(SettingsError, match=r"has 1 replicas, fewer than queue\.replication = 3: add some"):
+            with pytest.raises(SettingsError, match=few):
                 await stricter.declare({TOPIC: (GROUP,)})
-            with pytest.raises(
-                SettingsError, match=r"refuses to create (?s:.*)--replication-factor 3 .*insync.replicas=2"
-            ):
+            with pytest.raises(SettingsError, match=command):
                 await stricter.declare({"new": (GROUP,)})
         finally:
             await stricter.close()

@@ -51,13 +51,14 @@ SETTINGS: Mapping[str, str] = {
 
 
 def download() -> Path:
-    """The folder with the broker's jars. Fills it with Maven if it is empty. Safe for concurrent test runs."""
+    """The folder with the broker's jars. Fills it with Maven if its version is not that of POM. Runs may share it."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if any(KAFKA_JARS.glob("kafka_2.13-*.jar")):
-            return KAFKA_JARS
         folder = KAFKA_JARS.parent
+        known = KAFKA_JARS / POM.name
+        if known.exists() and known.read_text() == POM.read_text():
+            return KAFKA_JARS
         folder.mkdir(exist_ok=True)
         shutil.copy(POM, folder / "pom.xml")
         fresh = folder / "fresh"
@@ -69,6 +70,7 @@ def download() -> Path:
             check=True,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+        shutil.copy(POM, fresh)
         shutil.rmtree(KAFKA_JARS, ignore_errors=True)
         fresh.rename(KAFKA_JARS)
     return KAFKA_JARS

@@ -98,6 +98,11 @@ def goes_on_with(state: State, reason: str, step: int) -> int | None:
     return None
 
 
+def may_be_handed(state: State, reason: str) -> bool:
+    """Whether this fact says that a provider has, or may have, the delivery."""
+    return state in HANDED or (state is State.DEFERRED and reason == Reason.RETRY)
+
+
 def shown(attempt: int) -> int:
     """The number of an attempt as people count it, without its life."""
     return attempt % ATTEMPTS_PER_LIFE

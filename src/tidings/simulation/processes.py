@@ -16,6 +16,7 @@ from uuid import UUID
 
 from tidings.model.errors import Unavailable
 from tidings.model.user import Address
+from tidings.pipeline.rounds import depths
 from tidings.ports.users import UserKey
 from tidings.simulation.faults import CALM, Weather
 from tidings.simulation.loop import CURRENT_GROUP, Group, VirtualLoop
@@ -23,9 +24,9 @@ from tidings.simulation.loop import CURRENT_GROUP, Group, VirtualLoop
 P = ParamSpec("P")
 T = TypeVar("T")
 
-HOUSEKEEPING_FROM_S = 10.0
-"""A sleep of this length or longer is taken to be that of a regular round."""
-CALM_HOUSEKEEPING_S = 900.0
+WRITE_COUNTS_EVERY_S = 10.0
+"""The pause between two writes of the accepted counts, longer than a real API's."""
+CALM_ROUND_S = 900.0
 """The pause between two rounds after the storm: fewer rounds save time."""
 
 Trace = Callable[[str], None]
@@ -55,10 +56,14 @@ ADAPTER_BUGS: tuple[type[AdapterBug], ...] = (AdapterBug, _ValueBug, _LookupBug,
 
 
 class Storm:
-    """The first part of a run, in which faults happen: their chances, until `calm` ends them."""
+    """The first part of a run, in which faults happen: their chances, until `calm` ends them.
 
-    def __init__(self, weather: Weather, chance: random.Random) -> None:
+    `rounds_s` are the pauses between two regular rounds, by which a sleep is recognised as one of them.
+    """
+
+    def __init__(self, weather: Weather, chance: random.Random, audit_every_s: float) -> None:
         self.weather = weather
+        self.rounds_s = {audit_every_s, depths.EVERY_S, WRITE_COUNTS_EVERY_S}
         self.random = chance.random
         self.raging = weather != CALM
         self.crashes_left = weather.most_crashes
@@ -149,9 +154,8 @@ class Process(Group):
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`. After the storm, regular rounds sleep longer."""
-        await asyncio.sleep(
-            seconds if self._storm.raging or seconds < HOUSEKEEPING_FROM_S else max(seconds, CALM_HOUSEKEEPING_S)
-        )
+        between_rounds = seconds in self._storm.rounds_s
+        await asyncio.sleep(max(seconds, CALM_ROUND_S) if between_rounds and not self._storm.raging else seconds)
 
     # --- its crossings ---
 

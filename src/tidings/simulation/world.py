@@ -40,7 +40,7 @@ from tidings.simulation.clients import APIS, Clients
 from tidings.simulation.departures import Departures
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
-from tidings.simulation.processes import BATCH_READS, HOUSEKEEPING_FROM_S, Process, Storm
+from tidings.simulation.processes import BATCH_READS, WRITE_COUNTS_EVERY_S, Process, Storm
 from tidings.simulation.scenario import (
     Cancelled,
     CategorySet,
@@ -82,7 +82,7 @@ class _NoMetrics:
 async def _write_accepted_counts(accepted: AcceptedCounter, process: Process) -> None:
     """Write the counts of accepted notifications regularly, as a real API process does, but less often."""
     while True:
-        await process.sleep(HOUSEKEEPING_FROM_S)
+        await process.sleep(WRITE_COUNTS_EVERY_S)
         with contextlib.suppress(Unavailable):
             await accepted.write()
 
@@ -103,7 +103,7 @@ class World:
         seed = scenario.seed
         self.chance = random.Random(f"{seed}/world")
         self._ids = random.Random(f"{seed}/ids")
-        self.storm = Storm(scenario.weather, random.Random(f"{seed}/storm"))
+        self.storm = Storm(scenario.weather, random.Random(f"{seed}/storm"), scenario.audit_every_s)
         self._outside: Context = copy_context()
         self._trace = trace
         self.clients = Clients(self, random.Random(f"{seed}/clients"))

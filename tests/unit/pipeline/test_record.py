@@ -1,12 +1,17 @@
-"""record: facts about archived days are counted and left out; the rest of their batch is written."""
+"""record: facts that cannot be written, because their day is archived or because the store refuses them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
 
 from support.flow import TENANT, Flow
 from support.stores import accepted, fact, notification
 from tidings.model import topics
 from tidings.model.days import DAY_MS, day_of
-from tidings.model.vocabulary import State
+from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import Reason, State
 from tidings.pipeline.runtime.packs import pack
 
 
@@ -24,3 +29,33 @@ async def test_a_receipt_about_an_archived_delivery_is_left_out_alone(flow: Flow
     assert record is not None
     assert len(record.events) == 2
     assert await flow.store.history.get(TENANT, old.id) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "shown"),
+    [
+        (State.SENT, "", State.UNCERTAIN),
+        (State.DELIVERED, "", State.UNCERTAIN),
+        (State.UNCERTAIN, "timeout", State.UNCERTAIN),
+        (State.DEFERRED, Reason.RETRY, State.UNCERTAIN),
+        (State.DEFERRED, Reason.PROVIDER_OPEN, State.PENDING),
+        (State.SUPPRESSED, Reason.OPTED_OUT, State.PENDING),
+    ],
+)
+async def test_a_delivery_is_in_doubt_if_the_fact_that_it_was_handed_over_is_refused(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, state: State, reason: str, shown: State
+) -> None:
+    """Else the audit would find it pending and in no queue, and have it sent a second time."""
+    append, sent = flow.store.history.append, notification(TENANT, flow.clock.now())
+
+    async def picky(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+        if any(outcome.detail == "refused" for outcome in outcomes):
+            raise OverflowError("out of range")
+        return await append(outcomes)
+
+    monkeypatch.setattr(flow.store.history, "append", picky)
+    facts = [accepted(sent), fact(sent, State.PENDING), fact(sent, state, reason=reason, detail="refused")]
+    await flow.queue.put(pack(facts))
+    await flow.settle(topics.RECORD)
+    assert (await flow.view(sent.id)).state is shown
+    assert [name async for name in flow.objects.list("aside/")]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from support.flow import Recorder
+from support.flow import Recorder, takes_it
 from tidings.backends.memory.clock import VirtualClock
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id
@@ -107,6 +107,19 @@ async def test_a_failing_provider_is_left_and_the_spare_takes_over() -> None:
     switchboard, _ = board((provider("a", Retry("unreachable")), 1), (provider("b"), 0))
     await sends(switchboard.lines[0])
     assert picked(switchboard) == {"b": 100}
+
+
+async def test_a_success_after_failures_is_a_change_even_if_the_breaker_never_opened() -> None:
+    """Else what is held for the provider waits for the next check of it, or for the end of its own pause."""
+    failing = provider("a", Retry("unreachable"))
+    switchboard, _ = board((failing, 1))
+    changes: list[bool] = []
+    switchboard.watch(lambda: changes.append(switchboard.fails()))
+    await sends(switchboard.lines[0], 1)
+    assert changes == [True]
+    failing.answers = takes_it
+    await sends(switchboard.lines[0], 2)
+    assert changes == [True, False]
 
 
 async def test_a_delivery_that_expired_before_its_turn_is_not_sent() -> None:

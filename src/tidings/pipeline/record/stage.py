@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import structlog
 
 from tidings.model.errors import Unavailable
+from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.outcome import Outcome
+from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import encode_outcomes
 from tidings.pipeline.runtime.beginning import Begin
 from tidings.pipeline.runtime.reader import Aside, Partly, Taken
+from tidings.pipeline.runtime.setting_aside import ASIDE
+from tidings.policy.transitions import may_be_handed
 from tidings.ports.history import History
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Item
@@ -60,4 +64,29 @@ class Record:
                     refused += await self._in_halves(part)
                 else:
                     refused.append(Aside(encode_outcomes(part), repr(error)))
+                    await self._note_doubt(part[0])
         return refused
+
+    async def _note_doubt(self, refused: Outcome) -> None:
+        """End the delivery `uncertain` if the refused fact says that a provider may have taken it.
+
+        Without any fact it would look lost, and the audit would have it sent a second time.
+        """
+        if not may_be_handed(refused.state, refused.reason):
+            return
+        doubt = Outcome(
+            id=refused.id,
+            tenant=refused.tenant,
+            at=refused.at,
+            state=State.UNCERTAIN,
+            attempt=refused.attempt,
+            step=refused.step,
+            reason=Reason.MAY_HAVE_BEEN_SENT,
+            detail=f"the store refused the fact {refused.state.value!r}, which is in {ASIDE}",
+        )
+        try:
+            await self._append([doubt])
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("the doubt about a delivery was refused, too", id=to_text(DELIVERY_PREFIX, refused.id))
