@@ -36,7 +36,7 @@ def bodies(items: Sequence[Received]) -> list[bytes]:
     return [item.body for item in items]
 
 
-async def claim_anywhere(queues: Sequence[Queue], topic: str, count: int, lease: float | None = None) -> list[Claim]:
+async def claim_anywhere(queues: Sequence[Queue], topic: str, count: int, lease_s: float | None = None) -> list[Claim]:
     """Claims with `count` items in total. All clients claim at the same time, and any of them may get the items."""
     found: list[Claim] = []
 
@@ -45,7 +45,7 @@ async def claim_anywhere(queues: Sequence[Queue], topic: str, count: int, lease:
 
     async def ask(queue: Queue) -> None:
         while not complete():
-            claim = await queue.claim(topic, GROUP, count, 0.5, lease)
+            claim = await queue.claim(topic, GROUP, count, 0.5, lease_s)
             if claim is not None:
                 found.append(claim)
 
@@ -146,7 +146,7 @@ class TestExtent:
         await queue.put(numbered(topic, 10))
         before = await queue.extent(topic, GROUP)
         assert not before.covers(before)
-        claims = await take(queue, topic, GROUP, 10, lease=30.0)
+        claims = await take(queue, topic, GROUP, 10, lease_s=30.0)
         assert not (await queue.extent(topic, GROUP)).covers(before), "claimed items are not done"
         # Later items do not matter: an extent is covered even if the queue is never empty.
         await queue.put(numbered(topic, 5, start=10))
@@ -258,8 +258,8 @@ class TestOrder:
                 await queue.put(numbered(topic, count, put))
                 put += count
             elif step == "claim":
-                lease = chance.choice([None, 60.0])
-                if claim := await queue.claim(topic, GROUP, chance.randint(1, 12), 0.02, lease):
+                lease_s = chance.choice([None, 60.0])
+                if claim := await queue.claim(topic, GROUP, chance.randint(1, 12), 0.02, lease_s):
                     held.append(claim)
             elif held:
                 claim = held.pop(chance.randrange(len(held)))
@@ -286,7 +286,7 @@ class TestOrder:
 class TestEnding:
     async def test_done_items_never_come_back(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 20))
-        for claim in await take(queue, topic, GROUP, 20, max_items=7, lease=30.0):
+        for claim in await take(queue, topic, GROUP, 20, max_items=7, lease_s=30.0):
             await claim.done()
         await nothing_left(queue, topic)
         await queue.close()
@@ -308,8 +308,8 @@ class TestEnding:
 
     async def test_released_items_come_back_unmarked(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number, {"n": str(number)}) for number in range(10)])
-        for lease in (None, 30.0):
-            claims = await take(queue, topic, GROUP, 10, lease=lease)
+        for lease_s in (None, 30.0):
+            claims = await take(queue, topic, GROUP, 10, lease_s=lease_s)
             assert len(items_of(claims)) == 10
             for claim in claims:
                 await claim.release()
@@ -320,7 +320,7 @@ class TestEnding:
 
     async def test_part_of_a_claim_is_released_while_the_rest_is_done(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(6)])
-        for claim in await take(queue, topic, GROUP, 6, lease=30.0):
+        for claim in await take(queue, topic, GROUP, 6, lease_s=30.0):
             await claim.done(released={index for index, item in enumerate(claim.items) if item.body in {b"1", b"4"}})
         again = items_of(await take(queue, topic, GROUP, 2))
         assert sorted(bodies(again)) == [b"1", b"4"]
@@ -345,7 +345,7 @@ class TestEnding:
 class TestCrashes:
     async def test_an_unleased_claim_dies_with_its_process(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 10))
-        assert await queues.die_holding(topic, GROUP, 10, lease=None) > 0
+        assert await queues.die_holding(topic, GROUP, 10, lease_s=None) > 0
         again = items_of(await take(queue, topic, GROUP, 10))
         assert sorted(map(int, bodies(again))) == list(range(10))
         assert not any(item.redelivered for item in again)
@@ -354,7 +354,7 @@ class TestCrashes:
         self, queues: Queues, queue: Queue, topic: str
     ) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(10)])
-        held = await queues.die_holding(topic, GROUP, 4, lease=1.0, begin=(0, 2))
+        held = await queues.die_holding(topic, GROUP, 4, lease_s=1.0, begin=(0, 2))
         assert held == 4
         claims = await take(queue, topic, GROUP, 10)
         marks = {int(item.body): item.redelivered for item in items_of(claims)}
@@ -368,16 +368,16 @@ class TestCrashes:
         self, queues: Queues, queue: Queue, topic: str
     ) -> None:
         await queue.put(numbered(topic, 10))
-        await queues.die_holding(topic, GROUP, 10, lease=1.0)
+        await queues.die_holding(topic, GROUP, 10, lease_s=1.0)
         again = items_of(await take(queue, topic, GROUP, 10))
         assert sorted(map(int, bodies(again))) == list(range(10))
         assert not any(item.redelivered or item.repeated for item in again)
 
     async def test_the_mark_survives_further_crashes(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
-        await queues.die_holding(topic, GROUP, 10, lease=0.5, begin=(0,))
-        await queues.die_holding(topic, GROUP, 10, lease=0.5)
-        await queues.die_holding(topic, GROUP, 10, lease=None)
+        await queues.die_holding(topic, GROUP, 10, lease_s=0.5, begin=(0,))
+        await queues.die_holding(topic, GROUP, 10, lease_s=0.5)
+        await queues.die_holding(topic, GROUP, 10, lease_s=None)
         again = items_of(await take(queue, topic, GROUP, 3))
         assert {int(item.body): item.redelivered for item in again} == {0: True, 1: False, 2: False}
 
@@ -408,7 +408,7 @@ class TestCrashes:
 class TestBeginning:
     async def test_begun_items_that_are_done_are_gone(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 5))
-        for claim in await take(queue, topic, GROUP, 5, lease=30.0):
+        for claim in await take(queue, topic, GROUP, 5, lease_s=30.0):
             await claim.begin(range(len(claim.items)))
             await claim.done()
         await nothing_left(queue, topic)
@@ -416,7 +416,7 @@ class TestBeginning:
     @pytest.mark.parametrize("how", ["release", "done"])
     async def test_released_items_are_marked_only_if_they_were_begun(self, queue: Queue, topic: str, how: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(6)])
-        claims = await take(queue, topic, GROUP, 6, lease=30.0)
+        claims = await take(queue, topic, GROUP, 6, lease_s=30.0)
         begun: set[bytes] = set()
         for claim in claims:
             places = [place for place, item in enumerate(claim.items) if int(item.body) in {1, 2, 4}]
@@ -434,21 +434,21 @@ class TestBeginning:
 
     async def test_an_ended_lease_marks_the_begun_items(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(3)])
-        for slow in await take(queue, topic, GROUP, 3, lease=0.5):
+        for slow in await take(queue, topic, GROUP, 3, lease_s=0.5):
             await slow.begin([place for place, item in enumerate(slow.items) if item.body == b"1"])
-        again = items_of(await take(queue, topic, GROUP, 3, lease=30.0))
+        again = items_of(await take(queue, topic, GROUP, 3, lease_s=30.0))
         assert {int(item.body): item.redelivered for item in again} == {0: False, 1: True, 2: False}
 
     async def test_items_of_an_ended_claim_cannot_be_begun(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"slow")])
-        (slow,) = await take(queue, topic, GROUP, 1, lease=0.3)
-        (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        (slow,) = await take(queue, topic, GROUP, 1, lease_s=0.3)
+        (again,) = await take(queue, topic, GROUP, 1, lease_s=30.0)
         with pytest.raises(LeaseLost):
             await slow.begin([0])
         await again.release()
         with pytest.raises(LeaseLost):
             await again.begin([0])
-        (third,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        (third,) = await take(queue, topic, GROUP, 1, lease_s=30.0)
         assert not third.items[0].redelivered
         await third.done()
         with pytest.raises(LeaseLost):
@@ -456,7 +456,7 @@ class TestBeginning:
 
     async def test_many_at_once_are_all_begun(self, queues: Queues, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"%d" % number) for number in range(40)])
-        claims = await take(queue, topic, GROUP, 40, lease=30.0)
+        claims = await take(queue, topic, GROUP, 40, lease_s=30.0)
         await asyncio.gather(
             *(
                 claim.begin([place])
@@ -479,7 +479,7 @@ class TestBeginning:
 
     async def test_a_second_release_raises_lease_lost(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 1))
-        (claim,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        (claim,) = await take(queue, topic, GROUP, 1, lease_s=30.0)
         await claim.release()
         with pytest.raises(LeaseLost):
             await claim.release()
@@ -491,10 +491,10 @@ class TestLeases:
         out = unique("out")
         await queue.declare({out: (GROUP,)})
         await queue.put([Item(topic, "k", b"slow")])
-        (slow,) = await take(queue, topic, GROUP, 1, lease=0.5)
+        (slow,) = await take(queue, topic, GROUP, 1, lease_s=0.5)
         assert not slow.items[0].redelivered
         await slow.begin([0])
-        (again,) = await claim_anywhere([queue, await queues.open()], topic, 1, lease=30.0)
+        (again,) = await claim_anywhere([queue, await queues.open()], topic, 1, lease_s=30.0)
         assert bodies(again.items) == [b"slow"]
         assert again.items[0].redelivered
         with pytest.raises(LeaseLost):
@@ -507,8 +507,8 @@ class TestLeases:
 
     async def test_releasing_after_the_lease_ran_out_changes_nothing(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"slow")])
-        (slow,) = await take(queue, topic, GROUP, 1, lease=0.3)
-        (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        (slow,) = await take(queue, topic, GROUP, 1, lease_s=0.3)
+        (again,) = await take(queue, topic, GROUP, 1, lease_s=30.0)
         with pytest.raises(LeaseLost):
             await slow.release()
         assert await queue.claim(topic, GROUP, 10, BRIEFLY) is None
@@ -516,7 +516,7 @@ class TestLeases:
 
     async def test_a_lease_holds_until_it_runs_out(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 3))
-        claims = await take(queue, topic, GROUP, 3, lease=30.0)
+        claims = await take(queue, topic, GROUP, 3, lease_s=30.0)
         assert await queue.claim(topic, GROUP, 10, BRIEFLY) is None
         for claim in claims:
             await claim.done()
@@ -524,9 +524,9 @@ class TestLeases:
 
     async def test_a_released_item_that_was_marked_stays_marked(self, queue: Queue, topic: str) -> None:
         await queue.put([Item(topic, "k", b"x")])
-        (first,) = await take(queue, topic, GROUP, 1, lease=0.3)
+        (first,) = await take(queue, topic, GROUP, 1, lease_s=0.3)
         await first.begin([0])
-        (again,) = await take(queue, topic, GROUP, 1, lease=30.0)
+        (again,) = await take(queue, topic, GROUP, 1, lease_s=30.0)
         assert again.items[0].redelivered
         await again.release()
         (third,) = await take(queue, topic, GROUP, 1)
@@ -575,7 +575,7 @@ class TestMany:
         finished = [int(item.body) for item in small.items]
         await small.done()
         while len(finished) < count:
-            claims = await take(queue, topic, GROUP, 1, max_items=5000, lease=60.0)
+            claims = await take(queue, topic, GROUP, 1, max_items=5000, lease_s=60.0)
             finished += [int(item.body) for item in items_of(claims)]
             for claim in claims:
                 await claim.done()

@@ -45,10 +45,10 @@ async def found(store: Store, tenant: str, filter: LetterFilter = EVERYTHING, li
     raise AssertionError("the pages do not end")
 
 
-async def claim(store: Store, now: int, lease: float) -> Replay | None:
+async def claim(store: Store, now: int, lease_s: float) -> Replay | None:
     """Claim a replay, for a caller with a right clock."""
     await turn(store, now)
-    return await store.replays.claim(now, lease)
+    return await store.replays.claim(now, lease_s)
 
 
 class TestFinding:

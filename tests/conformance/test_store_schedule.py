@@ -21,10 +21,10 @@ async def wait_for(store: Store, tenant: str, *dues: int) -> None:
     await store.history.append(outcomes)
 
 
-async def due(store: Store, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+async def due(store: Store, now: int, limit: int, lease_s: float) -> Sequence[Scheduled]:
     """The due rows, for a caller with a right clock."""
     await turn(store, now)
-    return await store.schedule.due(now, limit, lease)
+    return await store.schedule.due(now, limit, lease_s)
 
 
 async def test_due_rows_come_earliest_first_and_at_most_limit(store: Store, tenant: str) -> None:

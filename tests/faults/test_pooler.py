@@ -90,7 +90,7 @@ async def test_in_session_mode_everything_works(postgres_server: Server, databas
                 assert await connection.fetchval("SHOW lock_timeout") == "5s"
                 assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
             await store.users.upsert("t", [("ann", Profile(name="Ann"), None)], 1)
-            waiting = asyncio.create_task(queue.claim(TOPIC, GROUP, 10, 20.0, lease=10.0))
+            waiting = asyncio.create_task(queue.claim(TOPIC, GROUP, 10, 20.0, lease_s=10.0))
             await asyncio.sleep(0)
             await other.put([Item(TOPIC, "k", b"1")])
             claim = await waiting

@@ -121,7 +121,7 @@ async def test_items_that_every_group_has_done_are_deleted(kafka_broker: str, ka
         await queue.declare({"topic": (GROUP, "others")})
         await queue.put([Item("topic", "k", b"%d" % number) for number in range(30)])
         # The other group has claimed an item but done none.
-        (begun,) = await take(queue, "topic", "others", 1, max_items=10, lease=60.0)
+        (begun,) = await take(queue, "topic", "others", 1, max_items=10, lease_s=60.0)
         done = len(begun.items)
         for claim in await take(queue, "topic", GROUP, 30, max_items=20):
             await claim.done()
@@ -207,7 +207,7 @@ class TestKilled:
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, f"k{number}", b"%d" % number) for number in range(100)])
-        claims = await take(own_queue, topic, GROUP, 1, max_items=30, lease=60.0)
+        claims = await take(own_queue, topic, GROUP, 1, max_items=30, lease_s=60.0)
         begun = {item.body for item in items_of(claims)}
         await asyncio.to_thread(own_server.restart)
         for claim in claims:
@@ -215,7 +215,7 @@ class TestKilled:
         finished = set(begun)
         wanted = {b"%d" % number for number in range(100)} | {b"-" + body for body in begun}
         while finished != wanted:
-            for claim in await take(own_queue, topic, GROUP, 1, lease=60.0):
+            for claim in await take(own_queue, topic, GROUP, 1, lease_s=60.0):
                 finished |= {item.body for item in claim.items}
                 await claim.done()
 
@@ -228,7 +228,7 @@ class TestKilled:
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"before")])
-        (held,) = await take(own_queue, topic, GROUP, 1, lease=60.0)
+        (held,) = await take(own_queue, topic, GROUP, 1, lease_s=60.0)
         await held.begin([0])
         await asyncio.to_thread(own_server.kill)
 
@@ -261,7 +261,7 @@ class TestKilled:
         queue = await KafkaQueue.open(broker.bootstrap, partitions=2)
         await queue.declare({"topic": (GROUP,)})
         await queue.put([Item("topic", "k", b"1"), Item("topic", "k", b"2")])
-        (claim,) = await take(queue, "topic", GROUP, 1, max_items=1, lease=60.0)
+        (claim,) = await take(queue, "topic", GROUP, 1, max_items=1, lease_s=60.0)
         await asyncio.to_thread(broker.kill)
         await claim.done()
         async with asyncio.timeout(30):
@@ -273,7 +273,7 @@ class TestFrozen:
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
     ) -> None:
         await own_queue.put([Item(topic, "k", b"first")])
-        (claim,) = await take(own_queue, topic, GROUP, 1, lease=60.0)
+        (claim,) = await take(own_queue, topic, GROUP, 1, lease_s=60.0)
         own_server.pause()
         try:
             ending = asyncio.create_task(claim.done([Item(topic, "k", b"second")]))

@@ -52,7 +52,7 @@ def marks(items: list[Received]) -> dict[int, bool]:
 
 async def works_off(queue: KafkaQueue, count: int) -> None:
     """Do `count` items, and return once that is committed."""
-    for claim in await take(queue, TOPIC, GROUP, count, lease=60.0):
+    for claim in await take(queue, TOPIC, GROUP, count, lease_s=60.0):
         await claim.done()
 
     async def empty() -> bool:

@@ -51,7 +51,7 @@ async def goes_through(settings: KafkaSettings) -> None:
     try:
         await queue.declare({"topic": (GROUP,)})
         await queue.put([Item("topic", "k", b"x")])
-        (claim,) = await take(queue, "topic", GROUP, 1, lease=30.0)
+        (claim,) = await take(queue, "topic", GROUP, 1, lease_s=30.0)
         assert [item.body for item in items_of([claim])] == [b"x"]
         await claim.done()
         assert len((await queue.extent("topic", GROUP)).put) == settings.partitions

@@ -159,7 +159,7 @@ class TestGroupProtocol:
                 await first.declare({TOPIC: (GROUP,), "other": (GROUP,)})
                 await first.put([Item(topic, "k", b"x") for topic in (TOPIC, "other")])
                 for topic in (TOPIC, "other"):
-                    for claim in await take(first, topic, GROUP, 1, lease=30.0):
+                    for claim in await take(first, topic, GROUP, 1, lease_s=30.0):
                         await claim.done()
             assert first._protocol.name == CLASSIC
             assert len([line for line in logged if "the classic one is used" in line["event"]]) == 1

@@ -105,7 +105,7 @@ def idempotency_race(patch: pytest.MonkeyPatch) -> None:
     reserve = MemoryIdempotency.reserve
 
     async def in_two_steps(
-        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease_s: float
     ) -> Reservation:
         free = (tenant, key) not in self._reserved
         loop = asyncio.get_running_loop()
@@ -114,7 +114,7 @@ def idempotency_race(patch: pytest.MonkeyPatch) -> None:
         await later
         if free:
             self._reserved.pop((tenant, key), None)
-        return await reserve(self, tenant, key, fingerprint, seed, lease)
+        return await reserve(self, tenant, key, fingerprint, seed, lease_s)
 
     patch.setattr(MemoryIdempotency, "reserve", in_two_steps)
 
@@ -182,9 +182,9 @@ def a_reserved_key_counts_as_fresh(patch: pytest.MonkeyPatch) -> None:
     reserve = MemoryIdempotency.reserve
 
     async def always_fresh(
-        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float
+        self: MemoryIdempotency, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease_s: float
     ) -> Reservation:
-        held = await reserve(self, tenant, key, fingerprint, seed, lease)
+        held = await reserve(self, tenant, key, fingerprint, seed, lease_s)
         return held if held.answer is not None else msgspec.structs.replace(held, fresh=True, seed=seed)
 
     patch.setattr(MemoryIdempotency, "reserve", always_fresh)

@@ -84,13 +84,13 @@ class Verdict(Struct):
 
 
 class Judge:
-    """Compares the three sources. `lease` is the longest time for a batch, in seconds."""
+    """Compares the three sources. `lease_s` is the longest time for a batch."""
 
-    def __init__(self, system: System, ledger: Ledger, happened: Sequence[Happened], lease: float) -> None:
+    def __init__(self, system: System, ledger: Ledger, happened: Sequence[Happened], lease_s: float) -> None:
         self._system = system
         self._ledger = ledger
         self._happened = sorted(happened, key=lambda fault: fault.began)
-        self._lease = round(lease * 1000)
+        self._lease = round(lease_s * 1000)
         self.verdict = Verdict()
 
     async def judge(self, started: int, ended: int) -> Verdict:

@@ -47,7 +47,7 @@ class Happened(Struct, frozen=True):
     shift: float = 0.0
 
 
-def plan(seed: int, seconds: float, lease: float, *, kafka: bool, long: bool) -> list[Planned]:
+def plan(seed: int, seconds: float, lease_s: float, *, kafka: bool, long: bool) -> list[Planned]:
     """The faults of a run in order of time. Each kind comes once before any repeats; in a short run each comes once."""
     dice = random.Random(seed)
     shifted = ("api", "worker-2")
@@ -56,7 +56,7 @@ def plan(seed: int, seconds: float, lease: float, *, kafka: bool, long: bool) ->
     deck: list[tuple[str, Callable[[], float], Callable[[], dict[str, Any]]]] = [
         *((f"kill {name}", _none, dict) for name in (*killed, "postgres", "backend")),
         *((f"freeze {name}", lambda: dice.uniform(1.0, 3.0), dict) for name in ("api", "sandbox", "postgres")),
-        *((f"freeze {name}", lambda: dice.choice((1.5, lease + 2.0)), dict) for name in ("worker", "worker-2")),
+        *((f"freeze {name}", lambda: dice.choice((1.5, lease_s + 2.0)), dict) for name in ("worker", "worker-2")),
         *((f"shift {name}", _none, lambda: {"clock": dice.choice(_SHIFTS)}) for name in shifted),
     ]
     if kafka:

@@ -55,19 +55,19 @@ class Queues:
         return queue
 
     async def die_holding(
-        self, topic: str, group: str, max_items: int, lease: float | None, begin: Sequence[int] = ()
+        self, topic: str, group: str, max_items: int, lease_s: float | None, begin: Sequence[int] = ()
     ) -> int:
         """Let a client claim, begin the items at some places, and be killed. Returns how many items it held."""
         if self.kind in MEMORY:
             queue = MemoryQueue(self.broker)
-            claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
+            claim = await queue.claim(topic, group, max_items, PATIENCE, lease_s)
             assert claim is not None
             if begin:
                 await claim.begin(begin)
             queue.crash()
             return len(claim.items)
         places = ",".join(map(str, begin))
-        return (await self._kill_after(1, "hold", topic, group, max_items, lease, places))[0]
+        return (await self._kill_after(1, "hold", topic, group, max_items, lease_s, places))[0]
 
     async def die_working(self, topic: str, group: str, max_items: int, out: str) -> None:
         """Let a client copy items to `out`, batch after batch, and kill its process in between."""
@@ -125,12 +125,12 @@ async def queue(queues: Queues) -> Queue:
 
 
 async def take(
-    queue: Queue, topic: str, group: str, count: int, *, max_items: int = 1000, lease: float | None = None
+    queue: Queue, topic: str, group: str, count: int, *, max_items: int = 1000, lease_s: float | None = None
 ) -> list[Claim]:
     """Claims with at least `count` items in total."""
     claims: list[Claim] = []
     while sum(len(claim.items) for claim in claims) < count:
-        claim = await queue.claim(topic, group, max_items, PATIENCE, lease)
+        claim = await queue.claim(topic, group, max_items, PATIENCE, lease_s)
         assert claim is not None, f"only {items_of(claims)} of {count} items came"
         claims.append(claim)
     return claims
@@ -152,15 +152,15 @@ async def copy(queue: Queue, topic: str, group: str, max_items: int, out: str) -
 
 async def _until_killed(kind: str, location: str, prefix: str, errand: str, *rest: str) -> None:
     queue = await open_queue(kind, location, prefix)
-    topic, group, max_items, lease, *out = rest
+    topic, group, max_items, lease_s, *out = rest
     if errand == "copy":
         await copy(queue, topic, group, int(max_items), *out)
-    claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease == "None" else float(lease))
+    claim = await queue.claim(topic, group, int(max_items), PATIENCE, None if lease_s == "None" else float(lease_s))
     assert claim is not None
     if places := [int(place) for place in out[0].split(",") if place]:
         while len(claim.items) <= max(places):  # Kafka hands out the items that have arrived so far
             await claim.release()
-            claim = await queue.claim(topic, group, int(max_items), PATIENCE, float(lease))
+            claim = await queue.claim(topic, group, int(max_items), PATIENCE, float(lease_s))
             assert claim is not None
         await claim.begin(places)
     _say(len(claim.items))

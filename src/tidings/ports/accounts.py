@@ -62,8 +62,8 @@ class Watched(Protocol):
 class Rounds(Protocol):
     """Leases and positions of the rounds. One process at a time makes a round."""
 
-    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
-        """Lease the round `name` for `lease` seconds of the store's clock. Returns its position, 0 for a new round.
+    async def begin(self, name: str, holder: UUID, lease_s: float) -> int | None:
+        """Lease the round `name` for `lease_s` seconds of the store's clock. Returns its position, 0 for a new round.
 
         None if another holder has the lease. The holder itself may renew its lease at any time.
         """

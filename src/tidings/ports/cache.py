@@ -12,8 +12,8 @@ class Cache(Protocol):
         """The value, or None if it is unknown or expired."""
         ...
 
-    async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep `value` for at most `ttl` seconds."""
+    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
+        """Keep `value` for at most `ttl_s` seconds."""
         ...
 
     async def delete(self, key: str) -> None:

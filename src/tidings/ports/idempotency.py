@@ -34,8 +34,8 @@ class Idempotency(Protocol):
     measures all times, so a caller with a wrong clock cannot take over a reserved key.
     """
 
-    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
-        """Reserve the key for `lease` seconds, or return the reservation that holds it.
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease_s: float) -> Reservation:
+        """Reserve the key for `lease_s` seconds, or return the reservation that holds it.
 
         A request with the same fingerprint takes over an unanswered reservation whose lease has ended.
         """

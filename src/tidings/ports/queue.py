@@ -125,11 +125,11 @@ class Queue(Protocol):
         ...
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
-        """A claim of 1 to `max_items` items, or None if nothing came within `max_wait` seconds.
+        """A claim of 1 to `max_items` items, or None if nothing came within `max_wait_s` seconds.
 
-        `lease` is in seconds. With a lease, items can be begun, and the claim outlives a dead process until the lease
+        With a lease of `lease_s` seconds, items can be begun, and the claim outlives a dead process until the lease
         ends: use it for work with outside effects. Without one, the claim dies with the process: use it for work whose
         only effect is its outputs.
         """

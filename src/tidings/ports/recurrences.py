@@ -58,8 +58,8 @@ class Recurrences(Protocol):
         """Delete the recurrence. False if there is no such recurrence."""
         ...
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
-        """Up to `limit` due recurrences, earliest first, leased for `lease` seconds of the store's clock."""
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[DueRecurrence]:
+        """Up to `limit` due recurrences, earliest first, leased for `lease_s` seconds of the store's clock."""
         ...
 
     async def settle(self, moved: Sequence[Moved]) -> None:

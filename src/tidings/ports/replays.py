@@ -57,8 +57,8 @@ class Replays(Protocol):
         """Delete up to `most` replays that ended before `before`; returns how many."""
         ...
 
-    async def claim(self, now: int, lease: float) -> Replay | None:
-        """Lease the replay whose next page has been due the longest, for `lease` seconds of the store's clock.
+    async def claim(self, now: int, lease_s: float) -> Replay | None:
+        """Lease the replay whose next page has been due the longest, for `lease_s` seconds of the store's clock.
 
         Returns it in the state `running`, with the lease's `token`; None if no page is due.
         """

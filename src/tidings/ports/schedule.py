@@ -39,8 +39,8 @@ class Waiting(Struct, frozen=True, gc=False):
 class Schedule(Protocol):
     """Queue items to enqueue at their due time. Every delay uses this. `History.append` writes the rows."""
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
-        """Up to `limit` rows that are due at `now`, earliest first, leased to the caller for `lease` seconds.
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[Scheduled]:
+        """Up to `limit` rows that are due at `now`, earliest first, leased to the caller for `lease_s` seconds.
 
         All leases of the store run by the store's clock: a caller with a wrong clock cannot take over a live lease.
         """

@@ -170,10 +170,10 @@ class _DuePort(Port):
 
 
 class _ReplaysPort(Port):
-    async def claim(self, now: int, lease: float) -> Replay | None:
+    async def claim(self, now: int, lease_s: float) -> Replay | None:
         """See Replays. If none may be claimed, answers only when one may be."""
         replays = cast("SimulatedReplays", self._adapter)
-        replay = await self._process.crossing("replays.claim", replays.claim)(now, lease)
+        replay = await self._process.crossing("replays.claim", replays.claim)(now, lease_s)
         if replay is None:
             await replays.waking.until(replays.next_ready, now)
         return replay
@@ -288,13 +288,13 @@ class QueuePort:
         return self.client.atomic
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
         """See Queue."""
         BATCH_READS.set(None)
         if self._process.in_storm:
             await self._process.before("queue.claim")
-        claim = await self.client.claim(topic, group, max_items, IDLE_WAIT_S, lease)
+        claim = await self.client.claim(topic, group, max_items, IDLE_WAIT_S, lease_s)
         if not isinstance(claim, MemoryClaim):
             return None
         BATCH_READS.set(BatchReads(asyncio.get_running_loop().time()))

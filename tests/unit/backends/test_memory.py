@@ -68,10 +68,10 @@ class TestQueueInVirtualTime:
         queue = MemoryQueue(MemoryBroker(clock))
         await queue.declare({"t": ("g",)})
         await queue.put([Item("t", "k", b"x")])
-        claim = await queue.claim("t", "g", 1, 0, lease=60.0)
+        claim = await queue.claim("t", "g", 1, 0, lease_s=60.0)
         assert claim is not None
         await claim.begin([0] if begun else [])
-        waiting = asyncio.create_task(queue.claim("t", "g", 1, 300.0, lease=60.0))
+        waiting = asyncio.create_task(queue.claim("t", "g", 1, 300.0, lease_s=60.0))
         await clock.advance(59.9)
         assert not waiting.done()
         await clock.advance(0.1)
@@ -98,7 +98,7 @@ class TestQueueInVirtualTime:
             async def work(name: str) -> None:
                 queue = MemoryQueue(broker)
                 while True:
-                    claim = await queue.claim("t", "g", chance.randint(1, 4), 1.0, lease=3.0)
+                    claim = await queue.claim("t", "g", chance.randint(1, 4), 1.0, lease_s=3.0)
                     if claim is None:
                         continue
                     seen.extend((clock.now(), name, item.body, item.redelivered) for item in claim.items)

@@ -214,11 +214,11 @@ class TestSweeper:
 
     async def test_a_slow_worker_is_not_robbed(self, flow: Flow, auditor: Audit) -> None:
         id = await in_its_queue(flow)
-        lease = flow.settings.deliver.lease
-        claim = await flow.queue.claim(MAILS, topics.DELIVER, 10, 0.0, 3 * lease)
+        lease_s = flow.settings.deliver.lease
+        claim = await flow.queue.claim(MAILS, topics.DELIVER, 10, 0.0, 3 * lease_s)
         assert claim is not None
         for _ in range(2):
-            await check(flow, auditor, lease)
+            await check(flow, auditor, lease_s)
             assert metric(flow, "tidings_swept_total", result="requeued") == 0
         await claim.release()
         for _ in range(3):

@@ -147,7 +147,7 @@ async def test_a_begun_delivery_that_a_cap_stops_is_uncertain(flow: Flow) -> Non
     await flow.settle()
     id = await flow.accept(to={"user_id": "ada"}, content=SMS, category="code")
     await flow.settle(only=topics.ROUTE)
-    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, lease=60)
+    claim = await flow.queue.claim(TOPIC, topics.DELIVER, 10, 0, lease_s=60)
     assert claim is not None
     await claim.begin([0])
     await flow.advance(CLAIMS_END)

@@ -445,7 +445,7 @@ async def test_a_delivery_that_a_killed_worker_had_claimed_but_not_begun_is_sent
     await flow.user()
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
-    assert await flow.queue.claim(topic, topics.DELIVER, 10, 0, lease=60) is not None
+    assert await flow.queue.claim(topic, topics.DELIVER, 10, 0, lease_s=60) is not None
     await flow.advance(61)
     assert (await flow.view(id)).state is State.SENT
     assert len(flow.provider(Channel.EMAIL).sent) == 1
@@ -456,7 +456,7 @@ async def test_a_delivery_that_a_killed_worker_had_begun_is_uncertain_and_never_
     id = await flow.accept(to={"user_id": "ada"}, content=MAIL)
     parts = flow.parts()
     topic = topics.deliveries(Channel.EMAIL, (await _settle_up_to_deliver(flow)))
-    claim = await parts.queue.claim(topic, topics.DELIVER, 10, 0, lease=60)
+    claim = await parts.queue.claim(topic, topics.DELIVER, 10, 0, lease_s=60)
     assert claim is not None
     await claim.begin([0])
     await flow.advance(61)

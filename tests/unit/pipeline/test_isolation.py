@@ -47,9 +47,9 @@ class Stage:
         await self.queue.declare({"in": ("s",), "out": ("g",)})
         await self.queue.put([Item("in", f"k{number}", b"%d" % number) for number in range(count)])
 
-    def reader(self, lease: float | None = 30.0, max_items: int = 500) -> Reader[bytes]:
+    def reader(self, lease_s: float | None = 30.0, max_items: int = 500) -> Reader[bytes]:
         reading = Reading(
-            stage="s", topic="in", decode=bytes, work=self._work, lease_s=lease, max_wait_s=0.0, max_items=max_items
+            stage="s", topic="in", decode=bytes, work=self._work, lease_s=lease_s, max_wait_s=0.0, max_items=max_items
         )
         return Reader(reading, self.queue, self.aside, self.clock, Metrics())
 
@@ -94,11 +94,13 @@ class Stage:
 
 
 @pytest.mark.parametrize("lease", [None, 30.0])
-async def test_an_item_that_fails_before_it_is_begun_goes_aside_as_it_came(tmp_path: Path, lease: float | None) -> None:
-    stage = Stage(tmp_path, begins=lease is not None)
+async def test_an_item_that_fails_before_it_is_begun_goes_aside_as_it_came(
+    tmp_path: Path, lease_s: float | None
+) -> None:
+    stage = Stage(tmp_path, begins=lease_s is not None)
     stage.poison = {b"17"}
     await stage.fill(100)
-    await stage.work(stage.reader(lease))
+    await stage.work(stage.reader(lease_s))
     assert await stage.out() == [number for number in range(100) if number != 17]
     [(body, why)] = await stage.set_aside()
     assert (body, why) == (b"17", "key: k17\nreason: ZeroDivisionError('poison')\n")
@@ -349,8 +351,8 @@ async def test_a_schedule_that_stood_still_past_its_lease_puts_nothing(
     schedule = Schedule(flow.store.schedule, flow.queue, flow.objects, flow.clock, flow.metrics)
     due = flow.store.schedule.due
 
-    async def then_stands_still(now: int, limit: int, lease: float) -> object:
-        found = await due(now, limit, lease)
+    async def then_stands_still(now: int, limit: int, lease_s: float) -> object:
+        found = await due(now, limit, lease_s)
         await flow.clock.advance(LEASE_S)
         return found
 

@@ -501,8 +501,8 @@ async def test_a_process_that_stood_still_past_its_lease_sends_no_occurrence(
     await create(flow)
     due = flow.store.recurrences.due
 
-    async def then_stands_still(now: int, limit: int, lease: float) -> Any:
-        found = await due(now, limit, lease)
+    async def then_stands_still(now: int, limit: int, lease_s: float) -> Any:
+        found = await due(now, limit, lease_s)
         if found:
             await flow.clock.advance(recur.LEASE_S)
         return found

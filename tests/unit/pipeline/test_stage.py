@@ -60,9 +60,9 @@ class _Queue(MemoryQueue):
         await super().put(items)
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
-        claim = await super().claim(topic, group, max_items, max_wait, lease)
+        claim = await super().claim(topic, group, max_items, max_wait_s, lease_s)
         return None if claim is None else _Claim(self, claim)
 
 
@@ -79,13 +79,13 @@ class _World:
         self.stopping = asyncio.Event()
         self._folder = Folder(folder)
 
-    def reader(self, lease: float | None) -> Reader[bytes]:
+    def reader(self, lease_s: float | None) -> Reader[bytes]:
         reading = Reading(
             stage="s",
             topic="in",
             decode=bytes,
             work=self._work,
-            lease_s=lease,
+            lease_s=lease_s,
             max_wait_s=0.5,
             after_loss=lambda outputs: [item for item in outputs if item.body == self.true_anyway],
         )
@@ -115,9 +115,9 @@ async def world(tmp_path: Path) -> _World:
 
 
 @asynccontextmanager
-async def reading(world: _World, lease: float | None) -> AsyncIterator[asyncio.Task[None]]:
+async def reading(world: _World, lease_s: float | None) -> AsyncIterator[asyncio.Task[None]]:
     """Run the stage until it works on its batch."""
-    running = asyncio.create_task(world.reader(lease).run(world.stopping))
+    running = asyncio.create_task(world.reader(lease_s).run(world.stopping))
     try:
         await eventually(lambda: world.worked)
         yield running

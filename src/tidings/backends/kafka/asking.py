@@ -21,9 +21,9 @@ _LATER_TICK_S = 0.025
 class Request:
     """A claimer that waits for items. `taken` is True once a batch is on its way to it."""
 
-    def __init__(self, max_items: int, lease: float | None) -> None:
+    def __init__(self, max_items: int, lease_s: float | None) -> None:
         self.max_items = max_items
-        self.lease = lease
+        self.lease_s = lease_s
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Batch] = self.loop.create_future()
         self.abandoned = False

@@ -64,16 +64,16 @@ class GroupReader:
 
     # --- the event loop's side ---
 
-    async def claim(self, max_items: int, max_wait: float, lease: float | None) -> Batch | None:
-        """A batch, or None if no item came within `max_wait` seconds. Raises Unavailable if Kafka is away."""
-        request = Request(max_items, lease)
+    async def claim(self, max_items: int, max_wait_s: float, lease_s: float | None) -> Batch | None:
+        """A batch, or None if no item came within `max_wait_s` seconds. Raises Unavailable if Kafka is away."""
+        request = Request(max_items, lease_s)
         with self._changed:
             if self._stopping:
                 raise Unavailable("this client of the queue is closed")
             self._requests.append(request)
             self._changed.notify()
         try:
-            await asyncio.wait([request.answer], timeout=max(max_wait, _SHORTEST_WAIT_S))
+            await asyncio.wait([request.answer], timeout=max(max_wait_s, _SHORTEST_WAIT_S))
             if not request.answer.done() and self._withdraw(request):
                 if (why := self._trouble()) is not None:
                     raise Unavailable(f"Kafka does not serve {self._name}: {why}")
@@ -250,7 +250,7 @@ class GroupReader:
             while self._requests and self._ledger.waiting:
                 request = self._requests.popleft()
                 request.taken = True
-                served.append((request, self._ledger.take(request.max_items, request.lease)))
+                served.append((request, self._ledger.take(request.max_items, request.lease_s)))
             if served:
                 self.announcements.expect()
         for request, batch in served:
@@ -297,8 +297,8 @@ class GroupReader:
 
     def _answer(self, request: Request, answer: Batch | Unavailable) -> None:
         """Give the claimer its answer, in its event loop."""
-        if isinstance(answer, Batch) and answer.lease is not None:
-            answer.deadline = time.monotonic() + answer.lease
+        if isinstance(answer, Batch) and answer.lease_s is not None:
+            answer.deadline = time.monotonic() + answer.lease_s
         if isinstance(answer, Batch) and request.abandoned:
             # Directly, not through the event loop: this thread may be about to end.
             self.give_back(answer)

@@ -41,11 +41,11 @@ class Batch:
     `begun` are the indices of entries that were begun, `put` those for which outputs may have been put.
     """
 
-    def __init__(self, entries: list[Entry], lease: float | None) -> None:
+    def __init__(self, entries: list[Entry], lease_s: float | None) -> None:
         self.entries = entries
         self.items: Sequence[Received] = [item for _, _, item in entries]
         self.partitions = {entry[0] for entry in entries}
-        self.lease = lease
+        self.lease_s = lease_s
         self.deadline: float | None = None
         self.state = BatchState.OPEN
         self.begun: set[int] = set()
@@ -108,11 +108,11 @@ class Ledger:
             )
             append((partition, offset, received))
 
-    def take(self, max_items: int, lease: float | None) -> Batch:
+    def take(self, max_items: int, lease_s: float | None) -> Batch:
         """A batch of up to `max_items` waiting items. At least one must wait."""
         assert self.waiting  # noqa: S101 - an empty batch would be handed out as a claim
         take = self.waiting.popleft
-        batch = Batch([take() for _ in range(min(max_items, len(self.waiting)))], lease)
+        batch = Batch([take() for _ in range(min(max_items, len(self.waiting)))], lease_s)
         self._open.add(batch)
         return batch
 
@@ -197,7 +197,7 @@ class Ledger:
     @property
     def leased(self) -> bool:
         """True if a leased batch is open, whose claimer may begin items."""
-        return any(batch.lease is not None for batch in self._open)
+        return any(batch.lease_s is not None for batch in self._open)
 
     @property
     def active(self) -> bool:

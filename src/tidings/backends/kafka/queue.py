@@ -53,13 +53,13 @@ class KafkaClaim:
 
     async def begin(self, places: Collection[int]) -> None:
         """See Claim."""
-        if self._batch.lease is None:
+        if self._batch.lease_s is None:
             raise ValueError("a claim without a lease cannot begin items: claim with a lease")
         await self._reader.announcements.begin(self._batch, places)
 
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim. If a partition is lost while the outputs are put, the outputs stay and the items come again."""
-        if outputs and self._batch.lease is not None:
+        if outputs and self._batch.lease_s is not None:
             # Begun items are known already. Announce that the others may have outputs, in case this claim is lost.
             repeatable = self._batch.unannounced.difference(released)
             if repeatable:
@@ -138,11 +138,11 @@ class KafkaQueue:
         await self._producer.put(items)
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
         """See Queue. The first claim of a topic joins the group, which takes about a second."""
         reader = self._reader(topic, group)
-        batch = await reader.claim(max_items, max_wait, lease)
+        batch = await reader.claim(max_items, max_wait_s, lease_s)
         return None if batch is None else KafkaClaim(reader, self._producer, batch)
 
     async def depth(self, topic: str, group: str) -> int:

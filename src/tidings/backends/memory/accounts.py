@@ -102,10 +102,10 @@ class MemoryRounds:
         self._clock = clock
         self._rounds: dict[str, _Round] = {}
 
-    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
+    async def begin(self, name: str, holder: UUID, lease_s: float) -> int | None:
         """See Rounds."""
         now = self._clock()
-        until = now + round(lease * 1000)
+        until = now + round(lease_s * 1000)
         known = self._rounds.setdefault(name, _Round(holder, until))
         if known.holder != holder and known.until > now:
             return None

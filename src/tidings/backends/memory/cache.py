@@ -32,13 +32,13 @@ class MemoryCache:
         self._entries.move_to_end(key)
         return value
 
-    async def set(self, key: str, value: bytes, ttl: float) -> None:
+    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
         """See Cache. A value larger than the whole cache is not kept."""
         self._drop(key)
         size = _size(key, value)
-        if ttl <= 0 or size > self._max_bytes:
+        if ttl_s <= 0 or size > self._max_bytes:
             return
-        self._entries[key] = (self._clock.now() + round(ttl * 1000), value)
+        self._entries[key] = (self._clock.now() + round(ttl_s * 1000), value)
         self._bytes += size
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))

@@ -311,18 +311,18 @@ class MemoryQueue:
         self.broker.put(items)
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
         """See Queue."""
         clock = self.broker.clock
         lane = self.broker.lane(topic, group)
-        deadline = clock.now() + round(max_wait * 1000)
+        deadline = clock.now() + round(max_wait_s * 1000)
         while True:
             self._check()
             lane.join(self)
             self.broker.expire(lane)
             if items := lane.take(self, max_items):
-                until = None if lease is None else clock.now() + round(lease * 1000)
+                until = None if lease_s is None else clock.now() + round(lease_s * 1000)
                 claim = MemoryClaim(self.broker, lane, items, until)
                 self._claims = [known for known in self._claims if not known.forgettable]
                 self._claims.append(claim)

@@ -67,7 +67,7 @@ class MemoryRecurrences:
         """See Recurrences."""
         return await self.get(tenant, id) is not None and self._rows.pop(id, None) is not None
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[DueRecurrence]:
         """See Recurrences."""
         lease_over = self._clock()
         ready = [
@@ -79,7 +79,7 @@ class MemoryRecurrences:
         for _, id in sorted(ready)[:limit]:
             row = self._rows[id]
             found.append(DueRecurrence(row.recurrence, again=row.leased_until is not None))
-            row.leased_until = lease_over + round(lease * 1000)
+            row.leased_until = lease_over + round(lease_s * 1000)
         return sorted(found, key=lambda row: (row.recurrence.progress.due or 0, row.recurrence.id))
 
     async def settle(self, moved: Sequence[Moved]) -> None:

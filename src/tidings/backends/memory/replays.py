@@ -79,7 +79,7 @@ class MemoryReplays:
             del self._replays[key], self._ready[key]
         return len(old)
 
-    async def claim(self, now: int, lease: float) -> Replay | None:
+    async def claim(self, now: int, lease_s: float) -> Replay | None:
         """See Replays."""
         lease_over = self._clock()
         ready = [
@@ -92,7 +92,7 @@ class MemoryReplays:
         key = min(ready, key=lambda key: self._ready[key])
         replay = self._replays[key]
         started_at = now if replay.started_at is None else replay.started_at
-        self._ready[key] = lease_over + round(lease * 1000)
+        self._ready[key] = lease_over + round(lease_s * 1000)
         self._replays[key] = replace(replay, state=ReplayState.RUNNING, started_at=started_at, token=uuid4())
         return self._replays[key]
 

@@ -53,7 +53,7 @@ class MemorySchedule:
             if row.notification_id == notification_id and row.due > now:
                 self._rows[row.id] = replace(row, due=now)
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[Scheduled]:
         """See Schedule."""
         ready = (
             row
@@ -62,7 +62,7 @@ class MemorySchedule:
         )
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
-            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease * 1000))
+            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease_s * 1000))
         return [Scheduled(row.id, row.item, again=row.repeated or row.leased_until is not None) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:

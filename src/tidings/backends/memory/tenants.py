@@ -99,10 +99,10 @@ class MemoryIdempotency:
         self._clock = clock
         self._reserved: dict[tuple[str, str], _Reserved] = {}
 
-    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease_s: float) -> Reservation:
         """See Idempotency."""
         now = self._clock()
-        until = now + round(lease * 1000)
+        until = now + round(lease_s * 1000)
         known = self._reserved.get((tenant, key))
         if known is None or now - known.reserved_at >= KEPT_MS:
             self._reserved[tenant, key] = _Reserved(fingerprint, seed, now, until)

@@ -96,10 +96,10 @@ class PostgresRounds:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
-    async def begin(self, name: str, holder: UUID, lease: float) -> int | None:
+    async def begin(self, name: str, holder: UUID, lease_s: float) -> int | None:
         """See Rounds."""
         with translated():
-            position: int | None = await self._pool.fetchval(_SQL["begin"], name, holder, round(lease * 1000))
+            position: int | None = await self._pool.fetchval(_SQL["begin"], name, holder, round(lease_s * 1000))
         return position
 
     async def advance(self, name: str, holder: UUID, position: int) -> bool:

@@ -18,12 +18,12 @@ class PostgresIdempotency:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
-    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease: float) -> Reservation:
+    async def reserve(self, tenant: str, key: str, fingerprint: bytes, seed: UUID, lease_s: float) -> Reservation:
         """See Idempotency."""
         while True:
             with translated():
                 taken = await self._pool.fetchrow(
-                    _SQL["take"], tenant, key, fingerprint, seed, round(lease * 1000), KEPT_MS
+                    _SQL["take"], tenant, key, fingerprint, seed, round(lease_s * 1000), KEPT_MS
                 )
                 if taken is not None:
                     kept, at = taken

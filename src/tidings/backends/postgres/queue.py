@@ -112,24 +112,24 @@ class PostgresQueue:
         self._waker.announce(writing.touched)
 
     async def claim(
-        self, topic: str, group: str, max_items: int, max_wait: float, lease: float | None = None
+        self, topic: str, group: str, max_items: int, max_wait_s: float, lease_s: float | None = None
     ) -> Claim | None:
         """See Queue."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + max_wait
+        deadline = loop.time() + max_wait_s
         table = self._waker.table(await self._relation_of(topic, group))
         table.used = True
         while True:
             if self._closed:
                 raise Unavailable("the queue is closed")
             # Ask the server only if something arrived since the last look. The waker finds arrivals nobody announced.
-            if table.arrivals != table.drained or max_wait <= 0:
+            if table.arrivals != table.drained or max_wait_s <= 0:
                 seen = table.arrivals
                 claim: OpenClaim | LeasedClaim | None
-                if lease is None:
+                if lease_s is None:
                     claim = await self._take(table, max_items, deadline - loop.time())
                 else:
-                    claim = await self._take_leased(table, max_items, lease)
+                    claim = await self._take_leased(table, max_items, lease_s)
                 if claim is not None:
                     if len(claim.items) == max_items:
                         table.wake()  # there may be more items: wake the next claimer
@@ -199,10 +199,10 @@ class PostgresQueue:
         """Claimed items may be back in the table, with their old ids, the lowest of which is `number`."""
         self._waker.lower(relation, number)
 
-    async def _take(self, table: QueueTable, max_items: int, max_wait: float) -> OpenClaim | None:
+    async def _take(self, table: QueueTable, max_items: int, max_wait_s: float) -> OpenClaim | None:
         if self._room.locked():
             try:
-                async with asyncio.timeout(max(0.0, max_wait)):
+                async with asyncio.timeout(max(0.0, max_wait_s)):
                     await self._room.acquire()
             except TimeoutError:
                 return None
@@ -230,10 +230,10 @@ class PostgresQueue:
         self._held.add(claim)
         return claim
 
-    async def _take_leased(self, table: QueueTable, max_items: int, lease: float) -> LeasedClaim | None:
+    async def _take_leased(self, table: QueueTable, max_items: int, lease_s: float) -> LeasedClaim | None:
         # The statement commits by itself. If this coroutine is cancelled, finish the statement and give the items back:
         # otherwise they would be out of reach until the lease ends.
-        taking = asyncio.create_task(self._lease(table, max_items, lease))
+        taking = asyncio.create_task(self._lease(table, max_items, lease_s))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -242,11 +242,11 @@ class PostgresQueue:
             returning.add_done_callback(self._abandoned.discard)
             raise
 
-    async def _lease(self, table: QueueTable, max_items: int, lease: float) -> LeasedClaim | None:
+    async def _lease(self, table: QueueTable, max_items: int, lease_s: float) -> LeasedClaim | None:
         token = uuid4()
         with translated():
             rows = await self._writers.fetch(
-                _on(table.relation, "lease"), max_items, token, table.relation, lease, table.bound.low
+                _on(table.relation, "lease"), max_items, token, table.relation, lease_s, table.bound.low
             )
         return LeasedClaim(self, self._waker.announce, table.relation, token, rows) if rows else None
 

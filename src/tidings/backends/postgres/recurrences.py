@@ -67,10 +67,10 @@ class PostgresRecurrences:
             deleted = await self._pool.fetchval(_SQL["delete"], tenant, id)
         return deleted is not None
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[DueRecurrence]:
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[DueRecurrence]:
         """See Recurrences."""
         with translated():
-            rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease * 1000))
+            rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease_s * 1000))
         rows.sort(key=_by_due)
         found: list[DueRecurrence] = []
         for _, id, again, *columns in rows:

@@ -58,10 +58,10 @@ class PostgresReplays:
             deleted: int = await self._pool.fetchval(_SQL["sweep"], before, most)
         return deleted
 
-    async def claim(self, now: int, lease: float) -> Replay | None:
+    async def claim(self, now: int, lease_s: float) -> Replay | None:
         """See Replays."""
         with translated():
-            row = await self._pool.fetchrow(_SQL["claim"], now, round(lease * 1000), uuid4())
+            row = await self._pool.fetchrow(_SQL["claim"], now, round(lease_s * 1000), uuid4())
         return None if row is None else _replay(row)
 
     async def progress(self, replay: Replay, ready: int) -> bool:

@@ -27,10 +27,10 @@ class PostgresSchedule:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
-    async def due(self, now: int, limit: int, lease: float) -> Sequence[Scheduled]:
+    async def due(self, now: int, limit: int, lease_s: float) -> Sequence[Scheduled]:
         """See Schedule."""
         with translated():
-            rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease * 1000))
+            rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease_s * 1000))
         rows.sort(key=_by_due)
         return [Scheduled(id, Item(topic, key_text(key), body), again) for id, _, topic, key, body, again in rows]
 

@@ -47,12 +47,12 @@ def low(queue: PostgresQueue) -> int:
     return queue._waker.table(TABLE).bound.low
 
 
-async def pass_through(queue: PostgresQueue, count: int, lease: float | None = None) -> None:
+async def pass_through(queue: PostgresQueue, count: int, lease_s: float | None = None) -> None:
     """Put, claim and end so many items."""
     await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(count)])
     left = count
     while left:
-        claim = await queue.claim(TOPIC, GROUP, 1000, 20.0, lease)
+        claim = await queue.claim(TOPIC, GROUP, 1000, 20.0, lease_s)
         assert claim is not None
         left -= len(claim.items)
         await claim.done()
@@ -152,9 +152,9 @@ async def test_an_item_committed_after_the_bound_moved_is_found(
 @pytest.mark.usefixtures("quick")
 async def test_items_that_another_process_gives_back_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
-    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=60.0)
     assert held is not None
-    await pass_through(other, 50, lease=30.0)
+    await pass_through(other, 50, lease_s=30.0)
     await eventually(lambda: low(other) > 40)
     waiting = asyncio.create_task(bodies(other))
     await eventually(lambda: other._waker.table(TABLE).idle == 1)
@@ -165,7 +165,7 @@ async def test_items_that_another_process_gives_back_are_found(queue: PostgresQu
 @pytest.mark.usefixtures("quick")
 async def test_items_of_an_ended_lease_are_found(queue: PostgresQueue, other: PostgresQueue) -> None:
     await queue.put([Item(TOPIC, "k", b"first")])
-    assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease=1.0) is not None
+    assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=1.0) is not None
     await pass_through(other, 50)
     await eventually(lambda: low(other) > 40)
     assert await bodies(other) == [b"first"]

@@ -61,12 +61,12 @@ async def kill(server: Server) -> None:
     await eventually(back, timeout=30)
 
 
-async def claim_again(queue: PostgresQueue, lease: float | None = None) -> Claim | None:
+async def claim_again(queue: PostgresQueue, lease_s: float | None = None) -> Claim | None:
     """A claim, made as soon as the queue answers."""
 
     async def answered() -> tuple[Claim | None]:
         try:
-            return (await queue.claim(TOPIC, GROUP, 10, 5.0, lease),)
+            return (await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s),)
         except Unavailable as error:
             raise AssertionError(str(error)) from error
 
@@ -99,7 +99,7 @@ async def test_the_queue_works_again_after_a_crash(own_server: Server, own_queue
 
 async def test_a_leased_claim_survives_a_crash(own_server: Server, own_queue: PostgresQueue) -> None:
     await own_queue.put([Item(TOPIC, "k", b"1")])
-    held = await own_queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    held = await own_queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=60.0)
     assert held is not None
     await kill(own_server)
 
@@ -153,9 +153,9 @@ async def test_an_idle_claimer_asks_nothing_and_misses_nothing(
     await queue.declare({TOPIC: (GROUP,)})
     take, looks = queue._take, []
 
-    async def counted(table: QueueTable, max_items: int, max_wait: float) -> OpenClaim | None:
+    async def counted(table: QueueTable, max_items: int, max_wait_s: float) -> OpenClaim | None:
         looks.append(table)
-        return await take(table, max_items, max_wait)
+        return await take(table, max_items, max_wait_s)
 
     monkeypatch.setattr(queue, "_take", counted)
     for _ in range(3):
@@ -204,7 +204,7 @@ async def test_a_release_that_failed_is_made_again_and_begins_nothing(postgres_d
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"%d" % number) for number in range(3)])
-    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    held = await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=60.0)
     assert isinstance(held, LeasedClaim)
     await held.begin([1])
     with pytest.MonkeyPatch.context() as patch:
@@ -215,7 +215,7 @@ async def test_a_release_that_failed_is_made_again_and_begins_nothing(postgres_d
             with pytest.raises(Unavailable):
                 await call()
     await held.release()
-    again = await queue.claim(TOPIC, GROUP, 10, 5.0, lease=60.0)
+    again = await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=60.0)
     assert again is not None
     assert [(item.body, item.redelivered) for item in again.items] == [(b"0", False), (b"1", True), (b"2", False)]
     with pytest.raises(LeaseLost):
@@ -234,7 +234,7 @@ async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str)
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
     await queue.put([Item(TOPIC, "k", b"1")])
-    assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease=0.5) is not None
+    assert await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s=0.5) is not None
     other = await asyncpg.connect(postgres_dsn)
     await other.execute("UPDATE queue.claim SET begun = NULL")
     await other.close()
@@ -248,9 +248,9 @@ async def test_a_claim_of_the_version_before_comes_back_begun(postgres_dsn: str)
 async def test_ended_claims_stay_ended(postgres_dsn: str) -> None:
     queue = await PostgresQueue.open(postgres_dsn)
     await queue.declare({TOPIC: (GROUP,)})
-    for lease in (None, 30.0):
+    for lease_s in (None, 30.0):
         await queue.put([Item(TOPIC, "k", b"1")])
-        claim = await queue.claim(TOPIC, GROUP, 10, 5.0, lease)
+        claim = await queue.claim(TOPIC, GROUP, 10, 5.0, lease_s)
         assert claim is not None
         await claim.done()
         with pytest.raises(LeaseLost):
