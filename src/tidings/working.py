@@ -262,8 +262,8 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
         Routed(
             provider,
             weight=weights.get(provider.name, int(place == 0)),
-            patience_s=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout),
-            longest_pause_s=settings.deliver.retry_policy(channel).cap,
+            patience_s=max(1.0, SHARE_OF_LEASE * settings.deliver.lease - provider.timeout_s),
+            longest_pause_s=settings.deliver.retry_policy(channel).cap_s,
             bucket=parts.bucket,
         )
         for place, provider in enumerate(parts.providers[channel])
@@ -288,7 +288,7 @@ def accepting(parts: Parts) -> Accept:
         clock=parts.clock,
         randomness=parts.randomness.getrandbits,
         receipt_readers={
-            provider.name: (channel, provider.told)
+            provider.name: (channel, provider.receipts_with_unnamed)
             for channel, serving in parts.providers.items()
             for provider in serving
         },

@@ -116,7 +116,7 @@ async def test_the_bounds_make_sense(name: str) -> None:
     async with sending(name) as (provider, _):
         assert provider.batch_size >= 1
         assert provider.concurrency >= 1
-        assert provider.timeout > 0
+        assert provider.timeout_s > 0
         assert isinstance(provider.idempotent, bool)
 
 
@@ -275,7 +275,7 @@ WAYS = [(name, way) for name in NAMES for way in sorted(STAND_INS[name].ways)]
 async def test_no_answer_after_the_body_is_never_a_retry(name: str, way: str) -> None:
     async with sending(name, **SHORT) as (provider, vendor):
         vendor.misbehave(way)
-        [result] = await asyncio.wait_for(provider.send([vendor.delivery(1)]), provider.timeout + 1)
+        [result] = await asyncio.wait_for(provider.send([vendor.delivery(1)]), provider.timeout_s + 1)
         # A vendor that accepts by its status has accepted, whatever happens to the body.
         taken_by_status = (name, way) == ("sendgrid", "endless_body")
         assert isinstance(result, Sent if taken_by_status else Uncertain), result

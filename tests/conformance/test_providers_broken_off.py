@@ -127,7 +127,7 @@ async def sent_to(server: BreaksOff, text: str = "Hello") -> SendResult:
             place = {"base_url": f"{scheme}://127.0.0.1:{server.port}", "timeout": 0.8, "connect_timeout": 0.7}
         provider = build(server.name, vendor.settings(**place), tools_for())
         try:
-            [result] = await asyncio.wait_for(provider.send([vendor.delivery(1, text=text)]), provider.timeout)
+            [result] = await asyncio.wait_for(provider.send([vendor.delivery(1, text=text)]), provider.timeout_s)
         finally:
             await provider.close()
     found: SendResult = result

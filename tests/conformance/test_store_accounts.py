@@ -172,7 +172,7 @@ class TestRecordsAndWaits:
         assert (row.notification, row.due) == (held.id, NOW + 5000)
         assert (row.item.topic, row.item.key, row.item.body) == ("deliveries.sms.normal", "acme/ann", b"body")
         (due,) = await store.schedule.due(NOW + 5000, 10, 30)
-        assert not due.again
+        assert not due.repeated
         assert len(await store.schedule.waiting([held.id])) == 1, "a row that was handed out is still there"
         await store.schedule.settle([due.id])
         assert list(await store.schedule.waiting([held.id])) == []
@@ -188,7 +188,7 @@ class TestRecordsAndWaits:
             ]
         )
         due = await store.schedule.due(NOW, 10, 30)
-        assert sorted((row.item.body, row.again) for row in due) == [(b"0", False), (b"1", True)]
+        assert sorted((row.item.body, row.repeated) for row in due) == [(b"0", False), (b"1", True)]
 
 
 async def test_old_inbox_items_are_removed(store: Store, tenant: str) -> None:

@@ -63,7 +63,7 @@ async def test_a_change_replaces_the_waiting_row(store: Store, tenant: str) -> N
         (State.DEFERRED, 1, "changed"),
     ]
     (moved,) = await store.schedule.due(NOW + 2 * HOUR, 10, 30.0)
-    assert (moved.item.topic, moved.again) == ("requests.bulk", False)
+    assert (moved.item.topic, moved.repeated) == ("requests.bulk", False)
     assert decode_notification(moved.item.body).step == 2
 
 

@@ -41,7 +41,7 @@ def after(of: Recurrence, due: int | None, **more: int | str) -> Moved:
 async def ready(store: Store, now: int) -> list[tuple[UUID, bool]]:
     """The due recurrences, for a caller with a right clock."""
     await turn(store, now)
-    return [(row.recurrence.id, row.again) for row in await store.recurrences.due(now, 100, 30.0)]
+    return [(row.recurrence.id, row.repeated) for row in await store.recurrences.due(now, 100, 30.0)]
 
 
 async def test_what_was_stored_is_read_back(store: Store, tenant: str) -> None:
@@ -180,4 +180,4 @@ async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Sto
     assert await store.recurrences.due(NOW + 90 * MINUTE, 10, 30.0) == []
     await turn(store, NOW + 30_000)
     (again,) = await store.recurrences.due(NOW - 60 * MINUTE, 10, 30.0)
-    assert (again.recurrence.id, again.again) == (made.id, True)
+    assert (again.recurrence.id, again.repeated) == (made.id, True)

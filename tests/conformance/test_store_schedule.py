@@ -32,7 +32,7 @@ async def test_due_rows_come_earliest_first_and_at_most_limit(store: Store, tena
     first = await due(store, NOW + 30, 2, 30.0)
     assert [int(row.item.body) for row in first] == [NOW + 10, NOW + 20]
     assert [int(row.item.body) for row in await due(store, NOW + 30, 5, 30.0)] == [NOW + 30]
-    assert not any(row.again for row in first)
+    assert not any(row.repeated for row in first)
 
 
 async def test_a_leased_row_is_not_handed_out(store: Store, tenant: str) -> None:
@@ -45,8 +45,8 @@ async def test_an_unsettled_row_comes_again_marked(store: Store, tenant: str) ->
     await wait_for(store, tenant, NOW)
     (first,) = await due(store, NOW, 10, 30.0)
     (again,) = await due(store, NOW + 31_000, 10, 30.0)
-    assert not first.again
-    assert again.again
+    assert not first.repeated
+    assert again.repeated
     assert (again.id, again.item) == (first.id, first.item)
 
 
@@ -99,7 +99,7 @@ async def test_only_rows_held_for_a_provider_are_brought_forward(store: Store, t
     assert await store.schedule.next_due() == NOW
     brought = await store.schedule.due(NOW, 10, 30.0)
     assert sorted(int(row.item.body) for row in brought) == [NOW + 10_000, NOW + 20_000]
-    assert not any(row.again for row in brought)
+    assert not any(row.repeated for row in brought)
 
 
 async def test_a_leased_row_is_not_brought_forward(store: Store, tenant: str) -> None:
@@ -125,10 +125,10 @@ async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Sto
     await turn(store, NOW)
     hour = 3_600_000
     (ahead,) = await store.schedule.due(NOW + hour, 10, 30.0)
-    assert not ahead.again
+    assert not ahead.repeated
     assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == [], "only the store's clock ends a lease"
     await turn(store, NOW + 29_999)
     assert await store.schedule.due(NOW + 2 * hour, 10, 30.0) == []
     await turn(store, NOW + 30_000)
     (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor does a slow clock of the caller extend it
-    assert again.again
+    assert again.repeated

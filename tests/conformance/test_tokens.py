@@ -40,8 +40,8 @@ async def test_a_burst_and_then_the_rate(tokens: Tokens, clock: VirtualClock, bu
 async def test_a_refusal_says_when(tokens: Tokens, clock: VirtualClock, bucket: str) -> None:
     assert await tokens.draw(bucket, TEN, 20, 20) == Drawn(20, 0, 0, 2)
     refused = await tokens.draw(bucket, TEN, 5, 5)
-    assert (refused.tokens, refused.wait) == (0, 0.5)
-    await clock.advance(refused.wait - 0.001)
+    assert (refused.tokens, refused.wait_s) == (0, 0.5)
+    await clock.advance(refused.wait_s - 0.001)
     assert not (await tokens.draw(bucket, TEN, 5, 5)).tokens
     await clock.advance(0.001)
     assert (await tokens.draw(bucket, TEN, 5, 5)).tokens == 5
@@ -58,7 +58,7 @@ async def test_a_draw_larger_than_the_bucket_is_granted_by_a_full_one_and_owed(
 ) -> None:
     assert (await tokens.draw(bucket, TEN, 1, 1)).tokens == 1
     refused = await tokens.draw(bucket, TEN, 100, 100)
-    assert (refused.tokens, refused.wait) == (0, 0.1)
+    assert (refused.tokens, refused.wait_s) == (0, 0.1)
     await clock.advance(0.1)
     assert await tokens.draw(bucket, TEN, 100, 100) == Drawn(100, -80, 0, 10)
     await clock.advance(8)

@@ -218,7 +218,7 @@ def a_call_is_broken_off_early(patch: pytest.MonkeyPatch) -> None:
 
     async def hasty(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         try:
-            async with asyncio.timeout(provider.timeout / 100):
+            async with asyncio.timeout(provider.timeout_s / 100):
                 return await ask(provider, outbound)
         except TimeoutError:
             return [Uncertain("timeout")] * len(outbound)

@@ -16,7 +16,7 @@ from support.judge import Verdict, write
 SHORT = 0.5
 """Minutes that the storm lasts by default, as in an ordinary test run. Each fault comes once."""
 SHORT_SEED = 7
-SPARE = 420
+SPARE = 1_200
 """Seconds for everything around a storm: starting, settling, judging."""
 REPORT = "TIDINGS_FAULT_REPORT"
 

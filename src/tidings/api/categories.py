@@ -141,7 +141,7 @@ def _answer(category: Category) -> CategoryAnswer:
         allow_doubles=category.allow_doubles,
         description=category.description,
         quiet_hours=category.quiet_hours.value,
-        retries=RetriesShape(attempts=retries.attempts, base_seconds=retries.base, cap_seconds=retries.cap),
+        retries=RetriesShape(attempts=retries.attempts, base_seconds=retries.base_s, cap_seconds=retries.cap_s),
         caps=[CapShape(count=cap.count, seconds=cap.seconds) for cap in category.caps],
         excess=category.excess.value,
         dedupe_seconds=category.dedupe,

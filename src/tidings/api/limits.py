@@ -47,7 +47,7 @@ class _Bucket:
             draw = await self._tokens.draw(self._name, self.rate, least, max(least, self._draw_ahead))
             self._last_draw = draw
             if not draw.tokens:
-                return draw.wait
+                return draw.wait_s
             self._drawn_tokens += draw.tokens
         self._drawn_tokens -= count
         return 0.0
@@ -66,7 +66,7 @@ class _Bucket:
         return [
             (b"ratelimit-limit", b"%d" % self.rate.burst),
             (b"ratelimit-remaining", b"%d" % max(0, math.floor(self.left))),
-            (b"ratelimit-reset", b"%d" % math.ceil(self._last_draw.full)),
+            (b"ratelimit-reset", b"%d" % math.ceil(self._last_draw.full_s)),
         ]
 
 

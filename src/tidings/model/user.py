@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tidings.model.vocabulary import Channel, Excess, QuietPolicy
 
@@ -68,11 +68,11 @@ class User(Struct, frozen=True, gc=False):
 
 
 class Retries(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A category's own retry settings; None: the channel's. `base` and `cap` are seconds."""
+    """A category's own retry settings; None: the channel's. Names ending in `_s` are seconds."""
 
     attempts: int | None = None
-    base: float | None = None
-    cap: float | None = None
+    base_s: float | None = field(default=None, name="base")
+    cap_s: float | None = field(default=None, name="cap")
 
 
 class Cap(Struct, frozen=True, gc=False):

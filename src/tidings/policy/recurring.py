@@ -80,11 +80,11 @@ def upcoming(recurrence: Recurrence, where: tzinfo, count: int, steps: int = STE
     return found
 
 
-def step(recurrence: Recurrence, where: tzinfo, now: int, *, again: bool) -> Step:
+def step(recurrence: Recurrence, where: tzinfo, now: int, *, repeated: bool) -> Step:
     """What to do with a recurrence that is due.
 
-    `where` is its (or its user's) present timezone. `again`: a worker got it before, so this occurrence may have been
-    sent already; sending it again gives the same notification.
+    `where` is its (or its user's) present timezone. `repeated`: a worker got it before, so this occurrence may have
+    been sent already; sending it again gives the same notification.
 
     Only the occurrence in the stored progress is ever sent, so every worker that looks sends the same one; another
     occurrence is stored first. Of several missed occurrences only the latest is sent.
@@ -93,7 +93,7 @@ def step(recurrence: Recurrence, where: tzinfo, now: int, *, again: bool) -> Ste
     if progress.local is None or progress.due is None:
         return Move(progress)
     local = datetime.fromisoformat(progress.local)
-    if not again and (due := instant_of(local, where)) > now:
+    if not repeated and (due := instant_of(local, where)) > now:
         return Move(replace(progress, due=due))  # the timezone has changed, and its clock does not show the time yet
     missed = list(_missed(recurrence, where, local, progress.due, now))
     if missed:

@@ -43,15 +43,15 @@ _FAULTS = frozenset(
 
 
 class RetryPolicy(Struct, frozen=True, gc=False):
-    """How often a delivery is tried, and how long it waits between tries. `base` and `cap` are seconds.
+    """How often a delivery is tried, and how long it waits between tries. Names ending in `_s` are seconds.
 
     `patient_attempts` replaces `attempts` where a provider puts one recipient off for minutes. A delivery waits for a
     provider that is out, or that asked the account to wait, for at most `hold_s`, and at most `hold_pause_s` at a time.
     """
 
     attempts: int = 3
-    base: float = 2.0
-    cap: float = 900.0
+    base_s: float = 2.0
+    cap_s: float = 900.0
     patient_attempts: int = 8
     hold_s: float = 86_400.0
     hold_pause_s: float = 1_800.0
@@ -60,8 +60,8 @@ class RetryPolicy(Struct, frozen=True, gc=False):
         """The policy with a category's own settings. Its number of attempts also replaces `patient_attempts`."""
         return RetryPolicy(
             self.attempts if retries.attempts is None else retries.attempts,
-            self.base if retries.base is None else retries.base,
-            self.cap if retries.cap is None else retries.cap,
+            self.base_s if retries.base_s is None else retries.base_s,
+            self.cap_s if retries.cap_s is None else retries.cap_s,
             self.patient_attempts if retries.attempts is None else retries.attempts,
             self.hold_s,
             self.hold_pause_s,
@@ -87,15 +87,16 @@ def is_fault(result: SendResult) -> bool:
     return result.reason in _FAULTS or (about(result) is About.UNOFFERED and result.reason not in _NOT_OFFERED)
 
 
-def retry_at(attempt: int, now: int, asked_after: float | None, base: float, cap: float, randomness: float) -> int:
+def retry_at(attempt: int, now: int, asked_after: float | None, base_s: float, cap_s: float, randomness: float) -> int:
     """When to try again after attempt number `attempt` (from 1) failed at `now`; milliseconds since the epoch.
 
-    Exponential backoff with full jitter: the fraction `randomness` (0 to 1) of `base` seconds, doubled for each earlier
-    attempt. If the provider asked for `asked_after` seconds, the jitter comes on top, so that not all deliveries return
-    at once. No wait is longer than `cap` seconds. An `asked_after` that is not positive counts as none.
+    Exponential backoff with full jitter: the fraction `randomness` (0 to 1) of `base_s` seconds, doubled for each
+    earlier attempt. If the provider asked for `asked_after` seconds, the jitter comes on top, so that not all
+    deliveries return at once. No wait is longer than `cap_s` seconds. An `asked_after` that is not positive counts as
+    none.
     """
-    jitter = min(_doubled(base, attempt - 1), cap) * randomness
-    return now + math.ceil(min(_seconds(asked_after) + jitter, cap) * 1000)
+    jitter = min(_doubled(base_s, attempt - 1), cap_s) * randomness
+    return now + math.ceil(min(_seconds(asked_after) + jitter, cap_s) * 1000)
 
 
 def patient_at(attempt: int, now: int, asked_after: float | None, randomness: float) -> int:
@@ -122,14 +123,14 @@ def hold_until(
     provider may be used again, as far as is known. Pauses double, so an outage of hours costs a delivery a handful of
     looks; the last one is just before the end. Instants are milliseconds since the epoch.
     """
-    growing = min(_doubled(policy.base, waits), policy.hold_pause_s) * (0.8 + 0.2 * randomness)
-    pause = max(growing, _seconds(known_s) + policy.base * randomness)
+    growing = min(_doubled(policy.base_s, waits), policy.hold_pause_s) * (0.8 + 0.2 * randomness)
+    pause = max(growing, _seconds(known_s) + policy.base_s * randomness)
     due = min(now + math.ceil(min(pause, policy.hold_s) * 1000), ends_at - LAST_LOOK_MS)
     return due if due >= now + SHORTEST_HOLD_MS else None
 
 
-def _doubled(base: float, times: int) -> float:
-    return math.ldexp(base, min(times, _MOST_DOUBLINGS))
+def _doubled(base_s: float, times: int) -> float:
+    return math.ldexp(base_s, min(times, _MOST_DOUBLINGS))
 
 
 def _seconds(asked: float | None) -> float:

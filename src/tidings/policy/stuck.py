@@ -12,7 +12,7 @@ from tidings.model.ids import slot_of
 from tidings.model.vocabulary import Reason, State
 from tidings.policy.transitions import IN_FLIGHT, TRIED_AGAIN, rank
 
-STILL_FOR_MS = 60_000
+STUCK_AFTER_MS = 60_000
 """After so long without a fact a delivery in flight may be stuck."""
 MOST_SWEEPS = 3
 """How often a delivery is put back into its queue before a person has to look at it."""
@@ -22,7 +22,7 @@ _NO_ORIGIN = frozenset({Reason.SWEPT, Reason.MAY_HAVE_BEEN_SENT})
 """Reasons of facts that do not tell what happened to the delivery: a sweep, and the wait of a second copy."""
 
 
-class Still(Struct, frozen=True, gc=False):
+class Stuck(Struct, frozen=True, gc=False):
     """A stuck delivery, or (slot 0) a stuck notification that has no delivery yet.
 
     `last` is its furthest fact, `step` the furthest step of that attempt, `sweeps` how often it was swept. `attempt` is
@@ -52,37 +52,37 @@ def in_flight(record: NotificationRecord) -> list[Event]:
     return [event for event in furthest.values() if event.state in IN_FLIGHT]
 
 
-def still(record: NotificationRecord, waiting: Collection[UUID], now: int) -> list[Still]:
-    """The parts of the notification that are stuck: in flight, without a fact for `STILL_FOR_MS`, and not `waiting`.
+def stuck(record: NotificationRecord, waiting: Collection[UUID], now: int) -> list[Stuck]:
+    """The parts of the notification that are stuck: in flight, without a fact for `STUCK_AFTER_MS`, and not `waiting`.
 
     `waiting` holds the ids of deliveries in the schedule and (slot 0) of notifications that wait to be routed.
     """
     return [
-        _still(record, event)
+        _stuck(record, event)
         for event in in_flight(record)
-        if now - event.at >= STILL_FOR_MS and event.id not in waiting
+        if now - event.at >= STUCK_AFTER_MS and event.id not in waiting
     ]
 
 
 def next_look(now: int, accepted_at: int, dues: Iterable[int]) -> int:
     """When to look at a notification in flight again: soon while it is young, less often as it ages.
 
-    `dues` are the due times of its waits: the next look is at least `STILL_FOR_MS` after the last of them. Instants are
-    milliseconds since the epoch.
+    `dues` are the due times of its waits: the next look is at least `STUCK_AFTER_MS` after the last of them. Instants
+    are milliseconds since the epoch.
     """
     last_due = max(dues, default=now)
-    pause_ms = min(max(STILL_FOR_MS, (now - accepted_at) // 2), LONGEST_PAUSE_MS)
-    return max(now + pause_ms, last_due + STILL_FOR_MS)
+    pause_ms = min(max(STUCK_AFTER_MS, (now - accepted_at) // 2), LONGEST_PAUSE_MS)
+    return max(now + pause_ms, last_due + STUCK_AFTER_MS)
 
 
-def _still(record: NotificationRecord, last: Event) -> Still:
+def _stuck(record: NotificationRecord, last: Event) -> Stuck:
     own = [event for event in record.events if event.id == last.id]
     origin = max((event for event in own if event.reason not in _NO_ORIGIN), key=_order, default=last)
     made = _leads_on(origin)
     attempt = origin.attempt + 1 if made else max(origin.attempt, int(slot_of(last.id) > 0))
     # Waits of the next attempt, for a provider or an hour, do not change who may have taken the one before.
     before = max((event for event in own if _leads_on(event)), key=_order, default=origin)
-    return Still(
+    return Stuck(
         id=last.id,
         last=last,
         # Not the step of `last`: a copy that waited may be further, and the swept item must not yield to it.

@@ -55,7 +55,7 @@ class Provider(ABC, Generic[D]):
     - `one_by_one`: True if one `send` makes its requests in turn, so that several `send`s are faster than one.
     - `rate`: the deliveries a second that the vendor grants the account (None: no limit).
     - `idempotent`: True if the vendor drops a repeated idempotency key.
-    - `timeout`: the most seconds that one `send` may take.
+    - `timeout_s`: the most seconds that one `send` may take.
     """
 
     kind: ClassVar[str]
@@ -71,7 +71,7 @@ class Provider(ABC, Generic[D]):
     one_by_one: bool = False
     rate: float | None = None
     idempotent: bool = False
-    timeout: float = 10.0
+    timeout_s: float = 10.0
 
     @property
     def section(self) -> str:
@@ -86,7 +86,7 @@ class Provider(ABC, Generic[D]):
         """The receipts in the vendor's request. Raises BadReceipt if the vendor did not sign it."""
         raise BadReceipt(f"{self.name} sends no receipts")
 
-    def told(self, request: InboundRequest) -> list[Receipt]:
+    def receipts_with_unnamed(self, request: InboundRequest) -> list[Receipt]:
         """As `receipts`, with the receipts that name no delivery but only a vendor's reference or an address.
 
         The `delivery_id` of those is NAMELESS. Raises BadReceipt.

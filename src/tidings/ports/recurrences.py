@@ -14,11 +14,11 @@ from tidings.model.recurrence import Progress, Recurrence
 class DueRecurrence(Struct, frozen=True, gc=False):
     """A recurrence whose next occurrence is due.
 
-    `again`: it was handed out before, so the notification of this occurrence may already be in the queue.
+    `repeated`: it was handed out before, so the notification of this occurrence may already be in the queue.
     """
 
     recurrence: Recurrence
-    again: bool = False
+    repeated: bool = False
 
 
 class Moved(Struct, frozen=True, gc=False):

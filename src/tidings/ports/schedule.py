@@ -19,12 +19,12 @@ from tidings.ports.queue import Item
 class Scheduled(Struct, frozen=True, gc=False):
     """A due row of the schedule: a queue item to enqueue now.
 
-    `again`: the row was handed out before, so its item may already be in the queue.
+    `repeated`: the row was handed out before, so its item may already be in the queue.
     """
 
     id: UUID
     item: Item
-    again: bool = False
+    repeated: bool = False
 
 
 class Waiting(Struct, frozen=True, gc=False):

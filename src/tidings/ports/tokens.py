@@ -20,13 +20,13 @@ from tidings.model.tenant import Rate
 class Drawn(Struct, frozen=True, gc=False):
     """The result of a draw: `tokens` went to the caller (0 if the draw was refused), `left` stay in the bucket.
 
-    `wait` is in how many seconds the draw would be granted (0 if it was), `full` in how many the bucket is full.
+    `wait_s` is in how many seconds the draw would be granted (0 if it was), `full_s` in how many the bucket is full.
     """
 
     tokens: float
     left: float
-    wait: float
-    full: float
+    wait_s: float
+    full_s: float
 
 
 class Tokens(Protocol):

@@ -11,7 +11,7 @@ from uuid import UUID
 from tidings.backends.memory.clock import Now
 from tidings.backends.memory.days import MemoryDays
 from tidings.backends.memory.history import MemoryCancellations
-from tidings.backends.memory.queue import Lane, MemoryBroker, MemoryClaim, MemoryQueue
+from tidings.backends.memory.queue import GroupQueue, MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
@@ -257,7 +257,7 @@ class SimulatedBroker(MemoryBroker):
 class _Client(MemoryQueue):
     """A client whose waiting claims need no asyncio task: tasks would cost time in every run."""
 
-    async def _wait(self, lane: Lane, seconds: float) -> None:
+    async def _wait(self, lane: GroupQueue, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         lane.claimers.append(future)

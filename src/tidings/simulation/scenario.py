@@ -60,7 +60,7 @@ def template_texts(number: int) -> list[str]:
 
 def longest_pause_s(delivering: Delivering) -> float:
     """The longest pause that a provider gets if it asks for one."""
-    return max(delivering.retry_policy(channel).cap for channel in Channel)
+    return max(delivering.retry_policy(channel).cap_s for channel in Channel)
 
 
 class ClientRequest(Struct, frozen=True):

@@ -291,7 +291,7 @@ class SimulatedProvider(Provider[Any]):
         self.batch_size = traits.batch_size
         self.concurrency = traits.concurrency
         self.idempotent = traits.idempotent
-        self.timeout = traits.timeout_s
+        self.timeout_s = traits.timeout_s
         self._vendor = vendor
         self._process = process
         self._longest_pause_s = longest_pause_s
@@ -367,7 +367,7 @@ class SimulatedProvider(Provider[Any]):
             vendor.under_way.add(outbound.idempotency_key)
             # The vendor takes it only after the caller's timeout.
             vendor.loop.call_later(
-                self.timeout + chance.random() * 60,
+                self.timeout_s + chance.random() * 60,
                 vendor.take,
                 outbound,
                 self._process,

@@ -68,7 +68,7 @@ LONGEST_API_FREEZE_S = 10.0
 """A known limit: an API that freezes past the lease of an idempotency key puts a request a second time."""
 LONGEST_CALM_S = 7 * 24 * 3600.0
 """Everything must rest within this time after the storm."""
-INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout_s=Inbox.timeout)
+INBOX = Traits("inbox", Channel.INAPP, idempotent=True, batch_size=500, concurrency=8, timeout_s=Inbox.timeout_s)
 
 
 class _NoMetrics:

@@ -314,7 +314,7 @@ def test_events_without_our_arguments_are_told_by_reference_and_address() -> Non
         {"event": "processed", "email": "ada@example.com"},
     ]
     request = signed(msgspec.json.encode(events))
-    told = reader().told(request)
+    told = reader().receipts_with_unnamed(request)
     assert [(one.delivery_id, one.state, one.reference, one.address) for one in told] == [
         (NAMELESS, State.FAILED, "14c5d75ce93", "ada@example.com"),
         (NAMELESS, State.DELIVERED, "", "bob@example.com"),

@@ -184,7 +184,7 @@ async def test_an_account_that_is_asked_to_wait_uses_up_no_try(flow: Flow) -> No
 
 async def test_a_category_sets_the_number_of_tries(flow: Flow) -> None:
     await flow.user()
-    await flow.store.tenants.put_category(TENANT, Category("patient", retries=Retries(attempts=5, base=0.1)))
+    await flow.store.tenants.put_category(TENANT, Category("patient", retries=Retries(attempts=5, base_s=0.1)))
     flow.provider(Channel.EMAIL).answers = lambda _: Retry("mailbox_busy")
     flow.settings = Settings.model_validate({"deliver": {"channels": {"email": {"attempts": 2}}}})
     for category, tries in (("orders", 2), ("patient", 5)):

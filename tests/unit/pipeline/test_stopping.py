@@ -32,7 +32,7 @@ class Hanging(Recorder):
         super().__init__("hanging", Channel.SMS)
         self.concurrency = concurrency
         self.batch_size = 1
-        self.timeout = 1_000.0
+        self.timeout_s = 1_000.0
         self.answer = asyncio.Event()
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:

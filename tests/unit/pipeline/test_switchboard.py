@@ -33,7 +33,7 @@ class Hanging(Recorder):
         self.batch_size = 1
         self.answer = asyncio.Event()
         self.result: SendResult = Sent()
-        self.timeout = 1_000.0
+        self.timeout_s = 1_000.0
 
     async def send(self, batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
         self.sent.extend(batch)

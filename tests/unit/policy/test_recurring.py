@@ -43,7 +43,7 @@ def run(of: Recurrence, until: int) -> list[tuple[str, int]]:
     sent = []
     while of.progress.due is not None and of.progress.due <= until:
         due, local = of.progress.due, of.progress.local
-        told = step(of, zone(of.timezone), due, again=False)
+        told = step(of, zone(of.timezone), due, repeated=False)
         if isinstance(told, Fire):
             sent.append((str(local), due))
         of = replace(of, progress=told.then)
@@ -154,10 +154,10 @@ def test_the_latest_of_those_that_were_missed_is_sent_once() -> None:
     hourly = recurrence("FREQ=HOURLY", grace=2 * 3600)
     assert hourly.progress.due is not None
     now = hourly.progress.due + 5 * HOUR + 10 * MINUTE
-    moved = step(hourly, zone("Europe/Berlin"), now, again=False)
+    moved = step(hourly, zone("Europe/Berlin"), now, repeated=False)
     assert isinstance(moved, Move)
     assert (moved.then.local, moved.then.skipped) == ("2026-03-02T14:00:00", 5)
-    told = step(replace(hourly, progress=moved.then), zone("Europe/Berlin"), now, again=False)
+    told = step(replace(hourly, progress=moved.then), zone("Europe/Berlin"), now, repeated=False)
     assert isinstance(told, Fire)
     assert (told.then.local, told.then.fired_at) == ("2026-03-02T15:00:00", moved.then.due)
 
@@ -165,9 +165,9 @@ def test_the_latest_of_those_that_were_missed_is_sent_once() -> None:
 def test_an_occurrence_later_than_its_grace_is_skipped_and_reported() -> None:
     daily = recurrence("FREQ=DAILY", grace=3600)
     assert daily.progress.due is not None
-    on_time = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_000, again=False)
+    on_time = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_000, repeated=False)
     assert isinstance(on_time, Fire)
-    late = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_001, again=False)
+    late = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_001, repeated=False)
     assert isinstance(late, Move)
     assert (late.then.local, late.then.skipped, late.then.fired_at) == ("2026-03-03T09:00:00", 1, None)
     assert "missed" in late.then.problem
@@ -177,10 +177,10 @@ def test_a_long_outage_is_passed_over_step_by_step() -> None:
     minutely = recurrence("FREQ=MINUTELY", grace=60)
     assert minutely.progress.due is not None
     now, steps = minutely.progress.due + 20 * DAY + 1000, 0
-    told = step(minutely, zone("Europe/Berlin"), now, again=False)
+    told = step(minutely, zone("Europe/Berlin"), now, repeated=False)
     while isinstance(told, Move):
         minutely, steps = replace(minutely, progress=told.then), steps + 1
-        told = step(minutely, zone("Europe/Berlin"), now, again=False)
+        told = step(minutely, zone("Europe/Berlin"), now, repeated=False)
     assert steps == 15  # 28,800 occurrences, 2,000 a step
     assert told.then.skipped == 20 * 24 * 60
     assert told.then.fired_at == now - 1000
@@ -190,10 +190,10 @@ def test_a_user_who_moved_west_is_waited_for() -> None:
     daily = recurrence("FREQ=DAILY", timezone="user")
     due = utc("2026-03-02T08:00")  # nine in Berlin
     daily = replace(daily, progress=Progress("2026-03-02T09:00:00", due))
-    told = step(daily, zone("America/New_York"), due, again=False)
+    told = step(daily, zone("America/New_York"), due, repeated=False)
     assert told == Move(Progress("2026-03-02T09:00:00", utc("2026-03-02T14:00")))
     # But what may have been sent already is not moved: it would be another notification.
-    assert isinstance(step(daily, zone("America/New_York"), due, again=True), Fire)
+    assert isinstance(step(daily, zone("America/New_York"), due, repeated=True), Fire)
 
 
 @settings(deadline=None)
@@ -203,7 +203,7 @@ def test_however_a_user_travels_each_local_time_comes_at_most_once(zones: list[s
     for timezone in zones:
         for _ in range(3):  # a look may only move it
             assert daily.progress.due is not None
-            local, told = daily.progress.local, step(daily, zone(timezone), daily.progress.due, again=False)
+            local, told = daily.progress.local, step(daily, zone(timezone), daily.progress.due, repeated=False)
             daily = replace(daily, progress=told.then)
             if isinstance(told, Fire):
                 sent.append(str(local))
@@ -216,7 +216,7 @@ def test_the_id_of_an_occurrence_is_always_the_same_and_says_where_and_when() ->
     id = occurrence_id(daily)
     assert id == occurrence_id(replace(daily, request=b"other", revision=9, paused=True))
     assert (instant_of(id), bucket_of(id), slot_of(id)) == (daily.progress.due, 77, 0)
-    following = step(daily, zone("Europe/Berlin"), daily.progress.due or 0, again=False).then
+    following = step(daily, zone("Europe/Berlin"), daily.progress.due or 0, repeated=False).then
     ids = {id, occurrence_id(replace(daily, progress=following)), occurrence_id(replace(daily, id=new_id(1, 77, 2)))}
     assert len(ids) == 3
 

@@ -80,7 +80,7 @@ def test_a_patient_wait_has_bounds(attempt: int, asked: float | None, share: flo
 def test_the_attempts_of_a_category_also_hold_for_patient_tries() -> None:
     assert RetryPolicy().of(Retries()).patient_attempts == 8
     assert RetryPolicy().of(Retries(attempts=2)).patient_attempts == 2
-    assert RetryPolicy().of(Retries(base=0.1)).patient_attempts == 8
+    assert RetryPolicy().of(Retries(base_s=0.1)).patient_attempts == 8
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10**9), ANYTHING, SHARES)
@@ -143,4 +143,4 @@ def test_a_category_changes_what_it_names_and_nothing_else() -> None:
     general = RetryPolicy(3, 2.0, 900.0, 8, 86_400.0, 1_800.0)
     assert general.of(Retries()) == general
     assert general.of(Retries(5, 1.0, 60.0)) == RetryPolicy(5, 1.0, 60.0, 5, 86_400.0, 1_800.0)
-    assert general.of(Retries(base=0.5)) == RetryPolicy(3, 0.5, 900.0, 8, 86_400.0, 1_800.0)
+    assert general.of(Retries(base_s=0.5)) == RetryPolicy(3, 0.5, 900.0, 8, 86_400.0, 1_800.0)

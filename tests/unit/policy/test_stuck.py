@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.stores import NOW, delivery, notification
 from tidings.model.history import Event, NotificationRecord
 from tidings.model.vocabulary import Reason, State
-from tidings.policy.stuck import STILL_FOR_MS, Still, still
+from tidings.policy.stuck import STUCK_AFTER_MS, Stuck, stuck
 
 SENT = notification("shop")
 ID = delivery(SENT)
@@ -16,9 +16,9 @@ def event(state: State, attempt: int, step: int, reason: str = "", provider: str
     return Event(ID, NOW, state, attempt, step, reason, provider, "", "", "+49")
 
 
-def stuck(*facts: Event) -> Still:
+def stuck_delivery(*facts: Event) -> Stuck:
     """The delivery of which these facts are recorded, once it is stuck."""
-    [found] = still(NotificationRecord(SENT, facts), (), NOW + STILL_FOR_MS)
+    [found] = stuck(NotificationRecord(SENT, facts), (), NOW + STUCK_AFTER_MS)
     return found
 
 
@@ -29,7 +29,7 @@ def test_a_copy_lost_while_it_waited_continues_with_its_attempt_at_the_pinned_pr
         event(State.DEFERRED, 1, 0, Reason.RETRY, "sms-one"),
         event(State.PENDING, 2, 2, Reason.MAY_HAVE_BEEN_SENT),
     )
-    found = stuck(*facts)
+    found = stuck_delivery(*facts)
     assert (found.attempt, found.pinned, found.tried) == (2, "sms-one", ())
     assert found.last is facts[2]
 
@@ -37,18 +37,18 @@ def test_a_copy_lost_while_it_waited_continues_with_its_attempt_at_the_pinned_pr
 def test_a_swept_delivery_is_further_than_every_copy_that_waited() -> None:
     """Otherwise it would yield to a copy that is lost as well."""
     facts = (event(State.DEFERRED, 1, 0, Reason.QUIET_HOURS), event(State.PENDING, 1, 3, Reason.MAY_HAVE_BEEN_SENT))
-    found = stuck(*facts)
+    found = stuck_delivery(*facts)
     assert (found.last, found.step) == (facts[0], 3)
 
 
 def test_a_first_attempt_with_only_a_copy_recorded_is_made_as_the_first() -> None:
-    found = stuck(event(State.PENDING, 1, 1, Reason.MAY_HAVE_BEEN_SENT))
+    found = stuck_delivery(event(State.PENDING, 1, 1, Reason.MAY_HAVE_BEEN_SENT))
     assert (found.attempt, found.pinned, found.tried) == (1, "", ())
 
 
 def test_a_wait_of_the_next_attempt_does_not_hide_who_may_have_taken_the_one_before() -> None:
     """Whoever else was asked would send it a second time."""
-    found = stuck(
+    found = stuck_delivery(
         event(State.DEFERRED, 1, 0, Reason.RETRY, "sms-one"),
         event(State.DEFERRED, 2, 1, Reason.PROVIDER_OPEN),
         event(State.DEFERRED, 2, 2, Reason.QUIET_HOURS),
@@ -57,7 +57,7 @@ def test_a_wait_of_the_next_attempt_does_not_hide_who_may_have_taken_the_one_bef
 
 
 def test_a_provider_of_an_attempt_before_the_last_is_not_pinned() -> None:
-    found = stuck(
+    found = stuck_delivery(
         event(State.DEFERRED, 1, 0, Reason.RETRY, "sms-one"),
         event(State.DEFERRED, 2, 0, Reason.FALLBACK, "sms-one"),
         event(State.DEFERRED, 3, 1, Reason.PROVIDER_OPEN),

@@ -33,7 +33,7 @@ COMMITTED_AFTER = 1000
 """Milliseconds after which a crash of the client no longer brings a done item back, in a partitioned broker."""
 
 
-class Lane:
+class GroupQueue:
     """One group's view of one topic. `partitions` is 0 for an atomic broker."""
 
     def __init__(self, partitions: int) -> None:
@@ -115,7 +115,7 @@ class Lane:
 class _Topic(Struct):
     """A topic with its groups. `early` holds items that were put before the first group was declared."""
 
-    lanes: dict[str, Lane]
+    lanes: dict[str, GroupQueue]
     early: list[Received]
 
 
@@ -136,18 +136,18 @@ class MemoryBroker:
         """The topic. Creates it if it is new."""
         return self._topics.setdefault(name, _Topic({}, []))
 
-    def lane(self, topic: str, group: str) -> Lane:
+    def lane(self, topic: str, group: str) -> GroupQueue:
         """The group's lane of a topic. The topic's first group gets the items that were put before."""
         known = self.topic(topic)
         lane = known.lanes.get(group)
         if lane is None:
-            lane = known.lanes[group] = Lane(self.partitions)
+            lane = known.lanes[group] = GroupQueue(self.partitions)
             for item in known.early:
                 lane.add(item)
             known.early.clear()
         return lane
 
-    def lanes(self) -> Iterator[tuple[str, str, Lane]]:
+    def lanes(self) -> Iterator[tuple[str, str, GroupQueue]]:
         """Every lane with its topic and group."""
         for name, topic in self._topics.items():
             for group, lane in topic.lanes.items():
@@ -164,7 +164,7 @@ class MemoryBroker:
             for lane in topic.lanes.values():
                 lane.add(received)
 
-    def expire(self, lane: Lane) -> None:
+    def expire(self, lane: GroupQueue) -> None:
         """End the claims whose lease has ended."""
         now = self.clock.now()
         while lane.leases and lane.leases[0][0] <= now:
@@ -179,7 +179,7 @@ class MemoryBroker:
 class MemoryClaim:
     """See Claim. It is live while its lane knows its number."""
 
-    def __init__(self, broker: MemoryBroker, lane: Lane, items: list[Received], leased_until: int | None) -> None:
+    def __init__(self, broker: MemoryBroker, lane: GroupQueue, items: list[Received], leased_until: int | None) -> None:
         self._broker = broker
         self._lane = lane
         self._items = items
@@ -375,7 +375,7 @@ class MemoryQueue:
         for _, _, lane in self.broker.lanes():
             lane.leave(self)
 
-    async def _wait(self, lane: Lane, seconds: float) -> None:
+    async def _wait(self, lane: GroupQueue, seconds: float) -> None:
         """Return when the lane may have new items, at the latest after `seconds`."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.claimers.append(woken)

@@ -78,7 +78,7 @@ class MemoryRecurrences:
         found = []
         for _, id in sorted(ready)[:limit]:
             row = self._rows[id]
-            found.append(DueRecurrence(row.recurrence, again=row.leased_until is not None))
+            found.append(DueRecurrence(row.recurrence, repeated=row.leased_until is not None))
             row.leased_until = lease_over + round(lease_s * 1000)
         return sorted(found, key=lambda row: (row.recurrence.progress.due or 0, row.recurrence.id))
 

@@ -63,7 +63,7 @@ class MemorySchedule:
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
             self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease_s * 1000))
-        return [Scheduled(row.id, row.item, again=row.repeated or row.leased_until is not None) for row in taken]
+        return [Scheduled(row.id, row.item, repeated=row.repeated or row.leased_until is not None) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:
         """See Schedule."""

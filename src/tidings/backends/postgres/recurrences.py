@@ -73,9 +73,9 @@ class PostgresRecurrences:
             rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease_s * 1000))
         rows.sort(key=_by_due)
         found: list[DueRecurrence] = []
-        for _, id, again, *columns in rows:
+        for _, id, repeated, *columns in rows:
             try:
-                found.append(DueRecurrence(_recurrence(*columns), again))
+                found.append(DueRecurrence(_recurrence(*columns), repeated))
             except msgspec.MsgspecError as error:
                 # Parked, because it would fail every further call and so stop all other recurrences.
                 _log.error("a recurrence cannot be read and is parked", recurrence=str(id), why=str(error))

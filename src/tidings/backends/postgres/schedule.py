@@ -32,7 +32,7 @@ class PostgresSchedule:
         with translated():
             rows = await self._pool.fetch(_SQL["due"], now, limit, round(lease_s * 1000))
         rows.sort(key=_by_due)
-        return [Scheduled(id, Item(topic, key_text(key), body), again) for id, _, topic, key, body, again in rows]
+        return [Scheduled(id, Item(topic, key_text(key), body), repeated) for id, _, topic, key, body, repeated in rows]
 
     async def settle(self, ids: Sequence[UUID]) -> None:
         """See Schedule."""

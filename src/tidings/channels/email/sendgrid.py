@@ -163,7 +163,7 @@ class Sendgrid(EmailProvider):
         self.parallel = min(_AT_ONCE_PER_SEND, config.concurrency)
         self.concurrency = config.concurrency // self.parallel
         # A batch may begin its last request shortly before its time is over, and repeat it without refused addresses.
-        self.timeout = (1 + _MOST_ROUNDS) * config.timeout
+        self.timeout_s = (1 + _MOST_ROUNDS) * config.timeout
         self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock
@@ -279,9 +279,9 @@ class Sendgrid(EmailProvider):
 
     def receipts(self, request: InboundRequest) -> list[Receipt]:
         """The receipts of events that name a delivery. Raises BadReceipt if the request is not SendGrid's."""
-        return [receipt for receipt in self.told(request) if receipt.delivery_id != NAMELESS]
+        return [receipt for receipt in self.receipts_with_unnamed(request) if receipt.delivery_id != NAMELESS]
 
-    def told(self, request: InboundRequest) -> list[Receipt]:
+    def receipts_with_unnamed(self, request: InboundRequest) -> list[Receipt]:
         """As `receipts`, and also the events without custom arguments, which only have a reference and an address."""
         receipts = events.read(request, self._key, f"{self.section}.webhook_public_key")
         events.check_time(request, self._clock.now(), self._config.webhook_tolerance_s, self.section)

@@ -59,7 +59,7 @@ class Smtp(EmailProvider):
         self.concurrency, self.batch_size, self.one_by_one = config.connections, 1, True
         # Each bounded by one timeout: waiting for a connection, the others of the batch, the connection with the offer
         # of the last mail, and the reply to that; and one to spare.
-        self.timeout = 5 * config.timeout
+        self.timeout_s = 5 * config.timeout
         self._config = config
         self._clock = tools.clock
         local, _, domain = config.from_address.rpartition("@")

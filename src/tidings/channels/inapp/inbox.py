@@ -34,7 +34,7 @@ class Inbox(InappProvider):
     batch_size = 500
     concurrency = 8
     idempotent = True
-    timeout = 15.0
+    timeout_s = 15.0
 
     def __init__(self, config: InboxConfig, tools: Tools) -> None:
         """A provider that writes through `tools.inbox`. Raises SettingsError when there is none."""

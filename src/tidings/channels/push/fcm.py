@@ -180,7 +180,7 @@ class Fcm(PushProvider):
         self.batch_size = min(64, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
-        self.timeout = 3 * config.timeout
+        self.timeout_s = 3 * config.timeout
         self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock

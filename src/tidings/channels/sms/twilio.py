@@ -173,7 +173,7 @@ class Twilio(SmsProvider):
         self.batch_size = min(32, config.concurrency)
         self.parallel = self.batch_size
         self.concurrency = config.concurrency // self.batch_size
-        self.timeout = 2 * config.timeout
+        self.timeout_s = 2 * config.timeout
         self._request_timeout_s = config.timeout
         self._config = config
         self._clock = tools.clock

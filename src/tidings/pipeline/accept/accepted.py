@@ -14,7 +14,7 @@ from tidings.model.accounting import MINUTE_MS, AcceptedCount, Gap
 from tidings.model.errors import Unavailable
 from tidings.model.ids import instant_of
 from tidings.pipeline.runtime.setbacks import Setbacks
-from tidings.policy.stuck import STILL_FOR_MS
+from tidings.policy.stuck import STUCK_AFTER_MS
 from tidings.ports.accounts import Accounts
 from tidings.ports.clock import Clock
 
@@ -75,7 +75,7 @@ class AcceptedCounter:
 
     async def _mark(self, again: Collection[tuple[str, int]]) -> None:
         """Mark those minutes as gaps that the audit may have looked at already, so that it looks again."""
-        looked_at = (self._clock.now() - STILL_FOR_MS) // MINUTE_MS
+        looked_at = (self._clock.now() - STUCK_AFTER_MS) // MINUTE_MS
         late = sorted(key for key in again if key[1] < looked_at)
         await self._accounts.mark_gaps(
             [Gap(tenant, minute, max(1, self._counts.get((tenant, minute), 0))) for tenant, minute in late]

@@ -41,10 +41,10 @@ async def answers_of(provider: Provider[Any], outbound: Sequence[AnyDelivery], n
 
 async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
     try:
-        async with asyncio.timeout(provider.timeout):
+        async with asyncio.timeout(provider.timeout_s):
             results = await provider.send(outbound)
     except TimeoutError:
-        return [Uncertain("timeout", f"no answer within {provider.timeout:g} s")] * len(outbound)
+        return [Uncertain("timeout", f"no answer within {provider.timeout_s:g} s")] * len(outbound)
     except Exception as error:
         # A bug in the provider's file: nobody knows what the vendor took, and the batch must not be lost.
         _log.exception("a provider raised", provider=provider.name)

@@ -216,7 +216,7 @@ def _wait_for_provider(tried: Tried, result: Retry, policy: RetryPolicy, now: in
         reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
     delivery = tried.delivery
     why = fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail)
-    usable_in_s = min(result.after_s or 0.0, policy.cap)
+    usable_in_s = min(result.after_s or 0.0, policy.cap_s)
     return put_off(delivery, tried.category, policy, now, randomness, why, usable_in_s)
 
 
@@ -293,4 +293,4 @@ def _due(tried: Tried, result: Retry | Rejected | Uncertain, policy: RetryPolicy
     asked = result.after_s if isinstance(result, Retry) else None
     if isinstance(result, Retry) and result.patient:
         return patient_at(_tries(tried.delivery), now, asked, randomness)
-    return retry_at(_tries(tried.delivery), now, asked, policy.base, policy.cap, randomness)
+    return retry_at(_tries(tried.delivery), now, asked, policy.base_s, policy.cap_s, randomness)

@@ -25,7 +25,7 @@ from tidings.pipeline.rounds.passage import Passage, arrived
 from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.pipeline.rounds.sweep import Sweeper
 from tidings.pipeline.runtime.setting_aside import ASIDE
-from tidings.policy.stuck import STILL_FOR_MS, next_look
+from tidings.policy.stuck import STUCK_AFTER_MS, next_look
 from tidings.ports.clock import Clock
 from tidings.ports.meter import AuditMeter
 from tidings.ports.objects import Objects
@@ -107,7 +107,7 @@ class Audit:
 
     async def _walk(self, position: int, now: int) -> bool:
         """Look at the minutes that are over, from `position` on; False if another process took over."""
-        end = min((now - STILL_FOR_MS) // MINUTE_MS, position + MOST_MINUTES)
+        end = min((now - STUCK_AFTER_MS) // MINUTE_MS, position + MOST_MINUTES)
         for minute in range(position, end):
             accepted = Counter({one.tenant: one.count for one in await self._accounts.accepted(minute, minute + 1)})
             recorded: Counter[str] = Counter()

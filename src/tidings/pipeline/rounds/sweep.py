@@ -28,7 +28,7 @@ from tidings.pipeline.runtime.deliveries import build, key_of, wait_for
 from tidings.pipeline.runtime.packs import pack
 from tidings.policy.letters import last_address
 from tidings.policy.routing import Slotted, addresses, channel_of, wanted
-from tidings.policy.stuck import MOST_SWEEPS, STILL_FOR_MS, Still, in_flight, next_look, still
+from tidings.policy.stuck import MOST_SWEEPS, STUCK_AFTER_MS, Stuck, in_flight, next_look, stuck
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
 from tidings.ports.schedule import Waiting
@@ -46,7 +46,7 @@ _log = structlog.get_logger("tidings.sweep")
 class Suspect(Struct):
     """A notification or delivery without recent facts that may be lost, and how far the proof has come."""
 
-    still: Still
+    stuck: Stuck
     notification: UUID
     passage: Passage
 
@@ -97,7 +97,7 @@ class Sweeper:
         for record in records:
             notification = record.notification
             looks.append((notification.id, next_look(now, notification.accepted_at, dues.get(notification.id, ()))))
-            for found in still(record, waiting, now):
+            for found in stuck(record, waiting, now):
                 if len(self._suspects) < MOST_SUSPECTS:
                     passage = Passage(_topics(notification, found.id))
                     self._suspects.setdefault(found.id, Suspect(found, notification.id, passage))
@@ -112,20 +112,20 @@ class Sweeper:
             record.notification.id: record
             for record in await self._history.get_many({suspect.notification for suspect in over})
         }
-        lost: list[tuple[NotificationRecord, Still]] = []
+        lost: list[tuple[NotificationRecord, Stuck]] = []
         for suspect in over:
-            del self._suspects[suspect.still.id]
+            del self._suspects[suspect.stuck.id]
             record = records.get(suspect.notification)
-            if record is not None and any(event == suspect.still.last for event in in_flight(record)):
-                lost.append((record, suspect.still))
+            if record is not None and any(event == suspect.stuck.last for event in in_flight(record)):
+                lost.append((record, suspect.stuck))
         facts = await self._facts(lost, now)
         if facts:
             await self._queue.put(pack(facts))
-            await self._watched.watch([(notification_of(one.id), now + STILL_FOR_MS) for one in facts])
+            await self._watched.watch([(notification_of(one.id), now + STUCK_AFTER_MS) for one in facts])
         ended = sum(one.state is State.DEAD for one in facts)
         return len(facts) - ended, ended
 
-    async def _facts(self, lost: Sequence[tuple[NotificationRecord, Still]], now: int) -> list[Outcome]:
+    async def _facts(self, lost: Sequence[tuple[NotificationRecord, Stuck]], now: int) -> list[Outcome]:
         people = await self._users.people(
             {
                 (record.notification.tenant, record.notification.to.user_id)
@@ -142,7 +142,7 @@ class Sweeper:
             _log_sweep(found, dead=wait is None)
         return facts
 
-    async def _wait(self, record: NotificationRecord, found: Still, person: Person) -> Wait | None:
+    async def _wait(self, record: NotificationRecord, found: Stuck, person: Person) -> Wait | None:
         """The wait that puts it back into its queue at once; None if its address is unknown."""
         notification, due = record.notification, found.last.at
         if not slot_of(found.id):
@@ -185,7 +185,7 @@ class Sweeper:
         return [slotted for slotted in found if slotted[0] not in known and slotted[1].channel in content]
 
 
-def _fact(notification: Notification, found: Still, address: Address | None, wait: Wait | None, now: int) -> Outcome:
+def _fact(notification: Notification, found: Stuck, address: Address | None, wait: Wait | None, now: int) -> Outcome:
     """The fact that it was swept, or without a `wait` that it ends. Sweeping the same state again is the same fact."""
     return Outcome(
         id=found.id,
@@ -226,7 +226,7 @@ def _waits_for(row: Waiting) -> UUID:
         return row.notification  # unreadable: it goes aside when it is due, and is lost from then on
 
 
-def _log_sweep(found: Still, *, dead: bool) -> None:
+def _log_sweep(found: Stuck, *, dead: bool) -> None:
     known: Mapping[str, object] = {
         "id": to_text(DELIVERY_PREFIX if slot_of(found.id) else NOTIFICATION_PREFIX, found.id),
         "state": found.last.state.value,

@@ -125,14 +125,14 @@ class Recur:
         moved: list[Moved] = []
         for one in steps:
             recurrence, why = one.row.recurrence, refused.get(one.row.recurrence.id)
-            if (one.failed or why is not None) and not one.row.again:
+            if (one.failed or why is not None) and not one.row.repeated:
                 continue  # leave it to its lease: it is due once more, and may succeed then
             then = one.then if why is None else _skipping(recurrence, one.then, why)
             self._report_skipped(recurrence, then)
             moved.append(Moved(recurrence.id, recurrence.progress, then))
             if one.fired is not None and why is None:
                 # A repeated one may have been counted. Counting too few is safe; counting too many raises an alarm.
-                (self._revisit if one.row.again else self._count)(one.fired.tenant, (one.fired.id,))
+                (self._revisit if one.row.repeated else self._count)(one.fired.tenant, (one.fired.id,))
         await self._settle(moved)
         return len(steps)
 
@@ -148,7 +148,7 @@ class Recur:
 
     async def _put(self, steps: Sequence[_Step], lease: Lease) -> dict[UUID, str]:
         """Put the notifications. Returns, by id, the recurrences whose notification the queue refused, and why."""
-        fired = [queued(one.fired, repeated=one.row.again) for one in steps if one.fired is not None]
+        fired = [queued(one.fired, repeated=one.row.repeated) for one in steps if one.fired is not None]
         if not fired:
             return {}
         items = shared_out(fired, self._shares, self._clock.elapsed())
@@ -197,7 +197,7 @@ class Recur:
             if isinstance(request, Invalid):
                 raise request
             _check_meant(recurrence, request, people)
-            next_step = step(recurrence, _zone(recurrence, request, people), now, again=row.again)
+            next_step = step(recurrence, _zone(recurrence, request, people), now, repeated=row.repeated)
         except Invalid as problem:  # the id belongs to another user now, or this version refuses the request
             return _Step(row, _ended(recurrence, _as_problem(problem)))
         if isinstance(next_step, Move):

@@ -20,7 +20,7 @@ from tidings.pipeline.runtime.deliveries import build, wait_for
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.setbacks import Setbacks
 from tidings.pipeline.runtime.stopping import pause
-from tidings.policy.stuck import STILL_FOR_MS
+from tidings.policy.stuck import STUCK_AFTER_MS
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 from tidings.ports.queue import Queue
@@ -80,7 +80,7 @@ class Replaying:
         begin = max(now, replay.next_due)
         facts = _facts(replay, [one for one in judged if one.obstacle is None], begin, now)
         if facts:
-            await self._shard.watched.watch([(notification_of(one.id), _due(one) + STILL_FOR_MS) for one in facts])
+            await self._shard.watched.watch([(notification_of(one.id), _due(one) + STUCK_AFTER_MS) for one in facts])
             await self._queue.put(pack(facts))
         skipped = Counter(replay.skipped) + Counter(one.obstacle.value for one in judged if one.obstacle is not None)
         skipped[FAILED] += len(page.letters) - len(facts) - sum(one.obstacle is not None for one in judged)

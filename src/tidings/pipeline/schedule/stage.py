@@ -95,6 +95,6 @@ class Schedule:
 
 
 def _item(row: Scheduled) -> Item:
-    if not row.again:
+    if not row.repeated:
         return row.item
     return msgspec.structs.replace(row.item, headers={**row.item.headers, REPEATED: "1"})

@@ -37,7 +37,7 @@ WHERE ctid = ANY (ARRAY(
         AND ready <= CASE WHEN leased THEN (SELECT lease_clock()) ELSE $1::bigint END
     ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
 ))
-RETURNING due AS first, id, handed > 1 AS again, {columns};
+RETURNING due AS first, id, handed > 1 AS repeated, {columns};
 
 -- name: park
 -- The recurrence has no next occurrence any more, and `problem` says why.
