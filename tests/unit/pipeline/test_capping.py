@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from support.flow import TENANT, Flow
+from tidings.model.delivery import Delivery
+from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import Rejected, Retry, SendResult, Sent
 from tidings.model.template import Variable
-from tidings.model.user import Cap, Category, Preferences, QuietHours
-from tidings.model.vocabulary import Channel, Excess, State
+from tidings.model.user import Address, Cap, Category, Preferences, QuietHours
+from tidings.model.vocabulary import Channel, Excess, Priority, State
+from tidings.pipeline.deliver.capping import Capping
+from tidings.pipeline.runtime.categories import Categories
+from tidings.policy.caps import Count, Over
 
 SMS = {"sms": {"text": "Hello"}}
 HOUR = 3600
@@ -102,6 +107,89 @@ async def test_people_and_categories_are_counted_apart(flow: Flow) -> None:
     ids += await send(flow, 2, to={"phone": "+4915123456787"})
     sent, capped = (State.SENT, ""), (State.SUPPRESSED, "capped")
     assert await states(flow, ids) == [sent, capped, sent, capped, sent, sent, sent, capped]
+
+
+async def scopes(flow: Flow, *deliveries: Delivery) -> list[list[bytes]]:
+    """The scopes in which each delivery counts, as the store gets them."""
+    asked: list[list[bytes]] = []
+
+    class Asked:
+        async def take(self, requests: Sequence[Sequence[Count]], now: int) -> Sequence[Over | None]:
+            asked.extend([count.scope for count in counts] for counts in requests)
+            return [None] * len(requests)
+
+        async def sweep(self, now: int) -> int:
+            return 0
+
+    categories = Categories(flow.store.tenants, flow.clock)
+    await categories.load({delivery.tenant for delivery in deliveries})
+    assert not await Capping(Asked(), categories).refused(deliveries, flow.clock.now())
+    return asked
+
+
+def aimed(number: int = 1, **fields: Any) -> Delivery:
+    known: dict[str, Any] = {
+        "id": delivery_id(new_id(1, 0, number), 2), "tenant": TENANT, "user_id": "ada", "key": f"{TENANT}/ada",
+        "address": Address(Channel.SMS, "+4915123456789"), "category": "news", "priority": Priority.NORMAL,
+        "content": Content(sms=SmsContent("Hello")),
+    }  # fmt: skip
+    return Delivery(**(known | fields))
+
+
+INLINE = {"user_id": None, "key": f"{TENANT}/+4915123456789"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ({}, {"address": Address(Channel.EMAIL, "ada@example.com")}, False),
+        ({}, {"user_id": "eve"}, True),
+        ({}, {"tenant": "other"}, True),
+        ({}, {"category": "offers"}, True),
+        ({"incarnation": 1}, {"incarnation": 2}, True),
+        (INLINE, {"user_id": "+4915123456789"}, True),
+        (INLINE, INLINE | {"key": f"{TENANT}/+4915123456788"}, True),
+        (INLINE, INLINE | {"tenant": "other", "key": "other/+4915123456789"}, True),
+        (INLINE, INLINE | {"category": "offers"}, True),
+        ({"user_id": None, "key": f"{TENANT}/a@B.example"}, {"user_id": None, "key": f"{TENANT}/a@b.example"}, False),
+    ],
+)
+async def test_a_cap_counts_one_persons_notifications_of_one_category(
+    flow: Flow, one: dict[str, Any], other: dict[str, Any], apart: bool
+) -> None:
+    for tenant in (TENANT, "other"):
+        for name in ("news", "offers"):
+            await flow.store.tenants.put_category(tenant, Category(name, caps=(Cap(1, HOUR),)))
+    [[first], [second]] = await scopes(flow, aimed(1, **one), aimed(2, **other))
+    assert (first != second) is apart
+
+
+@pytest.mark.parametrize(
+    ("other", "apart"),
+    [
+        ({}, False),
+        ({"user_id": "eve", "category": "news"}, False),
+        ({"tenant": "other"}, True),
+        ({"address": Address(Channel.SMS, "+4915123456788")}, True),
+        ({"content": Content(sms=SmsContent("Goodbye"))}, True),
+        ({"data": {"name": "Eve"}}, True),
+        ({"content": None, "template": "hello"}, True),
+    ],
+)
+async def test_a_dedupe_window_counts_one_content_at_one_address(
+    flow: Flow, other: dict[str, Any], apart: bool
+) -> None:
+    for tenant in (TENANT, "other"):
+        await flow.store.tenants.put_category(tenant, Category("news", dedupe=HOUR))
+    [[first], [second]] = await scopes(flow, aimed(1), aimed(2, **other))
+    assert (first != second) is apart
+
+
+async def test_a_cap_a_window_and_the_overall_cap_count_apart(flow: Flow) -> None:
+    await declare(flow, caps=(Cap(1, HOUR),), dedupe=HOUR)
+    await declare(flow, "*", caps=(Cap(1, HOUR),))
+    [counted] = await scopes(flow, aimed())
+    assert len(set(counted)) == len(counted) == 3
 
 
 async def test_all_channels_of_a_notification_count_once(flow: Flow) -> None:

@@ -93,7 +93,7 @@ class Stage:
         )
 
 
-@pytest.mark.parametrize("lease", [None, 30.0])
+@pytest.mark.parametrize("lease_s", [None, 30.0])
 async def test_an_item_that_fails_before_it_is_begun_goes_aside_as_it_came(
     tmp_path: Path, lease_s: float | None
 ) -> None:

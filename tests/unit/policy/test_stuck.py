@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.stores import NOW, delivery, notification
 from tidings.model.history import Event, NotificationRecord
 from tidings.model.vocabulary import Reason, State
-from tidings.policy.stuck import STUCK_AFTER_MS, Stuck, stuck
+from tidings.policy.stuck import STUCK_AFTER_MS, Stuck, next_look, stuck
 
 SENT = notification("shop")
 ID = delivery(SENT)
@@ -63,3 +65,54 @@ def test_a_provider_of_an_attempt_before_the_last_is_not_pinned() -> None:
         event(State.DEFERRED, 3, 1, Reason.PROVIDER_OPEN),
     )
     assert (found.attempt, found.pinned) == (3, "")
+
+
+def test_a_delivery_that_providers_passed_on_is_not_offered_to_them_again() -> None:
+    """A retry at one provider begins the round of all providers anew."""
+    found = stuck_delivery(
+        event(State.DEFERRED, 1, 0, Reason.FALLBACK, "sms-one"),
+        event(State.DEFERRED, 2, 1, Reason.RETRY, "sms-two"),
+        event(State.DEFERRED, 3, 2, Reason.FALLBACK, "sms-three"),
+    )
+    assert (found.attempt, found.tried) == (4, ("sms-three",))
+    held = stuck_delivery(
+        event(State.DEFERRED, 1, 0, Reason.FALLBACK, "sms-one"), event(State.DEFERRED, 2, 1, Reason.QUIET_HOURS)
+    )
+    assert (held.attempt, held.tried) == (2, ())
+
+
+def test_the_allowed_tries_of_a_replayed_delivery_count_from_the_replay() -> None:
+    facts = (
+        event(State.DEAD, 3, 2, Reason.ATTEMPTS_EXHAUSTED),
+        event(State.DEFERRED, 4, 0, Reason.REPLAYED),
+        event(State.DEFERRED, 5, 1, Reason.RETRY, "sms-one"),
+    )
+    assert stuck_delivery(*facts).first_attempt == 4
+    assert stuck_delivery(facts[2]).first_attempt == 1
+
+
+def test_a_delivery_is_stuck_a_minute_after_its_last_fact_unless_it_waits() -> None:
+    record = NotificationRecord(SENT, (event(State.PENDING, 1, 0),))
+    assert not stuck(record, (), NOW + STUCK_AFTER_MS - 1)
+    assert not stuck(record, (ID,), NOW + STUCK_AFTER_MS)
+    assert [one.id for one in stuck(record, (), NOW + STUCK_AFTER_MS)] == [ID]
+
+
+@pytest.mark.parametrize(
+    ("age_min", "dues_min", "expected_min"),
+    [
+        (0, (), 1),  # young: a minute
+        (1, (), 1),
+        (10, (), 5),  # half its age
+        (600, (), 60),  # at most an hour
+        (10, (-3,), 5),  # a wait that is over changes nothing
+        (0, (30,), 31),  # a minute after the last wait
+        (0, (30, 7), 31),
+    ],
+)
+def test_a_notification_in_flight_is_looked_at_less_and_less_often(
+    age_min: int, dues_min: tuple[int, ...], expected_min: int
+) -> None:
+    minute = 60_000
+    dues = [NOW + due * minute for due in dues_min]
+    assert next_look(NOW, NOW - age_min * minute, dues) == NOW + expected_min * minute
