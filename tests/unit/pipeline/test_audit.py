@@ -12,6 +12,7 @@ import pytest
 from support.flow import TENANT, Flow, takes_it
 from tidings.model import topics
 from tidings.model.accounting import MINUTE_MS
+from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.sending import Rejected, Retry
 from tidings.model.user import Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
@@ -277,14 +278,18 @@ class TestSweeper:
             await flow.settle(topics.RECORD)
         seen = await flow.view(id)
         assert (seen.state, seen.reason) == (State.DEAD, "stuck")
+        [last] = [entry for entry in seen.timeline if entry.state is State.DEAD]
+        assert last.detail == f"still deferred {LONG} s after its last fact, in no queue"
+        assert seen.deliveries[0].address == "ada@example.com"
         assert metric(flow, "tidings_swept_total", result="requeued") == 3
         assert metric(flow, "tidings_swept_total", result="dead") == 1
         assert flow.provider(Channel.EMAIL).sent == []
 
-    async def test_the_other_addresses_are_kept(self, flow: Flow, auditor: Audit) -> None:
+    @pytest.mark.parametrize("said", [{"content": {**MAIL, "sms": {"text": "Hello"}}}, {"template": "hello"}])
+    async def test_the_other_addresses_are_kept(self, flow: Flow, auditor: Audit, said: dict[str, Any]) -> None:
         await flow.user()
-        body: dict[str, Any] = {"content": {**MAIL, "sms": {"text": "Hello"}}, "strategy": "first_reachable"}
-        id = await flow.accept(to={"user_id": "ada"}, **body)
+        await flow.template("hello", {"en": Content(email=EmailContent("Hi", "Hello"), sms=SmsContent("Hello"))})
+        id = await flow.accept(to={"user_id": "ada"}, strategy="first_reachable", **said)
         await flow.settle(topics.ROUTE)
         await flow.settle(topics.RECORD)
         drop(flow, MAILS)

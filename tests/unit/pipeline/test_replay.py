@@ -87,6 +87,21 @@ async def test_a_delivery_that_is_lost_after_its_replay_is_found(flow: Flow, des
     assert (await flow.view(notification_of(id))).state is State.SENT
 
 
+async def test_a_replayed_delivery_that_is_lost_keeps_the_tries_of_its_replay(flow: Flow, desk: DeadLetters) -> None:
+    [id] = await died(flow)
+    auditor = audit(flow.parts(), flow.clock)
+    flow.provider(Channel.SMS).answers = lambda _: Retry("mailbox_busy")
+    await desk.replay_one(KEY, id)
+    await Replaying(flow.store, flow.store, flow.queue, flow.clock, Metrics()).once()
+    await flow.settle()
+    await flow.store.schedule.settle([row.id for row in await flow.store.schedule.due(2**60, 10, 0.0)])
+    for _ in range(2):
+        await flow.clock.advance(150)
+        await auditor.once()
+        await flow.advance(150)
+    assert [outbound.attempt for outbound in flow.provider(Channel.SMS).sent] == [2, 3, 4]
+
+
 async def test_a_replayed_letter_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
     flow.provider(Channel.SMS).answers = is_down
     id = await flow.accept(to={"phone": "+4915123456789"}, content=TEXT)
