@@ -7,6 +7,8 @@ from enum import Enum, auto
 from typing import TypeAlias
 from uuid import UUID
 
+from msgspec import Struct
+
 from tidings.ports.clock import Clock
 
 Attempt: TypeAlias = tuple[UUID, int]
@@ -26,6 +28,13 @@ class Turn(Enum):
     """Let the copy wait until the history has the original's facts: it may have to go on in the original's place."""
 
 
+class _Steps(Struct):
+    """The step of an attempt under way, and the furthest step that it and its copies have reached."""
+
+    own: int
+    furthest: int
+
+
 class InHand:
     """The attempts under way, and those that ended less than `remembered_s` to twice `remembered_s` seconds ago.
 
@@ -39,8 +48,7 @@ class InHand:
     def __init__(self, clock: Clock, remembered_s: float) -> None:
         self._clock = clock
         self._remembered_ms = round(remembered_s * 1000)
-        self._under_way: dict[Attempt, int] = {}
-        self._furthest: dict[Attempt, int] = {}
+        self._under_way: dict[Attempt, _Steps] = {}
         self._ended: dict[Attempt, int] = {}
         self._ended_before: dict[Attempt, int] = {}
         self._turned_at = clock.elapsed()
@@ -50,29 +58,30 @@ class InHand:
         self._forget()
         under_way = self._under_way.get(attempt)
         if under_way is not None:
-            self._furthest[attempt] = max(step, self._furthest.get(attempt, 0))
-            return Turn.GIVE_BACK if under_way == step else Turn.DROP
+            under_way.furthest = max(step, under_way.furthest)
+            return Turn.GIVE_BACK if under_way.own == step else Turn.DROP
         ended = self._ended.get(attempt, self._ended_before.get(attempt))
         if ended is not None:
             return Turn.WAIT if step > ended else Turn.DROP
-        self._under_way[attempt] = step
+        self._under_way[attempt] = _Steps(step, step)
         return Turn.GO
 
     def step_of(self, attempt: Attempt, step: int) -> int:
         """The step from which the attempt under way goes on: its own `step`, or the higher one of a dropped copy."""
-        return max(step, self._furthest.get(attempt, 0))
+        under_way = self._under_way.get(attempt)
+        return step if under_way is None else max(step, under_way.furthest)
 
     def give_back(self, attempts: Iterable[Attempt]) -> None:
         """Forget attempts that were not begun after all."""
         for attempt in attempts:
             self._under_way.pop(attempt, None)
-            self._furthest.pop(attempt, None)
 
     def end(self, attempts: Iterable[Attempt]) -> None:
         """Note that the facts of these attempts are about to be put."""
         self._forget()
         for attempt in attempts:
-            self._ended[attempt] = max(self._under_way.pop(attempt, 0), self._furthest.pop(attempt, 0))
+            under_way = self._under_way.pop(attempt, None)
+            self._ended[attempt] = 0 if under_way is None else under_way.furthest
 
     def _forget(self) -> None:
         now = self._clock.elapsed()
