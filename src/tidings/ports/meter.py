@@ -62,8 +62,11 @@ class AuditMeter(Meter, Protocol):
 class DepthMeter(Meter, Protocol):
     """Metrics of the queues."""
 
-    def waiting(self, depths: Mapping[str, int] | None) -> None:
-        """The numbers of items that wait, by topic. None: another process counts them."""
+    def waiting(self, looked: tuple[Mapping[str, int], Mapping[str, float]] | None) -> None:
+        """How many items wait, and how many seconds the oldest has waited at least, by topic.
+
+        None: another process looks.
+        """
         ...
 
 

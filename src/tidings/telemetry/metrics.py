@@ -81,6 +81,13 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
+        self._oldest = Gauge(
+            "tidings_queue_oldest_seconds",
+            "How long the oldest item in a queue of the flow has waited at least",
+            ["topic"],
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
 
     def _add_retention(self) -> None:
         self._archived_rows = Counter(
@@ -210,14 +217,18 @@ class Metrics:
             self._missing.clear()
             self._stuck.clear()
 
-    def waiting(self, depths: Mapping[str, int] | None) -> None:
+    def waiting(self, looked: tuple[Mapping[str, int], Mapping[str, float]] | None) -> None:
         """See ports/meter.py."""
-        if depths is None:
+        if looked is None:
             if _MULTIPROCESS not in os.environ:
                 self._waiting.clear()
+                self._oldest.clear()
             return
+        depths, ages_s = looked
         for topic, count in depths.items():
             self._waiting.labels(topic).set(count)
+        for topic, age_s in ages_s.items():
+            self._oldest.labels(topic).set(age_s)
 
     def archived(self, rows: int, size: int) -> None:
         """See ports/meter.py."""

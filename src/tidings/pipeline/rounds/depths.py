@@ -1,23 +1,38 @@
-"""The depths of the queues, counted by one process for all."""
+"""How much waits in each queue and how old the oldest of it is, looked at by one process for all.
+
+Queues do not say when an item was put. But if not everything that was in a queue at an earlier look is done, something
+has waited since then. So the age is that of the earliest such look: exact to the time between two looks, never too old.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from uuid import uuid4
 
+from msgspec import Struct
+
 from tidings.model import topics
 from tidings.pipeline.rounds.rounds import ROUNDS_MISSED, leave, repeat
 from tidings.ports.accounts import Rounds
 from tidings.ports.clock import Clock
 from tidings.ports.meter import DepthMeter
-from tidings.ports.queue import Queue
+from tidings.ports.queue import Extent, Queue
 
 EVERY_S = 10.0
 ROUND = "depths"
+MOST_LOOKS = 100
+"""Most looks that are remembered of a queue. With more, every second one is forgotten: an old age may be less exact."""
+
+
+class _Look(Struct, frozen=True, gc=False):
+    """The extent of a queue at `at`, in milliseconds of a clock that only goes forward."""
+
+    at: int
+    extent: Extent
 
 
 class Depths:
-    """Counts the items of every queue each `EVERY_S` seconds, in one process at a time; the others stand by."""
+    """Looks at every queue each `EVERY_S` seconds, in one process at a time; the others stand by."""
 
     def __init__(self, queue: Queue, rounds: Rounds, clock: Clock, meter: DepthMeter) -> None:
         self._queue = queue
@@ -25,18 +40,37 @@ class Depths:
         self._clock = clock
         self._meter = meter
         self._holder = uuid4()
+        self._looks: dict[tuple[str, str], list[_Look]] = {}
 
     async def once(self) -> bool:
-        """Count once; False if another process makes the rounds. Raises Unavailable."""
+        """Look once; False if another process makes the rounds. Raises Unavailable."""
         if await self._rounds.begin(ROUND, self._holder, ROUNDS_MISSED * EVERY_S) is None:
+            self._looks.clear()
             self._meter.waiting(None)
             return False
-        depths = {
-            topic: sum([await self._queue.depth(topic, group) for group in groups])
-            for topic, groups in topics.subscriptions().items()
-        }
-        self._meter.waiting(depths)
+        depths: dict[str, int] = {}
+        ages_s: dict[str, float] = {}
+        for topic, groups in topics.subscriptions().items():
+            found = [await self._look(topic, group) for group in groups]
+            depths[topic] = sum(depth for depth, _ in found)
+            ages_s[topic] = max(age_s for _, age_s in found)
+        self._meter.waiting((depths, ages_s))
         return True
+
+    async def _look(self, topic: str, group: str) -> tuple[int, float]:
+        """How many items wait for the group, and how many seconds the oldest has waited at least."""
+        depth = await self._queue.depth(topic, group)
+        if not depth:
+            self._looks.pop((topic, group), None)
+            return 0, 0.0
+        now, extent = self._clock.elapsed(), await self._queue.extent(topic, group)
+        known = self._looks.get((topic, group), [])
+        looks = [look for look in known if not extent.covers(look.extent)]
+        if len(looks) >= MOST_LOOKS:
+            del looks[1::2]
+        looks.append(_Look(now, extent))
+        self._looks[topic, group] = looks
+        return depth, (now - looks[0].at) / 1000
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Make rounds until `stopping` is set, then leave them to other processes."""
