@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.memory.store import MemoryStore
@@ -243,3 +245,21 @@ class Flow:
             room=reading.room,
         )
         return Reader(at_once, parts.queue, parts.objects, parts.clock, parts.metrics)
+
+
+async def wait(flow: Flow, seconds: int) -> None:
+    """Let time pass second by second, while all stages work."""
+    for _ in range(seconds):
+        await flow.advance(1)
+
+
+async def abandon(flow: Flow, key: str, **body: Any) -> None:
+    """Make a request whose process dies between its put and its answer."""
+
+    async def dies(*_: object) -> None:
+        raise ConnectionError("killed here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow.store.idempotency, "complete", dies)
+        with pytest.raises(ConnectionError):
+            await flow.accept(key, **body)
