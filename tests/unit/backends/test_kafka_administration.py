@@ -28,6 +28,7 @@ def administration() -> Administration:
         KafkaError.UNKNOWN_LEADER_EPOCH,  # or not yet who leads it
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._NOENT,  # no broker says who leads the partition
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     ],
