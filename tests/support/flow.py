@@ -247,10 +247,10 @@ class Flow:
         return Reader(at_once, parts.queue, parts.objects, parts.clock, parts.metrics)
 
 
-async def wait(flow: Flow, seconds: int) -> None:
-    """Let time pass second by second, while all stages work."""
-    for _ in range(seconds):
-        await flow.advance(1)
+async def wait(flow: Flow, seconds: float, step_s: float = 1.0) -> None:
+    """Let time pass in steps, while all stages work."""
+    for _ in range(int(seconds / step_s)):
+        await flow.advance(step_s)
 
 
 async def abandon(flow: Flow, key: str, **body: Any) -> None:

@@ -20,13 +20,14 @@ from support import eventually
 from support.load import DOUBLES, NEWS, USERS, Asked, Ledger
 from support.nemesis import Happened
 from support.system import RESTING, System
+from tidings.policy.retry import PATIENT_BASE
 
 IN_FLIGHT = ("pending", "deferred", "sending")
 _REACHED = {"sent", "delivered"}
 LATEST_RECORD = 15.0
 """Seconds that the judge waits for the record of an accepted notification while everything else rests."""
-LONGEST_PUT_OFF_S = 5 * 60 * 1.25
-"""The longest wait before the second try at a mail server that put a recipient off (policy/retry.py)."""
+LONGEST_PUT_OFF_S = 1.25 * PATIENT_BASE
+"""The longest wait before the second try at a mail server that put a recipient off."""
 _SHOWN, _TOLD = 3, 1500
 """The most cases of a kind in a report, and the most characters of each."""
 
@@ -279,7 +280,7 @@ async def _rest(system: System, timeout_s: float) -> None:
         return
     due = [datetime.fromisoformat(seen["next_at"]) async for seen in everything(system) if seen["next_at"]]
     waits_s = max(0.0, max((at.timestamp() for at in due), default=0.0) - time.time())
-    if waits_s <= LONGEST_PUT_OFF_S:
+    if 0.0 < waits_s <= LONGEST_PUT_OFF_S:
         with suppress(AssertionError):
             await eventually(lambda: _rests(system), waits_s + timeout_s, every=0.5)
 

@@ -19,9 +19,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from support.parts import CACHE, KAFKA_JARS
-
-POM = Path(__file__).resolve().parent.parent / "kafka" / "pom.xml"
+from support.parts import CACHE, KAFKA_JARS, KAFKA_POM, has_kafka_jars
 
 SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",
@@ -51,16 +49,15 @@ SETTINGS: Mapping[str, str] = {
 
 
 def download() -> Path:
-    """The folder with the broker's jars. Fills it with Maven if its version is not that of POM. Runs may share it."""
+    """The folder with the broker's jars. Fills it with Maven if they are not of the right version. Runs may share it."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = KAFKA_JARS.parent
-        known = KAFKA_JARS / POM.name
-        if known.exists() and known.read_text() == POM.read_text():
+        if has_kafka_jars():
             return KAFKA_JARS
+        folder = KAFKA_JARS.parent
         folder.mkdir(exist_ok=True)
-        shutil.copy(POM, folder / "pom.xml")
+        shutil.copy(KAFKA_POM, folder / "pom.xml")
         fresh = folder / "fresh"
         subprocess.run(
             [
@@ -70,7 +67,7 @@ def download() -> Path:
             check=True,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        shutil.copy(POM, fresh)
+        shutil.copy(KAFKA_POM, fresh)
         shutil.rmtree(KAFKA_JARS, ignore_errors=True)
         fresh.rename(KAFKA_JARS)
     return KAFKA_JARS

@@ -18,12 +18,20 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache"
 """Where tests keep what they download; ignored by git."""
 
 KAFKA_JARS = CACHE / "kafka" / "libs"
+KAFKA_POM = Path(__file__).resolve().parent.parent / "kafka" / "pom.xml"
+"""Names the broker's version. `KAFKA_JARS` has a copy of the one that its jars came from."""
+
+
+def has_kafka_jars() -> bool:
+    """Whether `KAFKA_JARS` has the jars of the version that `KAFKA_POM` names."""
+    came_from = KAFKA_JARS / KAFKA_POM.name
+    return came_from.exists() and came_from.read_text() == KAFKA_POM.read_text()
 
 
 def _kafka() -> str | None:
     if shutil.which("java") is None:
         return "no `java` on the PATH: install Java 17 or later"
-    if not any(KAFKA_JARS.glob("kafka_2.13-*.jar")) and shutil.which("mvn") is None:
+    if not has_kafka_jars() and shutil.which("mvn") is None:
         return "no `mvn` on the PATH to download the broker with: install Maven 3"
     return None
 

@@ -44,10 +44,12 @@ class Inquiry:
         self._fails, self._says_well, self._noes = True, False, 0
         self._due = now + min(FIRST_PAUSE_MS << min(self._broken_promises, 30), LONGEST_DOUBT_MS)
 
-    def succeeded(self) -> None:
-        """Note that a call succeeded."""
+    def succeeded(self) -> bool:
+        """Note that a call succeeded. Returns whether the provider failed until now."""
+        failed_until_now = self.fails
         self._fails = self._says_well = False
         self._broken_promises = 0
+        return failed_until_now
 
     def due(self, now: int) -> int | None:
         """How many milliseconds until the next question, 0 for now; None unless the provider fails."""

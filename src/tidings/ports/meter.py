@@ -62,7 +62,7 @@ class AuditMeter(Meter, Protocol):
 class DepthMeter(Meter, Protocol):
     """Metrics of the queues."""
 
-    def waiting(self, looked: tuple[Mapping[str, int], Mapping[str, float]] | None) -> None:
+    def waiting(self, looked: Mapping[str, tuple[int, float]] | None) -> None:
         """How many items wait, and how many seconds the oldest has waited at least, by topic.
 
         None: another process looks.

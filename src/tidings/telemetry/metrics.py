@@ -217,18 +217,16 @@ class Metrics:
             self._missing.clear()
             self._stuck.clear()
 
-    def waiting(self, looked: tuple[Mapping[str, int], Mapping[str, float]] | None) -> None:
+    def waiting(self, looked: Mapping[str, tuple[int, float]] | None) -> None:
         """See ports/meter.py."""
         if looked is None:
             if _MULTIPROCESS not in os.environ:
                 self._waiting.clear()
                 self._oldest.clear()
             return
-        depths, ages_s = looked
-        for topic, count in depths.items():
+        for topic, (count, oldest_s) in looked.items():
             self._waiting.labels(topic).set(count)
-        for topic, age_s in ages_s.items():
-            self._oldest.labels(topic).set(age_s)
+            self._oldest.labels(topic).set(oldest_s)
 
     def archived(self, rows: int, size: int) -> None:
         """See ports/meter.py."""

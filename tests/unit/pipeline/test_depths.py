@@ -29,9 +29,9 @@ async def test_one_process_tells_what_waits_in_every_queue() -> None:
 
 
 async def test_the_oldest_item_is_as_old_as_the_first_look_that_found_it() -> None:
-    clock, store, metrics = VirtualClock(), MemoryStore(), Metrics()
+    clock, metrics = VirtualClock(), Metrics()
     queue = MemoryQueue(MemoryBroker(clock))
-    depths = Depths(queue, store.rounds, clock, metrics)
+    depths = Depths(queue, MemoryStore().rounds, clock, metrics)
     topic = topics.REQUESTS[0]
 
     async def age_s() -> float:
@@ -58,9 +58,9 @@ async def test_the_oldest_item_is_as_old_as_the_first_look_that_found_it() -> No
 
 
 async def test_the_age_of_a_long_wait_stays_right_with_few_looks_remembered() -> None:
-    clock, store, metrics = VirtualClock(), MemoryStore(), Metrics()
+    clock, metrics = VirtualClock(), Metrics()
     queue = MemoryQueue(MemoryBroker(clock))
-    depths = Depths(queue, store.rounds, clock, metrics)
+    depths = Depths(queue, MemoryStore().rounds, clock, metrics)
     for number in range(5 * MOST_LOOKS):
         await queue.put([Item(topics.REQUESTS[0], "k", b"%d" % number)])
         assert await depths.once()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow, Recorder, takes_it
+from support.flow import TENANT, Flow, Recorder, takes_it, wait
 from tidings.config import Settings
 from tidings.model.ids import delivery_id
 from tidings.model.sending import (
@@ -42,11 +42,6 @@ async def send(flow: Flow, number: int = 0, **more: Any) -> Any:
     return await flow.accept(to={"email": f"person-{number}@example.com"}, content=MAIL, **more)
 
 
-async def until(flow: Flow, seconds: float, step: float = 10.0) -> None:
-    for _ in range(int(seconds / step)):
-        await flow.advance(step)
-
-
 def facts(view: NotificationView) -> list[tuple[State, str]]:
     return [(entry.state, entry.reason) for entry in view.timeline if entry.delivery is not None]
 
@@ -58,7 +53,7 @@ async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery
         ids.append(await send(flow, number))
         if number % 20 == 0:
             await flow.advance(random.Random(number).random() * 30)
-    await until(flow, 8 * HOUR, 30.0)
+    await wait(flow, 8 * HOUR, 30.0)
     held = [await flow.view(id) for id in ids]
     assert Counter(view.state for view in held) == {State.DEFERRED: 200}
     assert max(len(facts(view)) for view in held) <= 30
@@ -69,7 +64,7 @@ async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery
     assert all(view.deliveries[0].next_at is not None for view in held)
     assert all(not view.deliveries[0].attempts for view in held), "nothing was ever offered"
     mails(flow).answers = takes_it
-    await until(flow, 1_800, 10.0)
+    await wait(flow, 1_800, 10.0)
     seen = [await flow.view(id) for id in ids]
     assert Counter(view.state for view in seen) == {State.SENT: 200}
     assert max(len(facts(view)) for view in seen) <= 31
@@ -82,9 +77,9 @@ async def test_the_end_of_an_outage_is_noticed_in_an_idle_system(flow: Flow, oth
     server = mails(flow)
     server.answers, server.is_well = lambda _: DOWN, lambda: server.answers is takes_it
     ids = [await send(flow, number) for number in range(1 + others)]
-    await until(flow, 3 * HOUR, 30.0)
+    await wait(flow, 3 * HOUR, 30.0)
     server.answers = takes_it
-    await until(flow, 75, 1.0)
+    await wait(flow, 75, 1.0)
     seen = [await flow.view(id) for id in ids]
     assert {view.state for view in seen} == {State.SENT}
     assert max(len(facts(view)) for view in seen) <= 20
@@ -94,21 +89,21 @@ async def test_the_end_of_an_outage_is_noticed_in_an_idle_system(flow: Flow, oth
 async def test_a_provider_that_says_it_is_well_and_fails_is_asked_less_and_less_often(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     id = await send(flow)
-    await until(flow, 8 * HOUR, 30.0)
+    await wait(flow, 8 * HOUR, 30.0)
     assert len(facts(await flow.view(id))) <= 45
     assert mails(flow).checks <= 30
     mails(flow).answers = takes_it
-    await until(flow, HOUR / 2, 10.0)
+    await wait(flow, HOUR / 2, 10.0)
     assert (await flow.view(id)).state is State.SENT
 
 
 async def test_single_mails_outlive_the_restart_of_the_only_server(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     ids = [await send(flow, number) for number in range(3)]
-    await until(flow, 60, 1.0)
+    await wait(flow, 60, 1.0)
     assert {(await flow.view(id)).state for id in ids} == {State.DEFERRED}
     mails(flow).answers = takes_it
-    await until(flow, 90, 1.0)
+    await wait(flow, 90, 1.0)
     assert {(await flow.view(id)).state for id in ids} == {State.SENT}
 
 
@@ -125,9 +120,9 @@ async def test_a_delivery_that_was_never_offered_waits_a_day_and_then_ends_with_
 ) -> None:
     mails(flow).answers, mails(flow).is_well = lambda _: answer, lambda: False
     id = await send(flow)
-    await until(flow, 23 * HOUR, 300.0)
+    await wait(flow, 23 * HOUR, 300.0)
     assert (await flow.view(id)).state is State.DEFERRED
-    await until(flow, 2 * HOUR, 300.0)
+    await wait(flow, 2 * HOUR, 300.0)
     seen = await flow.view(id)
     assert (seen.state, seen.reason) in {(State.DEAD, "provider_failing"), (State.DEAD, "provider_open")}
     assert answer.detail in seen.timeline[-1].detail
@@ -138,9 +133,9 @@ async def test_how_long_a_delivery_is_held_is_a_setting(flow: Flow) -> None:
     flow.settings = Settings.model_validate({"deliver": {"outage_hold_s": 60}})
     mails(flow).answers = lambda _: DOWN
     id = await send(flow)
-    await until(flow, 50, 1.0)
+    await wait(flow, 50, 1.0)
     assert (await flow.view(id)).state is State.DEFERRED
-    await until(flow, 20, 1.0)
+    await wait(flow, 20, 1.0)
     assert (await flow.view(id)).state is State.DEAD
 
 
@@ -149,12 +144,12 @@ async def test_a_held_delivery_is_offered_until_just_before_it_expires(flow: Flo
     ids = [
         await send(flow, number, expires_at=_instant(flow, seconds)) for number, seconds in ((1, 2 * HOUR), (2, 900))
     ]
-    await until(flow, 895, 1.0)
+    await wait(flow, 895, 1.0)
     mails(flow).answers = takes_it
-    await until(flow, 10, 0.5)
+    await wait(flow, 10, 0.5)
     assert (await flow.view(ids[1])).state is State.SENT, "the last look is just before the end"
     mails(flow).answers = lambda _: DOWN
-    await until(flow, 2 * HOUR, 30.0)
+    await wait(flow, 2 * HOUR, 30.0)
     seen = await flow.view(ids[0])
     assert seen.state in {State.EXPIRED, State.SENT}
 
@@ -162,7 +157,7 @@ async def test_a_held_delivery_is_offered_until_just_before_it_expires(flow: Flo
 async def test_an_expired_delivery_says_what_it_waited_for(flow: Flow) -> None:
     mails(flow).answers = lambda _: DOWN
     id = await send(flow, expires_at=_instant(flow, 60))
-    await until(flow, 61, 0.5)
+    await wait(flow, 61, 0.5)
     seen = await flow.view(id)
     assert seen.state is State.EXPIRED
     assert seen.reason in {"provider_failing", "provider_open"}
@@ -172,9 +167,9 @@ async def test_a_probe_uses_up_no_attempt_whatever_it_is_answered(flow: Flow) ->
     """A 503 counts as a try, but not while the breaker is open."""
     mails(flow).answers = lambda _: Retry("unavailable", detail="HTTP status 503")
     ids = [await send(flow, number) for number in range(20)]
-    await until(flow, 2 * HOUR)
+    await wait(flow, 2 * HOUR, 10.0)
     mails(flow).answers = takes_it
-    await until(flow, HOUR)
+    await wait(flow, HOUR, 10.0)
     assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 20}
 
 
@@ -193,7 +188,7 @@ async def test_a_recipient_that_the_provider_never_takes_does_not_affect_others(
         await flow.settle()
         assert (await flow.view(id)).state is State.SENT, "nobody else waits"
         await flow.advance(0.1)
-    await until(flow, 2 * HOUR)
+    await wait(flow, 2 * HOUR, 10.0)
     seen = await flow.view(magic)
     assert (seen.state, seen.reason) == (State.DEAD, "attempts_exhausted")
     assert seen.timeline[-1].detail == "throttled too many"
@@ -209,7 +204,7 @@ async def test_many_such_recipients_end_when_they_are_left_alone(flow: Flow) -> 
         ids.append(await flow.accept(to={"email": f"magic-{number}@example.com"}, content=MAIL))
         await send(flow, number)
         await flow.settle()
-    await until(flow, 60, 1.0)
+    await wait(flow, 60, 1.0)
     assert Counter([(await flow.view(id)).state for id in ids]) == {State.DEAD: 10}
     assert Counter(outbound.to for outbound in mails(flow).sent)["magic-3@example.com"] == 3
 
@@ -227,7 +222,7 @@ async def test_a_throttled_account_waits_and_loses_nothing(flow: Flow) -> None:
 
     mails(flow).answers = answer
     ids = [await send(flow, number) for number in range(300)]
-    await until(flow, HOUR, 0.5)
+    await wait(flow, HOUR, 0.5)
     seen = [await flow.view(id) for id in ids]
     assert Counter(view.state for view in seen) == {State.SENT: 300}
     assert max(len(facts(view)) for view in seen) <= 30
@@ -236,12 +231,12 @@ async def test_a_throttled_account_waits_and_loses_nothing(flow: Flow) -> None:
 async def test_an_account_that_is_refused_for_hours_waits(flow: Flow) -> None:
     mails(flow).answers = lambda _: SAYS_ACCOUNT
     ids = [await send(flow, number) for number in range(20)]
-    await until(flow, 8 * HOUR, 30.0)
+    await wait(flow, 8 * HOUR, 30.0)
     seen = [await flow.view(id) for id in ids]
     assert {(view.state, view.reason) for view in seen} == {(State.DEFERRED, "throttled")}
     assert max(len(facts(view)) for view in seen) <= 30
     mails(flow).answers = takes_it
-    await until(flow, HOUR)
+    await wait(flow, HOUR, 10.0)
     assert {(await flow.view(id)).state for id in ids} == {State.SENT}
 
 
@@ -280,16 +275,16 @@ async def test_a_provider_that_asked_to_wait_is_better_than_one_that_is_down(flo
     second.answers = lambda _: DOWN
     first.answers = lambda _: Retry("throttled", 1.0, "slow down", About.ACCOUNT)
     warm = [await send(flow, number) for number in range(20)]
-    await until(flow, 5, 0.5)
+    await wait(flow, 5, 0.5)
     first.answers = takes_it
     codes = [await send(flow, number, expires_at=_instant(flow, 30)) for number in range(20, 40)]
-    await until(flow, 29, 0.5)
+    await wait(flow, 29, 0.5)
     assert {(await flow.view(id)).state for id in codes} == {State.SENT}
     assert {(await flow.view(id)).state for id in warm} == {State.SENT}
     answers: Iterator[SendResult] = iter([Retry("mailbox_busy"), Sent()])
     first.answers = lambda _: next(answers)
     id = await send(flow, 99)
-    await until(flow, 10, 0.5)
+    await wait(flow, 10, 0.5)
     assert (await flow.view(id)).state is State.SENT, "tried is a preference, not a ban"
 
 
@@ -299,15 +294,15 @@ async def test_a_delivery_that_one_provider_refuses_waits_for_the_other(flow: Fl
     first.answers = lambda _: DOWN
     for number in range(20):
         await send(flow, number)
-    await until(flow, 5, 0.5)
+    await wait(flow, 5, 0.5)
     first.answers = lambda _: Rejected("account_suspended", fallback=True)
     id = await send(flow, 99)
-    await until(flow, 120, 1.0)
+    await wait(flow, 120, 1.0)
     seen = await flow.view(id)
     assert seen.state is State.DEFERRED
     assert Counter(entry.reason for entry in seen.timeline)["fallback"] == 1, "it is not asked again"
     second.answers = takes_it
-    await until(flow, 400, 1.0)
+    await wait(flow, 400, 1.0)
     seen = await flow.view(id)
     assert (seen.state, seen.deliveries[0].provider) == (State.SENT, "email-two")
 
@@ -317,11 +312,11 @@ async def test_a_greylist_is_outlived(flow: Flow) -> None:
     answers: Iterator[SendResult] = iter([*[greylisted] * 5, Sent()])
     mails(flow).answers = lambda _: next(answers)
     id = await send(flow)
-    await until(flow, 3 * HOUR, 30.0)
+    await wait(flow, 3 * HOUR, 30.0)
     assert (await flow.view(id)).state is State.SENT
     mails(flow).answers = lambda _: greylisted
     never = await send(flow)
-    await until(flow, 6 * HOUR, 30.0)
+    await wait(flow, 6 * HOUR, 30.0)
     seen = await flow.view(never)
     assert (seen.state, len(seen.deliveries[0].attempts)) == (State.DEAD, 8)
     assert "greylisted" in seen.timeline[-1].detail
@@ -331,7 +326,7 @@ async def test_a_category_that_wants_two_tries_gets_two_from_a_mail_server_as_we
     await flow.store.tenants.put_category(TENANT, Category("code", retries=Retries(attempts=2)))
     mails(flow).answers = lambda _: Retry("deferred_by_policy", 300.0, patient=True)
     id = await send(flow, category="code")
-    await until(flow, HOUR, 30.0)
+    await wait(flow, HOUR, 30.0)
     assert len((await flow.view(id)).deliveries[0].attempts) == 2
 
 
@@ -344,7 +339,7 @@ async def test_an_address_that_can_be_reached_otherwise_does_not_wait_for_a_day(
         channels=["push", "sms"],
         strategy="first_reachable",
     )
-    await until(flow, 30, 1.0)
+    await wait(flow, 30, 1.0)
     seen = await flow.view(id)
     assert {d.channel: d.state for d in seen.deliveries} == {Channel.SMS: State.SENT, Channel.PUSH: State.DEAD}
 
@@ -358,7 +353,7 @@ async def test_a_delivered_receipt_stops_the_attempt_that_waits(flow: Flow) -> N
     stage = flow.with_receipts("email-one", Channel.EMAIL, [receipt])
     await stage.receipts("email-one", InboundRequest("", {}, {}, b""))
     await flow.settle()
-    await until(flow, 60, 1.0)
+    await wait(flow, 60, 1.0)
     assert (await flow.view(id)).state is State.DELIVERED
     assert len(mails(flow).sent) == 1
 
@@ -371,9 +366,9 @@ async def test_the_log_has_one_line_for_the_outage_of_a_provider_and_one_for_its
     )
     for number in range(20):
         await send(flow, number)
-    await until(flow, 2 * HOUR, 10.0)
+    await wait(flow, 2 * HOUR, 10.0)
     mails(flow).answers = takes_it
-    await until(flow, 2 * HOUR, 10.0)
+    await wait(flow, 2 * HOUR, 10.0)
     said = [line for line in capsys.readouterr().out.splitlines() if "a provider" in line]
     assert len(said) == 2, said
     assert "email-one" in said[0]

@@ -369,11 +369,8 @@ class Line:
         if failed and not self._inquiry.fails:
             self._inquiry.failed(now)
             self._report()
-        elif not failed and not self._breaker.probing:
-            failed_until_now = self._inquiry.fails
-            self._inquiry.succeeded()
-            if failed_until_now:
-                self._report()
+        elif not failed and not self._breaker.probing and self._inquiry.succeeded():
+            self._report()
 
     def _report(self) -> None:
         for listener in self.on_change:

@@ -48,13 +48,11 @@ class Depths:
             self._looks.clear()
             self._meter.waiting(None)
             return False
-        depths: dict[str, int] = {}
-        ages_s: dict[str, float] = {}
+        looked: dict[str, tuple[int, float]] = {}
         for topic, groups in topics.subscriptions().items():
             found = [await self._look(topic, group) for group in groups]
-            depths[topic] = sum(depth for depth, _ in found)
-            ages_s[topic] = max(age_s for _, age_s in found)
-        self._meter.waiting((depths, ages_s))
+            looked[topic] = sum(depth for depth, _ in found), max(age_s for _, age_s in found)
+        self._meter.waiting(looked)
         return True
 
     async def _look(self, topic: str, group: str) -> tuple[int, float]:
