@@ -49,7 +49,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 def download() -> Path:
-    """The folder with the broker's jars. Fills it with Maven if they are not of the right version. Runs may share it."""
+    """The folder with the broker's jars. Fills it with Maven if they are of another version. Runs may share it."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
