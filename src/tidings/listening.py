@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from tidings.model.errors import SettingsError
 
+Ready = Callable[[Mapping[str, str]], None]
+"""Called with the address of each role that is ready: `{"api": "http://127.0.0.1:8400"}`."""
 BACKLOG = 2048
 _FIRST_PASSED = 3
 """The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
@@ -25,6 +27,9 @@ class Held(Struct, frozen=True):
     api: socket.socket | None = None
     sandbox: tuple[socket.socket, socket.socket] | None = None
     """The sandbox's HTTP and SMTP sockets."""
+
+
+NONE_HELD = Held()
 
 
 def listen(

@@ -36,7 +36,6 @@ from tidings.ports.provider import Provider
 from tidings.ports.queue import Queue
 from tidings.ports.store import Directory, Shard
 from tidings.sandbox import credentials as sandbox_credentials
-from tidings.sandbox.gate import token_of
 from tidings.sandbox.mirror import MirroredInbox
 from tidings.telemetry import metrics
 from tidings.templating.renderer import TemplateRenderer
@@ -78,7 +77,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         accepted = await stack.enter_async_context(AcceptedCounter(store.accounts, clock, uuid4).running())
         inbox: Inbox = store.inbox
         if settings.uses_sandbox:
-            token = token_of(sandbox_credentials.load_or_create(settings.data_dir / "sandbox"))
+            token = sandbox_credentials.token_of(sandbox_credentials.load_or_create(settings.data_dir / "sandbox"))
             mirrored = MirroredInbox(inbox, sandbox_url(settings), token, unseen=frozenset({CANARY_TENANT}))
             stack.push_async_callback(mirrored.close)
             inbox = mirrored

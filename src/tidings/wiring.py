@@ -9,35 +9,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from importlib import import_module
 
-from tidings.api import samples
-from tidings.api.limits import Limiter
-from tidings.api.services import Limits, Services
-from tidings.api.vitals import Vitals
-from tidings.backends.memory.tokens import MemoryTokens
-from tidings.config import DEMO_KEY_FILE, Settings
-from tidings.listening import Held
+from tidings.config import Settings
+from tidings.listening import NONE_HELD, Held, Ready
 from tidings.model.duties import EVERYTHING, Duties
 from tidings.model.errors import SettingsError
-from tidings.parts import Parts, open_parts
-from tidings.pipeline.accept.stage import Accept
-from tidings.pipeline.changes.change import Change
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
-from tidings.report.accounting import Accounting
-from tidings.report.notifications import Reports
-from tidings.report.readiness import readiness
-from tidings.sandbox import credentials as sandbox_credentials
-from tidings.sandbox.server import serve as serve_sandbox
-from tidings.serving import Ready, run_api
-from tidings.telemetry import logs, metrics
-from tidings.templating.templates import Templates
-from tidings.working import accepting, composing, work
+from tidings.parts import open_parts
+from tidings.telemetry import logs
 
-NONE_HELD = Held()
-ROLES = frozenset({"api", "worker", "sandbox"})
+ROLES = {"api": "tidings.roles.api", "worker": "tidings.roles.worker", "sandbox": "tidings.roles.sandbox"}
+"""The module of each role. A process imports only those of its roles: the others' would double its start and memory."""
 
 
 async def run(
@@ -57,7 +40,7 @@ async def run(
         SettingsError: the settings cannot work.
         Unavailable: a part, such as the database, did not answer at the start.
     """
-    unknown = roles - ROLES
+    unknown = roles - ROLES.keys()
     if unknown or not roles:
         raise SettingsError(
             f"no such role: {', '.join(sorted(unknown)) or '(none)'}; choose from {', '.join(sorted(ROLES))}"
@@ -69,18 +52,19 @@ async def run(
     stopping = stopping or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    modules = {role: import_module(ROLES[role]) for role in roles}
     async with AsyncExitStack() as stack:
         if "sandbox" in roles:
-            ready({"sandbox": await stack.enter_async_context(sandbox(settings, held))})
+            ready({"sandbox": await stack.enter_async_context(modules["sandbox"].sandbox(settings, held))})
         if roles & {"api", "worker"}:
             parts = await stack.enter_async_context(open_parts(settings))
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:
-                    group.create_task(work(parts, stopping, duties))
+                    group.create_task(modules["worker"].work(parts, stopping, duties))
                     ready({"worker": ""})
                 if "api" in roles:
-                    group.create_task(serve_api(parts, stopping, ready, held))
+                    group.create_task(modules["api"].serve_api(parts, stopping, ready, held))
         await stopping.wait()
 
 
@@ -89,62 +73,3 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: Held = NONE_HELD) -> None:
-    """Serve the HTTP API until `stopping` is set, on the held socket if there is one; then answer open requests."""
-    accept = accepting(parts)
-    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, held.api)
-
-
-def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
-    """The services that the API calls."""
-    directory, shard, composer = parts.directory, parts.shard, composing(parts)
-    return Services(
-        accept=accept,
-        reports=Reports(shard.history, shard.days, shard.schedule, parts.clock),
-        accounting=Accounting(shard.history, directory.accounts, shard.days, parts.clock),
-        users=shard.users,
-        templates=Templates(directory.templates, parts.clock, parts.renderer),
-        inbox=shard.inbox,
-        tenants=directory.tenants,
-        cancellations=shard.cancellations,
-        letters=DeadLetters(directory, shard, parts.clock, parts.randomness.getrandbits),
-        change=Change(shard.changes, shard.users, parts.renderer, parts.clock),
-        recurrences=Recurrences(shard.recurrences, shard.users, composer, parts.clock, parts.randomness.getrandbits),
-        clock=parts.clock,
-        vitals=Vitals(parts.ping, parts.clock),
-        readiness=lambda: readiness(parts.ping, parts.queue),
-        stopping=stopping.is_set,
-        metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
-        limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
-        public_url=parts.settings.public_url,
-        limits=Limits(
-            max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes
-        ),
-        accepted=parts.metrics.accepted,
-        operations=parts.settings.operations.port is None,
-        docs=parts.settings.http.docs,
-    )
-
-
-@asynccontextmanager
-async def sandbox(settings: Settings, held: Held = NONE_HELD) -> AsyncIterator[str]:
-    """Run the sandbox within the context; its URL."""
-    place = settings.sandbox
-    handle = await serve_sandbox(
-        place.host,
-        place.port,
-        place.smtp_port,
-        sandbox_credentials.load_or_create(settings.data_dir / "sandbox"),
-        receipts_url=f"{settings.public_url}/v1/receipts",
-        log_path=settings.data_dir / "sandbox" / "arrivals.jsonl",
-        hint=samples.first_command(settings.http.local_url, settings.data_dir / DEMO_KEY_FILE),
-        timeline=samples.timeline_command(settings.http.local_url, settings.data_dir / DEMO_KEY_FILE),
-        held=held.sandbox,
-        allowed_hosts=place.allowed_hosts,
-    )
-    try:
-        yield handle.url
-    finally:
-        await handle.stop()

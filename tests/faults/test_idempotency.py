@@ -28,7 +28,6 @@ from pyreqwest.exceptions import PyreqwestError
 from support import eventually
 from support.flow import Recorder
 from support.system import Processes, Reply, System, settings_for, tenant_with_key
-from tidings import working
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
@@ -38,7 +37,7 @@ from tidings.parts import Parts, open_parts
 from tidings.pipeline.accept.stage import Accept, Answer
 from tidings.ports.clock import Clock
 from tidings.ports.provider import Provider
-from tidings.working import work
+from tidings.roles import worker
 
 TENANT = "shop"
 BACKLOG = 40
@@ -97,10 +96,10 @@ class Log(Recorder):
 
 async def work_until_killed(file: Path, log: Path, batch: int) -> None:
     """Run a worker that claims up to `batch` items. In one batch, two copies would be detected at once."""
-    working.DELIVER_BATCH = working.ROUTE_BATCH = batch
+    worker.DELIVER_BATCH = worker.ROUTE_BATCH = batch
     async with open_parts(Settings.model_validate_json(file.read_text())) as parts:
         providers: dict[Channel, list[Provider[Any]]] = {**parts.providers, Channel.SMS: [Log(log)]}
-        await work(dataclasses.replace(parts, providers=providers), asyncio.Event())
+        await worker.work(dataclasses.replace(parts, providers=providers), asyncio.Event())
 
 
 @contextlib.asynccontextmanager

@@ -21,8 +21,9 @@ from tidings.parts import Parts, open_parts
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.runtime.reader import Reader
 from tidings.ports.queue import Claim
-from tidings.wiring import sandbox, serve_api
-from tidings.working import audit, readings, work
+from tidings.roles.api import serve_api
+from tidings.roles.sandbox import sandbox
+from tidings.roles.worker import audit, readings, work
 
 SMS = {"sms": {"text": "Hello"}}
 NUMBER = "+4915123456789"

@@ -36,9 +36,9 @@ from tidings.pipeline.schedule.stage import Schedule
 from tidings.policy.shares import Shares
 from tidings.ports.provider import Provider
 from tidings.report.notifications import NotificationView, Reports
+from tidings.roles.worker import outlets, readings
 from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
-from tidings.working import outlets, readings
 
 TENANT = "shop"
 Answers = Callable[[AnyDelivery], SendResult]

@@ -28,8 +28,9 @@ from tidings.backends.postgres.store import PostgresStore
 from tidings.config import Settings
 from tidings.model.tenant import Scope, Tenant
 from tidings.parts import open_parts
-from tidings.wiring import sandbox, serve_api
-from tidings.working import work
+from tidings.roles.api import serve_api
+from tidings.roles.sandbox import sandbox
+from tidings.roles.worker import work
 
 ROLE = Path(__file__).resolve().parent.parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +23,8 @@ from tidings.model.sending import InboundRequest
 from tidings.model.vocabulary import Channel, Priority
 from tidings.parts import Parts, build_providers, unserved
 from tidings.ports.provider import Provider
-from tidings.working import readings
+from tidings.roles.worker import readings
+from tidings.wiring import ROLES
 
 
 def made(folder: Path, **settings: Any) -> dict[str, Provider[Any]]:
@@ -156,3 +160,15 @@ def test_an_empty_list_turns_a_channel_off(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"channels": {"sms": [], "inapp": []}}
     assert list(made(tmp_path, **settings)) == ["sendgrid", "fcm"]
     assert unserved(Settings.model_validate(settings)) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("role", "without"),
+    [("worker", ["fastapi", "uvicorn.main", "tidings.sandbox.server"]), ("api", ["tidings.roles.worker"])],
+)
+def test_a_process_imports_only_its_own_roles(role: str, without: Sequence[str]) -> None:
+    code = f"import sys, tidings.cli.run, {ROLES[role]}; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(result.stdout.split())
+    assert ROLES[role] in imported
+    assert not imported.intersection(without)

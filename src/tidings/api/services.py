@@ -1,4 +1,4 @@
-"""The services that the API calls. wiring.py builds them."""
+"""The services that the API calls. roles/api.py builds them."""
 
 from __future__ import annotations
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from tidings import wiring
 from tidings.cli.child import Child
 from tidings.config import Settings
-from tidings.listening import Held
+from tidings.listening import Held, Ready
 from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, Duties
-from tidings.serving import Ready
 from tidings.telemetry import metrics
 
 NAME = "critical worker"

@@ -31,7 +31,8 @@ _LONGEST_WAIT_S = 10.0
 _STEADY_AFTER_S = 30.0
 """A process that ran for so long is restarted after the first wait again."""
 _TRIES_TO_START = 3
-_READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
+"""A process starts in a few seconds. On a machine that is overloaded fifty times, it needs this long."""
 _LARGEST_LOG_BYTES = 64 * 1024 * 1024
 _LINES_SHOWN = 12
 
@@ -219,11 +220,14 @@ class Child:
                 fresh = await self._start()
             except OSError as error:
                 raise CannotGoOn(f"no new process for the {self.name} can be started: {error}", 1) from error
-            if not await fresh.is_ready(_READY_WITHIN_S):
+            if not await fresh.is_ready(READY_WITHIN_S):
+                why = (
+                    "ended before it was ready" if fresh.ended.done() else f"was not ready after {READY_WITHIN_S:.0f} s"
+                )
                 await self._end(fresh)
                 goes_on = " The old one goes on." if beside else ""
                 words = fresh.last_words()
-                raise CannotGoOn(f"the new {self.name} does not become ready.{goes_on} Its last words:\n{words}", 1)
+                raise CannotGoOn(f"the new {self.name} {why}.{goes_on} Its last words:\n{words}", 1)
             self._life = fresh
             self._changed()
             if old is not None and beside:

@@ -21,10 +21,9 @@ from tidings.cli.child import READY
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
-from tidings.listening import Held, inherited, passed_socket
+from tidings.listening import Held, Ready, inherited, passed_socket
 from tidings.model.duties import Duties, Duty
 from tidings.model.vocabulary import Channel, Priority
-from tidings.serving import Ready
 
 app = command_line()
 
@@ -66,7 +65,7 @@ def run(
     mails, for example. Every duty, with each of its channels and lanes, needs
     at least one worker.
     """
-    roles = wiring.ROLES if "all" in role else frozenset(role)
+    roles = frozenset(wiring.ROLES) if "all" in role else frozenset(role)
     if fd is None and "api" in roles:
         fd = passed_socket()
     held = Held(

@@ -20,7 +20,7 @@ from tidings.backends.postgres.binaries import Source
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.cli import first_start
-from tidings.cli.child import Child
+from tidings.cli.child import READY_WITHIN_S, Child
 from tidings.cli.folder import DataFolder, Running
 from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say, step
@@ -34,7 +34,6 @@ from tidings.telemetry import metrics
 app = command_line()
 
 ROLES = ("sandbox", "api", "worker")
-_READY_WITHIN_S = 60.0
 _TRIM_LOGS_EVERY_S = 60.0
 
 
@@ -194,12 +193,12 @@ async def _trim_logs(children: Sequence[Child]) -> None:
 
 async def _all_ready(children: Sequence[Child]) -> None:
     try:
-        async with asyncio.timeout(_READY_WITHIN_S):
+        async with asyncio.timeout(READY_WITHIN_S):
             await asyncio.gather(*(child.ready.wait() for child in children))
     except TimeoutError as error:
         late = next(child for child in children if not child.ready.is_set())
         raise CannotGoOn(
-            f"the {late.role} is not ready after {_READY_WITHIN_S:.0f} s. Its log: {late.log}", 1
+            f"the {late.role} is not ready after {READY_WITHIN_S:.0f} s. Its log: {late.log}", 1
         ) from error
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -71,6 +73,11 @@ def load_or_create(folder: Path) -> Credentials:
         raise SettingsError(f"the sandbox cannot keep its credentials in {path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is damaged ({error}): delete it, and the sandbox makes a new one") from error
+
+
+def token_of(credentials: Credentials) -> str:
+    """The viewer's token, derived from the credentials."""
+    return hmac.new(bytes.fromhex(credentials.token_secret), b"viewer", hashlib.sha256).hexdigest()[:40]
 
 
 def provider_settings(

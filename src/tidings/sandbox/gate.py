@@ -7,7 +7,6 @@ asks for a token.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 from collections.abc import Collection
@@ -17,16 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tidings.policy.hosts import is_loopback
-from tidings.sandbox.credentials import Credentials
+from tidings.sandbox.credentials import Credentials, token_of
 from tidings.sandbox.wire import Answer, Request
 
 COOKIE = "tidings_viewer"
 _PROBLEM = (b"content-type", b"application/problem+json")
-
-
-def token_of(credentials: Credentials) -> str:
-    """The viewer's token, derived from the credentials."""
-    return hmac.new(bytes.fromhex(credentials.token_secret), b"viewer", hashlib.sha256).hexdigest()[:40]
 
 
 def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:

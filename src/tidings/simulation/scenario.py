@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from tidings.config import Settings
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address, Cap, Category, Preferences, Profile
 from tidings.model.vocabulary import Channel, Excess, QuietPolicy
-from tidings.sections import BreakerSettings, Delivering, Fairness
+from tidings.sections import AuditSettings, BreakerSettings, CanarySettings, Delivering, Fairness
 from tidings.simulation.faults import Weather
 from tidings.simulation.vendors import Mood, Traits
 
@@ -200,3 +201,13 @@ class Scenario(Struct, frozen=True):
     overall_caps: tuple[tuple[str, tuple[Cap, ...]], ...]
     requests: tuple[ClientRequest, ...]
     changes: tuple[Change, ...]
+
+    def settings(self) -> Settings:
+        """The settings of every process."""
+        return Settings(
+            deliver=self.delivering,
+            fairness=self.fairness,
+            breaker=self.breaker,
+            audit=AuditSettings(interval=self.audit_every_s),
+            canary=CanarySettings(enabled=False),
+        )

@@ -16,7 +16,6 @@ from tidings.backends.memory.queue import MemoryQueue
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.queue import HELD_WITHIN_S
 from tidings.channels.inapp.inbox import Inbox
-from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
@@ -32,7 +31,8 @@ from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.compose.recipients import Recipients
 from tidings.pipeline.deliver.capping import EVERYTHING
 from tidings.ports.provider import Provider
-from tidings.sections import AuditSettings, CanarySettings
+from tidings.roles.accepting import accepting
+from tidings.roles.worker import work
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import InboxPort, Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
@@ -57,7 +57,6 @@ from tidings.simulation.scenario import (
 )
 from tidings.simulation.vendors import Call, SimulatedInbox, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
-from tidings.working import accepting, work
 
 T = TypeVar("T")
 
@@ -121,13 +120,7 @@ class World:
         self._answers: dict[Process, dict[asyncio.Future[Any], None]] = {}
         self._activities: dict[asyncio.Task[None], None] = {}
         self._outage_s = 0.0
-        self._settings = Settings(
-            deliver=scenario.delivering,
-            fairness=scenario.fairness,
-            breaker=scenario.breaker,
-            audit=AuditSettings(interval=scenario.audit_every_s),
-            canary=CanarySettings(enabled=False),
-        )
+        self._settings = scenario.settings()
 
     # --- the true time ---
 

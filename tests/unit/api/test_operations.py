@@ -13,7 +13,7 @@ from tidings.model.notification import Content, Notification, Recipient, SmsCont
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import State
 from tidings.pipeline.accept.stage import Accept
-from tidings.serving import run_api
+from tidings.roles.api import run_api
 
 
 async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:

@@ -175,7 +175,9 @@ async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path:
         await asyncio.wait_for(one.ready.wait(), 10)
         first = one.pid
         switch.touch()
-        with pytest.raises(CannotGoOn, match=r"does not become ready. The old one goes on. Its last words:\n  no way"):
+        with pytest.raises(
+            CannotGoOn, match=r"ended before it was ready\. The old one goes on\. Its last words:\n  no way"
+        ):
             await one.replace(beside=True)
         assert one.pid == first
         assert alive(first)

@@ -19,7 +19,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.rounds.audit import Audit
 from tidings.ports.queue import Item
 from tidings.report.accounting import Accounting
-from tidings.working import audit
+from tidings.roles.worker import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 REQUESTS = topics.requests(Priority.NORMAL)

@@ -14,7 +14,7 @@ from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.rounds.canary import USER, Canary
 from tidings.pipeline.rounds.rounds import repeat
-from tidings.working import canary
+from tidings.roles.worker import canary
 
 
 def value(flow: Flow, name: str) -> float:

@@ -24,7 +24,7 @@ from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.reader import REPEATED, Reader
 from tidings.policy.idempotency import RESERVATION_LEASE_S
 from tidings.ports.queue import Claim, Item
-from tidings.working import readings
+from tidings.roles.worker import readings
 
 SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)

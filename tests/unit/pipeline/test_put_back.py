@@ -24,7 +24,7 @@ from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.deliveries import wait_for
 from tidings.policy.retry import hold_until
 from tidings.policy.throttling import Throttling
-from tidings.working import audit
+from tidings.roles.worker import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 LONG = 150

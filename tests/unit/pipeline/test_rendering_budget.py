@@ -18,7 +18,7 @@ from tidings.model.vocabulary import Channel, Priority
 from tidings.pipeline.deliver.rendering import BUDGET_MS
 from tidings.pipeline.runtime.turns import SLICE_MS, Turns, in_turn
 from tidings.policy.shares import ShareRules, Shares
-from tidings.working import readings
+from tidings.roles.worker import readings
 
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
 

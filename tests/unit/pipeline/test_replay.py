@@ -22,8 +22,8 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.changes.letters import DeadLetters
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.schedule.replay import Replaying
+from tidings.roles.worker import audit
 from tidings.telemetry.metrics import Metrics
-from tidings.working import audit
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}

@@ -30,7 +30,7 @@ from tidings.pipeline.compose.recipients import SILENCE_MS, Recipients
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.admission import AdmissionRules
-from tidings.working import audit
+from tidings.roles.worker import audit
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 SMS = {"sms": {"text": "Hello"}}

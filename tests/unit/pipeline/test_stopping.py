@@ -19,8 +19,8 @@ from tidings.model.wire import decode_outcomes
 from tidings.pipeline.runtime.reader import Reader
 from tidings.pipeline.runtime.stopping import Stopping, finishing
 from tidings.pipeline.schedule.stage import Schedule
+from tidings.roles.worker import readings
 from tidings.sections import Fairness
-from tidings.working import readings
 
 DELIVERIES = topics.deliveries(Channel.SMS, Priority.NORMAL)
 

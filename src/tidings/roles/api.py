@@ -4,21 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tidings.api.app import create_app, create_operations
 from tidings.api.connections import Bounds, Server
 from tidings.api.leaving import Shutdown
+from tidings.api.limits import Limiter
 from tidings.api.server import serve
-from tidings.api.services import Services
+from tidings.api.services import Limits, Services
+from tidings.api.vitals import Vitals
+from tidings.backends.memory.tokens import MemoryTokens
 from tidings.config import Settings
-from tidings.listening import listen
+from tidings.listening import NONE_HELD, Held, Ready, listen
+from tidings.parts import Parts
 from tidings.pipeline.accept.stage import Accept
+from tidings.pipeline.changes.change import Change
+from tidings.pipeline.changes.letters import DeadLetters
+from tidings.pipeline.changes.recurrences import Recurrences
+from tidings.report.accounting import Accounting
+from tidings.report.notifications import Reports
+from tidings.report.readiness import readiness
+from tidings.roles.accepting import accepting, composing
 from tidings.sections import Http, url_of
+from tidings.telemetry import metrics
+from tidings.templating.templates import Templates
 
-Ready = Callable[[Mapping[str, str]], None]
-"""Called with the address of each role that is ready: `{"api": "http://127.0.0.1:8400"}`."""
+
+async def serve_api(parts: Parts, stopping: asyncio.Event, ready: Ready, held: Held = NONE_HELD) -> None:
+    """Serve the HTTP API until `stopping` is set, on the held socket if there is one; then answer open requests."""
+    accept = accepting(parts)
+    await run_api(services(parts, accept, stopping), accept, parts.settings, stopping, ready, held.api)
+
+
+def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
+    """The services that the API calls."""
+    directory, shard, composer = parts.directory, parts.shard, composing(parts)
+    return Services(
+        accept=accept,
+        reports=Reports(shard.history, shard.days, shard.schedule, parts.clock),
+        accounting=Accounting(shard.history, directory.accounts, shard.days, parts.clock),
+        users=shard.users,
+        templates=Templates(directory.templates, parts.clock, parts.renderer),
+        inbox=shard.inbox,
+        tenants=directory.tenants,
+        cancellations=shard.cancellations,
+        letters=DeadLetters(directory, shard, parts.clock, parts.randomness.getrandbits),
+        change=Change(shard.changes, shard.users, parts.renderer, parts.clock),
+        recurrences=Recurrences(shard.recurrences, shard.users, composer, parts.clock, parts.randomness.getrandbits),
+        clock=parts.clock,
+        vitals=Vitals(parts.ping, parts.clock),
+        readiness=lambda: readiness(parts.ping, parts.queue),
+        stopping=stopping.is_set,
+        metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
+        limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
+        public_url=parts.settings.public_url,
+        limits=Limits(
+            max_body_bytes=parts.settings.http.max_body_bytes, max_bodies_bytes=parts.settings.http.max_bodies_bytes
+        ),
+        accepted=parts.metrics.accepted,
+        operations=parts.settings.operations.port is None,
+        docs=parts.settings.http.docs,
+    )
 
 
 async def run_api(

@@ -1,4 +1,4 @@
-"""A worker: which stages read which topics, what moves the schedule, and the rounds."""
+"""The worker as a role of a process: which stages read which topics, what moves the schedule, and the rounds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from tidings.model import topics
 from tidings.model.duties import EVERYTHING, Duties, Duty
 from tidings.model.vocabulary import Channel, Lane
 from tidings.model.wire import decode_delivery, decode_notification, decode_outcomes
-from tidings.parts import Parts, unserved
-from tidings.pipeline.accept.stage import Accept
-from tidings.pipeline.compose.composer import Composer
-from tidings.pipeline.compose.recipients import Recipients
+from tidings.parts import Parts
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.channel_off import ChannelOff
 from tidings.pipeline.deliver.in_hand import InHand
@@ -39,6 +36,7 @@ from tidings.pipeline.schedule.replay import Replaying
 from tidings.pipeline.schedule.stage import Schedule
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
+from tidings.roles.accepting import accepting, composing
 
 ROUTE_BATCH = 500
 DELIVER_BATCH = 500
@@ -269,34 +267,3 @@ def _switchboard(parts: Parts, channel: Channel, precedence: Precedence) -> Swit
         for place, provider in enumerate(parts.providers[channel])
     ]
     return Switchboard(routed, settings.breaker.rules(), parts.clock, parts.metrics, precedence.is_quiet)
-
-
-def composing(parts: Parts) -> Composer:
-    """The composer, which makes notifications from requests."""
-    recipients = Recipients(parts.shard.users, parts.clock)
-    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
-
-
-def accepting(parts: Parts) -> Accept:
-    """The first stage."""
-    directory, shard = parts.directory, parts.shard
-    return Accept(
-        queue=parts.queue,
-        renderer=parts.renderer,
-        idempotency=directory.idempotency,
-        history=shard.history,
-        clock=parts.clock,
-        randomness=parts.randomness.getrandbits,
-        receipt_readers={
-            provider.name: (channel, provider.receipts_with_unnamed)
-            for channel, serving in parts.providers.items()
-            for provider in serving
-        },
-        rules=parts.settings.overload.rules(),
-        shares=Shares(parts.settings.fairness.rules()),
-        count=parts.accepted.add,
-        unserved=unserved(parts.settings),
-        held=shard.schedule.held,
-        recipients=Recipients(shard.users, parts.clock),
-        revisit=parts.accepted.revisit,
-    )
