@@ -20,8 +20,7 @@ from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import DEFAULT_FILE, Settings
 from tidings.policy.hosts import is_loopback
-from tidings.sandbox.credentials import load_or_create, token_of
-from tidings.sandbox.gate import is_guarded
+from tidings.sandbox.credentials import is_guarded, load_or_create, token_of
 
 DEMO_PROFILE: dict[str, Any] = {
     "name": "Ada",

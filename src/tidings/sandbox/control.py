@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import Struct
 
 from tidings.model.errors import Invalid
 from tidings.sandbox.arrivals import REFUSED, Arrival, ArrivalLog, Parts, total
 from tidings.sandbox.faults import KINDS, Fault, Faults, Vendor
 from tidings.sandbox.looks import html_page, look
 from tidings.sandbox.magic import table
+from tidings.sandbox.mirror import InappItem
 from tidings.sandbox.receipts import Receipts
 from tidings.sandbox.wire import UNREADABLE, Answer, Headers, Receive, Request, Send, json_answer, send_answer
 
@@ -56,16 +56,6 @@ _FILES = {
     "/_sandbox/viewer.js": ("viewer.js", b"text/javascript; charset=utf-8"),
     "/_sandbox/cards.js": ("cards.js", b"text/javascript; charset=utf-8"),
 }
-
-
-class InappItem(Struct, frozen=True):
-    """An item of a user's inbox, to be shown in the viewer."""
-
-    id: str
-    user_id: str
-    title: str
-    body: str
-    link: str | None = None
 
 
 class Control:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from msgspec import Struct
 
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
+from tidings.policy.hosts import is_loopback
 
 CHANNELS: dict[Channel, tuple[str, ...]] = {
     Channel.EMAIL: ("sendgrid",),
@@ -78,6 +80,11 @@ def load_or_create(folder: Path) -> Credentials:
 def token_of(credentials: Credentials) -> str:
     """The viewer's token, derived from the credentials."""
     return hmac.new(bytes.fromhex(credentials.token_secret), b"viewer", hashlib.sha256).hexdigest()[:40]
+
+
+def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:
+    """Whether a sandbox that listens on `host` and has the names `allowed_hosts` asks for a token."""
+    return bool(allowed_hosts) or not is_loopback(host)
 
 
 def provider_settings(

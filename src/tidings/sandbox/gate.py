@@ -16,16 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from tidings.policy.hosts import is_loopback
-from tidings.sandbox.credentials import Credentials, token_of
+from tidings.sandbox.credentials import Credentials, is_guarded, token_of
 from tidings.sandbox.wire import Answer, Request
 
 COOKIE = "tidings_viewer"
 _PROBLEM = (b"content-type", b"application/problem+json")
-
-
-def is_guarded(host: str, allowed_hosts: Collection[str]) -> bool:
-    """Whether a sandbox that listens on `host` and has the names `allowed_hosts` asks for a token."""
-    return bool(allowed_hosts) or not is_loopback(host)
 
 
 class Gate:

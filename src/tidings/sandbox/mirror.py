@@ -9,16 +9,26 @@ from datetime import timedelta
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
 
 from tidings.model.history import InboxItem
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.ports.inbox import Inbox
-from tidings.sandbox.control import InappItem
 
 MAX_WAITING = 10_000
 _BATCH = 500
 _TIMEOUT = timedelta(seconds=2)
+
+
+class InappItem(Struct, frozen=True):
+    """An item of a user's inbox, to be shown in the viewer."""
+
+    id: str
+    user_id: str
+    title: str
+    body: str
+    link: str | None = None
 
 
 class MirroredInbox:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tidings.sandbox.credentials import Credentials, token_of
-from tidings.sandbox.gate import COOKIE, Gate, is_guarded
+from tidings.sandbox.credentials import Credentials, is_guarded, token_of
+from tidings.sandbox.gate import COOKIE, Gate
 from tidings.sandbox.wire import Answer, Request
 
 
