@@ -16,11 +16,11 @@ from tidings.config import Settings
 from tidings.listening import NONE_HELD, Held, Ready
 from tidings.model.duties import EVERYTHING, Duties
 from tidings.model.errors import SettingsError
-from tidings.parts import open_parts
 from tidings.telemetry import logs
 
 ROLES = {"api": "tidings.roles.api", "worker": "tidings.roles.worker", "sandbox": "tidings.roles.sandbox"}
-"""The module of each role. A process imports only those of its roles: the others' would double its start and memory."""
+"""The module of each role. A process imports only what its roles need: all would double its start and its memory."""
+_PARTS = "tidings.parts"
 
 
 async def run(
@@ -57,7 +57,7 @@ async def run(
         if "sandbox" in roles:
             ready({"sandbox": await stack.enter_async_context(modules["sandbox"].sandbox(settings, held))})
         if roles & {"api", "worker"}:
-            parts = await stack.enter_async_context(open_parts(settings))
+            parts = await stack.enter_async_context(import_module(_PARTS).open_parts(settings))
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:

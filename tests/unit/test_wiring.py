@@ -164,7 +164,11 @@ def test_an_empty_list_turns_a_channel_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("role", "without"),
-    [("worker", ["fastapi", "uvicorn.main", "tidings.sandbox.server"]), ("api", ["tidings.roles.worker"])],
+    [
+        ("worker", ["fastapi", "uvicorn.main", "tidings.sandbox.server"]),
+        ("api", ["tidings.roles.worker", "tidings.sandbox.server"]),
+        ("sandbox", ["fastapi", "asyncpg", "tidings.parts"]),
+    ],
 )
 def test_a_process_imports_only_its_own_roles(role: str, without: Sequence[str]) -> None:
     code = f"import sys, tidings.cli.run, {ROLES[role]}; print(*sys.modules)"

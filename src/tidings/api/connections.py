@@ -7,10 +7,8 @@ that exceeds a bound gets a problem, and its connection is closed: nobody can te
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import resource
 import socket
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -23,6 +21,7 @@ from uvicorn.server import ServerState
 from tidings.api import problems
 from tidings.api.leaving import LeavingConnection, LeavingState
 from tidings.api.problems import Refused
+from tidings.http_server import GuestServer
 
 UVICORN_GRACE_S = 1
 """Seconds that uvicorn, after our own grace, waits for requests that have not ended."""
@@ -201,8 +200,8 @@ class _Config(uvicorn.Config):
     bounds: Bounds
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server within bounds. It leaves signals to the process, and logs no requests."""
+class Server(GuestServer):
+    """uvicorn's server within bounds. It logs no requests."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
         config = _Config(
@@ -219,13 +218,7 @@ class Server(uvicorn.Server):
         config.bounds = bounds
         super().__init__(config)
         self.server_state: LeavingState = LeavingState()
-        self.listening = asyncio.Event()
         self._checked_at_s = 0.0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept, and set `listening`."""
-        await super().startup(sockets)
-        self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, and abort the connections that uvicorn leaves open after its grace."""
@@ -247,7 +240,7 @@ class Server(uvicorn.Server):
             server.close()
 
     async def on_tick(self, counter: int) -> bool:
-        """End slow connections every `CHECK_EVERY_S`, then do what uvicorn does several times a second."""
+        """End slow connections every `CHECK_EVERY_S`, then do what uvicorn does on a tick."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._checked_at_s >= CHECK_EVERY_S:
             self._checked_at_s = now_s
@@ -255,11 +248,6 @@ class Server(uvicorn.Server):
                 if isinstance(connection, Connection):
                     connection.end_if_late(now_s)
         return await super().on_tick(counter)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the process."""
-        yield
 
 
 def allow_files(connections: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from tidings.model.errors import Unavailable
+from tidings.pipeline.runtime.stopping import first_of
 from tidings.ports.clock import Clock
 
 PING_EVERY_S = 0.25
@@ -33,6 +34,7 @@ class Vitals:
         self._ping = ping
         self._clock = clock
         self._requested_at_ms = -_IDLE_AFTER_MS
+        self._requested = asyncio.Event()
         self._pinging: asyncio.Future[None] | None = None
         self._silent = False
         self._guarded: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
@@ -44,7 +46,10 @@ class Vitals:
             while not stopping.is_set():
                 if self._silent or self._clock.elapsed() - self._requested_at_ms < _IDLE_AFTER_MS:
                     await self._check()
-                await self._clock.sleep(PING_EVERY_S)
+                    await self._clock.sleep(PING_EVERY_S)
+                else:
+                    self._requested.clear()
+                    await first_of(self._requested, stopping)
         finally:
             if self._pinging is not None:
                 self._pinging.cancel()
@@ -56,6 +61,7 @@ class Vitals:
             Unavailable: the store is silent. A statement that has begun may still take effect.
         """
         self._requested_at_ms = self._clock.elapsed()
+        self._requested.set()
         loop = asyncio.get_running_loop()
         # A task and a future are cheaper than asyncio.wait, which makes tasks of its own; every request passes here.
         answering = loop.create_task(request)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
+from tidings.http_server import GuestServer
 from tidings.model.errors import SettingsError
 from tidings.sandbox.app import Options, Sandbox, create_app
 from tidings.sandbox.credentials import Credentials
@@ -24,7 +24,7 @@ class Handle:
     """A sandbox that is being served. `port` and `smtp_port` are the real ports, also if port 0 was asked for."""
 
     def __init__(
-        self, sandbox: Sandbox, http: _Server, serving: asyncio.Task[None], smtp: asyncio.Server, host: str
+        self, sandbox: Sandbox, http: GuestServer, serving: asyncio.Task[None], smtp: asyncio.Server, host: str
     ) -> None:
         self.sandbox = sandbox
         self.host = host
@@ -47,22 +47,6 @@ class Handle:
         self._http.should_exit = True
         await self._serving
         await self.sandbox.stop()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, for a process that handles signals itself."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
 
 
 async def serve(
@@ -110,7 +94,7 @@ async def serve(
         backlog=_BACKLOG,
     )
     sandbox.start()
-    server = _Server(config)
+    server = GuestServer(config)
     serving = asyncio.create_task(server.serve(sockets=[http]))
     await server.listening.wait()
     return Handle(sandbox, server, serving, smtp, host)

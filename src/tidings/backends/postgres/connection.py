@@ -24,6 +24,8 @@ CONNECT_WITHIN_S = 5.0
 """Seconds after which an attempt to connect counts as failed."""
 ANSWER_WITHIN_S = 30.0
 """Seconds after which a statement without an answer counts as failed."""
+_IDLE_AFTER_S = 60.0
+"""A connection that is not used for so long is closed: each costs the server about 2 MB."""
 _SILENT_FOR_MS = 10_000
 """Milliseconds that sent data may stay unacknowledged. A dead primary is noticed within this time."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
@@ -145,6 +147,7 @@ async def open_pool(dsn: str, size: int, name: str, least: int = 1, **settings: 
         command_timeout=ANSWER_WITHIN_S,
         statement_cache_size=512,
         max_cached_statement_lifetime=0,
+        max_inactive_connection_lifetime=_IDLE_AFTER_S,
         connection_class=Connection,
         # No statement of ours changes a session's state, so skip the round trip that resets it.
         reset=_unchanged,

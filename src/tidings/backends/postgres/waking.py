@@ -1,7 +1,7 @@
 """Wakes claimers when items arrive in the tables that they wait for.
 
 A put wakes one claimer of its own process at once. If none waits there, it notifies the other processes, once for many
-puts. A notification may get lost: once a second each process looks into all tables that it claims from.
+puts. A notification may get lost: every two seconds each process looks into all tables that it claims from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ from tidings.backends.postgres.writing import quoted
 from tidings.model.errors import SettingsError, Unavailable
 
 CHANNEL = "tidings_queue"
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 2.0
 """Seconds between two looks for items that no notification announced, and for leases that have ended."""
 _SOONEST_LOOK_S = 0.05
 _SHARE_OF_WHOLE_LOOKS = 0.05
@@ -208,8 +208,10 @@ class Waker:
                     await self._reload()
                     for table in self._tables.values():
                         table.wake_all()
-                first_end = await self._take_over()
-                await self._find_missed()
+                first_end = LOOK_EVERY_S
+                if tables := [table for table in self._tables.values() if table.used]:
+                    first_end = await self._take_over()
+                    await self._find_missed(tables)
                 pause = min(LOOK_EVERY_S * random.uniform(0.8, 1.2), max(_SOONEST_LOOK_S, first_end))  # noqa: S311 - jitter
             except (Unavailable, SettingsError) as error:
                 _log.debug("the queue's listener has no connection", why=str(error))
@@ -240,11 +242,8 @@ class Waker:
             self.announce([relation])
         return first_end
 
-    async def _find_missed(self) -> None:
-        """Look into every table: wake a claimer if there are items, and update the bounds."""
-        tables = [table for table in self._tables.values() if table.used]
-        if not tables:
-            return
+    async def _find_missed(self, tables: Sequence[QueueTable]) -> None:
+        """Look into the tables: wake a claimer if there are items, and update the bounds."""
         clock = asyncio.get_running_loop().time
         began = clock()
         whole = began >= self._whole_at
@@ -270,7 +269,7 @@ class Waker:
             try:
                 await self._send()
             except Unavailable as error:
-                # The other processes look for themselves within a second.
+                # The other processes look for themselves within two seconds.
                 _log.debug("the other claimers could not be notified", why=str(error))
             except Exception:
                 _log.exception("the other claimers could not be notified")

@@ -98,7 +98,7 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     lease_s: float | None = None
     in_flight: int = 1
     most_in_flight: int = 1
-    max_wait_s: float = 2.0
+    max_wait_s: float = 5.0
     linger_s: float = 0.0
     after_loss: Callable[[Sequence[Item]], Sequence[Item]] = nothing
 

@@ -61,6 +61,16 @@ async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def first_of(*events: asyncio.Event) -> None:
+    """Return as soon as one of the events is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
 @asynccontextmanager
 async def finishing(stopping: asyncio.Event, grace_s: float) -> AsyncIterator[asyncio.TaskGroup]:
     """A group of asyncio tasks that end by themselves once `stopping` is set.

@@ -32,7 +32,7 @@ PAGE_S = 2
 AHEAD_MS = 1_000
 """The next page is taken this long before the last letter of a page leaves."""
 LEASE_S = 60.0
-LONGEST_SLEEP_S = 0.5
+LONGEST_SLEEP_S = 2.0
 """Longest pause between two looks. A replay that another process writes is noticed within it."""
 
 FAILED = "failed"

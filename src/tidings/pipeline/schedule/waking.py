@@ -13,7 +13,7 @@ from tidings.pipeline.runtime.stopping import pause
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
 
-LONGEST_SLEEP_S = 0.5
+LONGEST_SLEEP_S = 1.0
 """Longest pause between two looks. Rows that another process writes are noticed within it."""
 LEASED_BY_OTHERS_S = 0.02
 """Pause while other processes hold all rows that are due."""

@@ -15,7 +15,7 @@ UPDATE queue.claim SET begun = begun || $2::integer[] WHERE token = $1 AND until
 
 -- name: notify
 -- In a transaction of its own that does not wait for the disk. All notifying commits share one lock, so one that waited
--- would delay all others; a lost wake-up costs only a second.
+-- would delay all others; a lost wake-up costs only two seconds.
 SELECT pg_notify('tidings_queue', relation) FROM unnest($1::text[]) AS relation;
 
 -- name: open
