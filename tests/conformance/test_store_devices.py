@@ -51,7 +51,7 @@ def bounced(tenant: str, token: str, reason: str = "unregistered", at: int = NOW
 
 async def listed(store: Store, tenant: str, token: str) -> bool:
     address = Address(Channel.PUSH, token)
-    return (tenant, address) in await store.users.suppressed([(tenant, address)])
+    return (tenant, address) in (await store.standings.look_up(addresses=[(tenant, address)])).suppressed
 
 
 class TestOneOwner:

@@ -487,7 +487,7 @@ class TestSideEffects:
             [accepted(sent), fact(sent, State.FAILED, Channel.EMAIL, reason="bounced", suppress=True, address=address)]
         )
         asked = [(tenant, address), (tenant, Address(Channel.EMAIL, "other@example.org")), (unique("other"), address)]
-        assert await store.users.suppressed(asked) == {(tenant, address): "bounced"}
+        assert (await store.standings.look_up(addresses=asked)).suppressed == {(tenant, address): "bounced"}
 
 
 class TestCancellations:
@@ -496,8 +496,8 @@ class TestCancellations:
         await store.history.append([accepted(first), accepted(second)])
         await store.cancellations.cancel(tenant, first.id, NOW)
         await store.cancellations.cancel(tenant, first.id, NOW + 1)
-        assert await store.cancellations.cancelled([first.id, second.id]) == {first.id}
-        assert await store.cancellations.cancelled([]) == set()
+        assert (await store.standings.look_up(notifications=[first.id, second.id])).cancelled == {first.id}
+        assert not (await store.standings.look_up(notifications=[])).cancelled
 
     async def test_a_cancellation_makes_waiting_rows_due(self, store: Store, tenant: str) -> None:
         sent, other = notification(tenant), notification(tenant)

@@ -73,7 +73,8 @@ async def test_old_cancellations(store: Store, tenant: str) -> None:
     assert await store.cancellations.sweep(NOW - HOUR, 2) == 2
     assert await store.cancellations.sweep(NOW - HOUR, 2) == 1
     assert await store.cancellations.sweep(NOW - HOUR, 2) == 0
-    left = await store.cancellations.cancelled([*(each.id for each in old), lately_cancelled.id, young.id])
+    ids = [*(each.id for each in old), lately_cancelled.id, young.id]
+    left = (await store.standings.look_up(notifications=ids)).cancelled
     assert left == {lately_cancelled.id, young.id}
 
 

@@ -15,6 +15,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.user import Address, Preferences, Profile, QuietHours, Suppression, User
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.addresses import identity
+from tidings.ports.standings import Standing
 from tidings.ports.store import Store
 from tidings.ports.users import Person
 
@@ -88,19 +89,40 @@ async def test_deleting_a_user_deletes_the_inbox(store: Store, tenant: str) -> N
     assert await store.users.get(tenant, "bob") is not None
 
 
+async def test_one_look_up_answers_all_that_may_forbid_sending(store: Store, tenant: str) -> None:
+    other = unique("other")
+    email, phone = Address(Channel.EMAIL, "Ann@example.org"), Address(Channel.SMS, "+4915112345678")
+    cancelled, going = notification(tenant), notification(tenant)
+    await store.users.upsert(tenant, [("ann", ANN, QUIET), ("bob", Profile(), None)], NOW)
+    await store.users.suppress([Suppression(tenant, email, "bounced", NOW), Suppression(other, phone, "stop", NOW)])
+    await store.cancellations.cancel(tenant, cancelled.id, NOW)
+    standing = await store.standings.look_up(
+        [(tenant, "ann"), (tenant, "nobody"), (other, "ann")],
+        [(tenant, email), (tenant, Address(Channel.EMAIL, "ann@EXAMPLE.org")), (tenant, phone), (other, email)],
+        [cancelled.id, going.id],
+    )
+    assert standing.people == await store.users.people([(tenant, "ann")])
+    assert standing.suppressed == {
+        (tenant, email): "bounced",
+        (tenant, Address(Channel.EMAIL, "ann@EXAMPLE.org")): "bounced",
+    }
+    assert standing.cancelled == {cancelled.id}
+    assert await store.standings.look_up() == Standing()
+
+
 async def test_an_address_keeps_its_first_reason_until_it_is_taken_off(store: Store, tenant: str) -> None:
     address = Address(Channel.EMAIL, "gone@example.org")
     await store.users.suppress(
         [Suppression(tenant, address, "bounced", NOW), Suppression(tenant, address, "spam", NOW)]
     )
     await store.users.suppress([Suppression(tenant, address, "complained", NOW + 1)])
-    assert await store.users.suppressed([(tenant, address)]) == {(tenant, address): "bounced"}
+    assert (await store.standings.look_up(addresses=[(tenant, address)])).suppressed == {(tenant, address): "bounced"}
     assert await store.users.suppressions(tenant, None, 10) == [Suppression(tenant, address, "bounced", NOW)]
     assert not await store.users.unsuppress(unique("other"), address)
     assert await store.users.unsuppress(tenant, address)
     assert not await store.users.unsuppress(tenant, address)
-    assert dict(await store.users.suppressed([(tenant, address)])) == {}
-    assert dict(await store.users.suppressed([])) == {}
+    assert dict((await store.standings.look_up(addresses=[(tenant, address)])).suppressed) == {}
+    assert dict((await store.standings.look_up(addresses=[])).suppressed) == {}
 
 
 async def test_the_list_goes_by_channel_and_value_in_pages(store: Store, tenant: str) -> None:
@@ -134,7 +156,8 @@ async def test_the_list_sees_one_address_in_all_of_its_spellings(
     all_of_them = [(tenant, Address(channel, value)) for value in spellings]
     for _, spelled in all_of_them:
         await store.users.suppress([Suppression(tenant, spelled, "bounced", NOW)])
-        assert await store.users.suppressed(all_of_them) == dict.fromkeys(all_of_them, "bounced")
+        suppressed = (await store.standings.look_up(addresses=all_of_them)).suppressed
+        assert suppressed == dict.fromkeys(all_of_them, "bounced")
         assert len(await store.users.suppressions(tenant, None, 10)) == 1
         for _, other in all_of_them:
             assert await store.users.unsuppress(tenant, other) is (other == all_of_them[0][1])
@@ -148,7 +171,7 @@ async def test_a_fact_suppresses_all_spellings_of_its_address(store: Store, tena
     bounced = Outcome(delivery, tenant, NOW, State.FAILED, attempt=1, reason="bounced", address=gone, suppress=True)
     await store.history.append([planned, bounced])
     asked = (tenant, Address(Channel.EMAIL, "Ada@example.com"))
-    assert await store.users.suppressed([asked]) == {asked: "bounced"}
+    assert (await store.standings.look_up(addresses=[asked])).suppressed == {asked: "bounced"}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

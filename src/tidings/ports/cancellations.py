@@ -6,7 +6,6 @@ answer; unless stated otherwise, nothing was written then.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Protocol
 from uuid import UUID
 
@@ -16,10 +15,6 @@ class Cancellations(Protocol):
 
     async def cancel(self, tenant: str, notification_id: UUID, now: int) -> None:
         """Mark the notification and make its rows in the schedule due now, so that it ends soon. Idempotent."""
-        ...
-
-    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
-        """Those of these notifications that are marked as cancelled."""
         ...
 
     async def sweep(self, before: int, most: int) -> int:

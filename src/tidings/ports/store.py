@@ -18,6 +18,7 @@ from tidings.ports.inbox import SweptInbox
 from tidings.ports.recurrences import Recurrences
 from tidings.ports.replays import Letters, Replays
 from tidings.ports.schedule import Changes, Schedule
+from tidings.ports.standings import Standings
 from tidings.ports.templates import TemplateStore
 from tidings.ports.tenants import Tenants
 from tidings.ports.users import Users
@@ -88,6 +89,11 @@ class Shard(Protocol):
     @property
     def cancellations(self) -> Cancellations:
         """Marks on cancelled notifications."""
+        ...
+
+    @property
+    def standings(self) -> Standings:
+        """What may forbid sending."""
         ...
 
     @property

@@ -73,16 +73,12 @@ class Users(Protocol):
         """The profiles, preferences and incarnations of these users. Unknown users are absent."""
         ...
 
-    async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
-        """Those of these `(tenant, address)` that are on the suppression list, with the reason.
+    async def suppress(self, suppressions: Sequence[Suppression]) -> None:
+        """Put addresses on the suppression list. An address that is already on it keeps its first reason.
 
         In all methods here and in `History.append`, the list knows an address by its identity (policy/addresses.py):
         any spelling of an address finds it.
         """
-        ...
-
-    async def suppress(self, suppressions: Sequence[Suppression]) -> None:
-        """Put addresses on the suppression list. An address that is already on it keeps its first reason."""
         ...
 
     async def unsuppress(self, tenant: str, address: Address) -> bool:

@@ -142,8 +142,7 @@ def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence
     """How `deliver` reads its topics, of which there is one for each channel and lane."""
     shard, settings, lanes = parts.shard, parts.settings.deliver, duties.ordered_lanes()
     needs = Needs(
-        users=shard.users,
-        cancellations=shard.cancellations,
+        standings=shard.standings,
         history=shard.history,
         categories=categories,
         capping=Capping(shard.caps, categories),
@@ -239,8 +238,7 @@ def _routing(
     shard, lease_s, narrow = parts.shard, _lease_without_effects_s(parts), _narrow(parts)
     for lane in lanes:
         surplus = lane.is_surplus
-        people, cancelled = shard.users, shard.cancellations
-        route = Route(people, cancelled, categories, parts.renderer, parts.clock, surplus=surplus, narrow=narrow)
+        route = Route(shard.standings, categories, parts.renderer, parts.clock, surplus=surplus, narrow=narrow)
         yield Reading(
             stage=topics.ROUTE,
             topic=topics.requests(lane),

@@ -15,6 +15,7 @@ from tidings.backends.memory.queue import GroupQueue, MemoryBroker, MemoryClaim,
 from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
+from tidings.backends.memory.standings import MemoryStandings
 from tidings.backends.memory.store import MemoryStore
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
@@ -151,6 +152,7 @@ class SimulatedStore(MemoryStore):
         self.schedule: SimulatedSchedule = SimulatedSchedule(clock)
         self.history: WatchedHistory = WatchedHistory(self.schedule, self.users)
         self.cancellations = MemoryCancellations(self.schedule)
+        self.standings = MemoryStandings(self.users, self.schedule)
         self.letters = MemoryLetters(self.history)
         self.days = MemoryDays(self.history, self.accounts)
         self.replays: SimulatedReplays = SimulatedReplays(clock)
@@ -199,22 +201,19 @@ class StorePort:
     def __init__(self, store: SimulatedStore, process: Process) -> None:
         loop = asyncio.get_running_loop()
 
-        def people(keys: Collection[Any]) -> None:
+        def look_up(
+            users: Collection[Any] = (), addresses: Collection[Any] = (), notifications: Collection[Any] = ()
+        ) -> None:
             if reads := BATCH_READS.get():
-                reads.people.update(dict.fromkeys(keys, loop.time()))
-
-        def suppressed(keys: Collection[Any]) -> None:
-            if reads := BATCH_READS.get():
-                reads.suppressed.update(dict.fromkeys(keys, loop.time()))
-
-        def cancelled(keys: Collection[Any]) -> None:
-            if reads := BATCH_READS.get():
-                reads.cancelled.update(dict.fromkeys(keys, loop.time()))
+                reads.people.update(dict.fromkeys(users, loop.time()))
+                reads.suppressed.update(dict.fromkeys(addresses, loop.time()))
+                reads.cancelled.update(dict.fromkeys(notifications, loop.time()))
 
         self.history: Any = Port("history", store.history, process)
         self.schedule: Any = _DuePort("schedule", store.schedule, process)
-        self.users: Any = Port("users", store.users, process, {"people": people, "suppressed": suppressed})
-        self.cancellations: Any = Port("cancellations", store.cancellations, process, {"cancelled": cancelled})
+        self.users: Any = Port("users", store.users, process)
+        self.cancellations: Any = Port("cancellations", store.cancellations, process)
+        self.standings: Any = Port("standings", store.standings, process, {"look_up": look_up})
         self.templates: Any = Port("templates", store.templates, process)
         self.inbox: Any = Port("inbox", store.inbox, process)
         self.tenants: Any = Port("tenants", store.tenants, process)

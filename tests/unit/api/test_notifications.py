@@ -174,7 +174,7 @@ async def test_cancelling_marks_a_notification_in_flight(api: Api) -> None:
     await record(api, id, State.DEFERRED)
     answer = await api.post(f"/v1/notifications/{id}/cancel")
     assert (answer.status, answer.json()) == (202, {"id": id, "state": "deferred", "will_be": "cancelled"})
-    assert await api.world.store.cancellations.cancelled([from_text(NOTIFICATION_PREFIX, id)])
+    assert (await api.world.store.standings.look_up(notifications=[from_text(NOTIFICATION_PREFIX, id)])).cancelled
 
 
 async def test_cancelling_a_notification_that_rests_is_a_conflict(api: Api) -> None:
@@ -182,7 +182,7 @@ async def test_cancelling_a_notification_that_rests_is_a_conflict(api: Api) -> N
     await record(api, id, State.DELIVERED)
     refusal = problem(await api.post(f"/v1/notifications/{id}/cancel"), 409, "already_ended")
     assert refusal["state"] == "delivered"
-    assert not await api.world.store.cancellations.cancelled([from_text(NOTIFICATION_PREFIX, id)])
+    assert not (await api.world.store.standings.look_up(notifications=[from_text(NOTIFICATION_PREFIX, id)])).cancelled
 
 
 async def test_another_tenants_notification_does_not_exist(api: Api) -> None:

@@ -71,10 +71,10 @@ async def test_each_kind_is_deleted_after_its_own_time(world: World) -> None:
     assert [name async for name in world.objects.list("aside/")] == [
         f"aside/outcomes/{now + 60 * DAY_MS}-ab.bin", f"aside/outcomes/{now + 60 * DAY_MS}-ab.txt",
     ]  # fmt: skip
-    assert await store.cancellations.cancelled([new_id(now, 1, 1)])
+    assert (await store.standings.look_up(notifications=[new_id(now, 1, 1)])).cancelled
     await world.clock.advance(400 * 86_400)
     await world.worker().once()
-    assert not await store.cancellations.cancelled([new_id(now, 1, 1)])
+    assert not (await store.standings.look_up(notifications=[new_id(now, 1, 1)])).cancelled
 
 
 async def test_an_inbox_keeps_its_newest(tmp_path: Path) -> None:

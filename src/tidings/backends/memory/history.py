@@ -271,10 +271,6 @@ class MemoryCancellations:
         """See Cancellations."""
         self._schedule.hurry(notification_id, now)
 
-    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
-        """See Cancellations."""
-        return {id for id in notification_ids if id in self._schedule.hurried}
-
     async def sweep(self, before: int, most: int) -> int:
         """See Cancellations."""
         hurried = self._schedule.hurried

@@ -11,6 +11,7 @@ from tidings.backends.memory.inbox import MemoryInbox
 from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
 from tidings.backends.memory.schedule import MemorySchedule
+from tidings.backends.memory.standings import MemoryStandings
 from tidings.backends.memory.templates import MemoryTemplates
 from tidings.backends.memory.tenants import MemoryIdempotency, MemoryTenants
 from tidings.backends.memory.users import MemoryUsers
@@ -29,6 +30,7 @@ class MemoryStore:
         self.recurrences = MemoryRecurrences(clock)
         self.changes = MemoryChanges(self.schedule, self.history)
         self.cancellations = MemoryCancellations(self.schedule)
+        self.standings = MemoryStandings(self.users, self.schedule)
         self.templates = MemoryTemplates()
         self.tenants = MemoryTenants()
         self.idempotency = MemoryIdempotency(clock)

@@ -116,8 +116,8 @@ class MemoryUsers:
             if (user := self._users.get(key)) is not None
         }
 
-    async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
-        """See Users."""
+    def listed(self, addresses: Collection[tuple[str, Address]]) -> dict[tuple[str, Address], str]:
+        """Those of these `(tenant, address)` that are on the suppression list, with the reason."""
         return {
             (tenant, address): entry.reason
             for tenant, address in addresses

@@ -105,14 +105,6 @@ class PostgresCancellations:
         day = await self._leaves.of(notification_id)
         await self._leaves.fetch("cancel", day, tenant, notification_id, now, file="schedule")
 
-    async def cancelled(self, notification_ids: Collection[UUID]) -> set[UUID]:
-        """See Cancellations."""
-        if not notification_ids:
-            return set()
-        with translated():
-            rows = await self._pool.fetch(_SQL["cancelled"], list(notification_ids))
-        return {row["id"] for row in rows}
-
     async def sweep(self, before: int, most: int) -> int:
         """See Cancellations."""
         with translated():

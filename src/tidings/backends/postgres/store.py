@@ -20,6 +20,7 @@ from tidings.backends.postgres.letters import PostgresLetters
 from tidings.backends.postgres.recurrences import PostgresRecurrences
 from tidings.backends.postgres.replays import PostgresReplays
 from tidings.backends.postgres.schedule import PostgresCancellations, PostgresChanges, PostgresSchedule
+from tidings.backends.postgres.standings import PostgresStandings
 from tidings.backends.postgres.statements import check_queries, load
 from tidings.backends.postgres.templates import PostgresTemplates
 from tidings.backends.postgres.tenants import PostgresTenants
@@ -53,6 +54,7 @@ class PostgresStore:
         self.watched = PostgresWatched(pool)
         self.rounds = PostgresRounds(pool)
         self.caps = PostgresCaps(pool)
+        self.standings = PostgresStandings(pool)
 
     @classmethod
     async def open(cls, dsn: str, pool_size: int = 10, now: int | None = None) -> Self:

@@ -106,29 +106,8 @@ class PostgresUsers:
         with translated():
             rows = await self._pool.fetch(_SQL["people"], tenants, ids)
         return {
-            (tenant, user_id): Person(_decode_profile(profile), _preferences(preferences), incarnation)
+            (tenant, user_id): person(profile, preferences, incarnation)
             for tenant, user_id, profile, preferences, incarnation in rows
-        }
-
-    async def suppressed(self, addresses: Collection[tuple[str, Address]]) -> Mapping[tuple[str, Address], str]:
-        """See Users."""
-        if not addresses:
-            return {}
-        wanted = [(tenant, address, identity(address)) for tenant, address in addresses]
-        with translated():
-            rows = await self._pool.fetch(
-                _SQL["suppressed"],
-                [tenant for tenant, _, _ in wanted],
-                [listed.channel.value for _, _, listed in wanted],
-                [listed.value for _, _, listed in wanted],
-            )
-        if not rows:
-            return {}
-        reasons = {(tenant, Address(Channel(channel), value)): reason for tenant, channel, value, reason in rows}
-        return {
-            (tenant, address): reasons[tenant, listed]
-            for tenant, address, listed in wanted
-            if (tenant, listed) in reasons
         }
 
     async def suppress(self, suppressions: Sequence[Suppression]) -> None:
@@ -158,6 +137,11 @@ class PostgresUsers:
         return [
             Suppression(tenant, Address(Channel(channel), value), reason, at) for channel, value, reason, at in rows
         ]
+
+
+def person(profile: bytes, preferences: bytes | None, incarnation: int) -> Person:
+    """The person of a stored row."""
+    return Person(_decode_profile(profile), _preferences(preferences), incarnation)
 
 
 async def _store(

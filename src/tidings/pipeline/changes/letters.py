@@ -18,10 +18,10 @@ from tidings.model.vocabulary import Channel
 from tidings.policy.idempotency import RESERVATION_LEASE_S, check_key, fingerprint, in_flight
 from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
 from tidings.policy.presence import is_meant
-from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
+from tidings.ports.standings import Standings
 from tidings.ports.store import Directory, Shard
-from tidings.ports.users import NO_USER, Person, Users
+from tidings.ports.users import NO_USER, Person
 
 
 class Judged(Struct, frozen=True, gc=False):
@@ -47,7 +47,7 @@ class DeadLetters:
     ) -> tuple[list[Judged], UUID | None]:
         """A page of letters, newest first, and the delivery id below which the next page begins (None: no more)."""
         page = await self._shard.letters.find(tenant, filter, before, limit)
-        return await judge(page.letters, self._shard.users, self._shard.cancellations, self._clock.now()), page.cursor
+        return await judge(page.letters, self._shard.standings, self._clock.now()), page.cursor
 
     async def get(self, tenant: str, id: UUID) -> Judged:
         """One dead letter, which may be an uncertain delivery. Raises NotFound, or Archived if its day is archived."""
@@ -59,7 +59,7 @@ class DeadLetters:
             )
         if letter is None:
             raise NotFound("dead letter", to_text(DELIVERY_PREFIX, id))
-        [judged] = await judge([letter], self._shard.users, self._shard.cancellations, self._clock.now())
+        [judged] = await judge([letter], self._shard.standings, self._clock.now())
         return judged
 
     async def replay_one(self, key: ApiKey, id: UUID) -> Replay:
@@ -140,27 +140,26 @@ class DeadLetters:
         )
 
 
-async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Cancellations, now: int) -> list[Judged]:
+async def judge(letters: Sequence[DeadLetter], standings: Standings, now: int) -> list[Judged]:
     """Each letter with its recipient, its address and its obstacle, as of `now`."""
     if not letters:
         return []
     with_notifications = [(letter, letter.record.notification) for letter in letters]
-    people = await users.people(
-        {(about.tenant, about.to.user_id) for _, about in with_notifications if about.to.user_id is not None}
+    standing = await standings.look_up(
+        {(about.tenant, about.to.user_id) for _, about in with_notifications if about.to.user_id is not None},
+        notifications={about.id for _, about in with_notifications},
     )
-    asked = [people.get((about.tenant, about.to.user_id or ""), NO_USER) for _, about in with_notifications]
+    asked = [standing.people.get((about.tenant, about.to.user_id or ""), NO_USER) for _, about in with_notifications]
     presents = [
         present_address_of(letter, person.profile)
         for (letter, _), person in zip(with_notifications, asked, strict=True)
     ]
-    suppressed = await users.suppressed(
-        {
-            (about.tenant, address)
-            for (_, about), address in zip(with_notifications, presents, strict=True)
-            if address.channel is not Channel.INAPP
-        }
-    )
-    cancelled = await cancellations.cancelled({about.id for _, about in with_notifications})
+    addresses = {
+        (about.tenant, address)
+        for (_, about), address in zip(with_notifications, presents, strict=True)
+        if address.channel is not Channel.INAPP
+    }
+    suppressed = (await standings.look_up(addresses=addresses)).suppressed
     judged: list[Judged] = []
     for (letter, about), person, address in zip(with_notifications, asked, presents, strict=True):
         why = obstacle(
@@ -169,7 +168,7 @@ async def judge(letters: Sequence[DeadLetter], users: Users, cancellations: Canc
             meant=is_meant(about.incarnation, person.incarnation),
             address=address,
             suppressed=suppressed,
-            cancelled=cancelled,
+            cancelled=standing.cancelled,
             now=now,
         )
         judged.append(Judged(letter, person, why, address))

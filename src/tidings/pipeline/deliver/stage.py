@@ -19,7 +19,7 @@ from tidings.model.errors import TemplateError
 from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
-from tidings.model.user import Category
+from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Channel, Lane, Reason, State
 from tidings.pipeline.deliver import copies
 from tidings.pipeline.deliver.attempts import Tried, end, fact, hold, judge, put_off, second_copy
@@ -36,11 +36,11 @@ from tidings.pipeline.runtime.reader import Partly, Taken
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
-from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.history import History
 from tidings.ports.queue import Item
-from tidings.ports.users import NO_USER, Person, UserKey, Users
+from tidings.ports.standings import Standings
+from tidings.ports.users import NO_USER, Person, UserKey
 
 MOST_WHILE_CLOSED = 100
 """The most deliveries in a claim while no provider may be used. They wait, or an alternative takes over."""
@@ -53,8 +53,7 @@ _log = structlog.get_logger("tidings.deliver")
 class Needs(Struct, frozen=True):
     """The ports and services that all lanes and channels of deliver share."""
 
-    users: Users
-    cancellations: Cancellations
+    standings: Standings
     history: History
     categories: Categories
     capping: Capping
@@ -174,18 +173,16 @@ class Deliver:
         """The deliveries that may be sent now. Much may have changed since they were routed."""
         if not batch:
             return []
-        people = await self._needs.users.people(
-            {(ready.delivery.tenant, ready.delivery.user_id) for ready in batch if ready.delivery.user_id is not None}
+        routed_to = _addresses(batch)
+        standing = await self._needs.standings.look_up(
+            {(ready.delivery.tenant, ready.delivery.user_id) for ready in batch if ready.delivery.user_id is not None},
+            routed_to,
+            {notification_of(ready.delivery.id) for ready in batch},
         )
+        people, suppressed = standing.people, standing.suppressed
         batch = [_aimed(ready, people) for ready in batch]
-        suppressed = await self._needs.users.suppressed(
-            {
-                (ready.delivery.tenant, ready.delivery.address)
-                for ready in batch
-                if ready.delivery.channel is not Channel.INAPP
-            }
-        )
-        cancelled = await self._needs.cancellations.cancelled({notification_of(ready.delivery.id) for ready in batch})
+        if changed := _addresses(batch) - routed_to:
+            suppressed = {**suppressed, **(await self._needs.standings.look_up(addresses=changed)).suppressed}
         now = self._needs.clock.now()
         allowed: list[_Ready] = []
         for ready in batch:
@@ -197,7 +194,7 @@ class Deliver:
                 preferences=person.preferences,
                 category=ready.category,
                 suppressed=suppressed,
-                cancelled=cancelled,
+                cancelled=standing.cancelled,
                 now=now,
                 incarnation=person.incarnation,
             )
@@ -350,6 +347,12 @@ class Deliver:
             return end(delivery, ready.category, msgspec.structs.replace(why, state=State.DEAD), now)
         usable_in_s, chance = self.switchboard.usable_in_s(delivery), self._needs.randomness()
         return put_off(delivery, ready.category, self._policy, now, chance, why, usable_in_s)
+
+
+def _addresses(batch: Sequence[_Ready]) -> set[tuple[str, Address]]:
+    """The addresses that may be on the suppression list. An inbox never is."""
+    deliveries = [ready.delivery for ready in batch]
+    return {(each.tenant, each.address) for each in deliveries if each.channel is not Channel.INAPP}
 
 
 def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:

@@ -23,11 +23,11 @@ from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zon
 from tidings.policy.shares import Shares
 from tidings.policy.transitions import IN_FLIGHT
 from tidings.policy.wall_clock import instant_of, next_wall, zone
-from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.users import NO_USER, Person, UserKey, Users
+from tidings.ports.standings import Standings
+from tidings.ports.users import NO_USER, Person, UserKey
 
 NOT_NARROW: Mapping[Channel, Shares] = {}
 
@@ -51,8 +51,7 @@ class Route:
 
     def __init__(
         self,
-        users: Users,
-        cancellations: Cancellations,
+        standings: Standings,
         categories: Categories,
         renderer: Renderer,
         clock: Clock,
@@ -60,8 +59,7 @@ class Route:
         surplus: bool = False,
         narrow: Mapping[Channel, Shares] = NOT_NARROW,
     ) -> None:
-        self._users = users
-        self._cancellations = cancellations
+        self._standings = standings
         self._categories = categories
         self._renderer = renderer
         self._clock = clock
@@ -73,21 +71,21 @@ class Route:
         now = self._clock.now()
         outcomes: list[Outcome] = []
         items: list[Item] = []
-        cancelled = await self._cancellations.cancelled([taken.value.id for taken in batch])
+        standing = await self._standings.look_up(
+            {(taken.value.tenant, taken.value.to.user_id) for taken in batch if taken.value.to.user_id is not None},
+            notifications=[taken.value.id for taken in batch],
+        )
         come: list[Taken[Notification]] = []
         for taken in batch:
             notification = taken.value
-            if notification.id in cancelled:
+            if notification.id in standing.cancelled:
                 outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
             elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
                 outcomes.append(_later(taken, notification, now, due))
             else:
                 come.append(taken)
-        people = await self._users.people(
-            {(taken.value.tenant, taken.value.to.user_id) for taken in come if taken.value.to.user_id is not None}
-        )
-        ready = _past_local_time(come, people, outcomes, now)
-        for case, plan in await self._plans(ready, people, now):
+        ready = _past_local_time(come, standing.people, outcomes, now)
+        for case, plan in await self._plans(ready, standing.people, now):
             outcomes.append(_about(case.notification, now, State.PENDING, ""))
             for planned in plan:
                 delivery = _delivery(case, planned)
@@ -110,14 +108,13 @@ class Route:
             await self._case(taken, people.get((taken.value.tenant, taken.value.to.user_id or ""))) for taken in batch
         ]
         await self._categories.load({taken.value.tenant for taken in batch})
-        suppressed = await self._users.suppressed(
-            {
-                (case.notification.tenant, address)
-                for case in cases
-                for _, address in case.found
-                if address.channel is not Channel.INAPP
-            }
-        )
+        addresses_of_all = {
+            (case.notification.tenant, address)
+            for case in cases
+            for _, address in case.found
+            if address.channel is not Channel.INAPP
+        }
+        suppressed = (await self._standings.look_up(addresses=addresses_of_all)).suppressed
         return [
             (
                 case,

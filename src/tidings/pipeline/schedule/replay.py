@@ -104,9 +104,9 @@ class Replaying:
 
     async def _judged(self, letters: Sequence[DeadLetter], now: int) -> list[Judged]:
         """The letters with what is known now. A letter that cannot be judged is left out, and stops no other."""
-        users, cancellations = self._shard.users, self._shard.cancellations
+        standings = self._shard.standings
         try:
-            return await judge(letters, users, cancellations, now)
+            return await judge(letters, standings, now)
         except Unavailable:
             raise
         except Exception:
@@ -114,7 +114,7 @@ class Replaying:
         judged: list[Judged] = []
         for letter in letters:
             try:
-                judged += await judge([letter], users, cancellations, now)
+                judged += await judge([letter], standings, now)
             except Unavailable:
                 raise
             except Exception:

@@ -31,9 +31,6 @@ WHERE ctid = ANY (ARRAY(
 -- name: waiting
 SELECT id, notification, due, topic, key, body FROM schedule WHERE notification = ANY ($1::uuid[]) ORDER BY due, id;
 
--- name: cancelled
-SELECT id FROM cancellation WHERE id = ANY ($1::uuid[]);
-
 -- name: sweep_cancellations
 -- By the primary key: ids begin with the instant at which the notification was accepted.
 WITH old AS (

@@ -43,11 +43,6 @@ JOIN users USING (tenant, user_id);
 -- name: known
 SELECT user_id, incarnation FROM users WHERE tenant = $1 AND user_id = ANY ($2::text[]);
 
--- name: suppressed
-SELECT suppression.tenant, suppression.channel, suppression.address, suppression.reason
-FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (tenant, channel, address)
-JOIN suppression USING (tenant, channel, address);
-
 -- name: suppress
 INSERT INTO suppression (tenant, channel, address, reason, at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
