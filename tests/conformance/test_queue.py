@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from support import eventually, unique
-from support.queues import PATIENCE, Queues, items_of, take
+from support.queues import PATIENCE, Queues, depth, items_of, take
 from tidings.model.errors import LeaseLost
 from tidings.ports.queue import Claim, Item, Queue, Received
 
@@ -59,7 +59,7 @@ async def nothing_left(queue: Queue, topic: str, group: str = GROUP) -> None:
     assert await queue.claim(topic, group, 10, BRIEFLY) is None
 
     async def empty() -> bool:
-        return await queue.depth(topic, group) == 0
+        return await depth(queue, topic, group) == 0
 
     await eventually(empty)
 
@@ -119,24 +119,39 @@ class TestPutAndClaim:
 
     async def test_putting_nothing_is_nothing(self, queue: Queue, topic: str) -> None:
         await queue.put([])
-        assert await queue.depth(topic, GROUP) == 0
+        assert await depth(queue, topic, GROUP) == 0
 
     async def test_declaring_again_changes_nothing(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 3))
         await queue.declare({topic: (GROUP,)})
-        assert await queue.depth(topic, GROUP) == 3
+        assert await depth(queue, topic, GROUP) == 3
+
+    async def test_the_depths_of_several_queues_are_counted_together(self, queue: Queue, topic: str) -> None:
+        beside, empty = f"{topic}-beside", f"{topic}-empty"
+        await queue.declare({beside: (GROUP, "other"), empty: (GROUP,)})
+        await queue.put([*numbered(topic, 12), *numbered(beside, 5)])
+        queues = [(beside, "other"), (topic, GROUP), (empty, GROUP), (beside, GROUP)]
+        assert await queue.depths(queues) == [5, 12, 0, 5]
+        [claim] = await take(queue, beside, GROUP, 1, max_items=1)
+        await claim.done()
+
+        async def counted() -> bool:
+            return await queue.depths(queues) == [5, 12, 0, 4]
+
+        await eventually(counted, PATIENCE)
+        assert await queue.depths([]) == []
 
     async def test_depth_counts_what_waits_and_what_is_claimed(self, queue: Queue, topic: str) -> None:
         await queue.put(numbered(topic, 30))
-        assert await queue.depth(topic, GROUP) == 30
+        assert await depth(queue, topic, GROUP) == 30
         claims = await take(queue, topic, GROUP, 10, max_items=10)
-        assert await queue.depth(topic, GROUP) == 30
+        assert await depth(queue, topic, GROUP) == 30
         for claim in claims:
             await claim.done()
         left = 30 - len(items_of(claims))
 
         async def counted() -> bool:
-            return await queue.depth(topic, GROUP) == left
+            return await depth(queue, topic, GROUP) == left
 
         await eventually(counted)
 
@@ -158,7 +173,7 @@ class TestExtent:
 
         await eventually(covered)
         after = await queue.extent(topic, GROUP)
-        assert await queue.depth(topic, GROUP) > 0
+        assert await depth(queue, topic, GROUP) > 0
         assert not after.covers(after)
 
     async def test_an_empty_queue_covers_itself(self, queue: Queue, topic: str) -> None:
@@ -224,7 +239,7 @@ class TestGroupsAndLanes:
         await claim.done()
         for claim in held:
             await claim.release()
-        assert await queue.depth(bulk, GROUP) == 3000
+        assert await depth(queue, bulk, GROUP) == 3000
 
 
 class TestOrder:
@@ -394,7 +409,7 @@ class TestCrashes:
         await queue.put(numbered(topic, count))
         await queues.die_working(topic, GROUP, 20, out)
         outputs: list[int] = []
-        while await queue.depth(topic, GROUP) or len(set(outputs)) < count:
+        while await depth(queue, topic, GROUP) or len(set(outputs)) < count:
             if claim := await queue.claim(topic, GROUP, 500, BRIEFLY):
                 await claim.done([Item(out, item.key, item.body) for item in claim.items])
             while copied := await queue.claim(out, GROUP, 1000, BRIEFLY):
@@ -570,7 +585,7 @@ class TestMany:
         count = 100_000
         for start in range(0, count, 5000):
             await queue.put(numbered(topic, 5000, start))
-        assert await queue.depth(topic, GROUP) == count
+        assert await depth(queue, topic, GROUP) == count
         (small, *_) = await take(queue, topic, GROUP, 1, max_items=10)
         finished = [int(item.body) for item in small.items]
         await small.done()

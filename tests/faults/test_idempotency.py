@@ -27,6 +27,7 @@ from pyreqwest.exceptions import PyreqwestError
 
 from support import eventually
 from support.flow import Recorder
+from support.queues import depth
 from support.system import Processes, Reply, System, settings_for, tenant_with_key
 from tidings.config import Settings
 from tidings.model import topics
@@ -153,7 +154,7 @@ async def test_a_kill_between_put_and_answer_under_a_backlog_doubles_nothing(
         again = accept_of(parts)
         ids = {(await taken(again, body, key)).results[0] for key, body in victims.items()}
         lanes = (Lane.NORMAL, Lane.NORMAL_SURPLUS)  # second copies go with the surplus
-        depths = [await parts.queue.depth(topics.requests(lane), topics.ROUTE) for lane in lanes]
+        depths = [await depth(parts.queue, topics.requests(lane), topics.ROUTE) for lane in lanes]
         assert sum(depths) >= BACKLOG + 2 * len(victims)
         for key, body in victims.items():
             answer = await again.accept(TENANT, body, key)
@@ -178,7 +179,7 @@ async def _all_sent(parts: Parts, count: int) -> bool:
     tally = await parts.shard.history.tally(TENANT)
     assert {line.state.value: line.count for line in tally if line.channel is None} == {"sent": count}
     depths = {
-        topic: await parts.queue.depth(topic, group)
+        topic: await depth(parts.queue, topic, group)
         for topic, groups in topics.subscriptions().items()
         for group in groups
     }

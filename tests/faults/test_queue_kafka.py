@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from support import eventually, needs, unique
 from support.kafka import KafkaBroker, free_port
 from support.kafka_cluster import KafkaCluster
-from support.queues import PATIENCE, items_of, open_queue, take
+from support.queues import PATIENCE, depth, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable
@@ -220,7 +220,7 @@ class TestKilled:
                 await claim.done()
 
         async def empty() -> bool:
-            return await own_queue.depth(topic, GROUP) == 0
+            return await depth(own_queue, topic, GROUP) == 0
 
         await eventually(empty, PATIENCE)
 

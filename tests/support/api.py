@@ -15,6 +15,7 @@ from uuid import uuid4
 from pyreqwest.client import Client, ClientBuilder
 
 from support import eventually
+from support.queues import depth
 from tidings.api.app import create_app
 from tidings.api.connections import Bounds, Server
 from tidings.api.keys import mint
@@ -157,7 +158,7 @@ class Api:
         total = 0
         for topic, groups in topics.subscriptions().items():
             if topic.startswith("requests."):
-                total += await self.world.queue.depth(topic, groups[0])
+                total += await depth(self.world.queue, topic, groups[0])
         return total
 
 

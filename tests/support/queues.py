@@ -24,6 +24,12 @@ PATIENCE = 20.0
 """Seconds within which expected items come: a killed Kafka consumer is noticed after its session timeout."""
 
 
+async def depth(queue: Queue, topic: str, group: str) -> int:
+    """The number of items that the group has not done."""
+    [count] = await queue.depths([(topic, group)])
+    return count
+
+
 async def open_queue(kind: str, location: str, prefix: str) -> Queue:
     """A client of the queue at `location` (a DSN, a bootstrap string)."""
     if kind == "postgres":

@@ -22,6 +22,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+Subscription = tuple[str, str]
+"""(topic, group): one queue of items."""
+
 
 class Item(Struct, frozen=True, gc=False):
     """An item to put into `topic`. Items with the same `key` (tenant and user) keep their order.
@@ -135,8 +138,11 @@ class Queue(Protocol):
         """
         ...
 
-    async def depth(self, topic: str, group: str) -> int:
-        """The number of items that are not done, claimed ones included."""
+    async def depths(self, queues: Sequence[Subscription]) -> Sequence[int]:
+        """For each of the queues the number of items that are not done, claimed ones included.
+
+        An item that moves on to a queue further along in `queues` meanwhile counts at least once.
+        """
         ...
 
     async def extent(self, topic: str, group: str) -> Extent:

@@ -16,7 +16,7 @@ WITHIN_S = 2
 async def readiness(ping: Callable[[], Awaitable[None]], queue: Queue) -> dict[str, str]:
     """Each part with `ok`, or with its fault. `ping` asks the store, and raises Unavailable."""
     parts = {}
-    for name, ask in (("store", ping), ("queue", lambda: queue.depth(topics.OUTCOMES, topics.RECORD))):
+    for name, ask in (("store", ping), ("queue", lambda: queue.depths([(topics.OUTCOMES, topics.RECORD)]))):
         try:
             async with asyncio.timeout(WITHIN_S):
                 await ask()

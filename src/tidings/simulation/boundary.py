@@ -278,7 +278,7 @@ class QueuePort:
         self._process = process
         self.put = process.crossing("queue.put", self.client.put)
         self.extent = process.crossing("queue.extent", self.client.extent)
-        self.depth = process.crossing("queue.depth", self.client.depth)
+        self.depths = process.crossing("queue.depths", self.client.depths)
         self.declare = process.crossing("queue.declare", self.client.declare)
 
     @property

@@ -170,7 +170,7 @@ class Process(Group):
                 await self.before(name)
             result = await call(*arguments, **options)
             if on_effect is not None:
-                on_effect(*arguments)
+                on_effect(*arguments, **options)
             if storm.raging:
                 await self.after(name)
             return result

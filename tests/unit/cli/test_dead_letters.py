@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from support.api import TENANT, Api, World, running
+from support.queues import depth
 from tidings.cli.application import run
 from tidings.cli.letters import WIDTH
 from tidings.model.ids import DELIVERY_PREFIX, delivery_id, new_id, to_text
@@ -112,7 +113,7 @@ async def test_replay_shows_its_progress_and_its_end(
     assert "4 of 5 found are sent again" in out
     assert "1 skipped: expired" in out
     [replay] = (await api.get("/v1/replays")).json()["replays"]
-    assert await api.world.queue.depth("outcomes", "record") == 1
+    assert await depth(api.world.queue, "outcomes", "record") == 1
     code, out, _ = await tidings("replays", "list")
     assert [line.split()[0] for line in out.splitlines() if "rpl_" in line] == [replay["id"]]
     assert max(map(len, out.splitlines())) <= WIDTH

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from support.flow import TENANT, Flow, takes_it
+from support.queues import depth
 from tidings.model import topics
 from tidings.model.accounting import MINUTE_MS
 from tidings.model.notification import Content, EmailContent, SmsContent
@@ -207,7 +208,7 @@ class TestSweeper:
             await flow.settle(topics.DELIVER)
             await in_its_queue(flow)
             await flow.settle(topics.RECORD)
-        assert await flow.queue.depth(MAILS, topics.DELIVER) > 0
+        assert await depth(flow.queue, MAILS, topics.DELIVER) > 0
         await flow.settle()
         assert (await flow.view(lost)).state is State.SENT
         sent = [outbound.id for outbound in flow.provider(Channel.EMAIL).sent]

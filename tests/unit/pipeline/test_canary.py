@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from support.flow import Flow
+from support.queues import depth
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.sending import Sent
@@ -100,4 +101,4 @@ async def test_the_accounts_count_the_canary(flow: Flow, bird: Canary) -> None:
     await flow.accepted.write()
     found = await flow.store.accounts.accepted(0, 2**40)
     assert [(one.tenant, one.count) for one in found] == [(CANARY_TENANT, 1)]
-    assert await flow.queue.depth(topics.OUTCOMES, topics.RECORD) == 0
+    assert await depth(flow.queue, topics.OUTCOMES, topics.RECORD) == 0

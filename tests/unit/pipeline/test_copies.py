@@ -11,6 +11,7 @@ import pytest
 
 from support import eventually
 from support.flow import TENANT, Flow, Recorder, abandon, wait
+from support.queues import depth
 from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.sending import AnyDelivery, InboundRequest, Receipt, Rejected, Retry, SendResult, Sent
@@ -327,7 +328,7 @@ async def test_both_puts_of_an_abandoned_key_in_a_backlog_are_sent_once(flow: Fl
     id = await flow.accept("k", **body)
     assert await flow.accept("k", **body) == id
     await flow.settle(only=topics.ROUTE)
-    assert [await flow.queue.depth(topic, topics.DELIVER) for topic in (TOPIC, SURPLUS)] == [1, 1]
+    assert [await depth(flow.queue, topic, topics.DELIVER) for topic in (TOPIC, SURPLUS)] == [1, 1]
     one, other = worker(flow), worker(flow)
     await asyncio.gather(_one_item(flow, one, SURPLUS), _one_item(flow, other, TOPIC))
     await wait(flow, 2 * LEASE)

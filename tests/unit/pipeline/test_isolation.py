@@ -12,6 +12,7 @@ import pytest
 
 from support import eventually
 from support.flow import TENANT, Flow
+from support.queues import depth
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.objects.folder import Folder
@@ -104,7 +105,7 @@ async def test_an_item_that_fails_before_it_is_begun_goes_aside_as_it_came(
     assert await stage.out() == [number for number in range(100) if number != 17]
     [(body, why)] = await stage.set_aside()
     assert (body, why) == (b"17", "key: k17\nreason: ZeroDivisionError('poison')\n")
-    assert await stage.queue.depth("in", "s") == 0
+    assert await depth(stage.queue, "in", "s") == 0
 
 
 async def test_items_begun_before_a_failure_come_back_as_begun_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ async def test_items_begun_before_a_failure_come_back_as_begun_and_the_rest_goes
     assert await stage.out() == [6, 7, 8, 9]
     assert sorted(stage.handed_over.count(b"%d" % number) for number in range(10) if number != 5) == [1] * 9
     assert [body for body, _ in await stage.set_aside()] == [b"5"]
-    assert await stage.queue.depth("in", "s") == 0
+    assert await depth(stage.queue, "in", "s") == 0
 
 
 async def test_every_item_may_be_poison(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ async def test_every_item_may_be_poison(tmp_path: Path) -> None:
     await stage.fill(20)
     await stage.work(stage.reader())
     assert len(await stage.set_aside()) == 20
-    assert await stage.queue.depth("in", "s") == 0
+    assert await depth(stage.queue, "in", "s") == 0
 
 
 async def test_an_item_whose_outputs_are_refused_is_found_by_halving_the_claims(
@@ -360,7 +361,7 @@ async def test_a_schedule_that_stood_still_past_its_lease_puts_nothing(
         patch.setattr(flow.store.schedule, "due", then_stands_still)
         with pytest.raises(LeaseLost):
             await schedule.once()
-    assert await flow.queue.depth(topics.OUTCOMES, topics.RECORD) == 0
+    assert await depth(flow.queue, topics.OUTCOMES, topics.RECORD) == 0
     await schedule.once()
     claim = await flow.queue.claim(topics.OUTCOMES, topics.RECORD, 10, 0)
     assert claim is not None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from support.flow import TENANT, Flow
+from support.queues import depth
 from support.stores import accepted, fact, notification
 from tidings.model import topics
 from tidings.model.days import DAY_MS, day_of
@@ -23,7 +24,7 @@ async def test_a_receipt_about_an_archived_delivery_is_left_out_alone(flow: Flow
     assert await flow.store.days.seal(day_of(old.id), [], now)
     await flow.queue.put(pack([accepted(new), fact(old, State.DELIVERED), fact(new, State.SENT)]))
     await flow.settle(topics.RECORD)
-    assert await flow.queue.depth(topics.OUTCOMES, topics.RECORD) == 0
+    assert await depth(flow.queue, topics.OUTCOMES, topics.RECORD) == 0
     assert flow.metrics.value("tidings_facts_unrecorded_total", {"reason": "archived"}) == 1
     record = await flow.store.history.get(TENANT, new.id)
     assert record is not None

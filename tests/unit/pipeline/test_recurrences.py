@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.flow import TENANT, Flow
+from support.queues import depth
 from tidings.model import topics
 from tidings.model.errors import Conflict, Invalid, LeaseLost, NotFound, Unavailable
 from tidings.model.history import HistoryFilter
@@ -512,7 +513,7 @@ async def test_a_process_that_stood_still_past_its_lease_sends_no_occurrence(
         patch.setattr(flow.store.recurrences, "due", then_stands_still)
         with pytest.raises(LeaseLost):
             await flow.settle()
-    assert await flow.queue.depth(topics.requests(Priority.NORMAL), topics.ROUTE) == 0
+    assert await depth(flow.queue, topics.requests(Priority.NORMAL), topics.ROUTE) == 0
     await flow.settle()
     for _ in range(80):
         await flow.advance(1)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.flow import Flow
+from support.queues import depth
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, SmsContent
 from tidings.model.template import Variable
@@ -95,7 +96,11 @@ async def test_bad_input_is_refused_with_its_path_and_changes_nothing(
     assert refused.value.code == code or not code
     if path:
         assert refused.value.path == path
-    assert [await flow.queue.depth(f"requests.{lane}", "route") for lane in ("critical", "normal", "bulk")] == [0, 0, 0]
+    assert [await depth(flow.queue, f"requests.{lane}", "route") for lane in ("critical", "normal", "bulk")] == [
+        0,
+        0,
+        0,
+    ]
 
 
 async def test_one_bad_item_does_not_spoil_the_batch(flow: Flow) -> None:
@@ -108,7 +113,7 @@ async def test_one_bad_item_does_not_spoil_the_batch(flow: Flow) -> None:
         None,
         ("wrong_type", "$.notifications[3]"),
     ]
-    assert await flow.queue.depth("requests.normal", "route") == 2
+    assert await depth(flow.queue, "requests.normal", "route") == 2
 
 
 async def test_a_batch_has_bounds(flow: Flow) -> None:

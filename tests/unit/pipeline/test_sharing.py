@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.flow import TENANT, Flow, is_surplus, takes_it
+from support.queues import depth
 from tidings.model import topics
 from tidings.model.errors import Overloaded
 from tidings.model.sending import Retry
@@ -44,7 +45,7 @@ async def single(flow: Flow, **fields: Any) -> Any:
 
 async def depths(flow: Flow) -> dict[str, int]:
     """The depths of the queues that are not empty, without `outcomes`."""
-    found = {topic: await flow.queue.depth(topic, topics.reader_of(topic)) for topic in topics.LANES}
+    found = {topic: await depth(flow.queue, topic, topics.reader_of(topic)) for topic in topics.LANES}
     return {topic: depth for topic, depth in found.items() if depth}
 
 

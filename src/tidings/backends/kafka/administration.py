@@ -10,14 +10,14 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from tidings.backends.kafka.progress import Progress
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.backends.kafka.topics import ensure
 from tidings.model.errors import Unavailable
-from tidings.ports.queue import Extent
+from tidings.ports.queue import Extent, Subscription
 
 T = TypeVar("T")
 _log = structlog.get_logger("tidings.kafka")
@@ -72,28 +72,31 @@ class Administration:
         ensure(self._admin, self._settings, subscriptions)
         readings = [(topic, group) for topic, groups in subscriptions.items() for group in groups]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tidings-kafka-declare") as beside:
-            begin = partial(self._patiently, self._begin, patience_s=_CALL_WITHIN_S)
-            for begun in [beside.submit(begin, topic, group) for topic, group in readings]:
+            for begun in [beside.submit(self._begin_patiently, topic, group) for topic, group in readings]:
                 begun.result()
 
-    def depth(self, topic: str, group: str) -> int:
-        """The number of items of the topic that the group has not done, by its committed offsets."""
-        return self._patiently(self._depth, topic, group)
+    def depths(self, queues: Sequence[Subscription]) -> Sequence[int]:
+        """For each topic and group the number of items that the group has not done, by its committed offsets."""
+        if not queues:
+            return []
+        names = [(self._settings.topic(topic), self._settings.group_id(topic, group)) for topic, group in queues]
+        return self._patiently(partial(self._depths, names), ", ".join(topic for topic, _ in queues))
 
     def extent(self, topic: str, group: str) -> Extent:
         """How far the topic is filled and done, for each partition, by the group's committed offsets."""
-        return self._patiently(self._extent, topic, group)
+        name, group_id = self._settings.topic(topic), self._settings.group_id(topic, group)
+        return self._patiently(partial(self._extent, name, group_id), topic)
 
-    def _patiently(self, ask: Callable[[str, str], T], topic: str, group: str, patience_s: float = _SETTLING_S) -> T:
-        """The result of `ask` for a topic and a group. Retries for `patience_s` while leaders or coordinators move."""
+    def _patiently(self, ask: Callable[[], T], about: str, patience_s: float = _SETTLING_S) -> T:
+        """The result of `ask`. Retries for `patience_s` while leaders or coordinators move."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                return ask(self._settings.topic(topic), self._settings.group_id(topic, group))
+                return ask()
             except (KafkaException, TimeoutError) as error:
                 passing = isinstance(error, KafkaException) and error.args[0].code() in _PASSING
                 if not passing or time.monotonic() > deadline:
-                    raise Unavailable(f"Kafka did not answer a question about {topic}: {error}") from error
+                    raise Unavailable(f"Kafka did not answer a question about {about}: {error}") from error
             time.sleep(_PAUSE_S)
 
     def trim(self, subscriptions: Mapping[str, Collection[str]]) -> None:
@@ -140,6 +143,10 @@ class Administration:
             if all(place.partition in progress for progress in read)
             and (end := min(progress[place.partition].base or 0 for progress in read)) > 0
         ]
+
+    def _begin_patiently(self, topic: str, group: str) -> None:
+        begin = partial(self._begin, self._settings.topic(topic), self._settings.group_id(topic, group))
+        self._patiently(begin, topic, _CALL_WITHIN_S)
 
     def _begin(self, name: str, group_id: str) -> None:
         """Commit the beginning of the group in every partition where it has no offset.
@@ -188,16 +195,31 @@ class Administration:
             raise KafkaException(known.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         return [TopicPartition(name, number) for number in known.partitions]
 
-    def _depth(self, name: str, group_id: str) -> int:
-        places = self._places(name)
-        latest = self._offsets(places, _LATEST)
-        committed = self._committed(group_id, places)
-        unread = [place for place in places if place.partition not in committed]
-        earliest = self._offsets(unread, _EARLIEST) if unread else {}
-        return sum(
-            end - earliest[number] if number in earliest else committed[number].left(end)
-            for number, end in latest.items()
-        )
+    def _depths(self, queues: Sequence[tuple[str, str]]) -> list[int]:
+        partitions = self._partitions({name for name, _ in queues})
+        # In this order: an item that moves on in between counts twice rather than not at all.
+        read = [(name, self._committed(group_id, partitions[name])) for name, group_id in queues]
+        latest = self._offsets_of([place for places in partitions.values() for place in places], _LATEST)
+        unread = [place for name, known in read for place in partitions[name] if place.partition not in known]
+        earliest = self._offsets_of(unread, _EARLIEST) if unread else {}
+        depths: list[int] = []
+        for name, known in read:
+            ends = {place.partition: latest[name, place.partition] for place in partitions[name]}
+            depths.append(
+                sum(
+                    known[number].left(end) if number in known else end - earliest[name, number]
+                    for number, end in ends.items()
+                )
+            )
+        return depths
+
+    def _partitions(self, names: Collection[str]) -> dict[str, list[TopicPartition]]:
+        """The partitions of several topics. Raises KafkaException if the asked broker does not know one yet."""
+        answers = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=_CALL_WITHIN_S)
+        return {
+            name: [TopicPartition(name, one.id) for one in answer.result(_CALL_WITHIN_S).partitions]
+            for name, answer in answers.items()
+        }
 
     def _extent(self, name: str, group_id: str) -> Extent:
         places = self._places(name)
@@ -219,8 +241,15 @@ class Administration:
         self._admin.__exit__(None, None, None)
 
     def _offsets(self, places: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
+        """The offset of each of these partitions of one topic."""
+        return {number: offset for (_, number), offset in self._offsets_of(places, spec).items()}
+
+    def _offsets_of(self, places: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        """The offsets of partitions of several topics, by topic and partition."""
         answers = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_CALL_WITHIN_S)
-        return {place.partition: answer.result(_CALL_WITHIN_S).offset for place, answer in answers.items()}
+        return {
+            (place.topic, place.partition): answer.result(_CALL_WITHIN_S).offset for place, answer in answers.items()
+        }
 
     def _committed(self, group_id: str, places: list[TopicPartition]) -> dict[int, Progress]:
         # Ask through a consumer that never joins, not through the administration client: librdkafka (2.16) aborts the

@@ -28,7 +28,7 @@ from tidings.backends.kafka.producing import BatchProducer
 from tidings.backends.kafka.protocol import GroupProtocol
 from tidings.backends.kafka.settings import KafkaSettings
 from tidings.model.errors import Unavailable
-from tidings.ports.queue import Claim, Extent, Item, Received
+from tidings.ports.queue import Claim, Extent, Item, Received, Subscription
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -145,12 +145,12 @@ class KafkaQueue:
         batch = await reader.claim(max_items, max_wait_s, lease_s)
         return None if batch is None else KafkaClaim(reader, self._producer, batch)
 
-    async def depth(self, topic: str, group: str) -> int:
+    async def depths(self, queues: Sequence[Subscription]) -> Sequence[int]:
         """See Queue. Counts by committed offsets, so items that were done a moment ago may still count."""
-        return await self._in_thread(self._administration.depth, topic, group)
+        return await self._in_thread(self._administration.depths, queues)
 
     async def extent(self, topic: str, group: str) -> Extent:
-        """See Queue. By committed offsets, as `depth`."""
+        """See Queue. By committed offsets, as `depths`."""
         return await self._in_thread(self._administration.extent, topic, group)
 
     async def close(self) -> None:

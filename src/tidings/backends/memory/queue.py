@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from tidings.backends.memory.clock import SystemClock
 from tidings.model.errors import LeaseLost, Unavailable
 from tidings.ports.clock import Clock
-from tidings.ports.queue import Claim, Extent, Item, Received
+from tidings.ports.queue import Claim, Extent, Item, Received, Subscription
 
 
 class _Numbered(Received, frozen=True, gc=False):
@@ -333,9 +333,9 @@ class MemoryQueue:
             until_look = min([deadline, *(ends for ends, _ in lane.leases[:1])])
             await self._wait(lane, max(until_look - now, 1) / 1000)
 
-    async def depth(self, topic: str, group: str) -> int:
+    async def depths(self, queues: Sequence[Subscription]) -> Sequence[int]:
         """See Queue."""
-        return len(self.broker.lane(topic, group))
+        return [len(self.broker.lane(topic, group)) for topic, group in queues]
 
     async def extent(self, topic: str, group: str) -> Extent:
         """See Queue."""

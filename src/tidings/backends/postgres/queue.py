@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Self
 from uuid import uuid4
 
@@ -24,7 +25,7 @@ from tidings.backends.postgres.statements import load
 from tidings.backends.postgres.waking import QueueTable, Waker
 from tidings.backends.postgres.writing import Writing, prepare, put_statement, quoted
 from tidings.model.errors import LeaseLost, Unavailable
-from tidings.ports.queue import Claim, Extent, Item
+from tidings.ports.queue import Claim, Extent, Item, Subscription
 
 CLAIMS = 20
 """The most unleased claims that one process holds. Each is an open transaction on its own connection."""
@@ -143,14 +144,17 @@ class PostgresQueue:
                 return None
             await table.wait(table.drained, deadline - loop.time())
 
-    async def depth(self, topic: str, group: str) -> int:
-        """See Queue."""
-        relation = await self._relation_of(topic, group)
-        table = self._waker.table(relation)
-        table.used = True
+    async def depths(self, queues: Sequence[Subscription]) -> Sequence[int]:
+        """See Queue. All of them are counted at one instant."""
+        if not queues:
+            return []
+        relations = tuple([await self._relation_of(topic, group) for topic, group in queues])
+        tables = [self._waker.table(relation) for relation in relations]
+        for table in tables:
+            table.used = True
         with translated():
-            count: int = await self._writers.fetchval(_on(relation, "depth"), relation, table.bound.low)
-        return count
+            rows = await self._writers.fetch(_counting(relations), relations, [table.bound.low for table in tables])
+        return [count for _, count in rows]
 
     async def extent(self, topic: str, group: str) -> Extent:
         """See Queue."""
@@ -284,6 +288,13 @@ def _relation(topic: str, group: str) -> str:
         return name
     digest = hashlib.blake2b(f"{topic}\0{group}".encode(), digest_size=6).hexdigest()
     return name.encode()[: _MOST_NAME_BYTES - 13].decode(errors="ignore") + "/" + digest
+
+
+@lru_cache(maxsize=64)
+def _counting(relations: tuple[str, ...]) -> str:
+    """The statement that counts the items of these tables."""
+    counts = [_on(relation, "count").replace("{place}", str(place)) for place, relation in enumerate(relations, 1)]
+    return _TABLES["depths"].replace("{counts}", " UNION ALL ".join(counts))
 
 
 def _on(relation: str, name: str) -> str:

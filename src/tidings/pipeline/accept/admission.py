@@ -11,7 +11,7 @@ import structlog
 
 from tidings.model import topics
 from tidings.model.errors import Overloaded
-from tidings.model.vocabulary import Channel, Lane, Priority
+from tidings.model.vocabulary import Lane, Priority
 from tidings.pipeline.accept.group_commit import GroupCommit
 from tidings.pipeline.runtime.setbacks import Setbacks
 from tidings.policy.admission import AdmissionRules, Load, refusal
@@ -24,6 +24,9 @@ SOONEST_S, LATEST_S = 4.0, 10.0
 """Range of `Retry-After` for refused requests, spread so that they do not all come again together."""
 _IDLE_AFTER_MS = 5_000
 _log = structlog.get_logger("tidings.admission")
+
+_QUEUES = [(topic, topics.reader_of(topic)) for topic in topics.LANES]
+"""Every queue with a lane, in the order of the flow."""
 
 Held: TypeAlias = Callable[[int], Awaitable[Mapping[str, int]]]
 """How many deliveries are held for providers, by topic; the argument bounds the count."""
@@ -122,7 +125,9 @@ class Admission:
 
     async def _look(self) -> None:
         before = dict(self._let_in)
-        depths = {lane: await self._depth(lane) for lane in Lane}
+        depths = dict.fromkeys(Lane, 0)
+        for (topic, _), depth in zip(_QUEUES, await self._queue.depths(_QUEUES), strict=True):
+            depths[topics.LANES[topic]] += depth
         backlog = self._rules.backlog
         for topic, count in (await self._held(2 * backlog)).items():
             lane = topics.LANES.get(topic)
@@ -139,10 +144,3 @@ class Admission:
         for (lane, why), count in self._turned_away.items():
             _log.warning("overloaded", lane=lane.value, turned_away=count, why=why, backlog=self._backlog)
         self._turned_away.clear()
-
-    async def _depth(self, lane: Lane) -> int:
-        # Count in flow order: an item that moves meanwhile counts twice rather than not at all.
-        depth = await self._queue.depth(topics.requests(lane), topics.ROUTE)
-        for channel in Channel:
-            depth += await self._queue.depth(topics.deliveries(channel, lane), topics.DELIVER)
-        return depth

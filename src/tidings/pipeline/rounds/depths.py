@@ -49,18 +49,18 @@ class Depths:
             self._meter.waiting(None)
             return False
         looked: dict[str, tuple[int, float]] = {}
-        for topic, groups in topics.subscriptions().items():
-            found = [await self._look(topic, group) for group in groups]
-            looked[topic] = sum(depth for depth, _ in found), max(age_s for _, age_s in found)
+        queues = [(topic, group) for topic, groups in topics.subscriptions().items() for group in groups]
+        for (topic, group), depth in zip(queues, await self._queue.depths(queues), strict=True):
+            all_groups, oldest_s = looked.get(topic, (0, 0.0))
+            looked[topic] = all_groups + depth, max(oldest_s, await self._age_s(topic, group, depth))
         self._meter.waiting(looked)
         return True
 
-    async def _look(self, topic: str, group: str) -> tuple[int, float]:
-        """How many items wait for the group, and how many seconds the oldest has waited at least."""
-        depth = await self._queue.depth(topic, group)
+    async def _age_s(self, topic: str, group: str, depth: int) -> float:
+        """How many seconds the oldest of `depth` items has waited at least."""
         if not depth:
             self._looks.pop((topic, group), None)
-            return 0, 0.0
+            return 0.0
         now, extent = self._clock.elapsed(), await self._queue.extent(topic, group)
         known = self._looks.get((topic, group), [])
         looks = [look for look in known if not extent.covers(look.extent)]
@@ -68,7 +68,7 @@ class Depths:
             del looks[1::2]
         looks.append(_Look(now, extent))
         self._looks[topic, group] = looks
-        return depth, (now - looks[0].at) / 1000
+        return (now - looks[0].at) / 1000
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Make rounds until `stopping` is set, then leave them to other processes."""

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from support import eventually, unique
+from support.queues import depth
 from tidings.backends.postgres.claims import LeasedClaim, OpenClaim
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.queue import PostgresQueue
@@ -111,7 +112,7 @@ async def test_a_leased_claim_survives_a_crash(own_server: Server, own_queue: Po
         return True
 
     await eventually(done)
-    assert await own_queue.depth(TOPIC, GROUP) == 0
+    assert await depth(own_queue, TOPIC, GROUP) == 0
 
 
 async def test_a_waiting_claim_raises_when_the_server_goes(own_server: Server, own_queue: PostgresQueue) -> None:
@@ -255,7 +256,7 @@ async def test_ended_claims_stay_ended(postgres_dsn: str) -> None:
         await claim.done()
         with pytest.raises(LeaseLost):
             await claim.done([Item(TOPIC, "k", b"twice")])
-    assert await queue.depth(TOPIC, GROUP) == 0
+    assert await depth(queue, TOPIC, GROUP) == 0
     await queue.close()
 
 
@@ -274,7 +275,7 @@ async def test_a_process_holds_no_more_claims_than_it_has_connections_for(postgr
     await claim.done()
     await queue.close()
     other = await PostgresQueue.open(postgres_dsn)
-    assert await other.depth(TOPIC, GROUP) == 4
+    assert await depth(other, TOPIC, GROUP) == 4
     await other.close()
 
 
@@ -306,7 +307,7 @@ async def test_many_processes_may_declare_at_once(postgres_dsn: str) -> None:
     queues = [await PostgresQueue.open(postgres_dsn) for _ in range(4)]
     await asyncio.gather(*(queue.declare({f"t{number}": (GROUP,) for number in range(5)}) for queue in queues))
     for queue in queues:
-        assert await queue.depth("t4", GROUP) == 0
+        assert await depth(queue, "t4", GROUP) == 0
         await queue.close()
 
 

@@ -78,6 +78,14 @@ SELECT least(
     (SELECT min(item) FROM queue.claim, unnest(ids) AS item WHERE relation = $1)
 );
 
--- name: depth
-SELECT (SELECT count(*) FROM {queue} WHERE id >= $2)
-    + coalesce((SELECT sum(cardinality(ids)) FROM queue.claim WHERE relation = $1), 0)::bigint;
+-- name: count
+SELECT {place} AS place, (SELECT count(*) FROM {queue} WHERE id >= ($2::bigint[])[{place}]) AS items
+
+-- name: depths
+-- The counts of several tables, `count` for each, with the items of open claims.
+WITH claimed AS MATERIALIZED (
+    SELECT relation, sum(cardinality(ids))::bigint AS items FROM queue.claim GROUP BY relation
+)
+SELECT place, counted.items + coalesce((SELECT claimed.items FROM claimed WHERE relation = ($1::text[])[place]), 0)
+FROM ({counts}) AS counted
+ORDER BY place;
