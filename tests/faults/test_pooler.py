@@ -6,7 +6,6 @@ import asyncio
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import asyncpg
 import pytest
 
 from support import eventually
+from support.ports import free_port
 from support.postgres import open_folder
 from tidings.backends.postgres.folder import NAME
 from tidings.backends.postgres.migrate import migrate
@@ -34,9 +34,7 @@ TOPIC, GROUP = "requests.normal", "route"
 def pgbouncer(server: Server, database: str, mode: str) -> Iterator[str]:
     """The DSN of a pgbouncer, set up as by Debian, in front of one database."""
     folder = open_folder("tidings-pooler-")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     password = server._place.password
     (folder / "users.txt").write_text(f'"{NAME}" "{password}"\n')
     (folder / "pgbouncer.ini").write_text(

@@ -13,8 +13,9 @@ from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from support import eventually, needs, unique
-from support.kafka import KafkaBroker, free_port
+from support.kafka import KafkaBroker
 from support.kafka_cluster import KafkaCluster
+from support.ports import free_port
 from support.queues import PATIENCE, depth, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings

@@ -25,8 +25,9 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from support import eventually, unique
+from support.ports import free_port
 from support.postgres import on_database
-from support.system import Processes, System, free_port, settings_for
+from support.system import Processes, System, settings_for
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.backends.postgres.store import PostgresStore

@@ -26,8 +26,11 @@ IN_FLIGHT = ("pending", "deferred", "sending")
 _REACHED = {"sent", "delivered"}
 LATEST_RECORD = 15.0
 """Seconds that the judge waits for the record of an accepted notification while everything else rests."""
-LONGEST_PUT_OFF_S = 1.25 * PATIENT_BASE
-"""The longest wait before the second try at a mail server that put a recipient off."""
+WAITED_FOR_S = 1.25 * PATIENT_BASE
+"""How far ahead a next try may be for the judge to wait for it: as far as the second at a mail server that put a
+recipient off. Each later try doubles that wait."""
+MOST_WAITING = 0.01
+"""The largest share of deliveries that may wait for a try beyond that."""
 _SHOWN, _TOLD = 3, 1500
 """The most cases of a kind in a report, and the most characters of each."""
 
@@ -53,6 +56,7 @@ class Verdict(Struct):
     states: dict[str, int] = {}
     lost: int = 0
     swept: int = 0
+    waiting: int = 0
     doubled: int = 0
     doubled_uncertain: int = 0
     doubled_allowed: int = 0
@@ -74,6 +78,7 @@ class Verdict(Struct):
             f"arrived {self.arrived}, states: {_listed(self.states)}",
             f"lost {self.lost}, doubled {self.doubled}; lost on the way and found by the sweeper {self.swept}",
             f"doubled and marked uncertain {self.doubled_uncertain}, where it is allowed {self.doubled_allowed}",
+            f"waiting for a later try at a mail server that put them off {self.waiting}",
             f"sent before its time by {self.earliest:.1f} s at most",
             f"longest time without a 202: {self.gap_accepting:.1f} s, without an arrival: {self.gap_arriving:.1f} s",
             f"{'at':>7} {'fault':<20} {'lasted':>7} {'no 202':>7} {'none arrived':>13}",
@@ -113,6 +118,8 @@ class Judge:
                 known[delivery["state"]] += 1
                 self._delivery(asked, seen, delivery, arrivals.pop(delivery["id"], []))
         verdict.states = dict(known)
+        if verdict.waiting > MOST_WAITING * known.total():
+            verdict.blame("too many wait for a later try", verdict.waiting)
         for delivery in arrivals:
             verdict.blame("arrived, of nothing that is known", delivery)
         self._gaps(started, ended)
@@ -143,7 +150,10 @@ class Judge:
         if any(entry["delivery"] == delivery["id"] and entry["reason"] == "swept" for entry in seen["timeline"]):
             verdict.swept += 1
         if state not in RESTING:
-            verdict.blame("does not rest", seen)
+            if delivery["next_at"] is not None and _seconds_until(delivery["next_at"]) > 0.0:
+                verdict.waiting += 1
+            else:
+                verdict.blame("does not rest", seen)
         if state in _REACHED and not copies:
             verdict.lost += 1
             verdict.blame("said to be sent, never arrived", seen)
@@ -274,23 +284,31 @@ async def settled(system: System, ledger: Ledger, timeout_s: float) -> None:
 
 
 async def _rest(system: System, timeout_s: float) -> None:
-    """Return when nothing is in flight, or `timeout_s` after the latest time at which something is tried again."""
+    """Return when nothing is in flight, or `timeout_s` after the latest time at which something is tried again.
+
+    What is tried again only after `WAITED_FOR_S` is not waited for.
+    """
+    horizon = time.time() + timeout_s + WAITED_FOR_S
     with suppress(AssertionError):
-        await eventually(lambda: _rests(system), timeout_s, every=0.5)
+        await eventually(lambda: _rests(system, horizon), timeout_s, every=0.5)
         return
-    due = [datetime.fromisoformat(seen["next_at"]) async for seen in everything(system) if seen["next_at"]]
-    waits_s = max(0.0, max((at.timestamp() for at in due), default=0.0) - time.time())
-    if 0.0 < waits_s <= LONGEST_PUT_OFF_S:
-        with suppress(AssertionError):
-            await eventually(lambda: _rests(system), waits_s + timeout_s, every=0.5)
+    waits = [_seconds_until(seen["next_at"]) async for seen in everything(system) if seen["next_at"]]
+    longest_s = max((wait for wait in waits if time.time() + wait <= horizon), default=0.0)
+    with suppress(AssertionError):
+        await eventually(lambda: _rests(system, horizon), longest_s + timeout_s, every=0.5)
 
 
-async def _rests(system: System) -> bool:
+async def _rests(system: System, horizon: float) -> bool:
+    """Whether nothing is in flight but what is tried again after `horizon` (seconds since the epoch)."""
     for state in IN_FLIGHT:
-        reply = await system.call("GET", f"/v1/notifications?state={state}&limit=1")
-        assert reply.status == 200, reply
-        assert not reply.json["notifications"], reply.json["notifications"]
+        async for seen in pages(system, f"/v1/notifications?state={state}&limit=200", "notifications"):
+            assert seen["next_at"], seen
+            assert time.time() + _seconds_until(seen["next_at"]) > horizon, seen
     return True
+
+
+def _seconds_until(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp() - time.time()
 
 
 async def _is_known(system: System, id: str) -> bool:

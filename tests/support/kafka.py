@@ -9,7 +9,6 @@ import base64
 import fcntl
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -20,6 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from support.parts import CACHE, KAFKA_JARS, KAFKA_POM, has_kafka_jars
+from support.ports import free_port
 
 SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",
@@ -71,14 +71,6 @@ def download() -> Path:
         shutil.rmtree(KAFKA_JARS, ignore_errors=True)
         fresh.rename(KAFKA_JARS)
     return KAFKA_JARS
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def new_cluster_id() -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
+from support.ports import free_port
 from tidings.backends.postgres.binaries import environment
 from tidings.backends.postgres.folder import NAME
 from tidings.backends.postgres.server import Server
@@ -30,9 +30,7 @@ def standby_of(primary: Server) -> Iterator[int]:
         [programs / "pg_basebackup", "-D", home, "-R", "-X", "stream", "-c", "fast", "-d", source], primary.home
     )
     assert copied.returncode == 0, copied.stderr
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     log = (primary.home.parent / "standby.log").open("wb")
     process = subprocess.Popen(
         [

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from msgspec import Struct
 from pyreqwest.client import Client, ClientBuilder
 
 from support import eventually, unique
+from support.ports import free_port
 from tidings.api.keys import mint
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.store import PostgresStore
@@ -117,14 +117,6 @@ class System:
         """Store a user."""
         reply = await self.call("PUT", f"/v1/users/{user_id}", profile)
         assert reply.status in {200, 201}, reply.body
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def settings_for(folder: Path, dsn: str, brokers: str | None, **more: Any) -> Settings:

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from tidings.cli.application import run
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
@@ -34,7 +28,7 @@ def test_the_defaults_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_faults_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    port = closed_port()
+    port = free_port()
     Path("tidings.toml").write_text(
         f"[database]\ndsn = 'postgresql://u:p@127.0.0.1:{port}/d'\n"
         f"[queue]\nkind = 'kafka'\n"
@@ -101,7 +95,7 @@ def test_plaintext_to_brokers_elsewhere_is_refused(capsys: pytest.CaptureFixture
 
 
 def test_brokers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("tidings.toml").write_text(f"[queue]\nkind = 'kafka'\nbrokers = '127.0.0.1:{closed_port()}'\n")
+    Path("tidings.toml").write_text(f"[queue]\nkind = 'kafka'\nbrokers = '127.0.0.1:{free_port()}'\n")
     assert run(["check"]) == 1
     assert "wrong Kafka Kafka does not answer at 127.0.0.1" in told(capsys)
 

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support import unique
+from support.ports import free_port
 from support.postgres import on_database
 from tidings.backends.postgres.connection import Connection, close_pool, connect, open_pool, translated
 from tidings.backends.postgres.hosts import Address, addresses
@@ -35,10 +36,7 @@ def silent_port() -> Iterator[int]:
 @pytest.fixture
 def closed_port() -> int:
     """A port that refuses connections."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 @pytest.fixture
