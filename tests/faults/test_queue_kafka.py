@@ -161,8 +161,12 @@ async def test_an_item_that_is_too_large(kafka_broker: str, kafka_prefix: str) -
 
 
 async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix: str) -> None:
-    """Items are done once each, in the order of their key, while clients join and leave."""
-    count, finished = 3000, dict[str, list[int]]()
+    """Items are done once each, in the order of their key, while clients join and leave.
+
+    A client that was away for longer than its session, on a machine that is overloaded, may have lost what it did since
+    its last commit: then those items come again, marked as repeated.
+    """
+    count, finished, repeated = 3000, dict[str, list[int]](), set[int]()
     first = await KafkaQueue.open(kafka_broker, partitions=8, prefix=kafka_prefix)
     await first.declare({"topic": (GROUP,)})
     stop = asyncio.Event()
@@ -179,11 +183,14 @@ async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix
             except LeaseLost:
                 continue
             for item in claim.items:
-                finished.setdefault(item.key, []).append(int(item.body))
+                if item.repeated or item.redelivered:
+                    repeated.add(int(item.body))
+                else:
+                    finished.setdefault(item.key, []).append(int(item.body))
         await queue.close()
 
     def done_at_least(wanted: int) -> bool:
-        return sum(map(len, finished.values())) >= wanted
+        return len(repeated.union(*finished.values())) >= wanted
 
     async def feed() -> None:
         for start in range(0, count, 100):
@@ -199,7 +206,9 @@ async def test_a_group_whose_clients_come_and_go(kafka_broker: str, kafka_prefix
         await feeding
         await eventually(partial(done_at_least, count), PATIENCE)
         stop.set()
-    assert sorted(number for numbers in finished.values() for number in numbers) == list(range(count))
+    once = [number for numbers in finished.values() for number in numbers]
+    assert len(once) == len(set(once))
+    assert repeated.union(once) == set(range(count))
     assert all(numbers == sorted(numbers) for numbers in finished.values())
 
 

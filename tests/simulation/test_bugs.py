@@ -27,7 +27,7 @@ from tidings.pipeline.deliver.stage import Deliver
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime import categories
 from tidings.pipeline.runtime.beginning import Beginning
-from tidings.pipeline.runtime.reader import Reader, Taken
+from tidings.pipeline.runtime.reader import Claimed, Reader
 from tidings.policy import breaker, recurring, routing
 from tidings.policy.recurring import Occurrence
 from tidings.policy.retry import LAST_LOOK_MS
@@ -59,8 +59,8 @@ def retry_without_fencing(patch: pytest.MonkeyPatch) -> None:
     """A delivery that a killed or slow worker may have sent is sent again, as if it was not begun."""
     checked = Deliver._without_repeats
 
-    async def unchecked(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
-        return await checked(self, [Taken(taken.value) for taken in batch], outcomes)
+    async def unchecked(self: Deliver, batch: Sequence[Claimed[Delivery]], outcomes: list[Outcome]) -> Any:
+        return await checked(self, [Claimed(claimed.value) for claimed in batch], outcomes)
 
     patch.setattr(Deliver, "_without_repeats", unchecked)
 
@@ -69,8 +69,8 @@ def second_copies_are_sent_at_once(patch: pytest.MonkeyPatch) -> None:
     """Both copies of a delivery that are in flight at the same time are sent."""
     checked = Deliver._without_repeats
 
-    async def hasty(self: Deliver, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> Any:
-        return await checked(self, [msgspec.structs.replace(taken, repeated=False) for taken in batch], outcomes)
+    async def hasty(self: Deliver, batch: Sequence[Claimed[Delivery]], outcomes: list[Outcome]) -> Any:
+        return await checked(self, [msgspec.structs.replace(claimed, repeated=False) for claimed in batch], outcomes)
 
     patch.setattr(Deliver, "_without_repeats", hasty)
 

@@ -25,7 +25,7 @@ from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
 from tidings.pipeline.accept.accepted import WRITE_EVERY_S, AcceptedCounter
 from tidings.pipeline.runtime.beginning import Begin, Beginning
-from tidings.pipeline.runtime.reader import Partly, Reader, Reading, Taken
+from tidings.pipeline.runtime.reader import Claimed, Partly, Reader, Reading
 from tidings.pipeline.schedule.stage import LEASE_S, Schedule
 from tidings.ports.queue import Claim, Item
 from tidings.telemetry.metrics import Metrics
@@ -54,21 +54,21 @@ class Stage:
         )
         return Reader(reading, self.queue, self.aside, self.clock, Metrics())
 
-    async def _work(self, batch: Sequence[Taken[bytes]], begin: Begin) -> list[Item] | Partly:
-        if any(taken.value in self.poison for taken in batch):
+    async def _work(self, batch: Sequence[Claimed[bytes]], begin: Begin) -> list[Item] | Partly:
+        if any(claimed.value in self.poison for claimed in batch):
             raise ZeroDivisionError("poison")
         out = []
-        for taken in batch:
-            if taken.begun:
-                self.doubted.append(taken.value)
-                if taken.value not in self.late:
+        for claimed in batch:
+            if claimed.begun:
+                self.doubted.append(claimed.value)
+                if claimed.value not in self.late:
                     continue
             if self.begins:
-                await begin([taken.place])
-            self.handed_over.append(taken.value)
-            if taken.value in self.late:
+                await begin([claimed.place])
+            self.handed_over.append(claimed.value)
+            if claimed.value in self.late:
                 raise ZeroDivisionError("after it was begun")
-            out.append(Item("out", "k", taken.value))
+            out.append(Item("out", "k", claimed.value))
         return out
 
     async def work(self, reader: Reader[bytes]) -> None:

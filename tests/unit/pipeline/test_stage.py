@@ -15,7 +15,7 @@ from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.backends.objects.folder import Folder
 from tidings.model.errors import Unavailable
 from tidings.pipeline.runtime.beginning import Begin
-from tidings.pipeline.runtime.reader import Reader, Reading, Taken
+from tidings.pipeline.runtime.reader import Claimed, Reader, Reading
 from tidings.ports.queue import Claim, Item, Received
 from tidings.telemetry.metrics import Metrics
 
@@ -91,12 +91,12 @@ class _World:
         )
         return Reader(reading, self.queue, self._folder, self.clock, Metrics())
 
-    async def _work(self, batch: Sequence[Taken[bytes]], begin: Begin) -> list[Item]:
+    async def _work(self, batch: Sequence[Claimed[bytes]], begin: Begin) -> list[Item]:
         if batch[0].value in self.handed_over:
-            await begin([taken.place for taken in batch])
-        self.worked += [taken.value for taken in batch]
+            await begin([claimed.place for claimed in batch])
+        self.worked += [claimed.value for claimed in batch]
         await self.goes_on.wait()
-        return [Item("out", "k", taken.value) for taken in batch]
+        return [Item("out", "k", claimed.value) for claimed in batch]
 
     async def out(self) -> list[Received]:
         found: list[Received] = []

@@ -13,7 +13,7 @@ from tidings.pipeline.deliver.attempts import end, fact
 from tidings.pipeline.runtime.beginning import Begin
 from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.packs import pack
-from tidings.pipeline.runtime.reader import Taken
+from tidings.pipeline.runtime.reader import Claimed
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 
@@ -25,16 +25,16 @@ class ChannelOff:
         self._categories = categories
         self._clock = clock
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]], _begin: Begin) -> list[Item]:
+    async def __call__(self, batch: Sequence[Claimed[Delivery]], _begin: Begin) -> list[Item]:
         """`suppressed: channel_off` for each delivery (`uncertain` if it was begun); its alternative takes over."""
-        await self._categories.load({taken.value.tenant for taken in batch})
+        await self._categories.load({claimed.value.tenant for claimed in batch})
         now = self._clock.now()
-        outcomes = [outcome for taken in batch for outcome in self._ended(taken, now)]
+        outcomes = [outcome for claimed in batch for outcome in self._ended(claimed, now)]
         return pack(outcomes)
 
-    def _ended(self, taken: Taken[Delivery], now: int) -> list[Outcome]:
-        delivery = taken.value
-        if taken.begun:  # a provider may have been called before the channel was turned off
+    def _ended(self, claimed: Claimed[Delivery], now: int) -> list[Outcome]:
+        delivery = claimed.value
+        if claimed.begun:  # a provider may have been called before the channel was turned off
             delivery = msgspec.structs.replace(delivery, doubtful=True)
         category = self._categories.get(delivery.tenant, delivery.category)
         return end(delivery, category, fact(delivery, now, State.SUPPRESSED, Reason.CHANNEL_OFF), now)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from tidings.model.delivery import Delivery
 from tidings.model.ids import instant_of
 from tidings.pipeline.deliver.in_hand import Attempt
-from tidings.pipeline.runtime.reader import Taken
+from tidings.pipeline.runtime.reader import Claimed
 from tidings.policy.transitions import returned
 from tidings.ports.history import History
 
@@ -33,9 +33,9 @@ class Known(Struct, frozen=True):
     begun: set[Attempt]
 
 
-async def known(batch: Sequence[Taken[Delivery]], history: History, now: int) -> Known:
+async def known(batch: Sequence[Claimed[Delivery]], history: History, now: int) -> Known:
     """Ask `history` about the attempts of the batch that may have been made, or may have copies."""
-    doubtful = {attempt_of(taken.value) for taken in batch if _is_doubtful(taken) or _is_late(taken.value, now)}
+    doubtful = {attempt_of(claimed.value) for claimed in batch if _is_doubtful(claimed) or _is_late(claimed.value, now)}
     # The fact that a mail came back has an attempt number of its own; that attempt was made, too.
     asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
     over = set(await history.attempted(asked)) if asked else set()
@@ -43,10 +43,10 @@ async def known(batch: Sequence[Taken[Delivery]], history: History, now: int) ->
     waited = await history.waited(list(doubtful)) if doubtful else {}
     # A receipt may have come while the next attempt waited. The first attempt of a replay is made even so: a person
     # ordered it.
-    again = {taken.value.id for taken in batch if taken.value.attempt > taken.value.first_attempt}
+    again = {claimed.value.id for claimed in batch if claimed.value.attempt > claimed.value.first_attempt}
     arrived = await history.arrived(again) if again else set()
-    over |= {attempt_of(taken.value) for taken in batch if taken.value.id in arrived}
-    return Known(over, waited, {attempt_of(taken.value) for taken in batch if taken.begun})
+    over |= {attempt_of(claimed.value) for claimed in batch if claimed.value.id in arrived}
+    return Known(over, waited, {attempt_of(claimed.value) for claimed in batch if claimed.begun})
 
 
 def attempt_of(delivery: Delivery) -> Attempt:
@@ -54,9 +54,9 @@ def attempt_of(delivery: Delivery) -> Attempt:
     return delivery.id, delivery.attempt
 
 
-def _is_doubtful(taken: Taken[Delivery]) -> bool:
+def _is_doubtful(claimed: Claimed[Delivery]) -> bool:
     # Two claims over one batch may both have made a delivery wait. The copy that comes second finds it made.
-    return taken.begun or taken.repeated or taken.value.step > 0
+    return claimed.begun or claimed.repeated or claimed.value.step > 0
 
 
 def _is_late(delivery: Delivery, now: int) -> bool:

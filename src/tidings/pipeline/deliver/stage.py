@@ -32,7 +32,7 @@ from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime.beginning import Begin
 from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.packs import pack
-from tidings.pipeline.runtime.reader import Partly, Taken
+from tidings.pipeline.runtime.reader import Claimed, Partly
 from tidings.policy.presence import aimed
 from tidings.policy.retry import RetryPolicy
 from tidings.policy.routing import Hold, Stop, gate
@@ -111,7 +111,7 @@ class Deliver:
         """Begin no other provider call, because the process is to stop. Calls under way go on."""
         self.switchboard.stop()
 
-    async def __call__(self, batch: Sequence[Taken[Delivery]], begin: Begin) -> list[Item] | Partly:
+    async def __call__(self, batch: Sequence[Claimed[Delivery]], begin: Begin) -> list[Item] | Partly:
         """Take the batch through the five steps; the outcomes to put, and the places that were not begun."""
         outcomes: list[Outcome] = []
         fresh = await self._without_repeats(batch, outcomes)
@@ -135,19 +135,19 @@ class Deliver:
             _log.exception("an answer could not be judged", provider=tried.provider, result=type(tried.result).__name__)
             return [fact(tried.delivery, now, State.UNCERTAIN, "error", tried.provider, detail=repr(error))]
 
-    async def _without_repeats(self, batch: Sequence[Taken[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
+    async def _without_repeats(self, batch: Sequence[Claimed[Delivery]], outcomes: list[Outcome]) -> list[_Ready]:
         """The deliveries that go on: not made yet, not in doubt, and the furthest copy of their attempt.
 
         "Copies and doubt" in docs/how-it-works/one-delivery.md has the rules, in the order of the branches below.
         """
         known = await copies.known(batch, self._needs.history, self._needs.clock.now())
-        await self._needs.categories.load({taken.value.tenant for taken in batch})
+        await self._needs.categories.load({claimed.value.tenant for claimed in batch})
         now = self._needs.clock.now()
         fresh: list[_Ready] = []
         seen: set[Attempt] = set()
         # Of several copies keep the one with the highest `step`: the history has the waits of the others.
-        for taken in sorted(batch, key=lambda taken: taken.value.step, reverse=True):
-            delivery, attempt = taken.value, attempt_of(taken.value)
+        for claimed in sorted(batch, key=lambda claimed: claimed.value.step, reverse=True):
+            delivery, attempt = claimed.value, attempt_of(claimed.value)
             category = self._needs.categories.get(delivery.tenant, delivery.category)
             if attempt in known.over or attempt in seen:
                 continue
@@ -159,14 +159,14 @@ class Deliver:
                     continue
                 if known.waited.get(attempt, 0) > delivery.step:
                     continue
-                if taken.repeated:
+                if claimed.repeated:
                     outcomes.append(self._second_copy(delivery, now))
                     continue
             seen.add(attempt)
-            in_doubt = attempt in known.begun or taken.repeated
-            copy = delivery if taken.repeated and attempt not in known.begun else None
+            in_doubt = attempt in known.begun or claimed.repeated
+            copy = delivery if claimed.repeated and attempt not in known.begun else None
             as_known = self.switchboard.in_doubt(delivery) if in_doubt else delivery
-            fresh.append(_Ready(as_known, category, taken.place, copy))
+            fresh.append(_Ready(as_known, category, claimed.place, copy))
         return fresh
 
     async def _allowed(self, batch: Sequence[_Ready], outcomes: list[Outcome]) -> list[_Ready]:

@@ -12,7 +12,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
 from tidings.model.wire import encode_outcomes
 from tidings.pipeline.runtime.beginning import Begin
-from tidings.pipeline.runtime.reader import Aside, Partly, Taken
+from tidings.pipeline.runtime.reader import Aside, Claimed, Partly
 from tidings.pipeline.runtime.setting_aside import ASIDE
 from tidings.policy.transitions import may_be_handed
 from tidings.ports.history import History
@@ -29,13 +29,13 @@ class Record:
         self._history = history
         self._meter = meter
 
-    async def __call__(self, batch: Sequence[Taken[list[Outcome]]], _begin: Begin) -> list[Item] | Partly:
+    async def __call__(self, batch: Sequence[Claimed[list[Outcome]]], _begin: Begin) -> list[Item] | Partly:
         """Write a batch of packs in one transaction. There is nothing to put.
 
         A fact that the store refuses goes aside, alone. A fact about an archived day, or with an impossible date, is
         counted and left out. Raises Unavailable.
         """
-        outcomes = [outcome for taken in batch for outcome in taken.value]
+        outcomes = [outcome for claimed in batch for outcome in claimed.value]
         try:
             await self._append(outcomes)
         except Unavailable:

@@ -18,7 +18,7 @@ from tidings.pipeline.runtime.beginning import Begin
 from tidings.pipeline.runtime.categories import Categories
 from tidings.pipeline.runtime.deliveries import build, key_of, wait_for
 from tidings.pipeline.runtime.packs import pack
-from tidings.pipeline.runtime.reader import REPEATED, Taken
+from tidings.pipeline.runtime.reader import REPEATED, Claimed
 from tidings.policy.routing import Planned, Slotted, addresses, choose, send_zone, wanted
 from tidings.policy.shares import Shares
 from tidings.policy.transitions import IN_FLIGHT
@@ -66,24 +66,25 @@ class Route:
         self._surplus = surplus
         self._narrow = narrow
 
-    async def __call__(self, batch: Sequence[Taken[Notification]], _begin: Begin) -> list[Item]:
+    async def __call__(self, batch: Sequence[Claimed[Notification]], _begin: Begin) -> list[Item]:
         """The deliveries and outcomes of a batch of notifications, as items to put."""
         now = self._clock.now()
         outcomes: list[Outcome] = []
         items: list[Item] = []
+        notifications = [claimed.value for claimed in batch]
         standing = await self._standings.look_up(
-            {(taken.value.tenant, taken.value.to.user_id) for taken in batch if taken.value.to.user_id is not None},
-            notifications=[taken.value.id for taken in batch],
+            {(each.tenant, each.to.user_id) for each in notifications if each.to.user_id is not None},
+            notifications=[each.id for each in notifications],
         )
-        come: list[Taken[Notification]] = []
-        for taken in batch:
-            notification = taken.value
+        come: list[Claimed[Notification]] = []
+        for claimed in batch:
+            notification = claimed.value
             if notification.id in standing.cancelled:
                 outcomes.append(_about(notification, now, State.CANCELLED, Reason.CANCELLED))
-            elif notification.send_at is not None and (due := _due(taken, notification.send_at, now)) is not None:
-                outcomes.append(_later(taken, notification, now, due))
+            elif notification.send_at is not None and (due := _due(claimed, notification.send_at, now)) is not None:
+                outcomes.append(_later(claimed, notification, now, due))
             else:
-                come.append(taken)
+                come.append(claimed)
         ready = _past_local_time(come, standing.people, outcomes, now)
         for case, plan in await self._plans(ready, standing.people, now):
             outcomes.append(_about(case.notification, now, State.PENDING, ""))
@@ -102,12 +103,10 @@ class Route:
         return case.repeated or not shares.take(delivery.tenant, delivery.priority, 1, self._clock.elapsed())
 
     async def _plans(
-        self, batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], now: int
+        self, batch: Sequence[Claimed[Notification]], people: Mapping[UserKey, Person], now: int
     ) -> list[tuple[_Case, list[Planned]]]:
-        cases = [
-            await self._case(taken, people.get((taken.value.tenant, taken.value.to.user_id or ""))) for taken in batch
-        ]
-        await self._categories.load({taken.value.tenant for taken in batch})
+        cases = [await self._case(claimed, people) for claimed in batch]
+        await self._categories.load({claimed.value.tenant for claimed in batch})
         addresses_of_all = {
             (case.notification.tenant, address)
             for case in cases
@@ -133,17 +132,17 @@ class Route:
             for case in cases
         ]
 
-    async def _case(self, taken: Taken[Notification], person: Person | None) -> _Case:
-        notification = taken.value
+    async def _case(self, claimed: Claimed[Notification], people: Mapping[UserKey, Person]) -> _Case:
+        notification = claimed.value
+        person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
         if notification.template is not None:
             content = await self._renderer.channels(notification.tenant, notification.template)
         else:
             content = notification.content.channels() if notification.content is not None else ()
-        person = person or NO_USER
         if notification.incarnation is None and person.incarnation is not None:
             notification = msgspec.structs.replace(notification, incarnation=person.incarnation)
         found = addresses(notification.to, person.profile, wanted(notification, content))
-        return _Case(notification, _is_copy(taken), person, content, found)
+        return _Case(notification, _is_copy(claimed), person, content, found)
 
 
 def _about(notification: Notification, now: int, state: State, reason: str) -> Outcome:
@@ -151,61 +150,61 @@ def _about(notification: Notification, now: int, state: State, reason: str) -> O
     return Outcome(notification.id, notification.tenant, now, state, reason=reason, notification=notification)
 
 
-def _is_copy(taken: Taken[Notification]) -> bool:
+def _is_copy(claimed: Claimed[Notification]) -> bool:
     """Whether an earlier claim may have routed the same notification."""
-    return taken.begun or taken.repeated
+    return claimed.begun or claimed.repeated
 
 
-def _due(taken: Taken[Notification], due: int, now: int) -> int | None:
+def _due(claimed: Claimed[Notification], due: int, now: int) -> int | None:
     """The instant until which a notification with send time `due` must wait; None: go on now.
 
     A notification waits once, even if the clock of the worker that takes it next is behind. A possible copy waits even
     if `due` has passed by now: if the original waited too, both waits are one fact and are recorded once; if not, the
     wait is marked as repeated.
     """
-    if taken.value.step:
+    if claimed.value.step:
         return None
-    return due if due > now or (_is_copy(taken) and due > taken.value.accepted_at) else None
+    return due if due > now or (_is_copy(claimed) and due > claimed.value.accepted_at) else None
 
 
 def _past_local_time(
-    batch: Sequence[Taken[Notification]], people: Mapping[UserKey, Person], outcomes: list[Outcome], now: int
-) -> list[Taken[Notification]]:
+    batch: Sequence[Claimed[Notification]], people: Mapping[UserKey, Person], outcomes: list[Outcome], now: int
+) -> list[Claimed[Notification]]:
     """The notifications that need not wait for a local time of their user. The waits of the others go to `outcomes`.
 
     A notification that has waited is checked again with the user's timezone of now, and waits once more if its local
     time has not come there. That ends, because the first routing adds the date to the local time.
     """
-    ready: list[Taken[Notification]] = []
-    for taken in batch:
-        notification = taken.value
+    ready: list[Claimed[Notification]] = []
+    for claimed in batch:
+        notification = claimed.value
         if notification.send_at_local is None:
-            ready.append(taken)
+            ready.append(claimed)
             continue
         person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
         where = zone(send_zone(notification.to, person.profile))
         # Look from the acceptance on, not from now: a time that passed while the notification was queued has come.
         wall = next_wall(notification.send_at_local, where, notification.accepted_at)
         due = instant_of(wall, where)
-        if due <= now and _due(taken, due, now) is None:
-            ready.append(taken)
+        if due <= now and _due(claimed, due, now) is None:
+            ready.append(claimed)
             continue
         dated = msgspec.structs.replace(notification, send_at_local=wall.isoformat())
         if notification.expires_at is not None and notification.expires_at <= due:
             outcomes.append(_about(dated, now, State.EXPIRED, Reason.EXPIRED))
         else:
-            outcomes.append(_later(taken, dated, now, due))
+            outcomes.append(_later(claimed, dated, now, due))
     return ready
 
 
-def _later(taken: Taken[Notification], notification: Notification, now: int, due: int) -> Outcome:
+def _later(claimed: Claimed[Notification], notification: Notification, now: int, due: int) -> Outcome:
     """The fact that the notification waits until `due`. A possible copy stays marked as repeated."""
     waiting = msgspec.structs.replace(notification, step=notification.step + 1)
     topic, key = topics.requests(notification.priority), key_of(notification)
     return msgspec.structs.replace(
         _about(notification, now, State.DEFERRED, Reason.SEND_AT),
         step=notification.step,
-        wait=Wait(due, topic, key, encode(waiting), repeated=_is_copy(taken)),
+        wait=Wait(due, topic, key, encode(waiting), repeated=_is_copy(claimed)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from tidings.model.vocabulary import Lane
 from tidings.pipeline.runtime.beginning import Begin
-from tidings.pipeline.runtime.reader import Partly, Taken
+from tidings.pipeline.runtime.reader import Claimed, Partly
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 
@@ -29,18 +29,18 @@ class Owned(Protocol):
 
 
 T = TypeVar("T", bound=Owned)
-Work: TypeAlias = Callable[[Sequence[Taken[T]], Begin], Awaitable[Sequence[Item] | Partly]]
+Work: TypeAlias = Callable[[Sequence[Claimed[T]], Begin], Awaitable[Sequence[Item] | Partly]]
 """A stage, as a reader calls it."""
 
 
 class Noted(Generic[T]):
     """A stage's work that reports each batch to `note` before it begins."""
 
-    def __init__(self, work: Work[T], note: Callable[[Sequence[Taken[T]]], None]) -> None:
+    def __init__(self, work: Work[T], note: Callable[[Sequence[Claimed[T]]], None]) -> None:
         self.work = work
         self._note = note
 
-    async def __call__(self, batch: Sequence[Taken[T]], begin: Begin) -> Sequence[Item] | Partly:
+    async def __call__(self, batch: Sequence[Claimed[T]], begin: Begin) -> Sequence[Item] | Partly:
         """The result of `work`."""
         self._note(batch)
         return await self.work(batch, begin)
@@ -61,8 +61,8 @@ class Precedence:
         """`work`, noting the tenants of each batch."""
         return Noted(work, partial(self._note, lane))
 
-    def _note(self, lane: Lane, batch: Sequence[Taken[T]]) -> None:
-        tenants = {taken.value.tenant for taken in batch}
+    def _note(self, lane: Lane, batch: Sequence[Claimed[T]]) -> None:
+        tenants = {claimed.value.tenant for claimed in batch}
         now = self._clock.elapsed()
         if lane.is_surplus:
             if len(self._surplus_at) >= _MOST_REMEMBERED:

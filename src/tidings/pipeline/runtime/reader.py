@@ -40,7 +40,7 @@ def nothing(_: Sequence[Item]) -> Sequence[Item]:
     return ()
 
 
-class Taken(Struct, Generic[T], frozen=True, gc=False):
+class Claimed(Struct, Generic[T], frozen=True, gc=False):
     """A claimed and decoded item. `begun`: an earlier claim began it. `repeated`: it may be a copy.
 
     `place` is its index in the claim.
@@ -91,7 +91,7 @@ class Reading(Struct, Generic[T], frozen=True, kw_only=True):
     stage: str
     topic: str
     decode: Callable[[bytes], T]
-    work: Callable[[Sequence[Taken[T]], Begin], Awaitable[Sequence[Item] | Partly]]
+    work: Callable[[Sequence[Claimed[T]], Begin], Awaitable[Sequence[Item] | Partly]]
     stop: Callable[[], None] | None = None
     max_items: int = 500
     room: Callable[[], int] | None = None
@@ -146,8 +146,8 @@ class Reader(Generic[T]):
         setbacks = Setbacks(_log, self._meter, reading.stage, reading.topic)
         while not stopping.is_set():
             try:
-                taken = await self._turn(stopping)
-                if reading.linger_s and 0 < taken < reading.max_items:
+                count = await self._turn(stopping)
+                if reading.linger_s and 0 < count < reading.max_items:
                     await self._stopping.ending(self._clock.sleep(reading.linger_s))
             except Exception as error:
                 await self._stopping.ending(self._clock.sleep(setbacks.note(error)))
@@ -219,7 +219,7 @@ class Reader(Generic[T]):
         batch = await self._decode(claim.items, done)
         if not batch:
             return done
-        suspects: Sequence[Taken[T]] = batch
+        suspects: Sequence[Claimed[T]] = batch
         try:
             failed = await self._take_up(batch, beginning, done)
         except (Unavailable, asyncio.CancelledError):
@@ -231,15 +231,15 @@ class Reader(Generic[T]):
                 self._most = max(1, len(claim.items) // 2)
                 done.broke = True
         else:
-            suspects = [taken for taken in batch if taken.place in failed]
-        for taken in suspects:
+            suspects = [claimed for claimed in batch if claimed.place in failed]
+        for claimed in suspects:
             if self._stopping.is_set:
-                done.unbegun.add(taken.place)
+                done.unbegun.add(claimed.place)
             else:
-                await self._alone(taken, claim, beginning, done)
+                await self._alone(claimed, claim, beginning, done)
         return done
 
-    async def _take_up(self, batch: Sequence[Taken[T]], beginning: Beginning, done: _Done) -> Mapping[int, str]:
+    async def _take_up(self, batch: Sequence[Claimed[T]], beginning: Beginning, done: _Done) -> Mapping[int, str]:
         """Work on a batch; the places that failed before they were begun, with the reasons."""
         outcome = await self._reading.work(batch, beginning.begin)
         if not isinstance(outcome, Partly):
@@ -252,21 +252,21 @@ class Reader(Generic[T]):
         done.unbegun.update(outcome.unbegun)
         return outcome.failed
 
-    async def _alone(self, taken: Taken[T], claim: Claim, beginning: Beginning, done: _Done) -> None:
+    async def _alone(self, claimed: Claimed[T], claim: Claim, beginning: Beginning, done: _Done) -> None:
         """Work on one item of a failed batch. If it fails again it is the faulty one, and goes aside.
 
         An item that was begun before the failure goes back to the queue marked as begun, for the stage to judge. If it
         came back so already and fails once more, it goes aside: else it would come back for ever.
         """
-        place = taken.place
+        place = claimed.place
         if place in beginning.places:  # by the batch that failed
-            if len(claim.items) > 1 or not taken.begun:
+            if len(claim.items) > 1 or not claimed.begun:
                 done.unbegun.add(place)
                 return
             why: str | None = "it failed again and again after it was begun"
         else:
             try:
-                why = (await self._take_up([taken], beginning, done)).get(place)
+                why = (await self._take_up([claimed], beginning, done)).get(place)
             except (Unavailable, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -274,23 +274,23 @@ class Reader(Generic[T]):
                 why = repr(error)
         if why is None:
             return
-        if place in beginning.places and not taken.begun:
+        if place in beginning.places and not claimed.begun:
             done.unbegun.add(place)
             return
         item = claim.items[place]
         if not await self._set_aside(item.key, item.body, why):
             done.stuck.add(place)
 
-    async def _decode(self, items: Sequence[Received], done: _Done) -> list[Taken[T]]:
+    async def _decode(self, items: Sequence[Received], done: _Done) -> list[Claimed[T]]:
         """The items that can be decoded. The others, and those whose outputs the queue refused, go aside."""
-        batch: list[Taken[T]] = []
+        batch: list[Claimed[T]] = []
         decode = self._reading.decode
         for place, item in enumerate(items):
             repeated = item.repeated or REPEATED in item.headers
             why = self._refused.get(item.body) if self._refused else None
             try:
                 if why is None:
-                    batch.append(Taken(decode(item.body), item.redelivered, repeated, place))
+                    batch.append(Claimed(decode(item.body), item.redelivered, repeated, place))
             except Exception as error:
                 why = str(error) if isinstance(error, Unreadable) else repr(error)
             if why is None:
