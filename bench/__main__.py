@@ -81,7 +81,7 @@ def run(folder: Path, systems: Sequence[str], sizes: rows.Sizes, vendor_delay_ms
             order = list(running)[number % len(running) :] + list(running)[: number % len(running)]
             for name in order:
                 _say(f"round {number + 1} of {sizes.rounds}: {name}")
-                for row, figure in rows.measure(bench, running[name], sizes, peer=name == "peer"):
+                for row, figure in rows.measure(bench, running[name], sizes, peer=name == "peer", first=number == 0):
                     table.add(row, name, figure)
                 if name in queue_runs:
                     queue_run, servers = queue_runs[name]

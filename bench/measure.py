@@ -203,9 +203,10 @@ class Bench:
         quantiles = (percentile(waits_ms, 0.5), percentile(waits_ms, 0.99), percentile(waits_ms, 0.999))
         return _figure(before, after, count, duration_s, *quantiles)
 
-    def idle(self, system: System, duration_s: float) -> Figure:
-        """Measure CPU, as a share of one core, and memory while nothing is sent."""
+    def idle(self, system: System, rest_s: float, duration_s: float) -> Figure:
+        """Measure CPU, as a share of one core, and memory for `duration_s`, after `rest_s` without a request."""
         processes.settle(system.roots(), _DRAIN_DEADLINE_S)
+        time.sleep(rest_s)
         before, then = processes.cpu_us(system.roots()), time.monotonic()
         time.sleep(duration_s)
         after, now = processes.cpu_us(system.roots()), time.monotonic()

@@ -17,20 +17,25 @@ from bench.servers import ROOT, python
 
 
 class Sizes(Struct, frozen=True):
-    """How many notifications or items each measurement uses; for the slower peer, divided by `peer_divisor`."""
+    """How many notifications or items each measurement uses; for the slower peer, divided by `peer_divisor`.
+
+    Idling is measured in the first round alone: for `idle_s` seconds, after `rest_s` seconds in which connections
+    close.
+    """
 
     rounds: int
     single: int
     batched: int
     paced: int
     queue: int
+    rest_s: float
     idle_s: float
     peer_divisor: int = 4
     paced_rate_per_s: float = 50.0
 
 
-QUICK = Sizes(rounds=1, single=2_000, batched=10_000, paced=200, queue=30_000, idle_s=2.0)
-FULL = Sizes(rounds=3, single=6_000, batched=40_000, paced=750, queue=100_000, idle_s=5.0)
+QUICK = Sizes(rounds=1, single=2_000, batched=10_000, paced=200, queue=30_000, rest_s=5.0, idle_s=10.0)
+FULL = Sizes(rounds=3, single=6_000, batched=40_000, paced=750, queue=100_000, rest_s=65.0, idle_s=60.0)
 
 ROWS = {
     "accept single": "one in each request, no worker runs",
@@ -81,8 +86,8 @@ def warm_up(bench: Bench, system: System) -> None:
     system.stop_workers()
 
 
-def measure(bench: Bench, system: System, sizes: Sizes, *, peer: bool) -> Iterator[tuple[str, Figure]]:
-    """Yield the rows of one round of one system."""
+def measure(bench: Bench, system: System, sizes: Sizes, *, peer: bool, first: bool) -> Iterator[tuple[str, Figure]]:
+    """Yield the rows of one round of one system; `first`: of the first round."""
     divisor = sizes.peer_divisor if peer else 1
     single = sizes.single // divisor
     batched = sizes.batched // divisor // workload.BATCH * workload.BATCH
@@ -94,7 +99,8 @@ def measure(bench: Bench, system: System, sizes: Sizes, *, peer: bool) -> Iterat
     yield "flow batched", bench.flow(system, workload.BATCHED, batched)
     yield "flow batch, own calls", bench.flow(system, workload.PERSONAL, max(workload.BATCH, batched // 4 // 500 * 500))
     yield "flow at a fixed rate", bench.latency(system, workload.SINGLE, sizes.paced, sizes.paced_rate_per_s)
-    yield "idle", bench.idle(system, sizes.idle_s)
+    if first:
+        yield "idle", bench.idle(system, sizes.rest_s, sizes.idle_s)
     system.stop_workers()
 
 
