@@ -21,7 +21,7 @@ from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import Handed
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
-from tidings.policy.transitions import RESTING, rank, returned
+from tidings.policy.transitions import RESTING, came_back, rank
 from tidings.ports.store import Store
 
 
@@ -346,7 +346,7 @@ class TestAttempted:
             outcome
             for one in (back, again)
             for outcome in (
-                fact(one, State.FAILED, attempt=returned(1), reason="bounced"),
+                fact(one, State.FAILED, attempt=came_back(1), reason="bounced"),
                 fact(one, State.SENT, attempt=1),
                 fact(one, State.DELIVERED, attempt=1),
             )
@@ -359,14 +359,14 @@ class TestAttempted:
         assert {record.notification.id for record in found} == {back.id, again.id}
         assert await find_all(store, tenant, HistoryFilter(state=State.DELIVERED), 10) == []
         replayed = [
-            fact(again, State.DEFERRED, attempt=returned(1) + 1, reason=Reason.REPLAYED),
-            fact(again, State.SENT, attempt=returned(1) + 1),
+            fact(again, State.DEFERRED, attempt=came_back(1) + 1, reason=Reason.REPLAYED),
+            fact(again, State.SENT, attempt=came_back(1) + 1),
         ]
         await store.history.append(replayed)
         assert await store.history.arrived([delivery(again)]) == set()
         sent = await find_all(store, tenant, HistoryFilter(state=State.SENT), 10)
         assert [record.notification.id for record in sent] == [again.id]
-        await store.history.append([fact(again, State.DELIVERED, attempt=returned(1) + 1)])
+        await store.history.append([fact(again, State.DELIVERED, attempt=came_back(1) + 1)])
         assert await store.history.arrived([delivery(back), delivery(again)]) == {delivery(again)}
 
     async def test_handed_attempts_are_found_by_reference_and_address(self, store: Store, tenant: str) -> None:

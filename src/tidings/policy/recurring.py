@@ -24,7 +24,7 @@ from tidings.model.recurrence import Progress, Recurrence
 from tidings.policy import recurrence_rule
 from tidings.policy.expansion import STEPS, Budget, expansion
 from tidings.policy.recurrence_rule import PATH, Rule
-from tidings.policy.wall_clock import has_date, instant_of, shown
+from tidings.policy.wall_clock import has_date, instant_of, local_time
 
 MOST_MISSED = 2_000
 """How many missed occurrences one step passes over."""
@@ -43,18 +43,18 @@ class Fire(Struct, frozen=True, gc=False):
     then: Progress
 
 
-class Move(Struct, frozen=True, gc=False):
+class Advance(Struct, frozen=True, gc=False):
     """Send nothing now; store the progress `then`."""
 
     then: Progress
 
 
-Step: TypeAlias = Fire | Move
+Step: TypeAlias = Fire | Advance
 
 
 def first(rrule_: str, start: datetime, where: tzinfo, now: int) -> Occurrence | None:
     """The first occurrence after `now`; None when none is left. Raises Invalid for a text that is no rule."""
-    return next(_occurrences(rrule_, start, where, shown(where, now), now, Budget()), None)
+    return next(_occurrences(rrule_, start, where, local_time(where, now), now, Budget()), None)
 
 
 def stored(recurrence: Recurrence) -> list[Occurrence]:
@@ -91,15 +91,15 @@ def step(recurrence: Recurrence, where: tzinfo, now: int, *, repeated: bool) -> 
     """
     progress = recurrence.progress
     if progress.local is None or progress.due is None:
-        return Move(progress)
+        return Advance(progress)
     local = datetime.fromisoformat(progress.local)
     if not repeated and (due := instant_of(local, where)) > now:
-        return Move(replace(progress, due=due))  # the timezone has changed, and its clock does not show the time yet
+        return Advance(replace(progress, due=due))  # the timezone has changed, and its clock does not show the time yet
     missed = list(_missed(recurrence, where, local, progress.due, now))
     if missed:
         latest = missed[-1]
         skipped = progress.skipped + len(missed)
-        return Move(replace(progress, local=latest.local.isoformat(), due=latest.due, skipped=skipped))
+        return Advance(replace(progress, local=latest.local.isoformat(), due=latest.due, skipped=skipped))
     following = next(_following(recurrence, where, local, progress.due), None)
     then = replace(
         progress,
@@ -107,7 +107,7 @@ def step(recurrence: Recurrence, where: tzinfo, now: int, *, repeated: bool) -> 
         due=None if following is None else following.due,
     )
     if now - progress.due > recurrence.grace * 1000:
-        return Move(replace(then, skipped=progress.skipped + 1, problem="missed: everything was down at its time"))
+        return Advance(replace(then, skipped=progress.skipped + 1, problem="missed: everything was down at its time"))
     return Fire(replace(then, fired_at=progress.due, problem=""))
 
 

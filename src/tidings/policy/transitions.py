@@ -81,7 +81,7 @@ def rank(state: State, attempt: int) -> int:
     return min(life, _LAST_LIFE) * _RANKS_PER_LIFE + rank(state, number)
 
 
-def returned(attempt: int) -> int:
+def came_back(attempt: int) -> int:
     """The attempt number for the fact that `attempt`, which a server had taken, came back."""
     return attempt + ATTEMPTS_PER_LIFE
 
@@ -103,7 +103,7 @@ def may_be_handed(state: State, reason: str) -> bool:
     return state in HANDED or (state is State.DEFERRED and reason == Reason.RETRY)
 
 
-def shown(attempt: int) -> int:
+def number_in_life(attempt: int) -> int:
     """The number of an attempt as people count it, without its life."""
     return attempt % ATTEMPTS_PER_LIFE
 

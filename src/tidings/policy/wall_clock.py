@@ -78,7 +78,7 @@ def offset(where: tzinfo, instant: int) -> int:
     return _milliseconds(datetime.fromtimestamp(instant // 1000, where).utcoffset())
 
 
-def shown(where: tzinfo, instant: int) -> datetime:
+def local_time(where: tzinfo, instant: int) -> datetime:
     """The time that the zone's wall clock shows at an instant, to the millisecond."""
     return _EPOCH + (instant + offset(where, instant)) * _MILLISECOND
 
@@ -100,12 +100,12 @@ def instant_of(wall: datetime, where: tzinfo) -> int:
 def has_date(day: date, where: tzinfo) -> bool:
     """Whether the zone's calendar has the date."""
     midnight = datetime.combine(day, time())
-    return shown(where, instant_of(midnight, where)).date() == day
+    return local_time(where, instant_of(midnight, where)).date() == day
 
 
 def next_time(clock: time, where: tzinfo, now: int) -> datetime:
     """The next wall-clock time with this time of day: the earliest whose instant is after `now`."""
-    day = shown(where, now).date() - _DAY
+    day = local_time(where, now).date() - _DAY
     while True:
         wall = datetime.combine(day, clock)
         if has_date(day, where) and instant_of(wall, where) > now:

@@ -10,7 +10,7 @@ from tidings.model.letters import DeadLetter, LetterFilter, Replay, ReplayState
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.letters import WHY, Obstacle, address_of
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import shown
+from tidings.policy.transitions import number_in_life
 from tidings.report.notifications import AttemptView, rfc3339, view
 
 
@@ -157,7 +157,7 @@ def _fields(letter: DeadLetter, obstacle: Obstacle | None) -> dict[str, object]:
         "provider": last.provider,
         "reason": last.reason,
         "detail": last.detail,
-        "attempt": shown(last.attempt),
+        "attempt": number_in_life(last.attempt),
         "ended_at": rfc3339(last.at),
         "accepted_at": rfc3339(notification.accepted_at),
         "user_id": notification.to.user_id,

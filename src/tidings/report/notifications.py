@@ -20,7 +20,14 @@ from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_delivery
 from tidings.policy.letters import last_address
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import ATTEMPTED, TRIED_AGAIN, notification_state, rank, returned, shown
+from tidings.policy.transitions import (
+    ATTEMPTED,
+    TRIED_AGAIN,
+    came_back,
+    notification_state,
+    number_in_life,
+    rank,
+)
 from tidings.ports.clock import Clock
 from tidings.ports.days import Days
 from tidings.ports.history import History
@@ -249,16 +256,16 @@ def _attempts(events: Sequence[Event]) -> list[AttemptView]:
             made[event.attempt] = event
     _merge_bounces(made)
     return [
-        AttemptView(shown(number), rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
+        AttemptView(number_in_life(number), rfc3339(event.at), event.state, event.provider, event.reason, event.detail)
         for number, event in sorted(made.items())
     ]
 
 
 def _merge_bounces(made: dict[int, Event]) -> None:
     """Show a bounce that came later as the result of its attempt, not as an attempt of its own."""
-    for attempt in [attempt for attempt in made if returned(attempt) in made]:
-        if made[returned(attempt)].state is State.FAILED:
-            made[attempt] = made.pop(returned(attempt))
+    for attempt in [attempt for attempt in made if came_back(attempt) in made]:
+        if made[came_back(attempt)].state is State.FAILED:
+            made[attempt] = made.pop(came_back(attempt))
 
 
 def _was_tried(event: Event) -> bool:
@@ -276,7 +283,7 @@ def _timeline(record: NotificationRecord) -> list[TimelineEntry]:
             delivery=to_text(DELIVERY_PREFIX, event.id) if slot_of(event.id) else None,
             channel=channel_of(event.id) if slot_of(event.id) else None,
             state=event.state,
-            attempt=shown(event.attempt),
+            attempt=number_in_life(event.attempt),
             provider=event.provider,
             reason=event.reason,
             detail=event.detail,

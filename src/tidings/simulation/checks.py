@@ -16,7 +16,7 @@ from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.inquiry import LONGEST_PAUSE_MS
 from tidings.policy.retry import THROTTLED
 from tidings.policy.routing import channel_of
-from tidings.policy.transitions import RESTING, rank, shown
+from tidings.policy.transitions import RESTING, number_in_life, rank
 from tidings.policy.wall_clock import zone
 from tidings.simulation import scenario as scenarios
 from tidings.simulation import wanted
@@ -247,7 +247,7 @@ def all_heals(evidence: Evidence) -> Iterator[Violation]:
             scenarios.FIRST_AFTERWARDS, scenarios.FIRST_NOISE
         ):
             for event in record.events:
-                if shown(event.attempt) > 1 or event.state is State.DEFERRED:
+                if number_in_life(event.attempt) > 1 or event.state is State.DEFERRED:
                     yield Violation(Rule.HEALS, f"{event.id} is {event.state.value} ({event.reason} {event.detail})")
 
 

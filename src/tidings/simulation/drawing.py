@@ -10,7 +10,7 @@ from typing import Any
 
 from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours
 from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Strategy
-from tidings.policy.wall_clock import instant_of, offset, shown, zone
+from tidings.policy.wall_clock import instant_of, local_time, offset, zone
 from tidings.sections import BreakerSettings, Delivering, Fairness
 from tidings.simulation import faults
 from tidings.simulation.scenario import (
@@ -301,7 +301,7 @@ def _recurring(chance: random.Random, storm_s: float, start_at: int) -> list[Cha
         timezone = chance.choice(_changing(start_at) if daily else _ZONES)
         if not daily and offset(zone(timezone), start_at) != offset(zone(timezone), start_at + 3_600_000):
             timezone = "UTC"  # in an hour that the clock shows twice, minutely rules are ambiguous
-        first = shown(zone(timezone), start_at + round(storm_s / 2 + 60) * 1000).replace(microsecond=0)
+        first = local_time(zone(timezone), start_at + round(storm_s / 2 + 60) * 1000).replace(microsecond=0)
         if not daily and instant_of(first, zone(timezone)) < start_at:
             continue  # the clock showed this time before, too
         if daily:

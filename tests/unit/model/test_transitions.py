@@ -11,10 +11,10 @@ from tidings.policy.transitions import (
     ATTEMPTS_PER_LIFE,
     IN_FLIGHT,
     RESTING,
+    came_back,
     notification_state,
+    number_in_life,
     rank,
-    returned,
-    shown,
     state_of,
 )
 
@@ -43,10 +43,10 @@ def test_a_return_outranks_everything_before_it_and_a_replay_outranks_the_return
     before: tuple[State, int], attempt: int, times: int
 ) -> None:
     for _ in range(times):
-        back = rank(State.FAILED, returned(attempt))
+        back = rank(State.FAILED, came_back(attempt))
         assert back > max(rank(*before), rank(State.DELIVERED, attempt))
         assert state_of(back) is State.FAILED
-        attempt = returned(attempt) + 1
+        attempt = came_back(attempt) + 1
         assert all(rank(state, attempt) > back for state in State)
         before = (State.DELIVERED, attempt)
 
@@ -55,8 +55,8 @@ def test_a_return_outranks_everything_before_it_and_a_replay_outranks_the_return
 def test_people_count_attempts_without_lives(number: int, lives: int) -> None:
     attempt = number
     for _ in range(lives):
-        attempt = returned(attempt)
-    assert shown(attempt) == number
+        attempt = came_back(attempt)
+    assert number_in_life(attempt) == number
 
 
 @given(st.sampled_from(State), st.integers(0, ATTEMPTS_PER_LIFE - 1))
@@ -77,8 +77,11 @@ def test_ranks_of_the_first_life_never_change(state: State, attempt: int) -> Non
         ([(State.DEAD, 3), (State.SENT, 4)], State.SENT),
         ([(State.DEFERRED, 1), (State.PENDING, 1)], State.DEFERRED),
         ([(State.FAILED, 2), (State.DELIVERED, 1)], State.DELIVERED),
-        ([(State.FAILED, returned(1)), (State.DELIVERED, 1), (State.SENT, 1)], State.FAILED),
-        ([(State.FAILED, returned(1)), (State.DELIVERED, 1), (State.SENT, returned(1) + 1)], State.SENT),
+        ([(State.FAILED, came_back(1)), (State.DELIVERED, 1), (State.SENT, 1)], State.FAILED),
+        (
+            [(State.FAILED, came_back(1)), (State.DELIVERED, 1), (State.SENT, came_back(1) + 1)],
+            State.SENT,
+        ),
     ],
 )
 def test_the_furthest_fact_wins(facts: list[tuple[State, int]], state: State) -> None:

@@ -14,7 +14,7 @@ from tidings.model.ids import bucket_of, instant_of, new_id, slot_of
 from tidings.model.recurrence import Progress, Recurrence
 from tidings.policy import recurrence_rule, recurring
 from tidings.policy.expansion import Budget
-from tidings.policy.recurring import Fire, Move, Occurrence, first, occurrence_id, step, upcoming
+from tidings.policy.recurring import Advance, Fire, Occurrence, first, occurrence_id, step, upcoming
 from tidings.policy.wall_clock import instant_of as instant_at
 from tidings.policy.wall_clock import zone
 
@@ -155,7 +155,7 @@ def test_the_latest_of_those_that_were_missed_is_sent_once() -> None:
     assert hourly.progress.due is not None
     now = hourly.progress.due + 5 * HOUR + 10 * MINUTE
     moved = step(hourly, zone("Europe/Berlin"), now, repeated=False)
-    assert isinstance(moved, Move)
+    assert isinstance(moved, Advance)
     assert (moved.then.local, moved.then.skipped) == ("2026-03-02T14:00:00", 5)
     told = step(replace(hourly, progress=moved.then), zone("Europe/Berlin"), now, repeated=False)
     assert isinstance(told, Fire)
@@ -168,7 +168,7 @@ def test_an_occurrence_later_than_its_grace_is_skipped_and_reported() -> None:
     on_time = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_000, repeated=False)
     assert isinstance(on_time, Fire)
     late = step(daily, zone("Europe/Berlin"), daily.progress.due + 3600_001, repeated=False)
-    assert isinstance(late, Move)
+    assert isinstance(late, Advance)
     assert (late.then.local, late.then.skipped, late.then.fired_at) == ("2026-03-03T09:00:00", 1, None)
     assert "missed" in late.then.problem
 
@@ -178,7 +178,7 @@ def test_a_long_outage_is_passed_over_step_by_step() -> None:
     assert minutely.progress.due is not None
     now, steps = minutely.progress.due + 20 * DAY + 1000, 0
     told = step(minutely, zone("Europe/Berlin"), now, repeated=False)
-    while isinstance(told, Move):
+    while isinstance(told, Advance):
         minutely, steps = replace(minutely, progress=told.then), steps + 1
         told = step(minutely, zone("Europe/Berlin"), now, repeated=False)
     assert steps == 15  # 28,800 occurrences, 2,000 a step
@@ -191,7 +191,7 @@ def test_a_user_who_moved_west_is_waited_for() -> None:
     due = utc("2026-03-02T08:00")  # nine in Berlin
     daily = replace(daily, progress=Progress("2026-03-02T09:00:00", due))
     told = step(daily, zone("America/New_York"), due, repeated=False)
-    assert told == Move(Progress("2026-03-02T09:00:00", utc("2026-03-02T14:00")))
+    assert told == Advance(Progress("2026-03-02T09:00:00", utc("2026-03-02T14:00")))
     # But what may have been sent already is not moved: it would be another notification.
     assert isinstance(step(daily, zone("America/New_York"), due, repeated=True), Fire)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tidings.model.errors import Unavailable
 from tidings.policy import wall_clock
-from tidings.policy.wall_clock import has_date, instant_of, next_time, offset, parse, shown, zone
+from tidings.policy.wall_clock import has_date, instant_of, local_time, next_time, offset, parse, zone
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -73,12 +73,12 @@ def test_it_is_the_first_instant_at_which_the_clock_shows_the_time_or_has_passed
     timezone, wall = place
     where = zone(timezone)
     instant = instant_of(wall, where)
-    assert shown(where, instant) >= wall
+    assert local_time(where, instant) >= wall
     # Nowhere earlier does the clock show it: an offset changes by a day at most.
     earlier = [instant - seconds * 1000 for seconds in (1, 60, 1800, 3600, 7200, 86_400)]
-    assert all(shown(where, before) != wall for before in earlier)
-    if shown(where, instant) != wall:
-        assert shown(where, instant - 1000) < wall  # the clock jumps over it at this very instant
+    assert all(local_time(where, before) != wall for before in earlier)
+    if local_time(where, instant) != wall:
+        assert local_time(where, instant - 1000) < wall  # the clock jumps over it at this very instant
         assert offset(where, instant - 1000) != offset(where, instant)
 
 

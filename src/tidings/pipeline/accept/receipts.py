@@ -15,7 +15,7 @@ from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.fitting import MOST_DETAIL, MOST_REASON, MOST_REFERENCE
 from tidings.policy.matching import match
-from tidings.policy.transitions import ATTEMPTS_PER_LIFE, returned
+from tidings.policy.transitions import ATTEMPTS_PER_LIFE, came_back
 from tidings.ports.history import History
 
 _log = structlog.get_logger("tidings.receipts")
@@ -75,7 +75,7 @@ def outcome_of(receipt: Receipt, provider: str, channel: Channel, now: int) -> O
         tenant=receipt.tenant,
         at=receipt.at if 0 < receipt.at < now - PROMPT_MS else now,
         state=state,
-        attempt=returned(attempt) if state is State.FAILED and receipt.kind in _CAME_BACK else attempt,
+        attempt=came_back(attempt) if state is State.FAILED and receipt.kind in _CAME_BACK else attempt,
         step=_STEPS.get(receipt.kind, 0),
         reason=fit(receipt.reason or receipt.kind, MOST_REASON),
         provider=provider,

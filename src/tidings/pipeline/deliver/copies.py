@@ -14,7 +14,7 @@ from tidings.model.delivery import Delivery
 from tidings.model.ids import instant_of
 from tidings.pipeline.deliver.in_hand import Attempt
 from tidings.pipeline.runtime.reader import Claimed
-from tidings.policy.transitions import returned
+from tidings.policy.transitions import came_back
 from tidings.ports.history import History
 
 ASKED_AFTER_MS = 5_000
@@ -37,9 +37,9 @@ async def known(batch: Sequence[Claimed[Delivery]], history: History, now: int) 
     """Ask `history` about the attempts of the batch that may have been made, or may have copies."""
     doubtful = {attempt_of(claimed.value) for claimed in batch if _is_doubtful(claimed) or _is_late(claimed.value, now)}
     # The fact that a mail came back has an attempt number of its own; that attempt was made, too.
-    asked = [(id, number) for id, attempt in doubtful for number in (attempt, returned(attempt))]
+    asked = [(id, number) for id, attempt in doubtful for number in (attempt, came_back(attempt))]
     over = set(await history.attempted(asked)) if asked else set()
-    over |= {(id, attempt) for id, attempt in doubtful if (id, returned(attempt)) in over}
+    over |= {(id, attempt) for id, attempt in doubtful if (id, came_back(attempt)) in over}
     waited = await history.waited(list(doubtful)) if doubtful else {}
     # A receipt may have come while the next attempt waited. The first attempt of a replay is made even so: a person
     # ordered it.

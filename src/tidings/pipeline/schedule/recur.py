@@ -28,7 +28,7 @@ from tidings.pipeline.runtime.sharing import shared_out
 from tidings.pipeline.runtime.turns import in_turn
 from tidings.pipeline.schedule.waking import Lease, keep_moving
 from tidings.policy.presence import is_meant
-from tidings.policy.recurring import Move, occurrence_id, step
+from tidings.policy.recurring import Advance, occurrence_id, step
 from tidings.policy.routing import send_zone
 from tidings.policy.shares import ShareRules, Shares
 from tidings.policy.wall_clock import zone
@@ -200,7 +200,7 @@ class Recur:
             next_step = step(recurrence, _zone(recurrence, request, people), now, repeated=row.repeated)
         except Invalid as problem:  # the id belongs to another user now, or this version refuses the request
             return _Step(row, _ended(recurrence, _as_problem(problem)))
-        if isinstance(next_step, Move):
+        if isinstance(next_step, Advance):
             return _Step(row, next_step.then)
         try:
             notification = await self._compose(
