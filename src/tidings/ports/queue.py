@@ -124,6 +124,7 @@ class Queue(Protocol):
 
         Raises:
             Unavailable: some or all may be durable; putting them again may double them.
+            ValueError: one of them cannot be put; none is durable.
         """
         ...
 

@@ -199,7 +199,7 @@ class Process(Group):
         elif (draw := draw - weather.unanswered) < 0:
             self._raise_unavailable(name, "the connection broke before the answer")
         elif (draw := draw - weather.adapter_bug) < 0:
-            self._raise_bug(name)
+            self._raise_bug(name, done=True)
         else:
             await self._crash_or_freeze(draw, name)
 
@@ -224,8 +224,10 @@ class Process(Group):
             self.freeze(storm.instant_within(min(weather.longest_freeze_s, self.longest_freeze_s)))
             await asyncio.sleep(0)
 
-    def _raise_bug(self, name: str) -> NoReturn:
+    def _raise_bug(self, name: str, *, done: bool = False) -> NoReturn:
         bug = ADAPTER_BUGS[int(self._storm.random() * len(ADAPTER_BUGS))]
+        if done and name == "queue.put" and issubclass(bug, ValueError):
+            bug = AdapterBug  # a put that raises ValueError has put nothing
         self.trace(f"{self.name} {name}: {bug.__name__}")
         raise bug(name)
 

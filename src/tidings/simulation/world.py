@@ -15,7 +15,7 @@ from tidings.backends.memory.objects import MemoryObjects
 from tidings.backends.memory.queue import MemoryQueue
 from tidings.backends.parquet.files import ParquetFiles
 from tidings.backends.postgres.queue import HELD_WITHIN_S
-from tidings.channels.inapp.inbox import Inbox
+from tidings.channels.inapp.inbox import WRITE_S, Inbox
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
@@ -98,7 +98,7 @@ class World:
         self.wishes = Wishes()
         self.violations = self.store.history.violations
         self.inbox_log: list[Call] = []
-        self.inbox_departures = Departures(INBOX.timeout_s)
+        self.inbox_departures = Departures(WRITE_S)
         seed = scenario.seed
         self.chance = random.Random(f"{seed}/world")
         self._ids = random.Random(f"{seed}/ids")

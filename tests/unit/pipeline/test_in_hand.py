@@ -1,4 +1,4 @@
-"""The attempts that a process has in hand: which copies are dropped, and from which step the original goes on."""
+"""The attempts that a process has in hand: which copies are dropped, and which wait."""
 
 from __future__ import annotations
 
@@ -21,29 +21,26 @@ def test_an_attempt_in_hand_is_not_taken_again() -> None:
 
 def test_the_item_in_hand_is_distinguished_from_its_copies() -> None:
     hand = InHand(VirtualClock(), REMEMBERED_S)
-    assert hand.take(ATTEMPT, 0) is Turn.GO
-    assert hand.take(ATTEMPT, 0) is Turn.GIVE_BACK
-    assert hand.take(ATTEMPT, 1) is Turn.DROP
+    assert hand.take(ATTEMPT, 1) is Turn.GO
+    assert hand.take(ATTEMPT, 1) is Turn.GIVE_BACK
+    assert hand.take(ATTEMPT, 0) is Turn.DROP
 
 
-def test_an_attempt_in_hand_goes_on_from_the_highest_step_of_its_dropped_copies() -> None:
+def test_a_copy_that_is_further_than_the_attempt_in_hand_waits_and_may_go_on_in_its_place() -> None:
+    """The claim of the one in hand may be lost, so that it is neither recorded nor given back to its queue."""
     hand = InHand(VirtualClock(), REMEMBERED_S)
     assert hand.take(ATTEMPT, 1) is Turn.GO
-    assert hand.step_of(ATTEMPT, 1) == 1
-    for step in (0, 3, 2):
-        assert hand.take(ATTEMPT, step) is Turn.DROP
-    assert hand.step_of(ATTEMPT, 1) == 3
+    assert hand.take(ATTEMPT, 2) is Turn.WAIT
     hand.give_back([ATTEMPT])
-    assert hand.step_of(ATTEMPT, 1) == 1
+    assert hand.take(ATTEMPT, 2) is Turn.GO
 
 
 def test_a_copy_that_is_further_than_the_attempt_that_ended_waits_for_its_facts() -> None:
     hand = InHand(VirtualClock(), REMEMBERED_S)
     assert hand.take(ATTEMPT, 1) is Turn.GO
-    assert hand.take(ATTEMPT, 3) is Turn.DROP  # the attempt goes on from step 3
     hand.end([ATTEMPT])
-    assert hand.take(ATTEMPT, 3) is Turn.DROP
-    assert hand.take(ATTEMPT, 4) is Turn.WAIT
+    assert hand.take(ATTEMPT, 1) is Turn.DROP
+    assert hand.take(ATTEMPT, 2) is Turn.WAIT
 
 
 async def test_an_attempt_that_ended_is_forgotten_once_its_facts_are_recorded() -> None:

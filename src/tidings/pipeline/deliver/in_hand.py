@@ -7,8 +7,6 @@ from enum import Enum, auto
 from typing import TypeAlias
 from uuid import UUID
 
-from msgspec import Struct
-
 from tidings.ports.clock import Clock
 
 Attempt: TypeAlias = tuple[UUID, int]
@@ -23,32 +21,22 @@ class Turn(Enum):
     GIVE_BACK = auto()
     """Give the item back to its queue: an earlier claim of this very item is still making the attempt."""
     DROP = auto()
-    """Drop the item: it is a copy, and its original goes on in its place."""
+    """Drop the item: it is a copy of what is in hand or has gone further."""
     WAIT = auto()
     """Let the copy wait until the history has the original's facts: it may have to go on in the original's place."""
-
-
-class _Steps(Struct):
-    """The step of an attempt under way, and the furthest step that it and its copies have reached."""
-
-    own: int
-    furthest: int
 
 
 class InHand:
     """The attempts under way, and those that ended less than `remembered_s` to twice `remembered_s` seconds ago.
 
-    A copy whose original is in here is dropped: either the original's facts get recorded, or its claim gives it back.
-
-    A copy may have a higher step than its original. With its own step, the original's next wait could be the very fact
-    that led to the copy: that fact is recorded already, so nothing would put the delivery back. While the original is
-    under way, it therefore goes on from the copy's step (`step_of`). Once it has ended, the copy waits.
+    A copy may have a higher step than the one in hand, because another process took it further. It waits, and is not
+    dropped: the claim of the one in hand may be lost, and then that one neither records anything nor is given back.
     """
 
     def __init__(self, clock: Clock, remembered_s: float) -> None:
         self._clock = clock
         self._remembered_ms = round(remembered_s * 1000)
-        self._under_way: dict[Attempt, _Steps] = {}
+        self._under_way: dict[Attempt, int] = {}
         self._ended: dict[Attempt, int] = {}
         self._ended_before: dict[Attempt, int] = {}
         self._turned_at = clock.elapsed()
@@ -57,19 +45,13 @@ class InHand:
         """Take the attempt in hand unless it is already; what to do with the item, which has this step."""
         self._forget()
         under_way = self._under_way.get(attempt)
-        if under_way is not None:
-            under_way.furthest = max(step, under_way.furthest)
-            return Turn.GIVE_BACK if under_way.own == step else Turn.DROP
-        ended = self._ended.get(attempt, self._ended_before.get(attempt))
-        if ended is not None:
-            return Turn.WAIT if step > ended else Turn.DROP
-        self._under_way[attempt] = _Steps(step, step)
-        return Turn.GO
-
-    def step_of(self, attempt: Attempt, step: int) -> int:
-        """The step from which the attempt under way goes on: its own `step`, or the higher one of a dropped copy."""
-        under_way = self._under_way.get(attempt)
-        return step if under_way is None else max(step, under_way.furthest)
+        in_hand = self._ended.get(attempt, self._ended_before.get(attempt)) if under_way is None else under_way
+        if in_hand is None:
+            self._under_way[attempt] = step
+            return Turn.GO
+        if step == under_way:
+            return Turn.GIVE_BACK
+        return Turn.WAIT if step > in_hand else Turn.DROP
 
     def give_back(self, attempts: Iterable[Attempt]) -> None:
         """Forget attempts that were not begun after all."""
@@ -80,8 +62,7 @@ class InHand:
         """Note that the facts of these attempts are about to be put."""
         self._forget()
         for attempt in attempts:
-            under_way = self._under_way.pop(attempt, None)
-            self._ended[attempt] = 0 if under_way is None else under_way.furthest
+            self._ended[attempt] = self._under_way.pop(attempt, 0)
 
     def _forget(self) -> None:
         now = self._clock.elapsed()

@@ -294,7 +294,7 @@ class Deliver:
             return []
         tried = [
             Tried(
-                delivery=self._at_its_step(ready.delivery),
+                delivery=ready.delivery,
                 category=ready.category,
                 provider=provider.name,
                 idempotent=provider.idempotent,
@@ -309,11 +309,6 @@ class Deliver:
         self._in_hand.give_back(attempt_of(one.delivery) for one in tried if not one.was_asked)
         self._in_hand.end(attempt_of(one.delivery) for one in tried if one.was_asked)
         return tried
-
-    def _at_its_step(self, delivery: Delivery) -> Delivery:
-        """The delivery at the step from which it goes on: its own, or that of a dropped copy that had gone further."""
-        step = self._in_hand.step_of(attempt_of(delivery), delivery.step)
-        return delivery if step == delivery.step else msgspec.structs.replace(delivery, step=step)
 
     def _ended(self, ready: _Ready, ending: Outcome, now: int) -> list[Outcome]:
         """The outcomes if the delivery ends with `ending` before it is sent; a copy waits for its original instead."""

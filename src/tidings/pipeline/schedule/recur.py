@@ -24,8 +24,8 @@ from tidings.model.recurrence import OF_THE_USER, RECURRENCE_PREFIX, Progress, R
 from tidings.model.texts import fit
 from tidings.pipeline.compose import requests
 from tidings.pipeline.compose.composer import Composer, queued
-from tidings.pipeline.runtime.sharing import shared_out
 from tidings.pipeline.runtime.turns import in_turn
+from tidings.pipeline.schedule.putting import put_each
 from tidings.pipeline.schedule.waking import Lease, keep_moving
 from tidings.policy.presence import is_meant
 from tidings.policy.recurring import Advance, occurrence_id, step
@@ -151,25 +151,8 @@ class Recur:
         fired = [queued(one.fired, repeated=one.row.repeated) for one in steps if one.fired is not None]
         if not fired:
             return {}
-        items = shared_out(fired, self._shares, self._clock.elapsed())
-        try:
-            await self._queue.put(items)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("occurrences were refused; going on one by one", count=len(items))
-        else:
-            return {}
-        refused: dict[UUID, str] = {}
-        for one, item in zip(steps, items, strict=True):
-            lease.check()
-            try:
-                await self._queue.put([item])
-            except Unavailable:
-                raise
-            except Exception as error:
-                refused[one.row.recurrence.id] = repr(error)
-        return refused
+        whys = await put_each(fired, self._queue, self._shares, self._clock, lease)
+        return {one.row.recurrence.id: why for one, why in zip(steps, whys, strict=True) if why is not None}
 
     async def _settle(self, moved: Sequence[Moved]) -> None:
         """Settle the recurrences. One that cannot be settled is left to its lease, and stops no other."""

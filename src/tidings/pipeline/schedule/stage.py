@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from uuid import UUID
 
-import msgspec
 import structlog
 
-from tidings.model.errors import Unavailable
-from tidings.pipeline.runtime.reader import REPEATED
 from tidings.pipeline.runtime.setting_aside import set_aside
-from tidings.pipeline.runtime.sharing import shared_out
+from tidings.pipeline.schedule.putting import as_copy, put_each
 from tidings.pipeline.schedule.waking import Lease, keep_moving
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.clock import Clock
@@ -63,38 +59,20 @@ class Schedule:
             return 0
         # After a long standstill leave the rows to other processes. They will mark the items as repeated.
         lease.check()
-        items = shared_out([_item(row) for row in due], self._shares, self._clock.elapsed())
-        try:
-            await self._queue.put(items)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("rows were refused; going on one by one", count=len(due))
-            await self._store.settle(await self._one_by_one(due, items, lease))
-        else:
-            await self._store.settle([row.id for row in due])
+        items = [_item(row) for row in due]
+        over: list[UUID] = []
+        for row, why in zip(due, await put_each(items, self._queue, self._shares, self._clock, lease), strict=True):
+            # A row whose item cannot be put anywhere is due again when its lease ends.
+            if why is None or await self._set_aside(row, why):
+                over.append(row.id)
+        await self._store.settle(over)
         self._meter.batch(STAGE, "", len(due), 0.0)
         return len(due)
 
-    async def _one_by_one(self, due: Sequence[Scheduled], items: Sequence[Item], lease: Lease) -> list[UUID]:
-        """Put each item, or set it aside if its queue refuses it; the ids of the rows that are settled thereby."""
-        over: list[UUID] = []
-        for row, item in zip(due, items, strict=True):
-            lease.check()
-            try:
-                await self._queue.put([item])
-            except Unavailable:
-                raise
-            except Exception as error:
-                if not await set_aside(
-                    self._aside, self._clock, self._meter, STAGE, item.topic, item.key, item.body, repr(error)
-                ):
-                    continue  # the row is due again when its lease ends
-            over.append(row.id)
-        return over
+    async def _set_aside(self, row: Scheduled, why: str) -> bool:
+        item = row.item
+        return await set_aside(self._aside, self._clock, self._meter, STAGE, item.topic, item.key, item.body, why)
 
 
 def _item(row: Scheduled) -> Item:
-    if not row.repeated:
-        return row.item
-    return msgspec.structs.replace(row.item, headers={**row.item.headers, REPEATED: "1"})
+    return as_copy(row.item) if row.repeated else row.item

@@ -194,7 +194,7 @@ async def test_every_statement_is_checked_against_the_schema(postgres_dsn: str) 
         await connection.execute("ALTER TABLE users DROP COLUMN profile")
         with pytest.raises(asyncpg.UndefinedColumnError) as failed:
             await check_queries(connection)
-        assert "in users.sql, statement" in failed.value.__notes__[0]
+        assert "in standings.sql, statement" in failed.value.__notes__[0]
     finally:
         await connection.close()
 
