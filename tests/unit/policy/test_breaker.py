@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,9 @@ def test_failures_outside_the_window_do_not_count() -> None:
     breaker = Breaker(RULES)
     calls(breaker, 0, 4, 4)
     assert breaker.share(calls(breaker, RULES.window_ms + 100, 4, 4)) == 1.0
+    breaker = Breaker(RULES)
+    calls(breaker, 0, 4, 4, takes=0)
+    assert breaker.share(calls(breaker, RULES.window_ms, 4, 4, takes=0)) == 1.0, "the window has just passed"
 
 
 def test_a_provider_that_says_nothing_is_left_before_its_calls_end() -> None:
@@ -125,6 +129,108 @@ def test_calls_that_began_before_it_opened_do_not_count() -> None:
         breaker.end(number, now, 1)
     assert breaker.share(now) == 0.05
     assert not breaker.probing
+
+
+def test_calls_that_tidings_broke_off_say_nothing() -> None:
+    breaker = Breaker(RULES)
+    for begun in [breaker.begin(0, 1) for _ in range(10)]:
+        breaker.abandon(begun)
+    breaker.abandon(10_000)
+    assert breaker.share(RULES.slow_after_ms) == 1.0
+
+
+def test_a_call_that_hung_and_then_ended_counts_once() -> None:
+    breaker = Breaker(RULES)
+    begun = [breaker.begin(0, 1) for _ in range(RULES.least - 1)]
+    for later in range(3):
+        assert breaker.share(RULES.slow_after_ms + later) == 1.0, "four sends are too few to judge by"
+    for number in begun:
+        breaker.end(number, RULES.slow_after_ms + 3, 0)
+    assert breaker.share(RULES.slow_after_ms + 3) == 1.0
+
+
+def test_calls_that_hang_are_seen_beside_one_that_has_just_begun() -> None:
+    breaker = Breaker(RULES)
+    for _ in range(RULES.least):
+        breaker.begin(0, 1)
+    breaker.begin(RULES.slow_after_ms, 1)
+    assert breaker.share(RULES.slow_after_ms) == 0.0
+
+
+@pytest.mark.parametrize(("takes", "failed", "share"), [(10, 9, 0.05), (10, 10, 0.0), (RULES.slow_after_ms, 0, 0.0)])
+def test_a_probe_is_well_if_one_of_its_sends_succeeded_in_time(takes: int, failed: int, share: float) -> None:
+    breaker, now = opened()
+    now += RULES.pause_ms
+    begun = breaker.begin(now, 10)
+    breaker.end(begun, now + takes, failed)
+    assert breaker.share(now + takes) == share
+    assert breaker.probing == (share == 0.0)
+
+
+def test_a_send_that_is_slow_by_a_hair_is_slow() -> None:
+    for takes, share in ((RULES.slow_after_ms - 1, 1.0), (RULES.slow_after_ms, 0.0)):
+        breaker = Breaker(RULES)
+        for number in [breaker.begin(0, 1) for _ in range(RULES.least)]:
+            breaker.end(number, takes, 0)
+        assert breaker.share(takes) == share
+
+
+def test_failing_while_it_recovers_doubles_the_pause_and_full_recovery_forgets_that() -> None:
+    breaker, now = opened()
+    now = calls(breaker, now + RULES.pause_ms, 1, 0)
+    now = calls(breaker, now, RULES.least, RULES.least)
+    assert breaker.next_probe(now) - now == 2 * RULES.pause_ms
+    now = calls(breaker, breaker.next_probe(now), 1, 0)
+    while breaker.share(now) < 1.0:
+        now = calls(breaker, now + RULES.step_ms, 1, 0)
+    now = calls(breaker, now + RULES.window_ms, RULES.least, RULES.least)
+    assert breaker.next_probe(now) - now == RULES.pause_ms
+
+
+def test_a_provider_that_recovered_and_says_nothing_is_left_again() -> None:
+    breaker = Breaker(RULES)
+    for _ in range(RULES.least):
+        breaker.begin(0, 1)  # these hang since before the recovery
+    now = calls(breaker, 10, RULES.least, RULES.least)
+    now = calls(breaker, breaker.next_probe(now), 1, 0)
+    assert breaker.share(now + RULES.slow_after_ms) == 0.05
+    for _ in range(RULES.least):
+        breaker.begin(now, 1)
+    assert breaker.share(now + RULES.slow_after_ms - 1) == 0.05
+    assert breaker.share(now + RULES.slow_after_ms) == 0.0
+    assert breaker.is_slow
+
+
+def test_calls_that_hang_do_not_prolong_the_pause() -> None:
+    breaker = Breaker(RULES)
+    for _ in range(10):
+        breaker.begin(0, 1)
+    now = calls(breaker, 1_000, 15, 15)
+    until = breaker.next_probe(now)
+    assert breaker.share(RULES.slow_after_ms) == 0.0
+    assert breaker.next_probe(RULES.slow_after_ms) == until
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_half_of_the_sends_are_enough_to_open_it_and_less_is_not(failed: bool) -> None:
+    takes = 1 if failed else RULES.slow_after_ms
+    for bad, share in ((5, 0.0), (4, 1.0)):
+        breaker = Breaker(RULES)
+        for number in [breaker.begin(0, 1) for _ in range(10 - bad)]:
+            breaker.end(number, 1, 0)
+        for number in [breaker.begin(0, 1) for _ in range(bad)]:
+            breaker.end(number, takes, int(failed))
+        assert breaker.share(takes) == share
+
+
+def test_a_step_of_the_recovery_takes_its_time() -> None:
+    breaker, now = opened(60_000)
+    now = stepped = calls(breaker, now + RULES.pause_ms, 1, 0)
+    for share in (0.05, 0.1, 0.2):
+        calls(breaker, now, 1, 0)
+        assert breaker.share(stepped + RULES.step_ms - 1) == share
+        now = stepped = stepped + RULES.step_ms
+        assert breaker.share(now) == 2 * share
 
 
 @given(

@@ -63,3 +63,14 @@ def test_an_answer_that_comes_after_a_success_says_nothing() -> None:
     inquiry.succeeded()
     inquiry.answered_well()
     assert not inquiry.says_well
+
+
+def test_a_success_says_whether_it_ended_a_failure() -> None:
+    inquiry = Inquiry()
+    assert not inquiry.succeeded()
+    inquiry.failed(0)
+    assert inquiry.succeeded()
+    assert not inquiry.succeeded()
+    inquiry.failed(0)
+    inquiry.answered_well()
+    assert not inquiry.succeeded(), "the answer has ended it already"

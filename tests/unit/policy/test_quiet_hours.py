@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.model.user import QuietHours
-from tidings.policy.quiet_hours import wake_up
+from tidings.policy.quiet_hours import SPREAD_MS, spread_after, wake_up
 from tidings.policy.wall_clock import zone
 
 MINUTE = 60_000
@@ -80,6 +80,30 @@ def test_the_usual_night() -> None:
         "2026-05-05T08:00", "Europe/Berlin"
     )
     assert wake_up(night, "Europe/Berlin", at("2026-05-05T08:00", "Europe/Berlin")) is None
+    assert wake_up(night, "Europe/Berlin", at("2026-05-04T21:59:59.999", "Europe/Berlin")) is None
+    assert wake_up(night, "Europe/Berlin", at("2026-05-04T22:00", "Europe/Berlin")) == at(
+        "2026-05-05T08:00", "Europe/Berlin"
+    )
+
+
+@pytest.mark.parametrize(
+    ("evening", "morning"), [("2026-03-28T23:00", "2026-03-29"), ("2026-10-24T23:00", "2026-10-25")]
+)
+def test_a_night_in_which_the_clock_changes_ends_by_the_new_time(evening: str, morning: str) -> None:
+    """In London, whose winter time is UTC."""
+    night = QuietHours(22 * 60, 8 * 60)
+    assert wake_up(night, "Europe/London", at(evening, "Europe/London")) == at(morning + "T08:00", "Europe/London")
+
+
+def test_a_person_is_woken_at_the_same_minute_of_one_day_and_at_others_on_other_days() -> None:
+    ends = [at(f"2026-05-{day:02}T08:00", "Europe/Berlin") for day in range(1, 11)]
+    assert len({spread_after(end, "shop/ada") - end for end in ends}) == 10
+    later = ends[0] + 37 * MINUTE
+    assert spread_after(later, "shop/ada") - later == spread_after(ends[0], "shop/ada") - ends[0]
+
+
+def test_any_text_is_a_key() -> None:
+    assert 0 <= spread_after(0, "shop/\ud800") < SPREAD_MS
 
 
 def test_an_end_that_the_clock_jumps_over_is_the_jump() -> None:

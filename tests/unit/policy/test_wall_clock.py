@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tidings.model.errors import Unavailable
 from tidings.policy import wall_clock
-from tidings.policy.wall_clock import has_date, instant_of, local_time, next_time, offset, parse, zone
+from tidings.policy.wall_clock import has_date, instant_of, local_time, next_time, next_wall, offset, parse, zone
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -125,6 +125,15 @@ def test_the_second_showing_of_a_time_is_not_its_next() -> None:
     assert next_time(time(2, 30), where, first) == datetime(2026, 10, 26, 2, 30)
 
 
+def test_a_time_of_day_means_the_next_one_and_a_date_is_taken_as_it_is() -> None:
+    tokyo, now = zone("Asia/Tokyo"), utc("2026-05-04T23:30")  # the fifth, half past eight
+    assert next_wall("09:00", tokyo, now) == datetime(2026, 5, 5, 9)
+    assert next_wall("08:00", tokyo, now) == datetime(2026, 5, 6, 8)
+    assert next_wall("2026-05-01T08:00", tokyo, now) == datetime(2026, 5, 1, 8)
+    with pytest.raises(ValueError, match="neither"):
+        next_wall("soon", tokyo, now)
+
+
 def test_a_skipped_day_has_no_nine_o_clock() -> None:
     apia = zone("Pacific/Apia")
     assert not has_date(date(2011, 12, 30), apia)
@@ -146,6 +155,8 @@ def test_a_day_whose_midnight_is_skipped_is_a_day() -> None:
         ("23:59:59", time(23, 59, 59)),
         ("2026-12-24T09:00", datetime(2026, 12, 24, 9)),
         ("2026-12-24T09:00:30", datetime(2026, 12, 24, 9, 0, 30)),
+        ("1970-01-01T00:00", datetime(1970, 1, 1)),
+        ("9990-12-31T23:59:59", datetime(9990, 12, 31, 23, 59, 59)),
     ],
 )
 def test_valid_times(text: str, expected: time | datetime) -> None:
@@ -156,7 +167,7 @@ def test_valid_times(text: str, expected: time | datetime) -> None:
     "text",
     ["", "9:00", "24:00", "09:60", "09", "09:00Z", "09:00+01:00", "2026-12-24", "2026-02-30T09:00", "2026-12-24 09:00",
      "2026-12-24T09:00Z", "2026-12-24T09:00+01:00", "2026-W52-4T09:00", "٠٩:٠٠", "09:00\n", "2026-12-24T09:00:30.5",
-     "0001-01-01T00:00", "9999-12-31T23:59"],
+     "1969-12-31T23:59", "9991-01-01T00:00", "0001-01-01T00:00", "9999-12-31T23:59"],
 )  # fmt: skip
 def test_invalid_times(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|out of range|must be in|day is"):
