@@ -10,7 +10,7 @@ import pytest
 from support.flow import TENANT, Flow, Recorder
 from tidings.model.ids import new_id, notification_of
 from tidings.model.outcome import Outcome
-from tidings.model.sending import AnyDelivery, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import About, AnyDelivery, Receipt, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.texts import fit
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, State
@@ -64,11 +64,39 @@ def test_valid_results_are_not_changed() -> None:
 def test_a_value_that_is_no_result_becomes_uncertain(result: object) -> None:
     [fitted] = fitting([result])
     assert isinstance(fitted, Uncertain)
+    assert fitted.reason == "provider_error"
+    assert repr(result)[:20] in fitted.detail
 
 
 @pytest.mark.parametrize("after", ["3", [], True, {}])
 def test_a_wait_that_is_no_number_is_ignored(after: Any) -> None:
     assert fitting([Retry("throttled", after)]) == [Retry("throttled")]
+
+
+def test_a_reference_that_is_cut_does_not_change_whether_it_arrived() -> None:
+    for delivered in (True, False):
+        [fitted] = fitting([Sent(LONG, delivered)])
+        assert isinstance(fitted, Sent)
+        assert fitted.delivered is delivered
+    assert fitting([Sent("SM123", 1)]) == [Sent("SM123", True)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("about", [*About, None])
+def test_whom_a_retry_is_about_is_kept(about: About | None) -> None:
+    assert fitting([Retry("throttled", about=about)]) == [Retry("throttled", about=about)]
+
+
+@pytest.mark.parametrize("about", ["everybody", 7, True])
+def test_a_retry_about_nobody_we_know_is_about_what_its_reason_says(about: Any) -> None:
+    assert fitting([Retry("throttled", about=about)]) == [Retry("throttled")]
+
+
+def test_what_to_do_after_a_rejection_is_yes_or_no() -> None:
+    unsure: Any = "perhaps"
+    [fitted] = fitting([Rejected("no", suppress=unsure, fallback=unsure)])
+    assert isinstance(fitted, Rejected)
+    assert (fitted.suppress, fitted.fallback) == (True, True)
+    assert (type(fitted.suppress), type(fitted.fallback)) == (bool, bool)
 
 
 @pytest.mark.parametrize(

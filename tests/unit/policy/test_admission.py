@@ -58,6 +58,10 @@ def test_which_lanes_each_kind_of_load_turns_away() -> None:
     assert refused(load(in_memory=1000)) == list(Lane)
     assert refused(load(lag_s=0.28)) == bulk
     assert refused(load(lag_s=9.0)) == [*normal, *bulk], "critical is not turned away for slowness"
+    assert refused(load(lag_s=0.25)) == [Lane.BULK_SURPLUS]
+    assert refused(load(lag_s=0.4)) == [Lane.NORMAL_SURPLUS, *bulk]
+    assert refused(load(bulk=5_000)) == refused(load(normal=5_000)) == []
+    assert refused(load(normal=10_000)) == bulk
     assert refused(load(bulk=5_001)) == bulk, "what bulk leaves lying does not touch the others"
     assert refused(load(bulk=1_000_000)) == bulk
     assert refused(load(normal=10_001)) == [*normal, *bulk]

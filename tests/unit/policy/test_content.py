@@ -75,6 +75,14 @@ def test_content_that_cannot_be_sent(content: RenderedContent, reason: str, fiel
     assert (problem.reason, problem.field) == (reason, field)
 
 
+@pytest.mark.parametrize("link", [None, "https://x.example/"])
+def test_a_push_notification_is_as_long_as_the_vendors_take_and_no_longer(link: str | None) -> None:
+    payload = '{"notification":{"title":"t","body":""},"data":{"link":"%s"}}' % (link or "")
+    room = MAX_PUSH_BYTES - 64 - len(payload)  # 64 for the delivery's id
+    assert unfit(PushContent("t", "b" * room, link)) is None
+    assert unfit(PushContent("t", "b" * (room + 1), link)) is not None
+
+
 @given(st.text(max_size=2_000), st.text(max_size=3_000), st.none() | st.text(max_size=300))
 def test_a_push_notification_that_is_let_through_fits(title: str, body: str, link: str | None) -> None:
     if unfit(PushContent(title, body, link)) is None:

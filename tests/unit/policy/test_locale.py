@@ -134,6 +134,11 @@ def test_deprecated_subtags_become_the_preferred_ones(written: str, preferred: s
         ("nb-NO", "en", ["no", "en"], "no"),
         ("no", "en", ["nb-NO", "en"], "nb-NO"),
         ("nn-NO", "en", ["nb", "en"], "nb"),
+        ("no", "en", ["nb-DK", "nb-NO", "en"], "nb-NO"),
+        ("nb-NO", "en", ["no-NO", "no", "en"], "no-NO"),
+        ("de-DE", "en", ["de-Latn-DE", "en"], "de-Latn-DE"),
+        ("zh-HK", "en", ["zh-TW", "en"], "zh-TW"),
+        ("sr-Latn", "en", ["sr-Latn-ME", "en"], "sr-Latn-ME"),
         ("zh-TW", "zh-TW", ["zh-TW"], "zh-TW"),
         (None, "iw", ["he"], "he"),
     ],
@@ -141,6 +146,15 @@ def test_deprecated_subtags_become_the_preferred_ones(written: str, preferred: s
 def test_which_content_serves_a_reader(locale: str | None, default: str, available: list[str], expected: str) -> None:
     assert best(locale, default, available) == expected
     assert best(locale, default, list(reversed(available))) == expected
+
+
+def test_a_divided_region_of_an_unknown_language_is_its_first_successor() -> None:
+    assert canonical("qaa-SU") == "qaa-RU"
+
+
+@pytest.mark.parametrize("available", [["iw", "he", "en"], ["he", "iw", "en"]])
+def test_of_two_contents_with_one_meaning_the_first_by_name_serves(available: list[str]) -> None:
+    assert best("he-IL", "en", available) == "he"
 
 
 @pytest.mark.parametrize("tag", ["en-abc", "xx-yue", "zh-yue-cmn", "zh-y"])

@@ -106,6 +106,12 @@ def test_the_name_is_the_present_one() -> None:
     assert aimed(delivery(Channel.EMAIL, "ada@example.com"), replace(ADA, name="Ada King"), 7).name == "Ada King"
 
 
+def test_what_names_no_incarnation_gets_that_of_the_user_who_is_there() -> None:
+    nobodys = replace(delivery(Channel.EMAIL, "ada@example.com"), incarnation=None)
+    assert aimed(nobodys, ADA, 7) == replace(nobodys, incarnation=7)
+    assert aimed(replace(nobodys, name="Adele"), ADA, 7) == replace(nobodys, incarnation=7)
+
+
 @pytest.mark.parametrize("channel", list(Channel))
 def test_the_next_user_with_the_id_gets_nothing_meant_for_the_former(channel: Channel) -> None:
     value = present_address(Address(channel, "one"), "ada", ADA)
@@ -149,4 +155,5 @@ def test_a_delivery_goes_only_to_a_present_address_of_the_user(
 def test_an_inline_recipient_is_reached_where_the_sender_said(channel: Channel) -> None:
     one = replace(delivery(channel, "somewhere@example.com", user_id=None), incarnation=None)
     assert aimed(one, None, None) is one
+    assert is_present(one, Profile())
     assert verdict(one, None, None) is GO

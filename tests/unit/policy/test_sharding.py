@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.model.ids import BUCKETS
-from tidings.policy.sharding import BucketRange, ShardMap, even, moved, moves, shard_of, single
+from tidings.policy.sharding import BucketMove, BucketRange, ShardMap, even, moved, moves, shard_of, single
 
 SHARDS = st.sampled_from(["a", "b", "c", "d"])
 EDGES = st.tuples(st.integers(0, BUCKETS), st.integers(0, BUCKETS)).filter(lambda edges: edges[0] < edges[1])
@@ -45,12 +45,20 @@ def test_moves_say_what_differs(
     assert moves(old, old) == ()
 
 
+def test_neighbours_that_go_the_same_way_move_together() -> None:
+    cut = (BucketRange(0, 10, "c"), BucketRange(10, 20, "c"), BucketRange(20, 30, "b"), BucketRange(30, BUCKETS, "b"))
+    assert moves(single("a"), ShardMap(2, cut)) == (BucketMove(0, 20, "a", "c"), BucketMove(20, BUCKETS, "a", "b"))
+
+
 def test_one_shard_has_everything_and_even_shares_are_even() -> None:
     assert {shard_of(single("only"), bucket) for bucket in range(BUCKETS)} == {"only"}
     shares = [part.end - part.start for part in even(["a", "b", "c"]).ranges]
     assert sum(shares) == BUCKETS
     assert max(shares) - min(shares) <= 1
     assert even(["a", "b", "c"]).shards == ("a", "b", "c")
+    assert even(["a", "b"]) == ShardMap(1, (BucketRange(0, BUCKETS // 2, "a"), BucketRange(BUCKETS // 2, BUCKETS, "b")))
+    assert all(isinstance(part.end, int) for part in even(["a", "b", "c"]).ranges)
+    assert single("only") == even(["only"])
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,7 @@ def test_one_shard_has_everything_and_even_shares_are_even() -> None:
         (BucketRange(0, BUCKETS - 1, "a"),),
         (BucketRange(0, 10, "a"), BucketRange(11, BUCKETS, "b")),
         (BucketRange(0, 11, "a"), BucketRange(10, BUCKETS, "b")),
+        (BucketRange(0, 10, "a"), BucketRange(10, 10, "b"), BucketRange(10, BUCKETS, "a")),
         (BucketRange(0, BUCKETS, ""),),
         (BucketRange(0, BUCKETS + 1, "a"),),
     ],

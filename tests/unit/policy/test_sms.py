@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.policy.sms import SmsSize, segments
+from tidings.policy.sms import SmsSize, plainly, segments
 
 BASIC = "aZ09@£$¥èÇ\n\r_ΔΩÆß!\"#¤%&'()*+,-./:;<=>?¡ÄÖÑÜ§¿äöñüà "
 ESCAPED = "^{}\\[~]|€\f"
@@ -82,3 +82,26 @@ def test_the_default_alphabet_is_complete() -> None:
     escaped = [chr(point) for point in range(0x3000) if segments(chr(point)) == SmsSize("gsm-7", 2, 1)]
     assert len(gsm) == 127
     assert sorted(escaped) == sorted(ESCAPED)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Hello", "Hello"),
+        ("Grüße: 5 € [1]", "Grüße: 5 € [1]"),
+        ("`Hi`", "'Hi'"),
+        ("“Hi” – it’s 10\u202fkm…", '"Hi" - it\'s 10 km...'),
+        ("caffe\u0300", "caffè"),
+        ("one\u200btwo", "onetwo"),
+        ("naïve “quotes”", "naïve “quotes”"),
+        ("`ж`", "`ж`"),
+        ("", ""),
+    ],
+)
+def test_a_text_takes_twins_from_the_alphabet_if_that_makes_it_cheaper(text: str, plain: str) -> None:
+    assert plainly(text) == plain
+
+
+def test_the_last_character_of_the_basic_plane_is_one_unit() -> None:
+    assert segments("\uffff") == SmsSize("ucs-2", 1, 1)
+    assert segments("\U00010000") == SmsSize("ucs-2", 2, 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tidings.policy import throttling as policy
 from tidings.policy.throttling import ENOUGH_TAKEN, SEVERAL, Refusal, Throttling
 
 
@@ -120,3 +123,33 @@ def test_half_a_second_is_a_wait_and_zero_is_none() -> None:
     throttling.heard([refused("a", says_account=True)], taken=0)
     assert throttling.pause_s([0.5, 0.0], 900.0, goes_on=True) == 0.5
     assert throttling.pause_s([0.0], 900.0, goes_on=True) == 1.0
+
+
+def test_every_round_counts_what_was_taken_in_it() -> None:
+    throttling = Throttling()
+    for taken in (10, 25):
+        throttling.heard([], taken=taken)
+        throttling.pause_s([1.0], 900.0, goes_on=False)
+        assert throttling.let_out(500) == taken
+
+
+@pytest.mark.parametrize(("others", "means_all"), [(1, False), (2, False), (3, True)])
+def test_more_than_a_tenth_of_refusals_in_between_mean_the_account(others: int, means_all: bool) -> None:
+    throttling = Throttling()
+    throttling.heard([refused("b", says_account=True)], taken=0)
+    throttling.heard([refused("a", says_account=True)], taken=0)
+    for number in range(others):
+        throttling.heard([refused(f"person-{number}", says_account=True)], taken=0)
+    throttling.heard([], taken=ENOUGH_TAKEN)
+    assert throttling.heard([refused("a", says_account=True)], taken=0) == [means_all]
+
+
+def test_of_many_the_one_refused_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "_MOST_REMEMBERED", 3)
+    throttling = Throttling()
+    for recipient in ("a", "b", "c", "a", "d"):
+        throttling.heard([refused(recipient, says_account=True)], taken=0)
+    throttling.heard([], taken=100)
+    verdicts = [throttling.heard([refused(recipient, says_account=True)], taken=0) for recipient in "acd"]
+    assert verdicts == [[False]] * 3
+    assert throttling.heard([refused("b", says_account=True)], taken=0) == [True]
