@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model import topics
-from tidings.model.errors import Overloaded
+from tidings.model.errors import Overloaded, Unavailable
 from tidings.model.vocabulary import Channel, Lane
 from tidings.pipeline.accept.admission import LATEST_S, SOONEST_S, Admission, Commits
 from tidings.policy.admission import AdmissionRules
@@ -147,3 +147,90 @@ async def test_held_deliveries_count_as_load(gate: Gate) -> None:
         await gate.clock.advance(2)
         assert gate.let_in(Lane.NORMAL, 5) == 5
     assert set(asked) == {2 * RULES.backlog}, "counting is bounded"
+
+
+async def test_the_queues_are_looked_at_only_while_requests_come(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.clock = VirtualClock(0)
+    gate.admission = Admission(gate.queue, gate.commits, gate.clock, RULES, lambda: 0.5)
+    looks: list[int] = []
+    depths = gate.queue.depths
+
+    async def noted(pairs: Sequence[tuple[str, str]]) -> Sequence[int]:
+        looks.append(gate.clock.elapsed())
+        return await depths(pairs)
+
+    monkeypatch.setattr(gate.queue, "depths", noted)
+    async with gate.watched():
+        await gate.clock.advance(10)
+        assert looks == [], "nobody has asked yet"
+        gate.let_in(Lane.BULK, 1)
+        await gate.clock.advance(10)
+        assert looks == [11_000, 12_000, 13_000, 14_000]
+
+
+async def test_what_is_let_in_while_the_queues_are_looked_at_counts_once(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = asyncio.Event()
+
+    async def slow(pairs: Sequence[tuple[str, str]]) -> Sequence[int]:
+        await answer.wait()
+        return [100 if topic == topics.requests(Lane.BULK) else 0 for topic, _ in pairs]
+
+    monkeypatch.setattr(gate.queue, "depths", slow)
+    gate.let_in(Lane.BULK, 50)
+    async with gate.watched():
+        await gate.clock.settle()
+        gate.let_in(Lane.BULK, 30)
+        answer.set()
+        await gate.clock.settle()
+        assert gate.let_in(Lane.BULK, 2_000) == RULES.backlog // 2 + 1 - 130
+
+
+async def test_queues_that_cannot_be_looked_at_are_looked_at_again(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    began = gate.clock.elapsed()
+
+    async def away(_: object) -> Sequence[int]:
+        looks.append(gate.clock.elapsed() - began)
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gate.queue, "depths", away)
+        gate.let_in(Lane.BULK, 2_000)
+        async with gate.watched():
+            for _ in range(5):
+                await gate.clock.advance(1)
+                gate.let_in(Lane.BULK, 1)
+            assert looks == [0, 1_000, 2_000, 4_000]
+            patch.undo()
+            await gate.clock.advance(4)
+            assert gate.let_in(Lane.BULK, 1) == 1
+            patch.setattr(gate.queue, "depths", away)
+            looks.clear()
+            await gate.clock.advance(2.5)
+            assert looks == [10_000, 11_000], "the pauses begin anew"
+
+
+async def test_a_commit_that_takes_long_refuses_its_own_lanes_only(gate: Gate) -> None:
+    gate.admission = Admission(gate.queue, gate.commits, gate.clock, AdmissionRules(lag_s=0.0), lambda: 0.5)
+    gate.queue.go_on.clear()
+    put = asyncio.create_task(gate.commits.of(Lane.NORMAL).put([Item(topics.requests(Lane.NORMAL), "k", b"")]))
+    await gate.clock.settle()
+    assert [gate.admission.takes(lane) for lane in Lane] == [True, True, False, True, False, True]
+    gate.queue.go_on.set()
+    await put
+
+
+def test_each_kind_of_lane_has_a_commit_of_its_own(gate: Gate) -> None:
+    commits = gate.commits
+    expected = [commits.critical, commits.critical_surplus, *[commits.others, commits.others_surplus] * 2]
+    assert [commits.of(lane) for lane in Lane] == expected
+    assert len(set(expected)) == 4
+
+
+async def test_every_lane_is_open_exactly_if_the_surplus_of_bulk_is(gate: Gate) -> None:
+    assert gate.admission.is_open()
+    gate.let_in(Lane.NORMAL_SURPLUS, RULES.backlog // 2 + 1)
+    assert not gate.admission.is_open()
+    assert gate.let_in(Lane.NORMAL_SURPLUS, 1) == 1

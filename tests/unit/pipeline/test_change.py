@@ -15,7 +15,9 @@ from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
-from tidings.pipeline.changes.change import Change, decode
+from tidings.model.wire import decode_notification
+from tidings.pipeline.changes.change import TRIES, Change, decode
+from tidings.pipeline.compose.requests import LARGEST_BYTES
 from tidings.ports.schedule import Waiting
 
 SMS = {"sms": {"text": "Hello"}}
@@ -187,3 +189,92 @@ async def test_a_change_is_repeated_when_another_change_comes_first(
     await change(flow, id, priority="bulk")
     seen = await flow.view(id)
     assert (seen.priority, bytes(seen.metadata)) == ("bulk", b'{"theirs": 1}')
+
+
+@pytest.mark.parametrize(
+    ("send_at", "expires_at", "is_possible"),
+    [
+        (None, 3599, False),
+        (None, 3600, False),
+        (None, 3600.001, True),
+        (7200, 3601, False),
+        (7200, 7200.001, True),
+        (-60, -1, False),
+        (-60, 0, False),
+        (-60, 0.001, True),
+    ],
+)
+async def test_an_expiry_must_come_after_the_send_time_and_after_now(
+    flow: Flow, send_at: float | None, expires_at: float, is_possible: bool
+) -> None:
+    id = await waiting(flow)
+    body = {"expires_at": utc(flow, expires_at)} | ({} if send_at is None else {"send_at": utc(flow, send_at)})
+    if is_possible:
+        await change(flow, id, **body)
+        return
+    with pytest.raises(Invalid) as refused:
+        await change(flow, id, **body)
+    assert (refused.value.code, refused.value.path) == ("already_expired", "$.expires_at")
+
+
+async def test_an_expiry_that_was_given_before_must_come_after_a_new_send_time(flow: Flow) -> None:
+    id = await waiting(flow, expires_at=utc(flow, 5400))
+    with pytest.raises(Invalid, match="after send_at"):
+        await change(flow, id, send_at=utc(flow, 5400))
+    await change(flow, id, send_at=utc(flow, 5399))
+
+
+async def test_a_change_that_always_comes_too_late_is_tried_a_few_times(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await waiting(flow)
+    tries: list[Outcome] = []
+
+    async def never(_: Waiting, changed: Outcome) -> bool:
+        tries.append(changed)
+        return False
+
+    monkeypatch.setattr(flow.store.changes, "change", never)
+    with pytest.raises(Conflict) as refused:
+        await change(flow, id, metadata={"a": 1})
+    assert (refused.value.code, len(tries)) == ("change_in_flight", TRIES)
+
+
+async def test_a_changed_notification_waits_in_the_queue_of_its_priority_with_a_step_of_its_own(flow: Flow) -> None:
+    id = await waiting(flow)
+    rows = [await flow.store.changes.waiting(TENANT, id)]
+    for priority in ("bulk", "critical"):
+        await flow.clock.advance(1)
+        await change(flow, id, priority=priority)
+        rows.append(await flow.store.changes.waiting(TENANT, id))
+    found = [row for row in rows if row is not None]
+    assert [row.item.topic for row in found] == ["requests.normal", "requests.bulk", "requests.critical"]
+    assert {row.item.key for row in found} == {"shop/ada"}
+    assert {row.due for row in found} == {found[0].due}
+    assert [decode_notification(row.item.body).step for row in found] == [1, 2, 3]
+    ends = [datetime.fromisoformat(entry.at) for entry in (await flow.view(id)).timeline]
+    assert [(end - ends[0]).total_seconds() for end in ends] == [0, 0, 1, 2]
+
+
+async def test_an_inline_recipients_local_time_is_that_of_the_request(flow: Flow) -> None:
+    there = {"phone": "+4915123456789", "timezone": "Asia/Tokyo"}
+    id = await waiting(flow, to=there)
+    await change(flow, id, send_at_local="2023-11-16T09:00")
+    assert (await flow.view(id)).next_at == "2023-11-16T00:00:00.000Z"
+
+
+async def test_another_tenant_cannot_change_a_notification(flow: Flow) -> None:
+    id = await waiting(flow)
+    with pytest.raises(Conflict) as refused:
+        await Change(flow.store.changes, flow.store.users, flow.renderer, flow.clock)(
+            "bank", id, decode(b'{"metadata": {}}')
+        )
+    assert refused.value.code == "too_late"
+
+
+def test_a_change_has_a_largest_size() -> None:
+    body = b'{"metadata": {"a": 1}}'
+    assert decode(body.ljust(LARGEST_BYTES)) == decode(body)
+    with pytest.raises(Invalid) as refused:
+        decode(body.ljust(LARGEST_BYTES + 1))
+    assert refused.value.code == "too_large"
