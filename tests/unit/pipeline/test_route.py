@@ -196,3 +196,35 @@ async def test_a_suppressed_address_is_recorded_with_the_reason_of_the_list(flow
     assert [one.address.value for one in deliveries(items)] == ["+4915123456789", "bob@example.com"]
     [fact] = [fact for fact in facts if fact.state is State.SUPPRESSED]
     assert (fact.reason, fact.detail, fact.attempt) == ("address_suppressed", "bounced", 0)
+
+
+async def test_each_priority_has_a_share_of_a_narrow_channel_that_grows_with_time(flow: Flow) -> None:
+    narrow = {Channel.SMS: Shares(ShareRules(per_second=1.0, burst=1))}
+
+    async def lanes() -> list[str]:
+        claims = [Claimed(wanted(number, priority=each)) for number, each in enumerate([*Priority, *Priority])]
+        _, items = await routed(flow, *claims, narrow=narrow)
+        return [item.topic.removeprefix("deliveries.sms.") for item in items]
+
+    within = ["critical", "normal", "bulk"]
+    beyond = [f"{name}.surplus" for name in within]
+    assert await lanes() == [*within, *beyond]
+    assert await lanes() == [*beyond, *beyond]
+    await flow.clock.advance(1)
+    assert await lanes() == [*within, *beyond]
+
+
+@pytest.mark.parametrize(("moved", "goes"), [(0, True), (1, False), (-1, False)])
+async def test_a_notification_for_a_user_goes_to_no_other_user_with_the_same_id(
+    flow: Flow, moved: int, goes: bool
+) -> None:
+    await flow.user()
+    people = await flow.store.users.people([(TENANT, "ada")])
+    incarnation = people[TENANT, "ada"].incarnation
+    assert incarnation is not None
+    claim = Claimed(wanted(to=Recipient(user_id="ada"), incarnation=incarnation + moved))
+    facts, items = await routed(flow, claim)
+    assert [one.incarnation for one in deliveries(items)] == ([incarnation] if goes else [])
+    assert [fact.reason for fact in facts] == ["", "" if goes else "user_deleted"]
+    _, items = await routed(flow, Claimed(wanted(to=Recipient(user_id="ada"))))
+    assert [one.incarnation for one in deliveries(items)] == [incarnation], "from now on it is for this user"
