@@ -108,6 +108,7 @@ async def test_a_notification_expires_at_once_if_its_local_time_comes_too_late(
 
 async def test_each_notification_of_a_batch_is_decided_alone(flow: Flow) -> None:
     batch = [
+        wanted(7, send_at_local="2023-11-14T22:13"),
         wanted(1, send_at_local="2023-11-20T09:00", expires_at=NOW + 1),
         wanted(2, send_at=NOW + HOUR),
         wanted(3),
@@ -115,10 +116,11 @@ async def test_each_notification_of_a_batch_is_decided_alone(flow: Flow) -> None
         wanted(5),
         wanted(6),
     ]
-    await flow.store.cancellations.cancel(TENANT, batch[4].id, NOW)
+    await flow.store.cancellations.cancel(TENANT, batch[5].id, NOW)
     facts, items = await routed(flow, *map(Claimed, batch))
     own = {fact.id: fact.state for fact in facts}
     assert [own[one.id] for one in batch] == [
+        State.PENDING,
         State.EXPIRED,
         State.DEFERRED,
         State.PENDING,
@@ -126,7 +128,7 @@ async def test_each_notification_of_a_batch_is_decided_alone(flow: Flow) -> None
         State.CANCELLED,
         State.PENDING,
     ]
-    assert [one.id for one in deliveries(items)] == [delivery_id(batch[place].id, 2) for place in (2, 5)]
+    assert [one.id for one in deliveries(items)] == [delivery_id(batch[place].id, 2) for place in (0, 3, 6)]
 
 
 @pytest.mark.parametrize("copy", [{}, {"begun": True}, {"repeated": True}])
