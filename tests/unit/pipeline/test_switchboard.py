@@ -312,3 +312,29 @@ async def test_sends_that_wait_for_a_provider_that_goes_down_go_back_unsent() ->
     assert {result.reason for result in results if isinstance(result, Retry)} == {"busy"}
     hanging.answer.set()
     await asyncio.gather(*calls)
+
+
+async def test_a_recovering_provider_gets_its_share_and_the_rest_goes_to_the_healthiest() -> None:
+    ailing, well, better = provider("a", Uncertain("no_answer")), provider("b"), provider("c")
+    switchboard, clock = board((ailing, 20), (well, 20), (better, 60), (provider("d"), 0))
+    await sends(switchboard.lines[0])
+    ailing.answers = takes_it
+    assert picked(switchboard) == {"b": 20, "c": 80}
+    await clock.advance(RULES.pause_ms / 1000)
+    await sends(switchboard.lines[0], 1)
+    for part in (1, 2, 4, 8, 16, 20):
+        assert picked(switchboard) == {"a": part, "b": 20, "c": 80 - part}
+        await clock.advance(RULES.step_ms / 1000)
+        await sends(switchboard.lines[0], 1)
+
+
+async def test_a_full_provider_gets_nothing_while_another_has_room_now_or_soon() -> None:
+    full, free = Hanging("a", concurrency=10), Hanging("b", concurrency=30)
+    switchboard, clock = board((full, 50), (free, 50), (provider("c"), 0))
+    calls = [asyncio.create_task(switchboard.lines[0].call([outbound(at)], CRITICAL)) for at in range(10)]
+    await clock.settle()
+    assert picked(switchboard, 20) == {"b": 20}
+    assert picked(switchboard, 40)["b"] > 27, "the spare does not take the overflow"
+    assert picked(switchboard, 40)["c"] == 0
+    full.answer.set()
+    await asyncio.gather(*calls)
