@@ -58,7 +58,9 @@ async def begun(vendor: Vendor, line: Line, count: int, lane: Lane = CRITICAL) -
 
 
 async def ended(vendor: Vendor, *calls: asyncio.Task[Sequence[SendResult]]) -> list[SendResult]:
-    while not all(call.done() for call in calls):
+    for _ in range(2_000):
+        if all(call.done() for call in calls):
+            break
         await vendor.clock.advance(0.05)
     return [result for call in calls for result in call.result()]
 
@@ -222,3 +224,18 @@ async def test_the_only_line_has_room_while_it_is_merely_slow() -> None:
     await ended(slow, *[await begun(slow, line, 1) for _ in range(RULES.least)])
     assert (line.share(), switchboard.is_open()) == (0.0, True)
     assert switchboard.room(CRITICAL) == PROBES
+
+
+async def test_a_provider_that_becomes_too_slow_and_is_back_is_a_change_each_time() -> None:
+    slow = Vendor(takes_s=60.0, concurrency=200)
+    switchboard = Switchboard([Routed(slow), Routed(Vendor("b"))], RULES, slow.clock, Metrics())
+    line, changes = switchboard.lines[0], list[bool]()
+    switchboard.watch(lambda: changes.append(line.share() > 0.0))
+    calls = [await begun(slow, line, 1) for _ in range(RULES.least)]
+    await slow.clock.advance(RULES.slow_after_ms / 1000)
+    assert (line.share(), line.share(), changes) == (0.0, 0.0, [False])
+    slow.takes_s = 0.0
+    await slow.clock.advance(RULES.pause_ms / 1000)
+    await line.call(texts(1), NORMAL)
+    assert changes == [False, True]
+    await ended(slow, *calls)
