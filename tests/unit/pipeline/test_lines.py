@@ -227,7 +227,7 @@ async def test_the_only_line_has_room_while_it_is_merely_slow() -> None:
 
 
 async def test_a_provider_that_becomes_too_slow_and_is_back_is_a_change_each_time() -> None:
-    slow = Vendor(takes_s=60.0, concurrency=200)
+    slow = Vendor(takes_s=5.0, concurrency=200)
     switchboard = Switchboard([Routed(slow), Routed(Vendor("b"))], RULES, slow.clock, Metrics())
     line, changes = switchboard.lines[0], list[bool]()
     switchboard.watch(lambda: changes.append(line.share() > 0.0))
