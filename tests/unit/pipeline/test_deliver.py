@@ -11,10 +11,11 @@ import pytest
 
 from support.flow import TENANT, Flow, Recorder
 from tidings.model.delivery import Delivery
+from tidings.model.errors import LeaseLost
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
-from tidings.model.sending import Rejected, Retry
+from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes
@@ -71,17 +72,22 @@ class Stage:
         self.deliver = Deliver(self.switchboard, lane, needs, RetryPolicy(), LEASE_S)
         self.begun: list[int] = []
         self.unbegun: list[int] = []
+        self.failed: dict[int, str] = {}
+        self.fault: Exception | None = None
 
     async def __call__(self, *claims: Claimed[Delivery]) -> dict[UUID, Outcome]:
         """The facts, by delivery."""
 
         async def begin(places: Collection[int]) -> None:
+            if self.fault is not None:
+                raise self.fault
             self.begun += places
 
         placed = [msgspec.structs.replace(claim, place=place) for place, claim in enumerate(claims)]
         done = await self.deliver(placed, begin)
         if isinstance(done, Partly):
             self.unbegun += done.unbegun
+            self.failed.update(done.failed)
         items = done.outputs if isinstance(done, Partly) else done
         return {fact.id: fact for item in items for fact in decode_outcomes(item.body)}
 
@@ -258,3 +264,60 @@ async def test_a_copy_that_comes_soon_after_its_original_is_dropped_or_waits_if_
     assert told(facts[delivery().id]) == COPY_WAITS
     assert stage.sent() == [delivery().id, last.id, delivery(8).id]
     assert stage.unbegun == []
+
+
+async def test_a_call_that_fails_before_it_began_leaves_its_deliveries_for_another_try(flow: Flow) -> None:
+    stage = Stage(flow)
+    stage.provider.batch_size = 2
+    stage.fault = OverflowError("out of range")
+    batch = [Claimed(delivery(number)) for number in range(5)]
+    assert await stage(*batch) == {}
+    assert stage.failed == dict.fromkeys(range(5), repr(stage.fault))
+    assert (stage.sent(), stage.unbegun) == ([], [])
+    stage.fault = None
+    assert [told(fact) for fact in (await stage(*batch)).values()] == [SENT] * 5
+
+
+async def test_a_call_that_fails_after_it_began_leaves_its_deliveries_uncertain(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise OverflowError("out of range")
+
+    stage = Stage(flow)
+    monkeypatch.setattr(flow.metrics, "results", breaks)
+    facts = await stage(*[Claimed(delivery(number)) for number in range(3)])
+    assert [told(fact) for fact in facts.values()] == [(State.UNCERTAIN, "provider_error")] * 3
+    assert all("out of range" in fact.detail for fact in facts.values())
+    assert (stage.failed, stage.unbegun) == ({}, [])
+
+
+@pytest.mark.parametrize("why", ["it is to stop", "the queue does not confirm"])
+async def test_deliveries_whose_calls_were_not_made_all_go_back(flow: Flow, why: str) -> None:
+    stage = Stage(flow)
+    stage.provider.batch_size = 2
+    if why == "it is to stop":
+        stage.deliver.stop()
+    else:
+        stage.fault = LeaseLost("gone")
+    assert await stage(*[Claimed(delivery(number)) for number in range(5)]) == {}
+    assert (sorted(stage.unbegun), stage.failed, stage.sent()) == (list(range(5)), {}, [])
+
+
+@pytest.mark.parametrize(("step", "further"), [(0, 0), (0, 4), (1, 2), (3, 2)])
+async def test_a_delivery_goes_on_from_the_step_of_a_copy_that_was_dropped_meanwhile(
+    flow: Flow, step: int, further: int
+) -> None:
+    stage = Stage(flow)
+    send = stage.provider.send
+
+    async def meanwhile(batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        assert await stage(Claimed(delivery(step=further))) == {}
+        return await send(batch)
+
+    stage.provider.send = meanwhile  # type: ignore[method-assign]
+    stage.provider.answers = lambda _: Retry("mailbox_busy")
+    [fact] = (await stage(Claimed(delivery(step=step)))).values()
+    assert (told(fact), fact.step) == ((State.DEFERRED, "retry"), max(step, further))
+    assert stage.unbegun == ([0] if step == further else [])
+    assert len(stage.sent()) == 1
