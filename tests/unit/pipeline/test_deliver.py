@@ -304,20 +304,25 @@ async def test_deliveries_whose_calls_were_not_made_all_go_back(flow: Flow, why:
     assert (sorted(stage.unbegun), stage.failed, stage.sent()) == (list(range(5)), {}, [])
 
 
-@pytest.mark.parametrize(("step", "further"), [(0, 0), (0, 4), (1, 2), (3, 2)])
-async def test_a_delivery_goes_on_from_the_step_of_a_copy_that_was_dropped_meanwhile(
-    flow: Flow, step: int, further: int
+@pytest.mark.parametrize(
+    ("step", "other", "waits", "given_back"),
+    [(0, 0, False, [0]), (0, 4, True, []), (1, 2, True, []), (3, 2, False, [])],
+)
+async def test_of_the_copies_of_a_delivery_under_way_only_a_further_one_waits(
+    flow: Flow, step: int, other: int, waits: bool, given_back: list[int]
 ) -> None:
     stage = Stage(flow)
     send = stage.provider.send
+    waited: list[Outcome] = []
 
     async def meanwhile(batch: Sequence[AnyDelivery]) -> Sequence[SendResult]:
-        assert await stage(Claimed(delivery(step=further))) == {}
+        waited.extend((await stage(Claimed(delivery(step=other)))).values())
         return await send(batch)
 
     stage.provider.send = meanwhile  # type: ignore[method-assign]
     stage.provider.answers = lambda _: Retry("mailbox_busy")
     [fact] = (await stage(Claimed(delivery(step=step)))).values()
-    assert (told(fact), fact.step) == ((State.DEFERRED, "retry"), max(step, further))
-    assert stage.unbegun == ([0] if step == further else [])
+    assert (told(fact), fact.step) == ((State.DEFERRED, "retry"), step)
+    assert [one.step for one in waited] == [other + 2] * waits  # a copy waits two steps on
+    assert stage.unbegun == given_back
     assert len(stage.sent()) == 1
