@@ -57,6 +57,12 @@ def times(text: str, start: str, count: int | None, after: str | None = None, st
         ("FREQ=YEARLY;BYDAY=2MO;BYMONTHDAY=8", "2026-06-01T09:00", None, ["2029-01-08T09:00", "2035-01-08T09:00"]),
         ("FREQ=YEARLY;BYDAY=1MO,SU;BYMONTHDAY=4", "2026-12-30T09:00", None, ["2027-01-04T09:00", "2027-04-04T09:00"]),
         ("FREQ=YEARLY;BYMONTH=3;BYDAY=1MO", "2026-06-01T09:00", None, ["2027-03-01T09:00", "2028-03-06T09:00"]),
+        ("FREQ=YEARLY;BYYEARDAY=1,-1", "2026-06-01T09:00", None, ["2026-12-31T09:00", "2027-01-01T09:00"]),
+        ("FREQ=MONTHLY;BYMONTHDAY=-1", "2028-02-01T09:00", None, ["2028-02-29T09:00", "2028-03-31T09:00"]),
+        ("FREQ=MONTHLY;BYDAY=5MO", "2026-06-01T09:00", None, ["2026-06-29T09:00", "2026-08-31T09:00"]),
+        ("FREQ=MONTHLY;BYDAY=-5MO", "2026-06-01T09:00", None, ["2026-06-01T09:00", "2026-08-03T09:00"]),
+        ("FREQ=YEARLY;BYWEEKNO=1;WKST=SU;BYDAY=SU", "2026-06-01T09:00", None,
+         ["2027-01-03T09:00", "2028-01-02T09:00", "2028-12-31T09:00"]),
     ],
 )  # fmt: skip
 def test_the_beat_of_each_frequency(text: str, start: str, after: str | None, expected: list[str]) -> None:
