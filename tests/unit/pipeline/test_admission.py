@@ -234,3 +234,30 @@ async def test_every_lane_is_open_exactly_if_the_surplus_of_bulk_is(gate: Gate) 
     gate.let_in(Lane.NORMAL_SURPLUS, RULES.backlog // 2 + 1)
     assert not gate.admission.is_open()
     assert gate.let_in(Lane.NORMAL_SURPLUS, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("lane", "held", "left"),
+    [
+        (Lane.NORMAL_SURPLUS, {"deliveries.sms.normal": 400}, 1_000 - 50 - 20 - 400),
+        (Lane.NORMAL_SURPLUS, {"deliveries.sms.normal.surplus": 400}, 1_000 - 50 - 20 - 400),
+        (Lane.NORMAL_SURPLUS, {"deliveries.sms.normal.surplus": 510}, 1_000 - 50 - 20 - 510 - 10),
+        (Lane.NORMAL_SURPLUS, {"deliveries.sms.normal": 300, "later": 1, "deliveries.push.normal": 300}, 330),
+        (Lane.NORMAL, {"deliveries.sms.normal": 500, "deliveries.push.normal": 500}, 1_000 - 50),
+        (Lane.NORMAL, {"deliveries.sms.normal": 600, "deliveries.push.normal": 700}, 1_000 - 50 - 100 - 200),
+        (Lane.NORMAL, {"deliveries.sms.normal.surplus": 5_000}, 1_000 - 50),
+    ],
+)
+async def test_held_deliveries_count_beside_what_is_queued(
+    gate: Gate, lane: Lane, held: dict[str, int], left: int
+) -> None:
+    async def waiting(_: int) -> dict[str, int]:
+        return held
+
+    gate.admission = Admission(gate.queue, gate.commits, gate.clock, RULES, lambda: 0.5, waiting)
+    await gate.wait(topics.requests(Lane.NORMAL), 50)
+    await gate.wait(topics.requests(Lane.NORMAL_SURPLUS), 20)
+    gate.let_in(Lane.CRITICAL, 1)  # so that somebody looks
+    async with gate.watched():
+        await gate.clock.settle()
+        assert gate.let_in(lane, 2_000) == left + 1

@@ -239,3 +239,62 @@ async def test_a_provider_that_becomes_too_slow_and_is_back_is_a_change_each_tim
     await line.call(texts(1), NORMAL)
     assert changes == [False, True]
     await ended(slow, *calls)
+
+
+async def test_what_a_less_urgent_lane_has_waiting_stops_no_other() -> None:
+    vendor = Vendor(concurrency=10, takes_s=1.0)
+    line = line_of(vendor)
+    calls = [await begun(vendor, line, 1, Lane.NORMAL_SURPLUS) for _ in range(12)]
+    assert [line.ahead(lane, 1.0) for lane in (CRITICAL, NORMAL, Lane.NORMAL_SURPLUS)] == [1, 1, 0]
+    await ended(vendor, *calls)
+
+
+async def test_with_one_free_slot_everything_goes_into_one_call() -> None:
+    vendor = Vendor(concurrency=8, batch_size=25, one_by_one=True, takes_s=1.0)
+    line = line_of(vendor)
+    calls = [await begun(vendor, line, 1) for _ in range(7)]
+    assert [line.most_at_once(CRITICAL, count) for count in (1, 8, 30)] == [1, 8, 25]
+    await ended(vendor, *calls)
+
+
+async def test_a_slow_line_is_used_while_the_other_is_closed() -> None:
+    slow, failing = Vendor(takes_s=RULES.slow_after_ms / 1000), Vendor("b", result=Retry("unreachable"))
+    failing.clock = slow.clock
+    line, other = Switchboard([Routed(slow), Routed(failing)], RULES, slow.clock, Metrics()).lines
+    await ended(slow, *[await begun(slow, line, 1) for _ in range(RULES.least)])
+    assert not line.is_used(), "the other one is better"
+    for _ in range(RULES.least):
+        await other.call(texts(1), NORMAL)
+    assert (line.share(), line.is_used(), other.is_used()) == (0.0, True, False)
+
+
+async def test_a_send_waits_for_its_slot_no_longer_than_its_patience() -> None:
+    vendor = Vendor(concurrency=1, takes_s=1.0)
+    line = line_of(vendor, 0.01)
+    first = await begun(vendor, line, 1)
+    async with asyncio.timeout(5):
+        assert is_unbegun((await line.call(texts(1), CRITICAL))[0])
+    assert await ended(vendor, first) == [Sent()]
+
+
+async def test_what_a_call_gave_is_metered_by_kind_with_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = Vendor(batch_size=3, takes_s=1.5)
+    vendor.timeout_s = 1_000.0
+    metered: list[tuple[object, ...]] = []
+    meter = Metrics()
+    monkeypatch.setattr(meter, "results", lambda *told: metered.append(told))
+    line = Line(Routed(vendor), RULES, vendor.clock, meter)
+    await ended(vendor, await begun(vendor, line, 3))
+    vendor.result = Retry("mailbox_busy")
+    await ended(vendor, await begun(vendor, line, 2))
+    assert metered == [("a", "sent", 3, 1.5), ("a", "retry", 2, 1.5)]
+
+
+async def test_a_fault_is_about_nobody_once_the_provider_fails_for_everybody() -> None:
+    vendor = Vendor(result=Retry("provider_error"))
+    line = line_of(vendor)
+    said = [(await line.call(texts(1), NORMAL))[0] for _ in range(RULES.least)]
+    await vendor.clock.advance(RULES.pause_ms / 1000)
+    said += await line.call(texts(1), NORMAL)
+    found = [one.about for one in said if isinstance(one, Retry)]
+    assert found == [*[About.DELIVERY] * (RULES.least - 1), About.UNOFFERED, About.UNOFFERED]

@@ -3,11 +3,15 @@ from __future__ import annotations
 from collections import Counter
 from zlib import crc32
 
+import pytest
+from msgspec.structs import replace
+
 from tidings.model.ids import new_id
-from tidings.model.outcome import Outcome
+from tidings.model.outcome import Outcome, Wait
 from tidings.model.vocabulary import State
 from tidings.model.wire import decode_outcomes
-from tidings.pipeline.runtime.packs import MOST_FACTS, pack
+from tidings.pipeline.runtime.packs import LARGEST_PACK_BYTES, MOST_FACTS, of_what_may_have_been_taken, pack
+from tidings.ports.queue import Item
 
 PARTITIONS = 8
 
@@ -39,3 +43,23 @@ def test_a_pack_holds_all_facts_in_their_order() -> None:
     items = pack(wanted)
     assert [len(decode_outcomes(item.body)) for item in items] == [MOST_FACTS, MOST_FACTS, 1]
     assert [fact for item in items for fact in decode_outcomes(item.body)] == wanted
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_fact_that_is_larger_than_a_pack_travels_alone(place: int) -> None:
+    wanted = facts(3)
+    wanted[place] = replace(wanted[place], detail="x" * (LARGEST_PACK_BYTES + 1))
+    items = pack(wanted)
+    assert [fact for item in items for fact in decode_outcomes(item.body)] == wanted
+    large = [item for item in items if len(item.body) > LARGEST_PACK_BYTES]
+    assert [decode_outcomes(item.body) for item in large] == [[wanted[place]]]
+
+
+def test_what_a_lost_claim_still_reports_is_what_may_have_been_taken() -> None:
+    states = list(State)
+    wanted = [replace(fact, state=state) for fact, state in zip(facts(len(states)), states, strict=True)]
+    waiting = replace(wanted[states.index(State.SENT)], wait=Wait(1, "requests.normal", "k", b""))
+    items = [Item("requests.normal", "k", b"x"), *pack(wanted), *pack([waiting])]
+    [item] = of_what_may_have_been_taken(items)
+    kept = {State.SENT, State.DELIVERED, State.UNCERTAIN}
+    assert decode_outcomes(item.body) == [fact for fact in wanted if fact.state in kept]
