@@ -227,18 +227,42 @@ async def test_the_only_line_has_room_while_it_is_merely_slow() -> None:
 
 
 async def test_a_provider_that_becomes_too_slow_and_is_back_is_a_change_each_time() -> None:
-    slow = Vendor(takes_s=5.0, concurrency=200)
+    slow = Vendor(concurrency=200)
     switchboard = Switchboard([Routed(slow), Routed(Vendor("b"))], RULES, slow.clock, Metrics())
     line, changes = switchboard.lines[0], list[bool]()
     switchboard.watch(lambda: changes.append(line.share() > 0.0))
-    calls = [await begun(slow, line, 1) for _ in range(RULES.least)]
-    await slow.clock.advance(RULES.slow_after_ms / 1000)
-    assert (line.share(), line.share(), changes) == (0.0, 0.0, [False])
-    slow.takes_s = 0.0
-    await slow.clock.advance(RULES.pause_ms / 1000)
-    await line.call(texts(1), NORMAL)
-    assert changes == [False, True]
-    await ended(slow, *calls)
+    for _ in range(2):
+        changes.clear()
+        slow.takes_s = 5.0
+        calls = [await begun(slow, line, 1) for _ in range(RULES.least)]
+        await slow.clock.advance(RULES.slow_after_ms / 1000)
+        assert (line.share(), line.share(), changes) == (0.0, 0.0, [False])
+        slow.takes_s = 0.0
+        await slow.clock.advance(RULES.pause_ms / 1000)
+        await line.call(texts(1), NORMAL)
+        assert changes == [False, True]
+        await ended(slow, *calls)
+        for _ in range(6):
+            await line.call(texts(1), NORMAL)
+            await slow.clock.advance(RULES.step_ms / 1000)
+            assert line.share() > 0.0
+        assert line.share() == 1.0
+        assert changes[0] is False
+        assert all(changes[1:])
+
+
+async def test_that_a_provider_asks_for_less_is_a_change_once_until_it_takes_something() -> None:
+    vendor = Vendor()
+    line, changes = line_of(vendor), list[float]()
+    line.on_change.append(lambda: changes.append(line.usable_in_s()))
+    for number in range(1, 3):
+        vendor.result = Retry("throttled", 5.0, about=About.ACCOUNT)
+        for _ in range(3):
+            await line.call(texts(1), NORMAL)
+            await vendor.clock.advance(5.0)
+        assert changes == [5.0] * number
+        vendor.result = Sent()
+        await line.call(texts(1), NORMAL)
 
 
 async def test_what_a_less_urgent_lane_has_waiting_stops_no_other() -> None:
