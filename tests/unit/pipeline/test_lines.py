@@ -259,8 +259,8 @@ async def test_that_a_provider_asks_for_less_is_a_change_once_until_it_takes_som
         vendor.result = Retry("throttled", 5.0, about=About.ACCOUNT)
         for _ in range(3):
             await line.call(texts(1), NORMAL)
+            assert changes == [5.0] * number
             await vendor.clock.advance(5.0)
-        assert changes == [5.0] * number
         vendor.result = Sent()
         await line.call(texts(1), NORMAL)
 
@@ -282,7 +282,8 @@ async def test_with_one_free_slot_everything_goes_into_one_call() -> None:
 
 
 async def test_a_slow_line_is_used_while_the_other_is_closed() -> None:
-    slow, failing = Vendor(takes_s=RULES.slow_after_ms / 1000), Vendor("b", result=Retry("unreachable"))
+    slow = Vendor(takes_s=RULES.slow_after_ms / 1000, concurrency=8)
+    failing = Vendor("b", result=Retry("unreachable"))
     failing.clock = slow.clock
     line, other = Switchboard([Routed(slow), Routed(failing)], RULES, slow.clock, Metrics()).lines
     await ended(slow, *[await begun(slow, line, 1) for _ in range(RULES.least)])
@@ -290,6 +291,10 @@ async def test_a_slow_line_is_used_while_the_other_is_closed() -> None:
     for _ in range(RULES.least):
         await other.call(texts(1), NORMAL)
     assert (line.share(), line.is_used(), other.is_used()) == (0.0, True, False)
+    before = len(slow.sent)
+    calls = [await begun(slow, line, 1) for _ in range(10)]
+    assert len(slow.sent) == before + 8, "no more at once than ever"
+    await ended(slow, *calls)
 
 
 async def test_a_send_waits_for_its_slot_no_longer_than_its_patience() -> None:
@@ -322,3 +327,53 @@ async def test_a_fault_is_about_nobody_once_the_provider_fails_for_everybody() -
     said += await line.call(texts(1), NORMAL)
     found = [one.about for one in said if isinstance(one, Retry)]
     assert found == [*[About.DELIVERY] * (RULES.least - 1), About.UNOFFERED, About.UNOFFERED]
+
+
+async def test_what_is_held_goes_out_only_to_a_provider_that_works_or_says_that_it_does() -> None:
+    vendor = Vendor(takes_s=0.0)
+    line = line_of(vendor)
+    assert [line.outlet(lane) for lane in (CRITICAL, NORMAL)] == [100, 90]
+    vendor.result = Retry("unreachable")
+    await line.call(texts(1), NORMAL)
+    assert (line.fails, line.outlet(CRITICAL), line.asks_in_s()) == (True, 0, 5.0)
+    await line.ask()
+    assert vendor.checks == 0, "its time has not come"
+    vendor.is_well = lambda: False
+    await vendor.clock.advance(5.0)
+    await line.ask()
+    assert (vendor.checks, line.fails, line.outlet(CRITICAL)) == (1, True, 0)
+    vendor.is_well = lambda: True
+    await vendor.clock.advance(line.asks_in_s())
+    await line.ask()
+    assert (vendor.checks, line.fails, line.outlet(CRITICAL)) == (2, False, 100)
+    for _ in range(RULES.least):
+        await line.call(texts(1), NORMAL)
+    assert line.outlet(CRITICAL) == 0, "it is closed"
+    await vendor.clock.advance(RULES.pause_ms / 1000)
+    assert (line.is_used(), line.outlet(CRITICAL)) == (True, 0), "it is probed, and does not say that it is well"
+    await vendor.clock.advance(line.asks_in_s())
+    await line.ask()
+    assert line.outlet(CRITICAL) == PROBES
+
+
+async def test_after_a_pause_what_is_held_goes_out_in_growing_numbers() -> None:
+    vendor = Vendor(result=Retry("throttled", 5.0, about=About.ACCOUNT))
+    line = line_of(vendor)
+    await line.call(texts(1), NORMAL)
+    assert line.outlet(CRITICAL) == 0
+    await vendor.clock.advance(5.0)
+    assert [line.outlet(CRITICAL) for _ in range(7)] == [3, 6, 12, 24, 48, 96, 100]
+
+
+async def test_a_provider_that_stays_down_is_a_change_once() -> None:
+    vendor = Vendor(result=Retry("unreachable"))
+    line, changes = line_of(vendor), list[float]()
+    line.on_change.append(lambda: changes.append(line.share()))
+    for _ in range(RULES.least):
+        await line.call(texts(1), NORMAL)
+    assert changes == [1.0, 0.0], "it fails, and is left alone"
+    for _ in range(3):
+        await vendor.clock.advance(line.usable_in_s())
+        await line.call(texts(1), NORMAL)
+        assert line.share() == 0.0
+    assert changes == [1.0, 0.0]
