@@ -31,6 +31,7 @@ class Scripted:
         self.given_back: list[int] = []
         self.fault: Exception | None = None
         self.away_until = 0
+        self.takes_s = 0.0
 
     async def claim(self, _topic: str, _group: str, most: int, wait_s: float, _: object) -> Scripted | None:
         self.asked_for.append(most)
@@ -43,6 +44,7 @@ class Scripted:
 
     async def done(self, _outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         self._look()
+        await self.clock.sleep(self.takes_s)
         if self.fault is not None:
             raise self.fault
         self.released += released
@@ -237,3 +239,13 @@ async def test_after_a_lost_lease_nothing_is_tried_again(world: World) -> None:
     world.queue.fault = LeaseLost("gone")
     assert await world.reader(lease_s=10.0).once() == 1
     assert len(world.queue.tries) == 1
+
+
+@pytest.mark.parametrize(("count", "pause_ms"), [(1, 300), (2, 300), (3, 100)])
+async def test_after_a_batch_that_was_not_full_the_next_one_gathers(world: World, count: int, pause_ms: int) -> None:
+    world.queue.items = items(*[b"1"] * count)
+    world.queue.takes_s = 0.1
+    async with running(world, world.reader(max_items=3, linger_s=0.2)):
+        for _ in range(10):
+            await world.clock.advance(0.1)
+        assert world.queue.tries == list(range(0, 1_001, pause_ms))
