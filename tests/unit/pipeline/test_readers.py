@@ -249,3 +249,28 @@ async def test_after_a_batch_that_was_not_full_the_next_one_gathers(world: World
         for _ in range(10):
             await world.clock.advance(0.1)
         assert world.queue.tries == list(range(0, 1_001, pause_ms))
+
+
+@pytest.mark.parametrize(
+    ("count", "was_begun", "begins", "back", "aside"),
+    [
+        (1, False, True, [0], ""),
+        (1, True, True, [], "it failed again and again after it was begun"),
+        (2, True, True, [0, 1], ""),
+        (2, False, True, [0, 1], ""),
+        (1, False, False, [], "OverflowError('out of range')"),
+        (3, False, False, [], "OverflowError('out of range')"),
+        (3, True, False, [], "OverflowError('out of range')"),
+    ],
+)
+async def test_a_faulty_item_goes_aside_unless_it_may_have_been_sent_just_now(
+    world: World, count: int, was_begun: bool, begins: bool, back: list[int], aside: str
+) -> None:
+    world.begins, world.bad = begins, b"0"
+    world.queue.items = items(*[b"%d" % number for number in range(count)], redelivered=was_begun)
+    await world.reader(lease_s=30.0).once()
+    assert world.queue.released == back
+    assert [text.splitlines()[-1] for text in world.aside()] == ([f"reason: {aside}"] if aside else [])
+    if not begins:
+        alone = [[claimed.value for claimed in batch] for batch in world.batches[1:]]
+        assert alone == [[b"%d" % number] for number in range(count)], "after the batch, one by one"
