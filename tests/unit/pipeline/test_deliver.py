@@ -16,7 +16,7 @@ from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
-from tidings.model.user import Address
+from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes
 from tidings.pipeline.deliver.capping import Capping
@@ -326,3 +326,23 @@ async def test_of_the_copies_of_a_delivery_under_way_only_a_further_one_waits(
     assert [one.step for one in waited] == [other + 2] * waits  # a copy waits two steps on
     assert stage.unbegun == given_back
     assert len(stage.sent()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "category", "becomes"),
+    [
+        ({"doubtful": True, "pinned": "gone"}, "news", IN_DOUBT),
+        ({"doubtful": True, "pinned": "a"}, "news", SENT),
+        ({"pinned": "gone"}, "news", SENT),
+        ({"doubtful": True, "pinned": "gone"}, "alarms", SENT),
+    ],
+)
+async def test_a_delivery_whose_pinned_provider_is_gone_is_not_given_to_another(
+    flow: Flow, more: dict[str, Any], category: str, becomes: tuple[State, str]
+) -> None:
+    """The other one would not recognise the repetition, unless doubles do no harm."""
+    await flow.store.tenants.put_category(TENANT, Category("alarms", allow_doubles=True))
+    stage = Stage(flow, idempotent=True)
+    [fact] = (await stage(Claimed(delivery(category=category, attempt=2, **more)))).values()
+    assert told(fact) == becomes
+    assert len(stage.sent()) == (becomes == SENT)

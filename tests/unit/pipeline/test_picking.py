@@ -105,6 +105,7 @@ async def test_another_provider_may_take_what_it_has_neither_tried_nor_refused(
         ((True, False), "", False, ""),
         ((True, False), "a", True, "a"),
         ((True, False), "b", False, "b"),
+        ((True,), "gone", False, "gone"),
     ],
 )
 def test_a_repetition_is_harmless_only_at_a_provider_that_alone_may_have_it_and_recognises_it(

@@ -152,7 +152,7 @@ class Deliver:
             if attempt in known.over or attempt in seen:
                 continue
             if not category.allow_doubles and not self.switchboard.drops_repeats(delivery):
-                if attempt in known.begun:
+                if attempt in known.begun or self.switchboard.has_lost_its_pin(delivery):
                     outcomes.append(fact(delivery, now, State.UNCERTAIN, Reason.MAY_HAVE_BEEN_SENT))
                     self._in_hand.end([attempt])  # a copy may come before this fact is recorded
                     seen.add(attempt)

@@ -95,10 +95,14 @@ class Switchboard:
 
     def drops_repeats(self, delivery: Delivery) -> bool:
         """Whether it is harmless to send the delivery again: only a provider that recognises repetitions can get it."""
-        pinned = self._by_name.get(delivery.pinned)
-        if pinned is not None:
-            return pinned.provider.idempotent
+        if delivery.pinned:
+            pinned = self._by_name.get(delivery.pinned)
+            return pinned is not None and pinned.provider.idempotent
         return len(self.lines) == 1 and self.lines[0].provider.idempotent
+
+    def has_lost_its_pin(self, delivery: Delivery) -> bool:
+        """Whether only a provider that is not in the settings any more could recognise a repetition of the delivery."""
+        return delivery.doubtful and bool(delivery.pinned) and delivery.pinned not in self._by_name
 
     def in_doubt(self, delivery: Delivery) -> Delivery:
         """The delivery marked as doubtful, and pinned to the provider that recognises repetitions, if that is known."""
