@@ -44,6 +44,8 @@ ROUNDS = 3
 ASKED = 100
 """How often each question is put to the API."""
 FLAT_WITHIN = 0.10
+SETTLE_S = 20.0
+"""Pause after a filling, in which the system writes back what it changed."""
 
 _SHIFTED = """encode(overlay(uuid_send(id) PLACING substring(int8send(
     ({first_ms} + (('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint + copy * {step_ms}) % {day_ms})
@@ -129,6 +131,7 @@ def fill(connection: psycopg.Connection, wanted: int) -> int:
             connection.execute("UPDATE day SET dirty = true WHERE number = %s", [day])
             _say(f"filled {number} of {DAYS} days")
     connection.execute("CHECKPOINT")
+    time.sleep(SETTLE_S)
     return seed + _count(connection, days)
 
 
