@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -41,6 +42,7 @@ SEED = 20_000
 DAYS = 28
 """The days before today that are filled; the default retention keeps them."""
 ROUNDS = 3
+LAST = UUID(int=2**128 - 1)
 ASKED = 100
 """How often each question is put to the API."""
 FLAT_WITHIN = 0.10
@@ -105,37 +107,51 @@ def measure(folder: Path, millions: Sequence[float]) -> Iterator[Size]:
         rows.warm_up(bench, system)
         system.start_workers()
         bench.flow(system, workload.BATCHED, SEED)
+        until = UUID(int=time.time_ns() // 1_000_000 << 80)
         with psycopg.connect(system.dsn, autocommit=True) as connection:
             for size in millions:
-                filled = fill(connection, round(size * 1e6))
+                filled = fill(connection, round(size * 1e6), until)
+                began = time.perf_counter()
+                days = asyncio.run(_roll(system.dsn))
+                if days:
+                    _say(f"summed up {days} days, {(time.perf_counter() - began) / days:.2f} s each")
                 _say(f"measuring with {filled:,} rows")
                 figures = dict(_flow(bench, system)) | dict(_questions(system))
                 yield Size(filled, figures)
 
 
-def fill(connection: psycopg.Connection, wanted: int) -> int:
-    """Copy rows of today into earlier days until the history has `wanted` rows; returns how many it has."""
+async def _roll(dsn: str) -> int:
+    """Sum up the days that were filled, as a worker does; otherwise it would do so during the measurement."""
+    store = await PostgresStore.open(dsn, 2)
+    try:
+        return await store.days.roll(int(time.time() * 1000))
+    finally:
+        await store.close()
+
+
+def fill(connection: psycopg.Connection, wanted: int, until: UUID) -> int:
+    """Copy the rows of today with ids below `until` into earlier days until these have `wanted`; how many they have."""
     today = int(time.time() * 1000) // DAY_MS
-    seed = _count(connection, [today])
+    seed = _count(connection, [today], until)
     days = range(today - DAYS, today)
     for day in days:
         connection.execute("SELECT ensure_partitions(%s, 1)", [day])
-    have = seed + _count(connection, days)
+    have = _count(connection, days)
     rounds = max(0, round((wanted - have) / (seed * DAYS)))
-    first_copy = round((have - seed) / (seed * DAYS))
+    first_copy = round(have / (seed * DAYS))
     for number, day in enumerate(days, 1):
         if rounds:
             for parent in ("notification", "event"):
-                _copy(connection, parent, today, day, range(first_copy, first_copy + rounds))
+                _copy(connection, parent, today, day, range(first_copy, first_copy + rounds), until)
                 connection.execute(sql.SQL("VACUUM ANALYZE {}").format(_leaf(parent, day)))
             connection.execute("UPDATE day SET dirty = true WHERE number = %s", [day])
             _say(f"filled {number} of {DAYS} days")
     connection.execute("CHECKPOINT")
     time.sleep(SETTLE_S)
-    return seed + _count(connection, days)
+    return _count(connection, days)
 
 
-def _copy(connection: psycopg.Connection, parent: str, source: int, target: int, copies: range) -> None:
+def _copy(connection: psycopg.Connection, parent: str, source: int, target: int, copies: range, until: UUID) -> None:
     columns = [
         row[0]
         for row in connection.execute(
@@ -149,7 +165,7 @@ def _copy(connection: psycopg.Connection, parent: str, source: int, target: int,
     connection.execute(
         sql.SQL(
             "INSERT INTO {target} (id, {names}) SELECT {shifted}, {names} FROM {source}, "
-            "generate_series({first}, {last}) AS copy ORDER BY 1"
+            "generate_series({first}, {last}) AS copy WHERE id < {until} ORDER BY 1"
         ).format(
             target=_leaf(parent, target),
             names=names,
@@ -157,6 +173,7 @@ def _copy(connection: psycopg.Connection, parent: str, source: int, target: int,
             source=_leaf(parent, source),
             first=copies.start,
             last=copies.stop - 1,
+            until=sql.Literal(until),
         )
     )
 
@@ -165,11 +182,13 @@ def _leaf(parent: str, day: int) -> sql.Identifier:
     return sql.Identifier(f"{parent}_{suffix(day)}")
 
 
-def _count(connection: psycopg.Connection, days: Sequence[int]) -> int:
+def _count(connection: psycopg.Connection, days: Sequence[int], until: UUID = LAST) -> int:
     total = 0
     for day in days:
         for parent in ("notification", "event"):
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_leaf(parent, day))).fetchone()
+            row = connection.execute(
+                sql.SQL("SELECT count(*) FROM {} WHERE id < {}").format(_leaf(parent, day), until)
+            ).fetchone()
             total += 0 if row is None else int(row[0])
     return total
 
