@@ -43,8 +43,8 @@ DAYS = 28
 """The days before today that are filled; the default retention keeps them."""
 ROUNDS = 3
 LAST = UUID(int=2**128 - 1)
-ASKED = 100
-"""How often each question is put to the API."""
+ASKED, ASKED_FOR_S = 100, 4.0
+"""How often each question is put to the API, and for how long at most."""
 FLAT_WITHIN = 0.10
 SETTLE_S = 20.0
 """Pause after a filling, in which the system writes back what it changed."""
@@ -218,7 +218,10 @@ def _questions(system: Tidings) -> Iterator[tuple[str, float]]:
     }
     for name, question in asked.items():
         took_ms: list[float] = []
+        ends = time.perf_counter() + ASKED_FOR_S
         for number in range(1, ASKED + 1):
+            if time.perf_counter() > ends:
+                break
             path, query = question(number)
             began = time.perf_counter()
             _ask(connection, system.headers, path, query)
