@@ -144,7 +144,7 @@ def fill(connection: psycopg.Connection, wanted: int, until: UUID) -> int:
             for parent in ("notification", "event"):
                 _copy(connection, parent, today, day, range(first_copy, first_copy + rounds), until)
                 connection.execute(sql.SQL("VACUUM ANALYZE {}").format(_leaf(parent, day)))
-            connection.execute("UPDATE day SET dirty = true WHERE number = %s", [day])
+            connection.execute("UPDATE day SET dirty = true, rolled_at = NULL WHERE number = %s", [day])
             _say(f"filled {number} of {DAYS} days")
     connection.execute("CHECKPOINT")
     time.sleep(SETTLE_S)
