@@ -21,14 +21,12 @@ from uvicorn.server import ServerState
 from tidings.api import problems
 from tidings.api.leaving import LeavingConnection, LeavingState
 from tidings.api.problems import Refused
-from tidings.http_server import GuestServer
+from tidings.http_server import TICK_S, GuestServer
 
 UVICORN_GRACE_S = 1
 """Seconds that uvicorn, after our own grace, waits for requests that have not ended."""
 LINGER_S = 2.0
 """Seconds for which a refused client's bytes are read and thrown away, so that the client gets to see the answer."""
-CHECK_EVERY_S = 1.0
-"""Seconds between two checks for connections that take too long."""
 MOST_HEADERS = 100
 MOST_WAITING = 100
 """How many pipelined requests may wait on one connection."""
@@ -133,7 +131,7 @@ class Connection(LeavingConnection):
         if answer_is_late or (request_is_late and self._refused):
             self.transport.abort()
         elif request_is_late and self.flow.read_paused:
-            self._deadline_s = now_s + CHECK_EVERY_S  # this server has stopped reading; the client is not to blame
+            self._deadline_s = now_s + TICK_S  # this server has stopped reading; the client is not to blame
         elif request_is_late:
             self._refuse(self._too_slow())
 
@@ -218,7 +216,6 @@ class Server(GuestServer):
         config.bounds = bounds
         super().__init__(config)
         self.server_state: LeavingState = LeavingState()
-        self._checked_at_s = 0.0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, and abort the connections that uvicorn leaves open after its grace."""
@@ -240,13 +237,11 @@ class Server(GuestServer):
             server.close()
 
     async def on_tick(self, counter: int) -> bool:
-        """End slow connections every `CHECK_EVERY_S`, then do what uvicorn does on a tick."""
+        """End slow connections, then do what uvicorn does on a tick."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._checked_at_s >= CHECK_EVERY_S:
-            self._checked_at_s = now_s
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.end_if_late(now_s)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.end_if_late(now_s)
         return await super().on_tick(counter)
 
 

@@ -49,7 +49,7 @@ class Vitals:
                     await self._clock.sleep(PING_EVERY_S)
                 else:
                     self._requested.clear()
-                    await first_of(self._requested, stopping)
+                    await first_of(self._requested.wait(), stopping.wait())
         finally:
             if self._pinging is not None:
                 self._pinging.cancel()

@@ -51,7 +51,12 @@ class Stopping:
 
 async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
     """Return after `seconds`, or as soon as `stopping` is set."""
-    waiting = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stopping.wait())]
+    await first_of(clock.sleep(seconds), stopping.wait())
+
+
+async def first_of(*awaited: Awaitable[object]) -> None:
+    """Return as soon as one of these is over, however it ended. The others are cancelled."""
+    waiting = [asyncio.ensure_future(one) for one in awaited]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -59,16 +64,6 @@ async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
             future.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def first_of(*events: asyncio.Event) -> None:
-    """Return as soon as one of the events is set."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 @asynccontextmanager
