@@ -9,6 +9,7 @@ import pytest
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
 from tidings.model.errors import LeaseLost, Unavailable
+from tidings.model.vocabulary import Priority
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.pipeline.schedule.putting import put_each
 from tidings.pipeline.schedule.waking import Lease
@@ -47,6 +48,13 @@ async def test_a_refused_item_stops_no_other() -> None:
     queue = Refusing(ValueError("too large"))
     assert await put(queue, VirtualClock()) == [None, "ValueError('too large')", None]
     assert queue.came == [(b"first", False), (b"last", False)]
+
+
+async def test_an_item_counts_against_its_tenants_share_once() -> None:
+    queue, clock = Refusing(ValueError("too large")), VirtualClock()
+    shares = Shares(ShareRules(per_second=1.0, burst=4))
+    await put_each(ITEMS, queue, shares, clock, Lease(30.0, clock))
+    assert shares.take("shop", Priority.NORMAL, 2, clock.elapsed()) == 1
 
 
 async def test_after_an_error_that_may_have_come_late_the_items_are_possible_copies() -> None:

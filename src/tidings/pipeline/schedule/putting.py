@@ -28,21 +28,23 @@ async def put_each(items: Sequence[Item], queue: Queue, shares: Shares, clock: C
         Unavailable: some items may have been put.
         LeaseLost: the rows of the items may belong to another process by now.
     """
+    placed = shared_out(items, shares, clock.elapsed())
     try:
-        await queue.put(shared_out(items, shares, clock.elapsed()))
+        await queue.put(placed)
     except Unavailable:
         raise
     except Exception as error:
         _log.exception("due items were refused; going on one by one", count=len(items))
         if not isinstance(error, ValueError):
-            items = [as_copy(item) for item in items]
+            # Copies belong in the surplus, and count against no share.
+            placed = shared_out([as_copy(item) for item in placed], shares, clock.elapsed())
     else:
         return [None] * len(items)
     refused: list[str | None] = []
-    for item in items:
+    for item in placed:
         lease.check()
         try:
-            await queue.put(shared_out([item], shares, clock.elapsed()))
+            await queue.put([item])
         except Unavailable:
             raise
         except Exception as error:
