@@ -21,7 +21,7 @@ help:
 	@echo 'make audit    look for known vulnerabilities of the locked dependencies'
 	@echo 'make bench    measure the figures that the README claims'
 	@echo 'make faults   run the tests that kill processes and cut connections: ten minutes on each queue, three Kafka brokers'
-	@echo 'make mutants  change policy/ and pipeline/ in many small ways and list the changes that no unit test notices'
+	@echo 'make mutants  change policy/, pipeline/ and services/ in many small ways and list the changes that no unit test notices'
 	@echo 'make clean    remove .venv and caches; the data in tidings-data stays'
 	@echo
 	@echo 'Put options into ARGS: make run ARGS="--port 0 --data-dir /somewhere"'

@@ -37,14 +37,14 @@ from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept.accepted import AcceptedCounter
 from tidings.pipeline.accept.stage import Accept
-from tidings.pipeline.changes.change import Change
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.compose.recipients import Recipients
 from tidings.policy.admission import AdmissionRules
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
+from tidings.services.change import Change
+from tidings.services.letters import DeadLetters
+from tidings.services.recurrences import Recurrences
 from tidings.telemetry.metrics import CONTENT_TYPE, Metrics
 from tidings.templating.renderer import TemplateRenderer
 from tidings.templating.templates import Templates

@@ -25,9 +25,9 @@ from tidings.model.history import HistoryFilter
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
 from tidings.model.tenant import Scope
 from tidings.model.vocabulary import State
-from tidings.pipeline.changes.change import ChangeRequest, decode
 from tidings.policy.transitions import RESTING
 from tidings.report.notifications import NotificationView
+from tidings.services.change import ChangeRequest, decode
 
 router = APIRouter(prefix="/v1/notifications", tags=["Notifications"], route_class=StrictRoute)
 

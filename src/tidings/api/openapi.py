@@ -32,13 +32,13 @@ from tidings.api.templates import (
 )
 from tidings.api.users import UserItem
 from tidings.model.notification import EmailContent, InappContent, PushContent, SmsContent
-from tidings.pipeline.changes.change import ChangeRequest
-from tidings.pipeline.changes.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.pipeline.compose.content import ContentRequest
 from tidings.pipeline.compose.requests import MOST_ITEMS, BatchRequest, NotificationRequest
 from tidings.report.accounting import AccountView
 from tidings.report.letters import LetterDetail, LetterNotification
 from tidings.report.notifications import NotificationView
+from tidings.services.change import ChangeRequest
+from tidings.services.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.templating.templates import ChannelPreview, Preview
 
 VERSION = "1"

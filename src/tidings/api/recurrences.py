@@ -17,11 +17,11 @@ from tidings.api.samples import RECURRENCE
 from tidings.model.ids import from_text, to_text
 from tidings.model.recurrence import RECURRENCE_PREFIX, Recurrence
 from tidings.model.tenant import Scope
-from tidings.pipeline.changes.recurrences import RecurrenceChange, RecurrenceRequest
 from tidings.policy import recurring
 from tidings.policy.recurrence_rule import written
 from tidings.policy.recurring import Occurrence
 from tidings.report.notifications import rfc3339
+from tidings.services.recurrences import RecurrenceChange, RecurrenceRequest
 
 router = APIRouter(prefix="/v1/recurrences", tags=["Recurrences"], route_class=StrictRoute)
 

@@ -14,9 +14,6 @@ from tidings.api.vitals import Vitals
 from tidings.model.errors import Invalid
 from tidings.model.history import HistoryFilter
 from tidings.model.sending import InboundRequest
-from tidings.pipeline.changes.change import ChangeRequest
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.ports.cancellations import Cancellations
 from tidings.ports.clock import Clock
 from tidings.ports.inbox import Inbox
@@ -24,6 +21,9 @@ from tidings.ports.tenants import Tenants
 from tidings.ports.users import Users
 from tidings.report.accounting import AccountView
 from tidings.report.notifications import NotificationView
+from tidings.services.change import ChangeRequest
+from tidings.services.letters import DeadLetters
+from tidings.services.recurrences import Recurrences
 from tidings.templating.templates import Templates
 
 
@@ -86,7 +86,7 @@ class Accounts(Protocol):
 
 
 Changes = Callable[[str, UUID, ChangeRequest], Awaitable[None]]
-"""Changes a tenant's notification that waits (`tidings.pipeline.changes.change.Change`).
+"""Changes a tenant's notification that waits (`tidings.services.change.Change`).
 
 Raises Invalid, Conflict, Unavailable.
 """

@@ -19,14 +19,14 @@ from tidings.config import Settings
 from tidings.listening import NONE_HELD, Held, Ready, listen
 from tidings.parts import Parts
 from tidings.pipeline.accept.stage import Accept
-from tidings.pipeline.changes.change import Change
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
 from tidings.report.readiness import readiness
 from tidings.roles.accepting import accepting, composing
 from tidings.sections import Http, url_of
+from tidings.services.change import Change
+from tidings.services.letters import DeadLetters
+from tidings.services.recurrences import Recurrences
 from tidings.telemetry import metrics
 from tidings.templating.templates import Templates
 

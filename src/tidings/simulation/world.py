@@ -25,14 +25,14 @@ from tidings.model.user import Category, Preferences, Suppression
 from tidings.model.vocabulary import Channel
 from tidings.parts import Parts
 from tidings.pipeline.accept.accepted import AcceptedCounter
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.compose.recipients import Recipients
 from tidings.pipeline.deliver.capping import EVERYTHING
 from tidings.ports.provider import Provider
 from tidings.roles.accepting import accepting
 from tidings.roles.worker import work
+from tidings.services.letters import DeadLetters
+from tidings.services.recurrences import Recurrences
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import InboxPort, Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort

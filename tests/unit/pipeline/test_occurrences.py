@@ -12,7 +12,6 @@ import pytest
 
 from support.flow import TENANT, Flow
 from tidings.model.recurrence import Recurrence
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.schedule import recur
 from tidings.pipeline.schedule.recur import LEASE_S, MOST_COMPUTING_MS, Recur
@@ -20,6 +19,7 @@ from tidings.policy import recurring
 from tidings.policy.recurring import occurrence_id
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.queue import Item
+from tidings.services.recurrences import Recurrences
 
 REQUEST = {"to": {"phone": "+4915123456789"}, "content": {"sms": {"text": "Hello"}}}
 

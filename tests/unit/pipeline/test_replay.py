@@ -19,10 +19,10 @@ from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult, Unce
 from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Suppression
 from tidings.model.vocabulary import Channel, Priority, State
-from tidings.pipeline.changes.letters import DeadLetters
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.schedule.replay import Replaying
 from tidings.roles.worker import audit
+from tidings.services.letters import DeadLetters
 from tidings.telemetry.metrics import Metrics
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
@@ -345,7 +345,7 @@ async def test_another_tenants_letters_do_not_exist(flow: Flow, desk: DeadLetter
 
 
 @pytest.mark.parametrize(
-    "where", ["tidings.pipeline.changes.letters.obstacle", "tidings.pipeline.schedule.replay.build"]
+    "where", ["tidings.pipeline.schedule.judging.obstacle", "tidings.pipeline.schedule.replay.build"]
 )
 async def test_a_letter_that_fails_does_not_affect_others(
     flow: Flow, desk: DeadLetters, where: str, monkeypatch: pytest.MonkeyPatch

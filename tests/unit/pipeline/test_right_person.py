@@ -22,15 +22,15 @@ from tidings.model.tenant import ApiKey, Scope
 from tidings.model.user import Address, Cap, Category, Preferences, Profile, QuietHours, Suppression
 from tidings.model.vocabulary import Channel, Excess, State
 from tidings.pipeline.accept.stage import Accept
-from tidings.pipeline.changes.change import Change, decode
-from tidings.pipeline.changes.letters import DeadLetters
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.compose.recipients import SILENCE_MS, Recipients
 from tidings.pipeline.rounds.audit import Audit
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.admission import AdmissionRules
 from tidings.roles.worker import audit
+from tidings.services.change import Change, decode
+from tidings.services.letters import DeadLetters
+from tidings.services.recurrences import Recurrences
 
 MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 SMS = {"sms": {"text": "Hello"}}

@@ -17,13 +17,13 @@ from tidings.model.errors import Overloaded
 from tidings.model.sending import Retry
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, Lane, Priority, State
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.pipeline.runtime.sharing import shared_out
 from tidings.policy.shares import ShareRules, Shares
 from tidings.ports.queue import Item
 from tidings.report.notifications import Reports
+from tidings.services.recurrences import Recurrences
 
 SMS = {"sms": {"text": "Hello"}}
 OTHER = "bank"

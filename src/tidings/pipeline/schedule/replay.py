@@ -15,11 +15,11 @@ from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, notification_of, s
 from tidings.model.letters import DeadLetter, Replay, ReplayState
 from tidings.model.outcome import Outcome
 from tidings.model.vocabulary import Reason, State
-from tidings.pipeline.changes.letters import Judged, judge
 from tidings.pipeline.runtime.deliveries import build, wait_for
 from tidings.pipeline.runtime.packs import pack
 from tidings.pipeline.runtime.setbacks import Setbacks
 from tidings.pipeline.runtime.stopping import pause
+from tidings.pipeline.schedule.judging import Judged, judge
 from tidings.policy.stuck import STUCK_AFTER_MS
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter

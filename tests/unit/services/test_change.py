@@ -16,9 +16,9 @@ from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
 from tidings.model.wire import decode_notification
-from tidings.pipeline.changes.change import TRIES, Change, decode
 from tidings.pipeline.compose.requests import LARGEST_BYTES
 from tidings.ports.schedule import Waiting
+from tidings.services.change import TRIES, Change, decode
 
 SMS = {"sms": {"text": "Hello"}}
 ADA = {"user_id": "ada"}

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
 
 from tidings.model.days import day_of, day_text
 from tidings.model.errors import Archived, Conflict, NotFound
 from tidings.model.ids import DELIVERY_PREFIX, REPLAY_PREFIX, new_id, notification_of, slot_of, to_text
-from tidings.model.letters import DeadLetter, LetterFilter, Replay
+from tidings.model.letters import LetterFilter, Replay
 from tidings.model.tenant import ApiKey
-from tidings.model.user import Address
-from tidings.model.vocabulary import Channel
+from tidings.pipeline.schedule.judging import Judged, judge
 from tidings.policy.idempotency import RESERVATION_LEASE_S, check_key, fingerprint, in_flight
-from tidings.policy.letters import WHY, Obstacle, letter_of, obstacle, present_address_of
-from tidings.policy.presence import is_meant
+from tidings.policy.letters import WHY, letter_of
 from tidings.ports.clock import Clock
-from tidings.ports.standings import Standings
 from tidings.ports.store import Directory, Shard
-from tidings.ports.users import NO_USER, Person
-
-
-class Judged(Struct, frozen=True, gc=False):
-    """A dead letter with its recipient and address as of now, and why it cannot be replayed (None: it can)."""
-
-    letter: DeadLetter
-    person: Person
-    obstacle: Obstacle | None
-    address: Address
 
 
 class DeadLetters:
@@ -138,38 +124,3 @@ class DeadLetters:
             created_at=now,
             expected=expected,
         )
-
-
-async def judge(letters: Sequence[DeadLetter], standings: Standings, now: int) -> list[Judged]:
-    """Each letter with its recipient, its address and its obstacle, as of `now`."""
-    if not letters:
-        return []
-    with_notifications = [(letter, letter.record.notification) for letter in letters]
-    standing = await standings.look_up(
-        {(about.tenant, about.to.user_id) for _, about in with_notifications if about.to.user_id is not None},
-        notifications={about.id for _, about in with_notifications},
-    )
-    asked = [standing.people.get((about.tenant, about.to.user_id or ""), NO_USER) for _, about in with_notifications]
-    presents = [
-        present_address_of(letter, person.profile)
-        for (letter, _), person in zip(with_notifications, asked, strict=True)
-    ]
-    addresses = {
-        (about.tenant, address)
-        for (_, about), address in zip(with_notifications, presents, strict=True)
-        if address.channel is not Channel.INAPP
-    }
-    suppressed = (await standings.look_up(addresses=addresses)).suppressed
-    judged: list[Judged] = []
-    for (letter, about), person, address in zip(with_notifications, asked, presents, strict=True):
-        why = obstacle(
-            letter,
-            known=about.to.user_id is None or person.profile is not None,
-            meant=is_meant(about.incarnation, person.incarnation),
-            address=address,
-            suppressed=suppressed,
-            cancelled=standing.cancelled,
-            now=now,
-        )
-        judged.append(Judged(letter, person, why, address))
-    return judged

@@ -22,7 +22,6 @@ from tidings.model.template import Variable
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import encode
-from tidings.pipeline.changes.recurrences import Recurrences
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.schedule import recur
 from tidings.policy import recurring
@@ -30,6 +29,7 @@ from tidings.policy.recurring import occurrence_id
 from tidings.ports.queue import Item
 from tidings.ports.recurrences import Moved
 from tidings.report.notifications import NotificationView, Reports
+from tidings.services.recurrences import Recurrences
 
 SMS = {"sms": {"text": "Hello"}}
 REQUEST = {"to": {"user_id": "ada"}, "content": SMS}

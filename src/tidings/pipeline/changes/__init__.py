@@ -1,1 +1,0 @@
-"""Changes: plain transactional writes that the API asks for, to what waits or has ended. No stage."""
