@@ -5,7 +5,7 @@ Adapters raise `Unavailable` when the database does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from tidings.model.user import Address
+from tidings.model.vocabulary import Channel
 from tidings.ports.users import Person, UserKey
 
 NO_SUPPRESSIONS: Mapping[tuple[str, Address], str] = {}
@@ -47,3 +48,8 @@ class Standings(Protocol):
         The suppression list knows an address by its identity (policy/addresses.py): any spelling finds it.
         """
         ...
+
+
+def suppressible(addresses: Iterable[tuple[str, Address]]) -> set[tuple[str, Address]]:
+    """Those of the `(tenant, address)` that can be on the suppression list: all but inboxes."""
+    return {(tenant, address) for tenant, address in addresses if address.channel is not Channel.INAPP}

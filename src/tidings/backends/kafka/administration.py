@@ -135,7 +135,8 @@ class Administration:
             return []
         readers = {self._settings.group_id(topic, group) for group in groups}
         readers |= {group_id for group_id in listed if self._settings.reads(group_id, topic)}
-        places = self._places(self._settings.topic(topic))
+        name = self._settings.topic(topic)
+        places = self._partitions([name])[name]
         read = [self._committed(group_id, places) for group_id in sorted(readers)]
         return [
             TopicPartition(place.topic, place.partition, end)
@@ -154,7 +155,7 @@ class Administration:
         Items that are in the partition already are committed as begun, because a group that lost its offsets may have
         begun them. So are items that arrive meanwhile. A member of the group knows better and overrules this commit.
         """
-        places = self._places(name)
+        places = self._partitions([name])[name]
         known = self._committed(group_id, places)
         missing = [place for place in places if place.partition not in known]
         if not missing:
@@ -188,13 +189,6 @@ class Administration:
             return False
         raise KafkaException(problem)
 
-    def _places(self, name: str) -> list[TopicPartition]:
-        """The partitions of the topic. Raises KafkaException if the asked broker does not know the topic yet."""
-        known = self._admin.list_topics(name, timeout=_CALL_WITHIN_S).topics[name]
-        if known.error is not None or not known.partitions:
-            raise KafkaException(known.error or KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
-        return [TopicPartition(name, number) for number in known.partitions]
-
     def _depths(self, queues: Sequence[tuple[str, str]]) -> list[int]:
         partitions = self._partitions({name for name, _ in queues})
         # In this order: an item that moves on in between counts twice rather than not at all.
@@ -214,7 +208,7 @@ class Administration:
         return depths
 
     def _partitions(self, names: Collection[str]) -> dict[str, list[TopicPartition]]:
-        """The partitions of several topics. Raises KafkaException if the asked broker does not know one yet."""
+        """The partitions of the topics `names`. Raises KafkaException if the asked broker does not know one yet."""
         answers = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=_CALL_WITHIN_S)
         return {
             name: [TopicPartition(name, one.id) for one in answer.result(_CALL_WITHIN_S).partitions]
@@ -222,7 +216,7 @@ class Administration:
         }
 
     def _extent(self, name: str, group_id: str) -> Extent:
-        places = self._places(name)
+        places = self._partitions([name])[name]
         latest = self._offsets(places, _LATEST)
         committed = self._committed(group_id, places)
         unread = [place for place in places if place.partition not in committed]

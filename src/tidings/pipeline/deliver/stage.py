@@ -20,7 +20,7 @@ from tidings.model.ids import notification_of
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Uncertain
 from tidings.model.user import Address, Category
-from tidings.model.vocabulary import Channel, Lane, Reason, State
+from tidings.model.vocabulary import Lane, Reason, State
 from tidings.pipeline.deliver import copies
 from tidings.pipeline.deliver.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.deliver.capping import Capping
@@ -39,7 +39,7 @@ from tidings.policy.routing import Hold, Stop, gate
 from tidings.ports.clock import Clock
 from tidings.ports.history import History
 from tidings.ports.queue import Item
-from tidings.ports.standings import Standings
+from tidings.ports.standings import Standings, suppressible
 from tidings.ports.users import NO_USER, Person, UserKey
 
 MOST_WHILE_CLOSED = 100
@@ -345,9 +345,8 @@ class Deliver:
 
 
 def _addresses(batch: Sequence[_Ready]) -> set[tuple[str, Address]]:
-    """The addresses that may be on the suppression list. An inbox never is."""
-    deliveries = [ready.delivery for ready in batch]
-    return {(each.tenant, each.address) for each in deliveries if each.channel is not Channel.INAPP}
+    """The addresses of a batch that may be on the suppression list."""
+    return suppressible((ready.delivery.tenant, ready.delivery.address) for ready in batch)
 
 
 def _aimed(ready: _Ready, people: Mapping[UserKey, Person]) -> _Ready:

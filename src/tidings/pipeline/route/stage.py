@@ -26,7 +26,7 @@ from tidings.policy.wall_clock import instant_of, next_wall, zone
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Item
 from tidings.ports.renderer import Renderer
-from tidings.ports.standings import Standings
+from tidings.ports.standings import Standings, suppressible
 from tidings.ports.users import NO_USER, Person, UserKey
 
 NOT_NARROW: Mapping[Channel, Shares] = {}
@@ -107,13 +107,8 @@ class Route:
     ) -> list[tuple[_Case, list[Planned]]]:
         cases = [await self._case(claimed, people) for claimed in batch]
         await self._categories.load({claimed.value.tenant for claimed in batch})
-        addresses_of_all = {
-            (case.notification.tenant, address)
-            for case in cases
-            for _, address in case.found
-            if address.channel is not Channel.INAPP
-        }
-        suppressed = (await self._standings.look_up(addresses=addresses_of_all)).suppressed
+        planned = ((case.notification.tenant, address) for case in cases for _, address in case.found)
+        suppressed = (await self._standings.look_up(addresses=suppressible(planned))).suppressed
         return [
             (
                 case,

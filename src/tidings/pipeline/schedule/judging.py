@@ -8,10 +8,9 @@ from msgspec import Struct
 
 from tidings.model.letters import DeadLetter
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel
 from tidings.policy.letters import Obstacle, obstacle, present_address_of
 from tidings.policy.presence import is_meant
-from tidings.ports.standings import Standings
+from tidings.ports.standings import Standings, suppressible
 from tidings.ports.users import NO_USER, Person
 
 
@@ -38,12 +37,8 @@ async def judge(letters: Sequence[DeadLetter], standings: Standings, now: int) -
         present_address_of(letter, person.profile)
         for (letter, _), person in zip(with_notifications, asked, strict=True)
     ]
-    addresses = {
-        (about.tenant, address)
-        for (_, about), address in zip(with_notifications, presents, strict=True)
-        if address.channel is not Channel.INAPP
-    }
-    suppressed = (await standings.look_up(addresses=addresses)).suppressed
+    addresses = ((about.tenant, address) for (_, about), address in zip(with_notifications, presents, strict=True))
+    suppressed = (await standings.look_up(addresses=suppressible(addresses))).suppressed
     judged: list[Judged] = []
     for (letter, about), person, address in zip(with_notifications, asked, presents, strict=True):
         why = obstacle(
