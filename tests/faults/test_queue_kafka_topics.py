@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -17,6 +19,7 @@ from support.queues import PATIENCE, items_of, take
 from tidings.backends.kafka.protocol import CLASSIC, CONSUMER
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
+from tidings.backends.kafka.topics import ensure
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.ports.queue import Item
 
@@ -94,6 +97,23 @@ class TestTopics:
         with structlog.testing.capture_logs() as again:
             await queue.declare({TOPIC: (GROUP,)})
         assert not again, "right settings are left alone"
+
+    @pytest.mark.parametrize("listed", [{}, {"partitions": {}}], ids=["not listed", "listed without partitions"])
+    async def test_a_topic_of_which_the_asked_broker_has_not_heard_yet_is_corrected(
+        self, settings: KafkaSettings, admin: AdminClient, listed: dict[str, Any]
+    ) -> None:
+        name = settings.topic(TOPIC)
+        await asyncio.to_thread(create, admin, name, 2, {"cleanup.policy": "compact"})
+        answers = iter([SimpleNamespace(topics={name: SimpleNamespace(**listed)} if listed else {})])
+
+        class Late(AdminClient):
+            def list_topics(self, *arguments: Any, **options: Any) -> Any:
+                return next(answers, None) or super().list_topics(*arguments, **options)
+
+        late = Late({"bootstrap.servers": settings.brokers})
+        with structlog.testing.capture_logs() as logged:
+            await asyncio.to_thread(ensure, late, settings, [TOPIC])
+        assert [line["topic"] for line in logged if "set right" in line["event"]] == [name]
 
     async def test_more_than_is_needed_is_left_alone(
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -12,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    PartitionMetadata,
 )
 
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
@@ -19,6 +21,9 @@ from tidings.model.errors import SettingsError, Unavailable
 
 _CALL_WITHIN_S = 15.0
 """The most seconds for one request."""
+_KNOWN_WITHIN_S = 5.0
+"""The most seconds until every broker lists a new topic."""
+_PAUSE_S = 0.05
 _SEGMENT_BYTES = 128 * 1024 * 1024
 """Smaller than the default, because Kafka deletes only whole segments."""
 _AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
@@ -60,22 +65,39 @@ def ensure(admin: AdminClient, settings: KafkaSettings, topics: Iterable[str]) -
     """
     names = [settings.topic(topic) for topic in topics]
     try:
-        known = admin.list_topics(timeout=_CALL_WITHIN_S).topics
-        _create(admin, settings, [name for name in names if name not in known])
         replicas: dict[str, int] = {}
-        for name in [name for name in names if name in known]:
-            if partitions := known[name].partitions:  # empty while another process creates the topic
-                replicas[name] = min(len(found.replicas) for found in partitions.values())
-                _judge(settings, name, len(partitions), replicas[name])
+        for name, partitions in _existing(admin, settings, names).items():
+            replicas[name] = min(len(found.replicas) for found in partitions.values())
+            _judge(settings, name, len(partitions), replicas[name])
         if replicas:
             _set_right(admin, settings, replicas)
     except (KafkaException, TimeoutError) as error:
         raise Unavailable(f"Kafka did not make the topics ready: {error}") from error
 
 
-def _create(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> None:
+def _existing(
+    admin: AdminClient, settings: KafkaSettings, names: list[str]
+) -> Mapping[str, Mapping[int, PartitionMetadata]]:
+    """Create the topics that are missing; the partitions of the others, by topic and number."""
+    existing: dict[str, Mapping[int, PartitionMetadata]] = {}
+    deadline = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        listed = admin.list_topics(timeout=_CALL_WITHIN_S).topics
+        existing |= {name: listed[name].partitions for name in names if name in listed and listed[name].partitions}
+        # A topic may exist although the asked broker does not list it, or lists it without partitions: it is new.
+        names = _create(admin, settings, [name for name in names if name not in existing])
+        if not names:
+            return existing
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Kafka says that these topics exist, but does not list them: {', '.join(names)}")
+        time.sleep(_PAUSE_S)
+
+
+def _create(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> list[str]:
+    """Create topics; the names of those that exist already."""
+    existing: list[str] = []
     if not names:
-        return
+        return existing
     config = needed(settings) | {"segment.bytes": str(_SEGMENT_BYTES)}
     wanted = [
         NewTopic(name, num_partitions=settings.partitions, replication_factor=settings.replication, config=config)
@@ -83,11 +105,15 @@ def _create(admin: AdminClient, settings: KafkaSettings, names: list[str]) -> No
     ]
     for name, created in admin.create_topics(wanted, request_timeout=_CALL_WITHIN_S).items():
         error = _error_of(created.exception(_CALL_WITHIN_S))
-        if error is None or error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        if error is None:
             continue
-        if error.code() in _FORBIDDEN | _WRONG:
+        if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            existing.append(name)
+        elif error.code() in _FORBIDDEN | _WRONG:
             raise SettingsError(f"Kafka refuses to create the topic {name}: {error.str()}\n{_by_hand(settings, name)}")
-        raise KafkaException(error)
+        else:
+            raise KafkaException(error)
+    return existing
 
 
 def _judge(settings: KafkaSettings, name: str, partitions: int, replicas: int) -> None:
