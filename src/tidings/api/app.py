@@ -38,6 +38,7 @@ from tidings.api.bodies import BodyMemory
 from tidings.api.front import BODY, REQUEST_ID, Front, log_refusal
 from tidings.api.hot import BATCH, SINGLE, Hot
 from tidings.api.problems import Refused
+from tidings.api.receipts import Receipts
 from tidings.api.services import Services
 from tidings.model.errors import TidingsError
 
@@ -53,7 +54,6 @@ _ROUTERS = (
     dead_letters,
     replays,
     accounting,
-    receipts,
     operations,
     docs,
 )
@@ -75,7 +75,7 @@ def create_app(services: Services) -> ASGIApp:
         for module in _ROUTERS
         if (services.operations or module is not operations) and (services.docs or module is not docs)
     ]
-    for path, methods in _methods_to_refuse(_methods(modules)):
+    for path, methods in [*_methods_to_refuse(_methods(modules)), (receipts.PATH, _all_but({"POST"}))]:
         resources.add_route(path, _refuse_method, methods=methods, include_in_schema=False)
     for module in modules:
         resources.include_router(module.router)
@@ -84,7 +84,8 @@ def create_app(services: Services) -> ASGIApp:
     keyring = Keyring(services.tenants, services.clock)
     memory = BodyMemory(services.limits.max_bodies_bytes)
     hot = Hot(services.accept, services.limits, memory, services.accepted)
-    return Front(resources, hot, keyring, services.limiter, services.limits, memory, services.vitals)
+    taking = Receipts(services.accept, services.public_url, services.limits, memory)
+    return Front(resources, hot, taking, keyring, services.limiter, services.limits, memory, services.vitals)
 
 
 def create_operations(services: Services) -> ASGIApp:
@@ -134,7 +135,7 @@ def _fits(template: str, path: str) -> bool:
 
 
 def _methods(modules: Iterable[ModuleType]) -> Mapping[str, set[str]]:
-    """The methods of each path, the hot routes included."""
+    """The methods of each path, also of those that FastAPI does not serve."""
     methods = {SINGLE: {"POST"}, BATCH: {"POST"}}
     for module in modules:
         for route in module.router.routes:
@@ -151,7 +152,11 @@ def _methods_to_refuse(methods: Mapping[str, set[str]]) -> Iterator[tuple[str, l
     """
     for path, own_methods in methods.items():
         if any(other != path and _fits(other, path) for other in methods):
-            yield path, sorted(set(HTTPMethod) - own_methods)
+            yield path, _all_but(own_methods)
+
+
+def _all_but(methods: set[str]) -> list[str]:
+    return sorted(set(HTTPMethod) - methods)
 
 
 async def _refuse_method(_: Request) -> NoReturn:

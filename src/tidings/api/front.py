@@ -17,6 +17,7 @@ from tidings.api import bodies, hot, paths, problems
 from tidings.api.auth import Keyring
 from tidings.api.limits import Limiter, Visit
 from tidings.api.problems import Refused
+from tidings.api.receipts import Receipts, provider_of
 from tidings.api.services import Limits
 from tidings.api.vitals import Vitals
 from tidings.model.errors import BadReceipt, Overloaded, TidingsError
@@ -24,9 +25,6 @@ from tidings.model.errors import BadReceipt, Overloaded, TidingsError
 REQUEST_ID = "tidings.request_id"
 CALLER = "tidings.caller"
 BODY = "tidings.body"
-
-_RECEIPTS = "/v1/receipts/"
-"""Vendors call the paths below this one. They have no API key; their signature is checked instead."""
 
 _RESOURCES = "/v1/"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~\-]{1,128}")
@@ -36,12 +34,13 @@ _log = structlog.get_logger("tidings.api")
 
 
 class Front:
-    """The ASGI app that the server runs. `resources` is the FastAPI app; it answers all but the hot routes."""
+    """The ASGI app that the server runs. FastAPI (`resources`) answers all but the hot routes and vendors' receipts."""
 
     def __init__(
         self,
         resources: ASGIApp,
         hot_routes: hot.Hot,
+        receipts: Receipts,
         keyring: Keyring,
         limiter: Limiter,
         limits: Limits,
@@ -49,6 +48,7 @@ class Front:
         vitals: Vitals,
     ) -> None:
         self._resources = resources
+        self._receipts = receipts
         self._vitals = vitals
         self._count = hot_routes.count
         self._hot = {hot.SINGLE: hot_routes.single, hot.BATCH: hot_routes.batch}
@@ -78,6 +78,9 @@ class Front:
                     hot.refuse_parameters(scope["query_string"])
                 body, own_headers = await self._vitals.guard(self._hot_route(handler, visit, headers, receive))
                 await _send(send, 202, body, own_headers + visit.headers, request_id)
+            elif (provider := provider_of(scope["method"], scope["path"])) is not None:
+                await self._vitals.guard(self._receipts.take(provider, scope, headers, receive))
+                await _send(send, 204, b"", [], request_id)
             elif scope["path"].startswith(_RESOURCES):
                 await self._vitals.guard(self._resource(scope, headers, visit, request_id, receive, send))
             else:
@@ -111,17 +114,13 @@ class Front:
         scope[REQUEST_ID] = request_id.decode()
         body = b""
         if path.startswith(_RESOURCES):
-            is_receipt = path.startswith(_RECEIPTS)
-            if not is_receipt:
-                self._limiter.enter(visit, await self._keyring.key(headers.get(b"authorization")))
-                scope[CALLER] = visit.caller
-                await visit.spend(requests=1)
-            if "\0" in path or b"%00" in scope["query_string"]:
-                raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
-            if not is_receipt:
-                paths.check_query(scope["query_string"])
+            self._limiter.enter(visit, await self._keyring.key(headers.get(b"authorization")))
+            scope[CALLER] = visit.caller
+            await visit.spend(requests=1)
+            paths.refuse_nul(path, scope["query_string"])
+            paths.check_query(scope["query_string"])
             body = await bodies.read(receive, headers, self._limits.max_body_bytes, self._body_memory)
-            if body and not is_receipt and scope["method"] not in _WITHOUT_BODY:
+            if body and scope["method"] not in _WITHOUT_BODY:
                 bodies.check_type(headers)
                 scope[BODY] = bodies.decode(body)
                 # FastAPI reads a body as JSON only if this header says so; `check_type` permits a body without it.
@@ -188,13 +187,10 @@ class _Answer:
 
 
 async def _send(send: Send, status: int, body: bytes, headers: hot.Headers, request_id: bytes) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)],
-        }
-    )
+    headers = [*headers, (b"x-request-id", request_id)]
+    if status != 204:  # RFC 9110 section 8.6: no length where there is no content
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

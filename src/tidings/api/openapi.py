@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 from pydantic import TypeAdapter
 
-from tidings.api import hot
+from tidings.api import hot, receipts
 from tidings.api.calls import PREPARATION
 from tidings.api.dead_letters import LetterPage
 from tidings.api.notifications import Cancelling, NotificationPage
@@ -119,7 +119,7 @@ def document(app: FastAPI, public_url: str, limits: Limits, now: int) -> dict[st
 
 
 def _with_hot_routes(paths: dict[str, Any]) -> dict[str, Any]:
-    """The paths, with the hot routes first."""
+    """The paths, with those that FastAPI does not serve: the hot routes first, receipts last."""
     single = _hot("send_notification", "Send a notification", NotificationRequest, hot.Acceptance, ORDER)
     single["description"] = (
         "To one person: a stored user, or addresses given inline. The content comes from a template and its data, "
@@ -134,7 +134,7 @@ def _with_hot_routes(paths: dict[str, Any]) -> dict[str, Any]:
         "others. 202 when all accepted ones are durable."
     )
     merged = {hot.SINGLE: {"post": single, **paths.pop(hot.SINGLE, {})}, hot.BATCH: {"post": batch}}
-    return merged | paths
+    return merged | paths | {receipts.PATH: {"post": receipts.operation()}}
 
 
 def _hot(name: str, summary: str, request: type[Struct], answer: type[Struct], example: Any) -> dict[str, Any]:

@@ -41,6 +41,12 @@ def check_query(raw: bytes) -> None:
         raise Refused(400, "malformed_query", detail) from error
 
 
+def refuse_nul(path: str, query: bytes) -> None:
+    """Raises Refused (400) if the URL holds a NUL character, which PostgreSQL cannot store."""
+    if "\0" in path or b"%00" in query:
+        raise Refused(400, "nul_character", "the URL holds a NUL character (%00); leave it out")
+
+
 def decoded_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a matched path, with slashes and percent signs decoded."""
     return {

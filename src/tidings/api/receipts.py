@@ -1,52 +1,81 @@
-"""Receipts: a vendor's later reports about deliveries. Vendors call this; they have no API key, but a signature."""
+"""Receipts: a vendor's later reports about deliveries, straight on ASGI: there are as many as notifications.
+
+Vendors call this. They have no API key; their signature is checked instead.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Any
+from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from starlette.types import Receive, Scope
 
-from tidings.api.calls import services_of
-from tidings.api.services import Services
+from tidings.api import bodies, paths
+from tidings.api.services import Accepts, Limits
 from tidings.model.sending import InboundRequest
 
-router = APIRouter(prefix="/v1/receipts", tags=["Receipts"])
+PATH = "/v1/receipts/{provider}"
+
+_PATH = re.compile(r"/v1/receipts/([^/]+)")
 
 
-@router.post(
-    "/{provider}",
-    status_code=204,
-    response_class=Response,
-    summary="Take a vendor's receipts",
-    openapi_extra={"security": []},
-)
-async def take_receipts(
-    request: Request,
-    services: Annotated[Services, Depends(services_of)],
-    provider: Annotated[
-        str,
-        Path(
-            pattern=r"^[a-z0-9_\-]{1,64}$",
-            description="the provider's name in the settings",
-            examples=["your-provider"],
-        ),
-    ],
-) -> None:
-    """The body has the vendor's own format. 403 without a valid signature; 204 when the receipts are durable."""
-    raw = request.scope["query_string"].decode("latin-1")
-    path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
-    inbound = InboundRequest(
-        url=f"{services.public_url}{path}{'?' + raw if raw else ''}",
-        headers=_headers(request),
-        query=dict(request.query_params),
-        body=await request.body(),
-    )
-    await services.accept.receipts(provider, inbound)
+def provider_of(method: str, path: str) -> str | None:
+    """The provider that a request brings receipts of; None if it is another request."""
+    found = _PATH.fullmatch(path) if method == "POST" else None
+    return None if found is None else found[1]
 
 
-def _headers(request: Request) -> dict[str, str]:
+class Receipts:
+    """Takes vendors' receipts."""
+
+    def __init__(self, accept: Accepts, public_url: str, limits: Limits, body_memory: bodies.BodyMemory) -> None:
+        self._accept = accept
+        self._public_url = public_url
+        self._most_bytes = limits.max_body_bytes
+        self._body_memory = body_memory
+
+    async def take(self, provider: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> None:
+        """Return when the receipts in the request are durable. Raises TidingsError for every refusal."""
+        raw_query: bytes = scope["query_string"]
+        paths.refuse_nul(scope["path"], raw_query)
+        body = await bodies.read(receive, headers, self._most_bytes, self._body_memory)
+        path, query = scope["raw_path"].decode("latin-1"), raw_query.decode("latin-1")
+        inbound = InboundRequest(
+            url=f"{self._public_url}{path}{'?' + query if query else ''}",
+            headers=_joined(scope["headers"]),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            body=body,
+        )
+        await self._accept.receipts(provider, inbound)
+
+
+def operation() -> dict[str, Any]:
+    """The operation in the OpenAPI document."""
+    return {
+        "tags": ["Receipts"],
+        "summary": "Take a vendor's receipts",
+        "description": "The body has the vendor's own format. 403 without a valid signature; 204 when the receipts are "
+        "durable.",
+        "operationId": "take_receipts",
+        "security": [],
+        "parameters": [
+            {
+                "name": "provider",
+                "in": "path",
+                "required": True,
+                "description": "the provider's name in the settings",
+                "schema": {"type": "string", "pattern": r"^[a-z0-9_\-]{1,64}$", "examples": ["your-provider"]},
+            }
+        ],
+        "responses": {"204": {"description": "Taken and durable"}},
+    }
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """The headers, names in lower case. The values of a repeated header are joined as RFC 9110 section 5.3 says."""
     joined: dict[str, str] = {}
-    for name, value in request.headers.items():
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined

@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from support import eventually
 from support.api import OTHER, TENANT, Api, problem
@@ -32,10 +35,52 @@ async def test_receipts_pass_what_the_vendor_signed(api: Api) -> None:
     assert request.headers["content-type"] == "application/x-www-form-urlencoded"
 
 
+async def test_the_answer_to_receipts_is_empty_and_has_the_request_id(api: Api) -> None:
+    answer = await api.post(
+        "/v1/receipts/signer", b"{}", key=None, headers={"X-Signature": "right", "X-Request-Id": "r1"}
+    )
+    assert (answer.status, answer.body, answer.headers["x-request-id"]) == (204, b"", "r1")
+    assert "content-length" not in answer.headers
+
+
+async def test_receipts_pass_escaped_paths_and_repeated_parameters(api: Api) -> None:
+    await api.post("/v1/receipts/sign%65r?a=1&a=2&b=", b"", key=None, headers={"X-Signature": "right"})
+    (request,) = api.world.received
+    assert request.url == "http://127.0.0.1:8400/v1/receipts/sign%65r?a=1&a=2&b="
+    assert request.query == {"a": "2", "b": ""}
+
+
+async def test_the_values_of_a_repeated_header_are_joined(api: Api) -> None:
+    url = urlsplit(api.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = b"POST /v1/receipts/signer HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n"
+    writer.write(head + b"X-Signature: right\r\nX-Proof: one\r\nx-proof: two\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
+    writer.close()
+    (request,) = api.world.received
+    assert request.headers["x-proof"] == "one, two"
+
+
+async def test_receipts_are_only_posted(api: Api) -> None:
+    for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = await api.call(method, "/v1/receipts/signer")
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/v1/receipts/", "/v1/receipts/signer/", "/v1/receipts/a/b", "/v1/receipts/a%2Fb"])
+async def test_other_paths_take_no_receipts(api: Api, path: str) -> None:
+    problem(await api.post(path, {}), 404, "not_found")
+    assert not api.world.received
+
+
 async def test_receipts_refused(api: Api) -> None:
     refusal = problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
     assert "signature is wrong" not in refusal["detail"]  # it names a setting: the log has it, not the caller
     problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
+    problem(await api.post("/v1/receipts/Nobody%20Here", {"a": 1}, key=None), 404, "not_found")
+    problem(await api.post("/v1/receipts/signer?a=%00", {"a": 1}, key=None), 400, "nul_character")
+    problem(await api.post("/v1/receipts/%00", {"a": 1}, key=None), 400, "nul_character")
     problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
 
 
