@@ -118,13 +118,13 @@ class TemplateRenderer:
         self, batch: Sequence[Delivery], within_ms: float | None = None
     ) -> Sequence[RenderedContent | TemplateError]:
         """See Renderer."""
-        decoded: dict[bytes, Mapping[str, Any] | TemplateError] = {}
+        rendering = _Rendering()
         results: list[RenderedContent | TemplateError] = []
         while len(results) < len(batch):
             versions, known = await self._versions(batch[len(results) :])
             began = self._clock.elapsed()  # after waiting for the store, which is no work
             for delivery in batch[len(results) : len(results) + known]:
-                results.append(_rendered(delivery, versions, decoded))
+                results.append(rendering.content(delivery, versions))
                 if within_ms is not None and self._clock.elapsed() - began >= within_ms:
                     return results
             if within_ms is not None:
@@ -170,26 +170,42 @@ class TemplateRenderer:
         return compiled
 
 
-def _rendered(
-    delivery: Delivery, versions: _Versions, decoded: dict[bytes, Mapping[str, Any] | TemplateError]
-) -> RenderedContent | TemplateError:
-    template = delivery.template
-    if template is None:
-        return _literal(delivery)
-    compiled = versions[delivery.tenant, template.name, template.version]
-    if compiled is None:
-        return TemplateError(f"there is no version {template.version} of {template.name}")
-    if isinstance(compiled, TemplateError):
-        return compiled
-    data = decoded.get(delivery.data)
-    if data is None:
-        data = decoded[delivery.data] = _decoded(delivery.data)
-    if isinstance(data, TemplateError):
-        return data
-    try:
-        return _fit(delivery, compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
-    except TemplateError as error:
-        return error
+class _Rendering:
+    """The rendering of one batch. A newsletter has the same data for everybody: each content is rendered once."""
+
+    def __init__(self) -> None:
+        self._decoded: dict[bytes, Mapping[str, Any] | TemplateError] = {}
+        self._rendered: dict[tuple[object, ...], RenderedContent | TemplateError] = {}
+
+    def content(self, delivery: Delivery, versions: _Versions) -> RenderedContent | TemplateError:
+        """The content of a delivery, or why it has none."""
+        template = delivery.template
+        if template is None:
+            return _literal(delivery)
+        version = (delivery.tenant, template.name, template.version)
+        key = (version, delivery.channel.value, delivery.locale, delivery.timezone, delivery.data)
+        content = self._rendered.get(key)
+        if content is None:
+            content = self._rendered[key] = self._of_template(delivery, version, versions[version])
+        return content
+
+    def _of_template(
+        self, delivery: Delivery, version: _Key, compiled: Compiled | TemplateError | None
+    ) -> RenderedContent | TemplateError:
+        if compiled is None:
+            _, name, number = version
+            return TemplateError(f"there is no version {number} of {name}")
+        if isinstance(compiled, TemplateError):
+            return compiled
+        data = self._decoded.get(delivery.data)
+        if data is None:
+            data = self._decoded[delivery.data] = _decoded(delivery.data)
+        if isinstance(data, TemplateError):
+            return data
+        try:
+            return _fit(delivery, compiled.render(delivery.channel, delivery.locale, delivery.timezone, data))
+        except TemplateError as error:
+            return error
 
 
 def _size(version: TemplateVersion) -> int:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.templates import MemoryTemplates
@@ -145,6 +147,34 @@ async def test_a_batch_is_answered_in_order_each_by_its_own() -> None:
     assert "`n` is undefined" in details[2]
     assert all("data cannot be read" in detail for detail in details[3:6])
     assert all("there is no version" in detail for detail in details[6:])
+
+
+async def test_content_that_is_the_same_for_several_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = "{{ n }} {{ at | time }}"
+    content = Content(sms=SmsContent(text=time), push=PushContent(title="{{ n }}", body=time))
+    _, _, renderer = await world({"en": content, "de": content})
+    calls = 0
+    render = Compiled.render
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return render(*arguments)
+
+    monkeypatch.setattr(Compiled, "render", counted)
+    data, other = (b'{"n": "%b", "at": "2026-05-04T10:00:00Z"}' % n for n in (b"A1", b"A2"))
+    different = [
+        delivery(data=data),
+        delivery(data=other),
+        delivery(data=data, locale="de"),
+        delivery(data=data, channel=Channel.PUSH),
+        structs.replace(delivery(data=data), timezone="Asia/Tokyo"),
+    ]
+    results = await renderer.render(different * 3)
+    assert calls == len(different)
+    assert results[: len(different)] == results[len(different) : 2 * len(different)]
+    texts = [getattr(content, "text", None) or getattr(content, "body", None) for content in results]
+    assert texts[: len(different)] == ["A1 10:00 AM", "A2 10:00 AM", "A1 10:00", "A1 10:00\u202fAM", "A1 7:00 PM"]
 
 
 async def test_versions_are_loaded_and_compiled_once() -> None:
