@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tidings.model.delivery import Delivery
@@ -29,7 +29,7 @@ class Published(Protocol):
         """The required variables that are absent or null in `data`, a decoded JSON object."""
         ...
 
-    def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+    def check(self, data: dict[str, Any], channels: Sequence[Channel]) -> None:
         """Raises Invalid if `data` cannot be rendered on `channels` (empty: all channels with content)."""
         ...
 

@@ -35,12 +35,12 @@ def printed(version: TemplateVersion) -> Mapping[Channel, tuple[Path, ...]]:
     }
 
 
-def check_printed(paths: Iterable[Path], data: Mapping[str, Any]) -> None:
+def check_printed(paths: Iterable[Path], data: dict[str, Any]) -> None:
     """Raise Invalid for a path at which the data has nothing, a list or an object."""
     for path in paths:
         value: Any = data
         for depth, name in enumerate(path):
-            if not isinstance(value, Mapping) or (depth and name not in value):
+            if not isinstance(value, dict) or (depth and name not in value):
                 detail = f"the template prints {'.'.join(path)}"
                 raise Invalid("missing_variables", detail, _json_path(path[: depth + 1]))
             value = value.get(name)

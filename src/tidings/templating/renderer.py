@@ -54,7 +54,7 @@ class PublishedTemplate(Struct, frozen=True):
             return list(self.required)
         return [name for name in self.required if data.get(name) is None]
 
-    def check(self, data: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+    def check(self, data: dict[str, Any], channels: Sequence[Channel]) -> None:
         """Raise Invalid for data that cannot be printed on `channels` (empty: every channel that has content)."""
         for channel, paths in self.printed.items():
             if not channels or channel in channels:

@@ -148,6 +148,8 @@ def recipient(to: RecipientRequest) -> Recipient:
 def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
     """The decoded object. Raises Invalid if it is no object, is nested too deeply, or holds a NUL character."""
     text = given(raw)
+    if text == b"{}":
+        return {}
     if text.count(b"{") + text.count(b"[") > DEEPEST and depth(text) > DEEPEST:
         raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
     try:
