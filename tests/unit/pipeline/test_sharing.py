@@ -213,6 +213,11 @@ class TestSharedOut:
         copy, fresh = Item(normal, "a/1", b"", {REPEATED: "1"}), Item(normal, "a/1", b"")
         assert self.topics_of([copy, fresh]) == [normal + ".surplus", normal]
 
+    def test_the_tenant_ends_at_the_first_slash_of_the_key(self) -> None:
+        normal = topics.requests(Lane.NORMAL)
+        items = self.items((normal, "a/x/1"), (normal, "a/y/1"), (normal, "b/x/1"))
+        assert self.topics_of(items) == [normal, normal + ".surplus", normal]
+
     def test_without_shares_nothing_moves(self) -> None:
         normal = topics.requests(Lane.NORMAL)
         items = [Item(normal, "a/1", b"", {REPEATED: "1"}), *[Item(normal, "a/1", b"")] * 1_000]

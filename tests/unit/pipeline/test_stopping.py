@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.flow import Flow, Recorder
+from tidings.backends.memory.clock import VirtualClock
 from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.outcome import Outcome
@@ -17,7 +18,7 @@ from tidings.model.sending import AnyDelivery, SendResult, Sent
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import decode_outcomes
 from tidings.pipeline.runtime.reader import Reader
-from tidings.pipeline.runtime.stopping import Stopping, finishing
+from tidings.pipeline.runtime.stopping import Stopping, finishing, first_of, pause
 from tidings.pipeline.schedule.stage import Schedule
 from tidings.roles.worker import readings
 from tidings.sections import Fairness
@@ -185,3 +186,62 @@ async def test_a_timeout_of_the_work_itself_is_raised() -> None:
     with pytest.raises(ExceptionGroup):
         async with finishing(asyncio.Event(), 1.0) as group:
             group.create_task(fails())
+
+
+async def test_a_pause_ends_after_its_time_or_when_the_process_stops() -> None:
+    clock, stopping = VirtualClock(), asyncio.Event()
+    first = asyncio.create_task(pause(2, stopping, clock))
+    await clock.advance(1.999)
+    assert not first.done()
+    await clock.advance(0.001)
+    assert first.done()
+    second = asyncio.create_task(pause(2, stopping, clock))
+    await clock.settle()
+    stopping.set()
+    await clock.settle()
+    assert second.done()
+    await pause(2, stopping, clock)
+    assert clock.next_waking is None, "nothing is left that sleeps"
+
+
+async def test_the_first_to_end_ends_the_wait_however_it_ended_and_the_others_are_cancelled() -> None:
+    ended: list[str] = []
+
+    async def hangs(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    async with asyncio.timeout(5):
+        await first_of(hangs("a"), fails(), hangs("b"))
+    assert ended == ["a", "b"]
+
+
+async def test_if_the_wait_itself_is_cancelled_so_is_all_that_it_waits_for() -> None:
+    left = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    waiting = asyncio.create_task(first_of(*left))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert all(one.cancelled() for one in left)
+
+
+async def test_what_follows_the_process_stops_with_it() -> None:
+    stopping, event = Stopping(), asyncio.Event()
+    following = asyncio.create_task(stopping.follow(event))
+    waits = [asyncio.create_task(stopping.ending(asyncio.Event().wait())) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not stopping.is_set
+    event.set()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waits) == [None, None]
+    await following
+    assert stopping.is_set
+    assert not stopping._waits
