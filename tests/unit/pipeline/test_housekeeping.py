@@ -195,7 +195,7 @@ async def test_batches_follow_while_they_are_full_but_not_without_end(
     async def sweep(*_: object) -> int:
         return left.pop(0)
 
-    assert await world.worker()._sweep(sweep) == sum(deleted[:batches])  # type: ignore[arg-type]
+    assert await world.worker()._sweep(sweep) == sum(deleted[:batches])
     assert len(left) == len(deleted) - batches
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from support.stores import delivery, notification
 from tidings.backends.memory.clock import VirtualClock
@@ -19,7 +20,7 @@ from tidings.model.history import Event, NotificationRecord
 from tidings.model.ids import REPLAY_PREFIX, notification_of, to_text
 from tidings.model.letters import DeadLetter, LetterFilter, Replay, ReplayState
 from tidings.model.outcome import Outcome
-from tidings.model.user import Address
+from tidings.model.user import Address, Profile
 from tidings.model.vocabulary import Channel, Priority, Reason, State
 from tidings.model.wire import decode_delivery, decode_outcomes
 from tidings.pipeline.schedule.replay import AHEAD_MS, LARGEST_PAGE, LEASE_S, LONGEST_SLEEP_S, Replaying
@@ -27,6 +28,7 @@ from tidings.policy.stuck import STUCK_AFTER_MS
 from tidings.ports.queue import Item
 from tidings.ports.replays import LetterPage
 from tidings.ports.standings import Standing
+from tidings.ports.users import Person
 from tidings.telemetry.metrics import Metrics
 
 FILTER = LetterFilter(category="news")
@@ -34,9 +36,9 @@ CURSOR = UUID(int=77)
 REPLAY = Replay(UUID(int=5), "shop", FILTER, 3, "key-1", "tk_abcd", 0)
 
 
-def letter(number: int, attempt: int = 1) -> DeadLetter:
+def letter(number: int, attempt: int = 1, user_id: str | None = None) -> DeadLetter:
     """A text message that was refused."""
-    about = notification("shop", 1_600_000_000_000 + number, None)
+    about = notification("shop", 1_600_000_000_000 + number, user_id)
     id = delivery(about)
     last = Event(id, about.accepted_at, State.FAILED, attempt, address="+4930123456")
     return DeadLetter(id, last, NotificationRecord(about, (last,)))
@@ -50,6 +52,7 @@ class World:
         self.replay: Replay | None = replay
         self.pages = list(pages)
         self.cancelled: set[UUID] = set()
+        self.people: dict[tuple[str, str], Person] = {}
         self.claims: list[tuple[int, float]] = []
         self.asked: list[tuple[Any, ...]] = []
         self.noted: list[tuple[Replay, int]] = []
@@ -74,7 +77,7 @@ class World:
         return LetterPage(letters, CURSOR if self.pages else None)
 
     async def look_up(self, *_: Any, **__: Any) -> Standing:
-        return Standing(cancelled=self.cancelled)
+        return Standing(people=self.people, cancelled=self.cancelled)
 
     async def watch(self, looks: Sequence[tuple[UUID, int]]) -> None:
         self.done.append("watch")
@@ -94,6 +97,13 @@ class World:
     def dues(self) -> list[int]:
         """When each of the letters leaves, from now."""
         return [fact.wait.due - self.clock.now() for fact in self.facts if fact.wait is not None]
+
+
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    """Nothing is logged: a traceback with all variables would take a second."""
+    with capture_logs():
+        yield
 
 
 async def test_while_no_replay_waits_nothing_is_done() -> None:
@@ -130,6 +140,16 @@ async def test_a_letter_becomes_the_fact_that_it_waits_for_its_next_attempt() ->
     waiting = decode_delivery(fact.wait.body)
     assert (waiting.id, waiting.address, waiting.attempt, waiting.first_attempt) == (fact.id, sms, 5, 5)
     assert waiting.step == 1, "the steps of every replay of this attempt are the same, after that of the wait"
+
+
+async def test_it_goes_to_the_users_present_number_in_the_present_language() -> None:
+    world = World([letter(1, user_id="ann")])
+    world.people = {("shop", "ann"): Person(Profile(phone="+4930999", locale="fr"), incarnation=3)}
+    await world.replaying.once()
+    [fact] = world.facts
+    assert fact.wait is not None
+    waiting = decode_delivery(fact.wait.body)
+    assert (fact.address, waiting.address, waiting.locale) == (waiting.address, Address(Channel.SMS, "+4930999"), "fr")
 
 
 async def test_letters_leave_at_the_rate_and_the_next_page_follows_a_second_before_its_turn() -> None:

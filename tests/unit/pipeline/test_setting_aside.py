@@ -77,7 +77,8 @@ async def test_a_long_reason_is_cut_and_a_broken_one_is_written_all_the_same() -
 @pytest.mark.parametrize("end", [".bin", ".txt"])
 async def test_an_item_that_the_store_cannot_hold_is_not_aside(end: str) -> None:
     metrics = Metrics()
-    assert not await aside(Failing(end), metrics=metrics)
+    with capture_logs():
+        assert not await aside(Failing(end), metrics=metrics)
     labels = {"stage": "route", "topic": "requests.normal", "kind": "aside"}
     assert metrics.value("tidings_stage_failures_total", labels) is None
 

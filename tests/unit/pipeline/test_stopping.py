@@ -238,7 +238,7 @@ async def test_what_follows_the_process_stops_with_it() -> None:
     following = asyncio.create_task(stopping.follow(event))
     waits = [asyncio.create_task(stopping.ending(asyncio.Event().wait())) for _ in range(2)]
     await asyncio.sleep(0)
-    assert not stopping.is_set
+    assert (stopping.is_set, event.is_set()) == (False, False)
     event.set()
     async with asyncio.timeout(5):
         assert await asyncio.gather(*waits) == [None, None]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from tidings.backends.memory.clock import VirtualClock
 from tidings.model.errors import LeaseLost, Unavailable
@@ -68,6 +69,13 @@ class Rows:
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    """Nothing is logged: a traceback with all variables would take a second."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
