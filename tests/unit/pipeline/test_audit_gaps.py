@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.flow import Flow
 from support.stores import accepted, fact, notification
@@ -118,6 +119,19 @@ async def test_a_confirmed_gap_is_counted_anew_after_a_while_and_no_sooner(books
     assert (await books.round(pause_s - 0.001))["shop", 0].missing == 3
     assert (await books.round(0.001))["shop", 0].missing == 1
     assert books.missing("shop") == 1
+
+
+@pytest.mark.parametrize(("recorded", "errors"), [(0, 1), (1, 0)])
+async def test_what_is_missing_is_told_once_and_what_came_after_all_never(
+    books: Books, recorded: int, errors: int
+) -> None:
+    await books.store.accounts.mark_gaps([Gap("shop", books.minute, 1)])
+    await books.count("shop", 1)
+    await books.record("shop", recorded)
+    with capture_logs() as told:
+        for _ in range(3):
+            await books.round(300)
+    assert [(one["tenant"], one["missing"]) for one in told if one["log_level"] == "error"] == [("shop", 1)] * errors
 
 
 async def test_a_gap_waits_until_what_is_queued_has_arrived(books: Books) -> None:
