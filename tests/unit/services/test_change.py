@@ -11,7 +11,7 @@ import pytest
 
 from support.flow import TENANT, Flow
 from tidings.model.errors import Conflict, Invalid
-from tidings.model.notification import Content, SmsContent
+from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
@@ -145,6 +145,8 @@ async def test_a_user_who_moves_after_a_change_waits_once_more(flow: Flow) -> No
         ({"send_at_local": "09:00", "send_at": "2023-11-16T09:00:00Z"}, "ambiguous_time", "$.send_at_local"),
         ({"expires_at": "2023-11-14T22:30:00Z"}, "already_expired", "$.expires_at"),
         ({"expires_at": "2000-01-01T00:00:00Z"}, "already_expired", "$.expires_at"),
+        ({"expires_at": "soon"}, "invalid_time", "$.expires_at"),
+        ({"data": [1]}, "wrong_type", "$.data"),
         ({"metadata": []}, "wrong_type", "$.metadata"),
         ({"metadata": {"a": "\0"}}, "nul_character", "$.metadata"),
         ({"data": {"a": 1}}, "content_or_template", "$.data"),
@@ -238,6 +240,7 @@ async def test_a_change_that_always_comes_too_late_is_tried_a_few_times(
     with pytest.raises(Conflict) as refused:
         await change(flow, id, metadata={"a": 1})
     assert (refused.value.code, len(tries)) == ("change_in_flight", TRIES)
+    assert {(one.id, one.tenant, one.at) for one in tries} == {(id, TENANT, flow.clock.now())}
 
 
 async def test_a_changed_notification_waits_in_the_queue_of_its_priority_with_a_step_of_its_own(flow: Flow) -> None:
@@ -261,6 +264,27 @@ async def test_an_inline_recipients_local_time_is_that_of_the_request(flow: Flow
     id = await waiting(flow, to=there)
     await change(flow, id, send_at_local="2023-11-16T09:00")
     assert (await flow.view(id)).next_at == "2023-11-16T00:00:00.000Z"
+
+
+async def test_a_time_without_a_date_is_the_next_one_by_the_recipients_clock(flow: Flow) -> None:
+    there = {"phone": "+4915123456789", "timezone": "Asia/Tokyo"}
+    id = await waiting(flow, to=there)
+    await change(flow, id, send_at_local="07:00")  # it is 07:13 there, and 22:13 of the day before in UTC
+    assert (await flow.view(id)).next_at == "2023-11-15T22:00:00.000Z"
+
+
+async def test_data_need_be_printable_only_on_the_channels_of_the_notification(flow: Flow) -> None:
+    contents = Content(sms=SmsContent("Hello"), email=EmailContent("{{ name }}", text="{{ name }}"))
+    await flow.template("hello", {"en": contents}, name=Variable())
+    data: dict[str, Any] = {"name": {"first": "Ada"}}
+    for channel in ("sms", "email"):
+        id = await waiting(flow, content=None, template="hello", data={"name": "Ada"}, channels=[channel])
+        if channel == "sms":
+            await change(flow, id, data=data)
+            continue
+        with pytest.raises(Invalid) as refused:
+            await change(flow, id, data=data)
+        assert (refused.value.code, refused.value.path) == ("not_printable", "$.data.name")
 
 
 async def test_another_tenant_cannot_change_a_notification(flow: Flow) -> None:
