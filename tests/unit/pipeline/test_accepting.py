@@ -13,11 +13,13 @@ import pytest
 
 from support.flow import TENANT, Flow
 from tidings.model import topics
-from tidings.model.errors import Conflict, Invalid, Overloaded, Unavailable
+from tidings.model.errors import Conflict, Invalid, NotFound, Overloaded, Unavailable
 from tidings.model.ids import new_id
 from tidings.model.notification import Content, SmsContent
-from tidings.model.vocabulary import Lane, Priority
-from tidings.model.wire import decode_notification
+from tidings.model.sending import NAMELESS, Handed, InboundRequest, Receipt
+from tidings.model.user import Address
+from tidings.model.vocabulary import Channel, Lane, Priority, State
+from tidings.model.wire import decode_notification, decode_outcomes
 from tidings.pipeline.accept.admission import LATEST_S, SOONEST_S
 from tidings.pipeline.accept.group_commit import GroupCommit
 from tidings.pipeline.accept.stage import LATEST_PUT_MS, Accept
@@ -357,3 +359,34 @@ class TestOverload:
         await stage._admission._look()
         with pytest.raises(Overloaded):
             await stage.accept(TENANT, one())
+
+
+class TestReceipts:
+    async def test_an_unknown_provider_is_not_found(self, flow: Flow) -> None:
+        with pytest.raises(NotFound) as refused:
+            await flow.accept_stage.receipts("nobody", InboundRequest("", {}, {}, b""))
+        assert (refused.value.kind, refused.value.name) == ("provider", "nobody")
+
+    async def test_a_receipt_becomes_a_fact_of_its_provider_and_channel(self, flow: Flow) -> None:
+        """The vendor's request is read as it came, and an unnamed delivery is looked up among those of the provider."""
+        seen: list[InboundRequest] = []
+        asked: list[str] = []
+        delivery, request = UUID(int=7), InboundRequest("/r", {"a": "b"}, {}, b"body")
+        receipt = Receipt(NAMELESS, "", State.SENT, "opened", reference="ref", address="+4915")
+
+        def read(inbound: InboundRequest) -> list[Receipt]:
+            seen.append(inbound)
+            return [receipt]
+
+        async def handed(provider: str, *_: object) -> list[Handed]:
+            asked.append(provider)
+            return [Handed(delivery, TENANT, 2, "ref", "+4915")]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flow.store.history, "handed", handed)
+            assert await flow._accept({"two": (Channel.SMS, read)}).receipts("two", request) == 1
+        [item] = flow.broker.lane(topics.OUTCOMES, topics.RECORD).waiting
+        [fact] = decode_outcomes(item.body)
+        assert (seen, asked) == ([request], ["two"])
+        assert (fact.id, fact.tenant, fact.attempt, fact.provider) == (delivery, TENANT, 2, "two")
+        assert (fact.at, fact.address) == (flow.clock.now(), Address(Channel.SMS, "+4915"))
