@@ -101,6 +101,27 @@ async def test_what_could_not_be_written_is_written_the_next_time(world: World, 
     assert world.accounts.gaps == [Gap("bank", minute, 1), Gap("shop", minute, 3)]
 
 
+async def test_what_is_added_during_a_write_that_fails_is_written_the_next_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = world.accounts.count
+
+    async def fails(counter: UUID, counts: Sequence[AcceptedCount]) -> None:
+        world.counter.add("bank", world.ids(1))
+        world.counter.revisit("bank", world.ids(1, minutes_ago=9))
+        raise Unavailable("away")
+
+    world.counter.add("shop", world.ids(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(world.accounts, "count", fails)
+        with pytest.raises(Unavailable):
+            await world.counter.write()
+    assert world.accounts.count == count
+    await world.counter.write()
+    assert world.accounts.written == [(1, [("bank", world.minute, 1), ("shop", world.minute, 1)])]
+    assert world.accounts.gaps == [Gap("bank", world.minute - 9, 1)]
+
+
 async def test_minutes_that_the_audit_may_have_looked_at_are_marked_and_no_later_ones(world: World) -> None:
     await world.clock.advance((MINUTE_MS - world.clock.now() % MINUTE_MS) / 1000)  # a minute begins
     looked_at = (world.clock.now() - STUCK_AFTER_MS) // MINUTE_MS
@@ -220,6 +241,15 @@ class TestRunning:
             assert counter is world.counter
             for number in range(1, 4):
                 await add_and_wait(number)
+
+    async def test_it_goes_on_after_errors(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tidings.pipeline.runtime.setbacks.SHORTEST_S", 0.001)
+        world.accounts.away = True
+        async with world.counter.running() as counter:
+            counter.add("shop", world.ids(1))
+            await eventually(lambda: world.accounts.tries >= 3)
+            world.accounts.away = False
+            await eventually(lambda: world.accounts.written)
 
     async def test_the_rest_is_written_at_its_end(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(accepted, "WRITE_EVERY_S", 3600.0)
