@@ -125,7 +125,7 @@ async def test_what_waits_behind_a_failed_commit_is_stored() -> None:
     assert [type(one) for one in await asyncio.gather(*failing, return_exceptions=True)] == [Unavailable] * len(failing)
     queue.error = None
     with suppress(Unavailable):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 10)
     assert len(queue.put_together) == MOST_UNDER_WAY + 1
 
 
@@ -145,7 +145,7 @@ async def test_a_put_that_is_alone_does_not_wait_long_either_and_nor_does_the_ne
     for _ in range(2):
         queue.go_on.clear()
         with pytest.raises(Unavailable, match="Idempotency-Key"):
-            await asyncio.wait_for(together.put([item(1)]), 2)
+            await asyncio.wait_for(together.put([item(1)]), 10)
         queue.go_on.set()
         await eventually(lambda: together.held == 0 and together._next_check is None)
 
