@@ -189,6 +189,10 @@ class TestJson:
         wide = {"a": [[]] * (2 * DEEPEST), "b": [{}] * (2 * DEEPEST)}
         assert requests.json_object(msgspec.Raw(json.dumps(wide).encode()), "$.data") == wide
 
+    def test_brackets_that_were_closed_do_not_make_what_follows_less_deep(self) -> None:
+        assert requests.depth(b"[[]," * 40 + b"1" + b"]" * 40) == 41
+        assert requests.depth(b'[{"]": [[]]},' * 40 + b"1" + b"]" * 40) == 43
+
     def test_no_text_anywhere_holds_a_nul(self) -> None:
         for value in ({"a": "\0"}, {"\0": 1}, {"a": {"b": ["x", {"c": "y\0"}]}}, {"a": [1, None, "\0"]}):
             assert refusal(requests.json_object, msgspec.Raw(json.dumps(value).encode()), "$.metadata") == (
