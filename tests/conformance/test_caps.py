@@ -107,11 +107,11 @@ async def test_scopes_without_counts_are_swept(store: Store) -> None:
     short, long = scope(), scope()
     await store.caps.take(requests(short, ids(2)), NOW)
     await store.caps.take(requests(long, ids(2), (Cap(2, 86_400),)), NOW)
-    assert await store.caps.sweep(NOW + MINUTE - 1) == 0
-    assert await store.caps.sweep(NOW + MINUTE) == 1
+    assert await store.caps.prune(NOW + MINUTE - 1) == 0
+    assert await store.caps.prune(NOW + MINUTE) == 1
     assert (await store.caps.take(requests(long, ids(1), (Cap(2, 86_400),)), NOW + MINUTE))[0] is not None
-    assert await store.caps.sweep(NOW + 86_400_000) == 1
-    assert await store.caps.sweep(NOW + 86_400_000) == 0
+    assert await store.caps.prune(NOW + 86_400_000) == 1
+    assert await store.caps.prune(NOW + 86_400_000) == 0
 
 
 async def test_a_taker_that_dies_has_taken_nothing(postgres_dsn: str) -> None:

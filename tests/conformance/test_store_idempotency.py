@@ -131,9 +131,9 @@ async def test_old_keys_are_swept(store: Store, tenant: str) -> None:
         await reserved(store, NOW - age * 1000, tenant, f"k{age}", BODY, notification(tenant).id)
     await store.idempotency.complete(tenant, "k3", b"done")
     await turn(store, NOW)
-    assert await store.idempotency.sweep(1000, 1) == 1
-    assert await store.idempotency.sweep(1000, 10) == 1
-    assert await store.idempotency.sweep(1000, 10) == 0
+    assert await store.idempotency.prune(1000, 1) == 1
+    assert await store.idempotency.prune(1000, 10) == 1
+    assert await store.idempotency.prune(1000, 10) == 0
     assert not (await reserved(store, NOW, tenant, "k1", BODY, notification(tenant).id)).fresh
     assert (await reserved(store, NOW, tenant, "k3", BODY, notification(tenant).id)).fresh
 

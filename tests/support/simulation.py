@@ -15,7 +15,7 @@ import pytest
 
 from support import program
 from tidings.simulation.run import Report
-from tidings.simulation.sweep import sweep
+from tidings.simulation.seeds import simulate_seeds
 
 SEEDS = 3_000 if os.environ.get("CI") else 300
 _SWEEP = pytest.StashKey["_Sweep"]()
@@ -73,7 +73,7 @@ def main() -> None:
     """Run the seeds for the parent process, as long as it lives."""
     os.nice(19)
     parent = os.getppid()
-    for report in sweep(1, SEEDS, cores=os.cpu_count() or 1):
+    for report in simulate_seeds(1, SEEDS, cores=os.cpu_count() or 1):
         if os.getppid() != parent:
             return
         sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")

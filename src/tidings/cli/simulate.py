@@ -17,7 +17,7 @@ from tidings.cli.plain import command_line, say
 from tidings.sections import Delivering
 from tidings.simulation.observers import Rule
 from tidings.simulation.run import Report, simulate
-from tidings.simulation.sweep import sweep
+from tidings.simulation.seeds import simulate_seeds
 
 app = command_line()
 
@@ -65,7 +65,7 @@ def _watched(
     """Run the seeds, and print the progress now and then."""
     reports: list[Report] = []
     printed_at = time.monotonic()
-    for report in sweep(first, count, delivering, cores=cores, seconds=seconds):
+    for report in simulate_seeds(first, count, delivering, cores=cores, seconds=seconds):
         reports.append(report)
         if not quiet and time.monotonic() - printed_at > _PROGRESS_EVERY_S:
             printed_at = time.monotonic()

@@ -31,7 +31,7 @@ class Accounts(Protocol):
         """Store or replace these gaps. A gap with nothing missing is deleted."""
         ...
 
-    async def sweep_gaps(self, before: int, most: int) -> int:
+    async def prune_gaps(self, before: int, most: int) -> int:
         """Delete up to `most` confirmed gaps of minutes before `before`; returns how many."""
         ...
 

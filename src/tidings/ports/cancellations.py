@@ -17,6 +17,6 @@ class Cancellations(Protocol):
         """Mark the notification and make its rows in the schedule due now, so that it ends soon. Idempotent."""
         ...
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """Delete up to `most` marks if notification and cancellation are older than `before`; returns how many."""
         ...

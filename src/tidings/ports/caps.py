@@ -30,6 +30,6 @@ class Caps(Protocol):
         """
         ...
 
-    async def sweep(self, now: int) -> int:
+    async def prune(self, now: int) -> int:
         """Delete the scopes in which nothing counts any more; returns how many."""
         ...

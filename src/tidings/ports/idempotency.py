@@ -56,6 +56,6 @@ class Idempotency(Protocol):
         """
         ...
 
-    async def sweep(self, age_ms: int, most: int) -> int:
+    async def prune(self, age_ms: int, most: int) -> int:
         """Delete up to `most` keys that were reserved more than `age_ms` ago; returns how many."""
         ...

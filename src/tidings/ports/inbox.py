@@ -46,7 +46,7 @@ class Inbox(Protocol):
 class SweptInbox(Inbox, Protocol):
     """Inboxes from which the rounds delete old items."""
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """Delete up to `most` items of any user that were created before `before`; returns how many."""
         ...
 

@@ -53,7 +53,7 @@ class Replays(Protocol):
         """Cancel the replay: no further page is sent. False if it has ended or does not exist."""
         ...
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """Delete up to `most` replays that ended before `before`; returns how many."""
         ...
 

@@ -118,7 +118,7 @@ async def scopes(flow: Flow, *deliveries: Delivery) -> list[list[bytes]]:
             asked.extend([count.scope for count in counts] for counts in requests)
             return [None] * len(requests)
 
-        async def sweep(self, now: int) -> int:
+        async def prune(self, now: int) -> int:
             return 0
 
     categories = Categories(flow.store.tenants, flow.clock)

@@ -108,21 +108,21 @@ async def test_nothing_is_deleted_if_everything_is_kept(tmp_path: Path) -> None:
 async def test_one_worker_at_a_time_sweeps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are small, and between two of them another worker may take over."""
     monkeypatch.setattr(housekeeping, "BATCH", 2)
-    first, swept = world.worker(), 0
+    first, pruned = world.worker(), 0
 
-    async def sweep(_age: int, most: int) -> int:
-        nonlocal swept
-        swept += 1
-        if swept == 1:
+    async def prune(_age: int, most: int) -> int:
+        nonlocal pruned
+        pruned += 1
+        if pruned == 1:
             await world.worker().once()  # another worker comes while this one deletes
-        elif swept == 3:
+        elif pruned == 3:
             await world.clock.advance(housekeeping.LEASE_S + 1)
             assert await world.store.rounds.begin(housekeeping.ROUND, UUID(int=9), 60) is not None
         return most
 
-    monkeypatch.setattr(world.store.idempotency, "sweep", sweep)
+    monkeypatch.setattr(world.store.idempotency, "prune", prune)
     await first.once()
-    assert swept == 3, "it stopped when it had lost the round, and the other one never began"
+    assert pruned == 3, "it stopped when it had lost the round, and the other one never began"
 
 
 async def test_a_worker_that_does_not_hold_the_round_makes_partitions_and_deletes_nothing(
@@ -157,25 +157,25 @@ async def test_each_kind_is_swept_in_batches_of_what_is_older_than_its_age(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ages = Keeping(inbox_ms=1 * HOUR, cancellations_ms=2 * HOUR, gaps_ms=3 * HOUR, replays_ms=4 * HOUR)
-    world, swept = World(tmp_path, ages), dict[str, tuple[int, int]]()
+    world, pruned = World(tmp_path, ages), dict[str, tuple[int, int]]()
     kinds: list[tuple[Any, str]] = [
-        (world.store.inbox, "sweep"),
-        (world.store.cancellations, "sweep"),
-        (world.store.accounts, "sweep_gaps"),
-        (world.store.replays, "sweep"),
-        (world.store.idempotency, "sweep"),
+        (world.store.inbox, "prune"),
+        (world.store.cancellations, "prune"),
+        (world.store.accounts, "prune_gaps"),
+        (world.store.replays, "prune"),
+        (world.store.idempotency, "prune"),
     ]
     names = ("inbox", "cancellations", "gaps", "replays", "keys")
     for name, (part, method) in zip(names, kinds, strict=True):
 
-        async def sweep(before: int, most: int, name: str = name) -> int:
-            swept[name] = before, most
+        async def prune(before: int, most: int, name: str = name) -> int:
+            pruned[name] = before, most
             return 0
 
-        monkeypatch.setattr(part, method, sweep)
+        monkeypatch.setattr(part, method, prune)
     await world.worker().once()
     now, most = world.clock.now(), housekeeping.BATCH
-    assert swept == {
+    assert pruned == {
         "inbox": (now - 1 * HOUR, most),
         "cancellations": (now - 2 * HOUR, most),
         "gaps": ((now - 3 * HOUR) // MINUTE_MS, most),
@@ -192,10 +192,10 @@ async def test_batches_follow_while_they_are_full_but_not_without_end(
     monkeypatch.setattr(housekeeping, "MOST_BATCHES", 6)
     left = list(deleted)
 
-    async def sweep(*_: object) -> int:
+    async def prune(*_: object) -> int:
         return left.pop(0)
 
-    assert await world.worker()._sweep(sweep) == sum(deleted[:batches])
+    assert await world.worker()._prune(prune) == sum(deleted[:batches])
     assert len(left) == len(deleted) - batches
 
 
@@ -256,9 +256,9 @@ async def test_only_objects_aside_with_an_old_time_in_their_name_are_deleted(
     for name in (*young, *old):
         await world.objects.put(name, b"")
     worker = world.worker()
-    assert await worker._sweep_aside(0) == 0
-    assert await worker._sweep_aside(5000) == 3, "a batch"
-    assert await worker._sweep_aside(5000) == 1
+    assert await worker._prune_aside(0) == 0
+    assert await worker._prune_aside(5000) == 3, "a batch"
+    assert await worker._prune_aside(5000) == 1
     assert [name async for name in world.objects.list("")] == sorted(young)
 
 

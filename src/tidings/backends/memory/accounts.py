@@ -56,7 +56,7 @@ class MemoryAccounts:
             else:
                 self._gaps.pop((gap.minute, gap.tenant), None)
 
-    async def sweep_gaps(self, before: int, most: int) -> int:
+    async def prune_gaps(self, before: int, most: int) -> int:
         """See Accounts."""
         old = [key for key, gap in self._gaps.items() if gap.confirmed and gap.minute < before][:most]
         for key in old:

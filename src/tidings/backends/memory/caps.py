@@ -25,7 +25,7 @@ class MemoryCaps:
                     self._until[count.scope] = max(self._until.get(count.scope, 0), now + kept_for_ms(count.caps))
         return verdicts
 
-    async def sweep(self, now: int) -> int:
+    async def prune(self, now: int) -> int:
         """See Caps."""
         over = [scope for scope, until in self._until.items() if until <= now]
         for scope in over:

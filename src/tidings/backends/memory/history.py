@@ -271,7 +271,7 @@ class MemoryCancellations:
         """See Cancellations."""
         self._schedule.hurry(notification_id, now)
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Cancellations."""
         hurried = self._schedule.hurried
         old = [id for id, at in hurried.items() if at < before and instant_of(id) < before][:most]

@@ -50,7 +50,7 @@ class MemoryInbox:
             del items[id]
         return len(old)
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Inbox."""
         old = [
             (key, id) for key, items in self._items.items() for id, item in items.items() if item.created_at < before

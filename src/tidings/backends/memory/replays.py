@@ -70,7 +70,7 @@ class MemoryReplays:
         self._replays[tenant, id] = replace(replay, state=ReplayState.CANCELLED, finished_at=now)
         return True
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Replays."""
         old = [key for key, one in self._replays.items() if one.finished_at is not None and one.finished_at < before][
             :most

@@ -130,7 +130,7 @@ class MemoryIdempotency:
         if known is not None and known.answer is None and known.reserved_at == reserved_at:
             known.leased_until = reserved_at
 
-    async def sweep(self, age_ms: int, most: int) -> int:
+    async def prune(self, age_ms: int, most: int) -> int:
         """See Idempotency."""
         before = self._clock() - age_ms
         old = [key for key, known in self._reserved.items() if known.reserved_at < before][:most]

@@ -50,10 +50,10 @@ class PostgresAccounts:
         with translated():
             await self._pool.execute(_SQL["mark_gaps"], *zip(*rows, strict=True))
 
-    async def sweep_gaps(self, before: int, most: int) -> int:
+    async def prune_gaps(self, before: int, most: int) -> int:
         """See Accounts."""
         with translated():
-            deleted: int = await self._pool.fetchval(_SQL["sweep_gaps"], before, most)
+            deleted: int = await self._pool.fetchval(_SQL["prune_gaps"], before, most)
         return deleted
 
     async def gaps(self, tenant: str | None = None) -> Sequence[Gap]:

@@ -50,12 +50,12 @@ class PostgresCaps:
                     await connection.execute(_SQL["write"], *map(list, columns))
         return verdicts
 
-    async def sweep(self, now: int) -> int:
+    async def prune(self, now: int) -> int:
         """See Caps."""
         total = 0
         while True:
             with translated():
-                deleted: int = await self._pool.fetchval(_SQL["sweep"], now)
+                deleted: int = await self._pool.fetchval(_SQL["prune"], now)
             total += deleted
             if not deleted:
                 return total

@@ -51,8 +51,8 @@ class PostgresIdempotency:
         with translated():
             await self._pool.execute(_SQL["abandon"], tenant, key, reserved_at)
 
-    async def sweep(self, age_ms: int, most: int) -> int:
+    async def prune(self, age_ms: int, most: int) -> int:
         """See Idempotency."""
         with translated():
-            deleted: int = await self._pool.fetchval(_SQL["sweep"], age_ms, most)
+            deleted: int = await self._pool.fetchval(_SQL["prune"], age_ms, most)
         return deleted

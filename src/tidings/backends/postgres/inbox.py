@@ -60,10 +60,10 @@ class PostgresInbox:
         with translated():
             return len(await self._pool.fetch(_SQL["remove"], tenant, user_id, before))
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Inbox."""
         with translated():
-            deleted: int = await self._pool.fetchval(_SQL["sweep"], before, most)
+            deleted: int = await self._pool.fetchval(_SQL["prune"], before, most)
         return deleted
 
     async def trim(self, since: int, until: int, keep: int, most: int) -> int:

@@ -52,10 +52,10 @@ class PostgresReplays:
             cancelled = await self._pool.fetchval(_SQL["cancel"], tenant, id, now)
         return cancelled is not None
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Replays."""
         with translated():
-            deleted: int = await self._pool.fetchval(_SQL["sweep"], before, most)
+            deleted: int = await self._pool.fetchval(_SQL["prune"], before, most)
         return deleted
 
     async def claim(self, now: int, lease_s: float) -> Replay | None:

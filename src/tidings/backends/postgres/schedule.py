@@ -105,8 +105,8 @@ class PostgresCancellations:
         day = await self._leaves.of(notification_id)
         await self._leaves.fetch("cancel", day, tenant, notification_id, now, file="schedule")
 
-    async def sweep(self, before: int, most: int) -> int:
+    async def prune(self, before: int, most: int) -> int:
         """See Cancellations."""
         with translated():
-            deleted: int = await self._pool.fetchval(_SQL["sweep_cancellations"], before, most)
+            deleted: int = await self._pool.fetchval(_SQL["prune_cancellations"], before, most)
         return deleted

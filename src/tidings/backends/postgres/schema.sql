@@ -300,7 +300,7 @@ CREATE TABLE inbox_item (
 
 CREATE INDEX inbox_item_unread_id ON inbox_item (tenant, user_id, id) WHERE read_at IS NULL AND archived_at IS NULL;
 
--- Ids begin with their instant, so a sweep of old items reads the index from its start.
+-- Ids begin with their instant, so pruning old items reads the index from its start.
 CREATE INDEX inbox_item_id ON inbox_item (id);
 
 -- Tenants, keys, categories, templates and idempotency keys.

@@ -60,31 +60,31 @@ class Housekeeping:
         await shard.history.maintain(now)
         if await directory.rounds.begin(ROUND, self._holder, LEASE_S) is None:
             return
-        swept = {
-            "idempotency keys": await self._sweep(lambda: directory.idempotency.sweep(KEPT_MS, BATCH)),
-            "caps": await shard.caps.sweep(now),
+        pruned = {
+            "idempotency keys": await self._prune(lambda: directory.idempotency.prune(KEPT_MS, BATCH)),
+            "caps": await shard.caps.prune(now),
             "accepted counts": await directory.accounts.forget(now // MINUTE_MS - KEEP_COUNTS_MINUTES),
-            "gaps": await self._until(keep.gaps_ms, lambda at: directory.accounts.sweep_gaps(at // MINUTE_MS, BATCH)),
-            "cancellations": await self._until(keep.cancellations_ms, lambda at: shard.cancellations.sweep(at, BATCH)),
-            "replays": await self._until(keep.replays_ms, lambda at: directory.replays.sweep(at, BATCH)),
-            "inbox items": await self._until(keep.inbox_ms, lambda at: shard.inbox.sweep(at, BATCH)),
+            "gaps": await self._until(keep.gaps_ms, lambda at: directory.accounts.prune_gaps(at // MINUTE_MS, BATCH)),
+            "cancellations": await self._until(keep.cancellations_ms, lambda at: shard.cancellations.prune(at, BATCH)),
+            "replays": await self._until(keep.replays_ms, lambda at: directory.replays.prune(at, BATCH)),
+            "inbox items": await self._until(keep.inbox_ms, lambda at: shard.inbox.prune(at, BATCH)),
             "inbox items beyond the newest": await self._trim(now),
-            "items aside": await self._sweep_aside(keep.before(keep.aside_ms, now)),
+            "items aside": await self._prune_aside(keep.before(keep.aside_ms, now)),
         }
-        if any(swept.values()):
-            _log.info("swept", **{name.replace(" ", "_"): count for name, count in swept.items() if count})
+        if any(pruned.values()):
+            _log.info("pruned", **{name.replace(" ", "_"): count for name, count in pruned.items() if count})
         await directory.rounds.release(ROUND, self._holder)
 
-    async def _until(self, age_ms: int, sweep: Callable[[int], Awaitable[int]]) -> int:
+    async def _until(self, age_ms: int, prune: Callable[[int], Awaitable[int]]) -> int:
         """Delete rows older than `age_ms`; the number of rows."""
         before = self._keeping.before(age_ms, self._clock.now())
-        return await self._sweep(lambda: sweep(before)) if before else 0
+        return await self._prune(lambda: prune(before)) if before else 0
 
-    async def _sweep(self, sweep: Callable[[], Awaitable[int]]) -> int:
+    async def _prune(self, prune: Callable[[], Awaitable[int]]) -> int:
         """Delete batch by batch while there is more and this worker still holds the round; the number of rows."""
         total = 0
         for _ in range(MOST_BATCHES):
-            deleted = await sweep()
+            deleted = await prune()
             total += deleted
             if deleted < BATCH or await self._directory.rounds.begin(ROUND, self._holder, LEASE_S) is None:
                 break
@@ -101,7 +101,7 @@ class Housekeeping:
         total = 0
         for minute in range(position or end - 2 * int(EVERY_S) // 60, end, SLICE_MINUTES):
             since, until = minute * MINUTE_MS, min(end, minute + SLICE_MINUTES) * MINUTE_MS
-            total += await self._sweep(
+            total += await self._prune(
                 lambda since=since, until=until: self._shard.inbox.trim(  # type: ignore[misc]
                     since, until, self._keeping.inbox_items, BATCH
                 )
@@ -111,7 +111,7 @@ class Housekeeping:
         await rounds.release(TRIMMED, self._holder)
         return total
 
-    async def _sweep_aside(self, before: int) -> int:
+    async def _prune_aside(self, before: int) -> int:
         """Delete objects that were put aside before `before`, by the time in their names; the number of objects."""
         total = 0
         async for name in self._objects.list(ASIDE):

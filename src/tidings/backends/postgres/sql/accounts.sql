@@ -30,7 +30,7 @@ WITH given AS (
 INSERT INTO accounting_gap (minute, tenant, missing, confirmed) SELECT * FROM given WHERE missing > 0
 ON CONFLICT (minute, tenant) DO UPDATE SET missing = excluded.missing, confirmed = excluded.confirmed;
 
--- name: sweep_gaps
+-- name: prune_gaps
 WITH old AS (
     DELETE FROM accounting_gap WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM accounting_gap WHERE minute < $1 AND confirmed

@@ -19,7 +19,7 @@ UPDATE cap_count SET passed = new.passed, until = greatest(cap_count.until, new.
 FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) AS new (scope, passed, until)
 WHERE cap_count.scope = new.scope;
 
--- name: sweep
+-- name: prune
 -- A locked row is in use.
 WITH over AS (
     DELETE FROM cap_count WHERE ctid = ANY (ARRAY(

@@ -28,7 +28,7 @@ DELETE FROM idempotency_key WHERE tenant = $1 AND key = $2 AND reserved_at = $3 
 UPDATE idempotency_key SET leased_until = reserved_at
 WHERE tenant = $1 AND key = $2 AND reserved_at = $3::bigint AND answer IS NULL;
 
--- name: sweep
+-- name: prune
 -- Deletes at most $2 keys that were reserved more than $1 milliseconds ago. A key that is just being reserved again is
 -- locked, and is no longer old when the lock ends.
 WITH old AS (

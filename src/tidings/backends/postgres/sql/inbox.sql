@@ -40,7 +40,7 @@ WHERE tenant = $1 AND user_id = $2 AND ($3::uuid[] IS NULL OR id = ANY ($3::uuid
         <> ($5::bigint IS NULL)
 RETURNING 1;
 
--- name: sweep
+-- name: prune
 -- By the index on ids, which begin with their instant. An item that was accepted long ago but shown lately stays.
 WITH old AS (
     DELETE FROM inbox_item WHERE ctid = ANY (ARRAY(

@@ -40,7 +40,7 @@ UPDATE replay SET found = $4, replayed = $5, skipped = $6, position = $7, next_d
 WHERE tenant = $1 AND id = $2 AND token = $3
 RETURNING id;
 
--- name: sweep
+-- name: prune
 -- Without an index: people make replays by hand, so there are few.
 WITH old AS (
     DELETE FROM replay WHERE ctid = ANY (ARRAY(

@@ -31,7 +31,7 @@ WHERE ctid = ANY (ARRAY(
 -- name: waiting
 SELECT id, notification, due, topic, key, body FROM schedule WHERE notification = ANY ($1::uuid[]) ORDER BY due, id;
 
--- name: sweep_cancellations
+-- name: prune_cancellations
 -- By the primary key: ids begin with the instant at which the notification was accepted.
 WITH old AS (
     DELETE FROM cancellation WHERE ctid = ANY (ARRAY(

@@ -1,4 +1,4 @@
-"""The promises of ports/store.py about sweeps, on every adapter. Each deletes a bounded number of rows."""
+"""The promises of ports/store.py about pruning, on every adapter. Each deletes a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ async def test_old_inbox_items(store: Store, tenant: str) -> None:
     old = [item("ann", NOW - HOUR + number) for number in range(-3, 0)]
     kept = [item("ann", NOW - HOUR), item("bob", NOW), item("ann", NOW - 9 * HOUR, created_at=NOW)]
     await store.inbox.add(tenant, [*old, *kept])
-    assert await store.inbox.sweep(NOW - HOUR, 2) == 2
-    assert await store.inbox.sweep(NOW - HOUR, 2) == 1
-    assert await store.inbox.sweep(NOW - HOUR, 2) == 0
+    assert await store.inbox.prune(NOW - HOUR, 2) == 2
+    assert await store.inbox.prune(NOW - HOUR, 2) == 1
+    assert await store.inbox.prune(NOW - HOUR, 2) == 0
     assert set(await ids(store, tenant, "ann")) == {kept[0].id, kept[2].id}
     assert await ids(store, tenant, "bob") == [kept[1].id]
 
@@ -70,9 +70,9 @@ async def test_old_cancellations(store: Store, tenant: str) -> None:
     lately_cancelled, young = notification(tenant, at=NOW - HOUR - 1), notification(tenant, at=NOW)
     for one, at in [*((each, NOW - HOUR - 1) for each in old), (lately_cancelled, NOW), (young, NOW)]:
         await store.cancellations.cancel(tenant, one.id, at)
-    assert await store.cancellations.sweep(NOW - HOUR, 2) == 2
-    assert await store.cancellations.sweep(NOW - HOUR, 2) == 1
-    assert await store.cancellations.sweep(NOW - HOUR, 2) == 0
+    assert await store.cancellations.prune(NOW - HOUR, 2) == 2
+    assert await store.cancellations.prune(NOW - HOUR, 2) == 1
+    assert await store.cancellations.prune(NOW - HOUR, 2) == 0
     ids = [*(each.id for each in old), lately_cancelled.id, young.id]
     left = (await store.standings.look_up(notifications=ids)).cancelled
     assert left == {lately_cancelled.id, young.id}
@@ -85,9 +85,9 @@ async def test_old_gaps_that_are_confirmed(store: Store, tenant: str) -> None:
         Gap(tenant, minute - 4, 1), Gap(tenant, minute, 1, confirmed=True),
     ]  # fmt: skip
     await store.accounts.mark_gaps(gaps)
-    assert await store.accounts.sweep_gaps(minute - 1, 1) == 1
-    assert await store.accounts.sweep_gaps(minute - 1, 9) == 1
-    assert await store.accounts.sweep_gaps(minute - 1, 9) == 0
+    assert await store.accounts.prune_gaps(minute - 1, 1) == 1
+    assert await store.accounts.prune_gaps(minute - 1, 9) == 1
+    assert await store.accounts.prune_gaps(minute - 1, 9) == 0
     assert await store.accounts.gaps(tenant) == [gaps[2], gaps[3]]
 
 
@@ -100,8 +100,8 @@ async def test_replays_that_ended_long_ago(store: Store, tenant: str) -> None:
         await store.replays.add(one)
     for one, at in ((old, NOW - HOUR - 1), (young, NOW)):
         assert await store.replays.cancel(tenant, one.id, at)
-    assert await store.replays.sweep(NOW - HOUR, 10) == 1
-    assert await store.replays.sweep(NOW - HOUR, 10) == 0
+    assert await store.replays.prune(NOW - HOUR, 10) == 1
+    assert await store.replays.prune(NOW - HOUR, 10) == 0
     assert await store.replays.get(tenant, old.id) is None
     known = await store.replays.get(tenant, young.id)
     assert known is not None

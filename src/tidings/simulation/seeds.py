@@ -16,7 +16,7 @@ SEEDS_PER_PART = 25
 """How many seeds a process gets at a time."""
 
 
-def sweep(
+def simulate_seeds(
     first: int, count: int | None, delivering: Delivering | None = None, *, cores: int = 1, seconds: float | None = None
 ) -> Iterator[Report]:
     """Reports of `count` seeds from `first` on, in order; with `count` None, until `seconds` have passed."""
