@@ -191,7 +191,7 @@ class Recurrences:
     async def _zone(self, recurrence: Recurrence) -> tzinfo:
         if recurrence.timezone != OF_THE_USER:
             return wall_clock.zone(recurrence.timezone)
-        to = requests.recipient(requests.decode_one(recurrence.request).to)
+        to = requests.recipient(requests.decode_stored(recurrence.request).to)
         key = (recurrence.tenant, to.user_id or "")
         people = await self._users.people([key] if to.user_id is not None else [])
         return wall_clock.zone(send_zone(to, people.get(key, NO_USER).profile))
@@ -267,4 +267,4 @@ def _checked(recurrence: Recurrence, now: int) -> Recurrence:
 
 
 def _key(recurrence: Recurrence) -> str:
-    return requests.recipient(requests.decode_one(recurrence.request).to).key
+    return requests.recipient(requests.decode_stored(recurrence.request).to).key

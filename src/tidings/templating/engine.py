@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import minijinja
 
@@ -153,6 +154,39 @@ def _html_as_text(value: Any) -> str:
     return to_text(text)
 
 
+def _marked_safe(value: Any) -> Any:
+    """`{{ html|safe }}`: the text, which is then not escaped."""
+    return minijinja.safe(_text(value))
+
+
+def _replace(value: Any, old: Any, new: Any) -> str:
+    """`{{ name|replace("a", "b") }}`."""
+    text, before, after = _text(value), _text(old), _text(new)
+    FUEL.burn((len(text) + text.count(before) * len(after)) // 512)
+    return text.replace(before, after)
+
+
+def _truncate(value: Any, length: int = 255, killwords: bool = False, end: Any = "...", leeway: int = 5) -> str:
+    """`{{ text|truncate(20) }}`: the text's beginning, up to a word's end unless `killwords`, and then `end`.
+
+    A text that is longer by at most `leeway` stays whole.
+    """
+    text, ending = _text(value), _text(end)
+    if len(text) <= length + leeway:
+        return text
+    beginning = text[: max(0, length - len(ending))]
+    return (beginning if killwords else beginning.rsplit(" ", 1)[0]) + ending
+
+
+def _urlencode(value: Any) -> str:
+    """`{{ name|urlencode }}`: the text for a part of a link; of an object, its fields as a query."""
+    if isinstance(value, dict):
+        _weigh(value)
+        fields = ((name, _text(field)) for name, field in value.items() if not is_nothing(field))
+        return "&".join(f"{quote(name, safe='')}={quote(text, safe='')}" for name, text in fields)
+    return quote(_text(value))
+
+
 def _lacks_value(value: Any) -> bool:
     _weigh(value)
     return is_nothing(value)
@@ -166,10 +200,13 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "join": _join,
     "first": _first,
     "last": _last,
+    "replace": _replace,
+    "truncate": _truncate,
+    "urlencode": _urlencode,
 }
 _OF_DIALECT: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    PLAIN: {"escape": _text, "e": _text},
-    HTML: {"escape": _escaped, "e": _escaped},
+    PLAIN: {"escape": _text, "e": _text, "safe": _text},
+    HTML: {"escape": _escaped, "e": _escaped, "safe": _marked_safe},
     DERIVED: {"escape": _text, "e": _text, "safe": _html_as_text},
 }
 _TESTS: Mapping[str, Callable[..., bool]] = {

@@ -23,7 +23,7 @@ from minijinja._lowlevel import State
 
 from tidings.policy.wall_clock import zone
 from tidings.templating.fuel import FUEL
-from tidings.templating.values import NOTHING, BadArgument, Nothing
+from tidings.templating.values import NOTHING, BadArgument, Nothing, text_of
 
 Length = Literal["short", "medium", "long", "full"]
 _LENGTHS = frozenset({"short", "medium", "long", "full"})
@@ -34,6 +34,7 @@ _MILLISECONDS_FROM = 100_000_000_000
 _MANY_DIGITS = 120
 
 # A date by its day of the year (2026-124), which the standard library does not parse.
+_OFFSET = re.compile(r"(?<=[0-9])(?:Z|[+-][0-9]{2}:[0-9]{2})$")
 _ORDINAL = re.compile(r"([0-9]{4})-?([0-9]{3})")
 
 
@@ -106,6 +107,14 @@ def plural_filter(state: State, value: Any, other: str | None = None, **forms: s
     return form.replace("#", digits)
 
 
+def pluralize_filter(value: Any, singular: Any = "", plural: Any = "s") -> str:
+    """`item{{ n|pluralize }}`: an English ending: `singular` for one, as a number is shown or a list is long."""
+    if value is NOTHING:
+        return ""
+    count = len(value) if isinstance(value, list | tuple | dict) else _figure(value)
+    return text_of(singular if _counted("en", count)[1] == "one" else plural)
+
+
 def times(value: Any, factor: Any) -> int | float | Nothing:
     """`{{ price|times(quantity) }}`: the product of two numbers."""
     FUEL.burn(2)
@@ -130,11 +139,12 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent_filter,
     "currency": currency_filter,
     "plural": plural_filter,
+    "pluralize": pluralize_filter,
     "times": times,
     "plus": plus,
 }
 
-FOR_THE_READER = frozenset(FILTERS) - {"times", "plus"}
+FOR_THE_READER = frozenset(FILTERS) - {"pluralize", "times", "plus"}
 """The filters that use the reader's locale or timezone."""
 
 
@@ -258,7 +268,11 @@ def _moment(value: str | float) -> datetime | date:
 
 
 def _day(text: str) -> date | None:
-    """The day that a text names without a time, in any form of ISO 8601; None when it is no day."""
+    """The day that a text names without a time, in any form of ISO 8601; None when it is no day.
+
+    XML Schema's days may have an offset, which does not move them: 2026-05-04+02:00.
+    """
+    text = _OFFSET.sub("", text)
     try:
         ordinal = _ORDINAL.fullmatch(text)
         if ordinal is None:

@@ -16,7 +16,7 @@ NOTHING_NAME = "_nothing"
 TEXT, LOW = "_text", "_low"
 
 _OF_TEXTS = frozenset(
-    """capitalize e escape lines lower replace split string striptags title trim truncate upper""".split()  # noqa: SIM905
+    """capitalize e escape lines lower split string striptags title trim upper""".split()  # noqa: SIM905
 )
 _DIVISION = frozenset({"/", "//", "%"})
 _ARITHMETIC = _DIVISION | {"-"}

@@ -25,6 +25,9 @@ class Nothing:
     def __str__(self) -> str:
         return ""
 
+    def __repr__(self) -> str:
+        return "nothing"
+
     def __bool__(self) -> bool:
         return False
 

@@ -163,3 +163,12 @@ async def test_the_end_of_a_recurrence_is_reported_only_if_a_problem_ended_it(
     assert due.reported == [("recur", "", "skipped")] * (5 if fails else 0)
     assert await due.skipped() == [(0, fails)] * 5
     assert await flow.store.recurrences.next_due() is None
+
+
+async def test_a_recurrence_that_the_next_version_stored_goes_on(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = {**REQUEST, "content": {"sms": {"text": "Hello", "novelty": 1}}, "novelty": {}}
+    monkeypatch.setattr(Recurrence, "request", json.dumps(newer).encode())
+    due = await Due(flow, monkeypatch).start()
+    assert await due.recur.once() == 5
+    assert set(due.counted) == due.ids()
+    assert await due.skipped() == [(0, False)] * 5

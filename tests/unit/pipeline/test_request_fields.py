@@ -262,3 +262,22 @@ def test_a_decoding_error_names_the_field(body: Any, expected: tuple[str, str]) 
 def test_a_body_that_is_nested_too_deeply_to_be_read_is_refused() -> None:
     told = requests.explain(RecursionError())
     assert (told.code, told.path) == ("too_deep", "$")
+
+
+class TestStored:
+    def test_fields_of_the_next_version_are_left_out(self) -> None:
+        newer: Any = {
+            "to": GOOD["to"] | {"novelty": 1},
+            "content": {"sms": {"text": "Hello", "novelty": {"text": "a"}}, "novelty": None},
+            "novelty": [GOOD],
+        }
+        assert requests.decode_stored(json.dumps(newer).encode()) == requests.decode_one(json.dumps(GOOD).encode())
+
+    def test_what_this_version_knows_it_reads_unchanged(self) -> None:
+        body = b'{"to": {"email": "a@example.com"}, "data": {"n": 1.10}, "content": {"sms": {"text": "x"}}}'
+        assert requests.decode_stored(body) == requests.decode_one(body)
+
+    @pytest.mark.parametrize("wrong", [{"to": 7}, {"novelty": 1}, {"to": {"novelty": 1}, "priority": "nope"}])
+    def test_what_it_cannot_read_it_refuses(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(Invalid):
+            requests.decode_stored(json.dumps(wrong).encode())

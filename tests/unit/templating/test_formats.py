@@ -49,6 +49,8 @@ def shown(source: str, locale: str, value: Any, timezone: str | None = None) -> 
         ("{{ v|plural(one='# item', other='# items') }}", "en", 1500, "1,500 items"),
         ("{{ v|plural(one='# plik', few='# pliki', many='# plików', other='# pliku') }}", "pl", 3, "3 pliki"),
         ("{{ v|plural(one='# plik', few='# pliki', many='# plików', other='# pliku') }}", "pl", 5, "5 plików"),
+        ("{{ v|pluralize }}{{ '1.00'|pluralize }}{{ '1.5'|pluralize }}{{ 0.9995|pluralize }}", "de", 1, "s"),
+        ("{{ v|pluralize('y', 'ies') }} {{ []|pluralize('y', 'ies') }}", "en", ["a"], "y ies"),
         ("{{ v|times(3) }} {{ v|plus('0.2') }}", "en", 0.1, "0.3 0.3"),
     ],
 )
@@ -73,6 +75,11 @@ DAYS = [
     " 2026-05-04 ",
     "2026-05-04\n",
     "2026-w19-1",
+    "2026-05-04+02:00",
+    "2026-05-04-05:00",
+    "2026-05-04Z",
+    "20260504+14:00",
+    "2026-W19-1-12:00",
 ]
 
 

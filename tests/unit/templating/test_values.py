@@ -100,6 +100,15 @@ VALUES = {
         ("{{ t ~ '' }}{{ object.t ~ '' }}{{ list[3] ~ '' }}{{ (t and f) ~ '' }}", "truetruetruefalse"),
         ("{{ 10 / 2 ~ ' EUR' }} {{ -one ~ 'x' }} {{ 'x' ~ one / 2 }}", "5 EUR -1x x0.5"),
         ("{{ t|upper }} {{ t|string }} {{ one|string }} {{ t|replace('t', 'T') }}", "TRUE true 1 True"),
+        ("{{ t|safe }} {{ one|safe }} {{ t|urlencode }} {{ one|urlencode }}", "true 1 true 1"),
+        ("{{ {'a': 1, 'b c': 'd/e'}|urlencode }}", "a=1&b%20c=d%2Fe"),
+        ("{{ 'axb'|replace('x', t) }} {{ 'a1b'|replace(one, '-') }} {{ t|replace(t, f) }}", "atrueb a-b false"),
+        (
+            "{{ 'hello big world'|truncate(9, true, t) }} {{ 'hello big world'|truncate(9, leeway=0) }}",
+            "hellotrue hello...",
+        ),
+        ("{{ 'hello'|truncate(3, leeway=2) }} {{ 'hello'|truncate(3, leeway=1, end='') }}", "hello hel"),
+        ("item{{ 2|pluralize }} cherr{{ one|pluralize('y', 'ies') }} {{ 0|pluralize(1, t) }}", "items cherry true"),
         ("{{ list|join(', ') }}", "1, x, true, 2"),
         ("{{ list|map('string')|join('-') }}", "1-x--true-2"),
         ("{{ list|map('upper')|join('-') }}", "1-X--TRUE-2"),
@@ -114,15 +123,23 @@ def test_values_are_printed_for_people(source: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["{{ list }}", "{{ object }}", "{{ 'x' ~ list }}", "{{ object|upper }}", "{{ [list]|join }}"]
-)
+    "source",
+    ["{{ list }}", "{{ object }}", "{{ 'x' ~ list }}", "{{ object|upper }}", "{{ [list]|join }}", "{{ list|safe }}",
+     "{{ list|urlencode }}", "{{ 'axb'|replace('x', list) }}", "{{ 'abcdefghijk'|truncate(3, false, object) }}"],
+)  # fmt: skip
 def test_lists_and_objects_are_not_printed(source: str) -> None:
     with pytest.raises((TemplateError, Invalid)):
         sms(source, VALUES)
 
 
+def test_an_error_names_no_object_of_python() -> None:
+    with pytest.raises((TemplateError, Invalid), match="not nothing"):
+        sms("{{ '2026-05-04'|date(object.null) }}", VALUES)
+
+
 def test_a_misspelt_name_is_still_an_error() -> None:
-    for part in ("", "|upper", " ~ 'x'", "|number", " > 1", "|join", ".more", "|first"):
+    parts = ("", "|upper", " ~ 'x'", "|number", " > 1", "|join", ".more", "|first", "|safe", "|urlencode", "|truncate")
+    for part in (*parts, "|replace('a', 'b')", "|pluralize"):
         source = f"{{{{ object.nul{part} }}}}"
         with pytest.raises(TemplateError):
             sms(source, VALUES)
@@ -158,7 +175,9 @@ SOURCES = st.lists(
         ["{{ v }}", "{{ v.a }}", "{{ 'x' ~ v }}", "{{ v|join(' ') }}", "{{ v|upper }}",
          "{% for i in v %}{{ i }}{% endfor %}",
          "{{ v or 'd' }}", "{{ v|default('d') }}", "{{ v|list|join }}", "{{ v|first }}", "{{ v.a.b ~ v.c }}",
-         "{{ v|map('string')|join }}", "{{ v if v else none }}"]
+         "{{ v|map('string')|join }}", "{{ v if v else none }}", "{{ v|safe }}", "{{ v|urlencode }}",
+         "{{ 'axb'|replace('x', v) }}", "{{ v|replace(v, 'y') }}", "{{ v|truncate(3, false, v) }}",
+         "{{ 2|pluralize('', v) }}"]
     ),
     min_size=1,
     max_size=3,
@@ -176,6 +195,7 @@ def test_nothing_is_ever_printed_as_python(source: str, value: Any) -> None:
         return
     assert isinstance(content, SmsContent)
     written = json.dumps(value, ensure_ascii=False) + source
+    assert "Nothing object" not in content.text
     for word in ("None", "True", "False", "NOTHING", "undefined", "Nothing", "NONE"):
         assert word not in content.text or word.lower() in written.lower()
 

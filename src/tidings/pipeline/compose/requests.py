@@ -91,6 +91,30 @@ def decode_one(body: bytes | msgspec.Raw) -> NotificationRequest:
         raise explain(error) from error
 
 
+def decode_stored(body: bytes) -> NotificationRequest:
+    """The request in a body that was accepted earlier. Raises Invalid.
+
+    Fields that only the next version knows are left out: it may have stored the body before it was rolled back.
+    """
+    while True:
+        try:
+            return decode_one(body)
+        except Invalid as problem:
+            if problem.code != "unknown_field":
+                raise
+            body = _without(body, problem.path)
+
+
+def _without(body: bytes, path: str) -> bytes:
+    """The JSON object without the field at `path`, as in `$.content.email.subject`."""
+    whole = value = _object.decode(body)
+    *parents, field = path.removeprefix("$.").split(".")
+    for name in parents:
+        value = value[name]
+    del value[field]
+    return msgspec.json.encode(whole)
+
+
 def decode_batch(body: bytes) -> list[msgspec.Raw]:
     """The items of a batch, each still undecoded. Raises Invalid."""
     try:

@@ -224,7 +224,7 @@ class Recur:
 
 def _asked(recurrence: Recurrence) -> Asked:
     try:
-        return requests.decode_one(recurrence.request)
+        return requests.decode_stored(recurrence.request)
     except Invalid as problem:
         return problem
 
