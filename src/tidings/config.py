@@ -50,6 +50,15 @@ API_KEY = "TIDINGS_API_KEY"
 _COMMAND_LINE = "the command line"
 
 
+STAND_INS: Mapping[Channel, tuple[str, ...]] = {
+    Channel.EMAIL: ("sendgrid",),
+    Channel.SMS: ("twilio",),
+    Channel.PUSH: ("fcm",),
+    Channel.INAPP: ("inbox",),
+}
+"""The providers that serve each channel while the sandbox runs, unless others are named."""
+
+
 class Settings(Section):
     """Everything that can be set."""
 
@@ -96,6 +105,24 @@ class Settings(Section):
             return self.sandbox.enabled
         in_use = {name for names in self.channels.values() for name in names}
         return not any(names_an_account(self.providers.get(name, {})) for name in in_use)
+
+    def provider_names(self, channel: Channel) -> Sequence[str] | None:
+        """The names of the channel's providers, in order of preference; none if it is turned off.
+
+        None: the channel is not configured, and requests for it are refused. The inbox needs no vendor, so it is always
+        configured unless it is turned off.
+        """
+        named = self.channels.get(channel)
+        if named is not None:
+            return tuple(named)
+        if self.uses_sandbox or channel is Channel.INAPP:
+            return STAND_INS[channel]
+        return None
+
+    @property
+    def unserved(self) -> frozenset[Channel]:
+        """The channels that are not configured."""
+        return frozenset(channel for channel in Channel if self.provider_names(channel) is None)
 
     @property
     def public_url(self) -> str:

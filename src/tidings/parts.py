@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,28 +147,9 @@ def build_providers(settings: Settings, inbox: Inbox | None, clock: Clock) -> It
         )
     receipts = f"{settings.public_url}/v1/receipts"
     for channel in Channel:
-        names = provider_names(settings, channel)
+        names = settings.provider_names(channel)
         for provider in serving(channel, names or (), settings.providers, stand_ins, Tools(receipts, clock, inbox)):
             yield channel, provider
-
-
-def provider_names(settings: Settings, channel: Channel) -> Sequence[str] | None:
-    """The names of the channel's providers, in order of preference; none if it is turned off.
-
-    None: the channel is not configured, and requests for it are refused. The inbox needs no vendor, so it is always
-    configured unless it is turned off.
-    """
-    named = settings.channels.get(channel)
-    if named is not None:
-        return tuple(named)
-    if settings.uses_sandbox or channel is Channel.INAPP:
-        return sandbox_credentials.CHANNELS[channel]
-    return None
-
-
-def unserved(settings: Settings) -> frozenset[Channel]:
-    """The channels that are not configured."""
-    return frozenset(channel for channel in Channel if provider_names(settings, channel) is None)
 
 
 def sandbox_url(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
 from tidings.model.vocabulary import Channel, Priority
-from tidings.parts import Parts, build_providers, unserved
+from tidings.parts import Parts, build_providers
 from tidings.ports.provider import Provider
 from tidings.roles.worker import readings
 from tidings.wiring import ROLES
@@ -130,13 +130,13 @@ def test_one_real_provider_turns_the_sandbox_off(tmp_path: Path) -> None:
     assert list(found) == ["smtp", "inbox"]
     whole = Settings.model_validate({"channels": {"email": ["smtp"]}, "providers": MAIL_SERVER})
     assert not whole.uses_sandbox
-    assert unserved(whole) == {Channel.SMS, Channel.PUSH}
+    assert whole.unserved == {Channel.SMS, Channel.PUSH}
 
 
 def test_the_sandbox_stays_beside_real_providers_where_it_is_asked_for(tmp_path: Path) -> None:
     sections = {"channels": {"email": ["smtp"]}, "providers": MAIL_SERVER, "sandbox": {"enabled": True}}
     assert list(made(tmp_path, **sections)) == ["smtp", "twilio", "fcm", "inbox"]
-    assert unserved(Settings.model_validate(sections)) == frozenset()
+    assert Settings.model_validate(sections).unserved == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_when_the_sandbox_serves(settings: dict[str, Any], uses: bool) -> None:
 def test_an_empty_list_turns_a_channel_off(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"channels": {"sms": [], "inapp": []}}
     assert list(made(tmp_path, **settings)) == ["sendgrid", "fcm"]
-    assert unserved(Settings.model_validate(settings)) == frozenset()
+    assert Settings.model_validate(settings).unserved == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def _publish_document(resources: FastAPI, services: Services) -> None:
 def _answer_errors_with_problems(resources: FastAPI) -> None:
     async def refuse(request: Request, error: Exception) -> Response:
         refused = _refused(request, error)
-        if isinstance(error, TidingsError):
+        if isinstance(error, TidingsError | RequestValidationError | HTTPException):
             log_refusal(request.scope, refused, error)  # FastAPI raises the others again, and the front logs them
         return Response(
             problems.encode(refused, request.scope.get(REQUEST_ID)),

@@ -145,7 +145,7 @@ class Front:
 
 
 def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
-    """Log an error if it is our fault or a receipt's. The caller's own faults are only in the answer."""
+    """Log an error answer: the caller's own faults at debug level, without what the caller sent."""
     if isinstance(error, Overloaded):
         return  # admission logs how many it refused; a line for each would add to the load
     if isinstance(error, BadReceipt):
@@ -159,6 +159,15 @@ def log_refusal(scope: Scope, refused: Refused, error: Exception) -> None:
             method=scope["method"],
             path=_path_without_ids(scope),
             exc_info=error,
+        )
+    else:
+        _log.debug(
+            "a request was refused",
+            request_id=scope[REQUEST_ID],
+            method=scope["method"],
+            path=_path_without_ids(scope),
+            status=refused.status,
+            code=refused.code,
         )
 
 

@@ -22,11 +22,10 @@ from tidings.cli.folder import DataFolder
 from tidings.cli.hints import as_called
 from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json, settings_from
 from tidings.cli.plain import command_line
-from tidings.config import DEFAULT_FILE, Settings
+from tidings.config import DEFAULT_FILE, STAND_INS, Settings
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.model.vocabulary import Channel
 from tidings.parts import kafka_settings
-from tidings.sandbox import credentials as sandbox_credentials
 
 app = command_line()
 
@@ -139,7 +138,7 @@ def _without_names(settings: Settings, channel: Channel) -> Finding:
         return Finding(channel.value, True, "the inbox")
     if settings.uses_sandbox:
         return Finding(channel.value, True, "the sandbox: nothing is sent")
-    (name, *_) = sandbox_credentials.CHANNELS[channel]
+    (name, *_) = STAND_INS[channel]
     return Finding(
         channel.value, True, f'not configured: requests for it are refused. To use it: {channel.value} = ["{name}"]'
     )

@@ -19,6 +19,7 @@ from tidings.cli.shop.publish import declare_categories, publish
 from tidings.cli.shop.templates import TEMPLATES
 from tidings.cli.tenants import DEMO_TENANT
 from tidings.config import DEFAULT_FILE, Settings
+from tidings.model.vocabulary import Channel
 from tidings.policy.hosts import is_loopback
 from tidings.sandbox.credentials import is_guarded, load_or_create, token_of
 
@@ -60,7 +61,8 @@ def greet(settings: Settings, folder: DataFolder, key: str | None, took_s: float
     own_folder = None if folder.path == Path.cwd() / "tidings-data" else folder.path
     say(f"\nTidings is up, after {took_s:.1f} s.\n")
     say(f"  API            {url}")
-    say(f"  API reference  {url}/docs")
+    if settings.http.docs:
+        say(f"  API reference  {url}/docs")
     if settings.uses_sandbox:
         say(f"  Sandbox viewer {viewer_url(settings, folder)}")
     if key is not None:
@@ -86,10 +88,13 @@ def open_to_others(settings: Settings) -> list[str]:
         public_pages = [] if operations.port is not None else ["/metrics and /readyz"]
         public_pages += ["/docs"] if http.docs else []
         without_key = f" Without a key anybody reads {' and '.join(public_pages)} there." if public_pages else ""
+        own_listener = "operations.port gives /metrics and /readyz a listener of their own"
+        remedies = [] if operations.port is not None else [own_listener]
+        remedies += ["http.docs = false closes /docs"] if http.docs else []
         warnings.append(
             f"Other machines reach the API on {http.host}:{http.port}, and it speaks no TLS: put a proxy with TLS in\n"
-            f"front of it, or API keys and addresses travel in clear text.{without_key}\n"
-            "operations.port gives /metrics and /readyz a listener of their own; http.docs = false closes /docs."
+            f"front of it, or API keys and addresses travel in clear text.{without_key}"
+            + (f"\n{'; '.join(remedies)}." if remedies else "")
         )
     if operations.port is not None and not is_loopback(operations.host):
         warnings.append(
@@ -144,7 +149,9 @@ def _about_the_command(settings: Settings) -> str:
 
 def _to_try(settings: Settings, own_folder: Path | None, *, another_key: bool) -> Iterator[str]:
     """Commands to paste, most of them with a note on their purpose."""
-    yield command(f"send --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'", data_dir=own_folder)
+    served = [channel for channel in Channel if channel not in settings.unserved]
+    only = "" if len(served) == len(Channel) else "".join(f" --channel {channel.value}" for channel in served)
+    yield command(f"send --to {DEMO_USER} --subject 'Hello' --text 'From the terminal'{only}", data_dir=own_folder)
     yield command("status", data_dir=own_folder) + "      and the id that `send` prints"
     if not sent_for_real(settings):
         has_faker = find_spec("faker") is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidings.parts import Parts, unserved
+from tidings.parts import Parts
 from tidings.pipeline.accept.stage import Accept
 from tidings.pipeline.compose.composer import Composer
 from tidings.pipeline.compose.recipients import Recipients
@@ -12,7 +12,7 @@ from tidings.policy.shares import Shares
 def composing(parts: Parts) -> Composer:
     """The composer, which makes notifications from requests."""
     recipients = Recipients(parts.shard.users, parts.clock)
-    return Composer(parts.renderer, parts.randomness.getrandbits, unserved(parts.settings), recipients)
+    return Composer(parts.renderer, parts.randomness.getrandbits, parts.settings.unserved, recipients)
 
 
 def accepting(parts: Parts) -> Accept:
@@ -33,7 +33,7 @@ def accepting(parts: Parts) -> Accept:
         rules=parts.settings.overload.rules(),
         shares=Shares(parts.settings.fairness.rules()),
         count=parts.accepted.add,
-        unserved=unserved(parts.settings),
+        unserved=parts.settings.unserved,
         held=shard.schedule.held,
         recipients=Recipients(shard.users, parts.clock),
         revisit=parts.accepted.revisit,

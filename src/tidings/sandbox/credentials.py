@@ -21,16 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec import Struct
 
 from tidings.model.errors import SettingsError
-from tidings.model.vocabulary import Channel
 from tidings.policy.hosts import is_loopback
-
-CHANNELS: dict[Channel, tuple[str, ...]] = {
-    Channel.EMAIL: ("sendgrid",),
-    Channel.SMS: ("twilio",),
-    Channel.PUSH: ("fcm",),
-    Channel.INAPP: ("inbox",),
-}
-"""The providers that serve each channel in sandbox mode."""
 
 FILE = "credentials.json"
 _PRIVATE = 0o600

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import structlog.testing
 
 from support import eventually
 from support.api import OTHER, TENANT, Api, problem
@@ -82,6 +83,24 @@ async def test_receipts_refused(api: Api) -> None:
     problem(await api.post("/v1/receipts/signer?a=%00", {"a": 1}, key=None), 400, "nul_character")
     problem(await api.post("/v1/receipts/%00", {"a": 1}, key=None), 400, "nul_character")
     problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
+
+
+async def test_every_refusal_is_in_the_log_by_its_request_id_without_what_was_sent(api: Api) -> None:
+    with structlog.testing.capture_logs() as logged:
+        answers = [
+            await api.post("/v1/notifications", {"to": {"email": "ann@planted.example"}, "planted": 1}),
+            await api.put("/v1/users/planted", {"email": "planted"}),
+            await api.get("/v1/notifications/planted"),
+            await api.get("/v1/planted/planted"),
+            await api.get("/v1/users/planted", key=None),
+            await api.call("PUT", "/v1/notifications"),
+        ]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    lines = {line["request_id"]: line for line in logged if line["event"] == "a request was refused"}
+    assert [(answer.status, answer.json()["code"]) for answer in answers] == [
+        (lines[id]["status"], lines[id]["code"]) for id in ids
+    ]
+    assert "planted" not in str(lines).replace("/v1/planted", "")
 
 
 async def test_health_and_readiness_need_no_key(api: Api) -> None:

@@ -103,7 +103,8 @@ def test_the_greeting_offers_a_demo_that_can_run(
         ({}, []),
         ({"http": {"host": "localhost"}}, []),
         ({"http": {"host": "0.0.0.0"}}, ["speaks no TLS", "/metrics and /readyz and /docs"]),
-        ({"http": {"host": "::", "docs": False}, "operations": {"port": 9}}, ["speaks no TLS"]),
+        ({"http": {"host": "::", "docs": False}, "operations": {"port": 9}}, ["speaks no TLS", "in clear text."]),
+        ({"http": {"host": "::"}, "operations": {"port": 9}}, ["Without a key anybody reads /docs", "closes /docs."]),
         ({"operations": {"port": 9, "host": "10.0.0.1"}}, ["Other machines read /metrics and /readyz on 10.0.0.1:9"]),
         ({"sandbox": {"host": "0.0.0.0"}}, ["Other machines reach the sandbox"]),
         ({"sandbox": {"host": "0.0.0.0", "enabled": False}}, []),
@@ -115,3 +116,21 @@ def test_the_greeting_warns_of_listeners_that_other_machines_reach(
     said = "\n".join(first_start.open_to_others(Settings.model_validate(settings)))
     assert all(word in said for word in words)
     assert bool(said) is bool(words)
+
+
+def test_the_warning_advises_nothing_that_is_done_already() -> None:
+    closed = {"http": {"host": "::", "docs": False}, "operations": {"port": 9}}
+    (said,) = first_start.open_to_others(Settings.model_validate(closed))
+    assert "operations.port" not in said
+    assert "http.docs" not in said
+
+
+def test_the_first_hint_sends_only_on_configured_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mail = {"kind": "smtp", "host": "mail.example.com", "sender": "a@example.com"}
+    sections = {"channels": {"email": ["mail"]}, "providers": {"mail": mail}, "http": {"docs": False}}
+    greet(Settings.model_validate(sections), DataFolder(tmp_path), "tk_secret", 3.21)
+    text = capsys.readouterr().out
+    (hint,) = [line for line in text.splitlines() if " send --to demo" in line]
+    assert "--channel email --channel inapp" in hint
+    assert "--channel sms" not in hint
+    assert "/docs" not in text, "the reference is turned off"

@@ -12,9 +12,10 @@ from tidings.channels.inapp.inbox import InboxConfig
 from tidings.channels.push.fcm import FcmConfig
 from tidings.channels.settings import ProviderConfig, read
 from tidings.channels.sms.twilio import TwilioConfig
+from tidings.config import STAND_INS
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
-from tidings.sandbox.credentials import CHANNELS, FILE, Credentials, load_or_create, provider_settings
+from tidings.sandbox.credentials import FILE, Credentials, load_or_create, provider_settings
 
 CONFIGS: dict[str, type[ProviderConfig]] = {
     "sendgrid": SendgridConfig,
@@ -70,5 +71,5 @@ def test_the_providers_take_their_settings(credentials: Credentials, name: str) 
 
 def test_every_channel_has_a_provider(credentials: Credentials) -> None:
     settings = provider_settings(credentials, "http://127.0.0.1:8401", "127.0.0.1", 8425)
-    assert set(CHANNELS) == set(Channel)
-    assert {name for names in CHANNELS.values() for name in names} <= set(settings)
+    assert set(STAND_INS) == set(Channel)
+    assert {name for names in STAND_INS.values() for name in names} <= set(settings)
