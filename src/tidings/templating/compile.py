@@ -283,7 +283,7 @@ def _run(environment: minijinja.Environment, part: Part, context: Mapping[str, A
         raise kind(_explained(error), part.path) from None
     except fuel.OutOfFuel:
         raise AlwaysFails(_EXPLANATIONS["OutOfFuel"], part.path) from None
-    except (Missing, TypeError, ValueError) as error:
+    except (Missing, TypeError, ValueError, ArithmeticError) as error:
         raise TemplateError(str(error), part.path) from None
     except BaseException as error:
         # A bug of the engine arrives as a PanicException, which is a BaseException.

@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
-from functools import lru_cache
-from typing import Any, Literal, cast
+from functools import lru_cache, wraps
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from babel import Locale, UnknownLocaleError, dates, numbers
 from minijinja import pass_state
@@ -31,11 +31,25 @@ _MAX_DECIMALS = 12
 _MAX_DIGITS = 60
 _MILLISECONDS_FROM = 100_000_000_000
 """From this number on a time is taken as milliseconds since the epoch: as seconds it would be after the year 5000."""
-_MANY_DIGITS = 120
+_MANY_DIGITS = 3 * _MAX_DIGITS
+"""Enough for the product of two numbers, and for the decimals of a format."""
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
-# A date by its day of the year (2026-124), which the standard library does not parse.
 _OFFSET = re.compile(r"(?<=[0-9])(?:Z|[+-][0-9]{2}:[0-9]{2})$")
+# A date by its day of the year (2026-124), which the standard library does not parse.
 _ORDINAL = re.compile(r"([0-9]{4})-?([0-9]{3})")
+
+
+def _exact(calculation: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The calculation with enough digits: with the usual 28, Babel raises and products are rounded."""
+
+    @wraps(calculation)
+    def exact(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with localcontext(prec=_MANY_DIGITS):
+            return calculation(*args, **kwargs)
+
+    return exact
 
 
 @lru_cache(maxsize=1024)
@@ -115,6 +129,7 @@ def pluralize_filter(value: Any, singular: Any = "", plural: Any = "s") -> str:
     return text_of(singular if _counted("en", count)[1] == "one" else plural)
 
 
+@_exact
 def times(value: Any, factor: Any) -> int | float | Nothing:
     """`{{ price|times(quantity) }}`: the product of two numbers."""
     FUEL.burn(2)
@@ -123,6 +138,7 @@ def times(value: Any, factor: Any) -> int | float | Nothing:
     return _plain(_number(value) * _number(factor))
 
 
+@_exact
 def plus(value: Any, addend: Any) -> int | float | Nothing:
     """`{{ price|plus(shipping) }}`: the sum of two numbers."""
     FUEL.burn(2)
@@ -201,6 +217,7 @@ def _writes_half_days_out(locale: Locale) -> bool:
 
 
 @lru_cache(maxsize=4096)
+@_exact
 def _decimals(tag: str, value: str | float, decimals: int | None) -> str:
     FUEL.burn(10)
     number = _rounded(_number(value), 3 if decimals is None else _places(decimals))
@@ -208,6 +225,7 @@ def _decimals(tag: str, value: str | float, decimals: int | None) -> str:
 
 
 @lru_cache(maxsize=4096)
+@_exact
 def _counted(tag: str, value: str | float) -> tuple[str, str]:
     """The digits of a number as they are shown, and the plural category of the number as shown."""
     FUEL.burn(10)
@@ -218,6 +236,7 @@ def _counted(tag: str, value: str | float) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=4096)
+@_exact
 def _percentage(tag: str, value: str | float, decimals: int) -> str:
     FUEL.burn(12)
     locale = formats_of(tag)
@@ -226,6 +245,7 @@ def _percentage(tag: str, value: str | float, decimals: int) -> str:
 
 
 @lru_cache(maxsize=4096)
+@_exact
 def _money(tag: str, value: str | float, currency: str) -> str:
     FUEL.burn(18)
     code = currency.upper()
@@ -237,10 +257,8 @@ def _money(tag: str, value: str | float, currency: str) -> str:
 
 def _rounded(number: Decimal, places: int) -> Decimal:
     """The number rounded half up, away from zero: 2.665 becomes 2.67 with two places. Zero has no sign."""
-    with localcontext() as context:
-        context.prec = _MANY_DIGITS
-        rounded = number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
-        return abs(rounded) if rounded.is_zero() else rounded
+    rounded = number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    return abs(rounded) if rounded.is_zero() else rounded
 
 
 def _instant(value: str | float, name: str) -> datetime:

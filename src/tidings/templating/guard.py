@@ -35,6 +35,10 @@ METHOD_NAMES = frozenset({*vars(dict), *vars(list)}) - set(dir(object))
 MAX_PATH = 20
 MAX_NESTING = 30
 """How many brackets may be open at once."""
+MAX_TOKENS = 2_000
+"""How many tokens one tag may have: the engine descends a level for each operator and filter of a chain."""
+MAX_BRANCHES = 500
+"""How many `elif` a template may have: the engine descends a level for each."""
 
 _METHODS = re.compile(rf"\b(?:{'|'.join(sorted(METHOD_NAMES))})\b")
 _KEYWORDS = frozenset({"and", "or", "not", "in", "is", "if", "else", "elif", "for", "set", "with", "recursive"})
@@ -95,7 +99,11 @@ def pieces(source: str) -> Iterator[Piece]:
 def check(source: str) -> tuple[Piece, ...]:
     """The pieces of a template. Raises TemplateError, with the line, for everything that is not allowed."""
     checked = tuple(pieces(source))
+    branches = 0
     for piece in checked:
+        branches += piece.kind == "block" and bool(piece.tokens) and piece.tokens[0].text == "elif"
+        if branches > MAX_BRANCHES:
+            raise TemplateError(f"line {piece.line}: there are more than {MAX_BRANCHES} elif")
         if piece.kind in {"print", "block"}:
             try:
                 _check(piece)
@@ -188,6 +196,10 @@ def _code(source: str, start: int, line: int) -> Piece:
         if match.lastgroup not in {None, "space"}:
             token = Token(str(match.lastgroup), match.group(), at - start)
             _balance(brackets, token, line)
+            if len(tokens) == MAX_TOKENS:
+                raise TemplateError(
+                    f"line {line}: this code is too long; one tag has at most {MAX_TOKENS:,} words and signs"
+                )
             tokens.append(token)
         at = match.end()
     raise TemplateError(f"line {line}: this code is not closed; end it with {close}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import re
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -226,3 +227,34 @@ def test_the_documentation_names_every_filter() -> None:
     assert len(EXAMPLES) == 13
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (`[^|]*) \|", HOW_TO.read_text("utf-8")))))
     assert named >= FILTERS
+
+
+NINES = "9" * 60
+
+
+@pytest.mark.parametrize("digits", [26, 28, 29, 45, 60])
+def test_a_number_of_many_digits_is_shown_whole(digits: int) -> None:
+    number = NINES[:digits]
+    for source in ("{{ v|number }}", "{{ v|number(12) }}", "{{ v|currency('EUR') }}", "{{ v|plural(other='#') }}"):
+        assert number in re.sub(r"[^0-9]", "", shown(source, "en", number))
+    assert f"{number}00" in re.sub(r"[^0-9]", "", shown("{{ v|percent }}", "en", number))
+
+
+@pytest.mark.parametrize("digits", [18, 26, 28, 36])
+def test_products_and_sums_have_all_digits(digits: int) -> None:
+    number = NINES[:digits]
+    assert shown("{{ v|times(3) }}", "en", number) == str(int(number) * 3)
+    assert shown("{{ v|plus(1) }}", "en", number) == str(int(number) + 1)
+
+
+FIGURES = [NINES, "-" + NINES[:59], "9e60", "1e-60", "9e61", 1e308, 5e-324, 10**400, "NaN", "Infinity"]
+OF_FIGURES = """number number(12) percent percent(12) currency('EUR') plural(other='#') times(v) plus(v) pluralize
+    date round
+    int filesizeformat""".split()  # noqa: SIM905 (a list of this length reads best as words)
+
+
+@pytest.mark.parametrize("filter", OF_FIGURES)
+@pytest.mark.parametrize("value", FIGURES)
+def test_no_number_breaks_a_filter(filter: str, value: Any) -> None:
+    with contextlib.suppress(TemplateError):
+        shown("{{ v|" + filter + " }}", "de", value)

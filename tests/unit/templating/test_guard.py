@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import minijinja
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from tidings.model.notification import Content, SmsContent
 from tidings.model.template import TemplateVersion
 from tidings.model.vocabulary import Channel
 from tidings.templating.compile import FUEL, compile_version
-from tidings.templating.guard import FILTERS, METHOD_NAMES, check, method_paths, pieces
+from tidings.templating.guard import FILTERS, MAX_BRANCHES, MAX_TOKENS, METHOD_NAMES, check, method_paths, pieces
 
 DATA = {"a": [1, 2, [3]], "o": {"x": 1, "items": [{"n": "one"}]}, "s": "text", "n": 3, "z": ["y" * 100_000]}
 
@@ -163,6 +165,40 @@ def test_refused_templates(source: str) -> None:
 )
 def test_an_endless_template_is_stopped(source: str) -> None:
     with pytest.raises(TemplateError):
+        render(source)
+
+
+def chains(links: int) -> list[str]:
+    """Templates in which an operator or filter stands `links` times in a row."""
+    return [
+        "{{ s" + "|upper" * links + " }}",
+        "{{ s" + " ~ s" * links + " }}",
+        "{{ " + "not " * links + "s }}",
+        "{{ 1" + " - 1" * links + " }}",
+        "{{ " + "-" * links + "1 }}",
+        "{{ s" + " and s" * links + " }}",
+        "{{ s" + " or s" * links + " }}",
+        "{{ s" + ".a" * links + " }}",
+        "{{ s" + "['a']" * (links // 2) + " }}",
+        "{{ 1" + " if s else 1" * (links // 2) + " }}",
+        "{% if s" + " == s" * links + " %}{% endif %}",
+    ]
+
+
+def branches(count: int) -> str:
+    return "{% if 0 %}" + "{% elif 0 %}" * count + "{% endif %}"
+
+
+@pytest.mark.parametrize("source", [*chains(20_000), branches(20_000)])
+def test_a_long_chain_is_refused_before_the_engine_sees_it(source: str) -> None:
+    with pytest.raises(TemplateError, match=r"too long|more than"):
+        check(source)
+
+
+@pytest.mark.parametrize("source", [*chains(MAX_TOKENS // 2 - 2), branches(MAX_BRANCHES)])
+def test_the_longest_chain_ends_by_itself(source: str) -> None:
+    assert check(source)
+    with contextlib.suppress(TemplateError):
         render(source)
 
 
