@@ -131,8 +131,8 @@ def decode(body: bytes) -> Any:
         raise _too_deep() from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Invalid("malformed_json", f"the body is not valid JSON in UTF-8: {error}") from error
-    # Checked after decoding: on text that is not JSON, `depth` would take quadratic time to find the strings.
-    if body.count(b"{") + body.count(b"[") > requests.DEEPEST and requests.depth(body) > requests.DEEPEST:
+    # Only now: in text that is not JSON, finding the strings may take quadratic time.
+    if requests.is_too_deep(body):
         raise _too_deep()
     if b"\\u0000" in body and requests.has_nul(value):
         raise Invalid("nul_character", "NUL characters (\\u0000) cannot be stored; leave them out")

@@ -5,9 +5,9 @@ Parts that the rule does not name come from the start; a rule with `BYWEEKNO` al
 `COUNT` counts the rest.
 
 Which days of a year match depends on its first weekday and on whether it is a leap year, so there are 14 kinds of
-years, and 28 of months; the days of each kind are computed once. The times of an hourly or minutely rule repeat after
-some days, so looking at a day costs the same whether it has matching times or not. A search ends after `HORIZON` years:
-by then the calendar, with its weekdays, repeats itself.
+years, and 28 of months; the days of each kind are computed once, and so are the positions among each number of days.
+The times of an hourly or minutely rule repeat after some days, so looking at a day costs the same whether it has
+matching times or not. A search ends after `HORIZON` years: by then the calendar, with its weekdays, repeats itself.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Expansion:
         self._take_from_the_start()
         self._times = self._times_of_a_day()
         self._modulus, self._by_remainder = self._times_by_day()
+        self._moments: dict[int, list[int]] = {}
         self._years: dict[YearKind, list[int]] = {}
         self._month_kinds: dict[tuple[int, int], list[int]] = {}
 
@@ -150,7 +151,8 @@ class Expansion:
 
     def _can_be(self) -> bool:
         """Whether some period is long enough to have one of the positions."""
-        days = {Frequency.YEARLY: 366, Frequency.MONTHLY: 31, Frequency.WEEKLY: 7}[self._rule.frequency]
+        weekdays = len(self._weekdays)
+        days = {Frequency.YEARLY: 366, Frequency.MONTHLY: 31, Frequency.WEEKLY: weekdays}[self._rule.frequency]
         return not self._positions or min(map(abs, self._positions)) <= days * len(self._times)
 
     def _yearly(self, lower: date, last: int, budget: Budget) -> Iterator[datetime]:
@@ -203,7 +205,10 @@ class Expansion:
         """The times on the `days` (offsets) of a period that begins on `first`, without days before `lower`."""
         least = (lower - first).days
         if self._positions:
-            for moment in _chosen(len(days), self._times, self._positions):
+            moments = self._moments.get(len(days))
+            if moments is None:
+                moments = self._moments[len(days)] = _chosen(len(days), self._times, self._positions)
+            for moment in moments:
                 number, time = divmod(moment, _DAY_S)
                 if days[number] >= least:
                     yield from _at(first + _DAY * days[number], (time,))

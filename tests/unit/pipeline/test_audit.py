@@ -8,16 +8,19 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog.testing
 
 from support.flow import TENANT, Flow, takes_it
 from support.queues import depth
 from tidings.model import topics
 from tidings.model.accounting import MINUTE_MS
+from tidings.model.history import NotificationRecord
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.sending import Rejected, Retry
 from tidings.model.user import Preferences, QuietHours
 from tidings.model.vocabulary import Channel, Priority, State
 from tidings.pipeline.rounds.audit import Audit
+from tidings.pipeline.rounds.sweep import Sweeper
 from tidings.ports.queue import Item
 from tidings.report.accounting import Accounting
 from tidings.roles.worker import audit
@@ -311,6 +314,32 @@ class TestSweeper:
         await flow.settle()
         assert {outbound.to for outbound in flow.provider(Channel.PUSH).sent} == {"phone", "tablet"}
         assert (await flow.view(id)).state is State.SENT
+
+    async def test_one_that_cannot_be_put_back_stops_no_other(
+        self, flow: Flow, auditor: Audit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        poison, other = await in_its_queue(flow), await in_its_queue(flow)
+        assert drop(flow, MAILS) == 2
+        put_back = Sweeper._wait
+
+        async def raising(sweeper: Sweeper, record: NotificationRecord, *rest: Any) -> Any:
+            if record.notification.id == poison:
+                raise ZeroDivisionError
+            return await put_back(sweeper, record, *rest)
+
+        monkeypatch.setattr(Sweeper, "_wait", raising)
+        with structlog.testing.capture_logs() as logged:
+            for _ in range(4):
+                await check(flow, auditor)
+                await flow.settle()
+        assert (await flow.view(other)).state is State.SENT
+        assert (await flow.view(poison)).state is State.PENDING
+        assert any("could not be put back" in line["event"] for line in logged)
+        monkeypatch.undo()
+        for _ in range(8):
+            await check(flow, auditor)
+            await flow.settle()
+        assert (await flow.view(poison)).state is State.SENT, "it is looked at again"
 
     async def test_items_put_aside_are_counted(self, flow: Flow, auditor: Audit) -> None:
         await flow.queue.put([Item(MAILS, "k", b"\xff not ours")])

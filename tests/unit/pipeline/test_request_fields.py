@@ -190,8 +190,14 @@ class TestJson:
         assert requests.json_object(msgspec.Raw(json.dumps(wide).encode()), "$.data") == wide
 
     def test_brackets_that_were_closed_do_not_make_what_follows_less_deep(self) -> None:
-        assert requests.depth(b"[[]," * 40 + b"1" + b"]" * 40) == 41
-        assert requests.depth(b'[{"]": [[]]},' * 40 + b"1" + b"]" * 40) == 43
+        for inner, deepest in (
+            (b"[[],", DEEPEST - 1),
+            (b'[{"]": [[]]},', DEEPEST - 3),
+            (b'{"a": {}, "b":', DEEPEST - 1),
+        ):
+            close = b"}" if inner.startswith(b"{") else b"]"
+            for levels, too_deep in ((deepest, False), (deepest + 1, True), (40, True), (10_000, True)):
+                assert requests.is_too_deep(inner * levels + b"1" + close * levels) is too_deep
 
     def test_no_text_anywhere_holds_a_nul(self) -> None:
         for value in ({"a": "\0"}, {"\0": 1}, {"a": {"b": ["x", {"c": "y\0"}]}}, {"a": [1, None, "\0"]}):

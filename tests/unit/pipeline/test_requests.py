@@ -145,4 +145,7 @@ def test_depth_counts_brackets_outside_strings(value: Any) -> None:
             return 1 + max((deep(v) for v in inner), default=0)
         return 0
 
-    assert requests.depth(json.dumps(value).encode()) == deep(value)
+    inner = deep(value)
+    for wrapped in (requests.DEEPEST - inner, requests.DEEPEST - inner + 1):
+        text = "[" * wrapped + json.dumps(value) + "]" * wrapped
+        assert requests.is_too_deep(text.encode()) is (wrapped + inner > requests.DEEPEST)

@@ -310,7 +310,7 @@ def test_no_search_exceeds_its_budget(text: str) -> None:
 
 def test_a_search_ends_when_its_budget_is_spent() -> None:
     start = datetime(2026, 1, 1)
-    never = expansion("FREQ=WEEKLY;BYMONTH=2;BYDAY=MO;BYSETPOS=7,-6;BYHOUR=1,2,3", start)
+    never = expansion("FREQ=MONTHLY;BYDAY=MO;BYSETPOS=20,-20;BYHOUR=1,2,3", start)
     with pytest.raises(Invalid) as refused:
         list(never.after(start, Budget(1000)))
     assert (refused.value.code, refused.value.path) == ("too_costly", "$.rrule")

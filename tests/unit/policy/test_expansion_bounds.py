@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from itertools import islice
 
 import pytest
 
 from tidings.model.errors import Invalid
-from tidings.policy.expansion import Budget, expansion
+from tidings.policy import expansion as expansion_module
+from tidings.policy.expansion import Budget, Expansion, expansion
+from tidings.policy.recurrence_rule import parse
 
 ALL_DAYS = "BYDAY=MO,TU,WE,TH,FR,SA,SU"
 
@@ -143,3 +146,32 @@ def test_a_budget_can_be_spent_to_the_last_step() -> None:
 )
 def test_a_rule_that_no_period_can_meet_costs_nothing(text: str) -> None:
     assert times(text, "2026-11-07T09:00", None, steps=0) == []
+
+
+POSITIONS = ",".join(f"{place},-{place}" for place in range(2, 52))
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        (f"FREQ=WEEKLY;BYDAY=MO;BYSETPOS={POSITIONS}", 0),
+        (f"FREQ=MONTHLY;BYDAY=1MO;BYSETPOS={POSITIONS}", 1),
+        (f"FREQ=MONTHLY;BYMONTHDAY=1,2,30,31;BYSETPOS={POSITIONS.replace('2,-2,3,-3,4,-4,', '')}", 4),
+        (f"FREQ=YEARLY;BYWEEKNO=53;BYSETPOS={POSITIONS}", 2),
+    ],
+)
+def test_positions_are_found_once_for_each_number_of_days(
+    text: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    choose = expansion_module._chosen
+
+    def counted(days: int, times: Sequence[int], positions: Sequence[int]) -> list[int]:
+        found.append(days)
+        return choose(days, times, positions)
+
+    start = datetime.fromisoformat("2026-01-05T09:00")
+    rule = Expansion(parse(text), start)
+    monkeypatch.setattr(expansion_module, "_chosen", counted)
+    assert not list(islice(rule.after(start, Budget()), 1))
+    assert len(found) == len(set(found)) <= most

@@ -28,6 +28,9 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _FIELD = re.compile(r"(?:unknown field|missing required field) `(?P<name>[^`]*)`")
 
 
@@ -174,7 +177,7 @@ def json_object(raw: msgspec.Raw, path: str) -> dict[str, Any]:
     text = given(raw)
     if text == b"{}":
         return {}
-    if text.count(b"{") + text.count(b"[") > DEEPEST and depth(text) > DEEPEST:
+    if is_too_deep(text):
         raise Invalid("too_deep", f"the JSON is nested deeper than {DEEPEST} levels", path)
     try:
         value = _object.decode(text)
@@ -199,17 +202,15 @@ def given(raw: msgspec.Raw) -> bytes:
     return b"{}" if text == b"null" else text
 
 
-def depth(text: bytes) -> int:
-    """How deeply the JSON text is nested; brackets in strings do not count."""
-    deepest = level = 0
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
-        first = token[0][:1]
-        if first in b"[{":
-            level += 1
-            deepest = max(deepest, level)
-        elif first in b"]}":
-            level -= 1
-    return deepest
+def is_too_deep(text: bytes) -> bool:
+    """Whether the JSON text is nested deeper than `DEEPEST`; brackets in strings do not count."""
+    if text.count(b"{") + text.count(b"[") <= DEEPEST:
+        return False
+    # Only calls that go through the whole text at once: a text may have 100,000 brackets.
+    brackets = _STRING.sub(b"", text).translate(_SQUARE, delete=_NO_BRACKETS)
+    for _ in range(DEEPEST):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 def has_nul(value: object) -> bool:

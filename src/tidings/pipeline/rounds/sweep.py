@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tidings.model import topics
 from tidings.model.delivery import Delivery
-from tidings.model.errors import Unreadable
+from tidings.model.errors import Unavailable, Unreadable
 from tidings.model.history import NotificationRecord
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, notification_of, slot_of, to_text
 from tidings.model.notification import Notification
@@ -133,11 +133,18 @@ class Sweeper:
                 if record.notification.to.user_id is not None
             }
         )
-        facts = []
+        facts: list[Outcome] = []
         for record, found in lost:
             notification = record.notification
             person = people.get((notification.tenant, notification.to.user_id or ""), NO_USER)
-            wait = None if found.sweeps >= MOST_SWEEPS else await self._wait(record, found, person)
+            try:
+                wait = None if found.sweeps >= MOST_SWEEPS else await self._wait(record, found, person)
+            except Unavailable:
+                raise
+            except Exception:
+                # It stays watched, is a suspect again at its next look, and stops no other.
+                _log.exception("a lost delivery could not be put back", id=_id_text(found))
+                continue
             facts.append(_fact(notification, found, _address(record, found.id), wait, now))
             _log_sweep(found, dead=wait is None)
         return facts
@@ -226,9 +233,13 @@ def _waits_for(row: Waiting) -> UUID:
         return row.notification  # unreadable: it goes aside when it is due, and is lost from then on
 
 
+def _id_text(found: Stuck) -> str:
+    return to_text(DELIVERY_PREFIX if slot_of(found.id) else NOTIFICATION_PREFIX, found.id)
+
+
 def _log_sweep(found: Stuck, *, dead: bool) -> None:
     known: Mapping[str, object] = {
-        "id": to_text(DELIVERY_PREFIX if slot_of(found.id) else NOTIFICATION_PREFIX, found.id),
+        "id": _id_text(found),
         "state": found.last.state.value,
         "reason": found.last.reason,
         "sweeps": found.sweeps,
