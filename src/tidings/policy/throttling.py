@@ -1,20 +1,27 @@
 """Decides whether a provider that asks for less means the whole account or one recipient.
 
-It means the account if it says so (by its code, or by headers about the account), or if it refuses several recipients
-in a row for the first time; then the account waits until the provider takes something again. It means one recipient if
-it refuses that one again and again while it takes the others, whatever the answer says.
+It means the account if it says so (by its code, or by headers about the account), if it refuses several recipients in
+a row for the first time (then the account waits until the provider takes something again), or if it is at its limit: it
+takes some and refuses many. It means one recipient if it refuses that one again and again while it takes the others,
+whatever the answer says.
+
+Instants (`now`) are milliseconds of a clock that only goes forward.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 SEVERAL = 3
 """So many different recipients refused in a row mean the account."""
+LIMIT_MS = 30_000
+"""A provider is at its limit if it has refused `SEVERAL` recipients for the first time within this time, and has taken
+fewer than `FORGIVING` for each of them. While it goes on to take some and refuse some, it stays at its limit."""
+FORGIVING = 10
 ENOUGH_TAKEN = 20
 """A recipient refused again is meant alone if in between so many others were taken, and at most a tenth refused."""
 FEWEST = 3
@@ -43,6 +50,9 @@ class Throttling:
         self._row: set[str] = set()
         self._all_wait = False
         self._said = False
+        self._limit_signs: deque[int] = deque(maxlen=2 * SEVERAL)
+        self._taken_since_sign = 0
+        self._taken_at: int | None = None
         self._taken = 0
         self._refused = 0
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -51,7 +61,7 @@ class Throttling:
         self.pauses = 0
         """How often the account has had to wait since the provider last took something."""
 
-    def heard(self, refusals: Sequence[Refusal], taken: int) -> list[bool]:
+    def heard(self, refusals: Sequence[Refusal], taken: int, now: int) -> list[bool]:
         """Note one call's refusals, and that `taken` others were taken; returns for each: is it the account's?
 
         An answer to a request with several recipients counts as one refusal: nobody knows which recipient it means.
@@ -62,15 +72,19 @@ class Throttling:
             self._row.clear()
             self._all_wait = False
             self.pauses = 0
+            self._taken_at = now
         self._said = any(refusal.says_account for refusal in refusals)
         requests: set[int] = set()
         for refusal in refusals:
             fresh = refusal.recipient not in self._known
-            if fresh and not taken and refusal.request not in requests:
+            if fresh and refusal.request not in requests:
                 requests.add(refusal.request)
-                self._row.add(refusal.recipient)
+                self._limit_signs.append(now)
+                if not taken:
+                    self._row.add(refusal.recipient)
         self._all_wait = self._all_wait or len(self._row) >= SEVERAL
-        return [self._means_all(refusal) for refusal in refusals]
+        self._forget_signs(taken)
+        return [self._means_all(refusal, now) for refusal in refusals]
 
     def pause_s(self, asked: Sequence[float | None], longest_s: float, *, goes_on: bool) -> float:
         """How long the account waits after the refusals noted last. `goes_on`: it waits already.
@@ -97,15 +111,31 @@ class Throttling:
         self._let_out = None if self._let_out >= room else self._let_out * 2
         return allowed
 
-    def _means_all(self, refusal: Refusal) -> bool:
+    def _forget_signs(self, taken: int) -> None:
+        self._taken_since_sign += taken
+        while self._limit_signs and self._taken_since_sign >= FORGIVING:
+            self._taken_since_sign -= FORGIVING
+            self._limit_signs.popleft()
+        if not self._limit_signs:
+            self._taken_since_sign = 0
+
+    def _is_at_its_limit(self, now: int) -> bool:
+        return sum(now - sign < LIMIT_MS for sign in self._limit_signs) >= SEVERAL
+
+    def _means_all(self, refusal: Refusal, now: int) -> bool:
         before = self._known.pop(refusal.recipient, None)
         self._refused += 1
         self._known[refusal.recipient] = (self._taken, self._refused)
         if len(self._known) > _MOST_REMEMBERED:
             self._known.popitem(last=False)
-        if not refusal.says_account and not self._all_wait:
+        at_limit = self._is_at_its_limit(now)
+        if not refusal.says_account and not self._all_wait and not at_limit:
             return False
         if before is None:
             return True
         taken, refused = self._taken - before[0], self._refused - 1 - before[1]
-        return taken < ENOUGH_TAKEN or refused * 10 > taken
+        means_all = taken < ENOUGH_TAKEN or refused * 10 > taken
+        # Those left at the end of a day may be refused for ever: then nothing is taken, and they give no new sign.
+        if means_all and at_limit and self._taken_at is not None and now - self._taken_at < LIMIT_MS:
+            self._limit_signs.append(now)
+        return means_all

@@ -15,7 +15,7 @@ from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResul
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.deliver.answers import answers_of, in_words, is_too_late, settled
 from tidings.policy.fitting import MOST_DETAIL
-from tidings.policy.throttling import SEVERAL, Throttling
+from tidings.policy.throttling import FORGIVING, SEVERAL, Throttling
 
 NOW = 1_000_000
 DELIVERY, ACCOUNT, UNOFFERED = About.DELIVERY, About.ACCOUNT, About.UNOFFERED
@@ -109,7 +109,7 @@ async def test_what_is_no_result_is_uncertain(vendor: Vendor) -> None:
 
 
 def abouts(results: Sequence[SendResult], *, failing: bool = False, before: Throttling | None = None) -> list[Any]:
-    made = settled(results, texts(len(results)), before or Throttling(), failing=failing)
+    made = settled(results, texts(len(results)), before or Throttling(), 0, failing=failing)
     return [one.about if isinstance(one, Retry) else one for one in made]
 
 
@@ -139,7 +139,7 @@ def test_only_refusals_get_a_new_meaning_and_all_answers_keep_their_places() -> 
         Uncertain("timeout"),
         Retry("busy"),
     ]
-    made = settled(results, texts(5), Throttling(), failing=False)
+    made = settled(results, texts(5), Throttling(), 0, failing=False)
     assert [made[0], made[2], made[3]] == [results[0], results[2], results[3]]
     assert made[1] == results[1]
     assert made[4] == Retry("busy", about=UNOFFERED)
@@ -157,20 +157,27 @@ def test_one_answer_for_several_recipients_is_one_refusal() -> None:
 @pytest.mark.parametrize(
     ("other", "meant"), [(Sent(), DELIVERY), (Rejected("no"), DELIVERY), (Uncertain("x"), ACCOUNT)]
 )
-def test_recipients_put_off_while_others_are_answered_do_not_mean_the_account(other: SendResult, meant: About) -> None:
+def test_recipients_put_off_while_many_others_are_answered_do_not_mean_the_account(
+    other: SendResult, meant: About
+) -> None:
     """A refusal for good is an answer too; silence is none."""
-    results = [*(Retry("throttled") for _ in range(SEVERAL)), other]
+    results = [*(Retry("throttled") for _ in range(SEVERAL)), *[other] * FORGIVING]
     assert abouts(results)[:SEVERAL] == [meant] * SEVERAL
+
+
+def test_a_provider_that_takes_one_and_puts_off_several_is_at_its_limit() -> None:
+    results = [*(Retry("throttled") for _ in range(SEVERAL)), Sent()]
+    assert abouts(results)[:SEVERAL] == [ACCOUNT] * SEVERAL
 
 
 def test_a_recipient_is_known_by_its_own_address() -> None:
     """The same one refused again and again is one in a row."""
     throttling = Throttling()
     for _ in range(2 * SEVERAL):
-        [one] = settled([Retry("throttled")], [text(7)], throttling, failing=False)
+        [one] = settled([Retry("throttled")], [text(7)], throttling, 0, failing=False)
         assert isinstance(one, Retry)
         assert one.about is DELIVERY
-    made = [settled([Retry("throttled")], [text(number)], throttling, failing=False)[0] for number in range(SEVERAL)]
+    made = [settled([Retry("throttled")], [text(number)], throttling, 0, failing=False)[0] for number in range(SEVERAL)]
     assert [one.about for one in made if isinstance(one, Retry)][-1] is ACCOUNT
 
 

@@ -319,14 +319,14 @@ async def test_what_a_call_gave_is_metered_by_kind_with_its_seconds(monkeypatch:
     assert metered == [("a", "sent", 3, 1.5), ("a", "retry", 2, 1.5)]
 
 
-async def test_a_fault_is_about_nobody_once_the_provider_fails_for_everybody() -> None:
+async def test_a_fault_is_about_nobody_while_nothing_has_gone_through_since_another() -> None:
     vendor = Vendor(result=Retry("provider_error"))
     line = line_of(vendor)
     said = [(await line.call(texts(1), NORMAL))[0] for _ in range(RULES.least)]
     await vendor.clock.advance(RULES.pause_ms / 1000)
     said += await line.call(texts(1), NORMAL)
     found = [one.about for one in said if isinstance(one, Retry)]
-    assert found == [*[About.DELIVERY] * (RULES.least - 1), About.UNOFFERED, About.UNOFFERED]
+    assert found == [About.DELIVERY, *[About.UNOFFERED] * RULES.least]
 
 
 async def test_what_is_held_goes_out_only_to_a_provider_that_works_or_says_that_it_does() -> None:

@@ -121,7 +121,7 @@ class Twilio(SmsProvider):
     ERRORS: ClassVar = {
         20003: Retry("unauthorized", ACCOUNT_WAIT_S, "the account SID or the auth token is wrong", About.UNOFFERED),
         20005: Retry("account_inactive", ACCOUNT_WAIT_S, "the account is not active", About.UNOFFERED),
-        20429: Retry("throttled", None, "too many requests at once; this one was not processed"),
+        20429: Retry("throttled", None, "too many requests at once; this one was not processed", About.ACCOUNT),
         21211: Rejected("invalid_number", suppress=True, detail="not a phone number"),
         21212: Rejected("invalid_sender", fallback=True, detail="the sender is not a phone number"),
         21408: Rejected("country_not_enabled", fallback=True, detail="the account may not send to that country"),

@@ -57,9 +57,9 @@ async def _asked(provider: Provider[Any], outbound: Sequence[AnyDelivery]) -> Se
 
 
 def settled(
-    results: Sequence[SendResult], outbound: Sequence[AnyDelivery], throttling: Throttling, *, failing: bool
+    results: Sequence[SendResult], outbound: Sequence[AnyDelivery], throttling: Throttling, now: int, *, failing: bool
 ) -> Sequence[SendResult]:
-    """The results of a call with `about` set in every `Retry`.
+    """The results of a call that ended at `now` (milliseconds elapsed), with `about` set in every `Retry`.
 
     `failing`: the provider fails for everybody, so its faults are about no delivery and no account.
     """
@@ -68,7 +68,7 @@ def settled(
         if isinstance(result, Retry) and is_throttled(result):
             refusals[place] = Refusal(outbound[place].to, id(result), about(result) is About.ACCOUNT)
     taken = sum(isinstance(result, Sent | Rejected) for result in results)
-    everybodys = dict(zip(refusals, throttling.heard(list(refusals.values()), taken), strict=True))
+    everybodys = dict(zip(refusals, throttling.heard(list(refusals.values()), taken, now), strict=True))
     return [
         msgspec.structs.replace(result, about=_whose(result, everybodys.get(place), failing=failing))
         if isinstance(result, Retry)

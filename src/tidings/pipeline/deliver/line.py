@@ -48,6 +48,8 @@ fast calls. With more, deliveries would wait here while another process is idle,
 of them to its lease."""
 _PACE_CALLS = 8
 """Calls over which the duration of a call is averaged."""
+_SAID_AFTER_MS = 30_000
+"""Milliseconds after which a failing provider is logged although its breaker is closed, for want of traffic."""
 _LANES = tuple(Lane)
 """The most urgent first."""
 _LESS_URGENT = {lane: _LANES[place + 1 :] for place, lane in enumerate(_LANES)}
@@ -118,7 +120,8 @@ class Line:
         self._longest_pause_s = routed.longest_pause_s
         self._paused_until = 0
         self._last_share = 1.0
-        self._left_alone = False
+        self._said_failing = False
+        self._failing_since: int | None = None
         self._fault = ""
         self._stopping = Stopping()
         self.others: Sequence[Line] = ()
@@ -260,9 +263,10 @@ class Line:
             faults = [result for result in results if is_fault(result)]
             self._fault = in_words(faults[-1]) if faults else self._fault
             self._breaker.end(number, ended, len(faults))
+            failing = probe or self._breaker.probing or self._failing_since is not None
             self._note_health(ended, failed=len(faults) == len(results))
             self.share()
-            results = settled(results, outbound, self._throttling, failing=probe or self._breaker.probing)
+            results = settled(results, outbound, self._throttling, ended, failing=failing)
             self._leave_alone([one.after_s for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
         for kind, count in Counter(type(result).__name__.lower() for result in results).items():
             self._meter.results(self.name, kind, count, (ended - began) / 1000)
@@ -366,10 +370,23 @@ class Line:
         self._wake()
 
     def _note_health(self, now: int, *, failed: bool) -> None:
-        if failed and not self._inquiry.fails:
-            self._inquiry.failed(now)
-            self._report()
-        elif not failed and not self._breaker.probing and self._inquiry.succeeded():
+        """Note how a call went. `failed`: nothing went through, by the provider's own fault."""
+        if failed:
+            self._failing_since = now if self._failing_since is None else self._failing_since
+            if now - self._failing_since >= _SAID_AFTER_MS and not self._said_failing:
+                _log.warning("a provider is failing", provider=self.name, why=self._fault)
+                self._said_failing = True
+            if not self._inquiry.fails:
+                self._inquiry.failed(now)
+                self._report()
+            return
+        self._failing_since = None
+        if self._breaker.probing:
+            return
+        failed_until_now = self._inquiry.succeeded()
+        if self._said_failing:
+            self._say_it_is_back()
+        elif failed_until_now:
             self._report()
 
     def _report(self) -> None:
@@ -383,12 +400,15 @@ class Line:
         if share == 0.0:
             self._inquiry.failed(self._clock.elapsed())
             self._wake()
-            if not self._left_alone:
+            if not self._said_failing:
                 why = "slow" if self._breaker.is_slow else self._fault
                 _log.warning("a provider is left alone", provider=self.name, why=why, seconds=self.usable_in_s())
                 self._report()
-            self._left_alone = True
-        elif self._left_alone and not self._breaker.probing:
-            _log.info("a provider is back", provider=self.name)
-            self._report()
-            self._left_alone = False
+            self._said_failing = True
+        elif self._said_failing and not self._breaker.probing:
+            self._say_it_is_back()
+
+    def _say_it_is_back(self) -> None:
+        _log.info("a provider is back", provider=self.name)
+        self._said_failing = False
+        self._report()
