@@ -166,7 +166,7 @@ def test_recipients_put_off_while_many_others_are_answered_do_not_mean_the_accou
 
 
 def test_a_provider_that_takes_one_and_puts_off_several_is_at_its_limit() -> None:
-    results = [*(Retry("throttled") for _ in range(SEVERAL)), Sent()]
+    results: list[SendResult] = [*(Retry("throttled") for _ in range(SEVERAL)), Sent()]
     assert abouts(results)[:SEVERAL] == [ACCOUNT] * SEVERAL
 
 

@@ -4,8 +4,8 @@ Facts, and Twilio's page for each (below https://www.twilio.com/docs):
 
 - The request, its parameters and the answer 201 with the message's `sid`: `messaging/api/message-resource`.
 - Errors are JSON with `code` and `message`: `usage/twilios-response`; what each code means: `api/errors/<code>`.
-- 429 and code 20429: never processed, safe to send again: `api/errors/20429`. Too many requests came at once, so
-  several such answers in a row mean that the account must wait.
+- 429 and code 20429: never processed, safe to send again: `api/errors/20429`. Too many requests came at once, so the
+  account must wait.
 - 21611 and 30001: ten hours of messages are waiting; send again later: `api/errors/21611`, `api/errors/30001`.
 - 30003 may succeed when it is sent again: `api/errors/30003`. 30004 stands for opt-outs, do-not-disturb lists and
   blocks, so no other provider is tried and the number is not suppressed: `api/errors/30004`. 30006 is a landline, or a
