@@ -1,11 +1,9 @@
-"""The promises of ports/store.py about history and cancellations, on every adapter."""
+"""The promises of ports/store.py about the facts of the history, on every adapter."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
-from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,30 +11,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support import unique
-from support.stores import NOW, accepted, delivery, fact, notification
-from tidings.model.history import HistoryFilter, NotificationRecord, Tally
-from tidings.model.ids import delivery_id, instant_of, slot_of
+from support.stores import NOW, accepted, delivery, fact, find_all, notification
+from tidings.model.history import HistoryFilter, NotificationRecord
+from tidings.model.ids import delivery_id, instant_of
 from tidings.model.notification import Content, EmailContent, TemplateRef
-from tidings.model.outcome import Outcome, Wait
 from tidings.model.sending import Handed
 from tidings.model.user import Address
 from tidings.model.vocabulary import Channel, Priority, Reason, State, Strategy
 from tidings.policy.transitions import RESTING, came_back, rank
 from tidings.ports.store import Store
-
-
-async def find_all(store: Store, tenant: str, filter: HistoryFilter, limit: int) -> list[NotificationRecord]:
-    """All pages, one after the other."""
-    records: list[NotificationRecord] = []
-    before: UUID | None = None
-    for _ in range(100):
-        page = await store.history.find(tenant, filter, before, limit)
-        assert len(page.records) <= limit
-        records += page.records
-        if page.cursor is None:
-            return records
-        before = page.cursor
-    raise AssertionError("the pages do not end")
 
 
 def states(record: NotificationRecord) -> list[tuple[State, int]]:
@@ -66,15 +49,15 @@ class TestAppendAndGet:
 
     async def test_an_event_is_read_back_whole(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)
-        told = fact(
+        failed = fact(
             sent, State.FAILED, attempt=2, step=1, reason="landline", provider="acme", reference="r-1", detail="code 7"
         )
-        await store.history.append([accepted(sent), told])
+        await store.history.append([accepted(sent), failed])
         record = await store.history.get(tenant, sent.id)
         assert record is not None
         event = record.events[-1]
         assert (event.id, event.at, event.state, event.attempt, event.step) == (
-            told.id, told.at, State.FAILED, 2, 1,
+            failed.id, failed.at, State.FAILED, 2, 1,
         )  # fmt: skip
         assert (event.reason, event.provider, event.reference, event.detail, event.address) == (
             "landline", "acme", "r-1", "code 7", "+4930123456",
@@ -135,26 +118,26 @@ class TestAppendAndGet:
 
     async def test_texts_of_any_kind_are_kept(self, store: Store, tenant: str) -> None:
         sent = notification(tenant, content=Content(email=EmailContent("Größe \U0001f4e6 مرحبا", text="a\tb\r\nc")))
-        told = fact(sent, State.FAILED, reason="'; drop table event; --", detail="\\x00 \\u0000 % {} é" * 50)
-        await store.history.append([accepted(sent), told])
+        failed = fact(sent, State.FAILED, reason="'; drop table event; --", detail="\\x00 \\u0000 % {} é" * 50)
+        await store.history.append([accepted(sent), failed])
         record = await store.history.get(tenant, sent.id)
         assert record is not None
         assert record.notification.content == sent.content
-        assert (record.events[-1].reason, record.events[-1].detail) == (told.reason, told.detail)
+        assert (record.events[-1].reason, record.events[-1].detail) == (failed.reason, failed.detail)
 
     async def test_many_at_once(self, store: Store, tenant: str) -> None:
         many = [notification(tenant, at=NOW + index) for index in range(700)]
-        await store.history.append([outcome for one in many for outcome in (accepted(one), fact(one, State.SENT))])
+        await store.history.append([outcome for sent in many for outcome in (accepted(sent), fact(sent, State.SENT))])
         assert [record.notification.id for record in await find_all(store, tenant, HistoryFilter(), 200)] == [
-            one.id for one in reversed(many)
+            sent.id for sent in reversed(many)
         ]
 
     async def test_concurrent_writers_of_the_same_facts(self, store: Store, tenant: str) -> None:
         many = [notification(tenant, at=NOW + index) for index in range(50)]
-        facts = [outcome for one in many for outcome in (accepted(one), fact(one, State.SENT, suppress=True))]
+        facts = [outcome for sent in many for outcome in (accepted(sent), fact(sent, State.SENT, suppress=True))]
         await asyncio.gather(*(store.history.append(facts[start:] + facts[:start]) for start in range(0, 100, 20)))
-        for one in many:
-            record = await store.history.get(tenant, one.id)
+        for sent in many:
+            record = await store.history.get(tenant, sent.id)
             assert record is not None
             assert states(record) == [(State.PENDING, 0), (State.SENT, 1)]
 
@@ -210,70 +193,6 @@ class TestAppendAndGet:
             for channel, (_, state) in best.items():
                 assert tallies[-1][channel.value, state] == 1
         assert tallies[0] == tallies[1]
-
-
-class TestFind:
-    @pytest.fixture
-    async def shop(self, store: Store, tenant: str) -> list[UUID]:
-        """Twelve notifications of two users and two categories, oldest first. Each third one is delivered."""
-        ids = []
-        for index in range(12):
-            sent = notification(
-                tenant, NOW + index * 1000, ("ann", "bob")[index % 2], category=("orders", "news")[index // 6]
-            )
-            state = State.DELIVERED if index % 3 == 0 else State.SENT
-            await store.history.append([accepted(sent), fact(sent, State.SENDING), fact(sent, state)])
-            ids.append(sent.id)
-        return ids
-
-    @pytest.mark.parametrize("limit", [1, 5, 12, 50])
-    async def test_all_newest_first_in_pages(self, store: Store, tenant: str, shop: list[UUID], limit: int) -> None:
-        found = await find_all(store, tenant, HistoryFilter(), limit)
-        assert [record.notification.id for record in found] == shop[::-1]
-        assert all(len(record.events) == 3 for record in found)
-
-    @pytest.mark.parametrize(
-        ("filter", "wanted"),
-        [
-            (HistoryFilter(user_id="ann"), {0, 2, 4, 6, 8, 10}),
-            (HistoryFilter(user_id="nobody"), set()),
-            (HistoryFilter(category="news"), {6, 7, 8, 9, 10, 11}),
-            (HistoryFilter(state=State.DELIVERED), {0, 3, 6, 9}),
-            (HistoryFilter(state=State.FAILED), set()),
-            (HistoryFilter(since=NOW + 9000), {9, 10, 11}),
-            (HistoryFilter(until=NOW + 2000), {0, 1}),
-            (HistoryFilter(since=NOW + 2000, until=NOW + 5000), {2, 3, 4}),
-            (HistoryFilter("bob", State.SENT, "orders", NOW + 1000, NOW + 9000), {1, 5}),
-        ],
-    )
-    async def test_filters(
-        self, store: Store, tenant: str, shop: list[UUID], filter: HistoryFilter, wanted: set[int]
-    ) -> None:
-        for limit in (2, 100):
-            found = await find_all(store, tenant, filter, limit)
-            assert [record.notification.id for record in found] == [shop[index] for index in sorted(wanted)][::-1]
-
-    async def test_another_tenant_sees_nothing(self, store: Store, shop: list[UUID]) -> None:
-        assert await find_all(store, unique("other"), HistoryFilter(), 10) == []
-
-    async def test_the_state_is_that_of_all_deliveries_together(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        await store.history.append([accepted(sent)])
-        assert len(await find_all(store, tenant, HistoryFilter(state=State.PENDING), 10)) == 1
-        await store.history.append([fact(sent, State.SENT), fact(sent, State.DEFERRED, Channel.EMAIL)])
-        assert len(await find_all(store, tenant, HistoryFilter(state=State.DEFERRED), 10)) == 1
-        await store.history.append([fact(sent, State.FAILED, Channel.EMAIL)])
-        assert len(await find_all(store, tenant, HistoryFilter(state=State.SENT), 10)) == 1
-        await store.history.append([fact(sent, State.DELIVERED, Channel.EMAIL)])
-        assert len(await find_all(store, tenant, HistoryFilter(state=State.DELIVERED), 10)) == 1
-        assert await find_all(store, tenant, HistoryFilter(state=State.SENT), 10) == []
-
-    async def test_a_notification_without_deliveries_has_its_own_state(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        await store.history.append(
-            [accepted(sent), Outcome(sent.id, tenant, NOW, State.SUPPRESSED, reason=Reason.OPTED_OUT)]
-        )
-        assert len(await find_all(store, tenant, HistoryFilter(state=State.SUPPRESSED), 10)) == 1
 
 
 class TestAttempted:
@@ -336,7 +255,7 @@ class TestAttempted:
         facts = [fact(there, State.DELIVERED, attempt=1), fact(there, State.DEFERRED, attempt=2, reason=Reason.RETRY)]
         facts += [fact(bounced, State.SENT, attempt=1), fact(bounced, State.FAILED, attempt=1)]
         await store.history.append([accepted(there), accepted(bounced), accepted(under_way), *facts])
-        asked = [delivery(one) for one in (there, bounced, under_way)]
+        asked = [delivery(sent) for sent in (there, bounced, under_way)]
         assert await store.history.arrived(asked) == {delivery(there)}
         assert await store.history.arrived([]) == set()
 
@@ -344,19 +263,19 @@ class TestAttempted:
         back, again = notification(tenant), notification(tenant)
         facts = [
             outcome
-            for one in (back, again)
+            for bounced in (back, again)
             for outcome in (
-                fact(one, State.FAILED, attempt=came_back(1), reason="bounced"),
-                fact(one, State.SENT, attempt=1),
-                fact(one, State.DELIVERED, attempt=1),
+                fact(bounced, State.FAILED, attempt=came_back(1), reason="bounced"),
+                fact(bounced, State.SENT, attempt=1),
+                fact(bounced, State.DELIVERED, attempt=1),
             )
         ]
         for outcome in [accepted(back), accepted(again), *facts]:
             await store.history.append([outcome])
         assert await store.history.arrived([delivery(back), delivery(again)]) == set()
         assert {tally.state for tally in await store.history.tally(tenant)} == {State.FAILED}
-        found = await find_all(store, tenant, HistoryFilter(state=State.FAILED), 10)
-        assert {record.notification.id for record in found} == {back.id, again.id}
+        failed = await find_all(store, tenant, HistoryFilter(state=State.FAILED), 10)
+        assert {record.notification.id for record in failed} == {back.id, again.id}
         assert await find_all(store, tenant, HistoryFilter(state=State.DELIVERED), 10) == []
         replayed = [
             fact(again, State.DEFERRED, attempt=came_back(1) + 1, reason=Reason.REPLAYED),
@@ -371,152 +290,23 @@ class TestAttempted:
 
     async def test_handed_attempts_are_found_by_reference_and_address(self, store: Store, tenant: str) -> None:
         provider, address = unique("acme"), f"{unique('Ada')}@example.com"
-        one, other, elsewhere = notification(tenant), notification(tenant), notification(tenant)
+        first, other, elsewhere = notification(tenant), notification(tenant), notification(tenant)
         to = Address(Channel.EMAIL, address)
         facts = [
-            replace(fact(one, State.SENT, reference="r-1", provider=provider), address=to),
-            replace(fact(one, State.DEFERRED, attempt=2, reference="r-1", provider=provider), address=to),
+            replace(fact(first, State.SENT, reference="r-1", provider=provider), address=to),
+            replace(fact(first, State.DEFERRED, attempt=2, reference="r-1", provider=provider), address=to),
             replace(fact(other, State.UNCERTAIN, provider=provider), address=to),
             replace(fact(elsewhere, State.SENT, reference="r-1", provider="another"), address=to),
         ]
-        await store.history.append([accepted(one), accepted(other), accepted(elsewhere), *facts])
-        at = instant_of(one.id)
+        await store.history.append([accepted(first), accepted(other), accepted(elsewhere), *facts])
+        at = instant_of(first.id)
         around = (at - 60_000, at + 60_000)
         by_reference = await store.history.handed(provider, {"r-1"}, set(), *around)
-        assert list(by_reference) == [Handed(delivery(one), tenant, 1, "r-1", address)]
+        assert list(by_reference) == [Handed(delivery(first), tenant, 1, "r-1", address)]
         by_address = await store.history.handed(provider, set(), {address.lower()}, *around)
-        assert {(found.delivery_id, found.reference) for found in by_address} == {
-            (delivery(one), "r-1"),
+        assert {(handed.delivery_id, handed.reference) for handed in by_address} == {
+            (delivery(first), "r-1"),
             (delivery(other), ""),
         }
         assert list(await store.history.handed(provider, {""}, set(), *around)) == []
         assert list(await store.history.handed(provider, {"r-1"}, set(), at + 1, at + 60_000)) == []
-
-
-class TestTally:
-    async def test_every_delivery_is_counted_once_in_its_state(self, store: Store, tenant: str) -> None:
-        for index in range(6):
-            sent = notification(tenant, NOW + index)
-            await store.history.append(
-                [
-                    accepted(sent),
-                    fact(sent, State.SENDING),
-                    fact(sent, State.SENT if index < 4 else State.DELIVERED),
-                    fact(sent, State.SUPPRESSED, Channel.EMAIL, attempt=0, reason=("opted_out", "muted")[index % 2]),
-                ]
-            )
-        counted = {
-            (tally.channel, tally.state, tally.reason): tally.count for tally in await store.history.tally(tenant)
-        }
-        assert {key: count for key, count in counted.items() if key[0] is not None} == {
-            ("sms", State.SENT, ""): 4,
-            ("sms", State.DELIVERED, ""): 2,
-            ("email", State.SUPPRESSED, "opted_out"): 3,
-            ("email", State.SUPPRESSED, "muted"): 3,
-        }
-        assert notifications(await store.history.tally(tenant)) == {State.SENT: 4, State.DELIVERED: 2}
-
-    async def test_the_reason_is_that_of_the_furthest_fact(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        facts = [
-            fact(sent, State.DEFERRED, attempt=1, reason="throttled"),
-            fact(sent, State.DEFERRED, attempt=2, reason="busy"),
-            fact(sent, State.FAILED, attempt=2, reason="landline"),
-        ]
-        for order in itertools.permutations(facts):
-            await store.history.append([accepted(sent), *order])
-        assert Tally("sms", State.FAILED, "landline", 1) in await store.history.tally(tenant)
-
-    async def test_notifications_without_deliveries(self, store: Store, tenant: str) -> None:
-        pending, suppressed = notification(tenant), notification(tenant)
-        await store.history.append([accepted(pending), accepted(suppressed)])
-        await store.history.append([Outcome(suppressed.id, tenant, NOW, State.SUPPRESSED, reason="unknown_user")])
-        counted = await store.history.tally(tenant)
-        assert notifications(counted) == {State.PENDING: 1, State.SUPPRESSED: 1}
-        assert Tally(None, State.SUPPRESSED, "unknown_user", 1) in counted
-
-    async def test_since_and_tenant(self, store: Store, tenant: str) -> None:
-        for index in range(4):
-            await store.history.append([accepted(notification(tenant, NOW + index * 1000))])
-        assert notifications(await store.history.tally(tenant, NOW + 1000)) == {State.PENDING: 3}
-        assert list(await store.history.tally(unique("other"))) == []
-
-    @pytest.mark.parametrize("state", list(State))
-    async def test_the_identity_closes(self, store: Store, tenant: str, state: State) -> None:
-        for index in range(3):
-            sent = notification(tenant, NOW + index)
-            await store.history.append([accepted(sent), fact(sent, State.SENDING, attempt=0), fact(sent, state)])
-        assert sum(notifications(await store.history.tally(tenant)).values()) == 3
-        assert notifications(await store.history.tally(tenant)) == {state: 3}
-
-
-def notifications(tallies: object) -> dict[State, int]:
-    """The notifications of a tally by state."""
-    counted: Counter[State] = Counter()
-    assert isinstance(tallies, list | tuple)
-    for tally in tallies:
-        if tally.channel is None:
-            counted[tally.state] += tally.count
-    return dict(counted)
-
-
-class TestSideEffects:
-    async def test_a_wait_is_scheduled_once(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        wait = Wait(NOW + 5000, "deliveries.sms.normal", f"{tenant}\x00ann", b"\x01body\xff")
-        told = fact(sent, State.DEFERRED, reason="retry", wait=wait)
-        await store.history.append([accepted(sent), told, told])
-        await store.history.append([told])
-        assert await store.schedule.due(NOW, 10, 30.0) == []
-        (row,) = await store.schedule.due(NOW + 5000, 10, 30.0)
-        assert (row.item.topic, row.item.key, row.item.body) == (wait.topic, wait.key, wait.body)
-        await store.schedule.settle([row.id])
-        await store.history.append([told])
-        assert await store.schedule.due(NOW + 100_000, 10, 30.0) == []
-
-    async def test_concurrent_appends_schedule_a_wait_once(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        told = fact(sent, State.DEFERRED, wait=Wait(NOW, "t", "k", b"x"))
-        await asyncio.gather(*(store.history.append([accepted(sent), told]) for _ in range(8)))
-        assert len(await store.schedule.due(NOW + 1, 10, 30.0)) == 1
-
-    async def test_suppress_puts_the_address_on_the_list(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        address = Address(Channel.EMAIL, "gone@example.org")
-        await store.history.append(
-            [accepted(sent), fact(sent, State.FAILED, Channel.EMAIL, reason="bounced", suppress=True, address=address)]
-        )
-        asked = [(tenant, address), (tenant, Address(Channel.EMAIL, "other@example.org")), (unique("other"), address)]
-        assert (await store.standings.look_up(addresses=asked)).suppressed == {(tenant, address): "bounced"}
-
-
-class TestCancellations:
-    async def test_marks_are_kept_per_notification(self, store: Store, tenant: str) -> None:
-        first, second = notification(tenant), notification(tenant)
-        await store.history.append([accepted(first), accepted(second)])
-        await store.cancellations.cancel(tenant, first.id, NOW)
-        await store.cancellations.cancel(tenant, first.id, NOW + 1)
-        assert (await store.standings.look_up(notifications=[first.id, second.id])).cancelled == {first.id}
-        assert not (await store.standings.look_up(notifications=[])).cancelled
-
-    async def test_a_cancellation_makes_waiting_rows_due(self, store: Store, tenant: str) -> None:
-        sent, other = notification(tenant), notification(tenant)
-        for one in (sent, other):
-            wait = Wait(NOW + 3_600_000, "t", "k", one.id.bytes)
-            await store.history.append([accepted(one), fact(one, State.DEFERRED, wait=wait)])
-        await store.cancellations.cancel(tenant, sent.id, NOW)
-        rows = await store.schedule.due(NOW, 10, 30.0)
-        assert [row.item.body for row in rows] == [sent.id.bytes]
-
-    async def test_a_cancellation_makes_later_rows_due(self, store: Store, tenant: str) -> None:
-        sent = notification(tenant)
-        await store.cancellations.cancel(tenant, sent.id, NOW)
-        wait = Wait(NOW + 3_600_000, "t", "k", b"late")
-        await store.history.append([accepted(sent), fact(sent, State.DEFERRED, wait=wait)])
-        assert [row.item.body for row in await store.schedule.due(NOW, 10, 30.0)] == [b"late"]
-
-
-def test_the_ids_of_the_examples_are_right() -> None:
-    sent = notification("t")
-    assert slot_of(sent.id) == 0
-    assert slot_of(delivery(sent)) > 0

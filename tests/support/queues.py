@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from support import program
+from support import eventually, program, unique
 from support.kafka_cluster import replication_of
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
@@ -22,6 +22,10 @@ from tidings.ports.queue import Claim, Item, Queue, Received
 MEMORY = {"memory", "memory_partitioned"}
 PATIENCE = 20.0
 """Seconds within which expected items come: a killed Kafka consumer is noticed after its session timeout."""
+BRIEFLY = 0.3
+"""Seconds to wait for items that must not come."""
+GROUP = "readers"
+"""The group that reads the fixture `topic`."""
 
 
 async def depth(queue: Queue, topic: str, group: str) -> int:
@@ -130,6 +134,19 @@ async def queue(queues: Queues) -> Queue:
     return await queues.open()
 
 
+@pytest.fixture
+async def topic(queue: Queue) -> str:
+    """A topic that GROUP reads."""
+    topic = unique("topic")
+    await queue.declare({topic: (GROUP,)})
+    return topic
+
+
+def numbered(topic: str, count: int, start: int = 0) -> list[Item]:
+    """Items whose bodies are their numbers, of 10 keys."""
+    return [Item(topic, f"key-{number % 10}", b"%d" % number) for number in range(start, start + count)]
+
+
 async def take(
     queue: Queue, topic: str, group: str, count: int, *, max_items: int = 1000, lease_s: float | None = None
 ) -> list[Claim]:
@@ -145,6 +162,21 @@ async def take(
 def items_of(claims: list[Claim]) -> list[Received]:
     """The items of these claims, in order."""
     return [item for claim in claims for item in claim.items]
+
+
+def bodies(items: Sequence[Received]) -> list[bytes]:
+    """The bodies of these items, in order."""
+    return [item.body for item in items]
+
+
+async def expect_nothing_left(queue: Queue, topic: str, group: str = GROUP) -> None:
+    """Fail if an item can be claimed, or if the group's depth does not become 0."""
+    assert await queue.claim(topic, group, 10, BRIEFLY) is None
+
+    async def empty() -> bool:
+        return await depth(queue, topic, group) == 0
+
+    await eventually(empty)
 
 
 async def copy(queue: Queue, topic: str, group: str, max_items: int, out: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from support import unique
 from tidings.backends.memory.store import MemoryStore
 from tidings.backends.postgres.store import PostgresStore
+from tidings.model.history import HistoryFilter, NotificationRecord
 from tidings.model.ids import delivery_id, new_id, stable_bucket
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
@@ -106,3 +107,17 @@ def fact(of: Notification, state: State, channel: Channel = Channel.SMS, **field
     """An outcome of the notification's delivery on `channel`."""
     known: dict[str, Any] = {"at": of.accepted_at + 1000, "attempt": 1, "address": Address(channel, "+4930123456")}
     return Outcome(id=delivery(of, channel), tenant=of.tenant, state=state, **(known | fields))
+
+
+async def find_all(store: Store, tenant: str, filter: HistoryFilter, limit: int) -> list[NotificationRecord]:
+    """All pages, one after the other."""
+    records: list[NotificationRecord] = []
+    before: UUID | None = None
+    for _ in range(100):
+        page = await store.history.find(tenant, filter, before, limit)
+        assert len(page.records) <= limit
+        records += page.records
+        if page.cursor is None:
+            return records
+        before = page.cursor
+    raise AssertionError("the pages do not end")
