@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from tidings.config import Settings
 from tidings.model import topics
 from tidings.model.errors import SettingsError
 from tidings.model.notification import Content
-from tidings.model.sending import AnyDelivery, Outbound, Receipt, SendResult, Sent
+from tidings.model.sending import AnyDelivery, InboundRequest, Outbound, Receipt, SendResult, Sent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Preferences, Profile
 from tidings.model.vocabulary import Channel, Priority
@@ -28,6 +29,7 @@ from tidings.parts import Parts
 from tidings.pipeline.accept.accepted import AcceptedCounter
 from tidings.pipeline.accept.stage import Accept, ReceiptReader
 from tidings.pipeline.compose.composer import Composer
+from tidings.pipeline.compose.recipients import Recipients
 from tidings.pipeline.deliver.recovery import Recovery
 from tidings.pipeline.runtime.reader import Reader, Reading
 from tidings.pipeline.schedule.recur import Recur
@@ -41,7 +43,20 @@ from tidings.telemetry.metrics import Metrics
 from tidings.templating.renderer import TemplateRenderer
 
 TENANT = "shop"
+EVERYWHERE = {
+    "email": {"subject": "Hi", "text": "Hello"},
+    "sms": {"text": "Hello"},
+    "push": {"title": "Hi", "body": "Hello"},
+    "inapp": {"title": "Hi", "body": "Hello"},
+}
+"""The content of a request for every channel; the next four are for one each."""
+MAIL, SMS, PUSH, INBOX = ({channel: content} for channel, content in EVERYWHERE.items())
 Answers = Callable[[AnyDelivery], SendResult]
+
+
+def instant(milliseconds: int) -> str:
+    """The instant as a request names it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
 def is_surplus(topic: str) -> bool:
@@ -117,7 +132,9 @@ class Flow:
         self.accepted = AcceptedCounter(self.store.accounts, self.clock, lambda: UUID(int=self._random_bits(128)))
         self.accept_stage = self._accept({})
 
-    def _accept(self, readers: dict[str, tuple[Channel, ReceiptReader]]) -> Accept:
+    def _accept(
+        self, readers: dict[str, tuple[Channel, ReceiptReader]], recipients: Recipients | None = None
+    ) -> Accept:
         return Accept(
             self.queue,
             self.renderer,
@@ -129,12 +146,19 @@ class Flow:
             self.settings.overload.rules(),
             self.accepted.add,
             held=self.store.schedule.held,
+            recipients=recipients,
             shares=self.shares,
         )
 
-    def with_receipts(self, provider: str, channel: Channel, receipts: list[Receipt]) -> Accept:
-        """An accept stage whose `provider` reports these receipts."""
-        return self._accept({provider: (channel, lambda _request: receipts)})
+    def look_users_up(self, recipients: Recipients | None = None) -> None:
+        """From now on look users up when a request is accepted, as the API does."""
+        self.accept_stage = self._accept({}, recipients or Recipients(self.store.users, self.clock))
+
+    async def receive(self, channel: Channel, *receipts: Receipt) -> int:
+        """Let the first provider of `channel` report these receipts. Returns of how many the delivery is known."""
+        name = self.providers[channel][0].name
+        accept = self._accept({name: (channel, lambda _request: list(receipts))})
+        return await accept.receipts(name, InboundRequest("", {}, {}, b""))
 
     async def start(self) -> Flow:
         """Declare the queues."""
@@ -160,9 +184,9 @@ class Flow:
 
     def provider(self, channel: Channel, place: int = 0) -> Recorder:
         """The recording provider of a channel."""
-        found = self.providers[channel][place]
-        assert isinstance(found, Recorder)
-        return found
+        provider = self.providers[channel][place]
+        assert isinstance(provider, Recorder)
+        return provider
 
     async def user(self, user_id: str = "ada", preferences: Preferences | None = None, **profile: Any) -> None:
         """Store a user."""

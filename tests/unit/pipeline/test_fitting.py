@@ -168,7 +168,6 @@ async def test_many_receipts_of_anything_are_packed_and_recorded(flow: Flow) -> 
         Receipt(delivery, TENANT, State.SENT, LONE, 1 << 70, detail="x" * 3_000, reference=NUL) for _ in range(2_000)
     ]
     receipts.append(Receipt(delivery, TENANT, State.DELIVERED, "delivered", detail=LONE))
-    taken = flow.with_receipts("sms-one", Channel.SMS, receipts)
     puts: list[Item] = []
     put = flow.queue.put
 
@@ -177,7 +176,7 @@ async def test_many_receipts_of_anything_are_packed_and_recorded(flow: Flow) -> 
         await put(items)
 
     flow.queue.put = noted  # type: ignore[method-assign]
-    assert await taken.receipts("sms-one", None) == 2_001  # type: ignore[arg-type]
+    assert await flow.receive(Channel.SMS, *receipts) == 2_001
     assert len(facts(puts)) == 2_001
     await flow.settle()
     assert (await flow.view(id)).state is State.DELIVERED
