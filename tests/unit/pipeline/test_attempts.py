@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.deliveries import make_delivery
 from support.stores import NOW
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.outcome import Outcome
 from tidings.model.sending import About, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.model.user import Address, Category
-from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.model.vocabulary import Channel, Reason, State
 from tidings.model.wire import decode_delivery
 from tidings.pipeline.deliver.attempts import Tried, judge
 from tidings.policy.retry import RetryPolicy
@@ -26,9 +27,8 @@ OTHER = (3, Address(Channel.EMAIL, "ada@example.com"))
 
 
 def tried(result: SendResult, *, idempotent: bool = False, has_others: bool = False, **delivery: Any) -> Tried:
-    known: dict[str, Any] = {"category": "orders", "priority": Priority.NORMAL, "user_id": None, "key": "shop/x"}
     return Tried(
-        delivery=Delivery(id=ID, tenant="shop", address=TO, **(known | delivery)),
+        delivery=make_delivery(at=NOW, **delivery),
         category=Category("orders"),
         provider="one",
         idempotent=idempotent,

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from support.deliveries import make_delivery
 from support.flow import TENANT, Flow
 from tidings.model.delivery import Delivery
-from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import Rejected, Retry, SendResult, Sent
 from tidings.model.template import Variable
 from tidings.model.user import Address, Cap, Category, Preferences, QuietHours
-from tidings.model.vocabulary import Channel, Excess, Priority, State
+from tidings.model.vocabulary import Channel, Excess, State
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.caps import Count, Over
@@ -128,12 +128,9 @@ async def scopes(flow: Flow, *deliveries: Delivery) -> list[list[bytes]]:
 
 
 def aimed(number: int = 1, **fields: Any) -> Delivery:
-    known: dict[str, Any] = {
-        "id": delivery_id(new_id(1, 0, number), 2), "tenant": TENANT, "user_id": "ada", "key": f"{TENANT}/ada",
-        "address": Address(Channel.SMS, "+4915123456789"), "category": "news", "priority": Priority.NORMAL,
-        "content": Content(sms=SmsContent("Hello")),
-    }  # fmt: skip
-    return Delivery(**(known | fields))
+    known: dict[str, Any] = {"tenant": TENANT, "user_id": "ada", "key": f"{TENANT}/ada", "category": "news"}
+    known["content"] = Content(sms=SmsContent("Hello"))
+    return make_delivery(number, **(known | fields))
 
 
 INLINE = {"user_id": None, "key": f"{TENANT}/+4915123456789"}

@@ -9,14 +9,14 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from support.deliveries import make_delivery
 from support.flow import TENANT, Flow, Recorder
 from tidings.model.delivery import Delivery
 from tidings.model.errors import LeaseLost
-from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Content, SmsContent
 from tidings.model.outcome import Outcome
 from tidings.model.sending import AnyDelivery, Rejected, Retry, SendResult
-from tidings.model.user import Address, Category
+from tidings.model.user import Category
 from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes
 from tidings.pipeline.deliver.capping import Capping
@@ -96,16 +96,8 @@ class Stage:
 
 
 def delivery(number: int = 1, **more: Any) -> Delivery:
-    fields: dict[str, Any] = {"category": "news", "content": Content(sms=SmsContent("Hello"))} | more
-    return Delivery(
-        id=delivery_id(new_id(NOW, 0, number), 2),
-        tenant=TENANT,
-        user_id=None,
-        key="shop/x",
-        address=Address(Channel.SMS, "+4915123456789"),
-        priority=Priority.NORMAL,
-        **fields,
-    )
+    fields: dict[str, Any] = {"tenant": TENANT, "category": "news", "content": Content(sms=SmsContent("Hello"))} | more
+    return make_delivery(number, NOW, **fields)
 
 
 def told(fact: Outcome | None) -> tuple[State, str] | None:

@@ -9,13 +9,12 @@ from uuid import UUID
 import pytest
 from msgspec import Struct
 
+from support.deliveries import make_delivery
 from support.flow import Recorder
 from tidings.backends.memory.clock import VirtualClock
-from tidings.model.delivery import Delivery
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, Retry, SendResult, Sent, SmsDelivery
-from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Lane, Priority
+from tidings.model.vocabulary import Channel, Lane
 from tidings.pipeline.deliver.line import Routed
 from tidings.pipeline.deliver.switchboard import Picking, Switchboard
 from tidings.policy.breaker import BreakerRules
@@ -51,7 +50,7 @@ class Known(Struct, eq=False):
 def picks(lines: Sequence[Known], *chances: float, **more: Any) -> str:
     """The names of the lines that deliveries with these chances get in turn; "-" for none."""
     picking = Picking(lines, {line.name: line for line in lines}, Lane.NORMAL)  # type: ignore[arg-type, misc]
-    chosen = [picking.line(delivery(**more), chance) for chance in chances]
+    chosen = [picking.line(make_delivery(**more), chance) for chance in chances]
     return "".join("-" if line is None else line.name for line in chosen)
 
 
@@ -64,11 +63,6 @@ def provider(name: str, result: SendResult | None = None) -> Recorder:
 def board(*providers: Recorder) -> tuple[Switchboard, VirtualClock]:
     clock = VirtualClock()
     return Switchboard([Routed(one) for one in providers], RULES, clock, Metrics()), clock
-
-
-def delivery(**more: Any) -> Delivery:
-    address = Address(Channel.SMS, "+4915123456789")
-    return Delivery(UUID(int=2), "shop", None, "shop/x", address, "orders", Priority.NORMAL, **more)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +81,7 @@ async def test_another_provider_may_take_what_it_has_neither_tried_nor_refused(
 ) -> None:
     switchboard, _ = board(provider("a"), provider("b", Retry("unreachable")), provider("c", Retry("unreachable")))
     [first, second, third] = switchboard.lines
-    one = delivery(tried=tried, refused=refused)
+    one = make_delivery(tried=tried, refused=refused)
     assert switchboard.has_others(first, one) is has_others
     assert switchboard.is_refused_by_all_but(first, one) is is_last
     for line in (second, third):
@@ -115,8 +109,8 @@ def test_a_repetition_is_harmless_only_at_a_provider_that_alone_may_have_it_and_
     for one, recognises in zip(providers, idempotent, strict=True):
         one.idempotent = recognises
     switchboard, _ = board(*providers)
-    assert switchboard.drops_repeats(delivery(pinned=pinned)) is drops
-    doubtful = switchboard.in_doubt(delivery(pinned=pinned))
+    assert switchboard.drops_repeats(make_delivery(pinned=pinned)) is drops
+    doubtful = switchboard.in_doubt(make_delivery(pinned=pinned))
     assert (doubtful.doubtful, doubtful.pinned) == (True, pinned_in_doubt)
 
 
@@ -127,12 +121,12 @@ async def test_what_a_delivery_waits_for_is_the_provider_that_may_be_used_again_
     )
     for line in switchboard.lines:
         await line.call([OUTBOUND], Lane.NORMAL)
-    refused = delivery(refused=("b",))
-    everywhere = delivery(refused=("a", "b"))
-    assert switchboard.usable_in_s() == switchboard.usable_in_s(delivery()) == 5
+    refused = make_delivery(refused=("b",))
+    everywhere = make_delivery(refused=("a", "b"))
+    assert switchboard.usable_in_s() == switchboard.usable_in_s(make_delivery()) == 5
     assert switchboard.usable_in_s(everywhere) == 5, "whoever refused it may be asked again if all have"
-    assert switchboard.usable_in_s(refused) == switchboard.usable_in_s(delivery(pinned="a")) == 7
-    assert switchboard.obstacle(delivery()) == ("throttled", "b asked for less")
+    assert switchboard.usable_in_s(refused) == switchboard.usable_in_s(make_delivery(pinned="a")) == 7
+    assert switchboard.obstacle(make_delivery()) == ("throttled", "b asked for less")
     assert switchboard.obstacle(refused) == ("throttled", "a asked for less")
     await clock.advance(5)
     assert (switchboard.usable_in_s(), switchboard.is_open()) == (0, True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 
+from support.deliveries import make_delivery
 from support.flow import Flow
 from tidings.model.delivery import Delivery
 from tidings.model.notification import Content, EmailContent
@@ -16,7 +16,7 @@ from tidings.model.outcome import Wait
 from tidings.model.sending import About, Retry, Uncertain
 from tidings.model.tenant import Tenant
 from tidings.model.user import Address, Category, Preferences
-from tidings.model.vocabulary import Channel, Priority, State
+from tidings.model.vocabulary import Channel, State
 from tidings.pipeline.deliver import attempts, capping
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.rounds import sweep
@@ -85,7 +85,7 @@ async def what_one_tenant_says_is_no_duplicate_of_anothers(flow: Flow) -> None:
     said = Content(email=EmailContent("Hi", "Hello"))
     for number, tenant in enumerate(tenants, 1):
         to = Address(Channel.EMAIL, "ada@example.com")
-        delivery = Delivery(UUID(int=number), tenant, None, to.value, to, "alerts", Priority.NORMAL, content=said)
+        delivery = make_delivery(number, tenant=tenant, address=to, category="alerts", content=said)
         assert not await asking.refused([delivery], flow.clock.now())
 
 

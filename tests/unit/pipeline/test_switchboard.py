@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
+from support.deliveries import make_delivery
 from support.flow import Recorder, takes_it
 from tidings.backends.memory.clock import VirtualClock
-from tidings.model.delivery import Delivery
-from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
-from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Lane, Priority
+from tidings.model.vocabulary import Channel, Lane
 from tidings.pipeline.deliver.line import Line, Routed
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.policy.breaker import BreakerRules
@@ -55,20 +54,6 @@ def board(*routed: tuple[Recorder, int], patience_s: float = 10.0) -> tuple[Swit
     return Switchboard(lines, RULES, clock, Metrics()), clock
 
 
-def delivery(number: int = 1, tried: tuple[str, ...] = (), pinned: str = "") -> Delivery:
-    return Delivery(
-        id=delivery_id(new_id(1, 0, number), 2),
-        tenant="shop",
-        user_id=None,
-        key="shop/x",
-        address=Address(Channel.SMS, "+4915123456789"),
-        category="orders",
-        priority=Priority.NORMAL,
-        tried=tried,
-        pinned=pinned,
-    )
-
-
 def outbound(number: int, expires_at: int | None = None) -> SmsDelivery:
     return SmsDelivery(
         id=UUID(int=number),
@@ -80,9 +65,9 @@ def outbound(number: int, expires_at: int | None = None) -> SmsDelivery:
     )
 
 
-def picked(switchboard: Switchboard, count: int = 100, **kinds: object) -> Counter[str]:
+def picked(switchboard: Switchboard, count: int = 100, **fields: Any) -> Counter[str]:
     picking = switchboard.picking(NORMAL)
-    lines = [picking.line(delivery(at, **kinds), at / count) for at in range(count)]  # type: ignore[arg-type]
+    lines = [picking.line(make_delivery(at, **fields), at / count) for at in range(count)]
     return Counter("" if line is None else line.name for line in lines)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection
 from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
 
+from support import routing
+from support.deliveries import make_delivery
+from support.routing import ADA, MIDNIGHT, MORNING, NIGHT, NOTHING_SUPPRESSED, Suppressed
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id, new_id
 from tidings.model.notification import Notification, Recipient
 from tidings.model.user import Address, Category, Preferences, Profile, QuietHours
-from tidings.model.vocabulary import Channel, Priority, QuietPolicy, Reason, State, Strategy
+from tidings.model.vocabulary import Channel, QuietPolicy, Reason, State, Strategy
 from tidings.policy.routing import (
     GO,
     MAX_DEVICES,
@@ -21,24 +23,17 @@ from tidings.policy.routing import (
     Hold,
     Planned,
     Stop,
-    addresses,
     channel_of,
-    choose,
-    gate,
     quiet_zone,
     send_zone,
     wanted,
 )
 
-MIDNIGHT, MORNING = 1_789_941_600_000, 1_789_970_400_000  # 2026-09-21 00:00 and 08:00 in Berlin
 ID, OTHER = new_id(MIDNIGHT, 77, 123456789), new_id(MIDNIGHT, 77, 987654321)
-ADA = Recipient(user_id="ada")
 PHONE = Address(Channel.SMS, "+4930123456")
 BERLIN = Profile(email="ada@example.com", phone=PHONE.value, timezone="Europe/Berlin")
 NOWHERE = replace(BERLIN, timezone=None)
-NIGHT = Preferences(quiet_hours=QuietHours(22 * 60, 8 * 60))
 NEWS = Category("news", quiet_hours=QuietPolicy.WAKE_UP)
-NO_ONE_LISTED: Mapping[tuple[str, Address], str] = MappingProxyType({})
 
 
 def notification(to: Recipient = ADA, channels: tuple[Channel, ...] = (Channel.SMS,)) -> Notification:
@@ -49,55 +44,34 @@ def plan(
     sent: Notification,
     profile: Profile | None = BERLIN,
     preferences: Preferences = Preferences(),  # noqa: B008 (frozen)
-    incarnation: int | None = 7,
-    suppressed: Mapping[tuple[str, Address], str] = NO_ONE_LISTED,
-    content: tuple[Channel, ...] = tuple(Channel),
     category: Category = NEWS,
+    incarnation: int = 7,
+    suppressed: Suppressed = NOTHING_SUPPRESSED,
 ) -> list[Planned]:
-    return choose(
-        sent,
-        found=addresses(sent.to, profile, wanted(sent, content)),
-        profile=profile,
-        preferences=preferences,
-        category=category,
-        content=content,
-        suppressed=suppressed,
-        now=MIDNIGHT,
-        incarnation=incarnation,
-    )
+    return routing.plan(sent, profile, preferences, category, MIDNIGHT, suppressed=suppressed, incarnation=incarnation)
 
 
 def delivery(timezone: str | None = None, expires_at: int | None = None) -> Delivery:
-    return Delivery(
+    return make_delivery(
         id=delivery_id(ID, 2),
-        tenant="shop",
         user_id="ada",
         key="shop/ada",
         address=PHONE,
         category="news",
-        priority=Priority.NORMAL,
         timezone=timezone,
         expires_at=expires_at,
     )
 
 
 def verdict(
-    one: Delivery,
+    sms: Delivery,
     profile: Profile = BERLIN,
     preferences: Preferences = NIGHT,
-    suppressed: Mapping[tuple[str, Address], str] = NO_ONE_LISTED,
-    cancelled: Collection[UUID] = (),
     category: Category = NEWS,
+    suppressed: Suppressed = NOTHING_SUPPRESSED,
+    cancelled: Collection[UUID] = (),
 ) -> Go | Hold | Stop:
-    return gate(
-        one,
-        profile=profile,
-        preferences=preferences,
-        category=category,
-        suppressed=suppressed,
-        cancelled=cancelled,
-        now=MIDNIGHT,
-    )
+    return routing.verdict(sms, profile, preferences, category, MIDNIGHT, suppressed=suppressed, cancelled=cancelled)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from uuid import UUID
 
 import pytest
@@ -11,48 +9,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from support import routing
+from support.deliveries import make_delivery
+from support.routing import NOTHING_SUPPRESSED, Suppressed
 from tidings.model.delivery import Delivery
 from tidings.model.ids import delivery_id
 from tidings.model.user import Address, Category, Preferences, Profile
-from tidings.model.vocabulary import Channel, Priority, Reason, State
+from tidings.model.vocabulary import Channel, Reason, State
 from tidings.policy.presence import aimed, is_meant, is_present, present_address
-from tidings.policy.routing import FIRST_SLOT, GO, Stop, gate
+from tidings.policy.routing import FIRST_SLOT, GO, Stop
 
 NOW = 1_800_000_000_000
-NO_ONE_LISTED: Mapping[tuple[str, Address], str] = MappingProxyType({})
 ADA = Profile(email="ada@example.com", phone="+4930901820", devices=("one", "two"), name="Ada")
 
 
 def delivery(channel: Channel, value: str, user_id: str | None = "ada") -> Delivery:
-    return Delivery(
+    return make_delivery(
         id=delivery_id(UUID(int=NOW << 80), FIRST_SLOT[channel]),
-        tenant="shop",
         user_id=user_id,
         key=f"shop/{user_id or value}",
         address=Address(channel, value),
         category="news",
-        priority=Priority.NORMAL,
         name="Ada",
         incarnation=7,
     )
 
 
 def verdict(
-    one: Delivery,
+    sent: Delivery,
     profile: Profile | None,
     incarnation: int | None = 7,
-    suppressed: Mapping[tuple[str, Address], str] = NO_ONE_LISTED,
+    suppressed: Suppressed = NOTHING_SUPPRESSED,
 ) -> object:
     """The gate's verdict on the delivery after it was aimed at the present address."""
-    return gate(
-        aimed(one, profile, incarnation),
-        profile=profile,
-        preferences=Preferences(),
-        category=Category("news"),
-        suppressed=suppressed,
-        cancelled=(),
-        now=NOW,
-        incarnation=incarnation,
+    present = aimed(sent, profile, incarnation)
+    return routing.verdict(
+        present, profile, Preferences(), Category("news"), NOW, suppressed=suppressed, incarnation=incarnation
     )
 
 
@@ -61,8 +53,8 @@ def verdict(
     [(Channel.EMAIL, "old@example.com", "ada@example.com"), (Channel.SMS, "+14155552671", "+4930901820")],
 )
 def test_a_new_address_takes_the_place_of_the_former_one(channel: Channel, former: str, present: str) -> None:
-    one = aimed(delivery(channel, former), ADA, 7)
-    assert one == replace(delivery(channel, former), address=Address(channel, present))
+    result = aimed(delivery(channel, former), ADA, 7)
+    assert result == replace(delivery(channel, former), address=Address(channel, present))
     assert verdict(delivery(channel, former), ADA) is GO
 
 
@@ -116,10 +108,10 @@ def test_what_names_no_incarnation_gets_that_of_the_user_who_is_there() -> None:
 def test_the_next_user_with_the_id_gets_nothing_meant_for_the_former(channel: Channel) -> None:
     value = present_address(Address(channel, "one"), "ada", ADA)
     assert value is not None
-    one = delivery(channel, value.value)
-    assert verdict(one, ADA, 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
-    assert verdict(one, replace(ADA, email="eve@example.com"), 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
-    assert verdict(replace(one, incarnation=None), ADA, 8) is GO, "what an earlier version has put names nobody"
+    former = delivery(channel, value.value)
+    assert verdict(former, ADA, 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
+    assert verdict(former, replace(ADA, email="eve@example.com"), 8) == Stop(State.SUPPRESSED, Reason.USER_DELETED)
+    assert verdict(replace(former, incarnation=None), ADA, 8) is GO, "what an earlier version has put names nobody"
 
 
 def test_incarnations() -> None:
@@ -142,18 +134,18 @@ def test_a_delivery_goes_only_to_a_present_address_of_the_user(
     channel: Channel, value: str, email: str | None, phone: str | None, devices: tuple[str, ...], doubtful: bool
 ) -> None:
     profile = Profile(email=email, phone=phone, devices=devices)
-    one = aimed(replace(delivery(channel, value), doubtful=doubtful), profile, 7)
+    present = aimed(replace(delivery(channel, value), doubtful=doubtful), profile, 7)
     mine = {(Channel.EMAIL, email), (Channel.SMS, phone), *((Channel.PUSH, token) for token in devices)}
-    goes = verdict(one, profile) is GO
-    assert goes == ((channel, one.address.value) in mine)
-    assert goes == is_present(one, profile)
+    goes = verdict(present, profile) is GO
+    assert goes == ((channel, present.address.value) in mine)
+    assert goes == is_present(present, profile)
     if doubtful:
-        assert one.address.value == value
+        assert present.address.value == value
 
 
 @pytest.mark.parametrize("channel", [Channel.EMAIL, Channel.SMS, Channel.PUSH])
 def test_an_inline_recipient_is_reached_where_the_sender_said(channel: Channel) -> None:
-    one = replace(delivery(channel, "somewhere@example.com", user_id=None), incarnation=None)
-    assert aimed(one, None, None) is one
-    assert is_present(one, Profile())
-    assert verdict(one, None, None) is GO
+    inline = replace(delivery(channel, "somewhere@example.com", user_id=None), incarnation=None)
+    assert aimed(inline, None, None) is inline
+    assert is_present(inline, Profile())
+    assert verdict(inline, None, None) is GO

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import threading
 from typing import Any
-from uuid import UUID
 
 import pytest
 from msgspec import structs
 
+from support.deliveries import make_delivery
 from tidings.backends.memory.clock import VirtualClock
 from tidings.backends.memory.templates import MemoryTemplates
 from tidings.model.delivery import Delivery
@@ -14,7 +14,7 @@ from tidings.model.errors import NotFound, TemplateError
 from tidings.model.notification import Content, EmailContent, PushContent, SmsContent, TemplateRef
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.user import Address
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.vocabulary import Channel
 from tidings.ports.renderer import Renderer
 from tidings.templating import renderer as renderer_module
 from tidings.templating.compile import Compiled, compile_version
@@ -48,14 +48,10 @@ def delivery(
     locale: str | None = "en",
     tenant: str = TENANT,
 ) -> Delivery:
-    return Delivery(
-        id=UUID(int=1),
+    return make_delivery(
         tenant=tenant,
         user_id="ada",
-        key="ada",
         address=Address(channel, "x"),
-        category="orders",
-        priority=Priority.NORMAL,
         template=template,
         content=content,
         data=data,
