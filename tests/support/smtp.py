@@ -22,7 +22,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from support.vendors import Vendor, email_delivery
+from support.stand_in import StandIn
+from support.vendors import Vendor, email_delivery, tools_for
+from tidings.channels.email.smtp import Smtp
+from tidings.channels.registry import build
 from tidings.model.sending import EmailDelivery
 
 
@@ -44,7 +47,7 @@ class Mail:
 
 
 @dataclass
-class SmtpStandIn:
+class SmtpStandIn(StandIn):
     """`replies` maps a command (`GREETING`, `MAIL`, `RCPT`, `DATA`, `.` …) to what is said instead of yes; `hang`,
     `cut` and `garbage` instead of a reply are what they say. `refused` maps a recipient to the reply to its RCPT.
     """
@@ -57,9 +60,6 @@ class SmtpStandIn:
     implicit_tls: bool = False
     mails: list[Mail] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
-    connections: int = 0
-    port: int = 0
-    faults: list[Exception] = field(default_factory=list)
     once: dict[str, str] = field(default_factory=dict)
     """As `replies`, said the first time."""
     mails_per_connection: int = 1_000_000
@@ -68,46 +68,19 @@ class SmtpStandIn:
     hasty: bool = False
     """Says 354 to DATA even when there is no recipient (RFC 2920 section 3.1)."""
     empty_mails: int = 0
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        context = self.tls if self.implicit_tls else None
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context, limit=2**23)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield
-        finally:
-            server.close()
-            for connection in self._open:
-                connection.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-            await server.wait_closed()
-        assert not self.faults, self.faults
+    def __post_init__(self) -> None:
+        super().__init__()
 
-    def hang_up(self) -> None:
-        """Close every connection, as a server does with idle ones."""
-        for writer in self._writers:
-            writer.close()
+    @property
+    def listening_tls(self) -> ssl.SSLContext | None:
+        """See StandIn."""
+        return self.tls if self.implicit_tls else None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        this = asyncio.current_task()
-        assert this is not None
-        self._open.add(this)
-        self._writers.add(writer)
-        self.connections += 1
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError, asyncio.CancelledError):
-                await _Session(self, reader, writer, self.connections).run()
-        except Exception as error:
-            self.faults.append(error)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-            self._open.discard(this)
-            self._writers.discard(writer)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        """See StandIn."""
+        with suppress(ssl.SSLError):
+            await _Session(self, reader, writer, number).run()
 
 
 class _Session:
@@ -120,7 +93,7 @@ class _Session:
         self.number = number
         self.secure = server.implicit_tls
         self.mail: Mail | None = None
-        self.taken = 0
+        self.mails_taken = 0
 
     def planned(self, command: str, usual: str = "2") -> str:
         return self.server.once.get(command) or self.server.replies.get(command, usual)
@@ -172,24 +145,24 @@ class _Session:
         if verb == "AUTH":
             return await self.log_in(line)
         if verb == "MAIL":
-            if self.taken == server.mails_per_connection:
+            if self.mails_taken == server.mails_per_connection:
                 return await self.say("TOO MANY", "421 4.7.0 too many messages in this session")
             if self.planned("MAIL")[0] in "45":
                 return await self.say("MAIL", "")
-            found = re.fullmatch(r"MAIL FROM:<([^<>\s]*)>(.*)", line)
-            assert found is not None, line
-            self.mail = Mail(found[1], [], b"", self.number, found[2].strip())
+            command = re.fullmatch(r"MAIL FROM:<([^<>\s]*)>(.*)", line)
+            assert command is not None, line
+            self.mail = Mail(command[1], [], b"", self.number, command[2].strip())
             return await self.say("MAIL", "250 2.1.0 ok")
         if verb == "RCPT":
-            found = re.fullmatch(r"RCPT TO:<([^<>\s]*)>", line)
-            assert found is not None, line
+            command = re.fullmatch(r"RCPT TO:<([^<>\s]*)>", line)
+            assert command is not None, line
             if self.mail is None:
                 return await self.say("OUT OF ORDER", "503 5.5.1 MAIL first")
-            if found[1] in server.refused:
-                await self.write(f"{server.refused[found[1]]}\r\n".encode())
+            if command[1] in server.refused:
+                await self.write(f"{server.refused[command[1]]}\r\n".encode())
                 return True
             if self.planned("RCPT")[0] not in "45":
-                self.mail.recipients.append(found[1])
+                self.mail.recipients.append(command[1])
             return await self.say("RCPT", "250 2.1.5 ok")
         if verb == "RSET":
             self.mail = None
@@ -206,8 +179,8 @@ class _Session:
         assert method == "PLAIN"
         _, username, password = b64decode(text).decode().split("\0")
         assert self.secure or self.server.tls is None, "the password came before TLS"
-        fine = (username, password) == self.server.login
-        return await self.say("AUTH", "235 2.7.0 welcome" if fine else "535 5.7.8 wrong password")
+        is_right = (username, password) == self.server.login
+        return await self.say("AUTH", "235 2.7.0 welcome" if is_right else "535 5.7.8 wrong password")
 
     async def take(self) -> bool:
         if (self.mail is None or not self.mail.recipients) and not self.server.hasty:
@@ -225,7 +198,7 @@ class _Session:
         assert b"\n" not in data.replace(b"\r\n", b"")
         assert b"\r" not in data.replace(b"\r\n", b"")
         self.mail.data = re.sub(rb"(?m)^\.", b"", data[:-3])
-        self.taken += 1
+        self.mails_taken += 1
         if not self.planned(".").startswith(("4", "5")):
             self.server.mails.append(self.mail)
         self.mail = None
@@ -260,13 +233,13 @@ class SmtpVendor(Vendor):
         return email_delivery(number, to, text, more)
 
     def arrived(self) -> list[tuple[str, str]]:
-        found = []
+        mails = []
         for mail in self.server.mails:
             assert len(mail.recipients) == 1
             part = mail.parsed.get_body(("plain",))
             assert isinstance(part, EmailMessage)
-            found.append((mail.recipients[0], part.get_content().replace("\r\n", "\n").removesuffix("\n")))
-        return found
+            mails.append((mail.recipients[0], part.get_content().replace("\r\n", "\n").removesuffix("\n")))
+        return mails
 
     def refuse_everything_with(self, code: int | str) -> None:
         code = {"4yz": 459, "5yz": 559}.get(str(code), code)
@@ -280,12 +253,27 @@ class SmtpVendor(Vendor):
         self.server.login = ("somebody", "else")
 
 
+@asynccontextmanager
+async def sending(server: SmtpStandIn | None = None, **more: Any) -> AsyncIterator[tuple[Smtp, SmtpVendor]]:
+    """The provider with these settings, and its vendor's stand-in."""
+    vendor = SmtpVendor()
+    if server is not None:
+        vendor.server = server
+    async with vendor.running():
+        provider = build("smtp", vendor.settings(**more), tools_for())
+        assert isinstance(provider, Smtp)
+        try:
+            yield provider, vendor
+        finally:
+            await provider.close()
+
+
 def certify(file: Path) -> Path:
     """Write a key and the certificate that goes with it, good for 127.0.0.1, into `file`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -298,7 +286,7 @@ def certify(file: Path) -> Path:
     )
     file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + made.public_bytes(serialization.Encoding.PEM)
+        + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return file
 

@@ -1,6 +1,6 @@
 """Stand-ins for the vendors: scripted local servers that speak the vendors' wire formats and can misbehave.
 
-`Vendor` is what tests/conformance/test_providers.py needs of each provider: how to make it, what to give it, how its
+`Vendor` is what tests/conformance/test_providers*.py need of each provider: how to make it, what to give it, how its
 vendor says yes, no and nothing. A provider without one here fails the suite.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -20,6 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from support.http_stand_in import HttpStandIn, Misbehave, Reply, Request
 from tidings.channels.tools import Tools
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
@@ -80,116 +80,9 @@ def id_of(number: int) -> UUID:
     return delivery_id(new_id(NOW, 7, number), 1)
 
 
-@dataclass
-class Said:
-    """An HTTP answer."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Misbehave:
-    """How a connection fails after the request was received."""
-
-    how: str  # hang, cut, not_http, cut_body, slow_body, endless_body
-    status: int = 200
-
-
-@dataclass
-class Came:
-    """A received request."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    connection: int
-
-
-class HttpStandIn:
-    """An HTTP/1.1 server that answers with the next entry of `script`, else with `usual(request)`."""
-
-    def __init__(self, usual: Callable[[Came], Said]) -> None:
-        self.usual = usual
-        self.script: list[Said | Misbehave] = []
-        self.always: Said | Misbehave | None = None
-        self.came: list[Came] = []
-        self.connections = 0
-        self.port = 0
-        self.faults: list[Exception] = []
-        self._open: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield
-        finally:
-            server.close()
-            for connection in self._open:
-                connection.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
-            await server.wait_closed()
-        assert not self.faults, self.faults
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        this = asyncio.current_task()
-        assert this is not None
-        self._open.add(this)
-        self.connections += 1
-        number = self.connections
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                while await self._one(reader, writer, number):
-                    pass
-        except Exception as error:
-            self.faults.append(error)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-            self._open.discard(this)
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        method, path, _ = head[0].split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        came = Came(method, path, headers, body, number)
-        self.came.append(came)
-        said = self.script.pop(0) if self.script else self.always or self.usual(came)
-        if isinstance(said, Said):
-            lines = [f"HTTP/1.1 {said.status} Said", f"content-length: {len(said.body)}"]
-            lines += [f"{name}: {value}" for name, value in said.headers.items()]
-            writer.write("\r\n".join([*lines, "", ""]).encode() + said.body)
-            await writer.drain()
-            return True
-        await self._misbehave(said, writer)
-        return False
-
-    async def _misbehave(self, said: Misbehave, writer: asyncio.StreamWriter) -> None:
-        start = f"HTTP/1.1 {said.status} Said\r\n".encode()
-        if said.how == "hang":
-            await asyncio.Event().wait()
-        elif said.how == "not_http":
-            writer.write(b"\x00\xfe\x00nonsense\r\n\r\n" * 3)
-        elif said.how == "cut_body":
-            writer.write(start + b'content-length: 500\r\n\r\n{"sid": "SM')
-        elif said.how == "slow_body":
-            writer.write(start + b"content-length: 500\r\n\r\n{")
-            await writer.drain()
-            await asyncio.Event().wait()
-        elif said.how == "endless_body":
-            writer.write(start + b"transfer-encoding: chunked\r\n\r\n")
-            while True:
-                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-                await writer.drain()
-        else:
-            assert said.how == "cut"
-        await writer.drain()
+def envelope(number: int, more: dict[str, Any]) -> dict[str, Any]:
+    """What deliveries on all channels have in common. Takes the tenant from `more`."""
+    return {"id": id_of(number), "tenant": more.pop("tenant", "shop"), "idempotency_key": f"dlv-{number}.1"}
 
 
 class Vendor(ABC):
@@ -263,25 +156,25 @@ class HttpVendor(Vendor):
         return f"http://127.0.0.1:{self.server.port}"
 
     @abstractmethod
-    def usual(self, came: Came) -> Said: ...
+    def usual(self, request: Request) -> Reply: ...
 
     def misbehave(self, way: str) -> None:
         if way == "garbage_body":
-            self.server.always = Said(200, b"<html>Welcome to the hotel's wireless network</html>")
+            self.server.always = Reply(200, b"<html>Welcome to the hotel's wireless network</html>")
         else:
             self.server.always = Misbehave(way, self.success)
 
     def throttle(self, headers: Mapping[str, str]) -> None:
-        self.server.always = Said(429, b"{}", headers)
+        self.server.always = Reply(429, b"{}", headers)
 
     def fail_with(self, status: int) -> None:
-        self.server.always = Said(status, b"<html>went wrong</html>")
+        self.server.always = Reply(status, b"<html>went wrong</html>")
 
     def take_no_credentials(self) -> None:
-        self.server.always = Said(401, b"{}")
+        self.server.always = Reply(401, b"{}")
 
-    def sent(self) -> list[Came]:
-        return [came for came in self.server.came if came.method == "POST"]
+    def sent(self) -> list[Request]:
+        return [request for request in self.server.requests if request.method == "POST"]
 
 
 class TwilioVendor(HttpVendor):
@@ -291,14 +184,14 @@ class TwilioVendor(HttpVendor):
     token = "0123456789abcdef0123456789abcdef"
     sid = "AC" + "0" * 32
 
-    def usual(self, came: Came) -> Said:
+    def usual(self, request: Request) -> Reply:
         login = "Basic " + b64encode(f"{self.sid}:{self.token}".encode()).decode()
-        if came.headers.get("authorization") != login:
-            return Said(401, b'{"code": 20003, "message": "Authenticate", "status": 401}')
-        if came.method == "GET":
-            return Said(200, msgspec.json.encode({"sid": self.sid, "status": "active"}))
-        number = parse_qs(came.body.decode())["To"][0]
-        return Said(201, msgspec.json.encode({"sid": f"SM{number[1:]:0>32}", "status": "queued", "error_code": None}))
+        if request.headers.get("authorization") != login:
+            return Reply(401, b'{"code": 20003, "message": "Authenticate", "status": 401}')
+        if request.method == "GET":
+            return Reply(200, msgspec.json.encode({"sid": self.sid, "status": "active"}))
+        number = parse_qs(request.body.decode())["To"][0]
+        return Reply(201, msgspec.json.encode({"sid": f"SM{number[1:]:0>32}", "status": "queued", "error_code": None}))
 
     def settings(self, **more: Any) -> dict[str, Any]:
         return {
@@ -311,16 +204,16 @@ class TwilioVendor(HttpVendor):
 
     def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> SmsDelivery:
         return SmsDelivery(
-            id=id_of(number),
-            tenant=more.pop("tenant", "shop"),
+            **envelope(number, more),
             to=to or f"+1415555{number:04}",
-            idempotency_key=f"dlv-{number}.1",
             content=SmsContent(text),
             **more,
         )
 
     def arrived(self) -> list[tuple[str, str]]:
-        forms = [parse_qs(came.body.decode(), keep_blank_values=True, strict_parsing=True) for came in self.sent()]
+        forms = [
+            parse_qs(request.body.decode(), keep_blank_values=True, strict_parsing=True) for request in self.sent()
+        ]
         assert all(set(form) <= {"To", "From", "Body", "StatusCallback"} for form in forms)
         assert all(len(values) == 1 for form in forms for values in form.values())
         return [(form["To"][0], form["Body"][0]) for form in forms]
@@ -333,7 +226,7 @@ class TwilioVendor(HttpVendor):
         code = int(str(code).partition(" ")[0])
         status = {20003: 401, 20429: 429}.get(code, 400)
         body = {"code": code, "message": "No.", "more_info": "https://www.twilio.com/docs/errors", "status": status}
-        self.server.always = Said(status, msgspec.json.encode(body))
+        self.server.always = Reply(status, msgspec.json.encode(body))
 
 
 class SendgridVendor(HttpVendor):
@@ -346,12 +239,14 @@ class SendgridVendor(HttpVendor):
         event_key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     ).decode()
 
-    def usual(self, came: Came) -> Said:
-        if came.headers.get("authorization") != f"Bearer {self.api_key}":
-            return Said(401, b'{"errors": [{"message": "The provided authorization grant is invalid", "field": null}]}')
-        if came.method == "GET":
-            return Said(200, b'{"scopes": ["mail.send", "alerts.read"]}')
-        return Said(202, b"", {"X-Message-Id": f"message-{len(self.server.came)}"})
+    def usual(self, request: Request) -> Reply:
+        if request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return Reply(
+                401, b'{"errors": [{"message": "The provided authorization grant is invalid", "field": null}]}'
+            )
+        if request.method == "GET":
+            return Reply(200, b'{"scopes": ["mail.send", "alerts.read"]}')
+        return Reply(202, b"", {"X-Message-Id": f"message-{len(self.server.requests)}"})
 
     def settings(self, **more: Any) -> dict[str, Any]:
         return {
@@ -367,29 +262,27 @@ class SendgridVendor(HttpVendor):
         return email_delivery(number, to, text, more)
 
     def mails(self) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(came.body) for came in self.sent()]
+        return [msgspec.json.decode(request.body) for request in self.sent()]
 
     def arrived(self) -> list[tuple[str, str]]:
         return [
-            (one["to"][0]["email"], mail["content"][0]["value"])
+            (recipient["to"][0]["email"], mail["content"][0]["value"])
             for mail in self.mails()
-            for one in mail["personalizations"]
+            for recipient in mail["personalizations"]
         ]
 
     def refuse_everything_with(self, code: int | str) -> None:
         status, _, case = str(code).partition(" ")
         field = "personalizations.0.to.0.email" if case == "recipient" else "subject"
         problem = {"message": "No.", "field": field, "help": "http://sendgrid.com/docs"}
-        self.server.always = Said(int(status), msgspec.json.encode({"errors": [problem]}))
+        self.server.always = Reply(int(status), msgspec.json.encode({"errors": [problem]}))
 
 
 def email_delivery(number: int, to: str | None, text: str, more: dict[str, Any]) -> EmailDelivery:
     content = EmailContent(subject=more.pop("subject", "Your order"), text=text, html=more.pop("html", "<p>Hello</p>"))
     return EmailDelivery(
-        id=id_of(number),
-        tenant=more.pop("tenant", "shop"),
+        **envelope(number, more),
         to=to or f"ada{number}@example.com",
-        idempotency_key=f"dlv-{number}.1",
         content=content,
         **more,
     )
@@ -405,18 +298,18 @@ class FcmVendor(HttpVendor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.accounts = HttpStandIn(lambda _: Said(200, b'{"access_token": "ya29.token", "expires_in": 3599}'))
+        self.accounts = HttpStandIn(lambda _: Reply(200, b'{"access_token": "ya29.token", "expires_in": 3599}'))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.server.running(), self.accounts.running():
             yield
 
-    def usual(self, came: Came) -> Said:
-        if came.headers.get("authorization") != "Bearer ya29.token":
-            return Said(401, b'{"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "No."}}')
-        number = len(self.server.came)
-        return Said(200, msgspec.json.encode({"name": f"projects/shop-1/messages/{number}"}))
+    def usual(self, request: Request) -> Reply:
+        if request.headers.get("authorization") != "Bearer ya29.token":
+            return Reply(401, b'{"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "No."}}')
+        number = len(self.server.requests)
+        return Reply(200, msgspec.json.encode({"name": f"projects/shop-1/messages/{number}"}))
 
     def account(self) -> dict[str, str]:
         return {
@@ -434,24 +327,22 @@ class FcmVendor(HttpVendor):
 
     def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> PushDelivery:
         return PushDelivery(
-            id=id_of(number),
-            tenant=more.pop("tenant", "shop"),
+            **envelope(number, more),
             to=to or f"device-{number}",
-            idempotency_key=f"dlv-{number}.1",
             content=PushContent(title=more.pop("subject", "Your order"), body=text, link=more.pop("link", None)),
             **more,
         )
 
     def arrived(self) -> list[tuple[str, str]]:
-        messages = [msgspec.json.decode(came.body)["message"] for came in self.sent()]
+        messages = [msgspec.json.decode(request.body)["message"] for request in self.sent()]
         return [(message["token"], message["notification"]["body"]) for message in messages]
 
     def refuse_everything_with(self, code: int | str) -> None:
         name, _, case = str(code).partition(" ")
-        self.server.always = Said(*refusal(name, ["message.token"] if case == "token" else ()))
+        self.server.always = Reply(*refusal(name, ["message.token"] if case == "token" else ()))
 
     def take_no_credentials(self) -> None:
-        self.accounts.always = Said(400, b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}')
+        self.accounts.always = Reply(400, b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}')
 
 
 def refusal(code: str, violations: Sequence[str] = (), text: str = "No.") -> tuple[int, bytes]:
@@ -484,10 +375,8 @@ class InboxVendor(Vendor):
 
     def delivery(self, number: int, to: str | None = None, text: str = "Hello", **more: Any) -> InappDelivery:
         return InappDelivery(
-            id=id_of(number),
-            tenant=more.pop("tenant", "shop"),
+            **envelope(number, more),
             to=to or f"user-{number}",
-            idempotency_key=f"dlv-{number}.1",
             content=InappContent(title=more.pop("subject", "Your order"), body=text, link=more.pop("link", None)),
             **more,
         )

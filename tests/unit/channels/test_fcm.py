@@ -12,7 +12,8 @@ import jwt
 import msgspec
 import pytest
 
-from support.vendors import NOW, Came, FcmVendor, Misbehave, Said, StillClock, id_of, refusal, tools_for
+from support.http_stand_in import Misbehave, Reply, Request
+from support.vendors import NOW, FcmVendor, StillClock, id_of, refusal, tools_for
 from tidings.channels.push.fcm import Fcm
 from tidings.channels.registry import build
 from tidings.channels.tools import Tools
@@ -50,16 +51,16 @@ async def provider(vendor: FcmVendor, clock: MovingClock) -> AsyncIterator[Fcm]:
     await made.close()
 
 
-def body_of(came: Came) -> Any:
-    return msgspec.json.decode(came.body)
+def body_of(request: Request) -> Any:
+    return msgspec.json.decode(request.body)
 
 
 async def test_the_request_body(vendor: FcmVendor, provider: Fcm) -> None:
     [result] = await provider.send([vendor.delivery(1, link="https://shop.example/1")])
     assert result == Sent("projects/shop-1/messages/1")
-    [came] = vendor.server.came
-    assert came.path == "/v1/projects/shop-1/messages:send"
-    assert body_of(came) == {
+    [request] = vendor.server.requests
+    assert request.path == "/v1/projects/shop-1/messages:send"
+    assert body_of(request) == {
         "message": {
             "token": "device-1",
             "notification": {"title": "Your order", "body": "Hello"},
@@ -71,7 +72,7 @@ async def test_the_request_body(vendor: FcmVendor, provider: Fcm) -> None:
 
 async def test_a_link_that_is_not_https_is_only_in_the_data(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1, link="shop://orders/1")])
-    assert "webpush" not in body_of(vendor.server.came[0])["message"]
+    assert "webpush" not in body_of(vendor.server.requests[0])["message"]
 
 
 _28_DAYS = 28 * 86_400
@@ -93,7 +94,7 @@ async def test_a_push_is_kept_until_it_expires(
     vendor: FcmVendor, provider: Fcm, left_ms: int, seconds: int, until_s: int
 ) -> None:
     await provider.send([vendor.delivery(1, expires_at=NOW + left_ms, link="https://shop.example/1")])
-    sent = body_of(vendor.server.came[0])["message"]
+    sent = body_of(vendor.server.requests[0])["message"]
     assert sent["android"] == {"ttl": f"{seconds}s"}
     assert sent["apns"] == {"headers": {"apns-expiration": str(until_s)}}
     assert sent["webpush"] == {
@@ -108,7 +109,7 @@ async def test_the_time_left_is_computed_when_the_request_is_sent(
     delivery = vendor.delivery(1, expires_at=NOW + 300_000)
     clock.time += 100_000
     await provider.send([delivery])
-    assert body_of(vendor.server.came[0])["message"]["android"] == {"ttl": "200s"}
+    assert body_of(vendor.server.requests[0])["message"]["android"] == {"ttl": "200s"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,9 @@ async def test_the_priority_sets_the_urgency(
     vendor: FcmVendor, provider: Fcm, priority: Priority, android: str, apple: str, web: str
 ) -> None:
     await provider.send([vendor.delivery(1, priority=priority), vendor.delivery(2)])
-    sent, usual = sorted((body_of(came)["message"] for came in vendor.server.came), key=lambda one: one["token"])
+    sent, usual = sorted(
+        (body_of(request)["message"] for request in vendor.server.requests), key=lambda one: one["token"]
+    )
     assert sent["android"] == {"priority": android}
     assert sent["apns"] == {"headers": {"apns-priority": apple}}
     assert sent["webpush"] == {"headers": {"Urgency": web}}
@@ -128,28 +131,28 @@ async def test_the_priority_sets_the_urgency(
 
 async def test_a_bad_key_for_apple_keeps_the_access_token(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1)])
-    vendor.server.script.append(Said(*refusal("THIRD_PARTY_AUTH_ERROR")))
+    vendor.server.script.append(Reply(*refusal("THIRD_PARTY_AUTH_ERROR")))
     [refused] = await provider.send([vendor.delivery(1)])
     assert isinstance(refused, Retry)
     assert refused.reason == "third_party_auth"
     await provider.send([vendor.delivery(1)])
-    assert len(vendor.accounts.came) == 1
+    assert len(vendor.accounts.requests) == 1
 
 
 async def test_a_401_without_a_code_is_about_the_access_token(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1)])
-    vendor.server.script.append(Said(401, b"<html>no</html>"))
+    vendor.server.script.append(Reply(401, b"<html>no</html>"))
     [refused] = await provider.send([vendor.delivery(1)])
     assert isinstance(refused, Retry)
     assert refused.reason == "unauthorized"
     await provider.send([vendor.delivery(1)])
-    assert len(vendor.accounts.came) == 2
+    assert len(vendor.accounts.requests) == 2
 
 
 async def test_the_assertion_has_the_claims_that_google_asks_for(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.check()
-    [came] = vendor.accounts.came
-    form = parse_qs(came.body.decode(), strict_parsing=True)
+    [request] = vendor.accounts.requests
+    form = parse_qs(request.body.decode(), strict_parsing=True)
     assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
     audience = vendor.account()["token_uri"]
     claims = jwt.decode(
@@ -171,43 +174,43 @@ async def test_the_assertion_has_the_claims_that_google_asks_for(vendor: FcmVend
 
 async def test_all_sends_share_one_token_until_it_is_old(vendor: FcmVendor, provider: Fcm, clock: MovingClock) -> None:
     await asyncio.gather(*[provider.send([vendor.delivery(number)]) for number in range(20)])
-    assert len(vendor.accounts.came) == 1
+    assert len(vendor.accounts.requests) == 1
     clock.time += 3_200_000
     await provider.send([vendor.delivery(1)])
-    assert len(vendor.accounts.came) == 1
+    assert len(vendor.accounts.requests) == 1
     clock.time += 200_000
     await provider.send([vendor.delivery(1)])
-    assert len(vendor.accounts.came) == 2
+    assert len(vendor.accounts.requests) == 2
 
 
 async def test_a_refused_token_is_replaced(vendor: FcmVendor, provider: Fcm) -> None:
     await provider.send([vendor.delivery(1)])
-    vendor.server.script.append(Said(*refusal("UNAUTHENTICATED")))
+    vendor.server.script.append(Reply(*refusal("UNAUTHENTICATED")))
     [refused] = await provider.send([vendor.delivery(1)])
     assert isinstance(refused, Retry)
     [again] = await provider.send([vendor.delivery(1)])
     assert isinstance(again, Sent)
-    assert len(vendor.accounts.came) == 2
+    assert len(vendor.accounts.requests) == 2
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        Said(500, b"oops"),
-        Said(200, b"<html>"),
-        Said(200, b'{"access_token": "new\\nline", "expires_in": 1}'),
-        Said(200, b'{"access_token": "\xc3\xa9"}'),
+        Reply(500, b"oops"),
+        Reply(200, b"<html>"),
+        Reply(200, b'{"access_token": "new\\nline", "expires_in": 1}'),
+        Reply(200, b'{"access_token": "\xc3\xa9"}'),
         Misbehave("cut"),
         Misbehave("not_http"),
     ],
 )
-async def test_without_a_token_nothing_was_sent(vendor: FcmVendor, provider: Fcm, said: Said | Misbehave) -> None:
+async def test_without_a_token_nothing_was_sent(vendor: FcmVendor, provider: Fcm, said: Reply | Misbehave) -> None:
     vendor.accounts.always = said
     results = await provider.send([vendor.delivery(1), vendor.delivery(2)])
     for result in results:
         assert isinstance(result, Retry)
         assert result.reason == "no_access_token"
-    assert vendor.server.came == []
+    assert vendor.server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ async def test_without_a_token_nothing_was_sent(vendor: FcmVendor, provider: Fcm
 async def test_invalid_argument_is_about_the_token_or_the_payload(
     vendor: FcmVendor, provider: Fcm, violations: list[str], text: str, expected: Rejected
 ) -> None:
-    vendor.server.always = Said(*refusal("INVALID_ARGUMENT", violations, text))
+    vendor.server.always = Reply(*refusal("INVALID_ARGUMENT", violations, text))
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Rejected)
     assert (result.reason, result.suppress) == (expected.reason, expected.suppress)
@@ -234,7 +237,7 @@ async def test_invalid_argument_is_about_the_token_or_the_payload(
 
 
 async def test_quota_without_retry_after_waits_a_minute(vendor: FcmVendor, provider: Fcm) -> None:
-    vendor.server.always = Said(*refusal("QUOTA_EXCEEDED"))
+    vendor.server.always = Reply(*refusal("QUOTA_EXCEEDED"))
     [result] = await provider.send([vendor.delivery(1)])
     assert isinstance(result, Retry)
     assert result.after_s == 60.0

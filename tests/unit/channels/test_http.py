@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
-from support.vendors import NOW, FcmVendor, HttpStandIn, Said, StillClock, tools_for
+from support.http_stand_in import HttpStandIn, Reply
+from support.vendors import NOW, FcmVendor, StillClock, tools_for
 from tidings.channels.http import MOST_READ_BYTES, Answer, HttpClient, _unanswered, brief, by_status, retry_after_s
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig
@@ -118,7 +119,7 @@ def test_the_clients_error_tells_whether_the_request_may_have_been_taken(
 
 
 @asynccontextmanager
-async def calling(said: Said) -> AsyncIterator[tuple[HttpClient, HttpStandIn]]:
+async def calling(said: Reply) -> AsyncIterator[tuple[HttpClient, HttpStandIn]]:
     server = HttpStandIn(lambda _: said)
     async with server.running():
         client = HttpClient(f"http://127.0.0.1:{server.port}", HttpProviderConfig(), {"x-ours": "yes"})
@@ -129,11 +130,11 @@ async def calling(said: Said) -> AsyncIterator[tuple[HttpClient, HttpStandIn]]:
 
 
 async def test_headers_body_and_user_agent_are_sent() -> None:
-    async with calling(Said(200, b"fine")) as (client, server):
+    async with calling(Reply(200, b"fine")) as (client, server):
         answer = await client.post("/here", b"body", {"x-once": "1"})
         assert isinstance(answer, Answer)
         assert (answer.status, answer.body) == (200, b"fine")
-        [came] = server.came
+        [came] = server.requests
         assert (came.method, came.path, came.body) == ("POST", "/here", b"body")
         assert (came.headers["x-ours"], came.headers["x-once"]) == ("yes", "1")
         assert came.headers["user-agent"].startswith("tidings/")
@@ -142,31 +143,31 @@ async def test_headers_body_and_user_agent_are_sent() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 9_999, 10_000, MOST_READ_BYTES])
 async def test_a_body_within_bounds_is_read_whole(size: int) -> None:
-    async with calling(Said(200, b"x" * size)) as (client, _):
+    async with calling(Reply(200, b"x" * size)) as (client, _):
         answer = await client.get("/")
         assert isinstance(answer, Answer)
         assert len(answer.body) == size
 
 
 async def test_a_body_over_the_bound_is_not_kept() -> None:
-    async with calling(Said(200, b"x" * (MOST_READ_BYTES + 1))) as (client, _):
+    async with calling(Reply(200, b"x" * (MOST_READ_BYTES + 1))) as (client, _):
         answer = await client.get("/")
         assert isinstance(answer, Answer)
         assert answer.body == b""
 
 
 async def test_redirects_are_not_followed() -> None:
-    async with calling(Said(307, b"", {"location": "http://127.0.0.1:1/"})) as (client, server):
+    async with calling(Reply(307, b"", {"location": "http://127.0.0.1:1/"})) as (client, server):
         answer = await client.post("/", b"secret")
         assert isinstance(answer, Answer)
         assert isinstance(by_status(answer, CLOCK), Rejected)
-        assert len(server.came) == 1
+        assert len(server.requests) == 1
 
 
 async def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with calling(Said(200, b"direct")) as (client, _):
+    async with calling(Reply(200, b"direct")) as (client, _):
         assert isinstance(await client.get("/"), Answer)
 
 

@@ -157,12 +157,12 @@ def test_what_is_public(url: str) -> None:
 def test_secrets_do_not_go_readable_over_the_network(url: str) -> None:
     with pytest.raises(SettingsError, match="readable over the network"):
         build("twilio", {**GOOD, "base_url": url}, tools_for())
-    build("twilio", {**GOOD, "base_url": url, "allow_insecure": True}, tools_for())
+    assert build("twilio", {**GOOD, "base_url": url, "allow_insecure": True}, tools_for()).kind == "twilio"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8401", "http://localhost:1", "http://[::1]:1", "https://a.example"])
 def test_this_machine_and_https_need_no_leave(url: str) -> None:
-    build("twilio", {**GOOD, "base_url": url}, tools_for())
+    assert build("twilio", {**GOOD, "base_url": url}, tools_for()).kind == "twilio"
 
 
 def test_nor_where_access_tokens_come_from(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_nor_where_access_tokens_come_from(tmp_path: Path) -> None:
     for section in ({"service_account": account}, {"service_account_file": str(file)}):
         with pytest.raises(SettingsError, match=r"token_uri = http://accounts\.example/token would send"):
             build("fcm", section, tools_for())
-        build("fcm", {**section, "allow_insecure": True}, tools_for())
+        assert build("fcm", {**section, "allow_insecure": True}, tools_for()).kind == "fcm"
 
 
 def test_a_ca_file_is_looked_at_when_it_starts(tmp_path: Path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,31 +12,18 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.smtp import SmtpStandIn, SmtpVendor, certify, server_context
+from support.smtp import SmtpStandIn, SmtpVendor, certify, sending, server_context
+from support.smtp_model import FakeTransport, Model
 from support.vendors import tools_for
 from tidings.channels.email.smtp import Smtp
-from tidings.channels.email.smtp_transactions import Extensions, Mail, Session
 from tidings.channels.registry import build
 from tidings.model.notification import EmailContent
-from tidings.model.sending import About, EmailDelivery, Rejected, Retry, SendResult, Sent, Uncertain
+from tidings.model.sending import About, EmailDelivery, Rejected, Retry, Sent, Uncertain
 from tidings.policy.retry import about
 
 PIPELINED = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 PLAIN = ("8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 both = pytest.mark.parametrize("extensions", [PIPELINED, PLAIN], ids=["pipelined", "one by one"])
-
-
-@asynccontextmanager
-async def sending(server: SmtpStandIn, **more: Any) -> AsyncIterator[tuple[Smtp, SmtpVendor]]:
-    vendor = SmtpVendor()
-    vendor.server = server
-    async with vendor.running():
-        provider = build("smtp", vendor.settings(**more), tools_for())
-        assert isinstance(provider, Smtp)
-        try:
-            yield provider, vendor
-        finally:
-            await provider.close()
 
 
 def recipients(server: SmtpStandIn) -> list[str]:
@@ -72,7 +56,7 @@ async def test_commands_are_pipelined_only_where_that_is_announced() -> None:
         server = Model([], extensions)
         assert await server.carry(2, Transport) == [Sent("<0@x>"), Sent("<1@x>")]
         assert len(written) == writes
-        assert server.taken == [0, 1]
+        assert server.accepted == [0, 1]
 
 
 @both
@@ -217,7 +201,7 @@ async def test_a_server_that_no_longer_takes_eight_bits_gets_seven() -> None:
 
 
 async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session() -> None:
-    told, ended = asyncio.Event(), asyncio.Event()
+    answered, ended = asyncio.Event(), asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example\r\n")
@@ -229,7 +213,7 @@ async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session
                 writer.write(b"354 go\r\n")
                 await reader.readexactly(1000)
                 writer.write(b"552 5.3.4 too large\r\n")
-                await told.wait()
+                await answered.wait()
                 break
             else:
                 writer.write(b"250 ok\r\n")
@@ -244,7 +228,7 @@ async def test_an_early_refusal_of_a_large_mail_is_believed_and_ends_the_session
     assert isinstance(result, Rejected)
     assert result.reason == "too_large"
     assert provider._idle == []
-    told.set()
+    answered.set()
     await ended.wait()
     await provider.close()
     server.close()
@@ -282,125 +266,6 @@ def test_it_works_over_uvloop_with_and_without_tls(tmp_path: Path) -> None:
         runner.run(both_ways())
 
 
-class FakeTransport:
-    """The server's end, in memory: what is written goes to the model, whose replies come back in pieces."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.protocol: asyncio.Protocol | None = None
-        self.closed = False
-
-    def set_protocol(self, protocol: asyncio.Protocol) -> None:
-        self.protocol = protocol
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.model.heard(data)
-            asyncio.get_running_loop().call_soon(self.deliver)
-
-    def deliver(self) -> None:
-        assert self.protocol is not None
-        while self.model.out and not self.closed:
-            size = next(self.model.sizes)
-            data, self.model.out = self.model.out[:size], self.model.out[size:]
-            self.protocol.data_received(bytes(data))
-        if self.model.hung_up and not self.closed:
-            self.closed = True
-            self.protocol.connection_lost(None)
-
-    def abort(self) -> None:
-        self.closed = True
-
-
-class Model:
-    """A server that follows a script of what it says to each command, and notes the mails for which it said 250."""
-
-    def __init__(self, script: list[str], extensions: dict[str, str], sizes: list[int] | None = None) -> None:
-        self.extensions = extensions
-        self.script = iter(script)
-        self.sizes = iter((sizes or []) * 1000 + [1 << 20] * 100_000)
-        self.buffer = b""
-        self.out = b""
-        self.hung_up = False
-        self.got: list[int] = []
-        self.taken: list[int] = []
-        self._in_data = False
-        self._recipients: list[int] | None = None
-
-    async def carry(self, count: int, transport: type[FakeTransport] = FakeTransport) -> list[SendResult | None]:
-        def written(number: int) -> Callable[[bool], bytes]:
-            return lambda _: b"To: %d\r\n\r\n.%d\r\n" % (number, number)
-
-        self.mails = [Mail(b"%d@x" % n, f"<{n}@x>", written(n), needs_utf8=False) for n in range(count)]
-        for mail in self.mails:
-            mail.prepare(eight_bit=False)
-        end: Any = transport(self)
-        session = Session(end, Extensions(self.extensions), "s@x", "x:25", 5.0)
-        loop = asyncio.get_running_loop()
-        await session.carry(self.mails, loop.time() + 5, loop.time() + 5)
-        return [mail.result for mail in self.mails]
-
-    def heard(self, data: bytes) -> None:
-        self.buffer += data
-        while not self.hung_up:
-            end = b"\r\n.\r\n" if self._in_data and not self.buffer.startswith(b".\r\n") else b"\r\n"
-            line, found, rest = self.buffer.partition(end)
-            if not found:
-                return
-            self.buffer = rest
-            self.obey(line)
-
-    def obey(self, line: bytes) -> None:
-        said = next(self.script, "")
-        if self._in_data:
-            self._in_data = False
-            recipients, self._recipients = self._recipients or [], None
-            if not recipients:
-                assert line == b".", "nothing may be sent to nobody"
-                self.say("", "554 5.5.1 no valid recipients")
-                return
-            [number] = recipients
-            assert line == b"To: %d\r\n\r\n..%d" % (number, number)
-            self.got.append(number)
-            if self.say(said, "250 2.0.0 queued") == 250:
-                self.taken.append(number)
-        elif line.startswith(b"MAIL"):
-            if self._recipients is not None:
-                self.say("", "503 5.5.1 nested MAIL command")
-            elif self.say(said, "250 ok") == 250:
-                self._recipients = []
-        elif line.startswith(b"RCPT"):
-            if self._recipients is None:
-                self.say("", "503 5.5.1 MAIL first")
-            elif self.say(said, "250 ok") == 250:
-                self._recipients.append(int(line[9:-3]))
-        elif line == b"DATA":
-            if not self._recipients and said != "354 go":
-                self.say("", "554 5.5.1 no valid recipients")
-            else:
-                self._in_data = self.say(said, "354 go") == 354
-        else:
-            assert line == b"RSET", line
-            self._recipients = None
-            self.say("", "250 ok")
-
-    def say(self, said: str, usual: str) -> int:
-        """The code that was said; 0 when it hangs up instead."""
-        reply = said or usual
-        if reply == "cut":
-            self.hung_up = True
-            return 0
-        self.out += reply.encode() + b"\r\n"
-        self.hung_up = reply.startswith("421")
-        return int(reply[:3]) if reply[:3].isdigit() else 0
-
-
 SAID = st.sampled_from(
     [
         "",
@@ -429,17 +294,17 @@ SAID = st.sampled_from(
 def test_what_is_told_is_what_happened(script: list[str], pipelining: bool, sizes: list[int], count: int) -> None:
     server = Model(script, {"pipelining": ""} if pipelining else {}, sizes)
     results = asyncio.run(asyncio.wait_for(server.carry(count), 5))
-    assert len(server.got) == len(set(server.got)), "no mail is sent twice"
+    assert len(server.received) == len(set(server.received)), "no mail is sent twice"
     for number, result in enumerate(results):
         if isinstance(result, Sent):
-            assert number in server.taken
+            assert number in server.accepted
         elif isinstance(result, Uncertain):
-            assert number in server.got
+            assert number in server.received
         else:
-            assert number not in server.taken, result
+            assert number not in server.accepted, result
         if isinstance(result, Retry) and about(result) is About.UNOFFERED and "421" not in result.detail:
-            assert number not in server.got
+            assert number not in server.received
         if result is None:
-            assert number not in server.got
+            assert number not in server.received
             assert all(later is None for later in results[number:]), "those after it had no turn either"
     assert results[0] is not None, "the first mail of a session is told what came of it"

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from support.vendors import NOW, RECEIPTS, Said, StillClock, TwilioVendor, id_of
+from support.http_stand_in import Reply
+from support.vendors import NOW, RECEIPTS, StillClock, TwilioVendor, id_of
 from tidings.channels.registry import build
 from tidings.channels.sms.twilio import Twilio
 from tidings.channels.tools import Tools
@@ -226,7 +227,7 @@ async def test_a_suspended_account_is_told() -> None:
     vendor = TwilioVendor()
     async with vendor.running():
         provider = build("twilio", vendor.settings(), Tools(RECEIPTS, StillClock(), None))
-        vendor.server.always = Said(200, b'{"sid": "AC1", "status": "suspended"}')
+        vendor.server.always = Reply(200, b'{"sid": "AC1", "status": "suspended"}')
         with pytest.raises(SettingsError, match="suspended"):
             await provider.check()
         await provider.close()
@@ -236,7 +237,7 @@ async def test_an_unknown_error_keeps_twilios_words() -> None:
     vendor = TwilioVendor()
     async with vendor.running():
         provider = build("twilio", vendor.settings(), Tools(RECEIPTS, StillClock(), None))
-        vendor.server.always = Said(500, b'{"code": 20500, "message": "Internal\\nerror"}')
+        vendor.server.always = Reply(500, b'{"code": 20500, "message": "Internal\\nerror"}')
         [result] = await provider.send([vendor.delivery(1)])
         await provider.close()
     assert result == Retry("provider_error", None, "20500: Internal error")
