@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import suppress
 from unittest.mock import Mock
@@ -28,18 +27,6 @@ EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 @pytest.fixture
 def settings(kafka_broker: str, kafka_prefix: str) -> KafkaSettings:
     return KafkaSettings(kafka_broker, partitions=1, prefix=kafka_prefix)
-
-
-@pytest.fixture
-async def queue(settings: KafkaSettings) -> AsyncIterator[KafkaQueue]:
-    queue = await KafkaQueue.open_with(settings)
-    yield queue
-    await queue.close()
-
-
-@pytest.fixture
-def admin(kafka_broker: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": kafka_broker})
 
 
 def numbered(first: int, end: int) -> list[Item]:

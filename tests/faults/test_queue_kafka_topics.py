@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,18 +31,6 @@ TOPIC = "topic"
 @pytest.fixture
 def settings(kafka_broker: str, kafka_prefix: str) -> KafkaSettings:
     return KafkaSettings(kafka_broker, partitions=2, prefix=kafka_prefix)
-
-
-@pytest.fixture
-async def queue(settings: KafkaSettings) -> AsyncIterator[KafkaQueue]:
-    queue = await KafkaQueue.open_with(settings)
-    yield queue
-    await queue.close()
-
-
-@pytest.fixture
-def admin(kafka_broker: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": kafka_broker})
 
 
 def create(admin: AdminClient, name: str, partitions: int, config: dict[str, str]) -> None:
@@ -183,7 +171,7 @@ class TestGroupProtocol:
                         await claim.done()
             assert first._protocol.name == CLASSIC
             assert len([line for line in logged if "the classic one is used" in line["event"]]) == 1
-            await shares_the_work(first, second, 400)
+            await expect_shared_work(first, second, 400)
         finally:
             await first.close()
             await second.close()
@@ -206,7 +194,7 @@ class TestGroupProtocol:
         old = await KafkaQueue.open_with(structs.replace(settings, group_protocol=CLASSIC))
         try:
             await new.declare({TOPIC: (GROUP,)})
-            await shares_the_work(old, new, 400)
+            await expect_shared_work(old, new, 400)
         finally:
             await new.close()
             await old.close()
@@ -216,7 +204,7 @@ class TestGroupProtocol:
             KafkaQueue(structs.replace(settings, group_protocol="modern"))
 
 
-async def shares_the_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
+async def expect_shared_work(first: KafkaQueue, second: KafkaQueue, count: int) -> None:
     """One client starts, another joins and leaves again; every item is done.
 
     Some may be done twice: claims that ended just before a partition moved may not be committed. Nothing is begun here.
