@@ -141,8 +141,9 @@ class TestAppendAndGet:
             assert record is not None
             assert states(record) == [(State.PENDING, 0), (State.SENT, 1)]
 
-    async def test_appending_nothing(self, store: Store) -> None:
+    async def test_appending_nothing(self, store: Store, tenant: str) -> None:
         await store.history.append([])
+        assert await find_all(store, tenant, HistoryFilter(), 10) == []
 
     async def test_unknown_and_foreign_ids_are_none(self, store: Store, tenant: str) -> None:
         sent = notification(tenant)

@@ -16,7 +16,7 @@ from support import eventually, needs, unique
 from support.kafka import KafkaBroker
 from support.kafka_cluster import KafkaCluster
 from support.ports import free_port
-from support.queues import PATIENCE, depth, items_of, open_queue, take
+from support.queues import PATIENCE, expect_nothing_left, items_of, open_queue, take
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import MOST_ITEM_BYTES, KafkaSettings
 from tidings.model.errors import LeaseLost, Unavailable
@@ -229,10 +229,7 @@ class TestKilled:
                 finished |= {item.body for item in claim.items}
                 await claim.done()
 
-        async def empty() -> bool:
-            return await depth(own_queue, topic, GROUP) == 0
-
-        await eventually(empty, PATIENCE)
+        await expect_nothing_left(own_queue, topic, GROUP)
 
     async def test_an_absent_broker_is_reported_in_time_and_forgotten_when_it_is_back(
         self, own_server: KafkaCluster, own_queue: KafkaQueue, topic: str
@@ -274,8 +271,10 @@ class TestKilled:
         (claim,) = await take(queue, "topic", GROUP, 1, max_items=1, lease_s=60.0)
         await asyncio.to_thread(broker.kill)
         await claim.done()
-        async with asyncio.timeout(30):
-            await queue.close()
+        closing = asyncio.create_task(queue.close())
+        await asyncio.wait([closing], timeout=30)
+        assert closing.done(), "closing waits for the broker"
+        await closing
 
 
 class TestFrozen:

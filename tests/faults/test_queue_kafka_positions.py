@@ -97,13 +97,13 @@ class TestRebalances:
             for claim in (warm, *more):
                 with suppress(LeaseLost):
                     await claim.release()
-            got: set[int] = set()
+            arrived: set[int] = set()
             async with asyncio.timeout(30):
-                while len(got) < count:
+                while len(arrived) < count:
                     for claim in await take(first, TOPIC, GROUP, 1):
-                        got |= set(marks(list(claim.items)))
+                        arrived |= set(marks(list(claim.items)))
                         await claim.done()
-            assert got == set(range(count))
+            assert arrived == set(range(count))
         finally:
             await second.close()
             await first.close()

@@ -45,7 +45,7 @@ def nothing_secret_is_printed(caplog: pytest.LogCaptureFixture, capfd: pytest.Ca
     assert not any(secret in said for secret in SECRETS)
 
 
-async def goes_through(settings: KafkaSettings) -> None:
+async def expect_access(settings: KafkaSettings) -> None:
     """Use everything that Tidings needs of a broker: producer, administration and consumer."""
     queue = await KafkaQueue.open_with(settings)
     try:
@@ -67,11 +67,11 @@ def at(secured: Secured, listener: str, security: Security, prefix: str) -> Kafk
     return KafkaSettings(secured.at(listener), partitions=2, prefix=prefix, security=security)
 
 
-async def refused(settings: KafkaSettings, why: str) -> None:
+async def expect_refusal(settings: KafkaSettings, why: str) -> None:
     async with asyncio.timeout(30):
-        with pytest.raises(Unavailable, match=why) as told:
+        with pytest.raises(Unavailable, match=why) as error:
             await KafkaQueue.open_with(settings)
-    assert not any(secret in str(told.value) + repr(settings) for secret in SECRETS)
+    assert not any(secret in str(error.value) + repr(settings) for secret in SECRETS)
 
 
 async def test_remote_brokers_behind_a_local_bootstrap_server_need_tls(tmp_path: Path) -> None:
@@ -87,23 +87,23 @@ async def test_remote_brokers_behind_a_local_bootstrap_server_need_tls(tmp_path:
 class TestTls:
     async def test_with_the_right_authority(self, secured_kafka: Secured, kafka_prefix: str) -> None:
         # With TLS alone the client is anonymous, and in this test the broker lets anonymous clients do everything.
-        await goes_through(at(secured_kafka, "SSL", tls(secured_kafka), kafka_prefix))
+        await expect_access(at(secured_kafka, "SSL", tls(secured_kafka), kafka_prefix))
 
     async def test_a_broker_that_the_authority_did_not_sign(
         self, secured_kafka: Secured, kafka_prefix: str, tmp_path: Path
     ) -> None:
         other = Authority(tmp_path, "other")
-        await refused(
+        await expect_refusal(
             at(secured_kafka, "SSL", Security(tls=True, ca_file=str(other.file)), kafka_prefix), "certificate"
         )
 
     async def test_a_broker_under_another_name(self, secured_kafka: Secured, kafka_prefix: str) -> None:
         brokers = secured_kafka.at("SSL").replace("127.0.0.1", "localhost")
         settings = KafkaSettings(brokers, prefix=kafka_prefix, security=tls(secured_kafka))
-        await refused(settings, "certificate|host")
+        await expect_refusal(settings, "certificate|host")
 
     async def test_plaintext_to_a_broker_that_speaks_tls(self, secured_kafka: Secured, kafka_prefix: str) -> None:
-        await refused(at(secured_kafka, "SSL", Security(), kafka_prefix), r"\[kafka\] if the brokers want TLS")
+        await expect_refusal(at(secured_kafka, "SSL", Security(), kafka_prefix), r"\[kafka\] if the brokers want TLS")
 
     @pytest.mark.parametrize("password", ["", KEY_PASSWORD])
     async def test_with_a_certificate_of_its_own(
@@ -111,12 +111,12 @@ class TestTls:
     ) -> None:
         certificate, key = secured_kafka.authority.issue("client", None, password)
         files = {"certificate_file": str(certificate), "key_file": str(key), "key_password": password}
-        await goes_through(at(secured_kafka, "MTLS", tls(secured_kafka, **files), kafka_prefix))
+        await expect_access(at(secured_kafka, "MTLS", tls(secured_kafka, **files), kafka_prefix))
 
     async def test_without_the_certificate_that_the_broker_wants(
         self, secured_kafka: Secured, kafka_prefix: str
     ) -> None:
-        await refused(at(secured_kafka, "MTLS", tls(secured_kafka), kafka_prefix), "certificate|SSL|ssl")
+        await expect_refusal(at(secured_kafka, "MTLS", tls(secured_kafka), kafka_prefix), "certificate|SSL|ssl")
 
     async def test_a_file_that_is_no_certificate(
         self, secured_kafka: Secured, kafka_prefix: str, tmp_path: Path
@@ -131,21 +131,21 @@ class TestLogins:
     @pytest.mark.parametrize("sasl", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
     async def test_with_the_password(self, secured_kafka: Secured, kafka_prefix: str, sasl: str) -> None:
         login = tls(secured_kafka, sasl=sasl, username=USER, password=PASSWORD)
-        await goes_through(at(secured_kafka, "SASL_SSL", login, kafka_prefix))
+        await expect_access(at(secured_kafka, "SASL_SSL", login, kafka_prefix))
 
     @pytest.mark.parametrize("sasl", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
     async def test_with_a_wrong_password(self, secured_kafka: Secured, kafka_prefix: str, sasl: str) -> None:
         login = tls(secured_kafka, sasl=sasl, username=USER, password=PASSWORD + "!")
-        await refused(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "[Aa]uthentication")
+        await expect_refusal(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "[Aa]uthentication")
 
     async def test_with_a_token(self, secured_kafka: Secured, kafka_prefix: str) -> None:
         login = oauth(secured_kafka, CLIENT_SECRET)
-        await goes_through(at(secured_kafka, "SASL_SSL", login, kafka_prefix))
+        await expect_access(at(secured_kafka, "SASL_SSL", login, kafka_prefix))
         assert secured_kafka.openid.granted > 0
 
     async def test_with_a_wrong_client_secret(self, secured_kafka: Secured, kafka_prefix: str) -> None:
         login = oauth(secured_kafka, CLIENT_SECRET + "!")
-        await refused(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "OAUTHBEARER|token|OIDC")
+        await expect_refusal(at(secured_kafka, "SASL_SSL", login, kafka_prefix), "OAUTHBEARER|token|OIDC")
         assert secured_kafka.openid.refused > 0
 
     async def test_a_client_that_may_not_create_topics_names_the_command(

@@ -47,10 +47,10 @@ class TestTopics:
         self, queue: KafkaQueue, settings: KafkaSettings, admin: AdminClient
     ) -> None:
         await queue.declare({TOPIC: (GROUP,)})
-        found = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
-        assert found["retention.ms"] == found["retention.bytes"] == "-1"
-        assert found["cleanup.policy"] == "delete"
-        assert found["unclean.leader.election.enable"] == "false"
+        actual = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
+        assert actual["retention.ms"] == actual["retention.bytes"] == "-1"
+        assert actual["cleanup.policy"] == "delete"
+        assert actual["unclean.leader.election.enable"] == "false"
 
     @pytest.mark.parametrize(
         "config",
@@ -72,13 +72,13 @@ class TestTopics:
         assert [line["topic"] for line in logged if "set right" in line["event"]] == [settings.topic(TOPIC)]
 
         async def right() -> bool:
-            found = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
+            actual = await asyncio.to_thread(configuration, admin, settings.topic(TOPIC))
             return (
-                found["retention.ms"] == found["retention.bytes"] == "-1"
-                and found["cleanup.policy"] == "delete"
-                and found["unclean.leader.election.enable"] == "false"
-                and int(found["max.message.bytes"]) == MOST_ITEM_BYTES
-                and found["min.insync.replicas"] == "1"
+                actual["retention.ms"] == actual["retention.bytes"] == "-1"
+                and actual["cleanup.policy"] == "delete"
+                and actual["unclean.leader.election.enable"] == "false"
+                and int(actual["max.message.bytes"]) == MOST_ITEM_BYTES
+                and actual["min.insync.replicas"] == "1"
             )
 
         await eventually(right, PATIENCE)
@@ -114,8 +114,8 @@ class TestTopics:
         await asyncio.to_thread(create, admin, name, 5, {**kept, "max.message.bytes": large})
         with structlog.testing.capture_logs() as logged:
             await queue.declare({"other": (GROUP,)})
-        found = await asyncio.to_thread(configuration, admin, name)
-        assert found["max.message.bytes"] == large
+        actual = await asyncio.to_thread(configuration, admin, name)
+        assert actual["max.message.bytes"] == large
         assert not [line for line in logged if "partitions" in line]
 
     async def test_too_few_partitions_are_reported_and_left(
@@ -125,8 +125,8 @@ class TestTopics:
         await asyncio.to_thread(create, admin, name, 1, {})
         with structlog.testing.capture_logs() as logged:
             await queue.declare({TOPIC: (GROUP,)})
-        (told,) = [line for line in logged if "partitions" in line]
-        assert told["command"].endswith(f"--alter --topic {name} --partitions 2")
+        (report,) = [line for line in logged if "partitions" in line]
+        assert report["command"].endswith(f"--alter --topic {name} --partitions 2")
         assert len(admin.list_topics(name, timeout=10).topics[name].partitions) == 1, "keys would move"
 
     async def test_too_few_replicas_are_refused(self, queue: KafkaQueue, settings: KafkaSettings) -> None:

@@ -51,8 +51,8 @@ def silent(server: Server) -> Iterator[None]:
 
 
 def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
 
 
 async def answers(system: System) -> list[tuple[Reply, float]]:
@@ -73,7 +73,7 @@ async def answers(system: System) -> list[tuple[Reply, float]]:
     )
 
 
-async def told(system: System) -> bool:
+async def expect_unavailable(system: System) -> bool:
     for reply, seconds in await answers(system):
         assert seconds < AT_ONCE, (seconds, reply)
         assert reply.status == 503, reply
@@ -82,31 +82,31 @@ async def told(system: System) -> bool:
     return True
 
 
-async def works(system: System) -> bool:
+async def expect_working(system: System) -> bool:
     for reply, _ in await answers(system):
         assert reply.status < 300, reply
     return True
 
 
 async def test_a_server_that_says_nothing(system: System, server: Server) -> None:
-    await works(system)
+    await expect_working(system)
     with silent(server):
-        await told(system)
-        await told(system)
+        await expect_unavailable(system)
+        await expect_unavailable(system)
         ready = await system.call("GET", "/readyz")
         assert ready.status == 503
         assert (await system.call("GET", "/healthz")).status == 200
-    await eventually(lambda: works(system), 60)
+    await eventually(lambda: expect_working(system), 60)
     id = await system.send(**PUSH)
     await system.in_state(id, "sent", 60)
 
 
 async def test_a_server_that_is_gone(system: System, server: Server) -> None:
-    await works(system)
+    await expect_working(system)
     await asyncio.to_thread(server.stop)
-    await told(system)
+    await expect_unavailable(system)
     await asyncio.to_thread(server.start)
-    await eventually(lambda: works(system), 60)
+    await eventually(lambda: expect_working(system), 60)
     id = await system.send(**PUSH)
     await system.in_state(id, "sent", 60)
 
@@ -120,14 +120,14 @@ async def test_a_disk_that_is_full(tmp_path: Path, open_data_dir: Path) -> None:
         async with Server(open_data_dir) as server:
             await migrate(server.dsn)
             async with running(settings_for(tmp_path, server.dsn, None)) as system:
-                await works(system)
-                taken = [await system.send(**PUSH) for _ in range(20)]
+                await expect_working(system)
+                accepted = [await system.send(**PUSH) for _ in range(20)]
                 filler = open_data_dir / "filler"
                 _fill(filler)
-                assert await eventually(lambda: _refused(system, taken), 60, every=0.0)
+                assert await eventually(lambda: _refused(system, accepted), 60, every=0.0)
                 filler.unlink()
-                await eventually(lambda: works(system), 60)
-                for id in taken:
+                await eventually(lambda: expect_working(system), 60)
+                for id in accepted:
                     await system.in_state(id, "sent", 60)
     finally:
         await asyncio.to_thread(subprocess.run, ["umount", "-l", str(open_data_dir)], check=True)
@@ -142,11 +142,11 @@ def _fill(path: Path) -> None:
             return
 
 
-async def _refused(system: System, taken: list[str]) -> bool:
+async def _refused(system: System, accepted: list[str]) -> bool:
     """Send until the WAL cannot grow any more, and remember the accepted notifications."""
     reply = await system.call("POST", "/v1/notifications/batch", {"notifications": [PUSH] * 1000})
     if reply.status == 202:
-        taken += [result["id"] for result in reply.json["results"][:3]]
+        accepted += [result["id"] for result in reply.json["results"][:3]]
         return False
     assert reply.status == 503, reply
     assert "retry-after" in reply.headers

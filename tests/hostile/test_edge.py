@@ -69,7 +69,7 @@ async def speak(api: Api, *chunks: bytes) -> bytes:
         return await opened.hear()
 
 
-def problem_in(answer: bytes, status: int, code: str) -> dict[str, Any]:
+def expect_problem_in(answer: bytes, status: int, code: str) -> dict[str, Any]:
     """The problem of the answer, checked to have this status and code and to close the connection."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status), answer[:300]
@@ -86,7 +86,7 @@ async def post(api: Api, *lines: str, path: str = "/v1/notifications") -> bytes:
     return "\r\n".join([*first, "Content-Type: application/json", *lines, "", ""]).encode()
 
 
-async def still_serves(api: Api) -> None:
+async def expect_service(api: Api) -> None:
     assert (await api.post("/v1/notifications", SMS)).status == 202
 
 
@@ -107,7 +107,7 @@ async def drip(opened: Line, pieces: Iterable[bytes]) -> bytes:
 async def test_a_head_that_arrives_in_drips_is_refused(api: Api) -> None:
     async with line(api) as opened:
         answer = await drip(opened, [GET] + [b"X-%d: y\r\n" % number for number in range(500)])
-    assert "headers" in problem_in(answer, 408, "request_timeout")["detail"]
+    assert "headers" in expect_problem_in(answer, 408, "request_timeout")["detail"]
 
 
 async def test_a_connection_without_a_request_is_closed_without_an_answer(api: Api) -> None:
@@ -118,7 +118,7 @@ async def test_a_connection_without_a_request_is_closed_without_an_answer(api: A
 async def test_empty_lines_are_no_request(api: Api) -> None:
     async with line(api) as opened:
         answer = await drip(opened, [b"\r\n"] * 500)
-    problem_in(answer, 408, "request_timeout")
+    expect_problem_in(answer, 408, "request_timeout")
 
 
 async def test_a_body_that_arrives_in_drips_is_refused(api: Api) -> None:
@@ -126,16 +126,16 @@ async def test_a_body_that_arrives_in_drips_is_refused(api: Api) -> None:
         async with line(api) as opened:
             head = await post(api, "Content-Length: 10000", path=path)
             answer = await drip(opened, [head] + [b" "] * 500)
-        assert "body" in problem_in(answer, 408, "request_timeout")["detail"]
+        assert "body" in expect_problem_in(answer, 408, "request_timeout")["detail"]
     assert await api.waiting() == 0
-    await still_serves(api)
+    await expect_service(api)
 
 
 async def test_endless_chunks_are_refused(api: Api) -> None:
     async with line(api) as opened:
         head = await post(api, "Transfer-Encoding: chunked")
         answer = await drip(opened, [head] + [b"1\r\n \r\n"] * 500)
-    problem_in(answer, 408, "request_timeout")
+    expect_problem_in(answer, 408, "request_timeout")
 
 
 async def test_a_refused_request_whose_body_goes_on_gets_no_second_answer(api: Api) -> None:
@@ -160,9 +160,9 @@ async def test_a_client_that_does_not_read_its_answer_is_dropped(api: Api) -> No
         opened.reader._transport.pause_reading()  # type: ignore[attr-defined]
         asks = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
         await opened.say(asks * 20)
-        await eventually(lambda: any(one.transport.get_write_buffer_size() for one in server_side))
-        await eventually(lambda: not any(one.transport.get_write_buffer_size() for one in server_side))
-    await still_serves(api)
+        await eventually(lambda: any(connection.transport.get_write_buffer_size() for connection in server_side))
+        await eventually(lambda: not any(connection.transport.get_write_buffer_size() for connection in server_side))
+    await expect_service(api)
 
 
 # Large
@@ -180,7 +180,7 @@ async def test_a_head_that_is_too_large(api: Api) -> None:
     }
     for name, request in large.items():
         answer = await speak(api, request)
-        assert "4096 bytes and 100 headers" in problem_in(answer, 431, "headers_too_large")["detail"], name
+        assert "4096 bytes and 100 headers" in expect_problem_in(answer, 431, "headers_too_large")["detail"], name
 
 
 async def test_a_head_of_the_largest_size_is_accepted(api: Api) -> None:
@@ -205,7 +205,7 @@ async def test_trailers_and_extensions_of_chunks_are_bounded(api: Api) -> None:
     for name, chunks in endless.items():
         answer = await speak(api, head, *chunks)
         assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")), (name, answer[:100])
-    await still_serves(api)
+    await expect_service(api)
 
 
 # Many
@@ -216,12 +216,12 @@ async def test_connections_beyond_the_bound_are_refused_and_the_others_go_on(api
         lines = [await stack.enter_async_context(line(api)) for _ in range(BOUNDS.max_connections)]
         await eventually(lambda: len(api.server.server_state.connections) == BOUNDS.max_connections)
         answer = await speak(api, GET + LAST)
-        problem_in(answer, 503, "unavailable")
+        expect_problem_in(answer, 503, "unavailable")
         assert b"retry-after: 1" in answer
         await lines[0].say(GET + LAST)
         assert (await lines[0].hear()).startswith(b"HTTP/1.1 200")
     await eventually(lambda: not api.server.server_state.connections)
-    await still_serves(api)
+    await expect_service(api)
 
 
 async def test_a_flood_of_connections_is_dropped(api: Api) -> None:
@@ -231,12 +231,12 @@ async def test_a_flood_of_connections_is_dropped(api: Api) -> None:
         assert await lines[-1].hear() == b""
         assert len(api.server.server_state.connections) <= most
     await eventually(lambda: not api.server.server_state.connections)
-    await still_serves(api)
+    await expect_service(api)
 
 
 async def test_requests_that_wait_on_one_connection_are_bounded(api: Api) -> None:
     answer = await speak(api, (GET + b"\r\n") * (MOST_WAITING + 2))
-    problem_in(answer[answer.rindex(b"HTTP/1.1 ") :], 503, "unavailable")
+    expect_problem_in(answer[answer.rindex(b"HTTP/1.1 ") :], 503, "unavailable")
     answer = await speak(api, (GET + b"\r\n") * (MOST_WAITING - 1) + GET + LAST)
     assert answer.count(b"HTTP/1.1 200") == MOST_WAITING
 
@@ -252,7 +252,7 @@ async def test_the_bodies_in_memory_are_bounded_together() -> None:
         front: Any = api.server.config.app
         await eventually(lambda: front._body_memory._free_bytes == limits.max_bodies_bytes - len(body) + 1)
         answer = await speak(api, request)
-        problem_in(answer, 503, "unavailable")
+        expect_problem_in(answer, 503, "unavailable")
         assert b"retry-after: 1" in answer
         await first.say(request[-1:])
         assert b'"code":"batch_size"' in await first.hear()
@@ -287,7 +287,7 @@ async def test_requests_with_an_ambiguous_end_are_refused(api: Api, name: str) -
     head = await post(api, *SMUGGLED[name], path="/v1/notifications")
     smuggled = await post(api, "Content-Length: 2", "Connection: close", path="/v1/users/batch")
     answer = await speak(api, head + b"{}" + smuggled + b"{}")
-    problem_in(answer, 400, "malformed_request")
+    expect_problem_in(answer, 400, "malformed_request")
     assert await api.waiting() == 0
 
 
@@ -315,7 +315,7 @@ async def test_bytes_that_are_no_request_get_a_plain_4xx(api: Api, name: str, ca
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 401", b"HTTP/1.1 408")), answer
     assert b"application/problem+json" in answer
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
-    await still_serves(api)
+    await expect_service(api)
 
 
 async def test_an_upgrade_is_ignored(api: Api) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from support.api import Api, problem, running
+from support.api import Api, expect_problem, running
 
 ANY_QUERY = {
     "/healthz": "a load balancer's probe may add what it likes",
@@ -52,7 +52,7 @@ async def test_no_operation_ignores_a_parameter_that_it_does_not_know(api: Api) 
             elif "%00" in query:
                 assert answer.status == 400, (method, path)
             else:
-                assert problem(answer, 400, "unknown_parameter")["parameter"] == name, (method, path)
+                assert expect_problem(answer, 400, "unknown_parameter")["parameter"] == name, (method, path)
                 seen += 1
     assert seen > 60
 
@@ -63,26 +63,29 @@ async def test_a_scalar_parameter_has_one_value(api: Api) -> None:
         for parameter in operation.get("parameters", ()):
             if parameter["in"] == "query" and "array" not in str(parameter["schema"]):
                 answer = await api.call(method, f"{path}?{parameter['name']}=1&{parameter['name']}=2")
-                assert problem(answer, 400, "repeated_parameter")["parameter"] == parameter["name"], (method, path)
+                assert expect_problem(answer, 400, "repeated_parameter")["parameter"] == parameter["name"], (
+                    method,
+                    path,
+                )
                 seen += 1
     assert seen > 10
 
 
 async def test_the_refusal_suggests_the_right_parameter(api: Api) -> None:
-    refusal = problem(await api.get("/v1/notifications?stat=failed"), 400, "unknown_parameter")
+    refusal = expect_problem(await api.get("/v1/notifications?stat=failed"), 400, "unknown_parameter")
     assert refusal["detail"].endswith("did you mean state?")
-    refusal = problem(await api.get("/v1/notifications?zzz=1"), 400, "unknown_parameter")
+    refusal = expect_problem(await api.get("/v1/notifications?zzz=1"), 400, "unknown_parameter")
     assert "category, cursor, limit, since, state, until, user_id" in refusal["detail"]
-    refusal = problem(await api.post("/v1/notifications?dry_run=true", {}), 400, "unknown_parameter")
+    refusal = expect_problem(await api.post("/v1/notifications?dry_run=true", {}), 400, "unknown_parameter")
     assert refusal["detail"].endswith("this operation takes none")
-    long = problem(await api.get("/v1/notifications?" + "x" * 5000 + "=1"), 400, "unknown_parameter")
+    long = expect_problem(await api.get("/v1/notifications?" + "x" * 5000 + "=1"), 400, "unknown_parameter")
     assert len(long["detail"]) < 400
 
 
 @pytest.mark.parametrize("value", ["0.5", "1700000000", "2026-01-31", "2026-01-31T09:00:00", "now", "", "1e300", "NaN"])
 async def test_a_time_is_written_as_one(api: Api, value: str) -> None:
     for path in ("/v1/notifications", "/v1/dead-letters"):
-        refusal = problem(await api.get(f"{path}?since={value}"), 400, "invalid_parameter")
+        refusal = expect_problem(await api.get(f"{path}?since={value}"), 400, "invalid_parameter")
         assert refusal["parameter"] == "since"
         assert "2026-01-31T09:00:00Z" in refusal["detail"]
 
@@ -101,7 +104,7 @@ async def test_a_path_that_is_written_out_wins_over_one_with_a_parameter(api: Ap
         ("POST", "/v1/users/demo/inbox/count", "GET"),
     ):
         answer = await api.call(method, path)
-        problem(answer, 405, "method_not_allowed")
+        expect_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == allowed
     stored = await api.post("/v1/users/batch", {"users": [{"user_id": "batch"}]})
     assert stored.json()["results"][0]["error"]["path"] == "$.users[0].user_id"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.api import Api, problem, running
+from support.api import Api, expect_problem, running
 from tidings.api.samples import DEMO_USER
 from tidings.model.errors import Invalid, TemplateError
 from tidings.model.notification import Content, PushContent
@@ -32,7 +32,7 @@ async def api() -> AsyncIterator[Api]:
 async def taking(api: Api) -> list[tuple[str, str]]:
     """Method and path of every operation with a JSON body."""
     doc = (await api.get("/openapi.json", key=None)).json()
-    found = []
+    operations = []
     for template, item in doc["paths"].items():
         for method, operation in item.items():
             if "application/json" in operation.get("requestBody", {}).get("content", {}):
@@ -40,8 +40,8 @@ async def taking(api: Api) -> list[tuple[str, str]]:
                 for parameter in operation.get("parameters", ()):
                     examples = parameter.get("examples") or parameter["schema"].get("examples") or ["x"]
                     path = path.replace(f"{{{parameter['name']}}}", str(examples[0]))
-                found.append((method.upper(), path))
-    return found
+                operations.append((method.upper(), path))
+    return operations
 
 
 NO_JSON: dict[str, bytes] = {
@@ -123,11 +123,13 @@ async def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
     answer = await api.put("/v1/categories/news", b'{"caps": [{"count": 2.0, "seconds": 6e1}]}')
     assert answer.status == 200
     assert answer.json()["caps"] == [{"count": 2, "seconds": 60}]
-    refusal = problem(
+    refusal = expect_problem(
         await api.put("/v1/categories/news", b'{"caps": [{"count": 2.5, "seconds": 60}]}'), 422, "wrong_type"
     )
     assert refusal["path"] == "$.caps[0].count"
-    problem(await api.put("/v1/categories/news", b'{"caps": [{"count": 1e300, "seconds": 60}]}'), 422, "invalid_value")
+    expect_problem(
+        await api.put("/v1/categories/news", b'{"caps": [{"count": 1e300, "seconds": 60}]}'), 422, "invalid_value"
+    )
 
 
 HEADERS = ["a\tb", "a b", "é", "\u2028", "x" * 300, "%0d%0aX-Evil: 1", "{{7*7}}", "<script>", '"x"', ""]
@@ -183,7 +185,9 @@ async def test_what_becomes_a_header_is_one_line(api: Api, text: str) -> None:
         answer = await api.post("/v1/notifications", body)
         assert answer.status == 422, (place, answer)
         assert answer.json()["path"].startswith(f"$.{place}"), (place, answer.json())
-    problem(await api.put("/v1/users/ada", {"name": text}), 422, "nul_character" if "\0" in text else "invalid_name")
+    expect_problem(
+        await api.put("/v1/users/ada", {"name": text}), 422, "nul_character" if "\0" in text else "invalid_name"
+    )
     assert await api.waiting() == 0
 
 
@@ -196,7 +200,7 @@ async def test_a_link_leads_somewhere_and_runs_nothing(api: Api) -> None:
         return {"to": {"user_id": DEMO_USER}, "content": {"inapp": {"title": "x", "body": "x", "link": link}}}
 
     for link in ACTIVE:
-        refusal = problem(await api.post("/v1/notifications", body(link)), 422, "unsafe_link")
+        refusal = expect_problem(await api.post("/v1/notifications", body(link)), 422, "unsafe_link")
         assert refusal["path"] == "$.content.inapp.link"
     for link in HARMLESS:
         assert is_safe(link)

@@ -162,18 +162,18 @@ class Api:
         return total
 
 
-def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
-    """The problem details in the answer. Asserts that they are well formed and have this status and code."""
+def expect_problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
+    """The problem details in the answer. Fails unless they are well formed and have this status and code."""
     assert answer.status == status, (answer.status, answer.body)
     assert answer.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = answer.json()
-    assert told["status"] == status
-    assert told["code"] == code, told
-    assert told["title"]
-    assert told["detail"]
-    assert told["type"] == f"urn:problem-type:tidings:{code}"
-    assert told["request_id"] == answer.headers["x-request-id"]
-    return told
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status
+    assert problem["code"] == code, problem
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["type"] == f"urn:problem-type:tidings:{code}"
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    return problem
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from support.api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, expect_problem
 from tidings.api.auth import LOOKED_UP_AT_ONCE, MOST_REMEMBERED, TTL_MS, Keyring
 from tidings.api.keys import PREFIX, looks_like_one, mint
 from tidings.api.problems import Refused
@@ -127,9 +127,9 @@ async def test_many_wrong_keys_cost_few_queries_and_a_right_key_does_not_wait_be
     right = asyncio.create_task(keyring.key(header))
     tenants.answer.set()
     assert await right == key
-    assert sum(not one.done() for one in crowd) >= 10_000 - 5 * LOOKED_UP_AT_ONCE
+    assert sum(not wrong.done() for wrong in crowd) >= 10_000 - 5 * LOOKED_UP_AT_ONCE
     await asyncio.wait(crowd)
-    assert all(isinstance(one.exception(), Refused) for one in crowd)
+    assert all(isinstance(wrong.exception(), Refused) for wrong in crowd)
     assert tenants.asked <= 10_000 / LOOKED_UP_AT_ONCE + 2
 
 
@@ -165,13 +165,13 @@ async def test_a_store_that_fails_is_asked_again() -> None:
 @pytest.mark.parametrize("path", ["/v1/notifications", "/v1/notifications/batch", "/v1/users/batch", "/v1/nothing"])
 async def test_without_a_valid_key_there_is_nothing(api: Api, path: str) -> None:
     missing = await api.post(path, {}, key=None)
-    problem(missing, 401, "missing_key")
+    expect_problem(missing, 401, "missing_key")
     assert missing.headers["www-authenticate"] == 'Bearer realm="tidings"'
     unknown = await api.post(path, {}, key="tk_unknown")
-    problem(unknown, 401, "invalid_key")
+    expect_problem(unknown, 401, "invalid_key")
     assert 'error="invalid_token"' in unknown.headers["www-authenticate"]
     for header in ("Basic c2hvcDpzZWNyZXQ=", "Bearer", "Bearer ", "tk_x", "Bearer " + "x" * 5000, "Bearer tk_\u00fc"):
-        problem(await api.post(path, {}, key=None, headers={"Authorization": header}), 401, "invalid_key")
+        expect_problem(await api.post(path, {}, key=None, headers={"Authorization": header}), 401, "invalid_key")
 
 
 async def test_the_scheme_may_be_written_in_any_case(api: Api) -> None:
@@ -185,7 +185,7 @@ async def test_a_revoked_key_is_refused(api: Api) -> None:
     secret = await api.key(TENANT)
     (key,) = await api.world.store.tenants.keys(TENANT)
     await api.world.store.tenants.revoke(TENANT, key.id, 1)
-    refusal = problem(await api.get("/v1/categories", key=secret), 401, "revoked_key")
+    refusal = expect_problem(await api.get("/v1/categories", key=secret), 401, "revoked_key")
     assert key.prefix in refusal["detail"]
     assert secret not in refusal["detail"]
 
@@ -220,7 +220,7 @@ async def test_changing_needs_the_scope_manage(api: Api) -> None:
     key = await api.key(TENANT, Scope.READ, Scope.SEND)
     for method, path, body in MANAGING:
         answer = await api.call(method, path, body, key=key)
-        refusal = problem(answer, 403, "missing_scope")
+        refusal = expect_problem(answer, 403, "missing_scope")
         assert "'manage'" in refusal["detail"]
         assert 'scope="manage"' in answer.headers["www-authenticate"]
 
@@ -228,14 +228,14 @@ async def test_changing_needs_the_scope_manage(api: Api) -> None:
 async def test_reading_needs_the_scope_read(api: Api) -> None:
     key = await api.key(TENANT, Scope.MANAGE, Scope.SEND)
     for path in READING:
-        problem(await api.get(path, key=key), 403, "missing_scope")
+        expect_problem(await api.get(path, key=key), 403, "missing_scope")
 
 
 async def test_another_tenants_user_does_not_exist(api: Api) -> None:
     for path in READING:
         if "demo" in path:
             assert (await api.get(path)).status == 200
-            problem(await api.get(path, key=await api.key(OTHER)), 404, "not_found")
+            expect_problem(await api.get(path, key=await api.key(OTHER)), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,6 @@ async def test_another_tenants_user_does_not_exist(api: Api) -> None:
 )
 async def test_another_tenant_changes_nothing(api: Api, method: str, path: str, body: object) -> None:
     await api.post("/v1/suppressions", {"channel": "email", "address": "gone@example.com"})
-    problem(await api.call(method, path, body, key=await api.key(OTHER)), 404, "not_found")
+    expect_problem(await api.call(method, path, body, key=await api.key(OTHER)), 404, "not_found")
     assert (await api.get("/v1/users/demo")).status == 200
     assert len((await api.get("/v1/suppressions")).json()["suppressions"]) == 1

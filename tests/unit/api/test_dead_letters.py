@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from support.api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, expect_problem
 from tidings.model.ids import DELIVERY_PREFIX, delivery_id, new_id, to_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
 from tidings.model.outcome import Outcome
@@ -52,7 +52,7 @@ async def test_dead_letters_are_listed_with_their_cause_page_by_page(api: Api) -
     second = (await api.get(f"/v1/dead-letters?limit=2&cursor={first['next']}")).json()
     assert [letter["id"] for letter in second["dead_letters"]] == [ids[0]]
     assert second["next"] is None
-    problem(await api.get(f"/v1/notifications?cursor={first['next']}"), 400, "invalid_cursor")
+    expect_problem(await api.get(f"/v1/notifications?cursor={first['next']}"), 400, "invalid_cursor")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_a_dead_letter_that_cannot_be_replayed_says_why(api: Api) -> None:
     id = await dead(api, expires_at=1)
     shown = (await api.get(f"/v1/dead-letters/{id}")).json()
     assert (shown["replayable"], shown["obstacle"], shown["why"]) == (False, "expired", "its expires_at has passed")
-    refused = problem(await api.post(f"/v1/dead-letters/{id}/replay"), 409, "expired")
+    refused = expect_problem(await api.post(f"/v1/dead-letters/{id}/replay"), 409, "expired")
     assert "its expires_at has passed" in refused["detail"]
     assert (await api.get("/v1/replays")).json()["replays"] == []
 
@@ -140,14 +140,14 @@ async def test_an_idempotency_key_makes_one_replay(api: Api) -> None:
     assert first.json() == again.json()
     assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
-    problem(await api.post("/v1/replays", {"per_second": 9}, headers=key), 422, "idempotency_key_reused")
-    problem(await api.post("/v1/replays", {}, headers={"idempotency-key": ""}), 400, "invalid_idempotency_key")
+    expect_problem(await api.post("/v1/replays", {"per_second": 9}, headers=key), 422, "idempotency_key_reused")
+    expect_problem(await api.post("/v1/replays", {}, headers={"idempotency-key": ""}), 400, "invalid_idempotency_key")
 
 
 async def test_a_replay_is_cancelled_once(api: Api) -> None:
     id = (await api.post("/v1/replays", {})).json()["id"]
     assert (await api.post(f"/v1/replays/{id}/cancel")).json()["state"] == "cancelled"
-    problem(await api.post(f"/v1/replays/{id}/cancel"), 409, "already_ended")
+    expect_problem(await api.post(f"/v1/replays/{id}/cancel"), 409, "already_ended")
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ async def test_a_replay_is_cancelled_once(api: Api) -> None:
     ],
 )
 async def test_a_request_that_means_nothing_starts_nothing(api: Api, body: Any, code: str, path: str) -> None:
-    assert problem(await api.post("/v1/replays", body), 422, code)["path"] == path
+    assert expect_problem(await api.post("/v1/replays", body), 422, code)["path"] == path
     assert (await api.get("/v1/replays")).json()["replays"] == []
 
 
 async def test_a_replay_without_a_body_does_not_mean_all_dead_letters(api: Api) -> None:
-    problem(await api.post("/v1/replays"), 422, "missing_body")
+    expect_problem(await api.post("/v1/replays"), 422, "missing_body")
 
 
 async def test_unknown_replays_and_those_of_other_tenants_do_not_exist(api: Api) -> None:
@@ -182,17 +182,17 @@ async def test_unknown_replays_and_those_of_other_tenants_do_not_exist(api: Api)
         ("GET", f"/v1/replays/{replay}"),
         ("POST", f"/v1/replays/{replay}/cancel"),
     ):
-        problem(await api.call(method, path, key=other), 404, "not_found")
+        expect_problem(await api.call(method, path, key=other), 404, "not_found")
     assert (await api.get("/v1/dead-letters", key=other)).json()["dead_letters"] == []
-    problem(await api.get(f"/v1/dead-letters/{sent}"), 404, "not_found")
-    problem(await api.get("/v1/dead-letters/dlv_nonsense"), 404, "not_found")
-    problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, UUID(int=256))}"), 404, "not_found")
-    problem(await api.get("/v1/replays/rpl_nonsense"), 404, "not_found")
+    expect_problem(await api.get(f"/v1/dead-letters/{sent}"), 404, "not_found")
+    expect_problem(await api.get("/v1/dead-letters/dlv_nonsense"), 404, "not_found")
+    expect_problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, UUID(int=256))}"), 404, "not_found")
+    expect_problem(await api.get("/v1/replays/rpl_nonsense"), 404, "not_found")
 
 
 async def test_a_key_that_may_only_read_may_not_replay(api: Api) -> None:
     id = await dead(api)
     reader = await api.key(TENANT, Scope.READ)
     assert (await api.get("/v1/dead-letters", key=reader)).status == 200
-    problem(await api.post(f"/v1/dead-letters/{id}/replay", key=reader), 403, "missing_scope")
-    problem(await api.post("/v1/replays", {}, key=reader), 403, "missing_scope")
+    expect_problem(await api.post(f"/v1/dead-letters/{id}/replay", key=reader), 403, "missing_scope")
+    expect_problem(await api.post("/v1/replays", {}, key=reader), 403, "missing_scope")

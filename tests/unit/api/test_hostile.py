@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.api import Api, World, problem, running
+from support.api import Api, World, expect_problem, running
 from tidings.api.samples import ORDER
 from tidings.model.errors import Unavailable
 from tidings.ports.queue import Item
@@ -153,9 +153,9 @@ async def test_a_repeated_name_and_a_huge_integer_are_accepted(api: Api) -> None
 
 async def test_resources_refuse_the_same(api: Api) -> None:
     for body in (NUL, b'{"attributes": {"a": "\\u0000"}}', b'{"name": "\\u0000"}'):
-        problem(await api.put("/v1/users/ada", body), 422, "nul_character")
+        expect_problem(await api.put("/v1/users/ada", body), 422, "nul_character")
     deep = b'{"attributes": {"a": ' + b"[" * 100 + b"]" * 100 + b"}}"
-    problem(await api.put("/v1/users/ada", deep), 422, "too_deep")
+    expect_problem(await api.put("/v1/users/ada", deep), 422, "too_deep")
     assert (await api.put("/v1/users/ada", b'{"attributes": {"a": "\\\\u0000 is text"}}')).status == 200
     assert (await api.put("/v1/users/bo", b'{"attributes": {"a": 123456789012345678901234567890}}')).status == 200
     assert (await api.get("/v1/users/bo")).json()["attributes"] == {"a": 123456789012345678901234567890}
@@ -172,14 +172,14 @@ async def test_resources_refuse_the_same(api: Api) -> None:
     ],
 )
 async def test_nul_in_the_url(api: Api, path: str) -> None:
-    problem(await api.get(path), 400, "nul_character")
+    expect_problem(await api.get(path), 400, "nul_character")
 
 
 async def test_odd_urls(api: Api) -> None:
     for path in ("/v1/users/%FF%FE", "/v1/users/" + "x" * 5000, "/v1/users/..%2F..%2Fetc%2Fpasswd", "/v1/users/%0A"):
         assert (await api.get(path)).status in {400, 404}, path
     for path in ("/", "/v1", "/v1/", "/v2/notifications", "/docs/../etc/passwd", "/docs/core.py", "/v1/notifications/"):
-        problem(await api.get(path), 404, "not_found")
+        expect_problem(await api.get(path), 404, "not_found")
 
 
 CONTENT_TYPES = [
@@ -196,9 +196,9 @@ CONTENT_TYPES = [
 async def test_other_content_types_are_refused(api: Api, path: str) -> None:
     for content_type in CONTENT_TYPES:
         answer = await api.post(path, json.dumps(SMS).encode(), headers={"Content-Type": content_type})
-        problem(answer, 415, "unsupported_media_type")
+        expect_problem(answer, 415, "unsupported_media_type")
     answer = await api.post(path, SMS, headers={"Content-Encoding": "gzip"})
-    problem(answer, 415, "unsupported_content_encoding")
+    expect_problem(answer, 415, "unsupported_content_encoding")
 
 
 async def test_json_by_other_media_types_is_accepted(api: Api) -> None:
@@ -222,7 +222,7 @@ async def test_json_without_a_content_type_is_accepted(api: Api) -> None:
 
 async def test_bad_idempotency_keys(api: Api) -> None:
     for key in ("", " ", "a b", "x" * 256, "\u00fc"):
-        refusal = problem(
+        refusal = expect_problem(
             await api.post("/v1/notifications", SMS, headers={"Idempotency-Key": key}), 400, "invalid_idempotency_key"
         )
         assert refusal["parameter"] == "Idempotency-Key"
@@ -231,7 +231,7 @@ async def test_bad_idempotency_keys(api: Api) -> None:
 
 async def test_only_sane_request_ids_are_used(api: Api) -> None:
     assert (await api.get("/healthz", headers={"X-Request-Id": "abc-123"})).headers["x-request-id"] == "abc-123"
-    refusal = problem(await api.get("/v1/nothing", headers={"X-Request-Id": "abc-123"}), 404, "not_found")
+    refusal = expect_problem(await api.get("/v1/nothing", headers={"X-Request-Id": "abc-123"}), 404, "not_found")
     assert refusal["request_id"] == "abc-123"
     seen = set()
     for bad in ("", "a b", "<script>", "x" * 129, "\u00fc"):
@@ -251,7 +251,7 @@ async def test_methods_that_a_path_does_not_take(api: Api) -> None:
         ("POST", "/docs", "GET"),
     ]:
         answer = await api.call(method, path)
-        problem(answer, 405, "method_not_allowed")
+        expect_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == allowed, path
 
 
@@ -279,7 +279,7 @@ async def head(api: Api, path: str, *lines: str) -> bytes:
 async def test_ten_megabytes_are_refused_and_the_connection_lives(api: Api, path: str) -> None:
     body = json.dumps({**SMS, "data": {"a": "x" * 10_000_000}}).encode()
     for _ in range(2):
-        refusal = problem(await api.post(path, body), 413, "too_large")
+        refusal = expect_problem(await api.post(path, body), 413, "too_large")
         assert "connection" not in refusal
     assert (await api.post("/v1/notifications", SMS)).status == 202
     assert await api.waiting() == 1
@@ -348,7 +348,7 @@ async def test_an_unavailable_store_is_503_with_the_time_to_wait(api: Api, monke
     monkeypatch.setattr(api.world.queue, "put", away)
     monkeypatch.setattr(api.world.store.users, "get", away)
     for answer in (await api.post("/v1/notifications", SMS), await api.get("/v1/users/demo")):
-        problem(answer, 503, "unavailable")
+        expect_problem(answer, 503, "unavailable")
         assert answer.headers["retry-after"] == "2"
 
 
@@ -364,7 +364,7 @@ async def test_an_unforeseen_error_is_500_with_a_request_id_and_one_log_line(mon
         monkeypatch.setattr(api.world.store.users, "get", broken)
         for method, path, body in (("POST", "/v1/notifications", SMS), ("GET", "/v1/users/demo", None)):
             answer = await api.call(method, path, body)
-            refusal = problem(answer, 500, "internal_error")
+            refusal = expect_problem(answer, 500, "internal_error")
             assert "secret" not in answer.body.decode()
             (line,) = logged
             assert line["request_id"] == refusal["request_id"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from support.api import Api, problem, running
+from support.api import Api, expect_problem, running
 from tidings.api import paths
 from tidings.api.calls import is_user_id
 from tidings.api.problems import Refused
@@ -120,7 +120,7 @@ def below(id: str, *rest: str) -> str:
     return "/".join(["/v1/users", quote(id, safe=""), *rest])
 
 
-async def lives(api: Api, id: str) -> None:
+async def expect_own_resource(api: Api, id: str) -> None:
     """A user with this id can be stored, read, changed below its path, and deleted, without effect on others."""
     stored = await api.put(below(id), {"name": "one"})
     assert (stored.status, stored.json()["user_id"]) == (200, id)
@@ -132,8 +132,8 @@ async def lives(api: Api, id: str) -> None:
     assert (await api.get(below(id, "inbox"))).json() == {"items": [], "next": None}
     assert (await api.get(below(id, "inbox", "count"))).json() == {"unread": 0}
     assert (await api.post(below(id, "inbox", "read"), {"all": True})).json() == {"changed": 0}
-    found = await api.get(f"/v1/notifications?user_id={quote(id, safe='')}")
-    assert found.json()["notifications"] == []
+    listed = await api.get(f"/v1/notifications?user_id={quote(id, safe='')}")
+    assert listed.json()["notifications"] == []
     assert (await api.delete(below(id, "devices", quote("a/b%2Fc:d", safe="")))).status == 204
     assert (await api.get(below(id))).json()["devices"] == []
     assert (await api.delete(below(id))).status == 204
@@ -157,7 +157,7 @@ def served() -> Iterator[tuple[asyncio.AbstractEventLoop, Api]]:
 @example(id="%2F")
 def test_any_id_names_its_own_resource(served: tuple[asyncio.AbstractEventLoop, Api], id: str) -> None:
     loop, api = served
-    loop.run_until_complete(lives(api, id))
+    loop.run_until_complete(expect_own_resource(api, id))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -194,8 +194,8 @@ async def test_odd_ids_live_beside_each_other(api: Api) -> None:
 
 
 async def test_composed_and_decomposed_are_two(api: Api) -> None:
-    one, other = "Zoë", unicodedata.normalize("NFD", "Zoë")
-    await api.put(below(one), {"name": "composed"})
+    composed, other = "Zoë", unicodedata.normalize("NFD", "Zoë")
+    await api.put(below(composed), {"name": "composed"})
     assert (await api.get(below(other))).status == 404
 
 
@@ -214,7 +214,7 @@ async def test_what_no_path_can_hold_is_refused_by_the_batch_too(api: Api, id: s
         if id in {".", "..", "x" * 201, "a\nb"}:
             assert result["error"]["detail"].encode() in text, "one sentence for both"
     else:
-        problem(answer, 422, "nul_character")
+        expect_problem(answer, 422, "nul_character")
 
 
 async def test_an_id_reaches_no_other_route(api: Api) -> None:

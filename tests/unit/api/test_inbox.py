@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from support.api import TENANT, Api, problem
+from support.api import TENANT, Api, expect_problem
 from tidings.model.history import InboxItem
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 
@@ -39,7 +39,7 @@ async def test_it_lists_newest_first_by_cursor(api: Api) -> None:
         "archived_at": None,
     }
     await api.put("/v1/users/ada", {})
-    problem(await api.get(f"/v1/users/ada/inbox?cursor={first['next']}"), 400, "invalid_cursor")
+    expect_problem(await api.get(f"/v1/users/ada/inbox?cursor={first['next']}"), 400, "invalid_cursor")
 
 
 async def test_items_are_marked_and_marks_are_taken_back(api: Api) -> None:
@@ -70,7 +70,7 @@ BAD_MARKS: list[tuple[dict[str, object], str, str]] = [
 
 async def test_a_bad_mark(api: Api) -> None:
     for body, code, path in BAD_MARKS:
-        assert problem(await api.post(f"{INBOX}/read", body), 422, code)["path"] == path
-    unknown = problem(await api.post(f"{INBOX}/burn", {"all": True}), 400, "invalid_parameter")
+        assert expect_problem(await api.post(f"{INBOX}/read", body), 422, code)["path"] == path
+    unknown = expect_problem(await api.post(f"{INBOX}/burn", {"all": True}), 400, "invalid_parameter")
     assert unknown["parameter"] == "mark"
-    problem(await api.post("/v1/users/nobody/inbox/read", {"all": True}), 404, "not_found")
+    expect_problem(await api.post("/v1/users/nobody/inbox/read", {"all": True}), 404, "not_found")

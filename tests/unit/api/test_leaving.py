@@ -109,6 +109,13 @@ class Served:
 Start = Callable[..., Awaitable[Served]]
 
 
+async def expect_stopped(served: Served) -> None:
+    """Fail unless the server stops within 5 seconds, and without an error."""
+    await asyncio.wait([served.serving], timeout=5)
+    assert served.serving.done()
+    await served.serving
+
+
 @pytest.fixture
 async def serving() -> AsyncIterator[Start]:
     opened: list[Served] = []
@@ -119,8 +126,8 @@ async def serving() -> AsyncIterator[Start]:
         return opened[-1]
 
     yield start
-    for one in opened:
-        await one.close()
+    for served in opened:
+        await served.close()
 
 
 async def test_the_next_answer_tells_a_client_to_leave(serving: Start) -> None:
@@ -140,7 +147,7 @@ async def test_silent_connections_are_closed_at_the_end_of_the_drain(serving: St
     served.stopping.set()
     assert await silent.is_closed()
     assert await fresh.is_closed()
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
 
 
 async def test_a_request_under_way_is_answered_and_closes_its_connection(serving: Start) -> None:
@@ -152,7 +159,7 @@ async def test_a_request_under_way_is_answered_and_closes_its_connection(serving
     assert not await line.is_closed(0.3)
     served.app.let_go.set()
     assert await line.answer() == ("/held", True)
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
 
 
 @pytest.mark.parametrize("sent", [b"POST /ec", HEAD, HEAD + BODY[:2]])
@@ -189,14 +196,14 @@ async def test_the_server_stops_when_the_grace_is_over(serving: Start) -> None:
     line.send(GET % b"held")
     await eventually(lambda: served.app.begun)
     served.stopping.set()
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
 
 
 async def test_no_connection_outlives_the_server(serving: Start) -> None:
     served = await serving(drain_s=0.1, grace_s=0.1)
     line = await served.connect()  # so new that a request on it may be on its way
     served.stopping.set()
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
     assert await line.is_closed(1)
 
 
@@ -207,7 +214,7 @@ async def test_an_own_socket_accepts_connections_until_the_drain_ends(serving: S
     line = await served.connect()
     line.send(GET % b"late")
     assert await line.answer() == ("/late", True)
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
     with pytest.raises(ConnectionRefusedError):
         await served.connect()
 
@@ -222,7 +229,7 @@ async def test_a_shared_socket_is_left_to_other_processes_at_once(serving: Start
     waiting.send(GET % b"waiting")
     old.send(GET % b"second")
     assert await old.answer() == ("/second", True)
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)
     assert not await waiting.is_closed(0.1)
     successor = App()
     stopping, ready = asyncio.Event(), asyncio.Event()
@@ -239,4 +246,4 @@ async def test_a_shared_socket_is_left_to_other_processes_at_once(serving: Start
 async def test_an_idle_server_on_a_shared_socket_stops_at_once(serving: Start) -> None:
     served = await serving(shared_socket=True, drain_s=60, grace_s=60)
     served.stopping.set()
-    await asyncio.wait_for(served.serving, 5)
+    await expect_stopped(served)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from msgspec.structs import replace
 
-from support.api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, expect_problem
 from tidings.api import cursors
 from tidings.api.samples import DEMO_TEMPLATE
 from tidings.model import topics
@@ -51,10 +51,10 @@ class TestNulls:
         assert "id" in batch.json()["results"][0], batch.body
 
     async def test_required_fields_must_not_be_null(self, api: Api) -> None:
-        problem(await api.post("/v1/notifications", {"to": None, "content": SMS}), 422, "wrong_type")
-        problem(await api.post("/v1/notifications/batch", {"notifications": None}), 422, "wrong_type")
-        problem(await api.post("/v1/users/batch", {"users": None}), 422, "wrong_type")
-        problem(await api.post("/v1/users/demo/devices", {"token": None}), 422, "wrong_type")
+        expect_problem(await api.post("/v1/notifications", {"to": None, "content": SMS}), 422, "wrong_type")
+        expect_problem(await api.post("/v1/notifications/batch", {"notifications": None}), 422, "wrong_type")
+        expect_problem(await api.post("/v1/users/batch", {"users": None}), 422, "wrong_type")
+        expect_problem(await api.post("/v1/users/demo/devices", {"token": None}), 422, "wrong_type")
 
     async def test_a_category_a_suppression_and_marks(self, api: Api) -> None:
         fields = ("critical", "allow_doubles", "description", "quiet_hours", "retries", "caps", "excess")
@@ -79,14 +79,14 @@ class TestNulls:
 
     async def test_a_change_of_nothing(self, api: Api) -> None:
         fields = dict.fromkeys(("send_at", "send_at_local", "data", "metadata", "priority"))
-        problem(await api.patch("/v1/notifications/ntf_1", fields), 422, "nothing_to_change")
+        expect_problem(await api.patch("/v1/notifications/ntf_1", fields), 422, "nothing_to_change")
 
     async def test_paths_name_nothing_of_ours(self, api: Api) -> None:
-        refusal = problem(
+        refusal = expect_problem(
             await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": None}}}), 422, "invalid_value"
         )
         assert refusal["path"] == "$.preferences.opted_out.m"
-        refusal = problem(
+        refusal = expect_problem(
             await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": ["fax"]}}}), 422, "invalid_value"
         )
         assert refusal["path"].startswith("$.preferences.opted_out.m")
@@ -98,7 +98,7 @@ class TestNulls:
 
 @pytest.mark.parametrize("path", ["/v1/notifications", "/v1/notifications/batch", "/v1/users/batch", "/v1/templates"])
 async def test_a_byte_order_mark_is_named(api: Api, path: str) -> None:
-    refusal = problem(await api.post(path, b"\xef\xbb\xbf{}"), 400, "malformed_json")
+    refusal = expect_problem(await api.post(path, b"\xef\xbb\xbf{}"), 400, "malformed_json")
     assert "byte order mark" in refusal["detail"]
 
 
@@ -161,11 +161,11 @@ class TestTimes:
             assert re.search(words, answer.json()["detail"]), answer.json()["detail"]
         query = text.replace("+", "%2B").replace(" ", "%20")
         answer = await api.get(f"/v1/notifications?since={query}")
-        assert re.search(words, problem(answer, 400, "invalid_parameter")["detail"])
+        assert re.search(words, expect_problem(answer, 400, "invalid_parameter")["detail"])
 
     async def test_a_plus_that_became_a_space_is_named(self, api: Api) -> None:
         answer = await api.get("/v1/notifications?since=2027-01-31T09:00:00+01:00")
-        assert "%2B" in problem(answer, 400, "invalid_parameter")["detail"]
+        assert "%2B" in expect_problem(answer, 400, "invalid_parameter")["detail"]
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -178,7 +178,7 @@ class TestTimes:
     )
     async def test_local_times_are_refused_with_the_fault(self, api: Api, text: str, words: str) -> None:
         body = {"to": DEMO, "content": SMS, "send_at_local": text}
-        assert words in problem(await api.post("/v1/notifications", body), 422, "invalid_local_time")["detail"]
+        assert words in expect_problem(await api.post("/v1/notifications", body), 422, "invalid_local_time")["detail"]
 
 
 class TestPasted:
@@ -220,13 +220,13 @@ class TestPasted:
         ],
     )
     async def test_a_refusal_names_the_character(self, api: Api, field: str, text: str, words: str) -> None:
-        assert words in problem(await api.put("/v1/users/x", {field: text}), 422, f"invalid_{field}")["detail"]
+        assert words in expect_problem(await api.put("/v1/users/x", {field: text}), 422, f"invalid_{field}")["detail"]
 
 
 class TestDevices:
     async def test_one_call_adds_and_one_removes(self, api: Api) -> None:
-        problem(await api.post("/v1/users/ada/devices", {"token": "one"}), 404, "not_found")
-        problem(await api.delete("/v1/users/ada/devices/one"), 404, "not_found")
+        expect_problem(await api.post("/v1/users/ada/devices", {"token": "one"}), 404, "not_found")
+        expect_problem(await api.delete("/v1/users/ada/devices/one"), 404, "not_found")
         await api.put("/v1/users/ada", {"devices": ["one"], "name": "Ada"})
         for _ in range(2):
             added = await api.post("/v1/users/ada/devices", {"token": " two:x/y%2F "})
@@ -236,10 +236,10 @@ class TestDevices:
             assert (gone.status, gone.body) == (204, b"")
         user = (await api.get("/v1/users/ada")).json()
         assert (user["devices"], user["name"]) == (["one"], "Ada")
-        problem(await api.post("/v1/users/ada/devices", {"token": "a b"}), 422, "invalid_device")
-        problem(await api.post("/v1/users/ada/devices", {"token": ".."}), 422, "invalid_device")
+        expect_problem(await api.post("/v1/users/ada/devices", {"token": "a b"}), 422, "invalid_device")
+        expect_problem(await api.post("/v1/users/ada/devices", {"token": ".."}), 422, "invalid_device")
         sender = await api.key(TENANT, Scope.SEND, Scope.READ)
-        problem(await api.post("/v1/users/ada/devices", {"token": "x"}, key=sender), 403, "missing_scope")
+        expect_problem(await api.post("/v1/users/ada/devices", {"token": "x"}, key=sender), 403, "missing_scope")
 
     async def test_the_fifty_first_drops_the_oldest(self, api: Api) -> None:
         tokens = [f"t{number}" for number in range(50)]
@@ -247,7 +247,7 @@ class TestDevices:
         await api.post("/v1/users/ada/devices", {"token": "t3"})
         shown = (await api.post("/v1/users/ada/devices", {"token": "new"})).json()["devices"]
         assert shown == [*(token for token in tokens[1:] if token != "t3"), "t3", "new"]
-        problem(await api.put("/v1/users/ada", {"devices": [*tokens, "one more"]}), 422, "too_many")
+        expect_problem(await api.put("/v1/users/ada", {"devices": [*tokens, "one more"]}), 422, "too_many")
 
     async def test_a_device_has_one_owner(self, api: Api) -> None:
         await api.put("/v1/users/a1", {"devices": ["shared", "own"]})
@@ -267,7 +267,7 @@ class TestDevices:
 class TestUnknownUsers:
     async def test_an_unknown_user_is_refused_at_accept(self, api: Api) -> None:
         body = {"to": {"user_id": "nobody"}, "content": SMS}
-        refusal = problem(await api.post("/v1/notifications", body), 404, "unknown_user")
+        refusal = expect_problem(await api.post("/v1/notifications", body), 404, "unknown_user")
         assert refusal["path"] == "$.to.user_id"
         answer = await api.post("/v1/notifications/batch", {"notifications": [body, {"to": DEMO, "content": SMS}]})
         bad, good = answer.json()["results"]
@@ -279,7 +279,7 @@ class TestUnknownUsers:
 
     async def test_a_refused_request_keeps_no_key(self, api: Api) -> None:
         body, headers = {"to": {"user_id": "nobody"}, "content": SMS}, {"idempotency-key": "k"}
-        problem(await api.post("/v1/notifications", body, headers=headers), 404, "unknown_user")
+        expect_problem(await api.post("/v1/notifications", body, headers=headers), 404, "unknown_user")
         await api.put("/v1/users/nobody", {})
         assert (await api.post("/v1/notifications", body, headers=headers)).status == 202
 
@@ -289,7 +289,10 @@ class TestUnknownUsers:
             "start": "2026-01-01T09:00",
             "request": {"to": {"user_id": "no"}, "content": SMS},
         }
-        assert problem(await api.post("/v1/recurrences", body), 404, "unknown_user")["path"] == "$.request.to.user_id"
+        assert (
+            expect_problem(await api.post("/v1/recurrences", body), 404, "unknown_user")["path"]
+            == "$.request.to.user_id"
+        )
 
 
 LISTINGS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.api import OTHER, Answer, Api, World, problem, running
+from support.api import OTHER, Answer, Api, World, expect_problem, running
 from tidings.api.limits import DRAW_AHEAD_S, Limiter, Visit
 from tidings.api.problems import Refused
 from tidings.api.samples import DEMO_USER
@@ -94,14 +94,14 @@ async def test_more_is_429_with_the_time_to_wait(tight: Api, path: str) -> None:
         assert (await ask()).status in {200, 202}
     accepted = await tight.waiting()
     refused = await ask()
-    refusal = problem(refused, 429, "rate_limited")
+    refusal = expect_problem(refused, 429, "rate_limited")
     assert "2 requests a second" in refusal["detail"]
     assert refused.headers["retry-after"] == "1"
     assert standing(refused) == ("3", "0", "2")
     assert await tight.waiting() == accepted
     turn(tight, 500)
     assert (await ask()).status in {200, 202}
-    problem(await ask(), 429, "rate_limited")
+    expect_problem(await ask(), 429, "rate_limited")
 
 
 async def test_the_keys_of_a_tenant_share_its_limit_and_other_tenants_do_not(tight: Api) -> None:
@@ -110,7 +110,7 @@ async def test_the_keys_of_a_tenant_share_its_limit_and_other_tenants_do_not(tig
     for _ in range(2):
         assert (await tight.post("/v1/notifications", SMS)).status == 202
         assert (await tight.post("/v1/notifications", SMS, key=send)).status == 202
-    assert "tenant shop" in problem(await tight.post("/v1/notifications", SMS), 429, "rate_limited")["detail"]
+    assert "tenant shop" in expect_problem(await tight.post("/v1/notifications", SMS), 429, "rate_limited")["detail"]
     assert (await tight.post("/v1/notifications", SMS, key=await tight.key(OTHER))).status == 202
 
 
@@ -125,10 +125,10 @@ async def test_a_batch_costs_as_many_notifications_as_it_has(counting: Api) -> N
     first = await batch(counting, 15)
     assert (first.status, standing(first)) == (202, ("20", "5", "2"))
     refused = await batch(counting, 6)
-    problem(refused, 429, "rate_limited")
+    expect_problem(refused, 429, "rate_limited")
     assert await counting.waiting() == 15
     assert (await batch(counting, 5)).status == 202
-    problem(await counting.post("/v1/notifications", SMS), 429, "rate_limited")
+    expect_problem(await counting.post("/v1/notifications", SMS), 429, "rate_limited")
     assert (await counting.get("/v1/notifications")).status == 200
     turn(counting, 100)
     assert (await counting.post("/v1/notifications", SMS)).status == 202
@@ -137,10 +137,10 @@ async def test_a_batch_costs_as_many_notifications_as_it_has(counting: Api) -> N
 async def test_a_batch_larger_than_the_burst_is_accepted_whole_and_later_ones_wait(counting: Api) -> None:
     assert (await batch(counting, 100)).status == 202
     refused = await counting.post("/v1/notifications", SMS)
-    problem(refused, 429, "rate_limited")
+    expect_problem(refused, 429, "rate_limited")
     assert refused.headers["retry-after"] == "9"
     turn(counting, 8_000)
-    problem(await counting.post("/v1/notifications", SMS), 429, "rate_limited")
+    expect_problem(await counting.post("/v1/notifications", SMS), 429, "rate_limited")
     turn(counting, 100)
     assert (await counting.post("/v1/notifications", SMS)).status == 202
 
@@ -148,7 +148,7 @@ async def test_a_batch_larger_than_the_burst_is_accepted_whole_and_later_ones_wa
 async def test_a_refused_batch_does_not_use_up_its_idempotency_key_and_a_replay_costs_nothing(counting: Api) -> None:
     headers = {"Idempotency-Key": "large"}
     assert (await batch(counting, 20)).status == 202
-    problem(await batch(counting, 10, headers=headers), 429, "rate_limited")
+    expect_problem(await batch(counting, 10, headers=headers), 429, "rate_limited")
     turn(counting, 1_000)
     first = await batch(counting, 10, headers=headers)
     assert first.status == 202
@@ -161,7 +161,7 @@ async def test_a_tenants_own_limit_counts_within_a_second(free: Api) -> None:
     await free.world.store.tenants.limit("shop", Rates(requests=Rate(1, 1)))
     fresh = await free.key("shop", Scope.SEND)  # a key that nobody has looked up yet
     assert standing(await free.post("/v1/notifications", SMS, key=fresh)) == ("1", "0", "1")
-    problem(await free.post("/v1/notifications", SMS, key=fresh), 429, "rate_limited")
+    expect_problem(await free.post("/v1/notifications", SMS, key=fresh), 429, "rate_limited")
 
 
 async def test_keys_may_have_a_rate_of_their_own_or_no_limit() -> None:

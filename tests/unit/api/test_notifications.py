@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from support.api import OTHER, Api, problem
+from support.api import OTHER, Api, expect_problem
 from tidings.api.samples import BATCH, ORDER
 from tidings.model.days import DAY_MS, day_of
 from tidings.model.ids import DELIVERY_PREFIX, NOTIFICATION_PREFIX, delivery_id, from_text, new_id, to_text
@@ -61,7 +61,9 @@ async def test_batch_answers_each_in_order_and_one_bad_item_spoils_nothing(api: 
 
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_batch_of_a_wrong_size_is_refused_whole(api: Api, count: int) -> None:
-    refusal = problem(await api.post("/v1/notifications/batch", {"notifications": [SMS] * count}), 422, "batch_size")
+    refusal = expect_problem(
+        await api.post("/v1/notifications/batch", {"notifications": [SMS] * count}), 422, "batch_size"
+    )
     assert refusal["path"] == "$.notifications"
     assert await api.waiting() == 0
 
@@ -82,7 +84,7 @@ async def test_idempotency_key_replays_the_answer(api: Api) -> None:
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["location"] == first.headers["location"]
     other = {"to": {"user_id": "demo"}, "content": {"sms": {"text": "other"}}}
-    problem(await api.post("/v1/notifications", other, headers=headers), 422, "idempotency_key_reused")
+    expect_problem(await api.post("/v1/notifications", other, headers=headers), 422, "idempotency_key_reused")
     assert await api.waiting() == 1
 
 
@@ -107,7 +109,7 @@ async def test_idempotency_key_in_flight_is_a_conflict(api: Api, monkeypatch: py
     first = asyncio.create_task(api.post("/v1/notifications", SMS, headers=headers))
     await begun.wait()
     try:
-        problem(await api.post("/v1/notifications", SMS, headers=headers), 409, "idempotency_in_flight")
+        expect_problem(await api.post("/v1/notifications", SMS, headers=headers), 409, "idempotency_in_flight")
     finally:
         go_on.set()
     assert (await first).status == 202
@@ -153,7 +155,7 @@ async def test_list_names_the_bad_parameter(api: Api) -> None:
         ("since=yesterday", "since"),
         ("since=2026-01-01T00:00:00", "since"),
     ]:
-        refusal = problem(await api.get(f"/v1/notifications?{query}"), 400, "invalid_parameter")
+        refusal = expect_problem(await api.get(f"/v1/notifications?{query}"), 400, "invalid_parameter")
         assert refusal["parameter"] == parameter
 
 
@@ -164,9 +166,9 @@ async def test_cursor_that_was_altered_or_taken_elsewhere_is_refused(api: Api) -
     cursor = (await api.get("/v1/notifications?limit=1")).json()["next"]
     swapped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
     for bad in (swapped, cursor[:-3], "x", "%F0%9F%8E%81", "", "A" * 5000):
-        problem(await api.get(f"/v1/notifications?cursor={bad}"), 400, "invalid_cursor")
-    problem(await api.get(f"/v1/notifications?cursor={cursor}", key=await api.key(OTHER)), 400, "invalid_cursor")
-    problem(await api.get(f"/v1/suppressions?cursor={cursor}"), 400, "invalid_cursor")
+        expect_problem(await api.get(f"/v1/notifications?cursor={bad}"), 400, "invalid_cursor")
+    expect_problem(await api.get(f"/v1/notifications?cursor={cursor}", key=await api.key(OTHER)), 400, "invalid_cursor")
+    expect_problem(await api.get(f"/v1/suppressions?cursor={cursor}"), 400, "invalid_cursor")
 
 
 async def test_cancelling_marks_a_notification_in_flight(api: Api) -> None:
@@ -180,7 +182,7 @@ async def test_cancelling_marks_a_notification_in_flight(api: Api) -> None:
 async def test_cancelling_a_notification_that_rests_is_a_conflict(api: Api) -> None:
     id = (await api.post("/v1/notifications", SMS)).json()["id"]
     await record(api, id, State.DELIVERED)
-    refusal = problem(await api.post(f"/v1/notifications/{id}/cancel"), 409, "already_ended")
+    refusal = expect_problem(await api.post(f"/v1/notifications/{id}/cancel"), 409, "already_ended")
     assert refusal["state"] == "delivered"
     assert not (await api.world.store.standings.look_up(notifications=[from_text(NOTIFICATION_PREFIX, id)])).cancelled
 
@@ -190,21 +192,21 @@ async def test_another_tenants_notification_does_not_exist(api: Api) -> None:
     await record(api, old, State.SENT)
     stranger = await api.key(OTHER)
     assert (await api.get(f"/v1/notifications/{old}")).status == 200
-    problem(await api.get(f"/v1/notifications/{old}", key=stranger), 404, "not_found")
-    problem(await api.post(f"/v1/notifications/{old}/cancel", key=stranger), 404, "not_found")
+    expect_problem(await api.get(f"/v1/notifications/{old}", key=stranger), 404, "not_found")
+    expect_problem(await api.post(f"/v1/notifications/{old}/cancel", key=stranger), 404, "not_found")
     assert (await api.get("/v1/notifications", key=stranger)).json()["notifications"] == []
 
 
 @pytest.mark.parametrize("id", ["x", "ntf_", "ntf_8zzzzzzzzzzzzzzzzzzzzzzzzz", "dlv_01k00000000000000000000000"])
 async def test_a_text_that_is_no_id_is_not_found(api: Api, id: str) -> None:
-    problem(await api.get(f"/v1/notifications/{id}"), 404, "not_found")
+    expect_problem(await api.get(f"/v1/notifications/{id}"), 404, "not_found")
 
 
 async def test_scopes(api: Api) -> None:
     read, send = await api.key("shop", Scope.READ), await api.key("shop", Scope.SEND)
-    problem(await api.post("/v1/notifications", SMS, key=read), 403, "missing_scope")
-    problem(await api.post("/v1/notifications/batch", BATCH, key=read), 403, "missing_scope")
-    problem(await api.get("/v1/notifications", key=send), 403, "missing_scope")
+    expect_problem(await api.post("/v1/notifications", SMS, key=read), 403, "missing_scope")
+    expect_problem(await api.post("/v1/notifications/batch", BATCH, key=read), 403, "missing_scope")
+    expect_problem(await api.get("/v1/notifications", key=send), 403, "missing_scope")
     assert (await api.post("/v1/notifications", SMS, key=send)).status == 202
     assert (await api.get("/v1/notifications", key=read)).status == 200
 
@@ -219,8 +221,8 @@ async def test_an_archived_notification_is_410_with_the_command_that_reads_it(ap
     assert await world.store.days.seal(day_of(sent.id), [], world.clock.now())
     id = to_text(NOTIFICATION_PREFIX, sent.id)
     for method, path in (("GET", ""), ("POST", "/cancel")):
-        refusal = problem(await api.call(method, f"/v1/notifications/{id}{path}"), 410, "archived")
+        refusal = expect_problem(await api.call(method, f"/v1/notifications/{id}{path}"), 410, "archived")
         assert f"tidings archive show {id}" in refusal["detail"]
-    problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, dead.id)}"), 410, "archived")
+    expect_problem(await api.get(f"/v1/dead-letters/{to_text(DELIVERY_PREFIX, dead.id)}"), 410, "archived")
     unknown = to_text(NOTIFICATION_PREFIX, new_id(at - DAY_MS, 0, 7))
-    problem(await api.get(f"/v1/notifications/{unknown}"), 404, "not_found")
+    expect_problem(await api.get(f"/v1/notifications/{unknown}"), 404, "not_found")

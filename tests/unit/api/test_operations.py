@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 
 from support import eventually
-from support.api import OTHER, TENANT, Api, problem
+from support.api import OTHER, TENANT, Api, expect_problem
 from tidings.api.samples import ORDER
 from tidings.config import Settings
 from tidings.model.ids import delivery_id, new_id
@@ -65,24 +65,24 @@ async def test_the_values_of_a_repeated_header_are_joined(api: Api) -> None:
 async def test_receipts_are_only_posted(api: Api) -> None:
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = await api.call(method, "/v1/receipts/signer")
-        problem(answer, 405, "method_not_allowed")
+        expect_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", ["/v1/receipts/", "/v1/receipts/signer/", "/v1/receipts/a/b", "/v1/receipts/a%2Fb"])
 async def test_other_paths_take_no_receipts(api: Api, path: str) -> None:
-    problem(await api.post(path, {}), 404, "not_found")
+    expect_problem(await api.post(path, {}), 404, "not_found")
     assert not api.world.received
 
 
 async def test_receipts_refused(api: Api) -> None:
-    refusal = problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
+    refusal = expect_problem(await api.post("/v1/receipts/signer", {"a": 1}, key=None), 403, "invalid_receipt")
     assert "signature is wrong" not in refusal["detail"]  # it names a setting: the log has it, not the caller
-    problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
-    problem(await api.post("/v1/receipts/Nobody%20Here", {"a": 1}, key=None), 404, "not_found")
-    problem(await api.post("/v1/receipts/signer?a=%00", {"a": 1}, key=None), 400, "nul_character")
-    problem(await api.post("/v1/receipts/%00", {"a": 1}, key=None), 400, "nul_character")
-    problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
+    expect_problem(await api.post("/v1/receipts/nobody", {"a": 1}, key=None), 404, "not_found")
+    expect_problem(await api.post("/v1/receipts/Nobody%20Here", {"a": 1}, key=None), 404, "not_found")
+    expect_problem(await api.post("/v1/receipts/signer?a=%00", {"a": 1}, key=None), 400, "nul_character")
+    expect_problem(await api.post("/v1/receipts/%00", {"a": 1}, key=None), 400, "nul_character")
+    expect_problem(await api.post("/v1/receipts/signer", b"x" * 200_000, key=None), 413, "too_large")
 
 
 async def test_every_refusal_is_in_the_log_by_its_request_id_without_what_was_sent(api: Api) -> None:
@@ -162,9 +162,11 @@ async def test_an_account_is_of_whole_minutes(api: Api) -> None:
     assert (seen["since"], seen["until"]) == ("2026-01-31T09:00:00.000Z", "2026-01-31T10:01:00.000Z")
     day = (await api.get("/v1/accounting?since=2026-01-31&until=2026-02-02")).json()
     assert (day["since"], day["until"]) == ("2026-01-31T00:00:00.000Z", "2026-02-02T00:00:00.000Z")
-    problem(await api.get("/v1/accounting?since=now"), 400, "invalid_parameter")
-    problem(await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "empty_span")
-    problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "span_too_long")
+    expect_problem(await api.get("/v1/accounting?since=now"), 400, "invalid_parameter")
+    expect_problem(
+        await api.get("/v1/accounting?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z"), 422, "empty_span"
+    )
+    expect_problem(await api.get("/v1/accounting?since=2025-01-01T00:00:00Z"), 422, "span_too_long")
 
 
 async def test_a_listener_of_their_own_takes_the_operations_off_the_public_port(api: Api, tmp_path: Path) -> None:

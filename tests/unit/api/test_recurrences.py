@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from support.api import OTHER, Api, problem
+from support.api import OTHER, Api, expect_problem
 from tidings.api.samples import RECURRENCE
 from tidings.model.ids import NOTIFICATION_PREFIX, from_text
 from tidings.model.notification import Content, Notification, Recipient, SmsContent
@@ -37,12 +37,12 @@ async def test_it_is_created_read_listed_and_deleted(api: Api) -> None:
     assert (await api.get(path)).json() == made
     second = await created(api, name="second")
     first_page = (await api.get("/v1/recurrences?limit=1")).json()
-    assert [one["id"] for one in first_page["recurrences"]] == [second["id"]]
+    assert [recurrence["id"] for recurrence in first_page["recurrences"]] == [second["id"]]
     rest = (await api.get(f"/v1/recurrences?limit=1&cursor={first_page['next']}")).json()
-    assert ([one["id"] for one in rest["recurrences"]], rest["next"]) == ([made["id"]], None)
+    assert ([recurrence["id"] for recurrence in rest["recurrences"]], rest["next"]) == ([made["id"]], None)
     assert (await api.delete(path)).status == 204
-    problem(await api.get(path), 404, "not_found")
-    problem(await api.delete(path), 404, "not_found")
+    expect_problem(await api.get(path), 404, "not_found")
+    expect_problem(await api.delete(path), 404, "not_found")
 
 
 async def test_what_is_left_out_is_a_field_or_the_lines_of_a_calendar(api: Api) -> None:
@@ -51,17 +51,23 @@ async def test_what_is_left_out_is_a_field_or_the_lines_of_a_calendar(api: Api) 
     path = f"/v1/recurrences/{made['id']}"
     left_out = made["next"][1]["local"]
     shown = (await api.patch(path, {"exdates": [left_out, made["next"][2]["local"][:10]]})).json()
-    assert [one["local"] for one in shown["next"][:2]] == [made["next"][0]["local"], made["next"][3]["local"]]
+    assert [occurrence["local"] for occurrence in shown["next"][:2]] == [
+        made["next"][0]["local"],
+        made["next"][3]["local"],
+    ]
     shown = (await api.patch(path, {"rrule": "FREQ=DAILY;INTERVAL=1"})).json()
     assert shown["exdates"][0] == left_out
     shown = (await api.patch(path, {"rrule": "RRULE:FREQ=DAILY\nEXDATE:20301224T090000"})).json()
     assert (shown["rrule"], shown["exdates"]) == ("RRULE:FREQ=DAILY", ["2030-12-24T09:00:00"])
     assert (await api.patch(path, {"exdates": []})).json()["exdates"] == []
-    assert problem(await api.patch(path, {"exdates": ["soon"]}), 422, "invalid_local_time")["path"] == "$.exdates[0]"
+    assert (
+        expect_problem(await api.patch(path, {"exdates": ["soon"]}), 422, "invalid_local_time")["path"]
+        == "$.exdates[0]"
+    )
     both = {"rrule": "FREQ=DAILY\nEXDATE:20301224", "exdates": ["2030-12-24"]}
-    assert problem(await api.patch(path, both), 422, "ambiguous_exdates")["path"] == "$.exdates"
+    assert expect_problem(await api.patch(path, both), 422, "ambiguous_exdates")["path"] == "$.exdates"
     many = {"exdates": ["2030-12-24"] * 501}
-    assert problem(await api.patch(path, many), 422, "too_many")["path"] == "$.exdates"
+    assert expect_problem(await api.patch(path, many), 422, "too_many")["path"] == "$.exdates"
 
 
 async def test_a_listing_computes_no_occurrence(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +78,7 @@ async def test_a_listing_computes_no_occurrence(api: Api, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(recurring, "_occurrences", computed)
     listed = (await api.get("/v1/recurrences")).json()["recurrences"]
-    assert [one["next"] for one in listed] == [one["next"][:1] for one in reversed(made)]
+    assert [recurrence["next"] for recurrence in listed] == [recurrence["next"][:1] for recurrence in reversed(made)]
 
 
 async def test_it_is_paused_resumed_and_changed(api: Api) -> None:
@@ -87,9 +93,11 @@ async def test_it_is_paused_resumed_and_changed(api: Api) -> None:
     shown = changed.json()
     assert (shown["rrule"], shown["timezone"], shown["grace_seconds"]) == ("FREQ=DAILY", "Europe/Berlin", 60)
     assert shown["name"] == made["name"]
-    refusal = problem(await api.patch(path, {"request": {"to": {"user_id": "demo"}}}), 422, "content_or_template")
+    refusal = expect_problem(
+        await api.patch(path, {"request": {"to": {"user_id": "demo"}}}), 422, "content_or_template"
+    )
     assert refusal["path"] == "$.request"
-    problem(await api.patch(path, {}), 422, "nothing_to_change")
+    expect_problem(await api.patch(path, {}), 422, "nothing_to_change")
 
 
 async def test_a_recurrence_without_further_occurrences_has_ended(api: Api) -> None:
@@ -103,17 +111,17 @@ async def test_another_tenants_recurrence_does_not_exist(api: Api) -> None:
     key = await api.key(OTHER)
     path = f"/v1/recurrences/{made['id']}"
     for method, place in (("GET", path), ("DELETE", path), ("POST", f"{path}/pause"), ("POST", f"{path}/resume")):
-        problem(await api.call(method, place, key=key), 404, "not_found")
-    problem(await api.patch(path, {"name": "x"}, key=key), 404, "not_found")
+        expect_problem(await api.call(method, place, key=key), 404, "not_found")
+    expect_problem(await api.patch(path, {"name": "x"}, key=key), 404, "not_found")
     assert (await api.get("/v1/recurrences", key=key)).json()["recurrences"] == []
 
 
 async def test_scopes_are_required(api: Api) -> None:
     made = await created(api)
     reading, sending = await api.key("shop", Scope.READ), await api.key("shop", Scope.SEND)
-    problem(await api.post("/v1/recurrences", RECURRENCE, key=reading), 403, "missing_scope")
-    problem(await api.patch(f"/v1/recurrences/{made['id']}", {"name": "x"}, key=reading), 403, "missing_scope")
-    problem(await api.get("/v1/recurrences", key=sending), 403, "missing_scope")
+    expect_problem(await api.post("/v1/recurrences", RECURRENCE, key=reading), 403, "missing_scope")
+    expect_problem(await api.patch(f"/v1/recurrences/{made['id']}", {"name": "x"}, key=reading), 403, "missing_scope")
+    expect_problem(await api.get("/v1/recurrences", key=sending), 403, "missing_scope")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,7 @@ async def test_scopes_are_required(api: Api) -> None:
     ],
 )
 async def test_invalid_recurrences_are_refused(api: Api, body: Any, status: int, code: str) -> None:
-    problem(await api.post("/v1/recurrences", body), status, code)
+    expect_problem(await api.post("/v1/recurrences", body), status, code)
     assert (await api.get("/v1/recurrences")).json()["recurrences"] == []
 
 
@@ -149,7 +157,7 @@ async def test_a_waiting_notification_is_changed(api: Api) -> None:
     before = (await api.get(f"/v1/notifications/{id}")).json()
     assert (before["state"], before["next_at"]) == ("deferred", before["send_at"])
     answer = await api.patch(f"/v1/notifications/{id}", {"send_at": "2099-01-01T00:00:00Z"})
-    problem(answer, 422, "too_far")
+    expect_problem(answer, 422, "too_far")
     answer = await api.patch(f"/v1/notifications/{id}", {"send_at_local": "10:30", "metadata": {"a": [1, 2.50]}})
     assert answer.status == 200
     shown = answer.json()
@@ -162,13 +170,15 @@ async def test_a_waiting_notification_is_changed(api: Api) -> None:
 
 async def test_a_sent_notification_cannot_be_changed_and_anothers_does_not_exist(api: Api) -> None:
     id = await waiting(api)
-    problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key(OTHER)), 404, "not_found")
-    problem(
+    expect_problem(
+        await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key(OTHER)), 404, "not_found"
+    )
+    expect_problem(
         await api.patch(f"/v1/notifications/{id}", {"metadata": {}}, key=await api.key("shop", Scope.READ)),
         403,
         "missing_scope",
     )
     assert len(await api.world.store.schedule.due(api.world.clock.now() + HOUR, 10, 30.0)) == 1
-    problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}), 409, "too_late")
-    problem(await api.patch(f"/v1/notifications/{id}", {}), 422, "nothing_to_change")
-    problem(await api.patch(f"/v1/notifications/{id}", {"category": "x"}), 422, "unknown_field")
+    expect_problem(await api.patch(f"/v1/notifications/{id}", {"metadata": {}}), 409, "too_late")
+    expect_problem(await api.patch(f"/v1/notifications/{id}", {}), 422, "nothing_to_change")
+    expect_problem(await api.patch(f"/v1/notifications/{id}", {"category": "x"}), 422, "unknown_field")

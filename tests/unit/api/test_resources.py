@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from support.api import Api, problem
+from support.api import Api, expect_problem
 
 
 async def test_categories(api: Api) -> None:
@@ -20,8 +20,8 @@ async def test_categories(api: Api) -> None:
     await api.put("/v1/categories/marketing", {})
     listed = (await api.get("/v1/categories")).json()["categories"]
     assert [category["name"] for category in listed] == ["marketing", "security"]
-    problem(await api.put("/v1/categories/security", {"critical": "yes"}), 422, "wrong_type")
-    assert problem(await api.put("/v1/categories/-x", {}), 400, "invalid_parameter")["parameter"] == "name"
+    expect_problem(await api.put("/v1/categories/security", {"critical": "yes"}), 422, "wrong_type")
+    assert expect_problem(await api.put("/v1/categories/-x", {}), 400, "invalid_parameter")["parameter"] == "name"
 
 
 async def test_a_category_is_returned_as_it_was_declared(api: Api) -> None:
@@ -38,7 +38,7 @@ async def test_a_category_is_returned_as_it_was_declared(api: Api) -> None:
     assert (await api.put("/v1/categories/*", said)).json() == {"name": "*"} | said
     assert (await api.get("/v1/categories")).json()["categories"] == [{"name": "*"} | said]
     assert (await api.delete("/v1/categories/*")).status == 204
-    problem(await api.delete("/v1/categories/*"), 404, "not_found")
+    expect_problem(await api.delete("/v1/categories/*"), 404, "not_found")
 
 
 async def test_suppressions(api: Api) -> None:
@@ -56,9 +56,9 @@ async def test_suppressions(api: Api) -> None:
     assert sorted(seen) == ["+4930901820", *(f"u{number}@example.com" for number in range(4))]
     assert (await api.delete("/v1/suppressions/email/u0@EXAMPLE.com")).status == 204
     assert (await api.delete("/v1/suppressions/sms/%2B4930901820")).status == 204
-    problem(await api.delete("/v1/suppressions/email/u0@example.com"), 404, "not_found")
-    problem(await api.delete("/v1/suppressions/email/nonsense"), 404, "not_found")
-    problem(await api.delete("/v1/suppressions/fax/u1@example.com"), 400, "invalid_parameter")
+    expect_problem(await api.delete("/v1/suppressions/email/u0@example.com"), 404, "not_found")
+    expect_problem(await api.delete("/v1/suppressions/email/nonsense"), 404, "not_found")
+    expect_problem(await api.delete("/v1/suppressions/fax/u1@example.com"), 400, "invalid_parameter")
 
 
 async def test_a_device_token_with_slashes_can_be_taken_off_the_list(api: Api) -> None:
@@ -78,4 +78,4 @@ BAD_SUPPRESSIONS: list[tuple[dict[str, str], str, str]] = [
 
 async def test_a_bad_suppression(api: Api) -> None:
     for body, code, path in BAD_SUPPRESSIONS:
-        assert problem(await api.post("/v1/suppressions", body), 422, code)["path"] == path
+        assert expect_problem(await api.post("/v1/suppressions", body), 422, code)["path"] == path

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.api import OTHER, Api, problem
+from support.api import OTHER, Api, expect_problem
 from tidings.api.samples import WELCOME
 from tidings.model.errors import Overloaded
 from tidings.templating import templates
@@ -35,14 +35,14 @@ async def test_a_template_is_created_published_and_rolled_back(api: Api) -> None
     assert shown["created_at"].endswith("Z")
     state = {"name": "welcome", "latest": 1, "published": None, "description": WELCOME["description"]}
     assert (await api.get("/v1/templates/welcome")).json() == state
-    problem(await api.post("/v1/templates/welcome/rollback"), 409, "not_published")
-    problem(await api.post("/v1/templates", WELCOME), 409, "template_exists")
+    expect_problem(await api.post("/v1/templates/welcome/rollback"), 409, "not_published")
+    expect_problem(await api.post("/v1/templates", WELCOME), 409, "template_exists")
     second = {"contents": {"en": {"sms": {"text": "Hello {{ name }}"}}}, "variables": {"name": {}}}
     assert (await api.post("/v1/templates/welcome/versions", second)).json()["version"] == 2
     published = (await api.post("/v1/templates/welcome/publish", {"version": 2})).json()
     assert (published["latest"], published["published"]) == (2, 2)
     assert (await api.post("/v1/templates/welcome/rollback")).json()["published"] == 1
-    problem(await api.post("/v1/templates/welcome/rollback"), 409, "nothing_before")
+    expect_problem(await api.post("/v1/templates/welcome/rollback"), 409, "nothing_before")
     versions = (await api.get("/v1/templates/welcome/versions")).json()["versions"]
     assert [version["version"] for version in versions] == [2, 1]
     assert (await api.get("/v1/templates/welcome/versions/1")).json() == shown
@@ -67,7 +67,7 @@ async def test_versions_come_in_pages_without_their_contents(api: Api) -> None:
     assert seen == [7, 6, 5, 4, 3, 2, 1]
     await api.post("/v1/templates", WELCOME | {"name": "other"})
     first = (await api.get(path)).json()["next"]
-    problem(await api.get(f"/v1/templates/other/versions?cursor={first}"), 400, "invalid_cursor")
+    expect_problem(await api.get(f"/v1/templates/other/versions?cursor={first}"), 400, "invalid_cursor")
 
 
 async def test_a_template_has_a_limited_number_of_versions(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ async def test_a_template_has_a_limited_number_of_versions(api: Api, monkeypatch
     await api.post("/v1/templates", WELCOME)
     version = {key: value for key, value in WELCOME.items() if key != "name"}
     assert (await api.post("/v1/templates/welcome/versions", version)).status == 201
-    problem(await api.post("/v1/templates/welcome/versions", version), 409, "too_many")
+    expect_problem(await api.post("/v1/templates/welcome/versions", version), 409, "too_many")
 
 
 async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +97,10 @@ async def test_many_previews_at_once_are_shown_and_stop_nobody(api: Api, monkeyp
     monkeypatch.setattr(templates, "_preview", heavy)
     previews = [asyncio.create_task(api.post("/v1/templates/welcome/preview", {})) for _ in range(20)]
     answered = 0
-    while not all(one.done() for one in previews):
+    while not all(preview.done() for preview in previews):
         assert (await api.get("/v1/templates/welcome")).status == 200
         answered += 1
-    assert [(await one).status for one in previews] == [200] * 20
+    assert [(await preview).status for preview in previews] == [200] * 20
     assert most == 1
     assert answered >= 20, "others are answered between"
 
@@ -134,10 +134,10 @@ async def test_mjml_is_shown_as_it_was_written(api: Api) -> None:
 async def test_a_published_template_can_be_sent_at_once(api: Api) -> None:
     await api.post("/v1/templates", WELCOME)
     order = {"to": {"user_id": "demo"}, "template": "welcome", "data": {"name": "Ada"}}
-    problem(await api.post("/v1/notifications", order), 422, "unknown_template")
+    expect_problem(await api.post("/v1/notifications", order), 422, "unknown_template")
     await api.post("/v1/templates/welcome/publish", {"version": 1})
     assert (await api.post("/v1/notifications", order)).status == 202
-    refusal = problem(await api.post("/v1/notifications", {**order, "data": {}}), 422, "missing_variables")
+    refusal = expect_problem(await api.post("/v1/notifications", {**order, "data": {}}), 422, "missing_variables")
     assert refusal["path"] == "$.data.name"
     assert "name" in refusal["detail"]
 
@@ -184,7 +184,9 @@ async def test_another_tenants_templates_do_not_exist(api: Api) -> None:
         ("POST", "/versions", {"contents": {}}),
     ]
     for method, path, body in asked:
-        problem(await api.call(method, f"/v1/templates/order-confirmation{path}", body, key=stranger), 404, "not_found")
+        expect_problem(
+            await api.call(method, f"/v1/templates/order-confirmation{path}", body, key=stranger), 404, "not_found"
+        )
 
 
 async def test_what_does_not_exist(api: Api) -> None:
@@ -195,9 +197,9 @@ async def test_what_does_not_exist(api: Api) -> None:
         ("POST", "/welcome/publish", {"version": 9}),
         ("POST", "/welcome/preview", {"version": 9}),
     ]:
-        problem(await api.call(method, f"/v1/templates{path}", body), 404, "not_found")
+        expect_problem(await api.call(method, f"/v1/templates{path}", body), 404, "not_found")
     for version in ("0", "x", "9" * 30):
-        refusal = problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "invalid_parameter")
+        refusal = expect_problem(await api.get(f"/v1/templates/welcome/versions/{version}"), 400, "invalid_parameter")
         assert refusal["parameter"] == "version"
 
 
@@ -242,7 +244,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 
 async def test_a_bad_template_is_refused_by_place(api: Api) -> None:
     for name, body, code, path in BAD:
-        refusal = problem(await api.post("/v1/templates", body), 422, code)
+        refusal = expect_problem(await api.post("/v1/templates", body), 422, code)
         assert refusal["path"] == path, name
     assert [t["name"] for t in (await api.get("/v1/templates")).json()["templates"]] == ["order-confirmation"]
 

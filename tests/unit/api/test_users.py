@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.api import Api, problem
+from support.api import Api, expect_problem
 
 ADA = {
     "email": "Ada@Example.com",
@@ -45,8 +45,8 @@ async def test_delete(api: Api) -> None:
     await api.put("/v1/users/ada", ADA)
     gone = await api.delete("/v1/users/ada")
     assert (gone.status, gone.body) == (204, b"")
-    problem(await api.get("/v1/users/ada"), 404, "not_found")
-    problem(await api.delete("/v1/users/ada"), 404, "not_found")
+    expect_problem(await api.get("/v1/users/ada"), 404, "not_found")
+    expect_problem(await api.delete("/v1/users/ada"), 404, "not_found")
 
 
 BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
@@ -78,13 +78,13 @@ BAD_PROFILES: list[tuple[dict[str, Any], str, str]] = [
 
 async def test_a_bad_profile_is_refused_by_place_alone_and_in_a_batch(api: Api) -> None:
     for body, code, path in BAD_PROFILES:
-        assert problem(await api.put("/v1/users/ada", body), 422, code)["path"] == path
+        assert expect_problem(await api.put("/v1/users/ada", body), 422, code)["path"] == path
         answer = await api.post("/v1/users/batch", {"users": [{"user_id": "bo"}, {"user_id": "ada", **body}]})
         assert answer.status == 200
         good, bad = answer.json()["results"]
         assert good == {"user_id": "bo"}
         assert (bad["error"]["code"], bad["error"]["path"]) == (code, path.replace("$", "$.users[1]"))
-    problem(await api.get("/v1/users/ada"), 404, "not_found")
+    expect_problem(await api.get("/v1/users/ada"), 404, "not_found")
 
 
 async def test_a_body_that_is_no_object(api: Api) -> None:
@@ -109,8 +109,8 @@ async def test_a_batch_answers_each_in_order(api: Api) -> None:
 
 
 async def test_a_batch_has_bounds(api: Api) -> None:
-    problem(await api.post("/v1/users/batch", {"users": []}), 422, "batch_size")
-    problem(await api.post("/v1/users/batch", {"users": [{"user_id": "a"}] * 1001}), 422, "batch_size")
+    expect_problem(await api.post("/v1/users/batch", {"users": []}), 422, "batch_size")
+    expect_problem(await api.post("/v1/users/batch", {"users": [{"user_id": "a"}] * 1001}), 422, "batch_size")
     full = [{"user_id": f"u{number}"} for number in range(1000)]
     assert len((await api.post("/v1/users/batch", {"users": full})).json()["results"]) == 1000
 
@@ -139,8 +139,8 @@ async def test_an_empty_list_of_channels_refuses_nothing(api: Api) -> None:
 
 
 async def test_preferences_of_nobody(api: Api) -> None:
-    problem(await api.get("/v1/users/nobody/preferences"), 404, "not_found")
-    problem(await api.put("/v1/users/nobody/preferences", {}), 404, "not_found")
+    expect_problem(await api.get("/v1/users/nobody/preferences"), 404, "not_found")
+    expect_problem(await api.put("/v1/users/nobody/preferences", {}), 404, "not_found")
 
 
 async def test_an_unknown_channel_is_named(api: Api) -> None:

@@ -36,12 +36,12 @@ def child(tmp_path: Path, program: str, changed: Callable[[], None] = lambda: No
 
 
 @asynccontextmanager
-async def kept(one: Child) -> AsyncIterator[asyncio.Task[None]]:
-    keeping = asyncio.create_task(one.keep())
+async def kept(api: Child) -> AsyncIterator[asyncio.Task[None]]:
+    keeping = asyncio.create_task(api.keep())
     try:
         yield keeping
     finally:
-        one.kill()
+        api.kill()
         await asyncio.wait({keeping})
 
 
@@ -55,37 +55,37 @@ def alive(pid: int) -> bool:
 
 async def test_it_gets_the_settings_and_says_when_it_is_ready(tmp_path: Path) -> None:
     changes: list[int] = []
-    one = child(tmp_path, OBEDIENT, lambda: changes.append(1))
-    async with kept(one):
-        await asyncio.wait_for(one.ready.wait(), 10)
-        assert one.addresses == {"other": "", "api": "http://here"}
+    api = child(tmp_path, OBEDIENT, lambda: changes.append(1))
+    async with kept(api):
+        await asyncio.wait_for(api.ready.wait(), 10)
+        assert api.addresses == {"other": "", "api": "http://here"}
         assert len(changes) == 2
-        assert f"settings for api {tmp_path}" in one.log.read_text()
-        pid = one.pid
-        await one.stop()
+        assert f"settings for api {tmp_path}" in api.log.read_text()
+        pid = api.pid
+        await api.stop()
         assert not alive(pid)
-        assert one.pid == 0
+        assert api.pid == 0
 
 
 async def test_it_is_started_again_when_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes: list[int] = []
-    one = child(tmp_path, OBEDIENT, lambda: changes.append(one.pid))
-    async with kept(one):
-        await asyncio.wait_for(one.ready.wait(), 10)
-        first = one.pid
+    api = child(tmp_path, OBEDIENT, lambda: changes.append(api.pid))
+    async with kept(api):
+        await asyncio.wait_for(api.ready.wait(), 10)
+        first = api.pid
         os.kill(first, signal.SIGKILL)
-        await eventually(lambda: one.pid not in {0, first})
+        await eventually(lambda: api.pid not in {0, first})
         await eventually(lambda: len(changes) == 4)  # each is started, and is ready
-        assert one.log.read_text().count("settings for") == 2
-        await one.stop()
+        assert api.log.read_text().count("settings for") == 2
+        await api.stop()
     said = capsys.readouterr().out
-    assert f"The api was ended by SIGKILL; it is started again in 0.5 s. Its log: {one.log}" in said
+    assert f"The api was ended by SIGKILL; it is started again in 0.5 s. Its log: {api.log}" in said
     assert "The api is ready again." in said
 
 
 async def test_it_gives_up_when_it_never_starts(tmp_path: Path) -> None:
-    one = child(tmp_path, "print('an early line'); raise SystemExit(1)")
-    async with kept(one) as keeping:
+    api = child(tmp_path, "print('an early line'); raise SystemExit(1)")
+    async with kept(api) as keeping:
         with pytest.raises(CannotGoOn) as caught:
             await asyncio.wait_for(keeping, 20)
     text = str(caught.value)
@@ -93,8 +93,8 @@ async def test_it_gives_up_when_it_never_starts(tmp_path: Path) -> None:
 
 
 async def test_bad_settings_are_not_tried_twice(tmp_path: Path) -> None:
-    one = child(tmp_path, "raise SystemExit(2)")
-    async with kept(one) as keeping:
+    api = child(tmp_path, "raise SystemExit(2)")
+    async with kept(api) as keeping:
         with pytest.raises(CannotGoOn, match=r"does not start \(ended with exit code 2\)"):
             await asyncio.wait_for(keeping, 10)
 
@@ -103,21 +103,26 @@ async def test_a_child_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tidings.sections.StopSettings.kill_after", 0.2)
-    one = child(tmp_path, STUBBORN)
-    async with kept(one):
-        await asyncio.wait_for(one.ready.wait(), 10)
-        pid = one.pid
-        await one.stop()
+    api = child(tmp_path, STUBBORN)
+    async with kept(api):
+        await asyncio.wait_for(api.ready.wait(), 10)
+        pid = api.pid
+        await api.stop()
         assert not alive(pid)
     assert "The api does not end; it is killed." in capsys.readouterr().out
 
 
-async def test_stopping_interrupts_the_wait_before_the_next_start(tmp_path: Path) -> None:
-    one = child(tmp_path, "raise SystemExit(1)")
-    async with kept(one) as keeping:
-        await eventually(lambda: one.log.exists() and one.pid == 0)
-        await one.stop()
-        await asyncio.wait_for(keeping, 5)
+async def test_stopping_interrupts_the_wait_before_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.cli.child._FIRST_WAIT_S", 60.0)
+    api = child(tmp_path, "raise SystemExit(1)")
+    async with kept(api) as keeping:
+        await eventually(lambda: api.log.exists() and api.pid == 0)
+        await api.stop()
+        await asyncio.wait([keeping], timeout=5)
+        assert keeping.done()
+        await keeping
 
 
 TAKES_ONE = (
@@ -149,52 +154,52 @@ async def asked(address: tuple[str, int], what: bytes = b"who") -> bytes:
 
 async def test_a_new_process_takes_over_while_the_old_one_ends(tmp_path: Path) -> None:
     buried: list[int] = []
-    one = child(tmp_path, OBEDIENT, ended=buried.append)
-    async with kept(one):
-        await asyncio.wait_for(one.ready.wait(), 10)
-        first = one.pid
-        await one.replace(beside=True)
-        assert one.pid not in {0, first}
+    api = child(tmp_path, OBEDIENT, ended=buried.append)
+    async with kept(api):
+        await asyncio.wait_for(api.ready.wait(), 10)
+        first = api.pid
+        await api.replace(beside=True)
+        assert api.pid not in {0, first}
         assert not alive(first)
-        assert alive(one.pid)
-        second = one.pid
-        await one.replace(beside=False)
-        assert one.pid not in {0, first, second}
+        assert alive(api.pid)
+        second = api.pid
+        await api.replace(beside=False)
+        assert api.pid not in {0, first, second}
         assert not alive(second)
         assert buried == [first, second]
-        await one.stop()
-        assert one.pid == 0
+        await api.stop()
+        assert api.pid == 0
 
 
 async def test_the_old_process_goes_on_when_the_new_one_does_not_start(tmp_path: Path) -> None:
     switch = tmp_path / "broken"
-    one = child(
+    api = child(
         tmp_path, f"import pathlib, sys\nif pathlib.Path({str(switch)!r}).exists(): sys.exit('no way')\n" + OBEDIENT
     )
-    async with kept(one):
-        await asyncio.wait_for(one.ready.wait(), 10)
-        first = one.pid
+    async with kept(api):
+        await asyncio.wait_for(api.ready.wait(), 10)
+        first = api.pid
         switch.touch()
         with pytest.raises(
             CannotGoOn, match=r"ended before it was ready\. The old one goes on\. Its last words:\n  no way"
         ):
-            await one.replace(beside=True)
-        assert one.pid == first
+            await api.replace(beside=True)
+        assert api.pid == first
         assert alive(first)
         # It is watched as before.
         switch.unlink()
         os.kill(first, signal.SIGKILL)
-        await eventually(lambda: one.pid not in {0, first})
+        await eventually(lambda: api.pid not in {0, first})
 
 
 async def test_a_child_that_dies_refuses_no_connection(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        one = child(tmp_path, TAKES_ONE, listening=[listening])
+        api = child(tmp_path, TAKES_ONE, listening=[listening])
         address = listening.getsockname()
-        async with kept(one):
-            await asyncio.wait_for(one.ready.wait(), 10)
+        async with kept(api):
+            await asyncio.wait_for(api.ready.wait(), 10)
             first = await asked(address)
-            assert int(first) == one.pid
+            assert int(first) == api.pid
             assert await asked(address, b"die") == b""
             # Nobody is there now; it waits for the next one.
             assert await asked(address) not in {b"", first}
@@ -202,11 +207,11 @@ async def test_a_child_that_dies_refuses_no_connection(tmp_path: Path) -> None:
 
 def test_a_log_that_grew_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidings.cli.child._LARGEST_LOG_BYTES", 10)
-    one = child(tmp_path, OBEDIENT)
-    one.trim_log()
-    one.log.write_text("short")
-    one.trim_log()
-    assert one.log.read_text() == "short"
-    one.log.write_text("a longer text")
-    one.trim_log()
-    assert (one.log.read_text(), (tmp_path / "api.log.1").read_text()) == ("", "a longer text")
+    api = child(tmp_path, OBEDIENT)
+    api.trim_log()
+    api.log.write_text("short")
+    api.trim_log()
+    assert api.log.read_text() == "short"
+    api.log.write_text("a longer text")
+    api.trim_log()
+    assert (api.log.read_text(), (tmp_path / "api.log.1").read_text()) == ("", "a longer text")

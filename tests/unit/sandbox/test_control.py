@@ -25,11 +25,11 @@ async def test_arrivals_can_be_read_in_pages(caller: Caller) -> None:
         await caller.email(f"u{number}@example.com", "Hello", "Hello", "", marks={"tidings_delivery": f"dlv_{number}"})
     await caller.sms("+34600000001", "Hello")
     page = await caller.get("/_sandbox/arrivals?limit=2")
-    assert [one["delivery"] for one in page["arrivals"]] == ["dlv_0", "dlv_1"]
+    assert [arrival["delivery"] for arrival in page["arrivals"]] == ["dlv_0", "dlv_1"]
     rest = await caller.get(f"/_sandbox/arrivals?since={page['arrivals'][-1]['seq']}")
-    assert [one["to"] for one in rest["arrivals"]] == ["u2@example.com", "+34600000001"]
+    assert [arrival["to"] for arrival in rest["arrivals"]] == ["u2@example.com", "+34600000001"]
     only = await caller.get("/_sandbox/arrivals?channel=email&to=u1")
-    assert [one["to"] for one in only["arrivals"]] == ["u1@example.com"]
+    assert [arrival["to"] for arrival in only["arrivals"]] == ["u1@example.com"]
     assert (page["oldest"], page["latest"]) == (1, 4)
     counts = await caller.get("/_sandbox/counts")
     assert counts["channels"]["email"] == {"taken": 3, "refused": 0}
@@ -109,7 +109,7 @@ async def test_receipts_may_be_lost_or_doubled(caller: Caller, sandbox: Handle, 
     for number in (1, 2):
         await caller.sms(f"+3460000000{number}", "Hello", url)
     await eventually(lambda: len(listener.posted) == 4)
-    await eventually(lambda: all(one.status == "delivered" for one in sandbox.sandbox.log.newest(2)))
+    await eventually(lambda: all(arrival.status == "delivered" for arrival in sandbox.sandbox.log.newest(2)))
     assert all(b"600000002" in post.body for post in listener.posted)
 
 
@@ -170,6 +170,7 @@ async def test_stopping_lets_go_of_viewers_and_ports(credentials: Credentials) -
     await reader.read()
     writer.close()
     again = await serve("127.0.0.1", handle.port, handle.smtp_port, credentials)
+    assert (again.port, again.smtp_port) == (handle.port, handle.smtp_port)
     await again.stop()
 
 

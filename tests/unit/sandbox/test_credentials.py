@@ -35,20 +35,20 @@ def test_they_stay_the_same_and_private(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_at_once_get_the_same(tmp_path: Path) -> None:
-    found: list[Credentials] = []
-    threads = [threading.Thread(target=lambda: found.append(load_or_create(tmp_path))) for _ in range(4)]
+    loaded: list[Credentials] = []
+    threads = [threading.Thread(target=lambda: loaded.append(load_or_create(tmp_path))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({one.twilio_auth_token for one in found}) == 1
-    assert len(found) == 4
+    assert len({credentials.twilio_auth_token for credentials in loaded}) == 1
+    assert len(loaded) == 4
 
 
 def test_two_folders_differ(tmp_path: Path) -> None:
-    one, other = load_or_create(tmp_path / "one"), load_or_create(tmp_path / "other")
-    assert one.sendgrid_api_key != other.sendgrid_api_key
-    assert one.fcm_private_key != other.fcm_private_key
+    first, second = load_or_create(tmp_path / "one"), load_or_create(tmp_path / "other")
+    assert first.sendgrid_api_key != second.sendgrid_api_key
+    assert first.fcm_private_key != second.fcm_private_key
 
 
 def test_a_damaged_file_is_refused_in_plain_words(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_made_is_refused_in_plain_words(tmp_path: Path) 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_the_providers_take_their_settings(credentials: Credentials, name: str) -> None:
     settings = provider_settings(credentials, "http://127.0.0.1:8401/", "127.0.0.1", 8425)
-    read(name, CONFIGS[name], settings[name])
+    assert isinstance(read(name, CONFIGS[name], settings[name]), CONFIGS[name])
 
 
 def test_every_channel_has_a_provider(credentials: Credentials) -> None:

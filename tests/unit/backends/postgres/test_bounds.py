@@ -234,6 +234,7 @@ async def test_no_item_is_stranded_by_any_sequence_of_steps(postgres_dsn: str) -
         for claim in list(queues[2]._held):
             await claim.release()
         await eventually(all_seen, timeout=30)
+        assert seen == put
     finally:
         await queues[2].close()
 
