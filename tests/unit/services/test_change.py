@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow
+from support.flow import SMS, TENANT, Flow
 from tidings.model.errors import Conflict, Invalid
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.outcome import Outcome
@@ -20,7 +20,6 @@ from tidings.pipeline.compose.requests import LARGEST_BYTES
 from tidings.ports.schedule import Waiting
 from tidings.services.change import TRIES, Change, decode
 
-SMS = {"sms": {"text": "Hello"}}
 ADA = {"user_id": "ada"}
 
 

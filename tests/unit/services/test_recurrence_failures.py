@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from support.flow import TENANT, Flow
 from support.queues import depth
 from support.recurrences import (
-    DAILY,
     HOUR,
     advance_to,
     change,
@@ -27,7 +25,6 @@ from support.recurrences import (
 from tidings.model import topics
 from tidings.model.errors import Conflict, LeaseLost, Unavailable
 from tidings.model.recurrence import Recurrence
-from tidings.model.user import Profile
 from tidings.model.vocabulary import Priority
 from tidings.model.wire import encode
 from tidings.pipeline.compose.composer import Composer
@@ -36,35 +33,6 @@ from tidings.policy import recurring
 from tidings.policy.recurring import occurrence_id
 from tidings.ports.queue import Item
 from tidings.ports.recurrences import Moved
-
-
-async def test_expensive_rules_that_are_due_together_are_moved_in_slices(
-    flow: Flow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other work runs in between, and another tenant's recurrence is sent with the first slice."""
-    await start(flow)
-    await flow.store.users.upsert("bank", [("ada", Profile(phone="+4915199999999"), None)], flow.clock.now())
-    recurrences = service(flow)
-    for tenant in [TENANT] * 24 + ["bank"]:
-        await recurrences.create(tenant, json.dumps(DAILY).encode())
-    costly, put, batches = recurring.step, flow.queue.put, list[list[str]]()
-
-    def slow(*arguments: Any, **options: Any) -> Any:
-        flow.clock._now += 15
-        return costly(*arguments, **options)
-
-    async def noted(items: Sequence[Item]) -> None:
-        batches.append([item.key.partition("/")[0] for item in items])
-        await put(items)
-
-    monkeypatch.setattr(recur, "step", slow)
-    monkeypatch.setattr(flow.queue, "put", noted)
-    await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
-    await flow.settle(only="nobody")
-    fired = [batch for batch in batches if batch]
-    assert max(len(batch) for batch in fired) <= 2, "20 ms, and one that was begun"
-    assert "bank" in fired[0]
-    assert sum(len(batch) for batch in fired) == 25
 
 
 @pytest.mark.parametrize("crash", ["before the put", "between put and settle"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from support.flow import SMS, TENANT, Flow
 from support.recurrences import (
+    DAILY,
     HOUR,
     REQUEST,
     advance_to,
@@ -28,6 +30,9 @@ from tidings.model.notification import Content, SmsContent
 from tidings.model.template import Variable
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel, State
+from tidings.pipeline.schedule import recur
+from tidings.policy import recurring
+from tidings.ports.queue import Item
 
 
 async def test_a_daily_recurrence_is_sent_at_nine_across_the_jump_of_the_clock(flow: Flow) -> None:
@@ -242,3 +247,32 @@ async def test_an_occurrence_is_marked_only_if_it_may_be_a_copy(flow: Flow) -> N
     claim = await flow.queue.claim("requests.bulk", topics.ROUTE, 10, 0)
     assert claim is not None
     assert [item.headers for item in claim.items] == [{}]
+
+
+async def test_expensive_rules_that_are_due_together_are_moved_in_slices(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other work runs in between, and another tenant's recurrence is sent with the first slice."""
+    await start(flow)
+    await flow.store.users.upsert("bank", [("ada", Profile(phone="+4915199999999"), None)], flow.clock.now())
+    recurrences = service(flow)
+    for tenant in [TENANT] * 24 + ["bank"]:
+        await recurrences.create(tenant, json.dumps(DAILY).encode())
+    costly, put, batches = recurring.step, flow.queue.put, list[list[str]]()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        flow.clock._now += 15
+        return costly(*arguments, **options)
+
+    async def noted(items: Sequence[Item]) -> None:
+        batches.append([item.key.partition("/")[0] for item in items])
+        await put(items)
+
+    monkeypatch.setattr(recur, "step", slow)
+    monkeypatch.setattr(flow.queue, "put", noted)
+    await flow.clock.advance((utc("2026-03-27T08:00") - flow.clock.now()) / 1000)
+    await flow.settle(only="nobody")
+    fired = [batch for batch in batches if batch]
+    assert max(len(batch) for batch in fired) <= 2, "20 ms, and one that was begun"
+    assert "bank" in fired[0]
+    assert sum(len(batch) for batch in fired) == 25
