@@ -66,8 +66,8 @@ class BreaksOff:
             yield
         finally:
             server.close()
-            for one in open_:
-                one.cancel()
+            for connection in open_:
+                connection.cancel()
             await asyncio.gather(*open_, return_exceptions=True)
             await server.wait_closed()
 
@@ -109,9 +109,9 @@ class BreaksOff:
 
     def _break(self, writer: asyncio.StreamWriter) -> None:
         if "reset" in self.way:
-            plug: socket.socket = writer.get_extra_info("socket")
+            connected: socket.socket = writer.get_extra_info("socket")
             # With a linger time of 0, closing sends an RST instead of a FIN.
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         else:
             writer.close()
@@ -130,8 +130,8 @@ async def sent_to(server: BreaksOff, text: str = "Hello") -> SendResult:
             [result] = await asyncio.wait_for(provider.send([vendor.delivery(1, text=text)]), provider.timeout_s)
         finally:
             await provider.close()
-    found: SendResult = result
-    return found
+    assert isinstance(result, SendResult)
+    return result
 
 
 @pytest.mark.parametrize("name", OVER_A_NETWORK)

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-from support.smtp import SmtpStandIn, SmtpVendor
-from support.vendors import tools_for
-from tidings.channels.email.smtp import Smtp
 from tidings.channels.email.smtp_transactions import Extensions, Mail, Session
-from tidings.channels.registry import build
 from tidings.model.sending import SendResult
-
-
-@asynccontextmanager
-async def sending(server: SmtpStandIn, **more: Any) -> AsyncIterator[tuple[Smtp, SmtpVendor]]:
-    vendor = SmtpVendor()
-    vendor.server = server
-    async with vendor.running():
-        provider = build("smtp", vendor.settings(**more), tools_for())
-        assert isinstance(provider, Smtp)
-        try:
-            yield provider, vendor
-        finally:
-            await provider.close()
 
 
 class FakeTransport:

@@ -121,7 +121,7 @@ async def test_the_priority_sets_the_urgency(
 ) -> None:
     await provider.send([vendor.delivery(1, priority=priority), vendor.delivery(2)])
     sent, usual = sorted(
-        (body_of(request)["message"] for request in vendor.server.requests), key=lambda one: one["token"]
+        (body_of(request)["message"] for request in vendor.server.requests), key=lambda message: message["token"]
     )
     assert sent["android"] == {"priority": android}
     assert sent["apns"] == {"headers": {"apns-priority": apple}}

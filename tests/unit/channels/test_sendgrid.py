@@ -67,7 +67,7 @@ async def test_different_content_is_never_mixed(vendor: SendgridVendor, provider
     mails = vendor.mails()
     assert len(mails) == 3
     for mail in mails:
-        texts = {batch[int(one["to"][0]["email"][3])].content.text for one in mail["personalizations"]}
+        texts = {batch[int(recipient["to"][0]["email"][3])].content.text for recipient in mail["personalizations"]}
         assert texts == {mail["content"][0]["value"]}
 
 
@@ -82,8 +82,8 @@ async def test_refused_recipients_do_not_spoil_the_others(vendor: SendgridVendor
         mail = msgspec.json.decode(request.body)
         errors = [
             {"message": "Does not contain a valid address.", "field": f"personalizations.{place}.to.0.email"}
-            for place, one in enumerate(mail["personalizations"])
-            if one["to"][0]["email"] in {"ada3@example.com", "ada5@example.com"}
+            for place, recipient in enumerate(mail["personalizations"])
+            if recipient["to"][0]["email"] in {"ada3@example.com", "ada5@example.com"}
         ]
         return Reply(400, msgspec.json.encode({"errors": errors})) if errors else Reply(202)
 
