@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import structlog.testing
 
-from support.flow import TENANT, Flow, takes_it
+from support.flow import MAIL, TENANT, Flow, takes_it
 from support.queues import depth
 from tidings.model import topics
 from tidings.model.accounting import MINUTE_MS
@@ -25,7 +25,6 @@ from tidings.ports.queue import Item
 from tidings.report.accounting import Accounting
 from tidings.roles.worker import audit
 
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 REQUESTS = topics.requests(Priority.NORMAL)
 MAILS = topics.deliveries(Channel.EMAIL, Priority.NORMAL)
 LONG = 150

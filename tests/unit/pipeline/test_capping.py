@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.deliveries import make_delivery
-from support.flow import TENANT, Flow
+from support.flow import SMS, TENANT, Flow
 from tidings.model.delivery import Delivery
 from tidings.model.notification import Content, SmsContent
 from tidings.model.sending import Rejected, Retry, SendResult, Sent
@@ -20,7 +20,6 @@ from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.runtime.categories import Categories
 from tidings.policy.caps import Count, Over
 
-SMS = {"sms": {"text": "Hello"}}
 HOUR = 3600
 
 
@@ -41,11 +40,11 @@ async def send(flow: Flow, many: int = 1, **fields: Any) -> list[Any]:
 
 
 async def states(flow: Flow, ids: list[Any]) -> list[tuple[State, str]]:
-    found = []
+    ends = []
     for id in ids:
         seen = await flow.view(id)
-        found.append((seen.state, seen.deliveries[-1].reason))
-    return found
+        ends.append((seen.state, seen.deliveries[-1].reason))
+    return ends
 
 
 def sent(flow: Flow, channel: Channel = Channel.SMS) -> int:
@@ -284,11 +283,11 @@ async def test_other_data_is_other_content(flow: Flow) -> None:
     await flow.user()
     await declare(flow, dedupe=HOUR)
     await flow.template("ready", {"en": Content(sms=SmsContent("Parcel {{ n }}"))}, n=Variable())
-    found = []
+    ends = []
     for number in (1, 2, 1):
         [id] = await send(flow, content=None, template="ready", data={"n": number})
-        found += await states(flow, [id])
-    assert found == [(State.SENT, ""), (State.SENT, ""), (State.SUPPRESSED, "duplicate")]
+        ends += await states(flow, [id])
+    assert ends == [(State.SENT, ""), (State.SENT, ""), (State.SUPPRESSED, "duplicate")]
 
 
 async def test_a_duplicate_does_not_count_for_a_cap(flow: Flow) -> None:

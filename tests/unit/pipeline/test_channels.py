@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow
+from support.flow import MAIL, TENANT, Flow
 from tidings.model.errors import Invalid
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import Variable
 from tidings.model.vocabulary import Channel, State
 from tidings.pipeline.accept.stage import Accept
 
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 TEXT = {"sms": {"text": "Hello"}}
 
 

@@ -92,7 +92,7 @@ class Stage:
         return {fact.id: fact for item in items for fact in decode_outcomes(item.body)}
 
     def sent(self) -> list[UUID]:
-        return [one.id for one in self.provider.sent]
+        return [outbound.id for outbound in self.provider.sent]
 
 
 def delivery(number: int = 1, **more: Any) -> Delivery:
@@ -100,7 +100,7 @@ def delivery(number: int = 1, **more: Any) -> Delivery:
     return make_delivery(number, NOW, **fields)
 
 
-def told(fact: Outcome | None) -> tuple[State, str] | None:
+def end_of(fact: Outcome | None) -> tuple[State, str] | None:
     return None if fact is None else (fact.state, fact.reason)
 
 
@@ -132,8 +132,8 @@ async def test_each_delivery_of_a_claim_is_judged_alone(
     stage.history.waits = {} if waited is None else {attempt: waited}
     last = delivery(9)
     facts = await stage(claim, Claimed(last))
-    assert told(facts.get(claim.value.id)) == becomes
-    assert told(facts[last.id]) == SENT
+    assert end_of(facts.get(claim.value.id)) == becomes
+    assert end_of(facts[last.id]) == SENT
     assert stage.begun == ([0, 1] if becomes == SENT else [1])
     assert stage.sent() == ([claim.value.id, last.id] if becomes == SENT else [last.id])
 
@@ -178,13 +178,13 @@ async def test_a_delivery_that_may_have_been_sent_never_ends_as_if_it_had_not(
     stage = Stage(flow, idempotent=True)
     late, first = delivery(1, expires_at=NOW), delivery(2)
     facts = await stage(Claimed(late, **marks), Claimed(first, **marks))
-    assert (told(facts[late.id]), told(facts[first.id])) == (ends, SENT)
+    assert (end_of(facts[late.id]), end_of(facts[first.id])) == (ends, SENT)
     stage.provider.answers = lambda _: Retry("unreachable")
     await stage(*[Claimed(delivery(number)) for number in range(10, 10 + RULES.least)])
     assert not stage.switchboard.is_open()
     late, second = delivery(3, expires_at=NOW), delivery(4)
     facts = await stage(Claimed(late, **marks), Claimed(second, **marks))
-    assert (told(facts[late.id]), told(facts[second.id])) == (ends, waits)
+    assert (end_of(facts[late.id]), end_of(facts[second.id])) == (ends, waits)
 
 
 async def test_while_no_provider_may_be_used_a_bounded_number_is_claimed(flow: Flow) -> None:
@@ -198,9 +198,9 @@ async def test_while_no_provider_may_be_used_a_bounded_number_is_claimed(flow: F
 @pytest.mark.parametrize(("first_attempt", "suffix"), [(1, ""), (2, ".2"), (7, ".7")])
 async def test_only_a_replay_has_a_key_of_its_own(flow: Flow, first_attempt: int, suffix: str) -> None:
     stage = Stage(flow)
-    one = delivery(attempt=first_attempt + 1, first_attempt=first_attempt)
-    await stage(Claimed(one))
-    assert [sent.idempotency_key for sent in stage.provider.sent] == [f"{one.id}{suffix}"]
+    replayed = delivery(attempt=first_attempt + 1, first_attempt=first_attempt)
+    await stage(Claimed(replayed))
+    assert [sent.idempotency_key for sent in stage.provider.sent] == [f"{replayed.id}{suffix}"]
     assert [sent.attempt for sent in stage.provider.sent] == [first_attempt + 1]
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_that_cannot_be_judged_leaves_the_delivery_uncertain_and
 
     monkeypatch.setattr(RetryPolicy, "of", breaks)
     facts = await stage(Claimed(bad), Claimed(good))
-    assert (told(facts[bad.id]), told(facts[good.id])) == (
+    assert (end_of(facts[bad.id]), end_of(facts[good.id])) == (
         (State.UNCERTAIN, "error"),
         (State.FAILED, "unregistered"),
     )
@@ -228,7 +228,7 @@ async def test_a_claim_is_sent_in_calls_of_the_size_that_the_provider_takes(flow
     stage = Stage(flow)
     stage.provider.batch_size = 3
     facts = await stage(*[Claimed(delivery(number)) for number in range(count)])
-    assert [told(fact) for fact in facts.values()] == [SENT] * count
+    assert [end_of(fact) for fact in facts.values()] == [SENT] * count
     assert sorted(stage.begun) == list(range(count))
     assert (len(set(stage.sent())), len(stage.sent())) == (count, count)
 
@@ -243,7 +243,7 @@ async def test_a_delivery_whose_provider_is_closed_waits_and_the_others_are_sent
     await stage(*map(Claimed, pinned))
     late, waits, goes = delivery(1, expires_at=NOW), delivery(2, pinned="b"), delivery(3)
     facts = await stage(Claimed(late), Claimed(waits), Claimed(goes))
-    assert [told(facts[one.id]) for one in (late, waits, goes)] == [EXPIRED, PUT_OFF, SENT]
+    assert [end_of(facts[aimed.id]) for aimed in (late, waits, goes)] == [EXPIRED, PUT_OFF, SENT]
     assert stage.sent() == [goes.id]
 
 
@@ -253,7 +253,7 @@ async def test_a_copy_that_comes_soon_after_its_original_is_dropped_or_waits_if_
     facts = await stage(Claimed(delivery(step=1)), Claimed(last))
     assert list(facts) == [last.id]
     facts = await stage(Claimed(delivery(step=2)), Claimed(delivery(8)))
-    assert told(facts[delivery().id]) == COPY_WAITS
+    assert end_of(facts[delivery().id]) == COPY_WAITS
     assert stage.sent() == [delivery().id, last.id, delivery(8).id]
     assert stage.unbegun == []
 
@@ -267,7 +267,7 @@ async def test_a_call_that_fails_before_it_began_leaves_its_deliveries_for_anoth
     assert stage.failed == dict.fromkeys(range(5), repr(stage.fault))
     assert (stage.sent(), stage.unbegun) == ([], [])
     stage.fault = None
-    assert [told(fact) for fact in (await stage(*batch)).values()] == [SENT] * 5
+    assert [end_of(fact) for fact in (await stage(*batch)).values()] == [SENT] * 5
 
 
 async def test_a_call_that_fails_after_it_began_leaves_its_deliveries_uncertain(
@@ -279,7 +279,7 @@ async def test_a_call_that_fails_after_it_began_leaves_its_deliveries_uncertain(
     stage = Stage(flow)
     monkeypatch.setattr(flow.metrics, "results", breaks)
     facts = await stage(*[Claimed(delivery(number)) for number in range(3)])
-    assert [told(fact) for fact in facts.values()] == [(State.UNCERTAIN, "provider_error")] * 3
+    assert [end_of(fact) for fact in facts.values()] == [(State.UNCERTAIN, "provider_error")] * 3
     assert all("out of range" in fact.detail for fact in facts.values())
     assert (stage.failed, stage.unbegun) == ({}, [])
 
@@ -314,8 +314,8 @@ async def test_of_the_copies_of_a_delivery_under_way_only_a_further_one_waits(
     stage.provider.send = meanwhile  # type: ignore[method-assign]
     stage.provider.answers = lambda _: Retry("mailbox_busy")
     [fact] = (await stage(Claimed(delivery(step=step)))).values()
-    assert (told(fact), fact.step) == ((State.DEFERRED, "retry"), step)
-    assert [one.step for one in waited] == [other + 2] * waits  # a copy waits two steps on
+    assert (end_of(fact), fact.step) == ((State.DEFERRED, "retry"), step)
+    assert [copy.step for copy in waited] == [other + 2] * waits  # a copy waits two steps on
     assert stage.unbegun == given_back
     assert len(stage.sent()) == 1
 
@@ -336,5 +336,5 @@ async def test_a_delivery_whose_pinned_provider_is_gone_is_not_given_to_another(
     await flow.store.tenants.put_category(TENANT, Category("alarms", allow_doubles=True))
     stage = Stage(flow, idempotent=True)
     [fact] = (await stage(Claimed(delivery(category=category, attempt=2, **more)))).values()
-    assert told(fact) == becomes
+    assert end_of(fact) == becomes
     assert len(stage.sent()) == (becomes == SENT)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow, Recorder
+from support.flow import SMS, TENANT, Flow, Recorder
 from tidings.backends.memory.queue import MemoryClaim
 from tidings.model import topics
 from tidings.model.sending import Retry
@@ -18,7 +18,6 @@ from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item
 
-SMS = {"sms": {"text": "Hello"}}
 TOPIC = topics.deliveries(Channel.SMS, Priority.NORMAL)
 CLAIMS_END = 60 + int(RECORDED_WITHIN_S) + 1
 

@@ -143,19 +143,19 @@ def facts(items: list[Item]) -> list[Outcome]:
 def test_a_fact_that_cannot_be_encoded_does_not_spoil_its_pack(field: str) -> None:
     good = [Outcome(new_id(1, 1, number), TENANT, 1, State.SENT, 1) for number in range(450)]
     bad = msgspec.structs.replace(good[123], **{field: LONE})
-    told = facts(pack([*good[:123], bad, *good[124:]]))
-    assert [fact.id for fact in told] == [fact.id for fact in good]
-    assert getattr(told[123], field) == "a\ufffdb"
-    assert [fact for place, fact in enumerate(told) if place != 123] == [*good[:123], *good[124:]]
+    recorded = facts(pack([*good[:123], bad, *good[124:]]))
+    assert [fact.id for fact in recorded] == [fact.id for fact in good]
+    assert getattr(recorded[123], field) == "a\ufffdb"
+    assert [fact for place, fact in enumerate(recorded) if place != 123] == [*good[:123], *good[124:]]
 
 
 def test_a_fact_that_cannot_be_encoded_is_reduced_to_the_bare_fact() -> None:
     good = Outcome(new_id(1, 1, 1), TENANT, 1, State.SENT, 1)
     bad = msgspec.structs.replace(good, id=new_id(1, 1, 2), address=Address(Channel.SMS, 1 << 80))  # type: ignore[arg-type]
     worse = msgspec.structs.replace(good, id=new_id(1, 1, 3), wait=object())
-    told = facts(pack([good, bad, worse]))
-    assert [(fact.id, fact.state, fact.attempt) for fact in told] == [
-        (one.id, State.SENT, 1) for one in (good, bad, worse)
+    recorded = facts(pack([good, bad, worse]))
+    assert [(fact.id, fact.state, fact.attempt) for fact in recorded] == [
+        (fact.id, State.SENT, 1) for fact in (good, bad, worse)
     ]
 
 

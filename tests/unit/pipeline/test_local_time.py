@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from support.flow import TENANT, Flow
+from support.flow import MAIL, TENANT, Flow
 from tidings.model import topics
 from tidings.model.errors import Invalid
 from tidings.model.user import Profile
 from tidings.model.vocabulary import Channel, State
 from tidings.ports.queue import Item
 
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 ADA = {"user_id": "ada"}
 HOUR = 3600
 

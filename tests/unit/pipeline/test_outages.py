@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from support.flow import TENANT, Flow, Recorder, takes_it, wait
+from support.flow import MAIL, TENANT, Flow, Recorder, takes_it, wait
 from tidings.config import Settings
 from tidings.model.ids import delivery_id
 from tidings.model.sending import (
@@ -28,7 +28,6 @@ from tidings.model.user import Category, Retries
 from tidings.model.vocabulary import Channel, State
 from tidings.report.notifications import NotificationView
 
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 DOWN = Retry("unreachable", detail="no session with mail.example:587: connection refused", about=About.UNOFFERED)
 SAYS_ACCOUNT = Retry("throttled", 1.0, "slow down", About.ACCOUNT)
 HOUR = 3600

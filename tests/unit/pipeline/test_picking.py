@@ -62,7 +62,7 @@ def provider(name: str, result: SendResult | None = None) -> Recorder:
 
 def board(*providers: Recorder) -> tuple[Switchboard, VirtualClock]:
     clock = VirtualClock()
-    return Switchboard([Routed(one) for one in providers], RULES, clock, Metrics()), clock
+    return Switchboard([Routed(recorder) for recorder in providers], RULES, clock, Metrics()), clock
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ async def test_another_provider_may_take_what_it_has_neither_tried_nor_refused(
 ) -> None:
     switchboard, _ = board(provider("a"), provider("b", Retry("unreachable")), provider("c", Retry("unreachable")))
     [first, second, third] = switchboard.lines
-    one = make_delivery(tried=tried, refused=refused)
-    assert switchboard.has_others(first, one) is has_others
-    assert switchboard.is_refused_by_all_but(first, one) is is_last
+    delivery = make_delivery(tried=tried, refused=refused)
+    assert switchboard.has_others(first, delivery) is has_others
+    assert switchboard.is_refused_by_all_but(first, delivery) is is_last
     for line in (second, third):
         for _ in range(RULES.least):
             await line.call([OUTBOUND], Lane.NORMAL)
-    assert not switchboard.has_others(first, one), "they may not be used now"
+    assert not switchboard.has_others(first, delivery), "they may not be used now"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_repetition_is_harmless_only_at_a_provider_that_alone_may_have_it_and_
     idempotent: tuple[bool, ...], pinned: str, drops: bool, pinned_in_doubt: str
 ) -> None:
     providers = [provider(name) for name, _ in zip("ab", idempotent, strict=False)]
-    for one, recognises in zip(providers, idempotent, strict=True):
-        one.idempotent = recognises
+    for recorder, recognises in zip(providers, idempotent, strict=True):
+        recorder.idempotent = recognises
     switchboard, _ = board(*providers)
     assert switchboard.drops_repeats(make_delivery(pinned=pinned)) is drops
     doubtful = switchboard.in_doubt(make_delivery(pinned=pinned))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from support.deliveries import make_delivery
-from support.flow import Flow
+from support.flow import MAIL, Flow
 from tidings.model.delivery import Delivery
 from tidings.model.notification import Content, EmailContent
 from tidings.model.outcome import Wait
@@ -26,7 +26,6 @@ from tidings.policy.retry import hold_until
 from tidings.policy.throttling import Throttling
 from tidings.roles.worker import audit
 
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 LONG = 150
 """Seconds after which a delivery in flight counts as stuck."""
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow, abandon, wait
+from support.flow import SMS, TENANT, Flow, abandon, wait
 from tidings.model.errors import Conflict, Invalid, Unavailable
 from tidings.model.notification import Content, SmsContent
 from tidings.model.vocabulary import Channel, State
 from tidings.policy.idempotency import KEPT_MS, RESERVATION_LEASE_S
 from tidings.ports.queue import Item
 
-SMS = {"sms": {"text": "Hello"}}
 LEASE = 60
 
 

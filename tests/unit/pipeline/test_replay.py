@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow, takes_it
+from support.flow import MAIL, TENANT, Flow, takes_it
 from tidings.model import topics
 from tidings.model.errors import Conflict, NotFound, Unavailable
 from tidings.model.ids import delivery_id, notification_of
@@ -26,7 +26,6 @@ from tidings.services.letters import DeadLetters
 from tidings.telemetry.metrics import Metrics
 
 KEY = ApiKey("key-1", TENANT, "tk_abcd", b"", tuple(Scope))
-MAIL = {"email": {"subject": "Hi", "text": "Hello"}}
 TEXT = {"sms": {"text": "Hello"}}
 EVERYTHING = LetterFilter()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.flow import TENANT, Flow, is_surplus, takes_it
+from support.flow import SMS, TENANT, Flow, is_surplus, takes_it
 from support.queues import depth
 from tidings.model import topics
 from tidings.model.errors import Overloaded
@@ -25,7 +25,6 @@ from tidings.ports.queue import Item
 from tidings.report.notifications import Reports
 from tidings.services.recurrences import Recurrences
 
-SMS = {"sms": {"text": "Hello"}}
 OTHER = "bank"
 BURST = ShareRules().burst
 

@@ -50,7 +50,7 @@ def provider(name: str, result: SendResult | None = None, rate: float | None = N
 
 def board(*routed: tuple[Recorder, int], patience_s: float = 10.0) -> tuple[Switchboard, VirtualClock]:
     clock = VirtualClock()
-    lines = [Routed(one, weight, patience_s) for one, weight in routed]
+    lines = [Routed(recorder, weight, patience_s) for recorder, weight in routed]
     return Switchboard(lines, RULES, clock, Metrics()), clock
 
 
@@ -114,7 +114,7 @@ async def test_a_delivery_that_expired_before_its_turn_is_not_sent() -> None:
     ends = [None, now, now + 1, now - 1]
     results = await line.call([outbound(at, end) for at, end in enumerate(ends)], NORMAL)
     assert [isinstance(result, Sent) for result in results] == [True, False, True, False]
-    assert [one.id.int for one in line.provider.sent] == [0, 2]  # type: ignore[attr-defined]
+    assert [sent.id.int for sent in line.provider.sent] == [0, 2]  # type: ignore[attr-defined]
     late = [result for result in results if isinstance(result, Retry)]
     assert {(result.reason, result.about) for result in late} == {("expired", About.DELIVERY)}
     for _ in range(50):
