@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.fcm import FcmVendor
 from support.providers import (
     NAMES,
     STAND_INS,
@@ -17,12 +18,7 @@ from support.providers import (
     sending,
 )
 from support.smtp import SmtpVendor
-from support.vendors import (
-    FcmVendor,
-    HttpVendor,
-    id_of,
-    tools_for,
-)
+from support.vendors import HttpVendor, id_of, tools_for
 from tidings.channels.registry import build, config_of, providers
 from tidings.channels.settings import NetworkProviderConfig
 from tidings.model.errors import BadReceipt, SettingsError

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from support.fcm import FcmVendor
 from support.smtp import SmtpVendor
-from support.vendors import FcmVendor, SendgridVendor, TwilioVendor, tools_for
+from support.vendors import SendgridVendor, TwilioVendor, tools_for
 from tidings.channels.registry import build, config_of, providers
 from tidings.channels.settings import NetworkProviderConfig
 from tidings.model.sending import Retry, SendResult, Uncertain

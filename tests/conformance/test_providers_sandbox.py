@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from support import eventually
+from support.fcm import FcmVendor
 from support.sandbox import Caller, Listener
 from support.smtp import SmtpVendor
-from support.vendors import FcmVendor, SendgridVendor, StillClock, TwilioVendor, id_of
+from support.vendors import SendgridVendor, StillClock, TwilioVendor, id_of
 from tidings.channels.email.sendgrid import Sendgrid
 from tidings.channels.registry import build, providers
 from tidings.channels.sms.twilio import Twilio

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from support.fcm import FcmVendor
 from support.smtp import SmtpVendor
-from support.vendors import FcmVendor, InboxVendor, SendgridVendor, TwilioVendor, Vendor, tools_for
+from support.vendors import InboxVendor, SendgridVendor, TwilioVendor, Vendor, tools_for
 from tidings.channels.registry import build, config_of, providers
 from tidings.channels.settings import HttpProviderConfig
 from tidings.ports.provider import Provider

@@ -12,8 +12,9 @@ import jwt
 import msgspec
 import pytest
 
+from support.fcm import FcmVendor, refusal
 from support.http_stand_in import Misbehave, Reply, Request
-from support.vendors import NOW, FcmVendor, StillClock, id_of, refusal, tools_for
+from support.vendors import NOW, StillClock, id_of, tools_for
 from tidings.channels.push.fcm import Fcm
 from tidings.channels.registry import build
 from tidings.channels.tools import Tools

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from pyreqwest.exceptions import ConnectError
 from pyreqwest.http import HeaderMap
 
+from support.fcm import FcmVendor
 from support.http_stand_in import HttpStandIn, Reply
-from support.vendors import NOW, FcmVendor, StillClock, tools_for
+from support.vendors import NOW, StillClock, tools_for
 from tidings.channels.http import MOST_READ_BYTES, Answer, HttpClient, _unanswered, brief, by_status, retry_after_s
 from tidings.channels.registry import build
 from tidings.channels.settings import HttpProviderConfig

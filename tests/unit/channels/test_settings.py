@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.vendors import FcmVendor, TwilioVendor, tools_for
+from support.fcm import FcmVendor
+from support.vendors import TwilioVendor, tools_for
 from tidings.channels.registry import build, config_of, kind_of, names_an_account, providers
 from tidings.channels.settings import is_loopback, is_private
 from tidings.model.errors import SettingsError
