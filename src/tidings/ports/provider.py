@@ -1,6 +1,6 @@
 """A provider: a vendor or protocol that serves a channel. One file in channels/<channel>/ is one provider.
 
-Promises, checked for every file by tests/conformance/test_providers.py: `send` returns a result for each delivery, in
+Promises, checked for every file by tests/conformance/test_providers*.py: `send` returns a result for each delivery, in
 order, and never raises for a fault of the vendor or the network; a timeout after the body went out is `Uncertain`;
 `receipts` raises BadReceipt for a request that the vendor did not sign.
 """

@@ -1,6 +1,6 @@
 """The queue between two stages.
 
-Promises, checked on every adapter by tests/conformance/test_queue.py:
+Promises, checked on every adapter by tests/conformance/test_queue*.py:
 
 - `put` returns once the items are durable. Every group of a topic gets every item.
 - A claimed item that is neither done nor released is claimable again: at once if the claim had no lease and its
