@@ -51,9 +51,13 @@ class TestAccounts:
         everyone = await store.accounts.accepted(THIS, THIS + 1)
         assert {one.tenant: one.count for one in everyone} == {tenant: 1, other: 2}
 
-    async def test_old_counts_are_forgotten(self, store: Store, tenant: str) -> None:
-        await store.accounts.count(uuid4(), [AcceptedCount(tenant, THIS, 1), AcceptedCount(tenant, THIS - 9, 2)])
-        assert await store.accounts.forget(THIS) == 1
+    async def test_old_counts_are_pruned_the_oldest_first(self, store: Store, tenant: str) -> None:
+        counts = [AcceptedCount(tenant, THIS - ago, 1) for ago in (0, 9, 8, 7)]
+        await store.accounts.count(uuid4(), counts)
+        assert await store.accounts.prune_counts(THIS, 2) == 2
+        assert [one.minute for one in await store.accounts.accepted(0, THIS, tenant)] == [THIS - 7]
+        assert await store.accounts.prune_counts(THIS, 2) == 1
+        assert await store.accounts.prune_counts(THIS, 2) == 0
         assert await store.accounts.accepted(0, THIS + 1, tenant) == [AcceptedCount(tenant, THIS, 1)]
 
     async def test_a_gap_is_kept_replaced_and_closed(self, store: Store, tenant: str) -> None:

@@ -23,8 +23,8 @@ class Accounts(Protocol):
         """The sums over all counters, of one tenant or of all, sorted by minute and tenant."""
         ...
 
-    async def forget(self, before: int) -> int:
-        """Delete the counts of the minutes before `before`; returns how many rows."""
+    async def prune_counts(self, before: int, most: int) -> int:
+        """Delete up to `most` counts of minutes before `before`; returns how many rows."""
         ...
 
     async def mark_gaps(self, gaps: Sequence[Gap]) -> None:

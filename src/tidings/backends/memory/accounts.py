@@ -34,9 +34,9 @@ class MemoryAccounts:
                 sums[minute, owner] += count
         return [AcceptedCount(owner, minute, count) for (minute, owner), count in sorted(sums.items())]
 
-    async def forget(self, before: int) -> int:
+    async def prune_counts(self, before: int, most: int) -> int:
         """See Accounts."""
-        old = [key for key in self._counts if key[0] < before]
+        old = sorted(key for key in self._counts if key[0] < before)[:most]
         for key in old:
             del self._counts[key]
         return len(old)

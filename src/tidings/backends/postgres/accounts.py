@@ -37,10 +37,11 @@ class PostgresAccounts:
                 rows = await self._pool.fetch(_SQL["accepted_of_tenant"], since, until, tenant)
         return [AcceptedCount(*row) for row in rows]
 
-    async def forget(self, before: int) -> int:
+    async def prune_counts(self, before: int, most: int) -> int:
         """See Accounts."""
         with translated():
-            return len(await self._pool.fetch(_SQL["forget"], before))
+            deleted: int = await self._pool.fetchval(_SQL["prune_counts"], before, most)
+        return deleted
 
     async def mark_gaps(self, gaps: Sequence[Gap]) -> None:
         """See Accounts."""

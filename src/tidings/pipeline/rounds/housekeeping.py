@@ -63,7 +63,9 @@ class Housekeeping:
         pruned = {
             "idempotency keys": await self._prune(lambda: directory.idempotency.prune(KEPT_MS, BATCH)),
             "caps": await shard.caps.prune(now),
-            "accepted counts": await directory.accounts.forget(now // MINUTE_MS - KEEP_COUNTS_MINUTES),
+            "accepted counts": await self._prune(
+                lambda: directory.accounts.prune_counts(now // MINUTE_MS - KEEP_COUNTS_MINUTES, BATCH)
+            ),
             "gaps": await self._until(keep.gaps_ms, lambda at: directory.accounts.prune_gaps(at // MINUTE_MS, BATCH)),
             "cancellations": await self._until(keep.cancellations_ms, lambda at: shard.cancellations.prune(at, BATCH)),
             "replays": await self._until(keep.replays_ms, lambda at: directory.replays.prune(at, BATCH)),

@@ -16,8 +16,15 @@ WHERE minute >= $1 AND minute < $2 GROUP BY minute, tenant ORDER BY minute, tena
 SELECT tenant, minute, sum(count)::bigint FROM accepted_count
 WHERE tenant = $3 AND minute >= $1 AND minute < $2 GROUP BY tenant, minute ORDER BY minute;
 
--- name: forget
-DELETE FROM accepted_count WHERE minute < $1 RETURNING 1;
+-- name: prune_counts
+WITH old AS (
+    DELETE FROM accepted_count WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM accepted_count WHERE minute < $1
+        ORDER BY minute LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM old;
 
 -- name: mark_gaps
 WITH given AS (
