@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from tidings.channels.registry import names_an_account
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
+from tidings.sandbox.stand_ins import STAND_INS
 from tidings.sections import (
     AuditSettings,
     BreakerSettings,
@@ -50,13 +51,8 @@ API_KEY = "TIDINGS_API_KEY"
 _COMMAND_LINE = "the command line"
 
 
-STAND_INS: Mapping[Channel, tuple[str, ...]] = {
-    Channel.EMAIL: ("sendgrid",),
-    Channel.SMS: ("twilio",),
-    Channel.PUSH: ("fcm",),
-    Channel.INAPP: ("inbox",),
-}
-"""The providers that serve each channel while the sandbox runs, unless others are named."""
+_COMMIT_EAGERLY = "MIMALLOC_ARENA_EAGER_COMMIT"
+"""An option of pyreqwest's allocator. By default it takes 9 MB at once in every process, and never needs them here."""
 
 
 class Settings(Section):
@@ -188,7 +184,8 @@ def api_access(environment: Mapping[str, str] | None = None) -> tuple[str | None
 def without_settings(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without settings, for a child process that gets all settings from its parent."""
     variables = os.environ if environment is None else environment
-    return {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    kept = {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    return {_COMMIT_EAGERLY: "0"} | kept
 
 
 def _from_file(path: Path, *, required: bool) -> dict[str, Any]:

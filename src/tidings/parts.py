@@ -26,7 +26,7 @@ from tidings.model.errors import SettingsError
 from tidings.model.tenant import CANARY_TENANT
 from tidings.model.vocabulary import Channel
 from tidings.pipeline.accept.accepted import AcceptedCounter
-from tidings.pipeline.deliver.line import of_its_own
+from tidings.pipeline.deliver.routed import of_its_own
 from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.archive import ArchiveFiles
 from tidings.ports.clock import Clock

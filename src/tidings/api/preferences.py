@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from tidings.api.calls import NAME, Caller, Shape, StrictRoute, UserId, operation
 from tidings.model.errors import Invalid, NotFound
@@ -19,23 +30,51 @@ router = APIRouter(prefix="/v1/users/{user_id}/preferences", tags=["Preferences"
 
 MOST_CATEGORIES = 500
 _CATEGORY = re.compile(NAME)
-_TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+_TIME = re.compile(r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
 _EVERY_CHANNEL = "all"
 
 ChannelName = Annotated[Channel, Field(strict=False)]
 
 
+def _time_of_day(text: str) -> str:
+    if not _TIME.fullmatch(text):
+        raise PydanticCustomError("time_of_day", "a time of day is written HH:MM, from 00:00 to 23:59")
+    return text
+
+
+def _without_nulls(given: Any) -> Any:
+    """As everywhere, null counts as left out."""
+    return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+def _only_all(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(given)
+    except ValidationError:
+        words = f"write {_EVERY_CHANNEL!r}, or a list of channels, such as ['email', 'sms']"
+        raise PydanticCustomError("channels_or_all", words) from None
+
+
+_LIST, _NO_LIST = "[list]", "[no list]"
+"""Names of the branches. No field may have them: error paths leave branches out."""
+TimeOfDay = Annotated[str, AfterValidator(_time_of_day), WithJsonSchema({"type": "string", "pattern": _TIME.pattern})]
+OptOut = Annotated[
+    Annotated[Literal["all"], WrapValidator(_only_all), Tag(_NO_LIST)] | Annotated[list[ChannelName], Tag(_LIST)],
+    Discriminator(lambda given: _LIST if isinstance(given, list) else _NO_LIST),
+]
+
+
 class QuietHoursShape(Shape):
     """A daily span, in the user's timezone, in which only critical categories are sent. It may span midnight."""
 
-    start: str = Field(pattern=_TIME, description="HH:MM", examples=["22:00"])
-    end: str = Field(pattern=_TIME, description="HH:MM", examples=["07:00"])
+    start: TimeOfDay = Field(description="HH:MM", examples=["22:00"])
+    end: TimeOfDay = Field(description="HH:MM", examples=["07:00"])
 
 
 class PreferencesShape(Shape):
     """What a user has refused. Critical categories are sent nevertheless."""
 
-    opted_out: dict[str, Literal["all"] | list[ChannelName]] = Field(
+    opted_out: Annotated[dict[str, OptOut], BeforeValidator(_without_nulls)] = Field(
         default={},
         description="for a category (or `*` for every one) the refused channels, or `all`",
         examples=[{"marketing": "all", "social": ["email", "sms"]}],

@@ -55,9 +55,6 @@ class Commands(TyperGroup):
 _UMASK = 0o077
 """New files are 0600 and new folders 0700: they hold addresses, contents and secrets."""
 
-_COMMIT_EAGERLY = "MIMALLOC_ARENA_EAGER_COMMIT"
-"""An option of pyreqwest's allocator. By default it takes 9 MB at once in every process, and never needs them here."""
-
 app = command_line(cls=Commands, no_args_is_help=True, add_completion=True)
 
 
@@ -80,7 +77,6 @@ def tidings(
 def main() -> None:
     """Run the command line and exit: 0 for success, 2 for errors in the command line or the settings, 1 for others."""
     os.umask(_UMASK)
-    os.environ.setdefault(_COMMIT_EAGERLY, "0")
     sys.exit(run(sys.argv[1:]))
 
 

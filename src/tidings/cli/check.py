@@ -22,10 +22,11 @@ from tidings.cli.folder import DataFolder
 from tidings.cli.hints import as_called
 from tidings.cli.options import AsJson, DataDir, SettingsFile, print_json, settings_from
 from tidings.cli.plain import command_line
-from tidings.config import DEFAULT_FILE, STAND_INS, Settings
+from tidings.config import DEFAULT_FILE, Settings
 from tidings.model.errors import SettingsError, TidingsError
 from tidings.model.vocabulary import Channel
 from tidings.parts import kafka_settings
+from tidings.sandbox.stand_ins import STAND_INS
 
 app = command_line()
 

@@ -39,6 +39,7 @@ _LONGEST_PHONE = 100
 _DIALLED = re.compile(r"\+[0-9]*")
 _FORMERLY_MEXICAN = re.compile(r"\+521[0-9]{10}")
 """Until 2019 Mexican mobile numbers began with a 1; old records and some vendors still write it."""
+_OTHER_AT_SIGNS = "\uff20\ufe6b"
 _IN_DOMAINS = re.compile(r"[a-z0-9.-]")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _DEVICE = re.compile(rf"(?!\.{{1,2}}\Z)[!-~]{{1,{MAX_DEVICE_TOKEN}}}")
@@ -59,7 +60,11 @@ def email(text: str, path: str = "$.email") -> str:
     text = pasted.visible(text)
     local, separator, domain = text.rpartition("@")
     if not separator or not local or not domain:
-        _refuse("invalid_email", "an email address has the form name@example.com", path)
+        detail = "an email address has the form name@example.com"
+        wrong = next((place for place, character in enumerate(text) if character in _OTHER_AT_SIGNS), None)
+        if wrong is not None:
+            detail += f"; it has {pasted.culprit(text, wrong)}"
+        _refuse("invalid_email", detail, path)
     if len(text) > MAX_EMAIL:
         _refuse("invalid_email", f"an email address has at most {MAX_EMAIL} characters", path)
     domain = _domain(domain, path)
@@ -221,7 +226,7 @@ def _phone(text: str) -> tuple[str | None, str]:
     if len(text) > _LONGEST_PHONE:
         return None, f"a phone number has at most 15 digits; this has {len(text)} characters"
     dialled = pasted.digits(text)
-    if not dialled.startswith("+"):
+    if "+" not in dialled:
         return None, "write the number in international form, with + and country: +4930123456"
     if not _DIALLED.fullmatch(dialled):
         wrong = next(place for place, character in enumerate(text) if not _belongs(text, place, character))

@@ -108,7 +108,8 @@ def _variant(variant: str) -> str:
 def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
     """The locales to look for, best first, without repetition; the last one is `default`.
 
-    `pt-BR` gives `pt-BR`, `pt`, default; `zh-TW` gives `zh-TW`, `zh-Hant-TW`, `zh-Hant`, default.
+    `pt-BR` gives `pt-BR`, `pt`, default; `zh-TW` gives `zh-TW`, `zh-Hant-TW`, `zh-Hant`, default. CLDR's parents come
+    between: `es-MX` gives `es-MX`, `es-419`, `es`, default.
     """
     tag = canonical(locale) if locale else None
     chain: dict[str, None] = {}
@@ -123,6 +124,8 @@ def fallbacks(locale: str | None, default: str) -> tuple[str, ...]:
             foreign = end == 1 and script is not None and script != _script(language)
             if not foreign:
                 chain[shorter] = None
+                if parent := get_global("parent_exceptions").get(shorter.replace("-", "_")):
+                    chain[parent.replace("_", "-")] = None
             if script is not None and end <= 2 and _is_written_in_several_scripts(language):
                 _with_script(chain, subtags[:end], script)
     chain[canonical(default) or default] = None

@@ -14,9 +14,9 @@ from tidings.parts import Parts
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.channel_off import ChannelOff
 from tidings.pipeline.deliver.in_hand import InHand
-from tidings.pipeline.deliver.line import Routed
 from tidings.pipeline.deliver.recovery import Outlet, Recovery
 from tidings.pipeline.deliver.rendering import Rendering
+from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S, Deliver, Needs
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.record.stage import Record

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -81,17 +81,59 @@ class TestNulls:
         fields = dict.fromkeys(("send_at", "send_at_local", "data", "metadata", "priority"))
         expect_problem(await api.patch("/v1/notifications/ntf_1", fields), 422, "nothing_to_change")
 
+    async def test_a_category_with_null_is_left_out(self, api: Api) -> None:
+        await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": None, "n": "all"}}})
+        assert (await api.get("/v1/users/x/preferences")).json()["opted_out"] == {"n": "all"}
+
+    @pytest.mark.parametrize(
+        ("opted_out", "path", "words"),
+        [
+            ({"m": "alll"}, "m", "write 'all', or a list of channels"),
+            ({"m": 5}, "m", "write 'all', or a list of channels"),
+            ({"m": {}}, "m", "write 'all', or a list of channels"),
+            ({"m": ["sms", "fax"]}, "m[1]", "'email', 'sms', 'push'"),
+            ({"m": ["sms", 5]}, "m[1]", "'email', 'sms', 'push'"),
+            ({"channels": ["all"]}, "channels[0]", "'email', 'sms', 'push'"),
+        ],
+    )
+    async def test_what_is_wrong_with_an_opt_out_is_named(
+        self, api: Api, opted_out: Any, path: str, words: str
+    ) -> None:
+        for where, body in (
+            ("", {"opted_out": opted_out}),
+            (".preferences", {"preferences": {"opted_out": opted_out}}),
+        ):
+            answer = await api.put(f"/v1/users/demo{'' if where else '/preferences'}", body)
+            refusal = expect_problem(answer, 422, "invalid_value")
+            assert refusal["path"] == f"${where}.opted_out.{path}"
+            assert words in refusal["detail"]
+            assert "more like this" not in refusal["detail"]
+
+    @pytest.mark.parametrize("time", ["25:00", "9:00", "09:60", "", "09:00:00", "noon"])
+    async def test_how_a_time_of_day_is_written_is_said(self, api: Api, time: str) -> None:
+        answer = await api.put("/v1/users/demo/preferences", {"quiet_hours": {"start": time, "end": "07:00"}})
+        refusal = expect_problem(answer, 422, "invalid_value")
+        assert (refusal["path"], refusal["detail"]) == (
+            "$.quiet_hours.start", "a time of day is written HH:MM, from 00:00 to 23:59",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("field", "value", "words"),
+        [
+            ("priority", "urgent", "this is one of critical, normal, bulk"),
+            ("strategy", "any", "this is one of all, first_reachable"),
+            ("channels", "email", "this must be a list or null, not a text"),
+            ("to", 5, "this must be an object, not a whole number"),
+            ("template", 1.5, "this must be a text or null, not a number"),
+        ],
+    )
+    async def test_what_a_field_takes_is_said_in_words(self, api: Api, field: str, value: Any, words: str) -> None:
+        answer = await api.post("/v1/notifications", {"to": DEMO, "content": SMS} | {field: value})
+        refusal = expect_problem(answer, 422, "wrong_type")
+        assert (refusal["path"], refusal["detail"]) == (f"$.{field}", words)
+
     async def test_paths_name_nothing_of_ours(self, api: Api) -> None:
-        refusal = expect_problem(
-            await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": None}}}), 422, "invalid_value"
-        )
-        assert refusal["path"] == "$.preferences.opted_out.m"
-        refusal = expect_problem(
-            await api.put("/v1/users/x", {"preferences": {"opted_out": {"m": ["fax"]}}}), 422, "invalid_value"
-        )
-        assert refusal["path"].startswith("$.preferences.opted_out.m")
-        assert "literal" not in json.dumps(refusal)
-        item = {"user_id": "x", "preferences": {"opted_out": {"literal['all']": None}}}
+        item = {"user_id": "x", "preferences": {"opted_out": {"literal['all']": 5}}}
         [result] = (await api.post("/v1/users/batch", {"users": [item]})).json()["results"]
         assert result["error"]["path"] == "$.users[0].preferences.opted_out['literal[\\'all\\']']"
 

@@ -21,8 +21,8 @@ from tidings.model.vocabulary import Channel, Lane, Priority, State
 from tidings.model.wire import decode_delivery, decode_outcomes
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.in_hand import Attempt
-from tidings.pipeline.deliver.line import Routed
 from tidings.pipeline.deliver.rendering import Rendering
+from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.deliver.stage import MOST_WHILE_CLOSED, Deliver, Needs
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime.categories import Categories

@@ -203,10 +203,10 @@ async def test_many_such_recipients_end_when_they_are_left_alone(flow: Flow) -> 
         ids.append(await flow.accept(to={"email": f"magic-{number}@example.com"}, content=MAIL))
         await send(flow, number)
         await flow.settle()
-    await wait(flow, 180, 1.0)
+    await wait(flow, HOUR, 2.0)
     assert Counter([(await flow.view(id)).state for id in ids]) == {State.DEAD: 10}
     # While others were refused as often as taken, the provider seemed to be at its limit, which uses up no try.
-    assert 3 <= Counter(outbound.to for outbound in mails(flow).sent)["magic-3@example.com"] <= 8
+    assert 3 <= Counter(outbound.to for outbound in mails(flow).sent)["magic-3@example.com"] <= 12
 
 
 @pytest.mark.parametrize("reason", ["unavailable", "provider_error", "connection_lost"])

@@ -15,7 +15,7 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, Retry, SendResult, Sent, SmsDelivery
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.deliver.line import Routed
+from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.deliver.switchboard import Picking, Switchboard
 from tidings.policy.breaker import BreakerRules
 from tidings.telemetry.metrics import Metrics

@@ -34,8 +34,8 @@ def refuses(outbound: AnyDelivery) -> SendResult:
     return Rejected("landline", detail="code 7")
 
 
-def is_down(outbound: AnyDelivery) -> SendResult:
-    return Retry("unavailable")
+def puts_off(outbound: AnyDelivery) -> SendResult:
+    return Retry("mailbox_busy")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_a_replayed_delivery_that_is_lost_keeps_the_tries_of_its_replay(fl
 
 
 async def test_a_replayed_letter_is_sent_once(flow: Flow, desk: DeadLetters) -> None:
-    flow.provider(Channel.SMS).answers = is_down
+    flow.provider(Channel.SMS).answers = puts_off
     id = await flow.accept(to={"phone": "+4915123456789"}, content=TEXT)
     await flow.settle()
     for _ in range(2):
@@ -314,7 +314,7 @@ async def test_a_replay_that_fails_is_a_dead_letter_again(flow: Flow, desk: Dead
 
 async def test_a_replay_has_all_tries_anew(flow: Flow, desk: DeadLetters) -> None:
     [id] = await died(flow)
-    flow.provider(Channel.SMS).answers = is_down
+    flow.provider(Channel.SMS).answers = puts_off
     await desk.replay_one(KEY, id)
     await flow.settle()
     for _ in range(2):

@@ -14,7 +14,8 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, SmsDelivery, Uncertain
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.deliver.line import Line, Routed
+from tidings.pipeline.deliver.line import Line
+from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.policy.breaker import BreakerRules
 from tidings.telemetry.metrics import Metrics

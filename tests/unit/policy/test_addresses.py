@@ -157,6 +157,21 @@ def test_invalid_phone_numbers_are_refused(text: str) -> None:
         addresses.phone(text)
 
 
+@pytest.mark.parametrize(
+    ("check", "text", "words"),
+    [
+        (addresses.phone, "tel:+4930123456", "this has 't' (U+0074) before the 'e'"),
+        (addresses.phone, "49+30123456", "this has '+' (U+002B) after the '9'"),
+        (addresses.email, "ada\uff20example.com", "it has '\uff20' (U+FF20) after the 'a'"),
+        (addresses.email, "ada\ufe6bexample.com", "it has '\ufe6b' (U+FE6B) after the 'a'"),
+    ],
+)
+def test_the_character_that_is_wrong_is_named(check: Callable[[str], str], text: str, words: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        check(text)
+    assert words in refused.value.detail
+
+
 def test_a_national_number_is_refused_with_what_is_missing() -> None:
     with pytest.raises(Invalid, match="international form"):
         addresses.phone("030 123456")

@@ -12,10 +12,10 @@ from tidings.channels.inapp.inbox import InboxConfig
 from tidings.channels.push.fcm import FcmConfig
 from tidings.channels.settings import ProviderConfig, read
 from tidings.channels.sms.twilio import TwilioConfig
-from tidings.config import STAND_INS
 from tidings.model.errors import SettingsError
 from tidings.model.vocabulary import Channel
 from tidings.sandbox.credentials import FILE, Credentials, load_or_create, provider_settings
+from tidings.sandbox.stand_ins import STAND_INS
 
 CONFIGS: dict[str, type[ProviderConfig]] = {
     "sendgrid": SendgridConfig,

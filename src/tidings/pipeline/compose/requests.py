@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import UTC, datetime, time
+from enum import StrEnum
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -29,6 +30,16 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TYPES = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<given>[^`]+)`")
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "an object",
+    "str": "a text",
+}
+_CHOICES: dict[str, type[StrEnum]] = {"$.priority": Priority, "$.strategy": Strategy}
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _FIELD = re.compile(r"(?:unknown field|missing required field) `(?P<name>[^`]*)`")
@@ -148,7 +159,18 @@ def explain(error: Exception) -> Invalid:
         return Invalid("no_channels", "name at least one channel, or leave channels out for all of them", path)
     if path.startswith("$.channels["):
         return Invalid("no_such_channel", f"a channel is one of {', '.join(Channel)}", path)
-    return Invalid("wrong_type", what, path)
+    if (choices := _CHOICES.get(path)) is not None and "enum" in what:
+        return Invalid("wrong_type", f"this is one of {', '.join(choices)}", path)
+    return Invalid("wrong_type", _in_words(what), path)
+
+
+def _in_words(what: str) -> str:
+    """A decoder's sentence about JSON types in plain words: `this must be a list or null, not a text`."""
+    types = _TYPES.fullmatch(what)
+    if types is None:
+        return what
+    wanted, given = ([_WORDS.get(name, name) for name in types[group].split(" | ")] for group in ("wanted", "given"))
+    return f"this must be {' or '.join(wanted)}, not {given[0]}"
 
 
 def recipient(to: RecipientRequest) -> Recipient:

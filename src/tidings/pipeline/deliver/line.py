@@ -11,25 +11,22 @@ import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
-from msgspec import Struct
 
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
 from tidings.model.vocabulary import Lane, Reason
 from tidings.pipeline.deliver.answers import answers_of, in_words, settled
+from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.runtime.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.inquiry import Inquiry
 from tidings.policy.redaction import without_addresses
 from tidings.policy.retry import BUSY, THROTTLED, is_fault
 from tidings.policy.throttling import Throttling
-from tidings.policy.token_bucket import TokenBucket
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
-from tidings.ports.provider import Provider
 
 _BURST_S = 1.0
 """A line may send as much at once as its rate grants in this many seconds."""
@@ -60,11 +57,6 @@ _UNBEGUN = (_STOPPED, _NO_TURN, _NOT_OURS)
 _log = structlog.get_logger("tidings.provider")
 
 
-def of_its_own(_name: str, rate: float, burst: float) -> TokenBucket:
-    """A token bucket that no other process shares."""
-    return TokenBucket(rate, burst)
-
-
 async def nothing_to_begin() -> None:
     """The `begin` of calls that need not be marked as begun."""
 
@@ -72,22 +64,6 @@ async def nothing_to_begin() -> None:
 def is_unbegun(result: SendResult) -> bool:
     """Whether the line made no call, so that the delivery goes back to the queue."""
     return any(result is unbegun for unbegun in _UNBEGUN)
-
-
-class Routed(Struct, frozen=True):
-    """A provider and how it is used.
-
-    `weight`: its part of the traffic, relative to the other providers; 0: a spare, used only if no other may be.
-    `patience_s`: how long a send waits for its turn at most. After that it goes back unbegun, so that no batch outlives
-    its lease. `longest_pause_s`: the longest pause after the provider asked the account to wait, whatever it asked for.
-    `bucket`: makes the token bucket that keeps the vendor's rate, from a name, tokens a second, and tokens at once.
-    """
-
-    provider: Provider[Any]
-    weight: int = 1
-    patience_s: float = 10.0
-    longest_pause_s: float = 900.0
-    bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 class Line:

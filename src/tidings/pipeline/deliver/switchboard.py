@@ -9,7 +9,8 @@ import msgspec
 
 from tidings.model.delivery import Delivery
 from tidings.model.vocabulary import Lane
-from tidings.pipeline.deliver.line import Line, Routed
+from tidings.pipeline.deliver.line import Line
+from tidings.pipeline.deliver.routed import Routed
 from tidings.policy.breaker import BreakerRules
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter

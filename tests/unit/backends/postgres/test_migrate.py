@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from importlib.resources import files
@@ -91,6 +92,31 @@ async def test_the_migrations_add_up_to_the_schema(empty_dsn: str, postgres_serv
     await run(empty_dsn, schema)
     assert await catalogue(empty_dsn) == migrated
     assert len(migrated["relations"]) > 20
+
+
+FIRST_WITHOUT_LOCKS = 31
+"""Before this migration two indexes were built while the table was locked. No release had these tables full."""
+
+
+@pytest.mark.parametrize(
+    "migration", [one for one in migrations() if int(one.name[:4]) >= FIRST_WITHOUT_LOCKS] or [None]
+)
+def test_an_index_on_a_table_that_may_be_full_is_built_concurrently(migration: Migration | None) -> None:
+    if migration is not None:
+        check_indexes(migration.text)
+
+
+def check_indexes(sql: str) -> None:
+    made = set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?([\w.]+)", sql))
+    for how, table in re.findall(r"CREATE (?:UNIQUE )?INDEX (CONCURRENTLY )?(?:IF NOT EXISTS )?\w+ ON ([\w.]+)", sql):
+        assert how or table in made, f"the index on {table} locks it: write CREATE INDEX CONCURRENTLY"
+
+
+def test_the_check_of_indexes_tells_new_tables_from_full_ones() -> None:
+    check_indexes("CREATE TABLE a (b int); CREATE INDEX a_b ON a (b);")
+    check_indexes("CREATE INDEX CONCURRENTLY schedule_b ON schedule (b);")
+    with pytest.raises(AssertionError, match="schedule"):
+        check_indexes("CREATE TABLE a (b int); CREATE UNIQUE INDEX schedule_b ON schedule (b);")
 
 
 async def test_each_file_is_applied_once_whoever_is_first(empty_dsn: str) -> None:
