@@ -117,6 +117,13 @@ async def test_content_that_is_refused_is_refused_for_all(vendor: SendgridVendor
     assert len(vendor.mails()) == 1
 
 
+async def test_a_refusal_without_a_field_is_told_by_its_message_alone(
+    vendor: SendgridVendor, provider: Sendgrid
+) -> None:
+    vendor.server.always = Reply(400, b'{"errors": [{"message": "No.", "field": null}, {"message": "Never."}]}')
+    assert await provider.send(newsletter(vendor, 1)) == [Rejected("refused", detail="No.; Never.")]
+
+
 async def test_the_rate_limits_end_is_heeded(vendor: SendgridVendor, provider: Sendgrid) -> None:
     vendor.throttle({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(NOW // 1000 + 42)})
     [result] = await provider.send([vendor.delivery(1)])

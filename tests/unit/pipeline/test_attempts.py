@@ -64,6 +64,11 @@ def test_another_provider_is_asked_at_once_and_the_first_one_not_again() -> None
     assert following(outcome).tried == ("zero", "one")
 
 
+def test_a_delivery_that_waits_for_a_provider_may_go_to_any_of_them_afterwards() -> None:
+    after = following(only(judge(tried(Retry("unreachable"), tried=("zero", "two")), POLICY, NOW, 1.0)))
+    assert (after.tried, after.waits, after.waiting_since, after.attempt) == ((), 1, NOW, 1)
+
+
 def test_a_doubtful_attempt_stays_with_the_provider_that_recognises_repetitions() -> None:
     after = following(only(judge(tried(UNCERTAIN, idempotent=True, has_others=True), POLICY, NOW, 1.0)))
     assert (after.pinned, after.doubtful, after.tried) == ("one", True, ())

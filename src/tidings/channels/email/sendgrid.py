@@ -243,7 +243,7 @@ class Sendgrid(EmailProvider):
             problems = _problems.decode(reply.body).errors
         except (msgspec.MsgspecError, UnicodeDecodeError):
             problems = []
-        detail = brief("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
+        detail = brief("; ".join(": ".join(filter(None, (each.field, each.message))) for each in problems))
         known = self.ERRORS.get(reply.status)
         if known is None:
             return by_status(reply, self._clock, detail), {}
