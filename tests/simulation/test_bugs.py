@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from tidings.backends.memory.tenants import MemoryIdempotency
+from tidings.model import wire
 from tidings.model.delivery import Delivery
-from tidings.model.errors import Unavailable
+from tidings.model.errors import Unavailable, Unreadable
+from tidings.model.notification import Notification
 from tidings.model.outcome import Outcome
 from tidings.model.recurrence import Recurrence
 from tidings.model.sending import AnyDelivery, SendResult, Uncertain
@@ -34,6 +36,8 @@ from tidings.policy.retry import LAST_LOOK_MS
 from tidings.ports.idempotency import Reservation
 from tidings.ports.provider import Provider
 from tidings.ports.queue import Claim, Item
+from tidings.services import change
+from tidings.services.change import Change, ChangeRequest
 from tidings.simulation.boundary import ClaimPort
 from tidings.simulation.observers import Rule
 from tidings.simulation.run import simulate_each
@@ -231,6 +235,33 @@ def a_copy_that_is_not_sent_is_in_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Deliver, "_wait_for_original", lambda *_: [])
 
 
+def a_change_keeps_the_old_time(patch: pytest.MonkeyPatch) -> None:
+    """A changed notification waits in its row until the time that it had before."""
+
+    async def timed(_: Change, notification: Notification, _request: ChangeRequest, due: int, _now: int) -> Any:
+        return notification, due
+
+    patch.setattr(Change, "_timed", timed)
+
+
+def a_change_keeps_the_old_data(patch: pytest.MonkeyPatch) -> None:
+    """What a client changed is recorded, and the row keeps what is sent."""
+    patch.setattr(change, "_changed", lambda notification, _: notification)
+
+
+def a_reader_refuses_what_the_next_version_adds(patch: pytest.MonkeyPatch) -> None:
+    """An item with a field that this version does not know is unreadable."""
+    read = wire._decode
+
+    def strict(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> Any:
+        value = read(decoder, body)
+        if len(wire._VERSION + wire._encoder.encode(value)) != len(body):
+            raise Unreadable("there is an unknown field")
+        return value
+
+    patch.setattr(wire, "_decode", strict)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("bug", "rules", "seeds"),
@@ -254,6 +285,9 @@ def a_copy_that_is_not_sent_is_in_doubt(patch: pytest.MonkeyPatch) -> None:
         (an_address_is_used_as_it_was_accepted, {Rule.WISHES}, 60),
         (a_wait_for_a_provider_takes_hours, {Rule.WAITING_ENDS}, 60),
         (a_whole_claim_is_begun_with_its_first_call, {Rule.DOUBT_IS_OFFERED}, 60),
+        (a_reader_refuses_what_the_next_version_adds, {Rule.READABLE}, 20),
+        (a_change_keeps_the_old_time, {Rule.IN_TIME}, 60),
+        (a_change_keeps_the_old_data, {Rule.SAID}, 100),
         (a_call_is_broken_off_early, {Rule.DOUBT_IS_OFFERED}, 30),
         # None of the first 600 seeds finds this one.
         (a_copy_that_is_not_sent_is_in_doubt, {Rule.DOUBT_IS_OFFERED}, range(1_000, 1_400)),

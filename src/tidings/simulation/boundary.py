@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tidings.backends.memory.clock import Now
 from tidings.backends.memory.days import MemoryDays
-from tidings.backends.memory.history import MemoryCancellations
+from tidings.backends.memory.history import MemoryCancellations, MemoryChanges
 from tidings.backends.memory.queue import GroupQueue, MemoryBroker, MemoryClaim, MemoryQueue
 from tidings.backends.memory.recurrences import MemoryRecurrences
 from tidings.backends.memory.replays import MemoryLetters, MemoryReplays
@@ -26,6 +26,7 @@ from tidings.model.wire import decode_delivery
 from tidings.ports.clock import Clock
 from tidings.ports.inbox import Inbox
 from tidings.ports.queue import Claim, Item, Received
+from tidings.ports.schedule import Waiting
 from tidings.simulation.departures import Departures
 from tidings.simulation.loop import CURRENT_GROUP
 from tidings.simulation.observers import WatchedHistory
@@ -102,6 +103,12 @@ class SimulatedSchedule(MemorySchedule):
         super().hurry(notification_id, now)
         self.waking.wake()
 
+    def change(self, row: Waiting, wait: Wait) -> bool:
+        """See MemorySchedule; wakes readers."""
+        changed = super().change(row, wait)
+        self.waking.wake()
+        return changed
+
     async def bring_forward(self, topic: str, most: int, now: int) -> None:
         """See Schedule; wakes readers."""
         await super().bring_forward(topic, most, now)
@@ -151,6 +158,7 @@ class SimulatedStore(MemoryStore):
         super().__init__(clock)
         self.schedule: SimulatedSchedule = SimulatedSchedule(clock)
         self.history: WatchedHistory = WatchedHistory(self.schedule, self.users)
+        self.changes = MemoryChanges(self.schedule, self.history)
         self.cancellations = MemoryCancellations(self.schedule)
         self.standings = MemoryStandings(self.users, self.schedule)
         self.letters = MemoryLetters(self.history)
@@ -276,7 +284,7 @@ class QueuePort:
         self.client = _Client(broker)
         self._broker = broker
         self._process = process
-        self.put = process.crossing("queue.put", self.client.put)
+        self.put = process.crossing("queue.put", self._put)
         self.extent = process.crossing("queue.extent", self.client.extent)
         self.depths = process.crossing("queue.depths", self.client.depths)
         self.declare = process.crossing("queue.declare", self.client.declare)
@@ -309,6 +317,9 @@ class QueuePort:
     async def close(self) -> None:
         """See Queue."""
         await self.client.close()
+
+    async def _put(self, items: Sequence[Item]) -> None:
+        await self.client.put(self._process.written(items))
 
 
 class ClaimPort:
@@ -344,7 +355,8 @@ class ClaimPort:
     async def done(self, outputs: Sequence[Item] = (), released: Collection[int] = ()) -> None:
         """See Claim."""
         try:
-            await self.process.crossing(f"claim.done {self._topic}", self._claim.done)(outputs, released)
+            done = self.process.crossing(f"claim.done {self._topic}", self._claim.done)
+            await done(self.process.written(outputs), released)
         except (Unavailable, AdapterBug):
             self._abandon()
             raise

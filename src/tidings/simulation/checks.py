@@ -48,6 +48,7 @@ async def violations(world: World) -> list[Violation]:
         wanted.caps_are_kept,
         wanted.nothing_is_withheld,
         wanted.what_is_said_was_asked,
+        wanted.nothing_is_too_early,
         waiting_ends,
         all_heals,
     ):

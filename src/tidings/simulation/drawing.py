@@ -17,6 +17,7 @@ from tidings.simulation.scenario import (
     CHANGING_CATEGORY,
     FIRST_AFTERWARDS,
     FIRST_NOISE,
+    FIRST_PATCHED,
     FIRST_RECURRING,
     RECOVERY_S,
     TEMPLATE,
@@ -28,6 +29,7 @@ from tidings.simulation.scenario import (
     ClocksMoved,
     MoodChanged,
     Outage,
+    Patched,
     PreferencesSet,
     Recurring,
     Replayed,
@@ -74,6 +76,7 @@ def draw(seed: int, delivering: Delivering | None = None) -> Scenario:
         *_recurring(chance, storm_s, start_at),
         *_categories(later_chance, storm_s),
         *_long_outages(later_chance, storm_s, vendors),
+        *_patches(random.Random(f"{seed}/patches"), start_at, requests),
     ]
     requests = (*requests, *_noise(later_chance, storm_s), *_afterwards(_healed_at_s(storm_s, changes, delivering)))
     return Scenario(
@@ -213,6 +216,22 @@ def _body(chance: random.Random, now: int, number: int) -> dict[str, Any]:
     if chance.random() < 0.25 and "send_at_local" not in body:
         body["expires_at"] = _text(send_at + chance.choice((2_000, 30_000, 300_000, 7_200_000)))
     return body
+
+
+def _patches(chance: random.Random, start_at: int, requests: Sequence[ClientRequest]) -> list[Patched]:
+    """Changes of notifications that wait for a time, some of which come too late."""
+    patches: list[Patched] = []
+    for request in requests:
+        number, prints = request.numbers[0], FIRST_PATCHED + request.numbers[0]
+        if len(request.numbers) > 1 or b'"send_at' not in request.body or chance.random() < 0.4:
+            continue
+        at_s = request.at_s + chance.choice((1.0, 10.0, 100.0)) * chance.random()
+        send_at = start_at + int(at_s * 1000) + chance.choice((5_000, 600_000, 7_200_000))
+        body: dict[str, Any] = {"send_at": _text(send_at), "priority": chance.choice(list(Priority)).value}
+        if b'"template"' in request.body:
+            body["data"] = {"number": prints}
+        patches += [Patched(at_s, request.tenant, number, json.dumps(body).encode(), send_at, prints)]
+    return patches
 
 
 def _text(instant: int) -> str:

@@ -18,7 +18,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.user import Address, Category, Preferences, Profile
 from tidings.policy.transitions import rank, state_of
 from tidings.ports.users import UserKey
-from tidings.simulation.scenario import ClientRequest
+from tidings.simulation.scenario import ClientRequest, Patched
 
 
 class Rule(StrEnum):
@@ -39,6 +39,7 @@ class Rule(StrEnum):
     WISHES = "nothing is sent against a person's wish, or to an address that is not theirs"
     WITHHELD = "nothing is suppressed without a reason"
     SAID = "a vendor gets the content that was requested"
+    IN_TIME = "nothing is sent before its send time"
     PAUSES = "a provider that asks for a pause gets it"
     WAITING_ENDS = "a delivery that waits for a provider goes on when one is well"
     FORWARDS = "no state moves backwards"
@@ -101,6 +102,8 @@ class Wishes:
         self._suppressed: dict[tuple[str, Address], list[tuple[float, bool]]] = {}
         self._categories: dict[tuple[str, str], list[tuple[float, Category]]] = {}
         self.cancelled: dict[UUID, float] = {}
+        self.patched: dict[UUID, Patched] = {}
+        """The changes that clients made to waiting notifications."""
 
     def set_person(self, at: float, key: UserKey, profile: Profile | None, preferences: Preferences) -> None:
         """Note a new profile and preferences; no profile means that the user was deleted."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, NoReturn, ParamSpec, TypeVar
 from uuid import UUID
@@ -17,9 +17,11 @@ from uuid import UUID
 from tidings.model.errors import Unavailable
 from tidings.model.user import Address
 from tidings.pipeline.rounds import depths
+from tidings.ports.queue import Item
 from tidings.ports.users import UserKey
 from tidings.simulation.faults import CALM, Weather
 from tidings.simulation.loop import CURRENT_GROUP, Group, VirtualLoop
+from tidings.simulation.versions import newer_items
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,12 +99,16 @@ BATCH_READS: ContextVar[BatchReads | None] = ContextVar("tidings_simulation_batc
 
 
 class Process(Group):
-    """One process, from its start to its end. `skew_ms` says how far its clock is ahead of the true time."""
+    """One process, from its start to its end.
+
+    `skew_ms` says how far its clock is ahead of the true time, `is_newer` whether it runs the next version.
+    """
 
     def __init__(self, name: str, loop: VirtualLoop, storm: Storm, start: int, outside: Context, trace: Trace) -> None:
         super().__init__()
         self.name = name
         self.skew_ms = 0
+        self.is_newer = False
         self.longest_freeze_s = math.inf
         self.on_end: Callable[[Process], None] = lambda _: None
         self.on_freeze: Callable[[Process, float], None] = lambda _, __: None
@@ -118,6 +124,10 @@ class Process(Group):
     def in_storm(self) -> bool:
         """Whether faults may still happen."""
         return self._storm.raging
+
+    def written(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items as this process writes them."""
+        return newer_items(items) if self.is_newer else items
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in this process."""

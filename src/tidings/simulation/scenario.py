@@ -32,6 +32,8 @@ FIRST_RECURRING = 10_000
 """Recurrences are numbered from here on, in the metadata of their notifications."""
 FIRST_AFTERWARDS = 20_000
 """Notifications that are sent long after the last fault are numbered from here on."""
+FIRST_PATCHED = 40_000
+"""A template prints a number from here on after a client changed its notification."""
 FIRST_NOISE = 30_000
 """Notifications of a tenant's sudden large batch are numbered from here on."""
 RECOVERY_S = 300.0
@@ -108,6 +110,21 @@ class Cancelled(Struct, frozen=True):
     number: int
 
 
+class Patched(Struct, frozen=True):
+    """A client changes the notification with this number while it waits, if it knows the id by then.
+
+    `body` is that of the request. The notification then waits until `send_at` (milliseconds since the epoch), and its
+    template, if it has one, prints the number `prints`.
+    """
+
+    at_s: float
+    tenant: str
+    number: int
+    body: bytes
+    send_at: int
+    prints: int
+
+
 class MoodChanged(Struct, frozen=True):
     """A vendor gets another mood."""
 
@@ -171,6 +188,7 @@ Change = (
     | SuppressionSet
     | CategorySet
     | Cancelled
+    | Patched
     | MoodChanged
     | VendorDown
     | ClocksMoved

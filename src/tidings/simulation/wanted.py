@@ -24,6 +24,8 @@ from tidings.simulation.vendors import Call
 CATEGORY_FRESH_S = 1.0
 """How long a process may use its cached version of a category."""
 EVERYTHING = "*"
+MOST_AHEAD_MS = 11_000
+"""How far the clock of a process may be ahead, and a second."""
 
 
 def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
@@ -83,9 +85,27 @@ def what_is_said_was_asked(evidence: Evidence) -> Iterator[Violation]:
                 continue  # not in history: Rule.KEPT reports it
             expected = [scenarios.LITERAL_TEXT]
             if notification.template is not None:
-                expected = scenarios.template_texts(msgspec.json.decode(notification.metadata)["n"])
+                patched = evidence.world.wishes.patched.get(notification.id)
+                number = msgspec.json.decode(notification.metadata)["n"] if patched is None else patched.prints
+                expected = scenarios.template_texts(number)
             if call.first_text not in expected:
                 yield Violation(Rule.SAID, f"{call.delivery} said {call.first_text!r} instead of one of {expected}")
+
+
+def nothing_is_too_early(evidence: Evidence) -> Iterator[Violation]:
+    """Yields calls made before the send time that was requested, or to which it was changed."""
+    start_at = evidence.world.scenario.start_at
+    for calls in evidence.calls.values():
+        for call in calls:
+            notification = evidence.notifications.get(notification_of(call.delivery))
+            if notification is None:
+                continue  # not in history: Rule.KEPT reports it
+            patched = evidence.world.wishes.patched.get(notification.id)
+            send_at = notification.send_at if patched is None else patched.send_at
+            called_at = start_at + int(call.at_s * 1000)
+            if send_at is not None and called_at + MOST_AHEAD_MS < send_at:
+                text = f"{call.delivery} was offered to {call.vendor.name} {send_at - called_at} ms too early"
+                yield Violation(Rule.IN_TIME, text)
 
 
 def _objection(evidence: Evidence, call: Call) -> str | None:

@@ -19,41 +19,28 @@ from tidings.channels.inapp.inbox import WRITE_S, Inbox
 from tidings.model import topics
 from tidings.model.errors import Unavailable
 from tidings.model.history import InboxItem
-from tidings.model.letters import LetterFilter
-from tidings.model.tenant import ApiKey, Tenant
-from tidings.model.user import Category, Preferences, Suppression
+from tidings.model.tenant import Tenant
+from tidings.model.user import Category
 from tidings.model.vocabulary import Channel
 from tidings.parts import Parts
 from tidings.pipeline.accept.accepted import AcceptedCounter
-from tidings.pipeline.compose.composer import Composer
-from tidings.pipeline.compose.recipients import Recipients
 from tidings.pipeline.deliver.capping import EVERYTHING
 from tidings.ports.provider import Provider
 from tidings.roles.accepting import accepting
 from tidings.roles.worker import work
-from tidings.services.letters import DeadLetters
-from tidings.services.recurrences import Recurrences
 from tidings.simulation import drawing
 from tidings.simulation import scenario as scenarios
 from tidings.simulation.boundary import InboxPort, Port, QueuePort, SimulatedBroker, SimulatedStore, StorePort
 from tidings.simulation.clients import APIS, Clients
 from tidings.simulation.departures import Departures
+from tidings.simulation.interventions import Interventions
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
 from tidings.simulation.processes import BATCH_READS, WRITE_COUNTS_EVERY_S, Process, Storm
 from tidings.simulation.scenario import (
-    Cancelled,
     CategorySet,
-    Change,
-    ClocksMoved,
-    MoodChanged,
-    Outage,
     PreferencesSet,
-    Recurring,
-    Replayed,
     Scenario,
-    SuppressionSet,
-    VendorDown,
 )
 from tidings.simulation.vendors import Call, SimulatedInbox, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
@@ -106,11 +93,10 @@ class World:
         self._outside: Context = copy_context()
         self._trace = trace
         self.clients = Clients(self, random.Random(f"{seed}/clients"))
-        bits = random.Random(f"{seed}/recurrences").getrandbits
-        recipients = Recipients(self.store.users, self)
-        composer = Composer(TemplateRenderer(self.store.templates, self), bits, recipients=recipients)
-        self._recurrences = Recurrences(self.store.recurrences, self.store.users, composer, self, bits)
-        self._letters = DeadLetters(self.store, self.store, self, bits)
+        versions = random.Random(f"{seed}/versions")
+        self._newer = {name for name in (*APIS, *WORKERS) if versions.random() < 0.2}
+        """The processes that run the next version, as in a rolling upgrade."""
+        self._interventions = Interventions(self)
         self.vendors = {
             traits.name: Vendor(traits, random.Random(f"{seed}/{traits.name}"), self.storm, self.clients.post_receipt)
             for traits in scenario.vendors
@@ -148,7 +134,7 @@ class World:
             for request in self.scenario.requests
             for _ in range(1 + request.sent_twice)
         ]
-        self.spawn(self._change_things())
+        self.spawn(self._interventions.make())
         await asyncio.sleep(self.scenario.storm_s)
         self.storm.calm()
         self.log("the storm is over")
@@ -167,13 +153,13 @@ class World:
             await self.store.tenants.add(Tenant(tenant, tenant))
             overall = [Category(EVERYTHING, caps=caps) for name, caps in self.scenario.overall_caps if name == tenant]
             for category in (*scenarios.CATEGORIES, *overall):
-                await self._apply(CategorySet(0.0, tenant, category))
+                await self._interventions.apply(CategorySet(0.0, tenant, category))
             stored = await self.store.templates.add_version(tenant, scenarios.TEMPLATE)
             await self.store.templates.publish(tenant, stored.name, stored.version)
         for tenant, user_id in drawing.users():
             profile = drawing.profile(self.chance, user_id)
             preferences = drawing.preferences(self.chance)
-            await self._apply(PreferencesSet(0.0, tenant, user_id, profile, preferences))
+            await self._interventions.apply(PreferencesSet(0.0, tenant, user_id, profile, preferences))
 
     async def _rest(self) -> None:
         """Return when no queue item, no waiting row and no activity is left."""
@@ -216,6 +202,19 @@ class World:
 
     # --- processes ---
 
+    def stop(self, role: str, seconds: float) -> None:
+        """Kill the processes whose names start with `role`; they start again after `seconds`."""
+        self._outage_s = seconds
+        for process in [process for name, (process, _) in self._running.items() if name.startswith(role)]:
+            process.kill()
+        self._outage_s = 0.0
+
+    def set_clocks(self) -> None:
+        """Set the clocks of all processes forwards or backwards."""
+        for process, _ in self._running.values():
+            process.skew_ms = self._draw_skew_ms()
+            self.log(f"{process.name}: its clock is now {process.skew_ms} ms ahead")
+
     def _process(self, name: str) -> Process:
         return Process(name, self.loop, self.storm, self.scenario.start_at, self._outside, self.log)
 
@@ -224,6 +223,7 @@ class World:
         process.on_end, process.on_freeze = self._on_process_end, self._on_process_freeze
         if name in APIS:
             process.longest_freeze_s = LONGEST_API_FREEZE_S
+        process.is_newer = name in self._newer
         if self.storm.raging:
             process.skew_ms = self._draw_skew_ms()
         queue = QueuePort(self.broker, process)
@@ -338,56 +338,3 @@ class World:
             return await answer
         finally:
             self._answers.get(process, {}).pop(answer, None)
-
-    # --- changes ---
-
-    async def _change_things(self) -> None:
-        for change in self.scenario.changes:
-            await asyncio.sleep(max(0.0, change.at_s - self.loop.time()))
-            await self._apply(change)
-
-    async def _apply(self, change: Change) -> None:
-        at, users = self.loop.time(), self.store.users
-        if isinstance(change, PreferencesSet):
-            key = change.tenant, change.user_id
-            self.log(f"{change.tenant}/{change.user_id}: {change.profile} {change.preferences}")
-            if change.profile is None:
-                await users.delete(*key)
-            else:
-                await users.upsert(change.tenant, [(change.user_id, change.profile, change.preferences)], self.now())
-            self.wishes.set_person(at, key, change.profile, change.preferences or Preferences())
-        elif isinstance(change, SuppressionSet):
-            self.log(f"{change.tenant}/{change.address.value} on the suppression list: {change.suppressed}")
-            if change.suppressed:
-                await users.suppress([Suppression(change.tenant, change.address, "asked", self.now())])
-            else:
-                await users.unsuppress(change.tenant, change.address)
-            self.wishes.set_suppressed(at, change.tenant, change.address, suppressed=change.suppressed)
-        elif isinstance(change, Cancelled):
-            id = self.clients.ledger.id_of(change.number)
-            if id is not None:
-                self.log(f"{id} is cancelled")
-                await self.store.cancellations.cancel(change.tenant, id, self.now())
-                self.wishes.cancelled.setdefault(id, at)
-        elif isinstance(change, Recurring):
-            await self._recurrences.create(change.tenant, change.body)
-        elif isinstance(change, Replayed):
-            await self._letters.replay(ApiKey("key", change.tenant, "", b"", ()), LetterFilter(), 5, None, b"")
-        elif isinstance(change, CategorySet):
-            self.log(f"{change.tenant}: {change.category}")
-            await self.store.tenants.put_category(change.tenant, change.category)
-            self.wishes.set_category(at, change.tenant, change.category)
-        elif isinstance(change, VendorDown):
-            self.log(f"{change.vendor} takes nothing for {change.seconds} s: {change.reason}")
-            self.vendors[change.vendor].go_down(change.seconds, change.reason)
-        elif isinstance(change, MoodChanged):
-            self.vendors[change.vendor].mood = change.mood
-        elif isinstance(change, Outage) and self.storm.raging:
-            self._outage_s = change.seconds
-            for process in [process for name, (process, _) in self._running.items() if name.startswith(change.role)]:
-                process.kill()
-            self._outage_s = 0.0
-        elif isinstance(change, ClocksMoved) and self.storm.raging:
-            for process, _ in self._running.values():
-                process.skew_ms = self._draw_skew_ms()
-                self.log(f"{process.name}: its clock is now {process.skew_ms} ms ahead")
