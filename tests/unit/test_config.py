@@ -107,7 +107,8 @@ def test_the_clients_variables_are_no_settings() -> None:
     assert load(environment=environment).http.port == 5
     assert api_access(environment) == ("http://h:1", "tk_x")
     assert api_access({"TIDINGS_API_URL": ""}) == (None, None)
-    assert without_settings(environment) == {"PATH": "/bin"}
+    assert without_settings(environment) == {"PATH": "/bin", "MIMALLOC_ARENA_EAGER_COMMIT": "0"}
+    assert without_settings({"MIMALLOC_ARENA_EAGER_COMMIT": "1"}) == {"MIMALLOC_ARENA_EAGER_COMMIT": "1"}
 
 
 def test_settings_survive_the_way_to_a_child() -> None:

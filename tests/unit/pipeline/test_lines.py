@@ -252,7 +252,7 @@ async def test_a_provider_that_becomes_too_slow_and_is_back_is_a_change_each_tim
         assert all(changes[1:])
 
 
-async def test_that_a_provider_asks_for_less_is_a_change_once_until_it_takes_something() -> None:
+async def test_that_a_provider_asks_for_less_is_a_change_once_and_that_it_takes_something_again_is_another() -> None:
     vendor = Vendor()
     line, changes = line_of(vendor), list[float]()
     line.on_change.append(lambda: changes.append(line.usable_in_s()))
@@ -260,10 +260,12 @@ async def test_that_a_provider_asks_for_less_is_a_change_once_until_it_takes_som
         vendor.result = Retry("throttled", 5.0, about=About.ACCOUNT)
         for _ in range(3):
             await line.call(texts(1), NORMAL)
-            assert changes == [5.0] * number
+            assert changes == [5.0, 0.0] * (number - 1) + [5.0]
             await vendor.clock.advance(5.0)
         vendor.result = Sent()
-        await line.call(texts(1), NORMAL)
+        for _ in range(2):
+            await line.call(texts(1), NORMAL)
+            assert changes == [5.0, 0.0] * number
 
 
 async def test_what_a_less_urgent_lane_has_waiting_stops_no_other() -> None:

@@ -249,6 +249,28 @@ async def test_what_exceeds_an_unnamed_limit_waits_and_is_not_lost(flow: Flow, i
     assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 300}
 
 
+async def test_what_waited_at_a_limit_goes_on_soon_after_the_limit_is_over(flow: Flow) -> None:
+    """Those that have waited often, and would look again only after minutes, are brought forward too."""
+    limited, spans = True, set[int]()
+
+    def answer(outbound: AnyDelivery) -> SendResult:
+        span = flow.clock.elapsed() // 5_000
+        if limited and span in spans:
+            return Retry("throttled")
+        spans.add(span)
+        return takes_it(outbound)
+
+    mails(flow).answers = answer
+    ids = [await send(flow, number) for number in range(100)]
+    await wait(flow, 300, 0.5)
+    assert [id for id in ids if (await flow.view(id)).state is State.DEFERRED], (
+        "one in five seconds is too slow for all"
+    )
+    limited = False
+    await wait(flow, 120, 0.5)
+    assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 100}
+
+
 @pytest.mark.parametrize("waiting", [1, 2, 20])
 async def test_the_log_says_once_that_a_provider_fails_and_once_that_it_is_back(flow: Flow, waiting: int) -> None:
     with structlog.testing.capture_logs() as logged:

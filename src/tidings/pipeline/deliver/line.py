@@ -242,7 +242,10 @@ class Line:
             failing = probe or self._breaker.probing or self._failing_since is not None
             self._note_health(ended, failed=len(faults) == len(results))
             self.share()
+            had_paused = self._throttling.pauses > 0
             results = settled(results, outbound, self._throttling, ended, failing=failing)
+            if had_paused and not self._throttling.pauses:
+                self._report()  # it takes something again after a pause
             self._leave_alone([one.after_s for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
         for kind, count in Counter(type(result).__name__.lower() for result in results).items():
             self._meter.results(self.name, kind, count, (ended - began) / 1000)
