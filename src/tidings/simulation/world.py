@@ -37,11 +37,7 @@ from tidings.simulation.interventions import Interventions
 from tidings.simulation.loop import VirtualLoop
 from tidings.simulation.observers import Rule, Violation, Wishes
 from tidings.simulation.processes import BATCH_READS, WRITE_COUNTS_EVERY_S, Process, Storm
-from tidings.simulation.scenario import (
-    CategorySet,
-    PreferencesSet,
-    Scenario,
-)
+from tidings.simulation.scenario import CategorySet, PreferencesSet, Scenario
 from tidings.simulation.vendors import Call, SimulatedInbox, SimulatedProvider, Traits, Vendor
 from tidings.templating.renderer import TemplateRenderer
 
