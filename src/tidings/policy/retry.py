@@ -121,10 +121,11 @@ def hold_until(
 
     `waits` is how often it has waited already, `ends_at` when it must have gone out, `known_s` the seconds until the
     provider may be used again, as far as is known. Pauses double, so an outage of hours costs a delivery a handful of
-    looks; the last one is just before the end. Instants are milliseconds since the epoch.
+    looks; the last one is just before the end. However short the back-off, a pause is `SHORTEST_HOLD_MS` at least: only
+    the end of its time ends a delivery. Instants are milliseconds since the epoch.
     """
     growing = min(_doubled(policy.base_s, waits), policy.hold_pause_s) * (0.8 + 0.2 * randomness)
-    pause = max(growing, _seconds(known_s) + policy.base_s * randomness)
+    pause = max(growing, _seconds(known_s) + policy.base_s * randomness, SHORTEST_HOLD_MS / 1000)
     due = min(now + math.ceil(min(pause, policy.hold_s) * 1000), ends_at - LAST_LOOK_MS)
     return due if due >= now + SHORTEST_HOLD_MS else None
 

@@ -83,13 +83,18 @@ def test_the_attempts_of_a_category_also_hold_for_patient_tries() -> None:
     assert RetryPolicy().of(Retries(base_s=0.1)).patient_attempts == 8
 
 
-@given(st.integers(0, 10_000), st.integers(0, 10**9), ANYTHING, SHARES)
+@given(st.integers(0, 10_000), st.integers(0, 10**9), ANYTHING, SHARES, st.floats(0, 2))
 def test_a_look_while_waiting_for_a_provider_comes_before_the_end(
-    waits: int, left: int, known: float | None, share: float
+    waits: int, left: int, known: float | None, share: float, base_s: float
 ) -> None:
-    due = hold_until(waits, NOW, NOW + left, known or 0.0, RetryPolicy(), share)
+    due = hold_until(waits, NOW, NOW + left, known or 0.0, RetryPolicy(base_s=base_s), share)
     assert due is None or NOW + 500 <= due < NOW + left
     assert left < 1_500 or due is not None
+
+
+def test_a_short_back_off_ends_no_delivery() -> None:
+    for base_s in (0.0, 0.001, 0.2, 0.49):
+        assert hold_until(0, NOW, NOW + 86_400_000, 0.0, RetryPolicy(base_s=base_s), 0.0) == NOW + 500
 
 
 def test_looks_become_rare() -> None:
