@@ -132,3 +132,25 @@ async def test_a_callers_wrong_clock_neither_ends_nor_extends_a_lease(store: Sto
     await turn(store, NOW + 30_000)
     (again,) = await store.schedule.due(NOW - hour, 10, 30.0)  # nor does a slow clock of the caller extend it
     assert again.repeated
+
+
+async def test_the_shortest_time_of_a_wait_runs_by_the_stores_clock_from_its_recording(
+    store: Store, tenant: str
+) -> None:
+    """Neither the clock of the process that asked for the wait, nor the caller's, nor a cancellation shortens it."""
+    await turn(store, NOW)
+    hour = 3_600_000
+    early, cancelled = notification(tenant), notification(tenant)
+    for sent in (early, cancelled):
+        wait = Wait(NOW - hour, "topic", "key", b"%d" % NOW, at_least_ms=16_000)
+        await store.history.append([accepted(sent), fact(sent, State.PENDING, wait=wait, step=2)])
+    await store.cancellations.cancel(tenant, cancelled.id, NOW)
+    assert await store.schedule.next_due() == NOW + 16_000
+    await turn(store, NOW + 15_999)
+    assert await store.schedule.due(NOW + hour, 10, 30.0) == []
+    await turn(store, NOW + 16_000)
+    rows = await store.schedule.due(NOW - hour, 10, 30.0)
+    assert len(rows) == 2
+    assert not any(row.repeated for row in rows)
+    await turn(store, NOW + 46_000)
+    assert all(row.repeated for row in await store.schedule.due(NOW - hour, 10, 30.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tidings.model.vocabulary import Channel, Priority, State
 from tidings.model.wire import decode_delivery, encode
 from tidings.pipeline.deliver.stage import RECORDED_WITHIN_S
 from tidings.pipeline.runtime.reader import REPEATED, Reader
+from tidings.ports.clock import Clock
 from tidings.ports.queue import Claim, Item
 from tidings.roles.worker import readings
 
@@ -46,9 +48,25 @@ def slow_provider(flow: Flow) -> Slow:
     return provider
 
 
-def worker(flow: Flow) -> Reader[Any]:
-    """The deliver stage of a new process, which knows nothing about the attempts of the others."""
-    parts = flow.parts()
+class WrongClock:
+    """A clock that shows another time of day than `clock`, by `ahead_ms`, and passes as fast."""
+
+    def __init__(self, clock: Clock, ahead_ms: int) -> None:
+        self._clock = clock
+        self._ahead_ms = ahead_ms
+        self.elapsed, self.sleep = clock.elapsed, clock.sleep
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, wrong."""
+        return self._clock.now() + self._ahead_ms
+
+
+def worker(flow: Flow, ahead_ms: int = 0) -> Reader[Any]:
+    """The deliver stage of a new process, which knows nothing about the attempts of the others.
+
+    `ahead_ms` says how far the process's clock is ahead.
+    """
+    parts = dataclasses.replace(flow.parts(), clock=WrongClock(flow.clock, ahead_ms))
     [reading] = [reading for reading in readings(parts) if reading.topic == TOPIC]
     return flow._reader(reading, parts)
 

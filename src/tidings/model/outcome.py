@@ -15,7 +15,9 @@ class Wait(Struct, frozen=True, gc=False, array_like=True):
     """A queue item to put into `topic` at `due` (milliseconds since the epoch). Every delay uses this.
 
     `repeated`: another copy of the item may be on its way, so this one is put marked as a copy. `held`: the item waits
-    for a provider, and recovery may put it sooner when the provider is back.
+    for a provider, and recovery may put it sooner when the provider is back. `at_least_ms`: the item waits at least so
+    many milliseconds by the store's clock, from when the wait is recorded. Neither a wrong clock nor a cancellation
+    makes that shorter.
     """
 
     due: int
@@ -24,6 +26,7 @@ class Wait(Struct, frozen=True, gc=False, array_like=True):
     body: bytes
     repeated: bool = False
     held: bool = False
+    at_least_ms: int = 0
 
 
 class Outcome(Struct, frozen=True, gc=False, array_like=True):

@@ -48,6 +48,6 @@ def draw(chance: random.Random) -> Weather:
         longest_freeze_s=chance.choice((5.0, 40.0, 120.0)),
         longest_outage_s=chance.choice((0.5, 5.0, 60.0)),
         most_crashes=chance.choice((1, 3, 6)),
-        skew_ms=chance.choice((0, 20, 2_000, 10_000)),
+        skew_ms=chance.choice((0, 20, 2_000, 60_000)),
         adapter_bug=chance.choice((0.0, 0.0, 0.0, 0.002, 0.01)),
     )

@@ -24,8 +24,8 @@ from tidings.simulation.vendors import Call
 CATEGORY_FRESH_S = 1.0
 """How long a process may use its cached version of a category."""
 EVERYTHING = "*"
-MOST_AHEAD_MS = 11_000
-"""How far the clock of a process may be ahead, and a second."""
+ROUNDED_MS = 1_000
+"""How much earlier than its send time a notification may be sent by a right clock."""
 
 
 def wishes_are_kept(evidence: Evidence) -> Iterator[Violation]:
@@ -94,7 +94,8 @@ def what_is_said_was_asked(evidence: Evidence) -> Iterator[Violation]:
 
 def nothing_is_too_early(evidence: Evidence) -> Iterator[Violation]:
     """Yields calls made before the send time that was requested, or to which it was changed."""
-    start_at = evidence.world.scenario.start_at
+    scenario = evidence.world.scenario
+    most_ms = scenario.weather.skew_ms + ROUNDED_MS
     for calls in evidence.calls.values():
         for call in calls:
             notification = evidence.notifications.get(notification_of(call.delivery))
@@ -102,8 +103,8 @@ def nothing_is_too_early(evidence: Evidence) -> Iterator[Violation]:
                 continue  # not in history: Rule.KEPT reports it
             patched = evidence.world.wishes.patched.get(notification.id)
             send_at = notification.send_at if patched is None else patched.send_at
-            called_at = start_at + int(call.at_s * 1000)
-            if send_at is not None and called_at + MOST_AHEAD_MS < send_at:
+            called_at = scenario.start_at + int(call.at_s * 1000)
+            if send_at is not None and called_at + most_ms < send_at:
                 text = f"{call.delivery} was offered to {call.vendor.name} {send_at - called_at} ms too early"
                 yield Violation(Rule.IN_TIME, text)
 

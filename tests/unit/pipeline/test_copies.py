@@ -36,13 +36,15 @@ from tidings.pipeline.runtime.reader import REPEATED
 from tidings.ports.queue import Item
 
 
-async def test_a_copy_waits_while_another_worker_has_the_original(flow: Flow) -> None:
+@pytest.mark.parametrize("ahead_ms", [0, -600_000, 600_000])
+async def test_a_copy_waits_while_another_worker_has_the_original(flow: Flow, ahead_ms: int) -> None:
+    """Also if the clock of the worker that lets the copy wait is wrong by ten minutes."""
     provider = slow_provider(flow)
     id, copy = await routed(flow)
     first = asyncio.create_task(worker(flow).once())
     await provider.asked.wait()
     await flow.queue.put([copy])
-    assert await worker(flow).once() == 1
+    assert await worker(flow, ahead_ms).once() == 1
     await flow.settle()
     await wait(flow, LEASE // 2)
     provider.may_answer.set()

@@ -24,7 +24,7 @@ class _Row(Struct, frozen=True):
     due: int
     item: Item
     leased_until: int | None = None
-    repeated: bool = False
+    handed: bool = False
     held: bool = False
 
 
@@ -38,12 +38,13 @@ class MemorySchedule:
         self.hurried: dict[UUID, int] = {}
 
     def add(self, notification_id: UUID, wait: Wait) -> None:
-        """Write a row. For a cancelled notification it is due at once."""
+        """Write a row. For a cancelled notification it is due at once, unless the wait has a shortest time."""
         self._number += 1
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
         row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
-        row = replace(row, repeated=wait.repeated, held=wait.held)
+        leased_until = self._clock() + wait.at_least_ms if wait.at_least_ms else None
+        row = replace(row, handed=wait.repeated, held=wait.held, leased_until=leased_until)
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
@@ -62,8 +63,8 @@ class MemorySchedule:
         )
         taken = heapq.nsmallest(limit, ready, key=lambda row: (row.due, row.id))
         for row in taken:
-            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease_s * 1000))
-        return [Scheduled(row.id, row.item, repeated=row.repeated or row.leased_until is not None) for row in taken]
+            self._rows[row.id] = replace(row, leased_until=self._clock() + round(lease_s * 1000), handed=True)
+        return [Scheduled(row.id, row.item, repeated=row.handed) for row in taken]
 
     async def settle(self, ids: Sequence[UUID]) -> None:
         """See Schedule."""
@@ -95,8 +96,7 @@ class MemorySchedule:
         """The row with which a notification waits for its send time; None if it can no longer be changed."""
         for row in self._rows.values():
             if row.notification_id == notification_id and row.item.topic in REQUESTS:
-                handed = row.repeated or row.leased_until is not None
-                return None if handed or notification_id in self.hurried else _waiting(row)
+                return None if row.handed or notification_id in self.hurried else _waiting(row)
         return None
 
     def change(self, row: Waiting, wait: Wait) -> bool:

@@ -46,7 +46,7 @@ class Batch(Struct, frozen=True):
 
     notifications: list[_NotificationRow]
     events: list[_Event]
-    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int, bool]]
+    waits: list[tuple[UUID, int, int, int, UUID, int, str, bytes, bytes, int, bool, int]]
     suppressions: list[tuple[UUID, int, int, int, str, str, str]]
     letters: list[tuple[str, UUID]]
     """Tenant and id of the deliveries that an outcome of this batch may make a dead letter."""
@@ -58,7 +58,7 @@ class Batch(Struct, frozen=True):
         """The rows of these outcomes, without repetitions."""
         notifications: dict[UUID, _Draft] = {}
         events: list[_Event] = []
-        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int, bool]] = {}
+        waits: dict[tuple[UUID, int, int, int], tuple[UUID, int, str, bytes, bytes, int, bool, int]] = {}
         suppressions: dict[tuple[UUID, int, int, int], tuple[str, str, str]] = {}
         letters: set[tuple[str, UUID]] = set()
         for outcome in outcomes:
@@ -90,8 +90,11 @@ class Batch(Struct, frozen=True):
                 key = wait.key.encode("utf-8", "surrogatepass")
                 waits.setdefault(
                     fact,
-                    (notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated), wait.held),
-                )
+                    (
+                        notification_of(id), wait.due, wait.topic, key, wait.body, int(wait.repeated), wait.held,
+                        wait.at_least_ms,
+                    ),
+                )  # fmt: skip
             if outcome.suppress and address is not None:
                 known = identity(address)
                 suppressions.setdefault(fact, (outcome.tenant, known.channel.value, known.value))

@@ -345,10 +345,8 @@ async def _write_with_effects(connection: PooledConnection, day: int, batch: Bat
     else:
         if batch.notifications:
             await connection.execute(statement("append", day), *columns(batch.notifications, 8), *columns([], 10))
-        waits, suppressions = columns(batch.waits, 11), columns(batch.suppressions, 7)
-        gone = await connection.fetch(
-            statement("append_with_effects", day), *events, *waits[:9], *suppressions, *waits[9:]
-        )
+        waits, suppressions = columns(batch.waits, 12), columns(batch.suppressions, 7)
+        gone = await connection.fetch(statement("append_with_effects", day), *events, *waits, *suppressions)
         if gone:
             await devices.forget(connection, [(row[0], row[1]) for row in gone], max(batch.instants))
     if batch.letters:

@@ -153,7 +153,7 @@ def second_copy(delivery: Delivery, now: int, wait_ms: int, *, surplus: bool) ->
     original that may be waiting there.
     """
     waiting = msgspec.structs.replace(delivery, step=delivery.step + 2)
-    wait = wait_for(waiting, now + wait_ms, surplus=surplus)
+    wait = wait_for(waiting, now + wait_ms, surplus=surplus, at_least_ms=wait_ms)
     return fact(waiting, now, State.PENDING, Reason.MAY_HAVE_BEEN_SENT, wait=wait)
 
 

@@ -50,13 +50,13 @@ def build(
     )
 
 
-def wait_for(delivery: Delivery, due: int, *, held: bool = False, surplus: bool = False) -> Wait:
-    """The wait of a delivery until `due` (milliseconds since the epoch). `held`: it waits for a provider.
+def wait_for(delivery: Delivery, due: int, *, held: bool = False, surplus: bool = False, at_least_ms: int = 0) -> Wait:
+    """The wait of a delivery until `due` (milliseconds since the epoch). `held` and `at_least_ms` as in `Wait`.
 
     `schedule` decides at the due time whether it belongs to the tenant's surplus, unless `surplus` already says so.
     """
-    lane = Lane.of(delivery.priority, surplus=surplus)
-    return Wait(due, topics.deliveries(delivery.channel, lane), delivery.key, encode(delivery), held=held)
+    topic = topics.deliveries(delivery.channel, Lane.of(delivery.priority, surplus=surplus))
+    return Wait(due, topic, delivery.key, encode(delivery), held=held, at_least_ms=at_least_ms)
 
 
 def key_of(notification: Notification) -> str:

@@ -24,7 +24,7 @@ SELECT topic, count(*) FROM (SELECT topic FROM schedule WHERE held LIMIT $1) AS 
 -- Leased rows are on their way already.
 UPDATE schedule SET due = $3::bigint, ready = $3::bigint
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM schedule WHERE held AND topic = $1 AND ready > $3::bigint AND handed = 0
+    SELECT ctid FROM schedule WHERE held AND topic = $1 AND ready > $3::bigint AND handed = 0 AND NOT leased
     ORDER BY ready LIMIT $2 FOR UPDATE SKIP LOCKED
 ));
 

@@ -84,8 +84,9 @@ SELECT 1;
 
 -- name: append_with_effects
 -- Only new events have effects: a repeated one must not schedule or suppress anything again. Rows of the schedule for a
--- cancelled notification are ready at once. A possible second copy counts as handed out once. The notifications were
--- inserted before, in the same transaction. Returns the devices that are newly suppressed.
+-- cancelled notification are ready at once. A row that waits `at_least_ms` begins as leased, because leases run by this
+-- clock. A possible second copy counts as handed out once. The notifications were inserted before, in the same
+-- transaction. Returns the devices that are newly suppressed.
 WITH events AS (
     {insert_into_events}
     FROM unnest(
@@ -95,14 +96,17 @@ WITH events AS (
     ON CONFLICT (id, rank, step, attempt) DO NOTHING
     RETURNING id, rank, step, attempt, at, reason
 ), waits AS (
-    INSERT INTO schedule (notification, due, ready, topic, key, body, handed, held)
-    SELECT wait.notification, coalesce(wait.due, 0), least(coalesce(wait.due, 0), cancellation.at),
+    INSERT INTO schedule (notification, due, ready, topic, key, body, handed, held, leased)
+    SELECT wait.notification, coalesce(wait.due, 0),
+        CASE WHEN wait.at_least_ms > 0 THEN lease_clock() + wait.at_least_ms
+            ELSE least(coalesce(wait.due, 0), cancellation.at) END,
         coalesce(wait.topic, ''), coalesce(wait.key, ''), coalesce(wait.body, ''), coalesce(wait.repeated, 0),
-        coalesce(wait.held, false)
+        coalesce(wait.held, false), coalesce(wait.at_least_ms, 0) > 0
     FROM unnest(
             $11::uuid[], $12::integer[], $13::integer[], $14::integer[],
-            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $27::integer[], $28::boolean[]
-        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated, held)
+            $15::uuid[], $16::bigint[], $17::text[], $18::bytea[], $19::bytea[], $20::integer[], $21::boolean[],
+            $22::integer[]
+        ) AS wait (id, rank, step, attempt, notification, due, topic, key, body, repeated, held, at_least_ms)
     JOIN events ON events.id = wait.id AND events.rank = coalesce(wait.rank, 0)
         AND events.step = coalesce(wait.step, 0) AND events.attempt = coalesce(wait.attempt, 0)
     LEFT JOIN cancellation ON cancellation.id = wait.notification
@@ -110,7 +114,7 @@ WITH events AS (
     INSERT INTO suppression (tenant, channel, address, reason, at)
     SELECT gone.tenant, gone.channel, coalesce(gone.address, ''), events.reason, events.at
     FROM unnest(
-            $20::uuid[], $21::integer[], $22::integer[], $23::integer[], $24::text[], $25::text[], $26::text[]
+            $23::uuid[], $24::integer[], $25::integer[], $26::integer[], $27::text[], $28::text[], $29::text[]
         ) AS gone (id, rank, step, attempt, tenant, channel, address)
     JOIN events ON events.id = gone.id AND events.rank = coalesce(gone.rank, 0)
         AND events.step = coalesce(gone.step, 0) AND events.attempt = coalesce(gone.attempt, 0)

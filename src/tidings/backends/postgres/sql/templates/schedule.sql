@@ -34,4 +34,4 @@ WITH mine AS (
     INSERT INTO cancellation (id, at) SELECT $2, $3::bigint FROM mine ON CONFLICT (id) DO NOTHING
 )
 UPDATE schedule SET ready = $3::bigint
-WHERE notification = $2 AND ready > $3::bigint AND handed = 0 AND EXISTS (SELECT FROM mine);
+WHERE notification = $2 AND ready > $3::bigint AND handed = 0 AND NOT leased AND EXISTS (SELECT FROM mine);
