@@ -145,6 +145,14 @@ async def test_the_list_goes_by_channel_and_value_in_pages(store: Store, tenant:
 SPELLINGS = [
     (Channel.EMAIL, ["Ada@Example.com", "ada@example.com", "ADA@EXAMPLE.COM"]),
     (Channel.EMAIL, ["a\u0301da@bücher.example", "\u00e1da@bücher.example", "Áda@xn--bcher-kva.example"]),
+    (
+        Channel.EMAIL,
+        [
+            "\u03bd\u03af\u03ba\u03bf\u03c2@example.gr",
+            "\u039d\u03af\u03ba\u03bf\u03a3@example.gr",
+            "\u03bd\u03af\u03ba\u03bf\u03c3@example.gr",
+        ],
+    ),
     (Channel.SMS, ["+4930901820", "+49 (0)30 901820", "+49-30-901820"]),
 ]
 

@@ -53,6 +53,7 @@ MEANINGS = {
 """Reasons in words."""
 
 _FOR_A_PROVIDER = frozenset({"throttled", "provider_open", "provider_failing", "provider_busy"})
+_FOR_A_TIME = frozenset({"send_at", "changed", "quiet_hours", "retry"})
 
 
 def render(view: Mapping[str, Any]) -> list[str]:
@@ -73,7 +74,7 @@ def render(view: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name.replace('_', ' ')} {moment(view[name]):%Y-%m-%d %H:%M:%S %Z}")
     general = [entry for entry in view["timeline"] if entry["delivery"] is None]
     if general:
-        lines += ["", *entries(general, view["created_at"])]
+        lines += ["", *entries(gathered(general, view.get("next_at")), view["created_at"])]
     for delivery in view["deliveries"]:
         lines += ["", *_heading(delivery)]
         own = [entry for entry in view["timeline"] if entry["delivery"] == delivery["id"]]
@@ -82,9 +83,10 @@ def render(view: Mapping[str, Any]) -> list[str]:
 
 
 def gathered(timeline: Sequence[Mapping[str, Any]], next_at: str | None) -> list[Mapping[str, Any]]:
-    """A delivery's entries. Repeated entries of one wait for a provider are merged into one, with their number.
+    """The entries of one delivery, or of the notification itself; each wait says until when.
 
-    `next_at`: when the delivery is due, if it waits.
+    Repeated entries of one wait for a provider are merged into one, with their number. `next_at`: when the delivery is
+    due, if it waits.
     """
     merged: list[Mapping[str, Any]] = []
     looks = 0
@@ -92,11 +94,11 @@ def gathered(timeline: Sequence[Mapping[str, Any]], next_at: str | None) -> list
         looks = looks + 1 if _waits_for_provider(entry) else 0
         if looks > 1:
             merged.pop()
-        if not looks:
+        if not looks and not _waits_for_time(entry):
             merged.append(entry)
             continue
         until = timeline[index + 1]["at"] if index + 1 < len(timeline) else next_at
-        first = timeline[index - looks + 1]
+        first = timeline[index - looks + 1] if looks else entry
         detail = entry["detail"]
         if looks > 1:
             detail = ", ".join([detail, f"{looks} looks"] if detail else [f"{looks} looks"])
@@ -114,6 +116,10 @@ def goes_on_waiting(timeline: Sequence[Mapping[str, Any]], index: int) -> bool:
 
 def _waits_for_provider(entry: Mapping[str, Any]) -> bool:
     return bool(entry["state"] == "deferred" and entry["reason"] in _FOR_A_PROVIDER)
+
+
+def _waits_for_time(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["state"] == "deferred" and entry["reason"] in _FOR_A_TIME)
 
 
 def entries(timeline: Iterable[Mapping[str, Any]], created_at: str, *, mixed: bool = False) -> list[str]:

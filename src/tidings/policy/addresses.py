@@ -110,7 +110,7 @@ def identity(address: Address) -> Address:
     """
     value = address.value
     if address.channel is Channel.EMAIL:
-        lower = value.lower()
+        lower = value.lower().replace("ς", "σ")  # two small letters of one capital
         if not lower.isascii() or "xn--" in lower:
             lower = _checked(email, lower).lower()
     elif address.channel is Channel.SMS and (

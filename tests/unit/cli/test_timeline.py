@@ -77,7 +77,8 @@ def test_everything_is_shown_in_80_columns() -> None:
     assert "email  demo@example.com: delivered by sendgrid after 2 attempts" in text
     assert "sms    (no address): suppressed" in text
     flat = " ".join(text.split())
-    assert "00.050 +50 ms deferred attempt 1 at sendgrid, retry (is tried again), 429 429" in flat
+    start = r"00\.050 \+50 ms deferred attempt 1 at sendgrid, retry \(is tried again\)"
+    assert re.search(start + r", until 2026-03-01 \d\d:00:\d\d, 429 429", flat)
     assert "02.300 +2.3 s sent attempt 2 at sendgrid" in flat
     assert "suppressed no_address (the user has no address on this channel)" in flat
 
@@ -154,6 +155,21 @@ def test_a_wait_that_is_over_ends_with_the_next_fact() -> None:
     text = " ".join(" ".join(render(view_of(None, *told))).split())
     assert re.search(r"throttled \(the provider asked for fewer requests\), until 2026-03-01 \d\d:00:09, 2 looks", text)
     assert text.count("retry (is tried again)") == 2, "tries are told one by one"
+
+
+def test_a_wait_for_a_time_says_until_when() -> None:
+    general = [
+        entry("01.000", "pending", reason="accepted"),
+        entry("01.000", "deferred", reason="send_at"),
+        entry("04.000", "deferred", reason="changed"),
+    ]
+    view = notification(timeline=general, next_at="2026-03-02T09:00:00.000Z")
+    text = " ".join(" ".join(render(view)).split())
+    assert re.search(r"send_at \(waits for its send time\), until 2026-03-01 \d\d:00:04", text)
+    assert re.search(r"changed \(was changed; waits for its send time\), until 2026-03-02 \d\d:00:00", text)
+    quiet = waiting("01.000", "quiet_hours")
+    text = " ".join(" ".join(render(view_of("2026-03-01T12:30:00.000Z", quiet))).split())
+    assert re.search(r"quiet hours are over\), until 2026-03-01 \d\d:30:00", text)
 
 
 def test_follow_shows_a_wait_once() -> None:
