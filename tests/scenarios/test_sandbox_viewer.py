@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -89,6 +90,20 @@ async def test_mail_over_smtp_is_rendered(page: Page, sandbox: Handle) -> None:
     await expect(subject).to_have_text("تم شحن طلبك")
     assert await subject.evaluate("node => getComputedStyle(node).direction") == "rtl"
     await expect(page.frame_locator(".mail-frame").locator("#greeting")).to_have_text("طلبك في الطريق.")
+
+
+async def test_a_name_written_from_right_to_left_does_not_turn_its_address_around(page: Page, sandbox: Handle) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"] = "متجر <shop@example.com>", "أحمد 7 <ahmed@example.com>"
+    mail["Subject"] = "Hello"
+    mail.set_content("Hello")
+    await aiosmtplib.send(mail, hostname="127.0.0.1", port=sandbox.smtp_port)
+    card = page.locator(".mail")
+    for text in ("أحمد 7", "ahmed@example.com"):
+        one = card.locator("bdi").filter(has_text=re.compile(f"^{text}$")).first
+        await expect(one).to_be_visible()
+        assert await one.evaluate("node => getComputedStyle(node).unicodeBidi") == "isolate"
+    assert await card.locator(".mail-from").evaluate("node => node.tagName") == "BDI"
 
 
 async def test_hostile_content_is_inert(page: Page, caller: Caller) -> None:
