@@ -34,7 +34,6 @@ from tidings.policy.transitions import (
     STATES_PER_ATTEMPT,
     TRIED_AGAIN,
     code,
-    rank,
     state_of,
 )
 from tidings.ports.history import Page
@@ -43,7 +42,6 @@ PLACES = [PRECEDENCE.index(state) for state in sorted(State, key=code)]
 """The place in the precedence, for each state's code."""
 PENDING_PLACE = PRECEDENCE.index(State.PENDING)
 _HANDED_WITHIN_S = 2.0
-PENDING_RANK = rank(State.PENDING, 1)
 READ_WITHIN_S = 300.0
 """Seconds that a statement may take that reads a range of the history."""
 
@@ -225,7 +223,7 @@ class PostgresHistory:
         counts: Counter[tuple[str | None, State, str]] = Counter()
         for part in await self._leaves.segments(_first(since, 0), _first(until, LAST_ID)):
             rows = await self._leaves.fetch(
-                "tally", part.day, tenant, part.low, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, PENDING_RANK, part.high,
+                "tally", part.day, tenant, part.low, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, part.high,
                 within_s=READ_WITHIN_S,
             )  # fmt: skip
             for slot, number, reason, count in rows:
@@ -250,9 +248,7 @@ class PostgresHistory:
         if tenant is None:
             rows = await self._leaves.fetch("states", part.day, *arguments, within_s=READ_WITHIN_S)
         else:
-            rows = await self._leaves.fetch(
-                "states_of_tenant", part.day, *arguments, tenant, PENDING_RANK, within_s=READ_WITHIN_S
-            )
+            rows = await self._leaves.fetch("states_of_tenant", part.day, *arguments, tenant, within_s=READ_WITHIN_S)
         return [
             StateCount(owner, minute, PRECEDENCE[place], count, tuple(ids)) for owner, minute, place, count, ids in rows
         ]
@@ -328,7 +324,6 @@ class PostgresHistory:
         wanted = None if filter.state is None else PRECEDENCE.index(filter.state)
         arguments = [
             tenant, low, high, stretch, filter.category, wanted, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE,
-            PENDING_RANK,
         ]  # fmt: skip
         if filter.user_id is None:
             return await self._leaves.fetch("find", day, *arguments)

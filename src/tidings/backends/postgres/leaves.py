@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from tidings.backends.postgres.connection import ConnectionPool, translated
-from tidings.backends.postgres.statements import load
+from tidings.backends.postgres.statements import load, of_leaf
 from tidings.model.days import DAY_MS, day_of
 from tidings.model.vocabulary import State
 from tidings.policy.days import AHEAD_DAYS
@@ -53,7 +53,7 @@ def _templates(file: str) -> dict[str, str]:
 @lru_cache(maxsize=4096)
 def statement(name: str, day: int, file: str = "history") -> str:
     """The statement `name` of `sql/templates/<file>.sql` for the leaf of a day (since the epoch) or for `CARRIED`."""
-    return _templates(file)[name].replace("{day}", suffix(day)).replace("{number}", str(day))
+    return of_leaf(_templates(file)[name], suffix(day), day)
 
 
 def suffix(day: int) -> str:

@@ -12,7 +12,6 @@ from msgspec import Struct, field
 from tidings.backends.postgres.connection import ConnectionPool, PooledConnection, translated
 from tidings.backends.postgres.history import (
     PENDING_PLACE,
-    PENDING_RANK,
     PLACES,
     READ_WITHIN_S,
     PostgresHistory,
@@ -109,7 +108,7 @@ class Rolling:
         rolled = Rolled()
         for low, high in hours(day):
             rows = await self._leaves.fetch(
-                "roll", day, low, high, PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE, file="days",
+                "roll", day, low, high, PLACES, STATES_PER_ATTEMPT, PENDING_PLACE, file="days",
                 within_s=READ_WITHIN_S,
             )  # fmt: skip
             with translated():
@@ -162,7 +161,7 @@ async def read_carried(connection: PooledConnection, day: int) -> Rolled:
     rolled = Rolled()
     rolled.add(
         await connection.fetch(
-            statement("roll", CARRIED, "days"), *bounds(day), PLACES, STATES_PER_ATTEMPT, PENDING_RANK, PENDING_PLACE,
+            statement("roll", CARRIED, "days"), *bounds(day), PLACES, STATES_PER_ATTEMPT, PENDING_PLACE,
             timeout=READ_WITHIN_S,
         )
     )  # fmt: skip

@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from tidings.backends.postgres.connection import Connected
+from tidings.model.vocabulary import State
+from tidings.policy.transitions import rank
 
 _HEADER = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
 FOLDER = files(__package__) / "sql"
 BY_DAY = ("days", "history", "letters", "schedule")
-"""The templates whose statements name the tables of one day (leaves.py)."""
+"""The templates whose statements name the tables of one day (leaves.py). In them `{pending_rank}` is the rank of the
+fact that a delivery is merely pending, which has no row."""
+_PENDING_RANK = rank(State.PENDING, 1)
 
 
 def load(file: str) -> Mapping[str, str]:
@@ -32,6 +36,12 @@ def load(file: str) -> Mapping[str, str]:
     return statements
 
 
+def of_leaf(template: str, suffix: str, number: int) -> str:
+    """The statement for the leaf of the day `number`, whose tables' names end in `suffix`."""
+    text = template.replace("{day}", suffix).replace("{number}", str(number))
+    return text.replace("{pending_rank}", str(_PENDING_RANK))
+
+
 async def check_queries(connection: Connected) -> int:
     """Prepare every statement; returns how many. Raises asyncpg.PostgresError, with the statement's name as a note."""
     checked = 0
@@ -39,7 +49,7 @@ async def check_queries(connection: Connected) -> int:
     for file in [*files, *(f"templates/{name}.sql" for name in BY_DAY)]:
         for name, text in load(file.removesuffix(".sql")).items():
             try:
-                await connection.prepare(text.replace("{day}", "carried").replace("{number}", "-1"))
+                await connection.prepare(of_leaf(text, "carried", -1))
             except Exception as error:
                 error.add_note(f"in {file}, statement {name}")
                 raise

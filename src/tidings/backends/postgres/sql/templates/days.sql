@@ -21,14 +21,13 @@ LOCK TABLE notification_{day}, event_{day}, letter_{day} IN ACCESS EXCLUSIVE MOD
 -- name: roll
 -- The notifications from the id $1 to $2 and their deliveries, counted by tenant. A delivery (slot > 0) counts by its
 -- furthest event, a notification by minute and by the first of its deliveries' states in the precedence. $3: the place
--- in the precedence for each state's code. $4: the number of codes of an attempt. $5: the rank of a delivery that is
--- merely pending. $6: the place of pending.
+-- in the precedence for each state's code. $4: the number of codes of an attempt. $5: the place of pending.
 WITH fact AS (
     SELECT DISTINCT ON (id) id, rank, reason
     FROM (
         SELECT id, rank, step, reason FROM event_{day} WHERE id >= $1 AND id < $2
         UNION ALL
-        SELECT encode(set_byte(uuid_send(id), 15, get_byte(pending_slots, place)), 'hex')::uuid, $5::integer, 0, ''
+        SELECT encode(set_byte(uuid_send(id), 15, get_byte(pending_slots, place)), 'hex')::uuid, {pending_rank}, 0, ''
         FROM notification_{day}, generate_series(0, length(pending_slots) - 1) AS place
         WHERE id >= $1 AND id < $2 AND pending_slots IS NOT NULL
     ) AS known
@@ -43,7 +42,7 @@ WITH fact AS (
         coalesce(
             min(($3::integer[])[code + 1]) FILTER (WHERE slot > 0),
             min(($3::integer[])[code + 1]) FILTER (WHERE slot = 0),
-            $6::integer
+            $5::integer
         ) AS place,
         CASE WHEN count(*) FILTER (WHERE slot > 0) = 0 THEN coalesce(min(reason) FILTER (WHERE slot = 0), '') ELSE ''
         END AS reason

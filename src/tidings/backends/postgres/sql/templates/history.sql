@@ -27,30 +27,32 @@ INSERT INTO event_{day} (id, rank, step, attempt, at, reason, provider, referenc
 -- part: mark_day
 UPDATE day SET dirty = true WHERE number = {number} AND NOT dirty
 
+-- part: furthest_facts
+-- The furthest fact of each slot of one notification.
+SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
+FROM (
+    SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
+    FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
+    UNION ALL
+    SELECT get_byte(notification.pending_slots, place), {pending_rank}, 0, ''
+    FROM generate_series(0, length(notification.pending_slots) - 1) AS place
+) AS known
+ORDER BY known.slot, known.rank DESC, known.step DESC
+
 -- part: matching
 -- A notification's columns, with a body only if it matches. $5: category. $6: the wanted state's place in the
 -- precedence of states. $7: the place for each state's code. $8: the number of codes of an attempt. $9: the place of
--- pending. $10: the rank of a delivery that is merely pending.
-page.id, page.pending_at, page.pending_slots, page.pending_addresses, CASE WHEN
-        ($5::text IS NULL OR page.category = $5)
+-- pending.
+notification.id, notification.pending_at, notification.pending_slots, notification.pending_addresses, CASE WHEN
+        ($5::text IS NULL OR notification.category = $5)
         AND CASE WHEN $6::integer IS NULL THEN true ELSE $6 = (
             SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $9::integer)
             FROM (
-                SELECT slot, ($7::integer[])[rank % $8::integer + 1] AS place
-                FROM (
-                    SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
-                    FROM (
-                        SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-                        FROM event_{day} AS event WHERE event.id >= page.id AND event.id <= last_slot(page.id)
-                        UNION ALL
-                        SELECT get_byte(page.pending_slots, place), $10::integer, 0, ''
-                        FROM generate_series(0, length(page.pending_slots) - 1) AS place
-                    ) AS known
-                    ORDER BY known.slot, known.rank DESC, known.step DESC
-                ) AS fact
+                SELECT fact.slot, ($7::integer[])[fact.rank % $8::integer + 1] AS place
+                FROM ({furthest_facts}) AS fact
             ) AS furthest
         ) END
-    THEN page.body END AS body
+    THEN notification.body END AS body
 
 -- name: append
 -- One statement is one transaction and one round trip. Rows come sorted by key, so that two writers of the same events
@@ -157,18 +159,18 @@ FROM (
     SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
     WHERE tenant = $1 AND id >= $2 AND id < $3
     ORDER BY id DESC LIMIT $4
-) AS page
-ORDER BY page.id DESC;
+) AS notification
+ORDER BY notification.id DESC;
 
 -- name: find_of_user
--- As `find`, for the user $11 only, by another index.
+-- As `find`, for the user $10 only, by another index.
 SELECT {matching}
 FROM (
     SELECT id, category, pending_at, pending_slots, pending_addresses, body FROM notification_{day}
-    WHERE tenant = $1 AND user_id = $11 AND id >= $2 AND id < $3
+    WHERE tenant = $1 AND user_id = $10 AND id >= $2 AND id < $3
     ORDER BY id DESC LIMIT $4
-) AS page
-ORDER BY page.id DESC;
+) AS notification
+ORDER BY notification.id DESC;
 
 -- name: attempted
 -- An attempt is over if its event has one of the codes $4, or the code $5 with one of the reasons $6.
@@ -218,18 +220,8 @@ LIMIT 10000;
 WITH furthest AS MATERIALIZED (
     SELECT notification.id AS notification, fact.slot, fact.rank % $4::integer AS code, fact.reason
     FROM notification_{day} AS notification
-    LEFT JOIN LATERAL (
-        SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
-        FROM (
-            SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-            FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
-            UNION ALL
-            SELECT get_byte(notification.pending_slots, place), $6::integer, 0, ''
-            FROM generate_series(0, length(notification.pending_slots) - 1) AS place
-        ) AS known
-        ORDER BY known.slot, known.rank DESC, known.step DESC
-    ) AS fact ON true
-    WHERE notification.tenant = $1 AND notification.id >= $2 AND notification.id < $7
+    LEFT JOIN LATERAL ({furthest_facts}) AS fact ON true
+    WHERE notification.tenant = $1 AND notification.id >= $2 AND notification.id < $6
 ), whole AS (
     SELECT
         coalesce(
@@ -287,17 +279,7 @@ CROSS JOIN LATERAL (
     SELECT coalesce(min(place) FILTER (WHERE slot > 0), min(place) FILTER (WHERE slot = 0), $5::integer) AS place
     FROM (
         SELECT fact.slot, ($3::integer[])[fact.rank % $4::integer + 1] AS place
-        FROM (
-            SELECT DISTINCT ON (known.slot) known.slot, known.rank, known.reason
-            FROM (
-                SELECT get_byte(uuid_send(event.id), 15) AS slot, event.rank, event.step, event.reason
-                FROM event_{day} AS event WHERE event.id >= notification.id AND event.id <= last_slot(notification.id)
-                UNION ALL
-                SELECT get_byte(notification.pending_slots, place), $9::integer, 0, ''
-                FROM generate_series(0, length(notification.pending_slots) - 1) AS place
-            ) AS known
-            ORDER BY known.slot, known.rank DESC, known.step DESC
-        ) AS fact
+        FROM ({furthest_facts}) AS fact
     ) AS furthest
 ) AS state
 WHERE notification.tenant = $8 AND notification.id >= $1 AND notification.id < $2
