@@ -1,4 +1,4 @@
-"""Providers that are down or ask for less: which deliveries wait, how long, at what cost, and what the log says."""
+"""Providers that are down: which deliveries wait, how long, at what cost, and what the log says."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import structlog.testing
 
-from support.flow import MAIL, TENANT, Flow, Recorder, takes_it, wait
+from support.flow import MAIL, TENANT, Flow, takes_it, wait
+from support.outages import HOUR, facts, mails, send, two
 from tidings.config import Settings
 from tidings.model.ids import delivery_id
 from tidings.model.sending import (
     About,
-    AnyDelivery,
     Receipt,
     Rejected,
     Retry,
@@ -26,23 +25,8 @@ from tidings.model.sending import (
 )
 from tidings.model.user import Category, Retries
 from tidings.model.vocabulary import Channel, State
-from tidings.report.notifications import NotificationView
 
 DOWN = Retry("unreachable", detail="no session with mail.example:587: connection refused", about=About.UNOFFERED)
-SAYS_ACCOUNT = Retry("throttled", 1.0, "slow down", About.ACCOUNT)
-HOUR = 3600
-
-
-def mails(flow: Flow) -> Recorder:
-    return flow.provider(Channel.EMAIL)
-
-
-async def send(flow: Flow, number: int = 0, **more: Any) -> Any:
-    return await flow.accept(to={"email": f"person-{number}@example.com"}, content=MAIL, **more)
-
-
-def facts(view: NotificationView) -> list[tuple[State, str]]:
-    return [(entry.state, entry.reason) for entry in view.timeline if entry.delivery is not None]
 
 
 async def test_an_outage_of_eight_hours_costs_a_handful_of_facts_and_no_delivery(flow: Flow) -> None:
@@ -172,43 +156,6 @@ async def test_a_probe_uses_up_no_attempt_whatever_it_is_answered(flow: Flow) ->
     assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 20}
 
 
-@pytest.mark.parametrize("asked", [None, 1.0, 30.0, 1e9])
-async def test_a_recipient_that_the_provider_never_takes_does_not_affect_others(
-    flow: Flow, asked: float | None
-) -> None:
-    def answer(outbound: AnyDelivery) -> SendResult:
-        return Retry("throttled", asked, "too many") if outbound.to.startswith("magic") else takes_it(outbound)
-
-    mails(flow).answers = answer
-    magic = await flow.accept(to={"email": "magic@example.com"}, content=MAIL)
-    await flow.settle()
-    for number in range(100):
-        id = await send(flow, number)
-        await flow.settle()
-        assert (await flow.view(id)).state is State.SENT, "nobody else waits"
-        await flow.advance(0.1)
-    await wait(flow, 2 * HOUR, 10.0)
-    seen = await flow.view(magic)
-    assert (seen.state, seen.reason) == (State.DEAD, "attempts_exhausted")
-    assert seen.timeline[-1].detail == "throttled too many"
-    assert [attempt.number for attempt in seen.deliveries[0].attempts] == [1, 2, 3]
-
-
-async def test_many_such_recipients_end_when_they_are_left_alone(flow: Flow) -> None:
-    mails(flow).answers = lambda outbound: (
-        Retry("throttled", 1.0) if outbound.to.startswith("magic") else takes_it(outbound)
-    )
-    ids = []
-    for number in range(10):
-        ids.append(await flow.accept(to={"email": f"magic-{number}@example.com"}, content=MAIL))
-        await send(flow, number)
-        await flow.settle()
-    await wait(flow, HOUR, 2.0)
-    assert Counter([(await flow.view(id)).state for id in ids]) == {State.DEAD: 10}
-    # While others were refused as often as taken, the provider seemed to be at its limit, which uses up no try.
-    assert 3 <= Counter(outbound.to for outbound in mails(flow).sent)["magic-3@example.com"] <= 12
-
-
 @pytest.mark.parametrize("reason", ["unavailable", "provider_error", "connection_lost"])
 async def test_single_deliveries_survive_an_outage_that_says_503(flow: Flow, reason: str) -> None:
     """One mail every ten minutes is too little traffic for the breaker to open."""
@@ -234,43 +181,6 @@ async def test_a_delivery_that_a_provider_never_takes_ends_while_others_go_throu
     assert (seen.state, seen.reason) == (State.DEAD, "attempts_exhausted")
 
 
-@pytest.mark.parametrize("in_a_second", [3, 10])
-async def test_what_exceeds_an_unnamed_limit_waits_and_is_not_lost(flow: Flow, in_a_second: int) -> None:
-    taken: Counter[int] = Counter()
-
-    def answer(outbound: AnyDelivery) -> SendResult:
-        second = flow.clock.elapsed() // 1_000
-        taken[second] += 1
-        return takes_it(outbound) if taken[second] <= in_a_second else Retry("throttled")
-
-    mails(flow).answers = answer
-    ids = [await send(flow, number) for number in range(300)]
-    await wait(flow, HOUR, 0.5)
-    assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 300}
-
-
-async def test_what_waited_at_a_limit_goes_on_soon_after_the_limit_is_over(flow: Flow) -> None:
-    """Those that have waited often, and would look again only after minutes, are brought forward too."""
-    limited, spans = True, set[int]()
-
-    def answer(outbound: AnyDelivery) -> SendResult:
-        span = flow.clock.elapsed() // 5_000
-        if limited and span in spans:
-            return Retry("throttled")
-        spans.add(span)
-        return takes_it(outbound)
-
-    mails(flow).answers = answer
-    ids = [await send(flow, number) for number in range(100)]
-    await wait(flow, 300, 0.5)
-    assert [id for id in ids if (await flow.view(id)).state is State.DEFERRED], (
-        "one in five seconds is too slow for all"
-    )
-    limited = False
-    await wait(flow, 120, 0.5)
-    assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: 100}
-
-
 @pytest.mark.parametrize("waiting", [1, 2, 20])
 async def test_the_log_says_once_that_a_provider_fails_and_once_that_it_is_back(flow: Flow, waiting: int) -> None:
     with structlog.testing.capture_logs() as logged:
@@ -284,54 +194,6 @@ async def test_the_log_says_once_that_a_provider_fails_and_once_that_it_is_back(
     assert len(said) == 2, said
     assert said[0] in {"a provider is failing", "a provider is left alone"}
     assert said[1] == "a provider is back"
-
-
-async def test_a_throttled_account_waits_and_loses_nothing(flow: Flow) -> None:
-    """A provider takes ten a second, but its settings have no rate."""
-    taken_at: list[float] = []
-
-    def answer(outbound: AnyDelivery) -> SendResult:
-        now = flow.clock.elapsed() / 1000
-        if len([at for at in taken_at if now - at < 1.0]) >= 10:
-            return SAYS_ACCOUNT
-        taken_at.append(now)
-        return takes_it(outbound)
-
-    mails(flow).answers = answer
-    ids = [await send(flow, number) for number in range(300)]
-    await wait(flow, HOUR, 0.5)
-    seen = [await flow.view(id) for id in ids]
-    assert Counter(view.state for view in seen) == {State.SENT: 300}
-    assert max(len(facts(view)) for view in seen) <= 30
-
-
-async def test_an_account_that_is_refused_for_hours_waits(flow: Flow) -> None:
-    mails(flow).answers = lambda _: SAYS_ACCOUNT
-    ids = [await send(flow, number) for number in range(20)]
-    await wait(flow, 8 * HOUR, 30.0)
-    seen = [await flow.view(id) for id in ids]
-    assert {(view.state, view.reason) for view in seen} == {(State.DEFERRED, "throttled")}
-    assert max(len(facts(view)) for view in seen) <= 30
-    mails(flow).answers = takes_it
-    await wait(flow, HOUR, 10.0)
-    assert {(await flow.view(id)).state for id in ids} == {State.SENT}
-
-
-async def test_several_refusals_in_a_row_make_others_wait_without_costing_them_a_try(flow: Flow) -> None:
-    mails(flow).answers = lambda _: Retry("throttled", 20.0)
-    for number in range(3):
-        await send(flow, number)
-        await flow.settle()
-    asked = len(mails(flow).sent)
-    id = await send(flow, 99)
-    await flow.settle()
-    assert len(mails(flow).sent) == asked
-    assert facts(await flow.view(id))[-1] == (State.DEFERRED, "throttled")
-
-
-def two(flow: Flow) -> tuple[Recorder, Recorder]:
-    flow.providers[Channel.EMAIL].append(Recorder("email-two", Channel.EMAIL))
-    return flow.provider(Channel.EMAIL), flow.provider(Channel.EMAIL, 1)
 
 
 async def test_nothing_waits_for_an_open_breaker_while_another_provider_is_healthy(flow: Flow) -> None:
