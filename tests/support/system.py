@@ -32,6 +32,8 @@ from tidings.roles.api import serve_api
 from tidings.roles.sandbox import sandbox
 from tidings.roles.worker import work
 
+_READY_WITHIN_S = 90.0
+"""Longer than a process waits for Kafka after a broker was killed."""
 ROLE = Path(__file__).resolve().parent.parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}
 
@@ -203,10 +205,10 @@ class Processes:
         self._running[name] = program
         assert program.stdout is not None
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(_READY_WITHIN_S):
                 said = await program.stdout.readline()
         except TimeoutError:
-            said = b"nothing within 60 s"
+            said = b"nothing in time"
         assert said == b"ready\n", f"{name} did not start ({said!r}): {self.log(name).read_text()[-4000:]}"
 
     def pid(self, name: str) -> int:

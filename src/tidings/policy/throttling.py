@@ -73,6 +73,9 @@ class Throttling:
             self._all_wait = False
             self.pauses = 0
             self._taken_at = now
+        if not refusals:
+            self._forget_signs(taken)
+            return []
         self._said = any(refusal.says_account for refusal in refusals)
         requests: set[int] = set()
         for refusal in refusals:

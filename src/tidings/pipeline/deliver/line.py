@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -218,62 +217,66 @@ class Line:
         `begin` is awaited right before the call. If it raises LeaseLost or Unavailable, no call is made. `is_unbegun`
         recognises the results of calls that were not made.
         """
-        async with self._turn(lane, len(outbound)) as has_come:
-            if not has_come:
-                return [_STOPPED if self._stopping.is_set else _NO_TURN] * len(outbound)
+        count, deadline = len(outbound), self._clock.elapsed() + self._patience_ms
+        cost = min(count, self.provider.parallel)
+        if not await self._turn(lane, count, cost, deadline):
+            return self._unbegun(count)
+        try:
+            if not await self._tokens(lane, count, deadline):
+                return self._unbegun(count)
             try:
                 await begin()
             except (LeaseLost, Unavailable) as error:
-                _log.warning("calls were not made", provider=self.name, count=len(outbound), why=str(error))
-                return [_NOT_OURS] * len(outbound)
-            began, probe = self._clock.elapsed(), self._breaker.probing
-            number = self._breaker.begin(began, len(outbound))
-            try:
-                results = await answers_of(self.provider, outbound, self._clock.now())
-            except BaseException:
-                self._breaker.abandon(number)
-                raise
-            ended = self._clock.elapsed()
-            pace_ms = self._pace_ms
-            self._pace_ms = ended - began if pace_ms is None else pace_ms + (ended - began - pace_ms) / _PACE_CALLS
-            faults = [result for result in results if is_fault(result)]
-            self._fault = in_words(faults[-1]) if faults else self._fault
-            self._breaker.end(number, ended, len(faults))
-            failing = probe or self._breaker.probing or self._failing_since is not None
-            self._note_health(ended, failed=len(faults) == len(results))
-            self.share()
-            had_paused = self._throttling.pauses > 0
-            results = settled(results, outbound, self._throttling, ended, failing=failing)
-            if had_paused and not self._throttling.pauses:
-                self._report()  # it takes something again after a pause
-            self._leave_alone([one.after_s for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
-        for kind, count in Counter(type(result).__name__.lower() for result in results).items():
-            self._meter.results(self.name, kind, count, (ended - began) / 1000)
-        return results
-
-    @asynccontextmanager
-    async def _turn(self, lane: Lane, count: int) -> AsyncIterator[bool]:
-        """Wait for slots and tokens for `count` sends, and hold them. False after `patience_s`, or if unusable."""
-        deadline = self._clock.elapsed() + self._patience_ms
-        cost = min(count, self.provider.parallel)
-        self._queued[lane] += count
-        try:
-            has_slot = await self._slot(lane, cost, deadline)
-        finally:
-            self._queued[lane] -= count
-        if not has_slot:
-            self._wake()
-            yield False
-            return
-        self._under_way += cost
-        self._under_way_of[lane] += cost
-        self._wake()  # there may be room for one more
-        try:
-            yield await self._tokens(lane, count, deadline)
+                _log.warning("calls were not made", provider=self.name, count=count, why=str(error))
+                return [_NOT_OURS] * count
+            return await self._ask(outbound)
         finally:
             self._under_way -= cost
             self._under_way_of[lane] -= cost
             self._wake()
+
+    async def _ask(self, outbound: Sequence[AnyDelivery]) -> Sequence[SendResult]:
+        """Call the provider, and note what the answer says of it and of the account."""
+        began, probe = self._clock.elapsed(), self._breaker.probing
+        number = self._breaker.begin(began, len(outbound))
+        try:
+            results = await answers_of(self.provider, outbound, self._clock.now())
+        except BaseException:
+            self._breaker.abandon(number)
+            raise
+        ended = self._clock.elapsed()
+        pace_ms = self._pace_ms
+        self._pace_ms = ended - began if pace_ms is None else pace_ms + (ended - began - pace_ms) / _PACE_CALLS
+        faults = [result for result in results if is_fault(result)]
+        self._fault = in_words(faults[-1]) if faults else self._fault
+        self._breaker.end(number, ended, len(faults))
+        failing = probe or self._breaker.probing or self._failing_since is not None
+        self._note_health(ended, failed=len(faults) == len(results))
+        self.share()
+        had_paused = self._throttling.pauses > 0
+        results = settled(results, outbound, self._throttling, ended, failing=failing)
+        if had_paused and not self._throttling.pauses:
+            self._report()  # it takes something again after a pause
+        self._leave_alone([one.after_s for one in results if isinstance(one, Retry) and one.about is About.ACCOUNT])
+        for kind, number_of_kind in Counter(map(type, results)).items():
+            self._meter.results(self.name, kind.__name__.lower(), number_of_kind, (ended - began) / 1000)
+        return results
+
+    def _unbegun(self, count: int) -> Sequence[SendResult]:
+        return [_STOPPED if self._stopping.is_set else _NO_TURN] * count
+
+    async def _turn(self, lane: Lane, count: int, cost: int, deadline: int) -> bool:
+        """Wait for `cost` slots for `count` sends, and take them. False after `deadline`, or if unusable."""
+        self._queued[lane] += count
+        try:
+            has_come = await self._slot(lane, cost, deadline)
+        finally:
+            self._queued[lane] -= count
+        if has_come:
+            self._under_way += cost
+            self._under_way_of[lane] += cost
+        self._wake()  # there may be room for one more
+        return has_come
 
     async def _slot(self, lane: Lane, cost: int, deadline: int) -> bool:
         while self.is_used() and not self._stopping.is_set:
@@ -311,9 +314,10 @@ class Line:
 
     def _wake(self) -> None:
         """Wake the most urgent waiter, or all of them if the provider became unusable or the process is to stop."""
+        if not any(self._waiting.values()):
+            return
         everyone = self._stopping.is_set or not self.is_used()
-        for lane in Lane:
-            waiting = self._waiting[lane]
+        for waiting in self._waiting.values():
             while waiting:
                 turn = waiting.popleft()
                 if not turn.done():
