@@ -7,20 +7,31 @@ process can have any of them. The settings alone decide which adapters serve the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 from contextlib import AsyncExitStack
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+import structlog
 
 from tidings.config import Settings
 from tidings.listening import NONE_HELD, Held, Ready
 from tidings.model.duties import EVERYTHING, Duties
-from tidings.model.errors import SettingsError
+from tidings.model.errors import SettingsError, Unavailable
 from tidings.telemetry import logs
+
+if TYPE_CHECKING:
+    from tidings.parts import Parts
 
 ROLES = {"api": "tidings.roles.api", "worker": "tidings.roles.worker", "sandbox": "tidings.roles.sandbox"}
 """The module of each role. A process imports only what its roles need: all would double its start and its memory."""
 _PARTS = "tidings.parts"
+_ANSWER_WITHIN_S = 60.0
+"""A server that was killed recovers before it answers, and a broker loads the offsets of its groups."""
+_PAUSE_S = 1.0
+_log = structlog.get_logger("tidings")
 
 
 async def run(
@@ -38,7 +49,7 @@ async def run(
 
     Raises:
         SettingsError: the settings cannot work.
-        Unavailable: a part, such as the database, did not answer at the start.
+        Unavailable: a part, such as the database, did not answer for a minute at the start.
     """
     unknown = roles - ROLES.keys()
     if unknown or not roles:
@@ -57,7 +68,9 @@ async def run(
         if "sandbox" in roles:
             ready({"sandbox": await stack.enter_async_context(modules["sandbox"].sandbox(settings, held))})
         if roles & {"api", "worker"}:
-            parts = await stack.enter_async_context(import_module(_PARTS).open_parts(settings))
+            parts = await _opened(stack, settings, stopping)
+            if parts is None:
+                return
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:
@@ -66,6 +79,22 @@ async def run(
                 if "api" in roles:
                     group.create_task(modules["api"].serve_api(parts, stopping, ready, held))
         await stopping.wait()
+
+
+async def _opened(stack: AsyncExitStack, settings: Settings, stopping: asyncio.Event) -> Parts | None:
+    """The parts, once all of them answer; None if the process is to stop before that."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _ANSWER_WITHIN_S
+    while not stopping.is_set():
+        try:
+            return await stack.enter_async_context(import_module(_PARTS).open_parts(settings))
+        except Unavailable as error:
+            if loop.time() > deadline:
+                raise
+            _log.warning("a part does not answer yet; the process starts once it does", why=str(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _PAUSE_S)
+    return None
 
 
 def _spare_the_collector() -> None:

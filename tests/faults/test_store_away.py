@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import eventually
+from support.nemesis import silent
 from support.system import Reply, System, running, settings_for
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
@@ -35,24 +34,6 @@ async def server(open_data_dir: Path) -> AsyncIterator[Server]:
 async def system(tmp_path: Path, server: Server) -> AsyncIterator[System]:
     async with running(settings_for(tmp_path, server.dsn, None)) as started:
         yield started
-
-
-@contextmanager
-def silent(server: Server) -> Iterator[None]:
-    """Freeze every process of the server, as on a machine that hangs."""
-    stopped = [server.pid, *_children(server.pid)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-
-
-def _children(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children]
 
 
 async def answers(system: System) -> list[tuple[Reply, float]]:

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,11 @@ async def persistently(ask: Callable[[], Any]) -> None:
             raise AssertionError(f"no answer: {error!r}") from error
 
     await eventually(asked, 60, every=0.2)
+
+
+def silent(server: Server) -> AbstractContextManager[None]:
+    """Freeze every process of the server."""
+    return frozen([server.pid, *children(server.pid)])
 
 
 def children(pid: int) -> list[int]:

@@ -13,7 +13,8 @@ from tidings.backends.memory.clock import VirtualClock
 from tidings.model.notification import SmsContent
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult, Sent, SmsDelivery
 from tidings.model.vocabulary import Channel, Lane
-from tidings.pipeline.deliver.line import AHEAD_MS, Line, is_unbegun
+from tidings.pipeline.deliver.answers import is_unbegun
+from tidings.pipeline.deliver.line import AHEAD_MS, Line
 from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.policy.breaker import PROBES, BreakerRules

@@ -253,17 +253,42 @@ async def test_a_greylist_is_outlived(flow: Flow) -> None:
     id = await send(flow)
     await wait(flow, 3 * HOUR, 30.0)
     assert (await flow.view(id)).state is State.SENT
-    mails(flow).answers = lambda _: greylisted
+
+
+@pytest.mark.parametrize("are_others", [True, False])
+async def test_a_mailbox_that_stays_full_ends_after_eight_tries(flow: Flow, are_others: bool) -> None:
+    full = Retry("mailbox_full", 900.0, "452 4.2.2 full", None if are_others else About.DELIVERY, patient=True)
+    mails(flow).answers = lambda outbound: full if outbound.to == "person-0@example.com" else takes_it(outbound)
     never = await send(flow)
-    await wait(flow, 6 * HOUR, 30.0)
+    for number in range(6 * 60):
+        if are_others:
+            await send(flow, number + 1)
+        await wait(flow, 60, 30.0)
     seen = await flow.view(never)
     assert (seen.state, len(seen.deliveries[0].attempts)) == (State.DEAD, 8)
-    assert "greylisted" in seen.timeline[-1].detail
+    assert "full" in seen.timeline[-1].detail
+
+
+@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("detail", ["452 4.3.1 no room", "451 try again later"])
+async def test_a_server_that_puts_off_every_mail_for_hours_is_an_outage(flow: Flow, count: int, detail: str) -> None:
+    mails(flow).answers = lambda _: Retry("insufficient_storage", 60.0, detail, patient=True)
+    with structlog.testing.capture_logs() as logged:
+        ids = [await send(flow, number) for number in range(count)]
+        await wait(flow, 8 * HOUR, 30.0)
+        seen = [await flow.view(id) for id in ids]
+        assert Counter(view.state for view in seen) == {State.DEFERRED: count}
+        assert max(len(facts(view)) for view in seen) <= 30
+        mails(flow).answers = takes_it
+        await wait(flow, HOUR, 10.0)
+    assert Counter([(await flow.view(id)).state for id in ids]) == {State.SENT: count}
+    said = [line["event"] for line in logged if line["log_level"] != "debug" and "provider" in line["event"]]
+    assert said == ["a provider is failing", "a provider is back"]
 
 
 async def test_a_category_that_wants_two_tries_gets_two_from_a_mail_server_as_well(flow: Flow) -> None:
     await flow.store.tenants.put_category(TENANT, Category("code", retries=Retries(attempts=2)))
-    mails(flow).answers = lambda _: Retry("deferred_by_policy", 300.0, patient=True)
+    mails(flow).answers = lambda _: Retry("mailbox_full", 300.0, about=About.DELIVERY, patient=True)
     id = await send(flow, category="code")
     await wait(flow, HOUR, 30.0)
     assert len((await flow.view(id)).deliveries[0].attempts) == 2

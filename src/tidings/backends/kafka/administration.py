@@ -26,9 +26,6 @@ _CALL_WITHIN_S = 15.0
 """The most seconds for one request."""
 _SETTLING_S = 5.0
 """The most seconds until every broker knows a new topic or a new leader."""
-_STARTING_S = 60.0
-"""The most seconds that a process that starts waits for the coordinators of its groups: a broker that was killed loads
-their offsets before it answers for them."""
 _PAUSE_S = 0.05
 _AT_ONCE = 8
 """Groups whose beginning is committed at the same time: each costs several round trips."""
@@ -150,7 +147,7 @@ class Administration:
 
     def _begin_patiently(self, topic: str, group: str) -> None:
         begin = partial(self._begin, self._settings.topic(topic), self._settings.group_id(topic, group))
-        self._patiently(begin, topic, _STARTING_S)
+        self._patiently(begin, topic, _CALL_WITHIN_S)
 
     def _begin(self, name: str, group_id: str) -> None:
         """Commit the beginning of the group in every partition where it has no offset.

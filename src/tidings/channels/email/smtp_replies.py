@@ -5,9 +5,10 @@ Facts: RFC 5321 section 4.2 (replies: 4yz is for now, 5yz for good), RFC 4954 se
 RFC 6647 (greylisting, which wants minutes), RFC 3463 and the registry of RFC 5248
 (https://www.iana.org/assignments/smtp-enhanced-status-codes) for the enhanced codes.
 
-If the server puts off a recipient or a mail (4yz to RCPT or DATA), the mail is offered again patiently: the reply says
-nothing about the server, and greylists accept a mail that comes back after minutes. 4yz to MAIL, and 421, with which
-the server ends the session, are about the sender or the server; nothing was offered yet.
+If the server puts off a recipient or a mail (4yz to RCPT or DATA), the mail is offered again patiently: greylists
+accept a mail that comes back after minutes. A server that puts off every mail is out, unless it names the mailboxes.
+4yz to MAIL, and 421, with which the server ends the session, are about the sender or the server; nothing was offered
+yet.
 
 An enhanced code counts before the reply's own code if both agree whether the refusal is for now or for good. An address
 is suppressed only if the code says that the mailbox or its domain does not exist; a bare 550 may also mean unwanted
@@ -32,6 +33,7 @@ _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 _GREYLIST_WAIT_S = 300.0
 _FULL_WAIT_S = 900.0
+_RECIPIENT = About.DELIVERY
 _LOGIN = "the server wants another login"
 _NOT_PROVEN = "the sender's domain is not proven to be ours"
 
@@ -40,14 +42,17 @@ def _login(detail: str) -> Retry:
     return Retry("unauthorized", ACCOUNT_WAIT_S, detail, About.UNOFFERED)
 
 
-def _put_off(reason: str, after_s: float | None, detail: str) -> Retry:
-    """The row for a server that wants to see this one mail again, in minutes or hours (RFC 5321 section 4.5.4.1)."""
-    return Retry(reason, after_s, detail, patient=True)
+def _put_off(reason: str, after_s: float | None, detail: str, about: About | None = None) -> Retry:
+    """The row for a server that wants to see this one mail again, in minutes or hours (RFC 5321 section 4.5.4.1).
+
+    `about` None: if the server puts off every mail, it is meant itself.
+    """
+    return Retry(reason, after_s, detail, about, patient=True)
 
 
 ERRORS: Mapping[int | str, Retry | Rejected] = {
     421: Retry("service_unavailable", None, "the server is closing or too busy", About.UNOFFERED),
-    450: _put_off("mailbox_busy", 60.0, "the mailbox is busy, or the server wants to see the mail again"),
+    450: _put_off("mailbox_busy", 60.0, "the mailbox is busy, or the server wants to see the mail again", _RECIPIENT),
     451: _put_off("local_error", None, "an error in the server, or a greylist"),
     452: _put_off("insufficient_storage", 60.0, "the server has no room"),
     454: _login("the login cannot be checked now"),
@@ -63,8 +68,8 @@ ERRORS: Mapping[int | str, Retry | Rejected] = {
     556: Rejected("domain_takes_no_mail", suppress=True, detail="the domain takes no mail"),
     "4yz": _put_off("temporary", None, "any other for now"),
     "5yz": Rejected("refused", fallback=True, detail="any other for good"),
-    "4.2.1": _put_off("mailbox_disabled", _GREYLIST_WAIT_S, "the mailbox takes nothing now"),
-    "4.2.2": _put_off("mailbox_full", _FULL_WAIT_S, "the mailbox is full"),
+    "4.2.1": _put_off("mailbox_disabled", _GREYLIST_WAIT_S, "the mailbox takes nothing now", _RECIPIENT),
+    "4.2.2": _put_off("mailbox_full", _FULL_WAIT_S, "the mailbox is full", _RECIPIENT),
     "4.7.0": _put_off("deferred_by_policy", 60.0, "too much at once, or the server does not trust us yet"),
     "4.7.1": _put_off("deferred_by_policy", _GREYLIST_WAIT_S, "greylisted: the server wants to see the mail again"),
     "4.7.28": Retry("throttled", _GREYLIST_WAIT_S, "too much mail from us", About.ACCOUNT),

@@ -12,14 +12,21 @@ import structlog
 from tidings.model.sending import About, AnyDelivery, Rejected, Retry, SendResult, Sent, Uncertain
 from tidings.policy.fitting import fitting
 from tidings.policy.redaction import without_addresses
-from tidings.policy.retry import about, is_fault, is_throttled
+from tidings.policy.retry import BUSY, about, is_fault, is_throttled
 from tidings.policy.throttling import Refusal, Throttling
 from tidings.ports.provider import Provider
 
 _log = structlog.get_logger("tidings.provider")
 
-
+STOPPED = Retry(BUSY, detail="it was not begun: the process is to stop")
+NO_TURN = Retry(BUSY, detail="it was not begun: its turn at the provider did not come")
+NOT_OURS = Retry(BUSY, detail="it was not begun: the queue did not confirm that it may be")
 _TOO_LATE = Retry("expired", detail="it was over before the provider was asked", about=About.DELIVERY)
+
+
+def is_unbegun(result: SendResult) -> bool:
+    """Whether the provider was not called, so that the delivery goes back to the queue."""
+    return any(result is unbegun for unbegun in (STOPPED, NO_TURN, NOT_OURS))
 
 
 def is_too_late(result: SendResult) -> bool:
@@ -61,7 +68,8 @@ def settled(
 ) -> Sequence[SendResult]:
     """The results of a call that ended at `now` (milliseconds elapsed), with `about` set in every `Retry`.
 
-    `failing`: the provider fails for everybody, so its faults are about no delivery and no account.
+    `failing`: the provider takes nothing from anybody. So its faults, and that it puts a delivery off, are about no
+    delivery and no account.
     """
     refusals: dict[int, Refusal] = {}
     for place, result in enumerate(results):
@@ -77,6 +85,11 @@ def settled(
     ]
 
 
+def takes_nothing(results: Sequence[SendResult]) -> bool:
+    """Whether the provider took nothing of a call: it failed, or put every delivery off."""
+    return all(is_fault(result) or _is_put_off(result) for result in results)
+
+
 def in_words(fault: SendResult) -> str:
     """The reason and detail of a failure for the log, without addresses."""
     return "" if isinstance(fault, Sent) else without_addresses(f"{fault.reason} {fault.detail}".strip())
@@ -85,4 +98,9 @@ def in_words(fault: SendResult) -> str:
 def _whose(result: Retry, everybodys: bool | None, *, failing: bool) -> About:
     if everybodys is not None:
         return About.ACCOUNT if everybodys else About.DELIVERY
-    return About.UNOFFERED if failing and is_fault(result) else about(result)
+    return About.UNOFFERED if failing and (is_fault(result) or _is_put_off(result)) else about(result)
+
+
+def _is_put_off(result: SendResult) -> bool:
+    """Whether a mail server puts the delivery off, and does not say that this is about the recipient."""
+    return isinstance(result, Retry) and result.patient and result.about is None

@@ -18,6 +18,7 @@ from tidings.pipeline.deliver.answers import is_too_late
 from tidings.pipeline.runtime.deliveries import wait_for
 from tidings.policy.retry import (
     BUSY,
+    PATIENT_BASE,
     THROTTLED,
     RetryPolicy,
     about,
@@ -216,7 +217,7 @@ def _wait_for_provider(tried: Tried, result: Retry, policy: RetryPolicy, now: in
         reason, detail = Reason.PROVIDER_FAILING, f"{result.reason} {result.detail}".strip()
     delivery = tried.delivery
     why = fact(delivery, now, State.DEFERRED, reason, tried.provider, detail=detail)
-    usable_in_s = min(result.after_s or 0.0, policy.cap_s)
+    usable_in_s = max(min(result.after_s or 0.0, policy.cap_s), PATIENT_BASE if result.patient else 0.0)
     return put_off(delivery, tried.category, policy, now, randomness, why, usable_in_s)
 
 

@@ -16,13 +16,13 @@ import structlog
 from tidings.model.errors import LeaseLost, SettingsError, Unavailable
 from tidings.model.sending import About, AnyDelivery, Retry, SendResult
 from tidings.model.vocabulary import Lane, Reason
-from tidings.pipeline.deliver.answers import answers_of, in_words, settled
+from tidings.pipeline.deliver.answers import NO_TURN, NOT_OURS, STOPPED, answers_of, in_words, settled, takes_nothing
 from tidings.pipeline.deliver.routed import Routed
 from tidings.pipeline.runtime.stopping import Stopping
 from tidings.policy.breaker import PROBES, Breaker, BreakerRules
 from tidings.policy.inquiry import Inquiry
 from tidings.policy.redaction import without_addresses
-from tidings.policy.retry import BUSY, THROTTLED, is_fault
+from tidings.policy.retry import THROTTLED, is_fault
 from tidings.policy.throttling import Throttling
 from tidings.ports.clock import Clock
 from tidings.ports.meter import Meter
@@ -46,23 +46,16 @@ _PACE_CALLS = 8
 """Calls over which the duration of a call is averaged."""
 _SAID_AFTER_MS = 30_000
 """Milliseconds after which a failing provider is logged although its breaker is closed, for want of traffic."""
+_SAID_PUT_OFF_AFTER_MS = 1_800_000
+"""Milliseconds after which a provider that puts everything off is logged. A greylist is over sooner."""
 _LANES = tuple(Lane)
 """The most urgent first."""
 _LESS_URGENT = {lane: _LANES[place + 1 :] for place, lane in enumerate(_LANES)}
-_STOPPED = Retry(BUSY, detail="it was not begun: the process is to stop")
-_NO_TURN = Retry(BUSY, detail="it was not begun: its turn at the provider did not come")
-_NOT_OURS = Retry(BUSY, detail="it was not begun: the queue did not confirm that it may be")
-_UNBEGUN = (_STOPPED, _NO_TURN, _NOT_OURS)
 _log = structlog.get_logger("tidings.provider")
 
 
 async def nothing_to_begin() -> None:
     """The `begin` of calls that need not be marked as begun."""
-
-
-def is_unbegun(result: SendResult) -> bool:
-    """Whether the line made no call, so that the delivery goes back to the queue."""
-    return any(result is unbegun for unbegun in _UNBEGUN)
 
 
 class Line:
@@ -96,7 +89,7 @@ class Line:
         self._paused_until = 0
         self._last_share = 1.0
         self._said_failing = False
-        self._failing_since: int | None = None
+        self._nothing_taken_since: int | None = None
         self._fault = ""
         self._stopping = Stopping()
         self.others: Sequence[Line] = ()
@@ -228,7 +221,7 @@ class Line:
                 await begin()
             except (LeaseLost, Unavailable) as error:
                 _log.warning("calls were not made", provider=self.name, count=count, why=str(error))
-                return [_NOT_OURS] * count
+                return [NOT_OURS] * count
             return await self._ask(outbound)
         finally:
             self._under_way -= cost
@@ -248,10 +241,11 @@ class Line:
         pace_ms = self._pace_ms
         self._pace_ms = ended - began if pace_ms is None else pace_ms + (ended - began - pace_ms) / _PACE_CALLS
         faults = [result for result in results if is_fault(result)]
-        self._fault = in_words(faults[-1]) if faults else self._fault
         self._breaker.end(number, ended, len(faults))
-        failing = probe or self._breaker.probing or self._failing_since is not None
-        self._note_health(ended, failed=len(faults) == len(results))
+        failing = probe or self._breaker.probing or self._nothing_taken_since is not None
+        nothing_taken = takes_nothing(results)
+        self._fault = in_words(faults[-1] if faults else results[-1]) if faults or nothing_taken else self._fault
+        self._note_health(ended, failed=len(faults) == len(results), nothing_taken=nothing_taken)
         self.share()
         had_paused = self._throttling.pauses > 0
         results = settled(results, outbound, self._throttling, ended, failing=failing)
@@ -263,7 +257,7 @@ class Line:
         return results
 
     def _unbegun(self, count: int) -> Sequence[SendResult]:
-        return [_STOPPED if self._stopping.is_set else _NO_TURN] * count
+        return [STOPPED if self._stopping.is_set else NO_TURN] * count
 
     async def _turn(self, lane: Lane, count: int, cost: int, deadline: int) -> bool:
         """Wait for `cost` slots for `count` sends, and take them. False after `deadline`, or if unusable."""
@@ -352,24 +346,26 @@ class Line:
             self._report()
         self._wake()
 
-    def _note_health(self, now: int, *, failed: bool) -> None:
-        """Note how a call went. `failed`: nothing went through, by the provider's own fault."""
+    def _note_health(self, now: int, *, failed: bool, nothing_taken: bool) -> None:
+        """Note how a call went. `failed`: it failed whole, by the provider's fault. `nothing_taken`: or was put off."""
+        since = self._nothing_taken_since
+        takes_again = since is not None and not nothing_taken
+        self._nothing_taken_since = (now if since is None else since) if nothing_taken else None
+        said_after_ms = _SAID_AFTER_MS if failed else _SAID_PUT_OFF_AFTER_MS
+        if nothing_taken and since is not None and now - since >= said_after_ms and not self._said_failing:
+            _log.warning("a provider is failing", provider=self.name, why=self._fault)
+            self._said_failing = True
         if failed:
-            self._failing_since = now if self._failing_since is None else self._failing_since
-            if now - self._failing_since >= _SAID_AFTER_MS and not self._said_failing:
-                _log.warning("a provider is failing", provider=self.name, why=self._fault)
-                self._said_failing = True
             if not self._inquiry.fails:
                 self._inquiry.failed(now)
                 self._report()
             return
-        self._failing_since = None
         if self._breaker.probing:
             return
         failed_until_now = self._inquiry.succeeded()
-        if self._said_failing:
+        if self._said_failing and not nothing_taken:
             self._say_it_is_back()
-        elif failed_until_now:
+        elif failed_until_now or takes_again:
             self._report()
 
     def _report(self) -> None:

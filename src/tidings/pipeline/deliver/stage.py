@@ -22,11 +22,12 @@ from tidings.model.sending import AnyDelivery, RenderedContent, SendResult, Unce
 from tidings.model.user import Address, Category
 from tidings.model.vocabulary import Lane, Reason, State
 from tidings.pipeline.deliver import copies
+from tidings.pipeline.deliver.answers import is_unbegun
 from tidings.pipeline.deliver.attempts import Tried, end, fact, hold, judge, put_off, second_copy
 from tidings.pipeline.deliver.capping import Capping
 from tidings.pipeline.deliver.copies import attempt_of
 from tidings.pipeline.deliver.in_hand import Attempt, InHand, Turn
-from tidings.pipeline.deliver.line import Line, is_unbegun
+from tidings.pipeline.deliver.line import Line
 from tidings.pipeline.deliver.rendering import Rendering
 from tidings.pipeline.deliver.switchboard import Switchboard
 from tidings.pipeline.runtime.beginning import Begin
