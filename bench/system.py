@@ -16,6 +16,7 @@ from tidings.api.keys import mint
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.store import PostgresStore
+from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE
 from tidings.model.notification import Content, EmailContent, SmsContent
 from tidings.model.template import TemplateVersion, Variable
 from tidings.model.tenant import Scope, Tenant
@@ -58,7 +59,7 @@ class Tidings:
         self._smtp = smtp
         self._write_settings(UNLIMITED_BACKLOG)
         self._workers: dict[str, Process] = {}
-        self._api = self._run("api")
+        self._api = self._run("api", "api")
         self._api.await_port(self.port)
 
     @property
@@ -80,13 +81,10 @@ class Tidings:
         """
         self._write_settings(UNLIMITED_BACKLOG, sms_rate_per_s)
         if together:
-            every = ("--lane", "critical", "--lane", "normal", "--lane", "bulk")
-            self._workers["worker"] = self._run("worker", *every)
+            self._workers["worker"] = self._run("worker", "route,deliver,record,schedule,rounds")
             return
-        self._workers["critical worker"] = self._run(
-            "worker", "--duty", "route", "--duty", "deliver", "--lane", "critical"
-        )
-        self._workers["worker"] = self._run("worker", "--lane", "normal", "--lane", "bulk")
+        self._workers["critical worker"] = self._run("critical worker", ",".join(CRITICAL_ALONE.names()))
+        self._workers["worker"] = self._run("worker", ",".join(ALL_BUT_CRITICAL.names()))
 
     def stop_workers(self) -> None:
         """Stop the workers; waiting notifications stay in the queue."""
@@ -98,7 +96,7 @@ class Tidings:
         """Restart the API; it refuses notifications beyond this `backlog`."""
         self._api.stop(30)
         self._write_settings(backlog)
-        self._api = self._run("api")
+        self._api = self._run("api", "api")
         self._api.await_port(self.port)
 
     @property
@@ -115,9 +113,9 @@ class Tidings:
         self.stop_workers()
         self._api.stop(30)
 
-    def _run(self, role: str, *options: str) -> Process:
-        command = python("tidings.cli", "run", "--role", role, *options, "--settings", str(self._settings_file))
-        return Process(command, self._folder / f"{role}.log")
+    def _run(self, name: str, roles: str) -> Process:
+        command = python("tidings.cli", "run", "--role", roles, "--settings", str(self._settings_file))
+        return Process(command, self._folder / f"{name}.log")
 
     def _write_settings(self, backlog: int, sms_rate_per_s: float = 0.0) -> None:
         """Write the settings for the processes that start next."""

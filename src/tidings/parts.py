@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,13 +57,17 @@ class Parts:
     renderer: TemplateRenderer
     metrics: metrics.Metrics
     accepted: AcceptedCounter
+    roles: tuple[str, ...] = ()
     randomness: random.Random = field(default_factory=random.SystemRandom)
     bucket: Callable[[str, float, float], TokenBucket] = of_its_own
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """Connect every adapter that the settings ask for; close them at the end of the context."""
+async def open_parts(settings: Settings, roles: Sequence[str] = ()) -> AsyncIterator[Parts]:
+    """Connect every adapter that the settings ask for; close them at the end of the context.
+
+    `roles`: what the process runs, in the words of `tidings run --role`. Its metrics say so.
+    """
     if settings.database.dsn is None:
         raise SettingsError("there is no database.dsn; `tidings up` starts the bundled PostgreSQL and sets it")
     async with AsyncExitStack() as stack:
@@ -85,6 +89,8 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         for channel, provider in build_providers(settings, inbox, clock):
             stack.push_async_callback(provider.close)
             providers.setdefault(channel, []).append(provider)
+        counting = metrics.Metrics()
+        counting.runs(roles)
         yield Parts(
             settings=settings,
             clock=clock,
@@ -96,8 +102,9 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             providers=providers,
             archive=ParquetFiles(),
             renderer=TemplateRenderer(store.templates, clock),
-            metrics=metrics.Metrics(),
+            metrics=counting,
             accepted=accepted,
+            roles=tuple(roles),
             bucket=SharedBuckets(settings.data_dir / "rates").bucket,
         )
 

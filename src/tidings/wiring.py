@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import structlog
 
 from tidings.config import Settings
 from tidings.listening import NONE_HELD, Held, Ready
-from tidings.model.duties import EVERYTHING, Duties
+from tidings.model.duties import EVERYTHING, WORKER, Duties
 from tidings.model.errors import SettingsError, Unavailable
 from tidings.telemetry import logs
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ROLES = {"api": "tidings.roles.api", "worker": "tidings.roles.worker", "sandbox": "tidings.roles.sandbox"}
 """The module of each role. A process imports only what its roles need: all would double its start and its memory."""
 _PARTS = "tidings.parts"
+_OPERATIONS = "tidings.roles.operations"
 _ANSWER_WITHIN_S = 60.0
 """A server that was killed recovers before it answers, and a broker loads the offsets of its groups."""
 _PAUSE_S = 1.0
@@ -41,11 +43,14 @@ async def run(
     held: Held = NONE_HELD,
     duties: Duties = EVERYTHING,
     stopping: asyncio.Event | None = None,
+    *,
+    operations: bool = False,
 ) -> None:
     """Run `roles` in this process until SIGTERM or SIGINT, then finish work under way.
 
     `held`: listening sockets that another process holds. `duties`: the duties of the worker. `stopping`: an event to
-    use instead of a new one; setting it stops the process.
+    use instead of a new one; setting it stops the process. `operations`: serve the operations on `operations.port` also
+    if the process has no API.
 
     Raises:
         SettingsError: the settings cannot work.
@@ -68,9 +73,14 @@ async def run(
         if "sandbox" in roles:
             ready({"sandbox": await stack.enter_async_context(modules["sandbox"].sandbox(settings, held))})
         if roles & {"api", "worker"}:
-            parts = await _opened(stack, settings, stopping)
+            names = [*sorted(roles - {WORKER}), *(duties.names() if WORKER in roles else ())]
+            parts = await _opened(stack, settings, names, stopping)
             if parts is None:
                 return
+            if operations and "api" not in roles:
+                module = import_module(_OPERATIONS)
+                asked = module.operating(parts, stopping)
+                await stack.enter_async_context(module.serving_operations(asked, settings, ready))
             async with asyncio.TaskGroup() as group:
                 _spare_the_collector()
                 if "worker" in roles:
@@ -81,13 +91,15 @@ async def run(
         await stopping.wait()
 
 
-async def _opened(stack: AsyncExitStack, settings: Settings, stopping: asyncio.Event) -> Parts | None:
+async def _opened(
+    stack: AsyncExitStack, settings: Settings, roles: Sequence[str], stopping: asyncio.Event
+) -> Parts | None:
     """The parts, once all of them answer; None if the process is to stop before that."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _ANSWER_WITHIN_S
     while not stopping.is_set():
         try:
-            return await stack.enter_async_context(import_module(_PARTS).open_parts(settings))
+            return await stack.enter_async_context(import_module(_PARTS).open_parts(settings, roles))
         except Unavailable as error:
             if loop.time() > deadline:
                 raise

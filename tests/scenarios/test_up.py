@@ -127,7 +127,7 @@ async def test_the_critical_lane_has_a_process_of_its_own_that_is_started_again(
     assert isinstance(children, dict)
     worker = children["worker"]
     [critical] = family_of(worker) - {worker}
-    assert "--lane\0critical" in Path(f"/proc/{critical}/cmdline").read_text()
+    assert "route:critical,deliver:critical" in Path(f"/proc/{critical}/cmdline").read_text()
     os.kill(critical, signal.SIGKILL)
     log = folder / "data" / "logs" / "worker.log"
     await eventually(lambda: "The critical worker is ready again." in log.read_text(), STARTED_WITHIN)

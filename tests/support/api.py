@@ -21,7 +21,7 @@ from tidings.api.connections import Bounds, Server
 from tidings.api.keys import mint
 from tidings.api.limits import Limiter
 from tidings.api.samples import DEMO_TEMPLATE, DEMO_USER, ORDER
-from tidings.api.services import Limits, Services
+from tidings.api.services import Limits, Operating, Services
 from tidings.api.vitals import Vitals
 from tidings.backends.memory.clock import SystemClock
 from tidings.backends.memory.queue import MemoryBroker, MemoryQueue
@@ -265,9 +265,12 @@ def _services(world: World) -> Services:
         ),
         clock=world.clock,
         vitals=Vitals(store.ping, world.clock),
-        readiness=readiness,
-        stopping=lambda: world.stopping,
-        metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),
+        operating=Operating(
+            readiness=readiness,
+            metrics=lambda: (world.metrics.exposition(), CONTENT_TYPE),
+            stopping=lambda: world.stopping,
+            roles=("api",),
+        ),
         limiter=Limiter(MemoryTokens(world.clock), world.rates),
         accepted=world.metrics.accepted,
         public_url="http://127.0.0.1:8400",

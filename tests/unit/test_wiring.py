@@ -16,7 +16,7 @@ from support.flow import Flow
 from support.vendors import MemoryInbox, StillClock, id_of
 from tidings.config import Settings
 from tidings.model import topics
-from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, EVERYTHING, Duties, Duty
+from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, EVERYTHING, Duties, Duty, duties_of
 from tidings.model.errors import BadReceipt, SettingsError
 from tidings.model.ids import DELIVERY_PREFIX, to_text
 from tidings.model.sending import InboundRequest
@@ -101,11 +101,11 @@ def read_by(parts: Parts, duties: Duties) -> list[tuple[str, str]]:
     "workers",
     [
         [CRITICAL_ALONE, ALL_BUT_CRITICAL],
-        [Duties(frozenset({duty})) for duty in Duty],
+        [duties_of([duty]) for duty in Duty],
         [
-            Duties(frozenset({Duty.DELIVER}), channels=frozenset({Channel.EMAIL})),
-            Duties(frozenset({Duty.DELIVER}), channels=frozenset(Channel) - {Channel.EMAIL}),
-            Duties(frozenset(Duty) - {Duty.DELIVER}),
+            duties_of(["deliver:email"]),
+            duties_of(["deliver:sms", "deliver:push", "deliver:inapp:critical"]),
+            duties_of(["route", "record", "schedule", "rounds", "deliver:inapp:bulk:normal"]),
         ],
     ],
 )

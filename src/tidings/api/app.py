@@ -70,6 +70,7 @@ def create_app(services: Services) -> ASGIApp:
         generate_unique_id_function=lambda route: route.name,
     )
     resources.state.services = services
+    resources.state.operating = services.operating
     modules = [
         module
         for module in _ROUTERS
@@ -86,14 +87,6 @@ def create_app(services: Services) -> ASGIApp:
     hot = Hot(services.accept, services.limits, memory, services.accepted)
     taking = Receipts(services.accept, services.public_url, services.limits, memory)
     return Front(resources, hot, taking, keyring, services.limiter, services.limits, memory, services.vitals)
-
-
-def create_operations(services: Services) -> ASGIApp:
-    """The operations (/healthz, /readyz, /metrics) as an app of their own, for a separate listener."""
-    app = FastAPI(title="Tidings operations", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.services = services
-    app.include_router(operations.router)
-    return app
 
 
 class _PublishedDocument:

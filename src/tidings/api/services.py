@@ -117,13 +117,26 @@ def _never_stopping() -> bool:
 
 
 @dataclass(frozen=True)
+class Operating:
+    """What the operations (/healthz, /readyz, /metrics) of a process ask.
+
+    - `readiness`: gives each part that must work, with `ok` or its fault.
+    - `metrics`: gives the page for Prometheus and its content type.
+    - `stopping`: whether the process was told to end.
+    - `roles`: what the process runs, in the words of `tidings run --role`.
+    """
+
+    readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    metrics: Callable[[], tuple[bytes, str]]
+    stopping: Callable[[], bool] = _never_stopping
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Services:
     """Everything that the app calls.
 
     - `vitals`: knows whether the store answers.
-    - `readiness`: gives each part that must work, with `ok` or its fault.
-    - `stopping`: whether the process was told to end.
-    - `metrics`: gives the page for Prometheus and its content type.
     - `accepted`: counts notifications by result: `accepted`, `refused`, `unavailable`.
     - `public_url`: the base URL that vendors sign and that the documentation shows.
     - `operations`: the app answers /healthz, /readyz and /metrics.
@@ -143,10 +156,8 @@ class Services:
     recurrences: Recurrences
     clock: Clock
     vitals: Vitals
-    readiness: Callable[[], Awaitable[Mapping[str, str]]]
-    metrics: Callable[[], tuple[bytes, str]]
+    operating: Operating
     limiter: Limiter
-    stopping: Callable[[], bool] = _never_stopping
     public_url: str = "http://127.0.0.1:8400"
     limits: Limits = field(default=Limits())
     accepted: Callable[[str, int], None] = _no_count

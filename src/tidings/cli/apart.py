@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 
 from tidings import wiring
 from tidings.cli.child import Child
 from tidings.config import Settings
 from tidings.listening import Held, Ready
-from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE, Duties
+from tidings.model.duties import ALL_BUT_CRITICAL, CRITICAL_ALONE
 from tidings.telemetry import metrics
 
 NAME = "critical worker"
 
 
-def _options(duties: Duties) -> list[str]:
-    """The options of `tidings run` for these duties, on every channel."""
-    named = [("--duty", duty) for duty in sorted(duties.duties)] + [("--lane", lane) for lane in sorted(duties.lanes)]
-    return [word for pair in named for word in pair]
-
-
-_COMMAND = (sys.executable, "-m", "tidings.cli", "run", "--supervised", *_options(CRITICAL_ALONE), "--role")
-
-
-async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held) -> None:
+async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Held, *, operations: bool = False) -> None:
     """Run the roles like wiring.run, and the critical lane in a second process, which is restarted whenever it ends.
 
     The worker is ready when both processes are. They stop together.
@@ -33,7 +23,8 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Hel
     Raises:
         CannotGoOn: the second process does not start.
     """
-    child = Child("worker", settings, None, _ignore, _COMMAND, ended=metrics.forget_child, name=NAME)
+    runs = ",".join(CRITICAL_ALONE.names())
+    child = Child("worker", settings, None, _ignore, ended=metrics.forget_child, name=NAME, runs=runs)
     stopping = asyncio.Event()
 
     async def announce_both(addresses: Mapping[str, str]) -> None:
@@ -56,7 +47,7 @@ async def run(settings: Settings, roles: frozenset[str], ready: Ready, held: Hel
 
         announcing: list[asyncio.Task[None]] = []
         try:
-            await wiring.run(settings, roles, announce, held, ALL_BUT_CRITICAL, stopping)
+            await wiring.run(settings, roles, announce, held, ALL_BUT_CRITICAL, stopping, operations=operations)
         finally:
             stopping.set()
             for announcement in announcing:

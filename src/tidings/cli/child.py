@@ -126,6 +126,7 @@ class Child:
     - `changed`: called when it has started, and when it is ready.
     - `ended`: called with the id of each process that has ended.
     - `name`: the name for people, if not the role.
+    - `runs`: what it runs, if not the whole role.
     - `environment`: added to the environment that it inherits.
     - `listening`: sockets that this process holds for it; they outlive each of the child's processes.
     """
@@ -141,13 +142,14 @@ class Child:
         listening: Sequence[socket.socket] = (),
         ended: Callable[[int], None] = _ignore,
         name: str = "",
+        runs: str = "",
     ) -> None:
         self.role = role
         self.name = name or role
         self.log = log or Path("/dev/stdout")
         self._own_log = log
         self.ready = asyncio.Event()
-        self._command = (*command, role)
+        self._command = (*command, runs or role)
         self._passed_fds: tuple[int, ...] = ()
         if listening:
             self._passed_fds = tuple(one.fileno() for one in listening)

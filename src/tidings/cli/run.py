@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import BufferedReader
 from typing import Annotated
 
@@ -22,50 +22,60 @@ from tidings.cli.options import DataDir, SettingsFile, settings_from
 from tidings.cli.plain import CannotGoOn, command_line, say
 from tidings.config import Settings
 from tidings.listening import Held, Ready, inherited, passed_socket
-from tidings.model.duties import Duties, Duty
-from tidings.model.vocabulary import Channel, Priority
+from tidings.model.duties import WORKER, Duties, Duty, duties_of
 
 app = command_line()
 
 
 @app.command()
 def run(
-    role: Annotated[list[str], typer.Option("--role", help="api, worker, sandbox or all; may be given several times.")],
+    role: Annotated[
+        list[str],
+        typer.Option("--role", help="What the process runs: names with commas between them, as told above."),
+    ],
     settings_file: SettingsFile = None,
     data_dir: DataDir = None,
     fd: Annotated[
         int | None,
         typer.Option(help="A listening TCP socket that this process inherits, for the API (or LISTEN_FDS=1)."),
     ] = None,
+    operations: Annotated[
+        int | None,
+        typer.Option(help="The port of /healthz, /readyz and /metrics [operations.port, or the API's port]."),
+    ] = None,
     sandbox_fds: Annotated[tuple[int, int] | None, typer.Option("--sandbox-fds", hidden=True)] = None,
-    lane: Annotated[
-        list[Priority] | None,
-        typer.Option("--lane", help="A lane that the worker serves; may be given several times [all]."),
-    ] = None,
-    channel: Annotated[
-        list[Channel] | None,
-        typer.Option("--channel", help="A channel that the worker delivers; may be given several times [all]."),
-    ] = None,
-    duty: Annotated[
-        list[Duty] | None,
-        typer.Option("--duty", help="A part of the flow that the worker does; may be given several times [all]."),
-    ] = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one role, or several in one process.
+
+    \b
+    Roles:
+      api       answers HTTP
+      worker    does the whole flow; starts a second process for the
+                critical lane, so that other work cannot delay it
+      sandbox   stands in for the vendors
+      all       all three
+
+    Parts of the worker, for processes that do only these:
+
+    \b
+      route     decides who gets what; `route:critical` for one lane
+      deliver   calls the vendors; `deliver:email` for one channel,
+                `deliver:critical` for one lane, `deliver:sms:bulk` for both
+      record    writes the history
+      schedule  puts back what waited for its time
+      rounds    audit, canary, retention and housekeeping
+
+    Each part, with each of its channels and lanes, needs at least one process:
+    `tidings run --role route,record,schedule,rounds` on one machine and
+    `tidings run --role deliver` on others, for example.
 
     It runs until SIGTERM and needs a running PostgreSQL. For each role that is
     ready it prints a line `ready {"<role>": "<address>"}`. Several API
     processes may share one socket with --fd: then no connection is lost when
     one of them is stopped, replaced or killed.
-
-    A worker starts a second process for the critical lane, so that other work
-    cannot delay it. With --duty, --channel or --lane there is one process, and
-    it does only what they name: `--duty deliver --channel email` only sends
-    mails, for example. Every duty, with each of its channels and lanes, needs
-    at least one worker.
-    """
-    roles = frozenset(wiring.ROLES) if "all" in role else frozenset(role)
+    """  # noqa: D301 - the command line wants the character for backspace: it keeps lines as they are
+    roles, duties = _roles_of(role)
     if fd is None and "api" in roles:
         fd = passed_socket()
     held = Held(
@@ -73,11 +83,35 @@ def run(
         sandbox=None if sandbox_fds is None else (inherited(sandbox_fds[0]), inherited(sandbox_fds[1])),
     )
     settings, ready = _from_parent() if supervised else _without_parent(settings_file, data_dir)
-    if "worker" in roles and not (duty or channel or lane):
-        uvloop.run(apart.run(settings, roles, ready, held))
+    settings, watched = _watched(settings, operations), operations is not None
+    if duties is None:
+        uvloop.run(apart.run(settings, roles, ready, held, operations=watched))
     else:
-        duties = Duties(frozenset(duty or Duty), frozenset(channel or Channel), frozenset(lane or Priority))
-        uvloop.run(wiring.run(settings, roles, ready, held, duties))
+        uvloop.run(wiring.run(settings, roles, ready, held, duties, operations=watched))
+
+
+def _watched(settings: Settings, port: int | None) -> Settings:
+    """The settings with this port for the operations, if there is one."""
+    if port is None:
+        return settings
+    return settings.model_copy(update={"operations": settings.operations.model_copy(update={"port": port})})
+
+
+def _roles_of(given: Iterable[str]) -> tuple[frozenset[str], Duties | None]:
+    """The roles of the process, and the duties of its worker; None for a whole worker. Raises CannotGoOn."""
+    names = {name.strip() for words in given for name in words.split(",")} - {""}
+    if "all" in names:
+        return frozenset(wiring.ROLES), None
+    roles = frozenset(names & wiring.ROLES.keys())
+    parts = names - roles
+    try:
+        duties = duties_of(parts)
+    except ValueError as error:
+        choices = ", ".join(["all", *wiring.ROLES, *Duty])
+        raise CannotGoOn(f"--role: {error}. There are {choices}; see `tidings run --help`.") from error
+    if not names:
+        raise CannotGoOn("--role: name at least one role; see `tidings run --help`.")
+    return (roles, None) if WORKER in roles else (roles | {WORKER} if parts else roles, duties)
 
 
 def _from_parent() -> tuple[Settings, Ready]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 
-from tidings.api.app import create_app, create_operations
-from tidings.api.connections import Bounds, Server
+from tidings.api.app import create_app
 from tidings.api.leaving import Shutdown
 from tidings.api.limits import Limiter
 from tidings.api.server import serve
@@ -21,13 +19,11 @@ from tidings.parts import Parts
 from tidings.pipeline.accept.stage import Accept
 from tidings.report.accounting import Accounting
 from tidings.report.notifications import Reports
-from tidings.report.readiness import readiness
 from tidings.roles.accepting import accepting, composing
-from tidings.sections import Http, url_of
+from tidings.roles.operations import bounds_of, operating, serving_operations
 from tidings.services.change import Change
 from tidings.services.letters import DeadLetters
 from tidings.services.recurrences import Recurrences
-from tidings.telemetry import metrics
 from tidings.templating.templates import Templates
 
 
@@ -54,9 +50,7 @@ def services(parts: Parts, accept: Accept, stopping: asyncio.Event) -> Services:
         recurrences=Recurrences(shard.recurrences, shard.users, composer, parts.clock, parts.randomness.getrandbits),
         clock=parts.clock,
         vitals=Vitals(parts.ping, parts.clock),
-        readiness=lambda: readiness(parts.ping, parts.queue),
-        stopping=stopping.is_set,
-        metrics=lambda: (parts.metrics.exposition(), metrics.CONTENT_TYPE),
+        operating=operating(parts, stopping),
         limiter=Limiter(MemoryTokens(parts.clock), parts.settings.limits.rates()),
         public_url=parts.settings.public_url,
         limits=Limits(
@@ -87,40 +81,13 @@ async def run_api(
     shutdown = Shutdown(drain_s=stop.drain, grace_s=stop.grace, shared_socket=listening is not None)
     listener = listening or listen(http.host, http.port)
     never_set = asyncio.Event()  # the watchers run until the last answer is out; then they are cancelled
-    async with _operations(services, settings, ready), asyncio.TaskGroup() as group:
+    own_port = settings.operations.port is not None
+    async with (
+        serving_operations(services.operating, settings, ready) if own_port else nullcontext(),
+        asyncio.TaskGroup() as group,
+    ):
         watchers = [group.create_task(part.watch(never_set)) for part in (accept, services.vitals)]
-        await serve(create_app(services), listener, _bounds(http), shutdown, stopping, lambda url: ready({"api": url}))
+        app, bounds = create_app(services), bounds_of(http)
+        await serve(app, listener, bounds, shutdown, stopping, lambda url: ready({"api": url}))
         for watcher in watchers:
             watcher.cancel()
-
-
-@asynccontextmanager
-async def _operations(services: Services, settings: Settings, ready: Ready) -> AsyncIterator[None]:
-    """Serve /healthz, /readyz and /metrics on a port of their own, if `operations.port` is set.
-
-    This listener ends last: its /readyz says that the API is stopping.
-    """
-    operations = settings.operations
-    if operations.port is None:
-        yield
-        return
-    # Shared: during a restart the old and the new process listen at the same time.
-    listener = listen(operations.host, operations.port, "the operations", "operations.port", shared=True)
-    server = Server(create_operations(services), _bounds(settings.http))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    await server.listening.wait()
-    ready({"operations": url_of(operations.host, listener.getsockname()[1])})
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await serving
-
-
-def _bounds(http: Http) -> Bounds:
-    return Bounds(
-        max_connections=http.max_connections,
-        max_header_bytes=http.max_header_bytes,
-        header_timeout_s=http.header_timeout,
-        body_timeout_s=http.body_timeout,
-    )

@@ -61,10 +61,10 @@ async def work(parts: Parts, stopping: asyncio.Event, duties: Duties = EVERYTHIN
         for reading in reads:
             reader = Reader(reading, parts.queue, parts.objects, parts.clock, parts.metrics)
             group.create_task(reader.run(stopping))
-        if duties.has(Duty.SCHEDULE):
+        if Duty.SCHEDULE in duties.whole:
             for moving in _schedule(parts):
                 group.create_task(moving.run(stopping))
-        if duties.has(Duty.ROUNDS):
+        if Duty.ROUNDS in duties.whole:
             for round_ in _rounds(parts):
                 group.create_task(round_.run(stopping))
 
@@ -130,18 +130,18 @@ def readings(parts: Parts, duties: Duties = EVERYTHING) -> list[Reading[Any]]:
     categories = Categories(parts.directory.tenants, parts.clock)
     precedence = Precedence(parts.clock)
     reads: list[Reading[Any]] = []
-    if duties.has(Duty.ROUTE):
-        reads += _routing(parts, duties.ordered_lanes(), categories, precedence)
-    if duties.has(Duty.DELIVER):
+    if lanes := duties.routed_lanes():
+        reads += _routing(parts, lanes, categories, precedence)
+    if duties.delivers:
         reads += _delivering(parts, duties, categories, precedence)
-    if duties.has(Duty.RECORD):
+    if Duty.RECORD in duties.whole:
         reads.append(_recording(parts))
     return reads
 
 
 def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence: Precedence) -> Iterator[Reading[Any]]:
     """How `deliver` reads its topics, of which there is one for each channel and lane."""
-    shard, settings, lanes = parts.shard, parts.settings.deliver, duties.ordered_lanes()
+    shard, settings = parts.shard, parts.settings.deliver
     needs = Needs(
         standings=shard.standings,
         history=shard.history,
@@ -152,7 +152,10 @@ def _delivering(parts: Parts, duties: Duties, categories: Categories, precedence
         # The system's own random numbers would take 3 % of a delivery.
         randomness=random.Random(parts.randomness.random()).random,  # noqa: S311 - nobody gains by guessing them
     )
-    for channel in duties.ordered_channels():
+    for channel in Channel:
+        lanes = duties.delivered_lanes(channel)
+        if not lanes:
+            continue
         if not parts.providers.get(channel):
             channel_off = ChannelOff(categories, parts.clock)
             yield from _turned_off(channel, lanes, channel_off, _lease_without_effects_s(parts))

@@ -7,7 +7,7 @@ If several processes on one machine form a system, each keeps its counters in th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,10 +89,20 @@ class Metrics:
                 "tidings_accepted", "Notifications accepted, and requests refused", ["result"], registry=self._registry
             )
         )
+        self._add_roles()
         self._add_accounting()
         self._add_canary()
         self._add_retention()
         self._add_depths()
+
+    def _add_roles(self) -> None:
+        self._roles = Gauge(
+            "tidings_process_role",
+            "Processes that run this role (the words of tidings run --role)",
+            ["role"],
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
 
     def _add_depths(self) -> None:
         self._waiting = Gauge(
@@ -180,6 +190,11 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
+
+    def runs(self, roles: Iterable[str]) -> None:
+        """This process runs these roles."""
+        for role in roles:
+            self._roles.labels(role).set(1)
 
     def batch(self, stage: str, topic: str, items: int, seconds: float) -> None:
         """See ports/meter.py."""

@@ -105,11 +105,12 @@ async def test_every_refusal_is_in_the_log_by_its_request_id_without_what_was_se
 
 async def test_health_and_readiness_need_no_key(api: Api) -> None:
     assert (await api.get("/healthz", key=None)).json() == {"status": "ok"}
-    assert (await api.get("/readyz", key=None)).json() == {"status": "ok", "parts": {"store": "ok", "queue": "ok"}}
+    well = {"status": "ok", "parts": {"store": "ok", "queue": "ok"}, "roles": ["api"]}
+    assert (await api.get("/readyz", key=None)).json() == well
     api.world.parts["store"] = "does not answer"
     unready = await api.get("/readyz", key=None)
     assert unready.status == 503
-    assert unready.json() == {"status": "not ready", "parts": {"store": "does not answer", "queue": "ok"}}
+    assert unready.json() == well | {"status": "not ready", "parts": {"store": "does not answer", "queue": "ok"}}
     assert (await api.get("/healthz", key=None)).status == 200
 
 
@@ -117,7 +118,7 @@ async def test_a_stopping_process_is_not_ready(api: Api) -> None:
     api.world.stopping = True
     leaving = await api.get("/readyz", key=None)
     assert leaving.status == 503
-    assert leaving.json() == {"status": "stopping", "parts": {}}
+    assert leaving.json() == {"status": "stopping", "parts": {}, "roles": ["api"]}
     assert (await api.get("/healthz", key=None)).status == 200
 
 
