@@ -76,8 +76,15 @@ class System:
         return Reply(response.status, dict(response.headers), bytes(await response.bytes()))
 
     async def send(self, **body: Any) -> str:
-        """Send one notification. Returns its id."""
-        reply = await self.call("POST", "/v1/notifications", body)
+        """Send one notification. Returns its id. As the API asks, a request that was answered 503 is repeated."""
+        headers = {"idempotency-key": unique("send")}
+
+        async def taken() -> Reply:
+            reply = await self.call("POST", "/v1/notifications", body, headers=headers)
+            assert reply.status not in {409, 503}, reply.body
+            return reply
+
+        reply = await eventually(taken, every=0.2)
         assert reply.status == 202, reply.body
         id = reply.json["id"]
         assert isinstance(id, str)
