@@ -7,7 +7,6 @@ process can have any of them. The settings alone decide which adapters serve the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import signal
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from tidings.config import Settings
 from tidings.listening import NONE_HELD, Held, Ready
 from tidings.model.duties import EVERYTHING, WORKER, Duties
 from tidings.model.errors import SettingsError, Unavailable
+from tidings.pipeline.runtime.stopping import first_of
 from tidings.telemetry import logs
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ async def _opened(
             if loop.time() > deadline:
                 raise
             _log.warning("a part does not answer yet; the process starts once it does", why=str(error))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _PAUSE_S)
+        await first_of(asyncio.sleep(_PAUSE_S), stopping.wait())
     return None
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from tidings.backends.kafka.queue import KafkaQueue
 from tidings.backends.kafka.settings import KafkaSettings
+from tidings.backends.postgres.migrate import migrate
+from tidings.backends.postgres.server import Server
 
 
 @pytest.fixture
@@ -20,3 +23,11 @@ async def queue(settings: KafkaSettings) -> AsyncIterator[KafkaQueue]:
 @pytest.fixture
 def admin(kafka_broker: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka_broker})
+
+
+@pytest.fixture
+async def server(open_data_dir: Path) -> AsyncIterator[Server]:
+    """A PostgreSQL of the test's own, because it is frozen or killed."""
+    async with Server(open_data_dir) as started:
+        await migrate(started.dsn)
+        yield started

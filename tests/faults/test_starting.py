@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,9 @@ from support.kafka import KafkaBroker
 from support.nemesis import silent
 from support.parts import require
 from support.system import Processes, settings_for
-from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 
 NOT_YET = "does not answer yet"
-
-
-@pytest.fixture
-async def server(open_data_dir: Path) -> AsyncIterator[Server]:
-    async with Server(open_data_dir) as started:
-        await migrate(started.dsn)
-        yield started
 
 
 async def _said_so(processes: Processes, name: str) -> None:

@@ -24,13 +24,6 @@ AT_ONCE = 3.0
 
 
 @pytest.fixture
-async def server(open_data_dir: Path) -> AsyncIterator[Server]:
-    async with Server(open_data_dir) as started:
-        await migrate(started.dsn)
-        yield started
-
-
-@pytest.fixture
 async def system(tmp_path: Path, server: Server) -> AsyncIterator[System]:
     async with running(settings_for(tmp_path, server.dsn, None)) as started:
         yield started

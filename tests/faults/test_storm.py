@@ -22,7 +22,6 @@ from support.load import Load, now
 from support.nemesis import Nemesis, plan, started
 from support.parts import require
 from support.system import Processes, System, settings_for, tenant_with_key
-from tidings.backends.postgres.migrate import migrate
 from tidings.backends.postgres.server import Server
 from tidings.config import Settings
 
@@ -37,13 +36,6 @@ TUNED = {
     "channels": {"email": {"sendgrid": 80, "smtp": 20}},
 }
 """Shorter times than usual, so that a short storm reaches all of them."""
-
-
-@pytest.fixture
-async def server(open_data_dir: Path) -> AsyncIterator[Server]:
-    async with Server(open_data_dir) as started:
-        await migrate(started.dsn)
-        yield started
 
 
 @pytest.fixture(params=["postgres", "kafka"])

@@ -56,9 +56,10 @@ async def test_what_died_in_an_outage_is_sent_again_once_and_at_the_rate(system:
     assert done["skipped"] == {}
     for id in ids:
         seen = await system.in_state(id, "delivered")
-        *failed, last = [attempt["state"] for attempt in seen["deliveries"][0]["attempts"]]
-        assert set(failed) <= {"deferred", "dead"}
-        assert last == "delivered"
+        attempts = seen["deliveries"][0]["attempts"]
+        assert [attempt["number"] for attempt in attempts] == list(range(1, len(attempts) + 1))
+        *deferred, dead, delivered = [attempt["state"] for attempt in attempts]
+        assert (set(deferred) <= {"deferred"}, dead, delivered) == (True, "dead", "delivered")
         assert sum(entry["reason"] == "replayed" for entry in seen["timeline"]) == 1
     arrived = await _taken(system)
     assert sorted(arrival["to"] for arrival in arrived) == [f"+49151234567{place:02}" for place in range(COUNT)]

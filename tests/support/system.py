@@ -31,9 +31,10 @@ from tidings.parts import open_parts
 from tidings.roles.api import serve_api
 from tidings.roles.sandbox import sandbox
 from tidings.roles.worker import work
+from tidings.wiring import ROLES
 
 _READY_WITHIN_S = 90.0
-"""Longer than a process waits for Kafka after a broker was killed."""
+"""Longer than a process that starts waits for its parts."""
 ROLE = Path(__file__).resolve().parent.parent / "role.py"
 RESTING = {"sent", "delivered", "suppressed", "failed", "expired", "cancelled", "dead", "uncertain"}
 
@@ -166,7 +167,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     async with (
         ClientBuilder().no_proxy().build() as client,
         sandbox(settings),
-        open_parts(settings) as parts,
+        open_parts(settings, sorted(ROLES)) as parts,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(work(parts, stopping))

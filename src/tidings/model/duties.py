@@ -61,13 +61,6 @@ class Duties(Struct, frozen=True):
 
 
 EVERYTHING = Duties()
-NOTHING = Duties(frozenset(), frozenset(), frozenset())
-CRITICAL_ALONE = Duties(frozenset({Priority.CRITICAL}), frozenset(product(Channel, [Priority.CRITICAL])), frozenset())
-"""The duties of a process that only routes and delivers the critical lane, so that nothing else delays it."""
-ALL_BUT_CRITICAL = Duties(
-    EVERYTHING.routes - CRITICAL_ALONE.routes, EVERYTHING.delivers - CRITICAL_ALONE.delivers, _WHOLE
-)
-"""The duties that remain beside a process with `CRITICAL_ALONE`."""
 
 
 def duties_of(roles: Iterable[str]) -> Duties:
@@ -125,3 +118,9 @@ def _delivering(places: frozenset[tuple[Channel, Priority]]) -> list[str]:
     left -= set(product(channels, Priority))
     single = [f"{channel}:{lane}" for channel, lane in product(Channel, Priority) if (channel, lane) in left]
     return [f"{Duty.DELIVER}:{limit}" for limit in (*lanes, *channels, *single)]
+
+
+CRITICAL_ALONE = duties_of(["route:critical", "deliver:critical"])
+"""The duties of a process that only routes and delivers the critical lane, so that nothing else delays it."""
+ALL_BUT_CRITICAL = Duties(EVERYTHING.routes - CRITICAL_ALONE.routes, EVERYTHING.delivers - CRITICAL_ALONE.delivers)
+"""The duties that remain beside a process with `CRITICAL_ALONE`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import nullcontext
 
 from tidings.api.app import create_app
 from tidings.api.leaving import Shutdown
@@ -81,11 +80,7 @@ async def run_api(
     shutdown = Shutdown(drain_s=stop.drain, grace_s=stop.grace, shared_socket=listening is not None)
     listener = listening or listen(http.host, http.port)
     never_set = asyncio.Event()  # the watchers run until the last answer is out; then they are cancelled
-    own_port = settings.operations.port is not None
-    async with (
-        serving_operations(services.operating, settings, ready) if own_port else nullcontext(),
-        asyncio.TaskGroup() as group,
-    ):
+    async with serving_operations(services.operating, settings, ready), asyncio.TaskGroup() as group:
         watchers = [group.create_task(part.watch(never_set)) for part in (accept, services.vitals)]
         app, bounds = create_app(services), bounds_of(http)
         await serve(app, listener, bounds, shutdown, stopping, lambda url: ready({"api": url}))

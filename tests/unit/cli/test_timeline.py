@@ -78,7 +78,7 @@ def test_everything_is_shown_in_80_columns() -> None:
     assert "sms    (no address): suppressed" in text
     flat = " ".join(text.split())
     start = r"00\.050 \+50 ms deferred attempt 1 at sendgrid, retry \(is tried again\)"
-    assert re.search(start + r", until 2026-03-01 \d\d:00:\d\d, 429 429", flat)
+    assert re.search(start + r", until 2026-03-01 \d\d:00:02, 429 429", flat)
     assert "02.300 +2.3 s sent attempt 2 at sendgrid" in flat
     assert "suppressed no_address (the user has no address on this channel)" in flat
 

@@ -42,9 +42,9 @@ class MemorySchedule:
         self._number += 1
         hurried = self.hurried.get(notification_id)
         due = wait.due if hurried is None else min(wait.due, hurried)
-        row = _Row(UUID(int=self._number), notification_id, due, Item(wait.topic, wait.key, wait.body))
         leased_until = self._clock() + wait.at_least_ms if wait.at_least_ms else None
-        row = replace(row, handed=wait.repeated, held=wait.held, leased_until=leased_until)
+        item = Item(wait.topic, wait.key, wait.body)
+        row = _Row(UUID(int=self._number), notification_id, due, item, leased_until, wait.repeated, wait.held)
         self._rows[row.id] = row
 
     def hurry(self, notification_id: UUID, now: int) -> None:
